@@ -1,0 +1,196 @@
+"""SAM's two-way transformer and mask decoder (torch).
+
+Architecture and key names: Segment Anything (arXiv 2304.02643). Embedding dimension, depth and MLP
+size are parameters, so one class serves the 256-dim published models and the 128-dim `lite`, which
+also adds the encoder's stride-4 and stride-8 features while upsampling (as SAM 2 does).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.segmenter.layers import MLP, LayerNorm2d
+
+MASK_TOKENS = 4  # token 0: one mask for an unambiguous prompt; 1..3: whole, part, subpart
+
+
+class DecoderOutput(NamedTuple):
+    """masks: logits [B, 4, 4h, 4w]; iou: predictions [B, 4]; tokens: [B, 4, C]."""
+
+    masks: Tensor
+    iou: Tensor
+    tokens: Tensor
+
+
+class Attention(nn.Module):
+    """Multi-head attention whose inner dimension may be smaller than the embedding."""
+
+    def __init__(self, dim: int, heads: int, downsample: int = 1) -> None:
+        super().__init__()
+        inner = dim // downsample
+        self.heads = heads
+        self.q_proj = nn.Linear(dim, inner)
+        self.k_proj = nn.Linear(dim, inner)
+        self.v_proj = nn.Linear(dim, inner)
+        self.out_proj = nn.Linear(inner, dim)
+
+    def _split(self, x: Tensor) -> Tensor:
+        b, n, c = x.shape
+        return x.reshape(b, n, self.heads, c // self.heads).transpose(1, 2)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return self.attend(self.q_proj(q), self.k_proj(k), self.v_proj(v))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of already projected q, k, v [B, n, inner]."""
+        q, k, v = self._split(q), self._split(k), self._split(v)
+        weights = torch.softmax(q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1]), dim=-1)
+        mixed = (weights @ v).transpose(1, 2).flatten(2)
+        out: Tensor = self.out_proj(mixed)
+        return out
+
+
+class TransformerMLP(nn.Module):
+    """Two linear layers with ReLU."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.lin1 = nn.Linear(dim, hidden)
+        self.lin2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.lin2(F.relu(self.lin1(x)))
+        return out
+
+
+class TwoWayBlock(nn.Module):
+    """Self-attention, tokens to image, MLP, image to tokens."""
+
+    def __init__(self, dim: int, heads: int, mlp: int, first: bool) -> None:
+        super().__init__()
+        self.self_attn = Attention(dim, heads)
+        self.norm1 = nn.LayerNorm(dim)
+        self.cross_attn_token_to_image = Attention(dim, heads, downsample=2)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = TransformerMLP(dim, mlp)
+        self.norm3 = nn.LayerNorm(dim)
+        self.norm4 = nn.LayerNorm(dim)
+        self.cross_attn_image_to_token = Attention(dim, heads, downsample=2)
+        self.first = first
+
+    def forward(self, tokens: Tensor, image: Tensor, token_pe: Tensor, image_pe: Tensor) -> tuple[Tensor, Tensor]:
+        if self.first:
+            tokens = self.self_attn(tokens, tokens, tokens)
+        else:
+            q = tokens + token_pe
+            tokens = tokens + self.self_attn(q, q, tokens)
+        tokens = self.norm1(tokens)
+        located = image + image_pe
+        tokens = self.norm2(
+            tokens + self.cross_attn_token_to_image(tokens + token_pe, located, image)
+        )
+        tokens = self.norm3(tokens + self.mlp(tokens))
+        image = self.norm4(
+            image + self.cross_attn_image_to_token(located, tokens + token_pe, tokens)
+        )
+        return tokens, image
+
+
+class TwoWayTransformer(nn.Module):
+    """Exchange between prompt tokens [B, n, C] and image tokens [B, hw, C]."""
+
+    def __init__(self, depth: int, dim: int, heads: int, mlp: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(TwoWayBlock(dim, heads, mlp, i == 0) for i in range(depth))
+        self.final_attn_token_to_image = Attention(dim, heads, downsample=2)
+        self.norm_final_attn = nn.LayerNorm(dim)
+
+    def forward(self, image: Tensor, image_pe: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        token_pe = tokens
+        for layer in self.layers:
+            tokens, image = layer(tokens, image, token_pe, image_pe)
+        attended = self.final_attn_token_to_image(tokens + token_pe, image + image_pe, image)
+        return self.norm_final_attn(tokens + attended), image
+
+
+class MaskDecoder(nn.Module):
+    """Masks and their predicted IoU from an image embedding and encoded prompts."""
+
+    def __init__(
+        self,
+        dim: int = 256,
+        depth: int = 2,
+        heads: int = 8,
+        mlp: int = 2048,
+        iou_hidden: int = 256,
+        bounded_iou: bool = False,
+    ) -> None:
+        super().__init__()
+        self.transformer = TwoWayTransformer(depth, dim, heads, mlp)
+        self.iou_token = nn.Embedding(1, dim)
+        self.mask_tokens = nn.Embedding(MASK_TOKENS, dim)
+        self.output_upscaling = nn.Sequential(
+            nn.ConvTranspose2d(dim, dim // 4, 2, 2),
+            LayerNorm2d(dim // 4),
+            nn.GELU(),
+            nn.ConvTranspose2d(dim // 4, dim // 8, 2, 2),
+            nn.GELU(),
+        )
+        self.output_hypernetworks_mlps = nn.ModuleList(
+            MLP(dim, dim, dim // 8, 3) for _ in range(MASK_TOKENS)
+        )
+        self.iou_prediction_head = MLP(dim, iou_hidden, MASK_TOKENS, 3)
+        self.bounded_iou = bounded_iou
+
+    def upscale(self, image: Tensor, skip_s4: Tensor | None, skip_s8: Tensor | None) -> Tensor:
+        """Upsample image tokens [B, C, h, w] to [B, C/8, 4h, 4w], adding the encoder's skips."""
+        up1, norm, act1, up2, act2 = self.output_upscaling
+        x = up1(image)
+        if skip_s8 is not None:
+            x = x + skip_s8
+        x = up2(act1(norm(x)))
+        if skip_s4 is not None:
+            x = x + skip_s4
+        out: Tensor = act2(x)
+        return out
+
+    def forward(
+        self,
+        embedding: Tensor,
+        image_pe: Tensor,
+        sparse: Tensor,
+        dense: Tensor,
+        skip_s4: Tensor | None = None,
+        skip_s8: Tensor | None = None,
+    ) -> DecoderOutput:
+        """Decode B prompts.
+
+        embedding [1 or B, C, h, w], image_pe [1, C, h, w], sparse [B, n, C], dense [B, C, h, w],
+        skips as in `ImageFeatures` with batch 1 or B.
+        """
+        batch = sparse.shape[0]
+        output = torch.cat([self.iou_token.weight, self.mask_tokens.weight], dim=0)
+        tokens = torch.cat([output[None].expand(batch, -1, -1), sparse], dim=1)
+        image = embedding + dense
+        _, c, h, w = image.shape
+        tokens, flat = self.transformer(
+            image.flatten(2).transpose(1, 2), image_pe.flatten(2).transpose(1, 2), tokens
+        )
+        upscaled = self.upscale(
+            flat.transpose(1, 2).reshape(-1, c, h, w), skip_s4, skip_s8
+        )
+        mask_tokens = tokens[:, 1 : 1 + MASK_TOKENS]
+        kernels = torch.stack(
+            [head(mask_tokens[:, i]) for i, head in enumerate(self.output_hypernetworks_mlps)],
+            dim=1,
+        )
+        masks = (kernels @ upscaled.flatten(2)).reshape(batch, MASK_TOKENS, 4 * h, 4 * w)
+        iou = self.iou_prediction_head(tokens[:, 0])
+        if self.bounded_iou:
+            iou = torch.sigmoid(iou)
+        return DecoderOutput(masks, iou, mask_tokens)

@@ -1,0 +1,125 @@
+"""SAM's prompt encoder (torch): points, boxes and a mask prompt become tokens and a dense map.
+
+Architecture and key names: Segment Anything (arXiv 2304.02643), shared by TinySAM, MobileSAM and
+EfficientViT-SAM. `drawn_prompts` is this project's addition for `lite`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.segmenter.layers import LayerNorm2d
+
+PAD, NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = -1, 0, 1, 2, 3
+
+
+class RandomFourierPositions(nn.Module):
+    """Random Fourier features of coordinates in 0..1."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, features))
+        self.positional_encoding_gaussian_matrix: Tensor
+
+    def forward(self, xy: Tensor) -> Tensor:
+        """Encode xy [..., 2] to [..., 2 * features]."""
+        phase = 2 * math.pi * ((2 * xy - 1) @ self.positional_encoding_gaussian_matrix)
+        return torch.cat([phase.sin(), phase.cos()], dim=-1)
+
+
+def cell_centres(height: int, width: int) -> Tensor:
+    """Centres of a grid's cells as (x, y), normalised by the padded square; [H, W, 2]."""
+    side = max(height, width)
+    y = (torch.arange(height) + 0.5) / side
+    x = (torch.arange(width) + 0.5) / side
+    return torch.stack(torch.broadcast_tensors(x[None, :], y[:, None]), dim=-1)
+
+
+class PromptEncoder(nn.Module):
+    """Prompts to sparse tokens [B, N, C] and a dense map [B, C, h, w].
+
+    With `drawn_prompts` the points and the box are also drawn as low-resolution maps (positive,
+    negative, box) beside the previous mask and go through the same convolutions.
+    """
+
+    def __init__(
+        self, embed_dim: int = 256, mask_channels: int = 16, drawn_prompts: bool = False
+    ) -> None:
+        super().__init__()
+        self.embed_dim = embed_dim
+        self.drawn_prompts = drawn_prompts
+        self.pe_layer = RandomFourierPositions(embed_dim // 2)
+        self.point_embeddings = nn.ModuleList(nn.Embedding(1, embed_dim) for _ in range(4))
+        self.not_a_point_embed = nn.Embedding(1, embed_dim)
+        cin = 4 if drawn_prompts else 1
+        half = mask_channels // 4
+        self.mask_downscaling = nn.Sequential(
+            nn.Conv2d(cin, half * cin, 2, 2),
+            LayerNorm2d(half * cin),
+            nn.GELU(),
+            nn.Conv2d(half * cin, mask_channels * cin, 2, 2),
+            LayerNorm2d(mask_channels * cin),
+            nn.GELU(),
+            nn.Conv2d(mask_channels * cin, embed_dim, 1),
+        )
+        if drawn_prompts:
+            self.mask_downscaling.append(nn.BatchNorm2d(embed_dim))
+        self.no_mask_embed = nn.Embedding(1, embed_dim)
+
+    def dense_pe(self, height: int, width: int) -> Tensor:
+        """Positional encoding of the embedding's grid, [1, C, h, w]."""
+        grid = cell_centres(height, width).to(self.no_mask_embed.weight.device)
+        encoded: Tensor = self.pe_layer(grid)
+        return encoded.permute(2, 0, 1)[None]
+
+    def tokens(self, xy: Tensor, labels: Tensor) -> Tensor:
+        """Tokens [B, N, C] of points xy [B, N, 2] (0..1 of the padded square), labels [B, N].
+
+        Labels: -1 padding, 0 negative, 1 positive, 2 and 3 the corners of a box.
+        """
+        encoded: Tensor = self.pe_layer(xy)
+        label = labels[..., None]
+        encoded = torch.where(label == PAD, torch.zeros_like(encoded), encoded)
+        encoded = encoded + torch.where(label == PAD, self.not_a_point_embed.weight[0], 0.0)
+        for value, embedding in enumerate(self.point_embeddings):
+            encoded = encoded + torch.where(label == value, embedding.weight[0], 0.0)
+        return encoded
+
+    def draw(self, xy: Tensor, labels: Tensor, height: int, width: int) -> Tensor:
+        """Draw prompts as maps [B, 3, H, W]: positive points, negative points, box; 0..1."""
+        grid = cell_centres(height, width).to(xy.device)
+        cell = 1.0 / max(height, width)
+        squared = ((grid[None, None] - xy[:, :, None, None]) / (2.5 * cell)).pow(2).sum(-1)
+        spots = torch.exp(-0.5 * squared)  # [B, N, H, W]
+        label = labels[:, :, None, None]
+        positive = (spots * (label == POSITIVE)).amax(1)
+        negative = (spots * (label == NEGATIVE)).amax(1)
+        inside = torch.ones_like(positive)
+        has_box = (label == BOX_TOP_LEFT).to(xy.dtype).amax(1)
+        for corner, sign in ((BOX_TOP_LEFT, 1.0), (BOX_BOTTOM_RIGHT, -1.0)):
+            at = (xy * (labels == corner)[..., None]).sum(1)[:, None, None]
+            inside = inside * torch.sigmoid(sign * (grid[None] - at) / cell).prod(-1)
+        return torch.stack([positive, negative, inside * has_box], dim=1)
+
+    def forward(
+        self, xy: Tensor, labels: Tensor, mask: Tensor, has_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Encode prompts.
+
+        xy [B, N, 2] in 0..1 of the padded square; labels [B, N]; mask logits [B, 1, 4h, 4w];
+        has_mask [B] (1 where the mask prompt is given, 0 where it is to be ignored).
+        """
+        has = has_mask[:, None, None, None]
+        if self.drawn_prompts:
+            drawn = self.draw(xy, labels, mask.shape[-2], mask.shape[-1])
+            previous = torch.tanh(mask * 0.25) * has
+            dense = self.mask_downscaling(torch.cat([previous, drawn], dim=1))
+            dense = dense + (1 - has) * self.no_mask_embed.weight[0][:, None, None]
+        else:
+            given = self.mask_downscaling(mask)
+            absent = self.no_mask_embed.weight[0][:, None, None].expand_as(given)
+            dense = has * given + (1 - has) * absent
+        return self.tokens(xy, labels), dense

@@ -1,0 +1,87 @@
+"""A promptable segmenter in torch: image encoder, prompt encoder, mask decoder; and its registry.
+
+Only training, conversion and CUDA use this module; inference on the CPU reads OpenVINO graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from pipeline.segmenter.encoders.efficientnet_lite import ImageFeatures, LiteEncoder
+from pipeline.segmenter.mask_decoder import DecoderOutput, MaskDecoder
+from pipeline.segmenter.prompt_encoder import PromptEncoder
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """What the outside must know of a network.
+
+    long_side: the input's long side, pixels. multiple: height and width are multiples of it.
+    prompt_side: the side of the square that prompt coordinates are given in before they are
+    normalised (1024 for the published models). mean, std: of RGB in 0..255.
+    """
+
+    name: str
+    long_side: int
+    multiple: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class Sam(nn.Module):
+    """Encoder, prompt encoder and decoder under the published key prefixes."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        image_encoder: nn.Module,
+        prompt_encoder: PromptEncoder,
+        mask_decoder: MaskDecoder,
+    ) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.image_encoder = image_encoder
+        self.prompt_encoder = prompt_encoder
+        self.mask_decoder = mask_decoder
+
+    def encode(self, image: Tensor) -> ImageFeatures:
+        """Features of a normalised image [B, 3, H, W]."""
+        features: ImageFeatures = self.image_encoder(image)
+        return features
+
+    def decode(
+        self, features: ImageFeatures, xy: Tensor, labels: Tensor, mask: Tensor, has_mask: Tensor
+    ) -> DecoderOutput:
+        """Masks for B prompts; arguments as `PromptEncoder.forward`, features of batch 1 or B."""
+        sparse, dense = self.prompt_encoder(xy, labels, mask, has_mask)
+        h, w = features.embedding.shape[-2:]
+        out: DecoderOutput = self.mask_decoder(
+            features.embedding,
+            self.prompt_encoder.dense_pe(h, w),
+            sparse,
+            dense,
+            features.skip_s4,
+            features.skip_s8,
+        )
+        return out
+
+
+def _lite() -> Sam:
+    dim = 128
+    return Sam(
+        Architecture("lite", 512, 32, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)),
+        LiteEncoder(dim, neck_depth=2),
+        PromptEncoder(dim, mask_channels=16, drawn_prompts=True),
+        MaskDecoder(dim, depth=2, heads=8, mlp=1024, iou_hidden=128, bounded_iou=True),
+    )
+
+
+BUILDERS: dict[str, Callable[[], Sam]] = {"lite": _lite}
+
+
+def build(name: str) -> Sam:
+    """Build a network by its registry name, with random weights."""
+    return BUILDERS[name]()

@@ -1,0 +1,1 @@
+"""Training of the segmenter (needs the extra `train`)."""

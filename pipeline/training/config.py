@@ -1,0 +1,42 @@
+"""Configuration of a training run (`configs/train/*.yaml`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TrainConfig(BaseModel):
+    """Every key of a training configuration; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    model: str = "lite"
+    data: Path
+    source_weights: dict[str, float] = Field(default_factory=dict)
+    whole_sources: tuple[str, ...] = ()
+    held_back_percent: int = Field(6, ge=0, le=50)
+    seed: int = 0
+    steps: int = Field(..., ge=1)
+    warmup_steps: int = Field(150, ge=0)
+    batch: int = Field(6, ge=1)
+    objects: int = Field(5, ge=1, le=64)
+    rounds: int = Field(2, ge=1, le=10)
+    long_side: int = Field(384, multiple_of=32)
+    shapes: tuple[tuple[int, int], ...] = ((384, 384), (384, 288), (288, 384), (224, 384))
+    lr_backbone: float = 2e-4
+    lr: float = 8e-4
+    weight_decay: float = 0.05
+    clip_norm: float = 2.0
+    ema_decay: float = 0.998
+    checkpoint_every: int = 100
+    validate_every: int = 400
+    init_from: Path | None = None
+    out: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where checkpoints go: `out`, or the user's cache."""
+        return self.out or Path.home() / ".cache" / "maskstream" / "train" / self.name

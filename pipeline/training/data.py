@@ -1,0 +1,306 @@
+"""Training data: folders of images with label maps, and RGBA cut-outs pasted on photographs.
+
+Layout of a source: `<root>/<source>/images/*.jpg` with `masks/<stem>.png` (0 unlabelled, 1..N
+objects; larger objects were painted first). Every sample is a pure function of (seed, step), so a
+run can be resumed at any step.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import TrainingDataError
+
+logger = logging.getLogger(__name__)
+
+Image = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int32]
+
+_CROP_SUFFIX = re.compile(r"_(scaled|crop)_\d+.*$")
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledImage:
+    """Paths of one image and its label map."""
+
+    image: Path
+    masks: Path
+
+    @property
+    def scene(self) -> str:
+        """Name shared by crops of one photograph, so that a split keeps them together."""
+        return _CROP_SUFFIX.sub("", self.image.stem)
+
+    def load(self) -> tuple[Image, Labels]:
+        """Read RGB uint8 [H, W, 3] and labels int32 [H, W]."""
+        bgr = cv2.imread(str(self.image), cv2.IMREAD_COLOR)
+        labels = cv2.imread(str(self.masks), cv2.IMREAD_UNCHANGED)
+        if bgr is None or labels is None or labels.shape != bgr.shape[:2]:
+            raise TrainingDataError(f"cannot read {self.image} with {self.masks}, or sizes differ")
+        return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), labels.astype(np.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One data set: its training and its held-back images.
+
+    whole: also offer the union of all labels as an object (a dressed person made of garments).
+    """
+
+    name: str
+    train: tuple[LabelledImage, ...]
+    held_back: tuple[LabelledImage, ...]
+    weight: float
+    whole: bool = False
+
+
+def is_held_back(item: LabelledImage, percent: int) -> bool:
+    """Say whether an image belongs to the held-back split (by its scene's name, not by chance)."""
+    return zlib.crc32(item.scene.encode()) % 100 < percent
+
+
+def find_sources(
+    root: Path,
+    *,
+    weights: dict[str, float] | None = None,
+    whole: tuple[str, ...] = (),
+    held_back_percent: int = 6,
+) -> list[Source]:
+    """Find the sources below `root`; weights default to the square root of the image count."""
+    sources = []
+    for folder in sorted(p for p in root.iterdir() if (p / "images").is_dir()):
+        items = [
+            LabelledImage(image, folder / "masks" / f"{image.stem}.png")
+            for image in sorted((folder / "images").iterdir())
+        ]
+        train = tuple(i for i in items if not is_held_back(i, held_back_percent))
+        held_back = tuple(i for i in items if is_held_back(i, held_back_percent))
+        factor = (weights or {}).get(folder.name, 1.0)
+        sources.append(
+            Source(
+                folder.name, train, held_back, factor * len(train) ** 0.5, folder.name in whole
+            )
+        )
+    if not sources:
+        raise TrainingDataError(f"no <source>/images folder below {root}")
+    return sources
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One training image with its objects.
+
+    image: RGB uint8 [H, W, 3]; masks: float32 [P, H/4, W/4] coverage 0..1 of each cell by the
+    object; full: bool [P, H, W]; source: name.
+    """
+
+    image: Image
+    masks: npt.NDArray[np.float32]
+    full: npt.NDArray[np.bool_]
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentConfig:
+    """Strengths of the augmentation; probabilities in 0..1."""
+
+    min_crop: float = 0.4
+    whole_image: float = 0.3
+    rotate: float = 0.3
+    rotate_degrees: float = 25.0
+    paste: float = 0.3
+    composite: float = 0.05
+    blur: float = 0.15
+    noise: float = 0.1
+    grey: float = 0.03
+
+
+class Sampler:
+    """Draws augmented samples; deterministic in (seed, step, index)."""
+
+    def __init__(
+        self,
+        sources: list[Source],
+        cutouts: list[Path],
+        backgrounds: list[Path],
+        *,
+        seed: int,
+        objects: int,
+        augment: AugmentConfig,
+        min_area: float = 0.001,
+        max_area: float = 0.9,
+    ) -> None:
+        self.sources = [s for s in sources if s.train]
+        weights = np.array([s.weight for s in self.sources])
+        self._odds = weights / weights.sum()
+        self._cutouts = cutouts
+        self._backgrounds = backgrounds
+        self._seed = seed
+        self._objects = objects
+        self._augment = augment
+        self._min_area = min_area
+        self._max_area = max_area
+
+    def batch(self, step: int, size: int, size_hw: tuple[int, int]) -> list[Sample]:
+        """Draw `size` samples of height and width `size_hw` for a step."""
+        return [self._sample(np.random.default_rng((self._seed, step, i)), size_hw) for i in range(size)]
+
+    def _sample(self, rng: np.random.Generator, size_hw: tuple[int, int]) -> Sample:
+        while True:
+            image, labels, source = self._scene(rng)
+            image, labels = _crop(rng, image, labels, size_hw, self._augment)
+            if rng.random() < self._augment.paste and self._cutouts:
+                for _ in range(int(rng.integers(1, 4))):
+                    self._paste(rng, image, labels)
+            objects = self._choose(rng, labels, source.whole if source else False)
+            if objects is not None:
+                break
+        image = _photometric(rng, image, self._augment)
+        h, w = size_hw
+        small = np.stack(
+            [cv2.resize(m.astype(np.float32), (w // 4, h // 4), interpolation=cv2.INTER_AREA) for m in objects]
+        )
+        return Sample(image, small, objects, source.name if source else "composite")
+
+    def _scene(self, rng: np.random.Generator) -> tuple[Image, Labels, Source | None]:
+        if self._backgrounds and self._cutouts and rng.random() < self._augment.composite:
+            path = self._backgrounds[int(rng.integers(len(self._backgrounds)))]
+            bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+            if bgr is None:
+                raise TrainingDataError(f"cannot read {path}")
+            image = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+            labels = np.zeros(image.shape[:2], np.int32)
+            for _ in range(int(rng.integers(2, 6))):
+                self._paste(rng, image, labels)
+            return image, labels, None
+        source = self.sources[int(rng.choice(len(self.sources), p=self._odds))]
+        item = source.train[int(rng.integers(len(source.train)))]
+        image, labels = item.load()
+        return image, labels, source
+
+    def _paste(self, rng: np.random.Generator, image: Image, labels: Labels) -> None:
+        """Paste one cut-out in place, scaled and turned at random, with its own new id."""
+        path = self._cutouts[int(rng.integers(len(self._cutouts)))]
+        rgba = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        if rgba is None or rgba.ndim != 3 or rgba.shape[2] != 4:
+            raise TrainingDataError(f"{path} is not an RGBA picture")
+        h, w = labels.shape
+        side = float(np.exp(rng.uniform(np.log(0.08), np.log(0.6)))) * max(h, w)
+        scale = side / max(rgba.shape[:2])
+        turn = cv2.getRotationMatrix2D(
+            (rgba.shape[1] / 2, rgba.shape[0] / 2), float(rng.uniform(-40, 40)), scale
+        )
+        if rng.random() < 0.5:
+            rgba = np.ascontiguousarray(rgba[:, ::-1])
+        turn[:, 2] += rng.uniform(0, 1, 2) * (w, h) - (rgba.shape[1] / 2, rgba.shape[0] / 2)
+        placed = cv2.warpAffine(rgba, turn, (w, h), flags=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        alpha = placed[..., 3:].astype(np.float32) / 255
+        if (alpha > 0.5).mean() < self._min_area:
+            return
+        rgb = placed[..., 2::-1].astype(np.float32)
+        image[:] = (image * (1 - alpha) + rgb * alpha + 0.5).astype(np.uint8)
+        labels[alpha[..., 0] > 0.5] = labels.max() + 1
+
+    def _choose(
+        self, rng: np.random.Generator, labels: Labels, whole: bool
+    ) -> npt.NDArray[np.bool_] | None:
+        """Choose objects with odds growing as the square root of their area; bool [P, H, W]."""
+        ids, counts = np.unique(labels, return_counts=True)
+        share = counts / labels.size
+        keep = (ids > 0) & (share >= self._min_area) & (share <= self._max_area)
+        ids, share = ids[keep], share[keep]
+        if whole and (labels > 0).mean() <= self._max_area and len(ids):
+            ids, share = np.append(ids, -1), np.append(share, (labels > 0).mean())
+        if not len(ids):
+            return None
+        odds = np.sqrt(share)
+        count = self._objects
+        replace = len(ids) < count
+        drawn = rng.choice(len(ids), size=count, replace=replace, p=odds / odds.sum())
+        return np.stack([labels > 0 if ids[i] < 0 else labels == ids[i] for i in drawn])
+
+
+def _crop(
+    rng: np.random.Generator,
+    image: Image,
+    labels: Labels,
+    size_hw: tuple[int, int],
+    augment: AugmentConfig,
+) -> tuple[Image, Labels]:
+    """Cut a random window of the wanted aspect (perhaps turned) and scale it to size_hw."""
+    h, w = labels.shape
+    out_h, out_w = size_hw
+    largest = min(h / out_h, w / out_w)
+    scale = largest * (1.0 if rng.random() < augment.whole_image else rng.uniform(augment.min_crop, 1))
+    stretch = float(np.exp(rng.uniform(-0.15, 0.15)))
+    crop_h, crop_w = min(out_h * scale * stretch, h), min(out_w * scale / stretch, w)
+    top, left = rng.uniform(0, h - crop_h), rng.uniform(0, w - crop_w)
+    corners = np.array(
+        [[left, top], [left + crop_w, top], [left, top + crop_h]], np.float32
+    )
+    if rng.random() < augment.rotate:
+        angle = np.deg2rad(rng.uniform(-augment.rotate_degrees, augment.rotate_degrees))
+        centre = corners[0] + (crop_w / 2, crop_h / 2)
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        corners = ((corners - centre) @ turn.T + centre).astype(np.float32)
+    target = np.array([[0, 0], [out_w, 0], [0, out_h]], np.float32)
+    if rng.random() < 0.5:
+        target[:, 0] = out_w - target[:, 0]
+    matrix = cv2.getAffineTransform(corners - 0.5, target - 0.5)
+    shrinking = scale > 1.2
+    pixels = cv2.warpAffine(
+        image, matrix, (out_w, out_h),
+        flags=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101,
+    )
+    ids = cv2.warpAffine(
+        labels.astype(np.float32), matrix, (out_w, out_h),
+        flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT_101,
+    )
+    return pixels, ids.astype(np.int32)
+
+
+def _photometric(rng: np.random.Generator, image: Image, augment: AugmentConfig) -> Image:
+    """Vary brightness, contrast, saturation, gamma, colour cast, blur, noise."""
+    x = image.astype(np.float32) / 255
+    grey = x.mean(-1, keepdims=True)
+    saturation = 0.0 if rng.random() < augment.grey else rng.uniform(0.6, 1.4)
+    x = grey + (x - grey) * saturation
+    x = x * rng.uniform(0.9, 1.1, 3).astype(np.float32)
+    mean = x.mean()
+    x = (x - mean) * rng.uniform(0.7, 1.3) + mean * rng.uniform(0.7, 1.3)
+    x = np.clip(x, 0, 1) ** np.float32(np.exp(rng.uniform(-0.35, 0.35)))
+    if rng.random() < augment.blur:
+        x = _blur(rng, x)
+    if rng.random() < augment.noise:
+        x = x + rng.normal(0, rng.uniform(0.01, 0.06), x.shape).astype(np.float32)
+    return (np.clip(x, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def _blur(rng: np.random.Generator, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Defocus or the motion blur of a short straight movement."""
+    if rng.random() < 0.5:
+        return cv2.GaussianBlur(x, (0, 0), float(rng.uniform(0.5, 1.8))).astype(np.float32)
+    length = int(rng.integers(3, 12))
+    kernel = np.zeros((length, length), np.float32)
+    angle = rng.uniform(0, np.pi)
+    offset = np.array([np.cos(angle), np.sin(angle)]) * (length - 1) / 2
+    middle = (length - 1) / 2
+    start, end = middle - offset, middle + offset
+    cv2.line(kernel, tuple(np.rint(start).astype(int)), tuple(np.rint(end).astype(int)), 1.0)
+    return cv2.filter2D(x, -1, kernel / kernel.sum()).astype(np.float32)
+
+
+def held_back_items(sources: list[Source]) -> Iterator[tuple[Source, LabelledImage]]:
+    """Iterate over the held-back images, source by source."""
+    for source in sources:
+        for item in source.held_back:
+            yield source, item

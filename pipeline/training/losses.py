@@ -1,0 +1,59 @@
+"""Losses of promptable segmentation on low-resolution logits."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """1 - dice of sigmoid(logits) and target, both [..., H, W]; mean over pixels, [...]."""
+    p = torch.sigmoid(logits)
+    overlap = (p * target).sum((-2, -1))
+    total = p.sum((-2, -1)) + target.sum((-2, -1))
+    return 1 - (2 * overlap + 1) / (total + 1)
+
+
+def focal_loss(logits: Tensor, target: Tensor, gamma: float = 2.0) -> Tensor:
+    """Focal loss [...] normalised by the sum of its own weights, soft targets 0..1.
+
+    SAM divides by the number of pixels instead and weights it 20:1 against dice; normalised by its
+    weights it keeps the scale of a cross-entropy on the hard pixels.
+    """
+    p = torch.sigmoid(logits)
+    weight = (p - target).abs().pow(gamma).detach() + 1e-4
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return (weight * entropy).sum((-2, -1)) / weight.sum((-2, -1))
+
+
+def mask_iou(logits: Tensor, target: Tensor) -> Tensor:
+    """IoU [...] of logits > 0 and target > 0.5, both [..., H, W]."""
+    a, b = logits > 0, target > 0.5
+    overlap = (a & b).sum((-2, -1)).to(logits.dtype)
+    union = (a | b).sum((-2, -1)).to(logits.dtype)
+    return overlap / union.clamp(min=1)
+
+
+def segmentation_loss(
+    masks: Tensor, iou: Tensor, target: Tensor, ambiguous: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Loss of one prompt round and the index of the mask that each prompt answers with.
+
+    masks [B, 4, H, W] and iou [B, 4] as the decoder gives them, target [B, H, W]. Where `ambiguous`
+    [B] (one point), only the best of masks 1..3 is trained; elsewhere mask 0. The IoU head learns
+    the true IoU of every mask that takes part.
+    """
+    expanded = target[:, None].expand_as(masks)
+    per_mask = focal_loss(masks, expanded) + dice_loss(masks, expanded)
+    least = per_mask[:, 1:].argmin(1) + 1
+    chosen = torch.where(ambiguous, least, torch.zeros_like(least))
+    mask_loss = per_mask.gather(1, chosen[:, None])[:, 0].mean()
+    takes_part = torch.zeros_like(iou)
+    takes_part[:, 1:] = ambiguous[:, None].to(iou.dtype)
+    takes_part[:, 0] = (~ambiguous).to(iou.dtype)
+    error = (iou - mask_iou(masks.detach(), expanded)).pow(2) * takes_part
+    iou_loss = error.sum() / takes_part.sum()
+    best = iou.detach()[:, 1:].argmax(1) + 1
+    answer = torch.where(ambiguous, best, torch.zeros_like(best))
+    return mask_loss + iou_loss, answer

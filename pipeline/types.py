@@ -1,0 +1,151 @@
+"""Data that passes between the parts, and the seams (Protocols) they meet at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from trackers.state import TrackState
+
+RgbImage = npt.NDArray[np.uint8]
+GrayImage = npt.NDArray[np.uint8]
+LabelMap = npt.NDArray[np.uint16]
+SizeHW = tuple[int, int]
+
+
+class PixelView(Protocol):
+    """Pixels of one decoded frame, converted and scaled only when asked for."""
+
+    def rgb(self, size_hw: SizeHW) -> RgbImage:
+        """RGB uint8 [H, W, 3] of the displayed (turned, square-pixel) picture at `size_hw`."""
+        ...
+
+    def gray(self, size_hw: SizeHW) -> GrayImage:
+        """Luma uint8 [H, W] of the displayed picture at `size_hw`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame of a source.
+
+    index: the source's own frame number. pts: presentation timestamp in `time_base` units, as the
+    container gives it, or None. size_hw: displayed size, pixels.
+    """
+
+    index: int
+    pts: int | None
+    time_base: Fraction
+    size_hw: SizeHW
+    view: PixelView
+
+    @property
+    def pts_s(self) -> float | None:
+        """Presentation time, seconds."""
+        return None if self.pts is None else float(self.pts * self.time_base)
+
+    def rgb(self, size_hw: SizeHW | None = None) -> RgbImage:
+        """RGB uint8 [H, W, 3] at `size_hw` (default: the displayed size)."""
+        return self.view.rgb(size_hw or self.size_hw)
+
+    def gray(self, size_hw: SizeHW | None = None) -> GrayImage:
+        """Luma uint8 [H, W] at `size_hw` (default: the displayed size)."""
+        return self.view.gray(size_hw or self.size_hw)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """What a source says about itself.
+
+    size_hw: displayed size. frame_count: frames in the selected range if known (an estimate for
+    containers that do not say). rate: average frames per second if known. rotation_deg: counter-
+    clockwise turn that was applied. sample_aspect: width of a pixel by its height, applied.
+    """
+
+    name: str
+    size_hw: SizeHW
+    time_base: Fraction
+    rate: Fraction | None = None
+    frame_count: int | None = None
+    rotation_deg: int = 0
+    sample_aspect: Fraction = Fraction(1)
+    codec: str = ""
+
+
+@dataclass(slots=True)
+class SourceReport:
+    """What went wrong while reading, counted; filled in by the reader as it goes."""
+
+    frames: int = 0
+    corrupt_packets: int = 0
+    messages: list[str] = field(default_factory=list)  # the first few, for the user
+
+
+class FrameReader(Protocol):
+    """An opened source: iterate once over its frames."""
+
+    info: SourceInfo
+    report: SourceReport
+
+    def __iter__(self) -> Iterator[Frame]: ...
+
+
+class Source(Protocol):
+    """A description of an input; nothing is opened before `open`, which the reader thread calls."""
+
+    def open(self) -> AbstractContextManager[FrameReader]:
+        """Open the input; leaving the context closes it. Raises `SourceError`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectResult:
+    """One object on one frame.
+
+    box_xyxy: pixels of the displayed frame, right and bottom exclusive. score: confidence 0..1.
+    area: pixels of the mask in `FrameResult.labels`.
+    """
+
+    id: int
+    box_xyxy: tuple[float, float, float, float]
+    score: float
+    state: TrackState
+    area: int
+
+
+@dataclass(frozen=True, slots=True)
+class FrameResult:
+    """What the pipeline says about one frame.
+
+    labels: uint16 [H, W] at the displayed size, 0 background, else the object's id.
+    """
+
+    index: int
+    pts: int | None
+    time_base: Fraction
+    keyframe: bool
+    labels: LabelMap
+    objects: tuple[ObjectResult, ...]
+
+    @property
+    def pts_s(self) -> float | None:
+        """Presentation time, seconds."""
+        return None if self.pts is None else float(self.pts * self.time_base)
+
+
+class Sink(Protocol):
+    """Takes results in frame order; `close` finishes what was written."""
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Take one result; `frame` is there for sinks that need pixels."""
+        ...
+
+    def close(self) -> None:
+        """Finish; called exactly once, also after an error."""
+        ...
