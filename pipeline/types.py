@@ -146,6 +146,9 @@ class Sink(Protocol):
         """Take one result; `frame` is there for sinks that need pixels."""
         ...
 
-    def close(self) -> None:
-        """Finish; called exactly once, also after an error."""
+    def close(self, *, complete: bool) -> None:
+        """Finish; called exactly once, also after an error.
+
+        complete: the source was processed to its end.
+        """
         ...

@@ -83,7 +83,9 @@ class TwoWayBlock(nn.Module):
         self.cross_attn_image_to_token = Attention(dim, heads, downsample=2)
         self.first = first
 
-    def forward(self, tokens: Tensor, image: Tensor, token_pe: Tensor, image_pe: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, tokens: Tensor, image: Tensor, token_pe: Tensor, image_pe: Tensor
+    ) -> tuple[Tensor, Tensor]:
         if self.first:
             tokens = self.self_attn(tokens, tokens, tokens)
         else:
@@ -181,9 +183,7 @@ class MaskDecoder(nn.Module):
         tokens, flat = self.transformer(
             image.flatten(2).transpose(1, 2), image_pe.flatten(2).transpose(1, 2), tokens
         )
-        upscaled = self.upscale(
-            flat.transpose(1, 2).reshape(-1, c, h, w), skip_s4, skip_s8
-        )
+        upscaled = self.upscale(flat.transpose(1, 2).reshape(-1, c, h, w), skip_s4, skip_s8)
         mask_tokens = tokens[:, 1 : 1 + MASK_TOKENS]
         kernels = torch.stack(
             [head(mask_tokens[:, i]) for i, head in enumerate(self.output_hypernetworks_mlps)],

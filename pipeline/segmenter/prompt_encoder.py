@@ -10,6 +10,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pipeline.segmenter.layers import LayerNorm2d
 
@@ -31,11 +32,11 @@ class RandomFourierPositions(nn.Module):
 
 
 def cell_centres(height: int, width: int) -> Tensor:
-    """Centres of a grid's cells as (x, y), normalised by the padded square; [H, W, 2]."""
+    """Centres of a grid's cells as (x, y), normalised by the padded square; [2, H, W]."""
     side = max(height, width)
     y = (torch.arange(height) + 0.5) / side
     x = (torch.arange(width) + 0.5) / side
-    return torch.stack(torch.broadcast_tensors(x[None, :], y[:, None]), dim=-1)
+    return torch.stack(torch.broadcast_tensors(x[None, :], y[:, None]))
 
 
 class PromptEncoder(nn.Module):
@@ -69,11 +70,11 @@ class PromptEncoder(nn.Module):
             self.mask_downscaling.append(nn.BatchNorm2d(embed_dim))
         self.no_mask_embed = nn.Embedding(1, embed_dim)
 
-    def dense_pe(self, height: int, width: int) -> Tensor:
-        """Positional encoding of the embedding's grid, [1, C, h, w]."""
-        grid = cell_centres(height, width).to(self.no_mask_embed.weight.device)
-        encoded: Tensor = self.pe_layer(grid)
-        return encoded.permute(2, 0, 1)[None]
+    def dense_pe(self, grid: Tensor) -> Tensor:
+        """Positional encoding [1, C, h, w] of the embedding's grid; `grid` as in `forward`."""
+        coarse = F.avg_pool2d(grid[None], 4)
+        encoded: Tensor = self.pe_layer(coarse.permute(0, 2, 3, 1))
+        return encoded.permute(0, 3, 1, 2)
 
     def tokens(self, xy: Tensor, labels: Tensor) -> Tensor:
         """Tokens [B, N, C] of points xy [B, N, 2] (0..1 of the padded square), labels [B, N].
@@ -88,11 +89,11 @@ class PromptEncoder(nn.Module):
             encoded = encoded + torch.where(label == value, embedding.weight[0], 0.0)
         return encoded
 
-    def draw(self, xy: Tensor, labels: Tensor, height: int, width: int) -> Tensor:
-        """Draw prompts as maps [B, 3, H, W]: positive points, negative points, box; 0..1."""
-        grid = cell_centres(height, width).to(xy.device)
-        cell = 1.0 / max(height, width)
-        squared = ((grid[None, None] - xy[:, :, None, None]) / (2.5 * cell)).pow(2).sum(-1)
+    def draw(self, xy: Tensor, labels: Tensor, grid: Tensor) -> Tensor:
+        """Draw prompts as maps [B, 3, 4h, 4w]: positive points, negative points, box; 0..1."""
+        cell = 2 * grid[0, 0, 0]  # the first cell's centre is half a cell from the border
+        from_point = grid[None, None] - xy[:, :, :, None, None]
+        squared = (from_point / (2.5 * cell)).pow(2).sum(2)
         spots = torch.exp(-0.5 * squared)  # [B, N, H, W]
         label = labels[:, :, None, None]
         positive = (spots * (label == POSITIVE)).amax(1)
@@ -100,21 +101,23 @@ class PromptEncoder(nn.Module):
         inside = torch.ones_like(positive)
         has_box = (label == BOX_TOP_LEFT).to(xy.dtype).amax(1)
         for corner, sign in ((BOX_TOP_LEFT, 1.0), (BOX_BOTTOM_RIGHT, -1.0)):
-            at = (xy * (labels == corner)[..., None]).sum(1)[:, None, None]
-            inside = inside * torch.sigmoid(sign * (grid[None] - at) / cell).prod(-1)
+            at = (xy * (labels == corner)[..., None]).sum(1)[:, :, None, None]
+            edge = torch.sigmoid(sign * (grid[None] - at) / cell)
+            inside = inside * edge[:, 0] * edge[:, 1]
         return torch.stack([positive, negative, inside * has_box], dim=1)
 
     def forward(
-        self, xy: Tensor, labels: Tensor, mask: Tensor, has_mask: Tensor
+        self, xy: Tensor, labels: Tensor, mask: Tensor, has_mask: Tensor, grid: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Encode prompts.
 
         xy [B, N, 2] in 0..1 of the padded square; labels [B, N]; mask logits [B, 1, 4h, 4w];
-        has_mask [B] (1 where the mask prompt is given, 0 where it is to be ignored).
+        has_mask [B] (1 where the mask prompt is given, 0 where it is to be ignored); grid
+        [2, 4h, 4w]: `cell_centres` of the mask's cells (an input, so that graphs keep any size).
         """
         has = has_mask[:, None, None, None]
         if self.drawn_prompts:
-            drawn = self.draw(xy, labels, mask.shape[-2], mask.shape[-1])
+            drawn = self.draw(xy, labels, grid)
             previous = torch.tanh(mask * 0.25) * has
             dense = self.mask_downscaling(torch.cat([previous, drawn], dim=1))
             dense = dense + (1 - has) * self.no_mask_embed.weight[0][:, None, None]

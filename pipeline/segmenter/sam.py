@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor, nn
 
 from pipeline.segmenter.encoders.efficientnet_lite import ImageFeatures, LiteEncoder
+from pipeline.segmenter.encoders.tiny_vit import TinyViTEncoder
 from pipeline.segmenter.mask_decoder import DecoderOutput, MaskDecoder
-from pipeline.segmenter.prompt_encoder import PromptEncoder
+from pipeline.segmenter.prompt_encoder import PromptEncoder, cell_centres
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +55,24 @@ class Sam(nn.Module):
         return features
 
     def decode(
-        self, features: ImageFeatures, xy: Tensor, labels: Tensor, mask: Tensor, has_mask: Tensor
+        self,
+        features: ImageFeatures,
+        xy: Tensor,
+        labels: Tensor,
+        mask: Tensor,
+        has_mask: Tensor,
+        grid: Tensor | None = None,
     ) -> DecoderOutput:
-        """Masks for B prompts; arguments as `PromptEncoder.forward`, features of batch 1 or B."""
-        sparse, dense = self.prompt_encoder(xy, labels, mask, has_mask)
-        h, w = features.embedding.shape[-2:]
+        """Masks for B prompts; arguments as `PromptEncoder.forward`, features of batch 1 or B.
+
+        `grid` may be left out: it follows from the mask prompt's size.
+        """
+        if grid is None:
+            grid = cell_centres(mask.shape[-2], mask.shape[-1]).to(mask.device)
+        sparse, dense = self.prompt_encoder(xy, labels, mask, has_mask, grid)
         out: DecoderOutput = self.mask_decoder(
             features.embedding,
-            self.prompt_encoder.dense_pe(h, w),
+            self.prompt_encoder.dense_pe(grid),
             sparse,
             dense,
             features.skip_s4,
@@ -79,7 +91,23 @@ def _lite() -> Sam:
     )
 
 
-BUILDERS: dict[str, Callable[[], Sam]] = {"lite": _lite}
+def _tiny_vit_sam(name: str) -> Sam:
+    dim = 256
+    return Sam(
+        Architecture(
+            name, 1024, TinyViTEncoder.multiple, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+        ),
+        TinyViTEncoder(dim),
+        PromptEncoder(dim),
+        MaskDecoder(dim, mlp=2048, iou_hidden=256),
+    )
+
+
+BUILDERS: dict[str, Callable[[], Sam]] = {
+    "lite": _lite,
+    "tinysam": partial(_tiny_vit_sam, "tinysam"),
+    "mobilesam": partial(_tiny_vit_sam, "mobilesam"),
+}
 
 
 def build(name: str) -> Sam:

@@ -86,9 +86,7 @@ def find_sources(
         held_back = tuple(i for i in items if is_held_back(i, held_back_percent))
         factor = (weights or {}).get(folder.name, 1.0)
         sources.append(
-            Source(
-                folder.name, train, held_back, factor * len(train) ** 0.5, folder.name in whole
-            )
+            Source(folder.name, train, held_back, factor * len(train) ** 0.5, folder.name in whole)
         )
     if not sources:
         raise TrainingDataError(f"no <source>/images folder below {root}")
@@ -152,7 +150,9 @@ class Sampler:
 
     def batch(self, step: int, size: int, size_hw: tuple[int, int]) -> list[Sample]:
         """Draw `size` samples of height and width `size_hw` for a step."""
-        return [self._sample(np.random.default_rng((self._seed, step, i)), size_hw) for i in range(size)]
+        return [
+            self._sample(np.random.default_rng((self._seed, step, i)), size_hw) for i in range(size)
+        ]
 
     def _sample(self, rng: np.random.Generator, size_hw: tuple[int, int]) -> Sample:
         while True:
@@ -167,7 +167,10 @@ class Sampler:
         image = _photometric(rng, image, self._augment)
         h, w = size_hw
         small = np.stack(
-            [cv2.resize(m.astype(np.float32), (w // 4, h // 4), interpolation=cv2.INTER_AREA) for m in objects]
+            [
+                cv2.resize(m.astype(np.float32), (w // 4, h // 4), interpolation=cv2.INTER_AREA)
+                for m in objects
+            ]
         )
         return Sample(image, small, objects, source.name if source else "composite")
 
@@ -202,7 +205,9 @@ class Sampler:
         if rng.random() < 0.5:
             rgba = np.ascontiguousarray(rgba[:, ::-1])
         turn[:, 2] += rng.uniform(0, 1, 2) * (w, h) - (rgba.shape[1] / 2, rgba.shape[0] / 2)
-        placed = cv2.warpAffine(rgba, turn, (w, h), flags=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        placed = cv2.warpAffine(
+            rgba, turn, (w, h), flags=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        )
         alpha = placed[..., 3:].astype(np.float32) / 255
         if (alpha > 0.5).mean() < self._min_area:
             return
@@ -240,13 +245,13 @@ def _crop(
     h, w = labels.shape
     out_h, out_w = size_hw
     largest = min(h / out_h, w / out_w)
-    scale = largest * (1.0 if rng.random() < augment.whole_image else rng.uniform(augment.min_crop, 1))
+    scale = largest * (
+        1.0 if rng.random() < augment.whole_image else rng.uniform(augment.min_crop, 1)
+    )
     stretch = float(np.exp(rng.uniform(-0.15, 0.15)))
     crop_h, crop_w = min(out_h * scale * stretch, h), min(out_w * scale / stretch, w)
     top, left = rng.uniform(0, h - crop_h), rng.uniform(0, w - crop_w)
-    corners = np.array(
-        [[left, top], [left + crop_w, top], [left, top + crop_h]], np.float32
-    )
+    corners = np.array([[left, top], [left + crop_w, top], [left, top + crop_h]], np.float32)
     if rng.random() < augment.rotate:
         angle = np.deg2rad(rng.uniform(-augment.rotate_degrees, augment.rotate_degrees))
         centre = corners[0] + (crop_w / 2, crop_h / 2)
@@ -258,12 +263,18 @@ def _crop(
     matrix = cv2.getAffineTransform(corners - 0.5, target - 0.5)
     shrinking = scale > 1.2
     pixels = cv2.warpAffine(
-        image, matrix, (out_w, out_h),
-        flags=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101,
+        image,
+        matrix,
+        (out_w, out_h),
+        flags=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REFLECT_101,
     )
     ids = cv2.warpAffine(
-        labels.astype(np.float32), matrix, (out_w, out_h),
-        flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT_101,
+        labels.astype(np.float32),
+        matrix,
+        (out_w, out_h),
+        flags=cv2.INTER_NEAREST,
+        borderMode=cv2.BORDER_REFLECT_101,
     )
     return pixels, ids.astype(np.int32)
 

@@ -236,5 +236,7 @@ def _repeat(features: ImageFeatures, times: int) -> ImageFeatures:
         return None if x is None else x.repeat_interleave(times, 0)
 
     return ImageFeatures(
-        features.embedding.repeat_interleave(times, 0), each(features.skip_s4), each(features.skip_s8)
+        features.embedding.repeat_interleave(times, 0),
+        each(features.skip_s4),
+        each(features.skip_s8),
     )

@@ -115,7 +115,9 @@ class EfficientNetLite(nn.Module):
                 stride = stage.stride if i == 0 else 1
                 if stride == 2:
                     taps.append(len(blocks) - 1)
-                blocks.append(InvertedResidual(cin, stage.channels, stage.kernel, stride, stage.expand))
+                blocks.append(
+                    InvertedResidual(cin, stage.channels, stage.kernel, stride, stage.expand)
+                )
                 cin = stage.channels
         self._blocks = nn.ModuleList(blocks)
         taps.append(len(blocks) - 1)
@@ -188,9 +190,7 @@ class FusionNeck(nn.Module):
             self.from_s32(s32), scale_factor=2.0, mode="bilinear", align_corners=False
         )
         fused = self.from_s8(s8) + self.from_s16(s16) + coarse
-        return ImageFeatures(
-            self.norm(self.middle(fused)), self.skip_s4(s4), self.skip_s8(s8)
-        )
+        return ImageFeatures(self.norm(self.middle(fused)), self.skip_s4(s4), self.skip_s8(s8))
 
 
 class LiteEncoder(nn.Module):

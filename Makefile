@@ -1,0 +1,39 @@
+# The commands of this repository. `make demo` and `make test` need nothing but Python 3.11+ and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+RUN_STAMP := $(VENV)/.installed-run
+DEV_STAMP := $(VENV)/.installed-dev
+
+.PHONY: demo setup test lint bench clean
+
+demo: $(RUN_STAMP)            ## run on a real clip; results in out/demo/
+	$(BIN)/python run_pipeline.py demo
+
+setup: $(DEV_STAMP)           ## the full development environment, all extras
+
+test: lint                    ## lint, types and tests
+	$(BIN)/pytest
+
+lint: $(DEV_STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(DEV_STAMP)           ## speed and memory, as ratios against baselines of the same run
+	$(BIN)/python run_pipeline.py bench models
+
+clean:                        ## remove the environment, caches and results
+	rm -rf $(VENV) out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(RUN_STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e '.[demo]'
+	touch $@
+
+$(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e '.[demo,train,dev]'
+	touch $@ $(RUN_STAMP)

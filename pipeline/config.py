@@ -1,0 +1,133 @@
+"""Configuration of the pipeline (`configs/*.yaml`): every key, its unit, default and bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.errors import ConfigError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ThreadsConfig(_Section):
+    """How many threads each part may use."""
+
+    decode: int = Field(1, ge=1, le=16)
+    inference: int = Field(2, ge=1, le=64)
+    opencv: int = Field(1, ge=1, le=16)
+
+
+class QueueConfig(_Section):
+    """The queue between the reader and the engine."""
+
+    capacity: int = Field(4, ge=1, le=256)
+    policy: Literal["wait", "drop_oldest", "latest"] = "wait"
+
+
+class KeyframeConfig(_Section):
+    """When the encoder runs."""
+
+    interval: int = Field(5, ge=1, le=300)
+    cut_difference: float = Field(0.18, gt=0, le=1)
+
+
+class TrackingConfig(_Section):
+    """How tracks live between and on keyframes. IoUs and scores are 0..1."""
+
+    flow_long_side: int = Field(256, ge=64, le=1024)
+    agreement_min: float = Field(0.5, ge=0, le=1)
+    score_min: float = Field(0.5, ge=0, le=1)
+    match_iou_min: float = Field(0.3, ge=0, le=1)
+    lost_after_misses: int = Field(3, ge=1)
+    remove_after_s: float = Field(5.0, gt=0)
+    confirm_hits: int = Field(2, ge=1)
+
+
+class SeedingConfig(_Section):
+    """Hierarchical everything mode. Areas are shares of the picture, scores 0..1."""
+
+    enabled: bool = True
+    coarse_side: int = Field(8, ge=1, le=64)
+    fine_side: int = Field(16, ge=1, le=128)
+    iou_min: float = Field(0.75, ge=0, le=1)
+    stability_min: float = Field(0.85, ge=0, le=1)
+    done_logit: float = 2.0
+    area_min: float = Field(0.004, ge=0, le=1)
+    area_max: float = Field(0.5, gt=0, le=1)
+    overlap_max: float = Field(0.3, ge=0, le=1)
+    duplicate_iou: float = Field(0.7, gt=0, le=1)
+    prompts_first: int = Field(320, ge=0)
+    prompts_per_keyframe: int = Field(16, ge=0)
+    max_objects: int = Field(12, ge=0, le=65535)
+
+
+class StoreConfig(_Section):
+    """When results are committed to the store."""
+
+    commit_frames: int = Field(64, ge=1, le=4096)
+    commit_s: float = Field(2.0, gt=0)
+
+
+class PipelineConfig(_Section):
+    """The whole configuration; see `configs/default.yaml`."""
+
+    model: str = "lite"
+    threads: ThreadsConfig = ThreadsConfig()
+    queue: QueueConfig = QueueConfig()
+    keyframes: KeyframeConfig = KeyframeConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    seeding: SeedingConfig = SeedingConfig()
+    store: StoreConfig = StoreConfig()
+
+
+def load_config(file: Path | None = None, overrides: Sequence[str] = ()) -> PipelineConfig:
+    """Read a YAML configuration and apply `section.key=value` overrides. Raises `ConfigError`."""
+    values: dict[str, Any] = {}
+    if file is not None:
+        try:
+            loaded = yaml.safe_load(file.read_text())
+        except OSError as error:
+            raise ConfigError(f"cannot read the configuration {file}: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{file} is not YAML: {error}") from error
+        if loaded is not None and not isinstance(loaded, dict):
+            raise ConfigError(f"{file} must hold keys and values, not {type(loaded).__name__}")
+        values = loaded or {}
+    for override in overrides:
+        _apply(values, override)
+    try:
+        return PipelineConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_sentences(error)) from error
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"'{override}' is not of the form section.key=value")
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"'{key}' names a section below '{section}', which is a value")
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the value of '{override}' cannot be read: {error}") from error
+
+
+def _sentences(error: ValidationError) -> str:
+    """One line for each wrong key."""
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        message = "no such key" if problem["type"] == "extra_forbidden" else problem["msg"]
+        lines.append(f"{key}: {message}")
+    return "the configuration is wrong: " + "; ".join(lines)

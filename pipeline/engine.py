@@ -1,0 +1,250 @@
+"""The pipeline: reader thread, queue, segment and track, writer thread.
+
+The first exception on any side stops every side; what sinks have written is finished and kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+
+from pipeline.config import PipelineConfig, load_config
+from pipeline.errors import PromptError, QueueClosed
+from pipeline.framequeue import FrameQueue, Policy
+from pipeline.processor import FrameProcessor
+from pipeline.prompts import NO_PROMPTS, PromptLog
+from pipeline.segmenter.model import find_model
+from pipeline.types import Frame, FrameResult, Sink, Source, SourceInfo, SourceReport
+
+logger = logging.getLogger(__name__)
+
+_WRITE_AHEAD = 8  # results waiting for the writer thread
+_THREAD_END_S = 30.0
+
+
+@dataclass(slots=True)
+class RunSummary:
+    """What a run did.
+
+    seconds: wall time from the first frame asked for to the last one written. stage_s: time spent
+    in each stage, seconds, summed over frames (stages of different threads overlap).
+    """
+
+    frames: int = 0
+    keyframes: int = 0
+    objects: int = 0
+    dropped: int = 0
+    seconds: float = 0.0
+    stage_s: dict[str, float] = field(default_factory=dict)
+    report: SourceReport = field(default_factory=SourceReport)
+
+    @property
+    def fps(self) -> float:
+        """Frames a second, end to end."""
+        return self.frames / self.seconds if self.seconds else 0.0
+
+    @property
+    def peak_memory_mb(self) -> float:
+        """Peak resident memory of this process, MiB."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
+
+
+class _Reader:
+    """Runs a source in its own thread into a queue."""
+
+    def __init__(self, source: Source, queue: FrameQueue[Frame]) -> None:
+        self.seconds = 0.0
+        self.report = SourceReport()
+        self._source = source
+        self._queue = queue
+        self._info: Future[SourceInfo] = Future()
+        self._thread = threading.Thread(target=self._read, name="maskstream-reader", daemon=True)
+
+    def start(self) -> SourceInfo:
+        """Open the source; returns what it says of itself or raises its `SourceError`."""
+        self._thread.start()
+        return self._info.result()
+
+    def stop(self) -> None:
+        """End the thread, whatever it is doing."""
+        self._queue.cancel()
+        self._thread.join(_THREAD_END_S)
+
+    def _read(self) -> None:
+        try:
+            with self._source.open() as reader:
+                self.report = reader.report
+                self._info.set_result(reader.info)
+                frames = iter(reader)
+                while True:
+                    begun = time.perf_counter()
+                    frame = next(frames, None)
+                    self.seconds += time.perf_counter() - begun
+                    if frame is None:
+                        break
+                    self._queue.put(frame)
+            self._queue.close()
+        except QueueClosed:
+            return
+        except BaseException as error:
+            if not self._info.done():
+                self._info.set_exception(error)
+            self._queue.fail(error)
+
+
+class _Writer:
+    """Runs sinks in their own thread behind a bounded queue."""
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self.seconds = 0.0
+        self._sinks = sinks
+        self._complete = False
+        self._queue: FrameQueue[tuple[Frame, FrameResult]] = FrameQueue(_WRITE_AHEAD, Policy.WAIT)
+        self._thread = threading.Thread(target=self._write, name="maskstream-writer", daemon=True)
+        self._thread.start()
+
+    def put(self, frame: Frame, result: FrameResult) -> None:
+        """Hand over one result; raises what the writer thread met."""
+        self._queue.put((frame, result))
+
+    def finish(self, *, complete: bool) -> None:
+        """Write what waits, close the sinks; raises what went wrong there."""
+        self._complete = complete
+        self._queue.close()
+        self._thread.join()
+        error = self._queue.error
+        if error is not None:
+            raise error
+
+    def _write(self) -> None:
+        failed: BaseException | None = None
+        try:
+            for frame, result in self._queue:
+                begun = time.perf_counter()
+                for sink in self._sinks:
+                    sink.write(frame, result)
+                self.seconds += time.perf_counter() - begun
+        except BaseException as error:
+            failed = error
+        for sink in self._sinks:
+            try:
+                sink.close(complete=self._complete and failed is None)
+            except BaseException as error:
+                failed = failed or error
+        if failed is not None:
+            self._queue.fail(failed)
+
+
+class Pipeline:
+    """Objects in a video, tracked, frame by frame.
+
+    >>> pipeline = Pipeline.from_config()                             # doctest: +SKIP
+    >>> for result in pipeline.stream(open_source("clip.mp4")):       # doctest: +SKIP
+    ...     print(result.index, [o.id for o in result.objects])
+    """
+
+    def __init__(self, config: PipelineConfig) -> None:
+        self.config = config
+        self.model = find_model(config.model)
+        self.summary = RunSummary()
+
+    @classmethod
+    def from_config(cls, file: Path | str | None = None, overrides: Sequence[str] = ()) -> Pipeline:
+        """Build from a YAML file and `section.key=value` overrides. Raises `ConfigError`."""
+        return cls(load_config(None if file is None else Path(file), overrides))
+
+    def stream(
+        self,
+        source: Source,
+        prompts: PromptLog = NO_PROMPTS,
+        *,
+        on_open: Callable[[SourceInfo], None] | None = None,
+    ) -> Generator[FrameResult, None, None]:
+        """Yield one result a frame; leaving the loop early stops the reader.
+
+        Raises `SourceError`, `PromptError`, `ModelError`.
+        """
+        with closing(self._frames(source, prompts, on_open)) as frames:
+            for _, result in frames:
+                yield result
+
+    def run(
+        self,
+        source: Source,
+        make_sinks: Callable[[SourceInfo], Sequence[Sink]],
+        prompts: PromptLog = NO_PROMPTS,
+        *,
+        on_frame: Callable[[FrameResult], None] | None = None,
+    ) -> RunSummary:
+        """Run to the end and write every result to the sinks, which the opened source's info makes.
+
+        Sinks are closed in any case. Also raises what they raise (`StoreError`).
+        """
+        sinks: list[Sink] = []
+        writer = _Writer(sinks)
+        complete = False
+        begun = time.perf_counter()
+        try:
+            with closing(self._frames(source, prompts, lambda i: sinks.extend(make_sinks(i)))) as f:
+                for frame, result in f:
+                    writer.put(frame, result)
+                    if on_frame is not None:
+                        on_frame(result)
+            complete = True
+        finally:
+            writer.finish(complete=complete)
+            self.summary.stage_s["write"] = writer.seconds
+            self.summary.seconds = time.perf_counter() - begun
+        return self.summary
+
+    def _frames(
+        self,
+        source: Source,
+        prompts: PromptLog,
+        on_open: Callable[[SourceInfo], None] | None,
+    ) -> Generator[tuple[Frame, FrameResult], None, None]:
+        config = self.config
+        cv2.setNumThreads(config.threads.opencv)
+        self.summary = summary = RunSummary()
+        queue: FrameQueue[Frame] = FrameQueue(config.queue.capacity, Policy(config.queue.policy))
+        reader = _Reader(source, queue)
+        waiting = set(prompts.frames)
+        begun = time.perf_counter()
+        try:
+            info = reader.start()
+            prompts.check_inside(info.size_hw)
+            processor = FrameProcessor(config, self.model, info.size_hw, prompts)
+            if on_open is not None:
+                on_open(info)
+            seen: set[int] = set()
+            for frame in queue:
+                result = processor.step(frame)
+                waiting.discard(frame.index)
+                seen.update(o.id for o in result.objects)
+                summary.frames += 1
+                summary.objects = len(seen)
+                summary.keyframes = processor.keyframes
+                summary.stage_s = processor.times.seconds
+                yield frame, result
+        finally:
+            reader.stop()
+            summary.report = reader.report
+            summary.dropped = queue.dropped
+            summary.stage_s["read"] = reader.seconds
+            summary.seconds = time.perf_counter() - begun
+        if waiting:
+            raise PromptError(
+                f"prompts name frame {min(waiting)}, which is not in the clip (or in the chosen "
+                f"range) of {summary.frames} frames"
+            )

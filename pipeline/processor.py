@@ -1,0 +1,222 @@
+"""What happens to one frame: flow, tracks, and on keyframes the segmenter."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pipeline.compose import compose
+from pipeline.config import PipelineConfig
+from pipeline.errors import PromptError
+from pipeline.prompts import BoxEvent, Event, PointEvent, PromptLog
+from pipeline.segmenter.everything import EverythingSearch, separate_objects
+from pipeline.segmenter.geometry import FloatMap
+from pipeline.segmenter.model import (
+    BOX_BOTTOM_RIGHT,
+    BOX_TOP_LEFT,
+    POSITIVE,
+    Features,
+    OpenVinoSegmenter,
+    PromptBatch,
+    best_of_three,
+    stability,
+)
+from pipeline.segmenter.predictor import single_prompt
+from pipeline.types import Frame, FrameResult, SizeHW
+from trackers.flow import FlowEstimator
+from trackers.track import Detection, Track, box_of
+from trackers.tracker import Tracker, TrackerSettings
+
+_DEFAULT_STEP_S = 1 / 25  # between frames that carry no timestamps
+
+
+class StageTimes:
+    """Wall time spent in each stage, seconds."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time of the block to a stage."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - begun
+
+
+class FrameProcessor:
+    """State of one stream between its frames; `step` takes them in order.
+
+    Everything it holds is bounded: one frame's luma, one frame's features, the live tracks.
+    """
+
+    def __init__(
+        self, config: PipelineConfig, model: Path, frame_hw: SizeHW, prompts: PromptLog
+    ) -> None:
+        self.times = StageTimes()
+        self.keyframes = 0
+        self._config = config
+        self._prompts = prompts
+        self._frame_hw = frame_hw
+        self._work_hw = work_size(frame_hw, config.tracking.flow_long_side)
+        with self.times.stage("load"):
+            self._segmenter = OpenVinoSegmenter(model, frame_hw, threads=config.threads.inference)
+        tracking = config.tracking
+        self._tracker = Tracker(
+            TrackerSettings(
+                match_iou_min=tracking.agreement_min,
+                refind_box_iou_min=tracking.match_iou_min,
+                lost_after_misses=tracking.lost_after_misses,
+                remove_after_s=tracking.remove_after_s,
+                confirm_hits=tracking.confirm_hits,
+            ),
+            first_id=prompts.last_object + 1,
+        )
+        self._flow = FlowEstimator()
+        self._now_s: float | None = None
+        self._since_keyframe = 0
+
+    def step(self, frame: Frame) -> FrameResult:
+        """Process the next frame."""
+        if frame.size_hw != self._frame_hw:
+            frame = Frame(frame.index, frame.pts, frame.time_base, self._frame_hw, frame.view)
+        first = self._now_s is None
+        dt_s = self._clock(frame)
+        now_s = self._now_s or 0.0
+        with self.times.stage("flow"):
+            flow = self._flow.step(frame.gray(self._work_hw))
+            cut = flow is not None and flow.difference > self._config.keyframes.cut_difference
+            if cut:
+                self._tracker.lose_all()
+            self._tracker.advance(None if cut else flow, dt_s)
+        events = self._prompts.at(frame.index)
+        self._since_keyframe += 1
+        due = self._since_keyframe >= self._config.keyframes.interval
+        keyframe = first or cut or due or bool(events)
+        if keyframe:
+            self._since_keyframe = 0
+            self.keyframes += 1
+            self._keyframe(frame, events, now_s, fresh=first or cut)
+        with self.times.stage("compose"):
+            labels, objects = compose(self._tracker.tracks, self._frame_hw)
+        return FrameResult(frame.index, frame.pts, frame.time_base, keyframe, labels, objects)
+
+    def _clock(self, frame: Frame) -> float:
+        """Advance the stream's clock to a frame; seconds since the one before."""
+        before = self._now_s
+        given = frame.pts_s
+        if before is None:
+            self._now_s = given or 0.0
+            return 0.0
+        self._now_s = given if given is not None and given > before else before + _DEFAULT_STEP_S
+        return self._now_s - before
+
+    def _keyframe(
+        self, frame: Frame, events: Sequence[Event], now_s: float, *, fresh: bool
+    ) -> None:
+        with self.times.stage("encode"):
+            features = self._segmenter.encode(frame)
+        with self.times.stage("decode"):
+            self._tracker.confirm(self._redetect(features), now_s)
+            self._apply(events, features, now_s)
+        if self._config.seeding.enabled:
+            with self.times.stage("seed"):
+                self._tracker.admit(self._search(features, fresh), now_s, at_once=fresh)
+
+    def _redetect(self, features: Features) -> list[Detection]:
+        """Decode every live track from its box, a point deep inside and its carried mask."""
+        live = [t for t in self._tracker.live() if t.mask.any()]
+        if not live:
+            return []
+        prompts = PromptBatch(
+            np.stack([self._track_points(t) for t in live]),
+            np.tile(np.float32([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT, POSITIVE]), (len(live), 1)),
+            np.stack([self._segmenter.geometry.from_size(t.logits)[None] for t in live]),
+        )
+        decoded = self._segmenter.decode(features, prompts)
+        steady = stability(decoded.masks[:, 0])
+        return [
+            Detection(self._to_work(decoded.masks[i, 0]), float(decoded.iou[i, 0] * steady[i]))
+            for i in range(len(live))
+            if decoded.iou[i, 0] >= self._config.tracking.score_min
+        ]
+
+    def _track_points(self, track: Track) -> np.ndarray:
+        """Prompt of a track in displayed pixels [3, 2]: two corners and the innermost point."""
+        box = box_of(track.mask)
+        assert box is not None  # noqa: S101 - live tracks with an empty mask are left out
+        depth = cv2.distanceTransform(np.pad(track.mask.view(np.uint8), 1), cv2.DIST_L2, 3)
+        y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+        points = np.array([box[:2], box[2:], (x - 0.5, y - 0.5)])
+        scale = np.array(self._frame_hw[::-1]) / np.array(self._work_hw[::-1])
+        return (points * scale).astype(np.float32)
+
+    def _search(self, features: Features, fresh: bool) -> list[Detection]:
+        """Look for new objects where no track is, within the keyframe's budget of prompts."""
+        config = self._config.seeding
+        room = config.max_objects - len(self._tracker.live())
+        budget = config.prompts_first if fresh else config.prompts_per_keyframe
+        if room <= 0 or budget <= 0:
+            return []
+        union = self._tracker.covered(self._work_hw).astype(np.float32)
+        covered = self._segmenter.geometry.from_size(union) > 0.5
+        search = EverythingSearch(self._segmenter, features, covered, config)
+        found = separate_objects(search.run(budget), covered, config.overlap_max, room)
+        return [Detection(self._to_work(p.logits), p.score) for p in found]
+
+    def _apply(self, events: Sequence[Event], features: Features, now_s: float) -> None:
+        """Carry out a frame's events: prompts of one object on one frame are one prompt."""
+        prompted: dict[int, list[PointEvent | BoxEvent]] = {}
+        for event in events:
+            if isinstance(event, PointEvent | BoxEvent):
+                prompted.setdefault(event.object, []).append(event)
+            else:
+                prompted.pop(event.object, None)
+                self._tracker.remove(event.object)
+        for object_id, given in prompted.items():
+            logits, score = self._decode_events(features, object_id, given)
+            self._tracker.set(object_id, self._to_work(logits), score, now_s)
+
+    def _decode_events(
+        self, features: Features, object_id: int, events: list[PointEvent | BoxEvent]
+    ) -> tuple[FloatMap, float]:
+        """Decode a person's prompt; an object that is tracked gives its mask as prompt too."""
+        points = [e for e in events if isinstance(e, PointEvent)]
+        boxes = [e for e in events if isinstance(e, BoxEvent)]
+        track = self._tracker.find(object_id)
+        known = track is not None and track.visible and track.mask.any()
+        if not boxes and not known and not any(p.label for p in points):
+            raise PromptError(
+                f"object {object_id} has only negative points on frame {events[0].frame}: "
+                "give a positive point or a box first"
+            )
+        prompt = single_prompt(
+            self._frame_hw,
+            [p.xy for p in points] or None,
+            [p.label for p in points] or None,
+            boxes[-1].xyxy if boxes else None,
+        )
+        if known and track is not None:
+            mask = self._segmenter.geometry.from_size(track.logits)[None, None]
+            prompt = PromptBatch(prompt.xy, prompt.labels, mask)
+        decoded = self._segmenter.decode(features, prompt)
+        ambiguous = len(points) == 1 and not boxes and not known
+        index = int(best_of_three(decoded)[0]) if ambiguous else 0
+        return decoded.masks[0, index], float(decoded.iou[0, index])
+
+    def _to_work(self, logits: FloatMap) -> FloatMap:
+        return self._segmenter.geometry.to_size(logits, self._work_hw)
+
+
+def work_size(frame_hw: SizeHW, long_side: int) -> SizeHW:
+    """Size of the grid that flow and masks are carried on: the frame's aspect, never larger."""
+    scale = min(1.0, long_side / max(frame_hw))
+    return max(1, round(frame_hw[0] * scale)), max(1, round(frame_hw[1] * scale))

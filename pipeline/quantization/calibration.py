@@ -1,0 +1,112 @@
+"""Calibration material: pictures of the user's own video or folder, and prompts on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import SourceError, SourceNotFoundError
+from pipeline.segmenter.geometry import InputGeometry
+from pipeline.segmenter.model import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD, POSITIVE
+from pipeline.types import RgbImage
+
+PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+
+
+def calibration_pictures(origin: Path, count: int) -> list[RgbImage]:
+    """`count` pictures (or all, if fewer), evenly spread over a video or a folder of pictures.
+
+    Raises `SourceError`.
+    """
+    if not origin.exists():
+        raise SourceNotFoundError(f"there is no {origin} to calibrate on")
+    if origin.is_dir():
+        files = sorted(p for p in origin.rglob("*") if p.suffix.lower() in PICTURES)
+        pictures = [cv2.imread(str(p), cv2.IMREAD_COLOR) for p in _spread(files, count)]
+        found = [cv2.cvtColor(p, cv2.COLOR_BGR2RGB) for p in pictures if p is not None]
+    else:
+        found = _video_pictures(origin, count)
+    if not found:
+        raise SourceError(f"{origin} holds no pictures to calibrate on")
+    return [np.asarray(p, np.uint8) for p in found]
+
+
+def _spread(items: list[Path], count: int) -> list[Path]:
+    if len(items) <= count:
+        return items
+    return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]
+
+
+def _video_pictures(origin: Path, count: int) -> list[RgbImage]:
+    """Keep at most 2 * count pictures while reading: when full, every other one is dropped."""
+    from pipeline.sources import open_source
+
+    kept: list[RgbImage] = []
+    step = 1
+    with open_source(origin).open() as reader:
+        for position, frame in enumerate(reader):
+            if position % step:
+                continue
+            kept.append(frame.rgb())
+            if len(kept) >= 2 * count:
+                kept, step = kept[::2], step * 2
+    return [
+        kept[i] for i in np.linspace(0, len(kept) - 1, min(count, len(kept))).round().astype(int)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedPicture:
+    """A picture as the encoder takes it (uint8 [1, H, W, 3]) and its geometry."""
+
+    image: npt.NDArray[np.uint8]
+    geometry: InputGeometry
+
+
+def prepare(
+    picture: RgbImage, long_side: int, multiple: int, pad_rgb: tuple[int, int, int]
+) -> PreparedPicture:
+    """Scale and pad a picture for a network."""
+    height, width = picture.shape[:2]
+    geometry = InputGeometry.fit((height, width), long_side, multiple)
+    valid_h, valid_w = geometry.valid_hw
+    scaled = cv2.resize(picture, (valid_w, valid_h), interpolation=cv2.INTER_AREA)
+    padded = geometry.pad(np.asarray(scaled, np.uint8), pad_rgb)
+    return PreparedPicture(padded[None], geometry)
+
+
+def random_prompts(
+    geometry: InputGeometry, count: int, rng: np.random.Generator
+) -> Iterator[dict[str, Any]]:
+    """Decoder inputs but for the features: single points, boxes, and boxes with a point.
+
+    Each item is a batch of `count` prompts of one kind, without a mask prompt.
+    """
+    side = np.float32(geometry.side)
+    size = np.array(geometry.valid_hw[::-1], np.float32)
+    h, w = geometry.grid_hw
+    fixed = {
+        "mask": np.zeros((count, 1, h, w), np.float32),
+        "has_mask": np.zeros(count, np.float32),
+        "grid": geometry.cell_centres(),
+    }
+    points = rng.uniform(0.05, 0.95, (count, 1, 2)).astype(np.float32) * size / side
+    corners = np.sort(rng.uniform(0.0, 1.0, (count, 2, 2)).astype(np.float32), axis=1) * size / side
+    yield fixed | {
+        "xy": np.concatenate([points, np.zeros_like(points)], 1),
+        "labels": np.tile(np.float32([POSITIVE, PAD]), (count, 1)),
+    }
+    yield fixed | {
+        "xy": corners,
+        "labels": np.tile(np.float32([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]), (count, 1)),
+    }
+    yield fixed | {
+        "xy": np.concatenate([corners, corners.mean(1, keepdims=True)], 1),
+        "labels": np.tile(np.float32([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT, POSITIVE]), (count, 1)),
+    }

@@ -1,0 +1,98 @@
+"""How a frame lies in the network's input: scaled to the long side, padded right and below.
+
+Only the valid rows and columns (rounded up to the network's multiple) are encoded; prompt
+coordinates are normalised by the padded square's side, so they mean the same as in SAM.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.types import RgbImage, SizeHW
+
+FloatMap = npt.NDArray[np.float32]
+
+GRID_STRIDE = 4  # low-resolution logits have a cell every 4 input pixels
+
+
+@dataclass(frozen=True, slots=True)
+class InputGeometry:
+    """Maps a displayed frame of `frame_hw` to the input of a network and its logits back.
+
+    valid_hw: the scaled picture inside the input. input_hw: with padding, multiples of the
+    network's. side: of the square that normalises coordinates.
+    """
+
+    frame_hw: SizeHW
+    valid_hw: SizeHW
+    input_hw: SizeHW
+    side: int
+
+    @classmethod
+    def fit(cls, frame_hw: SizeHW, long_side: int, multiple: int) -> InputGeometry:
+        """Fit a frame into `long_side` pixels."""
+        scale = long_side / max(frame_hw)
+        h, w = (max(1, round(n * scale)) for n in frame_hw)
+        padded = (h + -h % multiple, w + -w % multiple)
+        return cls(frame_hw, (h, w), padded, long_side)
+
+    @property
+    def grid_hw(self) -> SizeHW:
+        """Size of the low-resolution logits."""
+        return self.input_hw[0] // GRID_STRIDE, self.input_hw[1] // GRID_STRIDE
+
+    @property
+    def scale_xy(self) -> tuple[float, float]:
+        """Input pixels for each displayed pixel."""
+        return self.valid_hw[1] / self.frame_hw[1], self.valid_hw[0] / self.frame_hw[0]
+
+    def normalise(self, xy: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Displayed coordinates [..., 2] (pixel edges at integers) to 0..1 of the square."""
+        return (xy * np.float32(self.scale_xy) / np.float32(self.side)).astype(np.float32)
+
+    def pad(self, rgb: RgbImage, fill: tuple[int, int, int]) -> RgbImage:
+        """Pad a picture of `valid_hw` to `input_hw` with the colour that normalises to zero."""
+        if self.valid_hw == self.input_hw:
+            return rgb
+        canvas = np.empty((*self.input_hw, 3), np.uint8)
+        canvas[:] = fill
+        canvas[: self.valid_hw[0], : self.valid_hw[1]] = rgb
+        return canvas
+
+    def cell_centres(self) -> FloatMap:
+        """Normalised centres of the low-resolution cells, [2, 4h, 4w] (x, y)."""
+        h, w = self.grid_hw
+        x = (np.arange(w, dtype=np.float32) + 0.5) * GRID_STRIDE / self.side
+        y = (np.arange(h, dtype=np.float32) + 0.5) * GRID_STRIDE / self.side
+        return np.stack(np.broadcast_arrays(x[None, :], y[:, None])).astype(np.float32)
+
+    def to_size(self, logits: FloatMap, size_hw: SizeHW) -> FloatMap:
+        """Resample logits [4h, 4w] of the input to `size_hw` spread over the displayed frame."""
+        return _resample(logits, self._grid_from(size_hw), size_hw)
+
+    def from_size(self, logits: FloatMap) -> FloatMap:
+        """Resample logits spread over the displayed frame to the grid [4h, 4w] of a mask prompt."""
+        height, width = logits.shape
+        matrix = cv2.invertAffineTransform(self._grid_from((height, width)))
+        return _resample(logits, matrix, self.grid_hw)
+
+    def _grid_from(self, size_hw: SizeHW) -> npt.NDArray[np.float64]:
+        """Affine map from pixels of a picture of the frame to cells of the grid."""
+        sx = self.valid_hw[1] / size_hw[1] / GRID_STRIDE
+        sy = self.valid_hw[0] / size_hw[0] / GRID_STRIDE
+        return np.array([[sx, 0, 0.5 * sx - 0.5], [0, sy, 0.5 * sy - 0.5]])
+
+
+def _resample(logits: FloatMap, matrix: npt.NDArray[np.float64], size_hw: SizeHW) -> FloatMap:
+    out = cv2.warpAffine(
+        logits,
+        matrix,
+        (size_hw[1], size_hw[0]),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return np.asarray(out, np.float32)

@@ -1,0 +1,57 @@
+"""Where frames come from: video files, images and arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from pipeline.errors import SourceNotFoundError
+from pipeline.sources.arrays import ArraySource, ArrayView
+from pipeline.sources.images import SUFFIXES as IMAGE_SUFFIXES
+from pipeline.sources.images import ImageSequence
+from pipeline.sources.position import FrameRange, Position
+from pipeline.sources.video import VideoFile
+from pipeline.types import RgbImage, Source
+
+__all__ = [
+    "ArraySource",
+    "ArrayView",
+    "FrameRange",
+    "ImageSequence",
+    "Position",
+    "VideoFile",
+    "open_source",
+]
+
+
+def open_source(
+    target: str | Path | Iterable[RgbImage],
+    *,
+    start: Position | int | str | None = None,
+    end: Position | int | str | None = None,
+    stride: int = 1,
+) -> Source:
+    """Choose the source that reads `target`; nothing is opened yet.
+
+    Args:
+        target: a video file, an image, a folder of images, a pattern of image names
+            (`shots/img_%04d.png`, `shots/*.png`), or RGB uint8 [H, W, 3] arrays.
+        start: first frame, as a number or as text that `Position.parse` takes.
+        end: the frame before which to stop.
+        stride: take every so many frames.
+
+    Raises:
+        SourceNotFoundError: there is no such file or folder.
+        ConfigError: a position cannot be parsed, or the range is impossible.
+    """
+    frame_range = FrameRange.of(start, end, stride)
+    if not isinstance(target, str | Path):
+        return ArraySource(target, frame_range=frame_range)
+    path = Path(target)
+    is_image = path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES
+    is_pattern = not path.exists() and any(mark in path.name for mark in "%*?[")
+    if is_image or is_pattern or path.is_dir():
+        return ImageSequence(path, frame_range=frame_range)
+    if not path.exists():
+        raise SourceNotFoundError(f"There is no file or folder {path}.")
+    return VideoFile(path, frame_range)

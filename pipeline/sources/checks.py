@@ -1,0 +1,30 @@
+"""What every reader watches for: pictures of absurd size, and damage."""
+
+from __future__ import annotations
+
+from pipeline.errors import UnreadableSourceError
+from pipeline.types import SizeHW, SourceReport
+
+SIDE_MAX_PX = 16384
+_MESSAGES_MAX = 5
+
+
+def check_size(name: str, size_hw: SizeHW) -> None:
+    """Refuse pictures that are empty or larger than `SIDE_MAX_PX` a side.
+
+    Raises:
+        UnreadableSourceError: the size is out of bounds.
+    """
+    height, width = size_hw
+    if not (0 < height <= SIDE_MAX_PX and 0 < width <= SIDE_MAX_PX):
+        raise UnreadableSourceError(
+            f"{name} has pictures of {width}x{height} pixels; sides from 1 to {SIDE_MAX_PX} can "
+            "be read. Scale it down first."
+        )
+
+
+def note_damage(report: SourceReport, sentence: str) -> None:
+    """Count one damaged packet, frame or image, and keep the first few sentences for the user."""
+    report.corrupt_packets += 1
+    if len(report.messages) < _MESSAGES_MAX:
+        report.messages.append(sentence)

@@ -1,0 +1,192 @@
+"""Folders and numbered sequences of images."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pipeline.errors import SourceNotFoundError, UnreadableSourceError
+from pipeline.sources.arrays import ArrayView
+from pipeline.sources.checks import check_size, note_damage
+from pipeline.sources.position import FrameRange
+from pipeline.types import Frame, RgbImage, SizeHW, SourceInfo, SourceReport
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
+
+_PRINTF_NUMBER = re.compile(r"%(?:0(\d+))?d")
+_TRAILING_NUMBER = re.compile(r"(\d+)\.[^.]+$")
+_DIGITS = re.compile(r"(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSequence:
+    """A source of the images in a folder, or of those that a pattern names.
+
+    path: a folder, a printf pattern (`shots/img_%04d.png`), a glob (`shots/*.png`) or one image.
+    rate: frames per second; without it the frames have no timestamps.
+
+    Frames keep the numbers at the end of the file names if every file has its own; otherwise they
+    are numbered from 0 in natural order. Start and end of the range mean these numbers. EXIF
+    orientation is applied, 16 bits become 8, transparency is dropped.
+    """
+
+    path: Path
+    rate: Fraction | None = None
+    frame_range: FrameRange = field(default_factory=FrameRange)
+
+    @contextmanager
+    def open(self) -> Iterator[ImageReader]:
+        """List the images and read the first.
+
+        Raises:
+            SourceNotFoundError: nothing has this name or matches the pattern.
+            UnreadableSourceError: the folder holds no images, or none of them can be read.
+            ConfigError: the range holds none of the images.
+        """
+        yield ImageReader(self)
+
+
+class ImageReader:
+    """An opened `ImageSequence`: iterate once.
+
+    An image that cannot be read is skipped and counted as a corrupt packet; one of another size
+    than the first raises `UnreadableSourceError`.
+    """
+
+    def __init__(self, source: ImageSequence) -> None:
+        self.report = SourceReport()
+        files = list(source.frame_range.select(_list_images(source.path, source.rate)))
+        self._images = self._read(files)
+        self._first = next(self._images, None)
+        if self._first is None:
+            raise UnreadableSourceError(
+                f"None of the {len(files)} images of {source.path} can be read "
+                f"({self.report.messages[0]}); they may be damaged or no images at all."
+            )
+        file, pixels = self._first
+        self._first_path = file.path
+        self.info = SourceInfo(
+            name=str(source.path),
+            size_hw=_size_hw(pixels),
+            time_base=file.time_base,
+            rate=source.rate,
+            frame_count=len(files),
+            codec=file.path.suffix.lower().lstrip("."),
+        )
+
+    def __iter__(self) -> Iterator[Frame]:
+        image, self._first = self._first, None
+        while image is not None:
+            file, pixels = image
+            if _size_hw(pixels) != self.info.size_hw:
+                raise UnreadableSourceError(
+                    f"{file.path} is {_size_hw(pixels)} pixels (height, width), but "
+                    f"{self._first_path} is {self.info.size_hw}; give images of one size."
+                )
+            self.report.frames += 1
+            yield Frame(file.index, file.pts, file.time_base, self.info.size_hw, ArrayView(pixels))
+            image = next(self._images, None)
+
+    def _read(self, files: list[_ImageFile]) -> Iterator[tuple[_ImageFile, RgbImage]]:
+        for file in files:
+            try:
+                pixels = _decode(file.path)
+            except (OSError, cv2.error) as error:
+                note_damage(self.report, f"{file.path.name} cannot be read: {error}")
+                continue
+            if pixels is None:
+                note_damage(self.report, f"{file.path.name} is no image that can be decoded")
+                continue
+            check_size(str(file.path), _size_hw(pixels))
+            yield file, pixels
+
+
+@dataclass(frozen=True, slots=True)
+class _ImageFile:
+    """An image that is not read yet."""
+
+    index: int
+    pts: int | None
+    time_base: Fraction
+    path: Path
+
+
+def _decode(path: Path) -> RgbImage | None:
+    """Read RGB uint8 [H, W, 3]; through bytes, because `cv2.imread` fails on some file names."""
+    encoded = np.frombuffer(path.read_bytes(), np.uint8)
+    if encoded.size == 0:
+        return None
+    bgr = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    return None if bgr is None else np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _size_hw(pixels: RgbImage) -> SizeHW:
+    return pixels.shape[0], pixels.shape[1]
+
+
+def _list_images(path: Path, rate: Fraction | None) -> list[_ImageFile]:
+    """Find, order and number the images that `path` names."""
+    paths, number = _find(path)
+    numbers = [int(match[1]) for file in paths if (match := number.search(file.name))]
+    if len(set(numbers)) == len(paths):
+        ordered = sorted(zip(numbers, paths, strict=True))
+    else:
+        ordered = list(enumerate(sorted(paths, key=_natural_key)))
+    time_base = 1 / rate if rate else Fraction(1)
+    return [
+        _ImageFile(index, place if rate else None, time_base, file)
+        for place, (index, file) in enumerate(ordered)
+    ]
+
+
+def _find(path: Path) -> tuple[list[Path], re.Pattern[str]]:
+    """Paths of the images, and the pattern whose group 1 is the number in their names."""
+    if path.is_dir():
+        images = _images_in(path)
+        if not images:
+            raise UnreadableSourceError(
+                f"{path} holds no images; images end in {', '.join(sorted(SUFFIXES))}."
+            )
+        return images, _TRAILING_NUMBER
+    if path.is_file():
+        return [path], _TRAILING_NUMBER
+    number = _TRAILING_NUMBER
+    if _PRINTF_NUMBER.search(path.name):
+        names = number = _printf_regex(path.name)
+    else:
+        names = re.compile(fnmatch.translate(path.name))
+    images = [file for file in _images_in(path.parent) if names.match(file.name)]
+    if not images:
+        raise SourceNotFoundError(f"No image in {path.parent} matches {path.name}.")
+    return images, number
+
+
+def _images_in(folder: Path) -> list[Path]:
+    """The images of a folder; files with a leading dot are left out, as macOS adds such."""
+    if not folder.is_dir():
+        raise SourceNotFoundError(f"There is no folder {folder}.")
+    return [
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+    ]
+
+
+def _printf_regex(name: str) -> re.Pattern[str]:
+    """The names that `name` stands for: `img_%04d.png` has at least four digits."""
+    before, width, after = _PRINTF_NUMBER.split(name, maxsplit=1)
+    digits = f"{{{width},}}" if width else "+"
+    return re.compile(rf"{re.escape(before)}(\d{digits}){re.escape(after)}$")
+
+
+def _natural_key(path: Path) -> list[str | int]:
+    """Sort key in which img2 comes before img10."""
+    return [int(part) if part.isdecimal() else part for part in _DIGITS.split(path.name)]

@@ -1,0 +1,175 @@
+"""Positions in a source, given as a frame number or as a time, and the range between two."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Protocol, TypeVar
+
+from pipeline.errors import ConfigError
+
+_SECONDS = re.compile(r"(\d+(?:\.\d+)?)s")
+_CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)")
+
+
+class Stamped(Protocol):
+    """What has a place in a source: a `Frame`, or an image that is not read yet."""
+
+    @property
+    def index(self) -> int:
+        """The source's own frame number."""
+        ...
+
+    @property
+    def pts(self) -> int | None:
+        """Presentation timestamp in `time_base` units, if there is one."""
+        ...
+
+    @property
+    def time_base(self) -> Fraction:
+        """Unit of `pts`, seconds."""
+        ...
+
+
+StampedT = TypeVar("StampedT", bound=Stamped)
+
+
+def _time_s(item: Stamped) -> Fraction | None:
+    return None if item.pts is None else item.pts * item.time_base
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in a source.
+
+    value: a frame number (int), or seconds after the source's first frame (Fraction, exact).
+    """
+
+    value: int | Fraction
+
+    def __post_init__(self) -> None:
+        if self.value < 0:
+            raise ConfigError(f"The position {self} is negative; positions count from 0.")
+
+    def __str__(self) -> str:
+        return f"frame {self.value}" if isinstance(self.value, int) else f"{float(self.value):g} s"
+
+    @classmethod
+    def parse(cls, text: str) -> Position:
+        """Parse `120` (a frame number), or `3.5s`, `1:05` or `00:00:03.5` (a time).
+
+        Raises:
+            ConfigError: the text is none of these.
+        """
+        stripped = text.strip()
+        if stripped.isdecimal():
+            return cls(int(stripped))
+        if seconds := _SECONDS.fullmatch(stripped):
+            return cls(Fraction(seconds[1]))
+        if clock := _CLOCK.fullmatch(stripped):
+            hours, minutes = int(clock[1] or 0), int(clock[2])
+            return cls(3600 * hours + 60 * minutes + Fraction(clock[3]))
+        raise ConfigError(
+            f"{text!r} is no position; write a frame number such as 120, or a time such as 3.5s "
+            "or 00:00:03.5."
+        )
+
+    def reached_by(self, item: Stamped, origin_s: Fraction | None) -> bool:
+        """Say whether `item` is at or after this place; `origin_s`: time of the first frame.
+
+        Raises:
+            ConfigError: this is a time, and the source has no timestamps.
+        """
+        if isinstance(self.value, int):
+            return item.index >= self.value
+        if origin_s is None:
+            raise ConfigError(
+                f"The position {self} is a time, but the source has no timestamps; "
+                "give a frame number instead."
+            )
+        time_s = _time_s(item)
+        return time_s is not None and time_s - origin_s >= self.value
+
+    def estimated_index(self, rate: Fraction | None) -> int | None:
+        """Frame number of this place at a constant `rate` (frames per second), if that is known."""
+        if isinstance(self.value, int):
+            return self.value
+        return None if rate is None else math.ceil(self.value * rate)
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRange:
+    """The frames from `start` to `end` (exclusive), every `stride`-th of them.
+
+    Raises:
+        ConfigError: the stride is below 1, or the end is not after the start.
+    """
+
+    start: Position | None = None
+    end: Position | None = None
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        if self.stride < 1:
+            raise ConfigError(f"The stride must be 1 or more, not {self.stride}.")
+        if self.start is None or self.end is None:
+            return
+        comparable = type(self.start.value) is type(self.end.value)
+        if comparable and self.end.value <= self.start.value:
+            raise ConfigError(f"The end ({self.end}) must lie after the start ({self.start}).")
+
+    @classmethod
+    def of(
+        cls,
+        start: Position | int | str | None = None,
+        end: Position | int | str | None = None,
+        stride: int = 1,
+    ) -> FrameRange:
+        """Build a range from positions, frame numbers, or text for `Position.parse`.
+
+        Raises:
+            ConfigError: a position cannot be parsed, or the range is impossible.
+        """
+        return cls(_position(start), _position(end), stride)
+
+    def select(self, items: Iterable[StampedT]) -> Iterator[StampedT]:
+        """Yield the items in the range, in order, and read no further than its end.
+
+        Raises:
+            ConfigError: the range holds none of the items, or needs timestamps they lack.
+        """
+        origin_s: Fraction | None = None
+        started = self.start is None
+        passed = 0
+        for item in items:
+            if origin_s is None:
+                origin_s = _time_s(item)
+            if self.end is not None and self.end.reached_by(item, origin_s):
+                break
+            started = started or (self.start is not None and self.start.reached_by(item, origin_s))
+            if started:
+                if passed % self.stride == 0:
+                    yield item
+                passed += 1
+        if not passed:
+            raise ConfigError(
+                f"The source has no frame from {self.start or 'its start'} "
+                f"to {self.end or 'its end'}."
+            )
+
+    def count(self, total: int | None, rate: Fraction | None) -> int | None:
+        """Number of frames selected from `total` at `rate` (per second), if it can be told."""
+        start = self.start.estimated_index(rate) if self.start else 0
+        end = self.end.estimated_index(rate) if self.end else total
+        if total is None or start is None or end is None:
+            return None
+        return len(range(start, min(end, total), self.stride))
+
+
+def _position(value: Position | int | str | None) -> Position | None:
+    if value is None or isinstance(value, Position):
+        return value
+    return Position(value) if isinstance(value, int) else Position.parse(value)

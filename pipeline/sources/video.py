@@ -1,0 +1,252 @@
+"""Video files of any container and codec that FFmpeg reads."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import cv2
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.stream import VideoStream
+
+from pipeline.errors import SourceNotFoundError, UnreadableSourceError
+from pipeline.sources.arrays import resized
+from pipeline.sources.checks import check_size, note_damage
+from pipeline.sources.position import FrameRange
+from pipeline.types import Frame, GrayImage, RgbImage, SizeHW, SourceInfo, SourceReport
+
+# Before PyAV 17 scaling has one thread and no such option; from 17 on it takes every core.
+_ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
+
+_ROTATIONS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFile:
+    """A source that decodes a video file.
+
+    Frames are numbered from 0 in the order of their presentation, also where the range skips some,
+    and keep the container's timestamps. Rotation and the shape of the pixels are applied: the
+    width is stretched by the sample aspect ratio, then the picture is turned.
+
+    threads: of the decoder; above 1 it is faster and holds as many frames more.
+    """
+
+    path: Path
+    frame_range: FrameRange = field(default_factory=FrameRange)
+    threads: int = 1
+
+    @contextmanager
+    def open(self) -> Iterator[VideoReader]:
+        """Open the file and decode its first frame; to be called by the thread that iterates.
+
+        Raises:
+            SourceNotFoundError: there is no such file.
+            UnreadableSourceError: it holds no video that can be decoded.
+        """
+        with _open_container(self.path) as container:
+            yield VideoReader(self, container)
+
+
+class VideoReader:
+    """An opened `VideoFile`: iterate once.
+
+    A packet that cannot be decoded is counted and skipped; a damaged frame is counted and kept.
+    """
+
+    def __init__(self, source: VideoFile, container: InputContainer) -> None:
+        self.report = SourceReport()
+        self._container = container
+        self._range = source.frame_range
+        self._stream = _video_stream(source.path, container)
+        self._stream.codec_context.thread_count = source.threads
+        self._stream.codec_context.thread_type = "AUTO"
+        self._time_base = _fraction(self._stream.time_base) or Fraction(1)
+        self._packets = self._demux()
+        self._decoded: deque[VideoFrame] = deque()
+        if not self._decode_some():
+            raise UnreadableSourceError(
+                f"{source.path} holds no frame that can be decoded"
+                f"{''.join(f' ({message})' for message in self.report.messages[:1])}; the file is "
+                "probably damaged or cut short."
+            )
+        self.info = self._describe(source.path, self._decoded[0])
+
+    def __iter__(self) -> Iterator[Frame]:
+        for frame in self._range.select(self._frames()):
+            self.report.frames += 1
+            yield frame
+
+    def _frames(self) -> Iterator[Frame]:
+        """Number the decoded pictures; no reference to one is kept here."""
+        index = 0
+        while self._decode_some():
+            yield self._frame(index, self._decoded.popleft())
+            index += 1
+
+    def _frame(self, index: int, picture: VideoFrame) -> Frame:
+        view = VideoView(picture, self.info.rotation_deg // 90)
+        return Frame(index, picture.pts, self._time_base, self.info.size_hw, view)
+
+    def _decode_some(self) -> bool:
+        """Decode until a picture waits in `_decoded`; False at the end of the stream."""
+        while not self._decoded:
+            try:
+                packet = next(self._packets)
+            except StopIteration:
+                return False
+            self._decoded.extend(self._decode(packet))
+        return True
+
+    def _decode(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
+        try:
+            pictures = self._stream.decode(packet)
+        except av.error.FFmpegError as error:
+            note_damage(self.report, f"{self._when(packet)}: {error.strerror}")
+            return []
+        for picture in pictures:
+            if picture.is_corrupt:
+                note_damage(self.report, f"{self._when(picture)}: the frame is damaged")
+        return pictures
+
+    def _demux(self) -> Iterator[Packet[VideoStream] | None]:
+        """Packets of the stream; the last one flushes the decoder."""
+        try:
+            yield from self._container.demux(self._stream)
+        except av.error.FFmpegError as error:
+            note_damage(self.report, f"reading stopped early: {error.strerror}")
+            yield None
+
+    def _when(self, item: Packet[VideoStream] | VideoFrame | None) -> str:
+        if item is None or item.pts is None:
+            return "at an unknown time"
+        return f"at {float(item.pts * self._time_base):.3f} s"
+
+    def _describe(self, path: Path, first: VideoFrame) -> SourceInfo:
+        rate = _fraction(self._stream.average_rate)
+        sample_aspect = _fraction(self._stream.sample_aspect_ratio) or Fraction(1)
+        turns = round(first.rotation / 90) % 4
+        stretched = first.height, max(1, round(first.width * sample_aspect))
+        size_hw = stretched[::-1] if turns % 2 else stretched
+        check_size(str(path), size_hw)
+        return SourceInfo(
+            name=str(path),
+            size_hw=size_hw,
+            time_base=self._time_base,
+            rate=rate,
+            frame_count=self._range.count(self._total(rate), rate),
+            rotation_deg=90 * turns,
+            sample_aspect=sample_aspect,
+            codec=self._stream.codec_context.name,
+        )
+
+    def _total(self, rate: Fraction | None) -> int | None:
+        """Frames in the file: as the container counts them, else estimated from its duration."""
+        if self._stream.frames:
+            return self._stream.frames
+        if self._stream.duration:
+            duration_s = self._stream.duration * self._time_base
+        elif self._container.duration:
+            duration_s = Fraction(self._container.duration, av.time_base)
+        else:
+            return None
+        return round(duration_s * rate) if rate else None
+
+
+@dataclass(frozen=True, slots=True)
+class VideoView:
+    """A `PixelView` that converts straight from the decoded picture to the size asked for.
+
+    turns: quarter turns, counter-clockwise, from the stored to the displayed picture.
+    """
+
+    picture: VideoFrame
+    turns: int
+
+    def rgb(self, size_hw: SizeHW) -> RgbImage:
+        """RGB uint8 [H, W, 3] of the displayed picture at `size_hw`."""
+        return self._displayed(size_hw, "rgb24")
+
+    def gray(self, size_hw: SizeHW) -> GrayImage:
+        """Full-range luma uint8 [H, W] of the displayed picture at `size_hw`."""
+        return self._displayed(size_hw, "gray")
+
+    def _displayed(self, size_hw: SizeHW, pixel_format: str) -> RgbImage:
+        stored = _scaled(self.picture, size_hw[::-1] if self.turns % 2 else size_hw, pixel_format)
+        if not self.turns:
+            return np.array(stored, order="C")  # `stored` may be the decoder's own memory
+        return np.asarray(cv2.rotate(stored, _ROTATIONS[self.turns]), np.uint8)
+
+
+def _scaled(picture: VideoFrame, size_hw: SizeHW, pixel_format: str) -> RgbImage:
+    try:
+        return _converted(picture, size_hw, pixel_format)
+    except av.error.FFmpegError:  # swscale refuses to grow a line to thousands
+        return resized(_converted(picture, (picture.height, picture.width), pixel_format), size_hw)
+
+
+def _converted(picture: VideoFrame, size_hw: SizeHW, pixel_format: str) -> RgbImage:
+    """Scale and convert by swscale; the result may share memory with `picture`."""
+    height, width = size_hw
+    shrinks = height <= picture.height and width <= picture.width
+    # Given one matrix on both sides swscale copies the luma; otherwise it goes by way of RGB.
+    matrix = Colorspace.ITU601 if pixel_format == "gray" else None
+    # A reformatter of its own, because the one PyAV 18 keeps on a frame holds megabytes.
+    converted = VideoReformatter().reformat(
+        picture,
+        width=width,
+        height=height,
+        format=pixel_format,
+        src_colorspace=matrix,
+        dst_colorspace=matrix,
+        interpolation=Interpolation.AREA if shrinks else Interpolation.BILINEAR,
+        src_color_range=picture.color_range,
+        dst_color_range=ColorRange.JPEG,
+        **_ONE_THREAD,
+    )
+    return np.asarray(converted.to_ndarray(), np.uint8)
+
+
+def _open_container(path: Path) -> InputContainer:
+    try:
+        if path.is_file() and path.stat().st_size == 0:
+            raise UnreadableSourceError(f"{path} is empty (0 bytes); the recording was not saved.")
+        # An absolute path: FFmpeg would take `take:1.mp4` for a protocol.
+        return av.open(str(path.absolute()))
+    except FileNotFoundError as error:
+        raise SourceNotFoundError(f"There is no file {path}.") from error
+    except (av.error.FFmpegError, OSError) as error:
+        raise UnreadableSourceError(
+            f"{path} cannot be opened as a video ({error.strerror}); it is no video, or it is "
+            "damaged or was cut short while recording."
+        ) from error
+
+
+def _video_stream(path: Path, container: InputContainer) -> VideoStream:
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not streams:
+        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+        raise UnreadableSourceError(f"{path} holds no video stream, only {kinds}.")
+    stream = container.streams.best("video")
+    stream = stream if stream in streams else streams[0]
+    if stream.codec_context is None:
+        raise UnreadableSourceError(f"{path} uses a video codec that this FFmpeg cannot decode.")
+    check_size(str(path), (stream.codec_context.height, stream.codec_context.width))
+    return stream
+
+
+def _fraction(rational: Fraction | None) -> Fraction | None:
+    """A rational of PyAV; unset is None before version 19 and a falsy `AVRational` from it on."""
+    return Fraction(rational.numerator, rational.denominator) if rational else None

@@ -1,0 +1,64 @@
+"""Assignment of detections to tracks: costs are gated before the Hungarian algorithm solves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import lap
+import numpy as np
+import numpy.typing as npt
+
+INFEASIBLE = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Pairs (track, detection) and what stayed alone, as indices."""
+
+    pairs: tuple[tuple[int, int], ...]
+    lone_tracks: tuple[int, ...]
+    lone_detections: tuple[int, ...]
+
+
+def assign(cost: npt.NDArray[np.float64], cost_max: float) -> Assignment:
+    """Join tracks (rows) and detections (columns) at the least total cost.
+
+    Pairs dearer than `cost_max` are made infeasible before solving, so that they cannot push a
+    feasible pair aside; they are dropped from the result (`lap.lapjv`, Jonker-Volgenant).
+    """
+    tracks, detections = cost.shape
+    if tracks == 0 or detections == 0:
+        return Assignment((), tuple(range(tracks)), tuple(range(detections)))
+    gated = np.where(cost <= cost_max, cost, INFEASIBLE)
+    _, column_of, _ = lap.lapjv(gated, extend_cost=True)
+    pairs = tuple(
+        (row, int(column))
+        for row, column in enumerate(column_of)
+        if column >= 0 and gated[row, column] < INFEASIBLE
+    )
+    rows, columns = {r for r, _ in pairs}, {c for _, c in pairs}
+    return Assignment(
+        pairs,
+        tuple(r for r in range(tracks) if r not in rows),
+        tuple(c for c in range(detections) if c not in columns),
+    )
+
+
+def mask_iou(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """IoU [n, m] of masks a [n, H, W] and b [m, H, W]; two empty masks have 0."""
+    first = a.reshape(len(a), -1).astype(np.float32)
+    second = b.reshape(len(b), -1).astype(np.float32)
+    overlap = first @ second.T
+    union = first.sum(1)[:, None] + second.sum(1)[None] - overlap
+    return np.asarray(overlap / np.maximum(union, 1), np.float64)
+
+
+def box_iou(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """IoU [n, m] of boxes xyxy a [n, 4] and b [m, 4]; boxes without area have 0."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    overlap = np.clip(high - low, 0, None).prod(-1)
+    area_a = np.clip(a[:, 2:] - a[:, :2], 0, None).prod(-1)
+    area_b = np.clip(b[:, 2:] - b[:, :2], 0, None).prod(-1)
+    union = area_a[:, None] + area_b[None] - overlap
+    return np.asarray(overlap / np.maximum(union, 1e-9), np.float64)

@@ -1,0 +1,97 @@
+"""One tracked object: its mask, its motion and the stage of its life."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from trackers.motion import KalmanBox
+from trackers.state import TrackState
+
+FloatMap = npt.NDArray[np.float32]
+BoolMap = npt.NDArray[np.bool_]
+Vector = npt.NDArray[np.float64]
+
+
+def box_of(mask: BoolMap) -> Vector | None:
+    """Tight box xyxy (right and bottom exclusive) of a mask [H, W], or None when it is empty."""
+    x, y, w, h = cv2.boundingRect(mask.view(np.uint8))
+    return None if w == 0 else np.array([x, y, x + w, y + h], np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """A mask found on a keyframe: logits float32 [H, W] on the work grid, score 0..1."""
+
+    logits: FloatMap
+    score: float
+
+
+@dataclass(slots=True)
+class Track:
+    """Mutable state of one object; coordinates are pixels of the work grid.
+
+    id: 0 until confirmed. prompted: a person asked for it; it is never given up.
+    hits, misses: keyframes in a row that found it, or did not. seen_s: when it was last found.
+    """
+
+    id: int
+    logits: FloatMap
+    motion: KalmanBox
+    score: float
+    state: TrackState
+    prompted: bool
+    seen_s: float
+    hits: int = 1
+    misses: int = 0
+
+    @property
+    def mask(self) -> BoolMap:
+        """Mask bool [H, W] on the work grid."""
+        return self.logits > 0
+
+    @property
+    def visible(self) -> bool:
+        """Whether its mask may be shown."""
+        return self.state in (TrackState.TRACKED, TrackState.REENTERED)
+
+    @property
+    def alive(self) -> bool:
+        """Whether its mask is carried on from frame to frame."""
+        return self.visible or self.state == TrackState.TENTATIVE
+
+    def carry(self, logits: FloatMap, dt_s: float) -> None:
+        """Take the mask carried to this frame and move the box along."""
+        self.logits = logits
+        self.motion.predict(dt_s)
+        box = box_of(self.mask)
+        if box is not None:
+            self.motion.update(box)
+
+    def accept(self, detection: Detection, blend: float, now_s: float) -> None:
+        """Take a detection that agrees: `blend` of it and the rest of the carried mask."""
+        self.logits = (blend * detection.logits + (1 - blend) * self.logits).astype(np.float32)
+        self._found(detection.score, now_s)
+
+    def replace(self, logits: FloatMap, score: float, now_s: float) -> None:
+        """Take a new mask whatever the old one was (a person's prompt, or found again)."""
+        self.logits = logits
+        box = box_of(self.mask)
+        if box is not None:
+            self.motion = KalmanBox.start(box)
+        self._found(score, now_s)
+
+    def _found(self, score: float, now_s: float) -> None:
+        self.score = score
+        self.hits += 1
+        self.misses = 0
+        self.seen_s = now_s
+
+    def miss(self) -> None:
+        """Note a keyframe that did not find the object."""
+        self.hits = 0
+        self.misses += 1
+        self.score *= 0.8

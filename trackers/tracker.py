@@ -1,0 +1,167 @@
+"""Tracks through time: carried by flow on every frame, corrected by detections on keyframes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trackers.assignment import assign, box_iou, mask_iou
+from trackers.flow import Flow
+from trackers.motion import KalmanBox
+from trackers.state import TrackState
+from trackers.track import BoolMap, Detection, FloatMap, Track, box_of
+
+
+@dataclass(frozen=True, slots=True)
+class TrackerSettings:
+    """match_iou_min: least mask IoU of a detection with its track. blend: share of the detection.
+
+    lost_after_misses: keyframes without a find before the mask is withheld. remove_after_s: life
+    of a lost seeded track. confirm_hits: keyframes that must find a seeded object before it shows.
+    """
+
+    match_iou_min: float = 0.5
+    refind_box_iou_min: float = 0.3
+    blend: float = 0.6
+    lost_after_misses: int = 3
+    remove_after_s: float = 5.0
+    confirm_hits: int = 2
+
+
+class Tracker:
+    """Owns the tracks of one stream. No network inside: it is given masks and gives masks.
+
+    first_id: the least id that seeded objects may get; ids are never used twice.
+    """
+
+    def __init__(self, settings: TrackerSettings, first_id: int = 1) -> None:
+        self.settings = settings
+        self.tracks: list[Track] = []
+        self._next_id = first_id
+
+    def advance(self, flow: Flow | None, dt_s: float) -> None:
+        """Carry every track to the next frame. After a cut (`flow` None) masks do not carry over."""
+        for track in self.tracks:
+            if track.state == TrackState.REENTERED:
+                track.state = TrackState.TRACKED
+            if flow is None or not track.alive:
+                track.motion.predict(dt_s)
+                continue
+            track.carry(flow.warp(track.logits), dt_s)
+
+    def lose_all(self) -> None:
+        """A cut: nothing that was tracked is where it was."""
+        self.tracks = [t for t in self.tracks if t.state != TrackState.TENTATIVE]
+        for track in self.tracks:
+            track.state = TrackState.LOST
+
+    def covered(self, shape: tuple[int, int]) -> BoolMap:
+        """Union of the live masks, bool [H, W]."""
+        union = np.zeros(shape, np.bool_)
+        for track in self.tracks:
+            if track.alive:
+                union |= track.mask
+        return union
+
+    def live(self) -> list[Track]:
+        """Tracks whose mask is carried and is to be confirmed on a keyframe."""
+        return [t for t in self.tracks if t.alive]
+
+    def confirm(self, detections: Sequence[Detection], now_s: float) -> None:
+        """Join what was decoded for the live tracks with them, by mask IoU (Hungarian)."""
+        live = self.live()
+        matched = assign(_mask_cost(live, detections), 1 - self.settings.match_iou_min)
+        for row, column in matched.pairs:
+            live[row].accept(detections[column], self.settings.blend, now_s)
+            self._confirmed(live[row])
+        for row in matched.lone_tracks:
+            self._missed(live[row])
+        self._forget(now_s)
+
+    def admit(self, detections: Sequence[Detection], now_s: float, *, at_once: bool) -> None:
+        """Take objects that were found without a prompt.
+
+        First they answer lost tracks, by the box these are expected at; the others become tracks,
+        shown `at_once` or after `confirm_hits` keyframes.
+        """
+        for detection in self._find_again(detections, now_s):
+            track = _track(0, detection, now_s, prompted=False)
+            if at_once:
+                track.hits = self.settings.confirm_hits
+            self._confirmed(track)
+            self.tracks.append(track)
+
+    def set(self, track_id: int, logits: FloatMap, score: float, now_s: float) -> None:
+        """Set the mask of an object that a person prompted; starts it if it is new."""
+        track = self.find(track_id)
+        if track is None:
+            self.tracks.append(_track(track_id, Detection(logits, score), now_s, prompted=True))
+            self._next_id = max(self._next_id, track_id + 1)
+            return
+        track.replace(logits, score, now_s)
+        track.state = TrackState.TRACKED
+        track.prompted = True
+
+    def remove(self, track_id: int) -> None:
+        """Forget an object for good."""
+        self.tracks = [t for t in self.tracks if t.id != track_id]
+
+    def find(self, track_id: int) -> Track | None:
+        """The track with an id, if it lives."""
+        return next((t for t in self.tracks if t.id == track_id), None)
+
+    def _confirmed(self, track: Track) -> None:
+        if track.state == TrackState.TENTATIVE and track.hits >= self.settings.confirm_hits:
+            track.id = self._take_id()
+            track.state = TrackState.TRACKED
+
+    def _missed(self, track: Track) -> None:
+        track.miss()
+        gone = track.misses >= self.settings.lost_after_misses or not track.mask.any()
+        if track.state == TrackState.TENTATIVE:
+            track.state = TrackState.REMOVED
+        elif gone:
+            track.state = TrackState.LOST
+
+    def _find_again(self, detections: Sequence[Detection], now_s: float) -> list[Detection]:
+        """Give lost tracks the detections where they are expected; returns the other detections."""
+        lost = [t for t in self.tracks if t.state == TrackState.LOST]
+        boxes = [box_of(d.logits > 0) for d in detections]
+        expected = np.array([t.motion.box_xyxy for t in lost]).reshape(-1, 4)
+        seen = np.array([np.zeros(4) if b is None else b for b in boxes]).reshape(-1, 4)
+        joined = assign(1 - box_iou(expected, seen), 1 - self.settings.refind_box_iou_min)
+        for row, column in joined.pairs:
+            lost[row].replace(detections[column].logits, detections[column].score, now_s)
+            lost[row].state = TrackState.REENTERED
+        return [detections[i] for i in joined.lone_detections]
+
+    def _forget(self, now_s: float) -> None:
+        limit = self.settings.remove_after_s
+
+        def over(track: Track) -> bool:
+            expired = track.state == TrackState.LOST and now_s - track.seen_s > limit
+            return track.state == TrackState.REMOVED or (expired and not track.prompted)
+
+        self.tracks = [t for t in self.tracks if not over(t)]
+
+    def _take_id(self) -> int:
+        taken, self._next_id = self._next_id, self._next_id + 1
+        return taken
+
+
+def _track(track_id: int, detection: Detection, now_s: float, *, prompted: bool) -> Track:
+    box = box_of(detection.logits > 0)
+    motion = KalmanBox.start(np.zeros(4) if box is None else box)
+    state = TrackState.TRACKED if prompted else TrackState.TENTATIVE
+    return Track(track_id, detection.logits, motion, detection.score, state, prompted, now_s)
+
+
+def _mask_cost(tracks: list[Track], detections: Sequence[Detection]) -> np.ndarray:
+    """1 - mask IoU, [tracks, detections]."""
+    if not tracks or not detections:
+        return np.zeros((len(tracks), len(detections)))
+    masks = np.stack([t.mask for t in tracks])
+    found = np.stack([d.logits > 0 for d in detections])
+    return 1 - mask_iou(masks, found)
