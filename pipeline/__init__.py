@@ -1,0 +1,1 @@
+"""maskstream: objects in video, followed frame by frame on two CPU cores."""

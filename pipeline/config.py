@@ -105,7 +105,7 @@ def load_config(file: Path | None = None, overrides: Sequence[str] = ()) -> Pipe
     try:
         return PipelineConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_sentences(error)) from error
+        raise ConfigError(describe(error)) from error
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -123,8 +123,8 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"the value of '{override}' cannot be read: {error}") from error
 
 
-def _sentences(error: ValidationError) -> str:
-    """One line for each wrong key."""
+def describe(error: ValidationError) -> str:
+    """Say in one sentence which keys of a configuration are wrong."""
     lines = []
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])

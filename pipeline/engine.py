@@ -19,7 +19,7 @@ from pathlib import Path
 import cv2
 
 from pipeline.config import PipelineConfig, load_config
-from pipeline.errors import PromptError, QueueClosed
+from pipeline.errors import PromptError, QueueClosedError
 from pipeline.framequeue import FrameQueue, Policy
 from pipeline.processor import FrameProcessor
 from pipeline.prompts import NO_PROMPTS, PromptLog
@@ -95,7 +95,7 @@ class _Reader:
                         break
                     self._queue.put(frame)
             self._queue.close()
-        except QueueClosed:
+        except QueueClosedError:
             return
         except BaseException as error:
             if not self._info.done():
@@ -110,6 +110,7 @@ class _Writer:
         self.seconds = 0.0
         self._sinks = sinks
         self._complete = False
+        self._failure: BaseException | None = None
         self._queue: FrameQueue[tuple[Frame, FrameResult]] = FrameQueue(_WRITE_AHEAD, Policy.WAIT)
         self._thread = threading.Thread(target=self._write, name="maskstream-writer", daemon=True)
         self._thread.start()
@@ -123,12 +124,10 @@ class _Writer:
         self._complete = complete
         self._queue.close()
         self._thread.join()
-        error = self._queue.error
-        if error is not None:
-            raise error
+        if self._failure is not None:
+            raise self._failure
 
     def _write(self) -> None:
-        failed: BaseException | None = None
         try:
             for frame, result in self._queue:
                 begun = time.perf_counter()
@@ -136,14 +135,13 @@ class _Writer:
                     sink.write(frame, result)
                 self.seconds += time.perf_counter() - begun
         except BaseException as error:
-            failed = error
+            self._failure = error
+            self._queue.fail(error)
         for sink in self._sinks:
             try:
-                sink.close(complete=self._complete and failed is None)
+                sink.close(complete=self._complete and self._failure is None)
             except BaseException as error:
-                failed = failed or error
-        if failed is not None:
-            self._queue.fail(failed)
+                self._failure = self._failure or error
 
 
 class Pipeline:

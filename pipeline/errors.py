@@ -11,7 +11,7 @@ MaskstreamError
 │   ├── StoreExistsError     the output is there already
 │   └── StoreCorruptError    the store's parts contradict each other
 ├── TrainingDataError        training data are missing or malformed
-└── QueueClosed              the other side of a frame queue has ended
+└── QueueClosedError         the other side of a frame queue has ended
 """
 
 from __future__ import annotations
@@ -61,5 +61,5 @@ class TrainingDataError(MaskstreamError):
     """Training data are missing or malformed."""
 
 
-class QueueClosed(MaskstreamError):
+class QueueClosedError(MaskstreamError):
     """The other side of a frame queue has ended."""

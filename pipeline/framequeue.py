@@ -7,7 +7,7 @@ from enum import Enum
 from threading import Condition
 from typing import Generic, TypeVar
 
-from pipeline.errors import ConfigError, QueueClosed
+from pipeline.errors import ConfigError, QueueClosedError
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ class FrameQueue(Generic[T]):
         """Append an item; when the queue is full, wait or drop the oldest, as the policy says.
 
         Raises:
-            QueueClosed: the queue was closed or cancelled, also while waiting.
+            QueueClosedError: the queue was closed or cancelled, also while waiting.
             BaseException: the one that was given to `fail`, also while waiting.
         """
         with self._changed:
@@ -58,7 +58,7 @@ class FrameQueue(Generic[T]):
                 self._changed.wait_for(lambda: self._closed or len(self) < self.capacity)
             self._raise_failure()
             if self._closed:
-                raise QueueClosed("The frame queue is closed; nobody takes frames from it.")
+                raise QueueClosedError("The frame queue is closed; nobody takes frames from it.")
             if len(self) == self.capacity:
                 self._items.popleft()
                 self._dropped += 1
@@ -69,13 +69,13 @@ class FrameQueue(Generic[T]):
         """Wait for the oldest item and take it.
 
         Raises:
-            QueueClosed: the queue was closed and is empty, or was cancelled.
+            QueueClosedError: the queue was closed and is empty, or was cancelled.
             BaseException: the one that was given to `fail`, whatever items were left.
         """
         try:
             return next(self)
         except StopIteration:
-            raise QueueClosed("The frame queue is closed and empty.") from None
+            raise QueueClosedError("The frame queue is closed and empty.") from None
 
     def __iter__(self) -> FrameQueue[T]:
         return self

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.compose import compose
 from pipeline.config import PipelineConfig
@@ -138,7 +139,9 @@ class FrameProcessor:
             return []
         prompts = PromptBatch(
             np.stack([self._track_points(t) for t in live]),
-            np.tile(np.float32([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT, POSITIVE]), (len(live), 1)),
+            np.tile(
+                np.array([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT, POSITIVE], np.float32), (len(live), 1)
+            ),
             np.stack([self._segmenter.geometry.from_size(t.logits)[None] for t in live]),
         )
         decoded = self._segmenter.decode(features, prompts)
@@ -149,7 +152,7 @@ class FrameProcessor:
             if decoded.iou[i, 0] >= self._config.tracking.score_min
         ]
 
-    def _track_points(self, track: Track) -> np.ndarray:
+    def _track_points(self, track: Track) -> npt.NDArray[np.float32]:
         """Prompt of a track in displayed pixels [3, 2]: two corners and the innermost point."""
         box = box_of(track.mask)
         assert box is not None  # noqa: S101 - live tracks with an empty mask are left out
@@ -157,7 +160,7 @@ class FrameProcessor:
         y, x = np.unravel_index(int(depth.argmax()), depth.shape)
         points = np.array([box[:2], box[2:], (x - 0.5, y - 0.5)])
         scale = np.array(self._frame_hw[::-1]) / np.array(self._work_hw[::-1])
-        return (points * scale).astype(np.float32)
+        return np.asarray(points * scale, np.float32)
 
     def _search(self, features: Features, fresh: bool) -> list[Detection]:
         """Look for new objects where no track is, within the keyframe's budget of prompts."""

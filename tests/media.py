@@ -1,4 +1,4 @@
-"""Tiny videos with exact ground truth, written by PyAV, and ways to damage them."""
+"""Tiny videos with exact ground truth, written by PyAV: to read, to compare, to damage."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-RgbImage = NDArray[np.uint8]
+from pipeline.sources.video import ONE_THREAD
+from pipeline.types import Frame, RgbImage, Source, SourceInfo, SourceReport
 
 # QuickTime matrices (a, b, c, d) by the counter-clockwise turn they ask of the player, degrees.
 _TURN_MATRICES = {90: (0, -1, 1, 0), 180: (-1, 0, 0, -1), 270: (0, 1, -1, 0)}
-_OPTIONS = {"libx264": {"preset": "veryfast", "crf": "4"}, "mpeg4": {"qscale": "2"}}
+_OPTIONS = {"libx264": {"preset": "veryfast", "crf": "4"}, "mpeg4": {"b": "4M"}}
 
 
 def write_video(
@@ -48,7 +49,8 @@ def write_video(
         if sample_aspect is not None:
             stream.codec_context.sample_aspect_ratio = sample_aspect
         for index, pixels in enumerate(frames):
-            frame = VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            rgb = VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            frame = rgb.reformat(format=pix_fmt, **ONE_THREAD)
             frame.pts = index if pts is None else pts[index]
             frame.time_base = time_base
             container.mux(stream.encode(frame))
@@ -56,6 +58,12 @@ def write_video(
     if rotation:
         _set_rotation(path, rotation)
     return path
+
+
+def read(source: Source) -> tuple[SourceInfo, SourceReport, list[Frame]]:
+    """Open a source and read all of it."""
+    with source.open() as reader:
+        return reader.info, reader.report, list(reader)
 
 
 def write_audio(path: Path, seconds: int = 1) -> Path:
@@ -108,14 +116,18 @@ def moving_shapes(
     return frames, masks
 
 
-def damage_packets(path: Path, numbers: Iterable[int]) -> Path:
-    """Invert every byte of the payload of some packets, counted in the order of the file."""
+def damage_packets(path: Path, numbers: Iterable[int], intact: float = 0.0) -> Path:
+    """Invert the bytes of some packets, counted in the order of the file.
+
+    intact: share of each packet that is left as it is, from its beginning.
+    """
     with av.open(str(path)) as container:
         packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
     content = bytearray(path.read_bytes())
     for number in numbers:
-        start, size = packets[number]
-        content[start : start + size] = bytes(b ^ 0xFF for b in content[start : start + size])
+        position, size = packets[number]
+        damaged = slice(position + int(intact * size), position + size)
+        content[damaged] = bytes(byte ^ 0xFF for byte in content[damaged])
     path.write_bytes(content)
     return path
 

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from pipeline.errors import ConfigError, QueueClosed
+from pipeline.errors import ConfigError, QueueClosedError
 from pipeline.framequeue import FrameQueue, Policy
 
 TIMEOUT_S = 5.0
@@ -75,10 +75,10 @@ def test_closed_queue_is_drained_and_takes_no_more(policy):
     queue: FrameQueue[int] = FrameQueue(1, policy)
     queue.put(7)
     queue.close()
-    with pytest.raises(QueueClosed):
+    with pytest.raises(QueueClosedError):
         queue.put(8)
     assert queue.get() == 7
-    with pytest.raises(QueueClosed):
+    with pytest.raises(QueueClosedError):
         queue.get()
     assert list(queue) == []
 
@@ -89,13 +89,13 @@ def test_cancelled_queue_forgets_its_items():
     queue.cancel()
     assert len(queue) == 0
     assert list(queue) == []
-    with pytest.raises(QueueClosed):
+    with pytest.raises(QueueClosedError):
         queue.put(2)
 
 
 ENDINGS = [
-    pytest.param(FrameQueue.close, QueueClosed, id="close"),
-    pytest.param(FrameQueue.cancel, QueueClosed, id="cancel"),
+    pytest.param(FrameQueue.close, QueueClosedError, id="close"),
+    pytest.param(FrameQueue.cancel, QueueClosedError, id="cancel"),
     pytest.param(lambda queue: queue.fail(BrokenError("camera")), BrokenError, id="fail"),
 ]
 

@@ -10,6 +10,7 @@ GrayImage = npt.NDArray[np.uint8]
 FloatMap = npt.NDArray[np.float32]
 
 OUTSIDE_LOGIT = -10.0
+SMALLEST_SIDE = 16  # pixels; DIS needs room for its patches, below that nothing moves
 
 
 class FlowEstimator:
@@ -25,10 +26,10 @@ class FlowEstimator:
         if previous is None:
             return None
         difference = float(cv2.absdiff(previous, gray).mean()) / 255
-        if min(gray.shape) < 16:  # DIS needs room for its patches
-            return Flow(np.zeros((*gray.shape, 2), np.float32), difference)
-        back = self._dis.calc(gray, previous, None)  # where each pixel was
-        return Flow(np.asarray(back, np.float32), difference)
+        back = np.zeros((*gray.shape, 2), np.float32)
+        if min(gray.shape) >= SMALLEST_SIDE:
+            self._dis.calc(gray, previous, back)  # to where each pixel was
+        return Flow(back, difference)
 
 
 class Flow:
@@ -46,7 +47,7 @@ class Flow:
         self._from_y = y + back[..., 1]
 
     def warp(self, logits: FloatMap) -> FloatMap:
-        """Carry logits [H, W] of the frame before to this one; what enters the picture is outside."""
+        """Carry logits [H, W] of the frame before to this one; what enters is outside."""
         out = cv2.remap(
             logits,
             self._from_x,

@@ -42,7 +42,7 @@ class Tracker:
         self._next_id = first_id
 
     def advance(self, flow: Flow | None, dt_s: float) -> None:
-        """Carry every track to the next frame. After a cut (`flow` None) masks do not carry over."""
+        """Carry every track to the next frame; without `flow` (after a cut) masks stay behind."""
         for track in self.tracks:
             if track.state == TrackState.REENTERED:
                 track.state = TrackState.TRACKED

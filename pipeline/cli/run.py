@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pipeline.engine import Pipeline, RunSummary
     from pipeline.outputs import Outputs
     from pipeline.prompts import PromptLog
+    from pipeline.store import StoreMode
     from pipeline.types import Sink, Source, SourceInfo
 
 INTERRUPTED = 130
@@ -74,7 +75,7 @@ def run(
     pipeline = Pipeline.from_config(config, settings)
     log = NO_PROMPTS if prompts is None else load_prompts(prompts)
     opened = open_source(source, start=start, end=end, stride=stride)
-    mode = "overwrite" if overwrite else "resume" if resume else "create"
+    mode: StoreMode = "overwrite" if overwrite else "resume" if resume else "create"
     outputs = Outputs(output, overlay, contact, mode)
     summary = _run(pipeline, opened, outputs, log, hide_progress=quiet or json)
     if json:

@@ -38,9 +38,9 @@ def info(
                     "objects": [
                         {
                             "id": o.id,
-                            "first_frame": o.first_frame,
-                            "last_frame": o.last_frame,
-                            "frames": o.frames,
+                            "first_frame": o.first_index,
+                            "last_frame": o.last_index,
+                            "frames": o.frames_seen,
                             "mean_score": round(o.mean_score, 4),
                         }
                         for o in objects
@@ -60,9 +60,9 @@ def info(
     for found in objects:
         table.add_row(
             str(found.id),
-            str(found.first_frame),
-            str(found.last_frame),
-            str(found.frames),
+            str(found.first_index),
+            str(found.last_index),
+            str(found.frames_seen),
             f"{found.mean_score:.2f}",
         )
     console.print(table)

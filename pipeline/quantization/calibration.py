@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -15,6 +15,8 @@ from pipeline.errors import SourceError, SourceNotFoundError
 from pipeline.segmenter.geometry import InputGeometry
 from pipeline.segmenter.model import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD, POSITIVE
 from pipeline.types import RgbImage
+
+T = TypeVar("T")
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
@@ -28,19 +30,20 @@ def calibration_pictures(origin: Path, count: int) -> list[RgbImage]:
         raise SourceNotFoundError(f"there is no {origin} to calibrate on")
     if origin.is_dir():
         files = sorted(p for p in origin.rglob("*") if p.suffix.lower() in PICTURES)
-        pictures = [cv2.imread(str(p), cv2.IMREAD_COLOR) for p in _spread(files, count)]
-        found = [cv2.cvtColor(p, cv2.COLOR_BGR2RGB) for p in pictures if p is not None]
+        read = [cv2.imread(str(p), cv2.IMREAD_COLOR) for p in _spread(files, count)]
+        rgb = [cv2.cvtColor(p, cv2.COLOR_BGR2RGB) for p in read if p is not None]
+        pictures = [np.asarray(p, np.uint8) for p in rgb]
     else:
-        found = _video_pictures(origin, count)
-    if not found:
+        pictures = _video_pictures(origin, count)
+    if not pictures:
         raise SourceError(f"{origin} holds no pictures to calibrate on")
-    return [np.asarray(p, np.uint8) for p in found]
+    return pictures
 
 
-def _spread(items: list[Path], count: int) -> list[Path]:
-    if len(items) <= count:
-        return items
-    return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]
+def _spread(items: Sequence[T], count: int) -> list[T]:
+    """At most `count` items, evenly spread."""
+    chosen = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
+    return [items[i] for i in chosen]
 
 
 def _video_pictures(origin: Path, count: int) -> list[RgbImage]:
@@ -100,13 +103,15 @@ def random_prompts(
     corners = np.sort(rng.uniform(0.0, 1.0, (count, 2, 2)).astype(np.float32), axis=1) * size / side
     yield fixed | {
         "xy": np.concatenate([points, np.zeros_like(points)], 1),
-        "labels": np.tile(np.float32([POSITIVE, PAD]), (count, 1)),
+        "labels": np.tile(np.array([POSITIVE, PAD], np.float32), (count, 1)),
     }
     yield fixed | {
         "xy": corners,
-        "labels": np.tile(np.float32([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]), (count, 1)),
+        "labels": np.tile(np.array([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], np.float32), (count, 1)),
     }
     yield fixed | {
         "xy": np.concatenate([corners, corners.mean(1, keepdims=True)], 1),
-        "labels": np.tile(np.float32([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT, POSITIVE]), (count, 1)),
+        "labels": np.tile(
+            np.array([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT, POSITIVE], np.float32), (count, 1)
+        ),
     }

@@ -1,0 +1,1 @@
+"""Promptable segmentation of single pictures; knows nothing of video."""

@@ -56,7 +56,8 @@ def fine_points(coarse_side: int, fine_side: int) -> npt.NDArray[np.float32]:
     offsets = np.stack([dx.ravel(), dy.ravel()], axis=1)
     offsets = offsets[(offsets != 0).any(1)] / np.float32(fine_side)
     points = (coarse_points(coarse_side)[:, None] + offsets[None]).reshape(-1, 2)
-    return points[((points >= 0) & (points < 1)).all(1)].astype(np.float32)
+    inside = ((points >= 0) & (points < 1)).all(1)
+    return np.asarray(points[inside], np.float32)
 
 
 class EverythingSearch:
@@ -114,12 +115,12 @@ class EverythingSearch:
         geometry = self._segmenter.geometry
         valid = np.array(geometry.valid_hw[::-1]) / 4
         limit = np.array(geometry.grid_hw[::-1]) - 1
-        return np.minimum((points * valid).astype(np.intp), limit)
+        return np.asarray(np.minimum((points * valid).astype(np.intp), limit))
 
     def _ask(self, points: npt.NDArray[np.float32]) -> list[Proposal]:
         config = self._config
         geometry = self._segmenter.geometry
-        pixels = points * np.float32(geometry.frame_hw[::-1])
+        pixels = points * np.array(geometry.frame_hw[::-1], np.float32)
         decoded = self._segmenter.decode(self._features, PromptBatch.points(pixels[:, None]))
         logits = decoded.masks[:, 1:].reshape(-1, *decoded.masks.shape[2:])
         iou = decoded.iou[:, 1:].reshape(-1)

@@ -52,7 +52,7 @@ class InputGeometry:
 
     def normalise(self, xy: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Displayed coordinates [..., 2] (pixel edges at integers) to 0..1 of the square."""
-        return (xy * np.float32(self.scale_xy) / np.float32(self.side)).astype(np.float32)
+        return np.asarray(xy * np.array(self.scale_xy) / self.side, np.float32)
 
     def pad(self, rgb: RgbImage, fill: tuple[int, int, int]) -> RgbImage:
         """Pad a picture of `valid_hw` to `input_hw` with the colour that normalises to zero."""
@@ -77,8 +77,8 @@ class InputGeometry:
     def from_size(self, logits: FloatMap) -> FloatMap:
         """Resample logits spread over the displayed frame to the grid [4h, 4w] of a mask prompt."""
         height, width = logits.shape
-        matrix = cv2.invertAffineTransform(self._grid_from((height, width)))
-        return _resample(logits, matrix, self.grid_hw)
+        inverse = cv2.invertAffineTransform(self._grid_from((height, width)))
+        return _resample(logits, np.asarray(inverse, np.float64), self.grid_hw)
 
     def _grid_from(self, size_hw: SizeHW) -> npt.NDArray[np.float64]:
         """Affine map from pixels of a picture of the frame to cells of the grid."""

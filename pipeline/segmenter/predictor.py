@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from pipeline.segmenter.model import (
     PromptBatch,
     find_model,
 )
+from pipeline.sources.arrays import ArrayView
 from pipeline.types import Frame, RgbImage, SizeHW
 
 
@@ -50,9 +52,7 @@ class Predictor:
 
     def set_image(self, picture: RgbImage | Frame) -> None:
         """Encode a picture: RGB uint8 [H, W, 3] or a `Frame`."""
-        from pipeline.sources.arrays import array_frame
-
-        frame = picture if isinstance(picture, Frame) else array_frame(picture)
+        frame = picture if isinstance(picture, Frame) else _frame(picture)
         if self._segmenter is None or self._segmenter.geometry.frame_hw != frame.size_hw:
             self._segmenter = OpenVinoSegmenter(self._folder, frame.size_hw, threads=self._threads)
         self._features = self._segmenter.encode(frame)
@@ -82,6 +82,11 @@ class Predictor:
         geometry = self._segmenter.geometry
         full = np.stack([geometry.to_size(m, geometry.frame_hw) > 0 for m in logits])
         return Prediction(full, decoded.iou[0, chosen], logits)
+
+
+def _frame(picture: RgbImage) -> Frame:
+    size_hw = (picture.shape[0], picture.shape[1])
+    return Frame(0, None, Fraction(1), size_hw, ArrayView(picture))
 
 
 def single_prompt(

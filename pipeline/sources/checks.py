@@ -10,16 +10,16 @@ _MESSAGES_MAX = 5
 
 
 def check_size(name: str, size_hw: SizeHW) -> None:
-    """Refuse pictures that are empty or larger than `SIDE_MAX_PX` a side.
+    """Refuse pictures larger than `SIDE_MAX_PX` a side.
 
     Raises:
-        UnreadableSourceError: the size is out of bounds.
+        UnreadableSourceError: a side is longer.
     """
     height, width = size_hw
-    if not (0 < height <= SIDE_MAX_PX and 0 < width <= SIDE_MAX_PX):
+    if max(size_hw) > SIDE_MAX_PX:
         raise UnreadableSourceError(
-            f"{name} has pictures of {width}x{height} pixels; sides from 1 to {SIDE_MAX_PX} can "
-            "be read. Scale it down first."
+            f"{name} has pictures of {width}x{height} pixels; scale it down to {SIDE_MAX_PX} "
+            "pixels a side or fewer."
         )
 
 

@@ -27,8 +27,12 @@ from pipeline.sources.checks import check_size, note_damage
 from pipeline.sources.position import FrameRange
 from pipeline.types import Frame, GrayImage, RgbImage, SizeHW, SourceInfo, SourceReport
 
-# Before PyAV 17 scaling has one thread and no such option; from 17 on it takes every core.
-_ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
+_PYAV = int(av.__version__.split(".")[0])
+# For every `reformat`. From PyAV 17 on swscale takes all cores unless told otherwise, and with
+# several threads it now and then computes pixels wrong (FFmpeg 8: to 10 bits, at an odd height).
+ONE_THREAD: dict[str, Any] = {"threads": 1} if _PYAV >= 17 else {}
+# Before 19 a file whose title is not UTF-8 cannot be opened without this; 19 has no such option.
+_ANY_TAGS: dict[str, Any] = {"metadata_errors": "replace"} if _PYAV < 19 else {}
 
 _ROTATIONS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
 
@@ -39,7 +43,8 @@ class VideoFile:
 
     Frames are numbered from 0 in the order of their presentation, also where the range skips some,
     and keep the container's timestamps. Rotation and the shape of the pixels are applied: the
-    width is stretched by the sample aspect ratio, then the picture is turned.
+    width is stretched by the sample aspect ratio, then the picture is turned. Should the size
+    change within the file, the pictures are scaled to the size of the first.
 
     threads: of the decoder; above 1 it is faster and holds as many frames more.
     """
@@ -214,7 +219,7 @@ def _converted(picture: VideoFrame, size_hw: SizeHW, pixel_format: str) -> RgbIm
         interpolation=Interpolation.AREA if shrinks else Interpolation.BILINEAR,
         src_color_range=picture.color_range,
         dst_color_range=ColorRange.JPEG,
-        **_ONE_THREAD,
+        **ONE_THREAD,
     )
     return np.asarray(converted.to_ndarray(), np.uint8)
 
@@ -224,7 +229,8 @@ def _open_container(path: Path) -> InputContainer:
         if path.is_file() and path.stat().st_size == 0:
             raise UnreadableSourceError(f"{path} is empty (0 bytes); the recording was not saved.")
         # An absolute path: FFmpeg would take `take:1.mp4` for a protocol.
-        return av.open(str(path.absolute()))
+        container: InputContainer = av.open(str(path.absolute()), **_ANY_TAGS)
+        return container
     except FileNotFoundError as error:
         raise SourceNotFoundError(f"There is no file {path}.") from error
     except (av.error.FFmpegError, OSError) as error:
@@ -237,8 +243,10 @@ def _open_container(path: Path) -> InputContainer:
 def _video_stream(path: Path, container: InputContainer) -> VideoStream:
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
-        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-        raise UnreadableSourceError(f"{path} holds no video stream, only {kinds}.")
+        others = {stream.type for stream in container.streams} - {"video"}  # no cover pictures
+        raise UnreadableSourceError(
+            f"{path} holds no video stream, only {', '.join(sorted(others)) or 'a still picture'}."
+        )
     stream = container.streams.best("video")
     stream = stream if stream in streams else streams[0]
     if stream.codec_context is None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.config import describe
+from pipeline.errors import ConfigError
 
 
 class TrainConfig(BaseModel):
@@ -40,3 +44,15 @@ class TrainConfig(BaseModel):
     def folder(self) -> Path:
         """Where checkpoints go: `out`, or the user's cache."""
         return self.out or Path.home() / ".cache" / "maskstream" / "train" / self.name
+
+
+def load_train_config(file: Path) -> TrainConfig:
+    """Read a training configuration. Raises `ConfigError`."""
+    try:
+        return TrainConfig.model_validate(yaml.safe_load(file.read_text()))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {file}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not YAML: {error}") from error
+    except ValidationError as error:
+        raise ConfigError(describe(error)) from error

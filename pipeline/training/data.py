@@ -46,7 +46,8 @@ class LabelledImage:
         labels = cv2.imread(str(self.masks), cv2.IMREAD_UNCHANGED)
         if bgr is None or labels is None or labels.shape != bgr.shape[:2]:
             raise TrainingDataError(f"cannot read {self.image} with {self.masks}, or sizes differ")
-        return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), labels.astype(np.int32)
+        rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+        return np.asarray(rgb, np.uint8), np.asarray(labels, np.int32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +157,8 @@ class Sampler:
 
     def _sample(self, rng: np.random.Generator, size_hw: tuple[int, int]) -> Sample:
         while True:
-            image, labels, source = self._scene(rng)
-            image, labels = _crop(rng, image, labels, size_hw, self._augment)
+            scene, ids, source = self._scene(rng)
+            image, labels = _crop(rng, scene, ids, size_hw, self._augment)
             if rng.random() < self._augment.paste and self._cutouts:
                 for _ in range(int(rng.integers(1, 4))):
                     self._paste(rng, image, labels)
@@ -180,7 +181,7 @@ class Sampler:
             bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
             if bgr is None:
                 raise TrainingDataError(f"cannot read {path}")
-            image = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+            image = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
             labels = np.zeros(image.shape[:2], np.int32)
             for _ in range(int(rng.integers(2, 6))):
                 self._paste(rng, image, labels)
@@ -276,24 +277,25 @@ def _crop(
         flags=cv2.INTER_NEAREST,
         borderMode=cv2.BORDER_REFLECT_101,
     )
-    return pixels, ids.astype(np.int32)
+    return np.asarray(pixels, np.uint8), np.asarray(ids, np.int32)
 
 
 def _photometric(rng: np.random.Generator, image: Image, augment: AugmentConfig) -> Image:
     """Vary brightness, contrast, saturation, gamma, colour cast, blur, noise."""
-    x = image.astype(np.float32) / 255
+    x: npt.NDArray[np.float32] = image.astype(np.float32) / np.float32(255)
     grey = x.mean(-1, keepdims=True)
     saturation = 0.0 if rng.random() < augment.grey else rng.uniform(0.6, 1.4)
     x = grey + (x - grey) * saturation
     x = x * rng.uniform(0.9, 1.1, 3).astype(np.float32)
     mean = x.mean()
     x = (x - mean) * rng.uniform(0.7, 1.3) + mean * rng.uniform(0.7, 1.3)
-    x = np.clip(x, 0, 1) ** np.float32(np.exp(rng.uniform(-0.35, 0.35)))
+    x = np.asarray(np.clip(x, 0, 1) ** np.exp(rng.uniform(-0.35, 0.35)), np.float32)
     if rng.random() < augment.blur:
         x = _blur(rng, x)
     if rng.random() < augment.noise:
-        x = x + rng.normal(0, rng.uniform(0.01, 0.06), x.shape).astype(np.float32)
-    return (np.clip(x, 0, 1) * 255 + 0.5).astype(np.uint8)
+        noise = rng.normal(0, rng.uniform(0.01, 0.06), x.shape)
+        x = np.asarray(x + noise, np.float32)
+    return np.asarray(np.clip(x, 0, 1) * 255 + 0.5, np.uint8)
 
 
 def _blur(rng: np.random.Generator, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ class Trainer:
         if config.init_from is not None:
             state = torch.load(config.init_from, map_location="cpu", weights_only=True)
             self.model.load_state_dict({k: v.float() for k, v in state["model"].items()})
-        self.model = self.model.to(memory_format=torch.channels_last)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.optimizer = torch.optim.AdamW(self._groups(), weight_decay=config.weight_decay)
         self.step = 0
@@ -138,17 +138,12 @@ class Trainer:
             ahead = pool.submit(self._batch, self.step)
             while self.step < self.config.steps:
                 begun = time.monotonic()
-                samples = self._next(pool, ahead, self.step)
-                ahead = samples[1]
-                losses = self._train_step(samples[0])
+                samples = ahead.result()
+                ahead = pool.submit(self._batch, self.step + 1)
+                losses = self._train_step(samples)
                 self.step += 1
                 self._report(losses, time.monotonic() - begun)
         self.save()
-
-    def _next(
-        self, pool: ThreadPoolExecutor, ahead: Future[list[Sample]], step: int
-    ) -> tuple[list[Sample], Future[list[Sample]]]:
-        return ahead.result(), pool.submit(self._batch, step + 1)
 
     def _batch(self, step: int) -> list[Sample]:
         rng = np.random.default_rng((self.config.seed, step))
@@ -214,7 +209,8 @@ class Trainer:
         """A copy of the model with the averaged weights."""
         model = build(self.config.model)
         model.load_state_dict(self.average)
-        return model.to(memory_format=torch.channels_last).eval()
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return model.eval()
 
     def _report(self, losses: dict[str, float], seconds: float) -> None:
         config = self.config

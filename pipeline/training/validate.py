@@ -21,9 +21,10 @@ def fit(image: Image, labels: Labels, long_side: int, multiple: int) -> tuple[Im
     scale = long_side / max(h, w)
     new_h, new_w = round(h * scale), round(w * scale)
     pad = ((0, -new_h % multiple), (0, -new_w % multiple))
-    image = cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_AREA)
-    labels = cv2.resize(labels, (new_w, new_h), interpolation=cv2.INTER_NEAREST)
-    return np.pad(image, (*pad, (0, 0)), constant_values=127), np.pad(labels, pad)
+    scaled = cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_AREA)
+    ids = cv2.resize(labels, (new_w, new_h), interpolation=cv2.INTER_NEAREST)
+    padded = np.pad(scaled, (*pad, (0, 0)), constant_values=127)
+    return np.asarray(padded, np.uint8), np.asarray(np.pad(ids, pad), np.int32)
 
 
 def normalise(images: np.ndarray, model: Sam) -> Tensor:

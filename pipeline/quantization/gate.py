@@ -1,0 +1,187 @@
+"""The gate: a quantised model is judged against its own FP32 graphs, and refused if it is unfit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+
+from pipeline.errors import ModelError
+from pipeline.quantization.calibration import PreparedPicture
+from pipeline.segmenter.everything import coarse_points
+from pipeline.segmenter.geometry import FloatMap
+from pipeline.segmenter.model import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD, POSITIVE
+
+GRID_SIDE = 6  # prompts a side of the grid on every picture
+SMALLEST_MASK = 0.001  # share of the picture; IoU of smaller masks is noise
+
+Graphs = tuple[ov.Model, ov.Model]
+Tensors = dict[str, npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Least values a quantised model must reach. trained: masks of random weights mean nothing."""
+
+    mask_iou_min: float = 0.97
+    cosine_min: float = 0.995
+    speedup_min: float = 1.0
+    trained: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """INT8 against FP32 on held-back pictures, both timed in turns in this process.
+
+    mask_iou: mean over the masks answered to a grid of points and to the boxes of those answers.
+    cosine: of the embeddings, mean. *_ms: medians of one run.
+    """
+
+    mask_iou: float
+    cosine: float
+    encoder_fp32_ms: float
+    encoder_int8_ms: float
+    decoder_fp32_ms: float
+    decoder_int8_ms: float
+
+    @property
+    def encoder_speedup(self) -> float:
+        """FP32 time by INT8 time of the encoder."""
+        return self.encoder_fp32_ms / self.encoder_int8_ms
+
+    @property
+    def decoder_speedup(self) -> float:
+        """FP32 time by INT8 time of the decoder."""
+        return self.decoder_fp32_ms / self.decoder_int8_ms
+
+    def faults(self, gate: Gate) -> list[str]:
+        """What fails the gate, as phrases with figures; empty if it passes."""
+        faults = []
+        if gate.trained and self.mask_iou < gate.mask_iou_min:
+            faults.append(f"mask IoU {self.mask_iou:.4f} is below {gate.mask_iou_min}")
+        if self.cosine < gate.cosine_min:
+            faults.append(f"embedding cosine {self.cosine:.4f} is below {gate.cosine_min}")
+        if self.encoder_speedup < gate.speedup_min:
+            faults.append(
+                f"the INT8 encoder takes {self.encoder_int8_ms:.1f} ms, "
+                f"FP32 {self.encoder_fp32_ms:.1f} ms"
+            )
+        return faults
+
+
+def refuse_if_unfit(comparison: Comparison, gate: Gate) -> None:
+    """Raise `ModelError` with the figures if the gate is not passed."""
+    faults = comparison.faults(gate)
+    if faults:
+        raise ModelError(
+            "the quantised model is refused: "
+            + "; ".join(faults)
+            + ". Calibrate on more or more varied frames, try the other --method, or write it "
+            "all the same with --force"
+        )
+
+
+def compare(
+    fp32: Graphs, int8: Graphs, pictures: Sequence[PreparedPicture], *, threads: int
+) -> Comparison:
+    """Judge INT8 graphs against FP32 ones on pictures that were not used to calibrate."""
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
+    core = ov.Core()
+    exact = [core.compile_model(graph, "CPU", options) for graph in fp32]
+    quick = [core.compile_model(graph, "CPU", options) for graph in int8]
+    ious: list[float] = []
+    cosines: list[float] = []
+    times: dict[str, list[float]] = {"e32": [], "e8": [], "d32": [], "d8": []}
+    for picture in pictures:
+        reference = _timed(times["e32"], exact[0], picture.image)
+        features = _timed(times["e8"], quick[0], picture.image)
+        a, b = reference["embedding"].ravel(), features["embedding"].ravel()
+        cosines.append(float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b))))
+        for prompts, multiple in grid_prompts(exact[1], reference, picture):
+            truth = _timed(times["d32"], exact[1], _inputs(exact[1], reference) | prompts)
+            answer = _timed(times["d8"], quick[1], _inputs(quick[1], features) | prompts)
+            ious += _mask_ious(truth, answer, multiple)
+    if not ious:
+        ious = [1.0]
+    return Comparison(
+        float(np.mean(ious)), float(np.mean(cosines)), *(1000 * median(t) for t in times.values())
+    )
+
+
+def _inputs(decoder: Any, features: Tensors) -> Tensors:
+    """The features that a decoder takes."""
+    return {
+        name: features[name]
+        for port in decoder.inputs
+        for name in port.get_names()
+        if name in features
+    }
+
+
+def grid_prompts(
+    decoder: Any, features: Tensors, picture: PreparedPicture
+) -> list[tuple[dict[str, Any], bool]]:
+    """Prompt batches for one picture: a grid of points, then the boxes of what they answered.
+
+    The flag says whether the prompt is ambiguous, that is answered by the best of three masks.
+    """
+    geometry = picture.geometry
+    count = GRID_SIDE**2
+    h, w = geometry.grid_hw
+    size = np.array(geometry.valid_hw[::-1], np.float32)
+    points = (coarse_points(GRID_SIDE) * size / geometry.side)[:, None].astype(np.float32)
+    fixed: dict[str, Any] = {
+        "mask": np.zeros((count, 1, h, w), np.float32),
+        "has_mask": np.zeros(count, np.float32),
+        "grid": geometry.cell_centres(),
+    }
+    clicks = fixed | {
+        "xy": np.concatenate([points, np.zeros_like(points)], 1),
+        "labels": np.tile(np.array([POSITIVE, PAD], np.float32), (count, 1)),
+    }
+    answer = decoder(_inputs(decoder, features) | clicks)
+    best = 1 + np.argmax(answer["iou"][:, 1:], axis=1)
+    masks = answer["masks"][np.arange(count), best] > 0
+    boxes = fixed | {
+        "xy": _boxes(masks) * 4 / np.float32(geometry.side),
+        "labels": np.tile(np.array([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], np.float32), (count, 1)),
+    }
+    return [(clicks, True), (boxes, False)]
+
+
+def _boxes(masks: npt.NDArray[np.bool_]) -> FloatMap:
+    """Corners [B, 2, 2] of masks [B, H, W] in cells; the whole grid where a mask is empty."""
+    _, height, width = masks.shape
+    corners = np.tile(np.array([[0, 0], [width, height]], np.float32), (len(masks), 1, 1))
+    for corner, mask in zip(corners, masks, strict=True):
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        if len(rows):
+            corner[:] = [[columns[0], rows[0]], [columns[-1] + 1, rows[-1] + 1]]
+    return corners
+
+
+def _mask_ious(truth: Tensors, answer: Tensors, ambiguous: bool) -> list[float]:
+    count = len(truth["iou"])
+    index = 1 + np.argmax(truth["iou"][:, 1:], axis=1) if ambiguous else np.zeros(count, np.intp)
+    a = truth["masks"][np.arange(count), index] > 0
+    b = answer["masks"][np.arange(count), index] > 0
+    counted = a.mean((1, 2)) >= SMALLEST_MASK
+    overlap = (a & b).sum((1, 2))[counted]
+    union = (a | b).sum((1, 2))[counted]
+    return [float(v) for v in overlap / union]
+
+
+def _timed(times: list[float], compiled: Any, inputs: Any) -> Tensors:
+    """Run once to warm up this shape, then take the time of the next run."""
+    given = inputs if isinstance(inputs, dict) else [inputs]
+    compiled(given)
+    begun = time.perf_counter()
+    out = compiled(given)
+    times.append(time.perf_counter() - begun)
+    return {name: np.array(out[name]) for port in compiled.outputs for name in port.get_names()}

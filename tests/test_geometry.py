@@ -1,0 +1,46 @@
+"""How a frame lies in the network's input, and the way back."""
+
+import numpy as np
+import pytest
+
+from pipeline.segmenter.geometry import InputGeometry
+
+
+@pytest.mark.parametrize(
+    ("frame_hw", "valid_hw", "input_hw"),
+    [
+        ((720, 1280), (288, 512), (288, 512)),
+        ((272, 640), (218, 512), (224, 512)),
+        ((1280, 720), (512, 288), (512, 288)),
+        ((100, 100), (512, 512), (512, 512)),
+        ((1, 1), (512, 512), (512, 512)),
+        ((1, 4000), (1, 512), (32, 512)),
+    ],
+)
+def test_only_the_valid_rows_and_columns_are_encoded(frame_hw, valid_hw, input_hw):
+    geometry = InputGeometry.fit(frame_hw, 512, 32)
+    assert (geometry.valid_hw, geometry.input_hw) == (valid_hw, input_hw)
+
+
+def test_coordinates_are_normalised_by_the_square():
+    geometry = InputGeometry.fit((720, 1280), 512, 32)
+    corner = geometry.normalise(np.array([[1280, 720]], np.float32))
+    assert corner[0] == pytest.approx([1.0, 720 / 1280])
+
+
+def test_logits_go_to_the_frame_and_back():
+    """A half plane keeps its place through both resamplings, padding or not."""
+    geometry = InputGeometry.fit((272, 640), 512, 32)
+    columns = np.arange(640, dtype=np.float32)[None].repeat(272, 0)
+    edge_at_400 = columns + 0.5 - 400
+    grid = geometry.from_size(edge_at_400)
+    assert grid.shape == geometry.grid_hw
+    back = geometry.to_size(grid, (272, 640))
+    inner = slice(8, -8)
+    assert np.abs((back - edge_at_400)[:, inner]).max() < 1e-2
+
+
+def test_cell_centres_are_those_of_the_padded_square():
+    x, y = InputGeometry.fit((720, 1280), 512, 32).cell_centres()
+    assert x[0, 0] == pytest.approx(2 / 512)
+    assert y[-1, 0] == pytest.approx((288 - 2) / 512)

@@ -1,0 +1,91 @@
+"""The prompts file: what is accepted, and what a wrong one is told."""
+
+import json
+
+import pytest
+
+from pipeline.errors import PromptError
+from pipeline.prompts import load_prompts
+
+GOOD = {
+    "version": 1,
+    "events": [
+        {"frame": 0, "type": "point", "object": 1, "xy": [10, 20.5], "label": 1},
+        {"frame": 0, "type": "box", "object": 2, "xyxy": [1, 2, 30, 40]},
+        {"frame": 40, "type": "remove", "object": 1},
+    ],
+}
+
+
+def written(tmp_path, content):
+    path = tmp_path / "prompts.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content, indent=1))
+    return path
+
+
+def test_events_are_read_in_order(tmp_path):
+    log = load_prompts(written(tmp_path, GOOD))
+    assert [e.type for e in log.at(0)] == ["point", "box"]
+    assert log.frames == {0, 40}
+    assert log.last_object == 2
+
+
+def changed(event: int, **values):
+    events = [dict(e) for e in GOOD["events"]]
+    events[event] |= values
+    return {"version": 1, "events": events}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("{", "line 1: not JSON"),
+        ('{"version": 1,\n "events": [,]}', "line 2: not JSON"),
+        ({"version": 2, "events": []}, "version"),
+        ({"version": 1, "events": [], "extra": 1}, "extra: unknown key"),
+        (changed(0, colour="red"), "colour: unknown key"),
+        (changed(0, label=2), "events.0.label"),
+        (changed(0, frame=-1), "events.0.frame"),
+        (changed(1, xyxy=[30, 2, 1, 40]), "x1 > x0"),
+        (changed(2, type="paint"), "events.2"),
+        (changed(1, object=0), "events.1.object"),
+        (changed(0, xy=[float("nan"), 1]), "events.0.xy"),
+    ],
+)
+def test_wrong_file_is_told_what_is_wrong(tmp_path, content, says):
+    with pytest.raises(PromptError, match=says.replace(".", r"\.")):
+        load_prompts(written(tmp_path, content))
+
+
+def test_error_names_the_line_of_the_event(tmp_path):
+    lines = ",\n".join(json.dumps(e) for e in changed(2, object=-3)["events"])
+    path = written(tmp_path, f'{{"version": 1,\n"events": [\n{lines}\n]}}')
+    with pytest.raises(PromptError, match="line 5"):
+        load_prompts(path)
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00binary"])
+def test_missing_or_binary_file_is_a_sentence(tmp_path, content):
+    path = tmp_path / "prompts.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(PromptError, match=r"prompts\.json"):
+        load_prompts(path)
+
+
+@pytest.mark.parametrize(
+    ("event", "inside"),
+    [
+        (changed(0, xy=[639.5, 0]), True),
+        (changed(0, xy=[640, 0]), False),
+        (changed(1, xyxy=[-5, -5, 3, 3]), True),
+        (changed(1, xyxy=[700, 0, 800, 20]), False),
+    ],
+)
+def test_prompts_outside_the_picture_are_refused(tmp_path, event, inside):
+    log = load_prompts(written(tmp_path, event))
+    if inside:
+        log.check_inside((360, 640))
+    else:
+        with pytest.raises(PromptError, match="outside the picture of 640x360"):
+            log.check_inside((360, 640))

@@ -1,0 +1,173 @@
+"""Motion, assignment, flow and the life of a track, on shapes whose truth is known."""
+
+import numpy as np
+import pytest
+
+from trackers.assignment import assign, box_iou, mask_iou
+from trackers.flow import FlowEstimator
+from trackers.motion import KalmanBox
+from trackers.state import TrackState
+from trackers.track import Detection, box_of
+from trackers.tracker import Tracker, TrackerSettings
+
+SHAPE = (72, 128)
+
+
+def disc(x: float, y: float, radius: float = 12.0) -> np.ndarray:
+    """Logits of a disc: positive inside, by distance to its border."""
+    rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    distance = np.hypot(columns + 0.5 - x, rows + 0.5 - y)
+    return (radius - distance).astype(np.float32)
+
+
+def texture(shift: tuple[int, int] = (0, 0)) -> np.ndarray:
+    """A smooth random luma picture moved by (x, y) pixels."""
+    import cv2
+
+    noise = np.random.default_rng(0).integers(0, 255, (160, 220), dtype=np.uint8)
+    smooth = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 3), None, 0, 255, cv2.NORM_MINMAX)
+    x, y = shift
+    return np.ascontiguousarray(smooth[40 - y : 112 - y, 40 - x : 168 - x])
+
+
+@pytest.mark.parametrize(
+    ("cost", "cost_max", "pairs"),
+    [
+        ([[0.1, 0.9], [0.9, 0.2]], 0.5, ((0, 0), (1, 1))),
+        # a dear pair may not push a cheap one aside: gated before solving
+        ([[0.1, 0.45], [0.0, 0.9]], 0.5, ((0, 1), (1, 0))),
+        ([[0.6, 0.9], [0.9, 0.7]], 0.5, ()),
+        ([[0.1, 0.2, 0.3]], 0.5, ((0, 0),)),
+        ([[0.3], [0.1], [0.2]], 0.5, ((1, 0),)),
+    ],
+)
+def test_assign_takes_the_cheapest_feasible_pairs(cost, cost_max, pairs):
+    result = assign(np.array(cost), cost_max)
+    assert result.pairs == pairs
+    rows, columns = np.array(cost).shape
+    assert len(result.lone_tracks) == rows - len(pairs)
+    assert len(result.lone_detections) == columns - len(pairs)
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (0, 3), (2, 0)])
+def test_assign_of_nothing_leaves_all_alone(shape):
+    result = assign(np.zeros(shape), 1.0)
+    assert result.pairs == ()
+    assert (len(result.lone_tracks), len(result.lone_detections)) == shape
+
+
+def test_iou_of_masks_and_boxes_agree_on_rectangles():
+    masks = np.zeros((2, 10, 20), bool)
+    masks[0, 2:8, 2:10] = True
+    masks[1, 2:8, 6:14] = True
+    boxes = np.array([box_of(m) for m in masks])
+    assert mask_iou(masks[:1], masks[1:])[0, 0] == pytest.approx(1 / 3)
+    assert box_iou(boxes[:1], boxes[1:])[0, 0] == pytest.approx(1 / 3)
+    assert mask_iou(masks[:1], np.zeros((1, 10, 20), bool))[0, 0] == 0
+
+
+@pytest.mark.parametrize("steps_s", [[0.04] * 20, [0.04, 0.12] * 10])
+def test_kalman_predicts_steady_motion_whatever_the_time_step(steps_s):
+    """20 px/s to the right: the prediction holds with a variable frame rate."""
+    box = np.array([10.0, 10, 30, 40])
+    motion = KalmanBox.start(box)
+    elapsed = 0.0
+    for step in steps_s:
+        elapsed += step
+        motion.predict(step)
+        motion.update(box + [20 * elapsed, 0, 20 * elapsed, 0])
+    motion.predict(0.5)
+    expected = box + [20 * (elapsed + 0.5), 0, 20 * (elapsed + 0.5), 0]
+    assert np.abs(motion.box_xyxy - expected).max() < 1.5
+
+
+def test_flow_carries_a_mask_with_the_picture():
+    estimator = FlowEstimator()
+    assert estimator.step(texture()) is None
+    flow = estimator.step(texture((4, 2)))
+    carried = flow.warp(disc(60, 30)) > 0
+    assert mask_iou(carried[None], (disc(64, 32) > 0)[None])[0, 0] > 0.9
+    assert mask_iou(carried[None], (disc(60, 30) > 0)[None])[0, 0] < 0.75
+
+
+def test_flow_of_a_tiny_picture_stands_still():
+    estimator = FlowEstimator()
+    estimator.step(np.zeros((1, 1), np.uint8))
+    flow = estimator.step(np.zeros((1, 1), np.uint8))
+    assert flow.warp(np.ones((1, 1), np.float32))[0, 0] == 1
+
+
+def tracker_with(*centres: tuple[float, float], **settings) -> Tracker:
+    tracker = Tracker(TrackerSettings(**settings))
+    tracker.admit([Detection(disc(*c), 0.9) for c in centres], 0.0, at_once=True)
+    return tracker
+
+
+def test_admitted_at_once_gets_an_id_and_is_shown():
+    tracker = tracker_with((30, 30), (90, 40))
+    assert [(t.id, t.state) for t in tracker.tracks] == [
+        (1, TrackState.TRACKED),
+        (2, TrackState.TRACKED),
+    ]
+
+
+def test_identities_follow_the_masks_not_the_order_of_detections():
+    tracker = tracker_with((30, 30), (90, 40))
+    tracker.confirm([Detection(disc(91, 40), 0.8), Detection(disc(31, 30), 0.8)], 0.2)
+    left, right = tracker.tracks
+    assert box_of(left.mask)[0] < box_of(right.mask)[0]
+    assert (left.id, right.id) == (1, 2)
+
+
+def test_new_object_is_shown_only_after_enough_keyframes():
+    tracker = Tracker(TrackerSettings(confirm_hits=2))
+    tracker.admit([Detection(disc(30, 30), 0.9)], 0.0, at_once=False)
+    (track,) = tracker.tracks
+    assert (track.state, track.id, track.visible) == (TrackState.TENTATIVE, 0, False)
+    tracker.confirm([Detection(disc(30, 30), 0.9)], 0.2)
+    assert (track.state, track.id) == (TrackState.TRACKED, 1)
+
+
+def test_tentative_object_that_is_not_seen_again_is_forgotten_without_an_id():
+    tracker = Tracker(TrackerSettings(confirm_hits=2))
+    tracker.admit([Detection(disc(30, 30), 0.9)], 0.0, at_once=False)
+    tracker.confirm([], 0.2)
+    assert tracker.tracks == []
+    tracker.admit([Detection(disc(90, 30), 0.9)], 0.4, at_once=True)
+    assert tracker.tracks[0].id == 1
+
+
+def test_lost_then_found_keeps_its_id_then_expires_and_the_id_is_not_reused():
+    tracker = tracker_with((30, 30), lost_after_misses=2, remove_after_s=1.0)
+    (track,) = tracker.tracks
+    tracker.confirm([], 0.2)
+    assert track.state == TrackState.TRACKED
+    tracker.confirm([], 0.4)
+    assert (track.state, track.visible) == (TrackState.LOST, False)
+    tracker.admit([Detection(disc(33, 30), 0.9)], 0.6, at_once=False)
+    assert (track.id, track.state) == (1, TrackState.REENTERED)
+    tracker.advance(None, 0.04)
+    assert track.state == TrackState.TRACKED
+    for now in (0.8, 1.0, 2.5):
+        tracker.confirm([], now)
+    assert tracker.tracks == []
+    tracker.admit([Detection(disc(33, 30), 0.9)], 2.6, at_once=True)
+    assert tracker.tracks[0].id == 2
+
+
+def test_prompted_object_is_never_given_up_and_its_id_is_kept_from_seeds():
+    tracker = Tracker(TrackerSettings(lost_after_misses=1, remove_after_s=0.1), first_id=8)
+    tracker.set(7, disc(30, 30), 0.9, 0.0)
+    tracker.confirm([], 5.0)
+    assert tracker.find(7).state == TrackState.LOST
+    tracker.admit([Detection(disc(90, 30), 0.9)], 5.0, at_once=True)
+    assert sorted(t.id for t in tracker.tracks) == [7, 8]
+    tracker.remove(7)
+    assert tracker.find(7) is None
+
+
+def test_cut_withholds_every_mask():
+    tracker = tracker_with((30, 30))
+    tracker.lose_all()
+    assert tracker.tracks[0].state == TrackState.LOST
+    assert not tracker.covered(SHAPE).any()
