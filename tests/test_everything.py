@@ -1,0 +1,124 @@
+"""Everything mode: the lattice, the budget, and the defects of the reference that it avoids.
+
+`DiscSegmenter` answers every point with the disc it lies in, so that the result is known exactly.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from pipeline.config import SeedingConfig
+from pipeline.segmenter.everything import (
+    EverythingSearch,
+    Proposal,
+    coarse_points,
+    fine_points,
+    separate_objects,
+    suppress_duplicates,
+)
+from pipeline.segmenter.geometry import InputGeometry
+from pipeline.segmenter.model import Decoded, Features, PromptBatch
+
+GEOMETRY = InputGeometry.fit((256, 512), 512, 32)
+NOTHING = np.zeros(GEOMETRY.grid_hw, bool)
+CONFIG = SeedingConfig(coarse_side=4, fine_side=16, area_min=0.0005, area_max=1)
+
+
+def disc(x: float, y: float, radius: float) -> np.ndarray:
+    """Logits [4h, 4w] of a disc at frame pixels (x, y)."""
+    rows, columns = np.mgrid[: GEOMETRY.grid_hw[0], : GEOMETRY.grid_hw[1]]
+    distance = np.hypot(4 * columns + 2 - x, 4 * rows + 2 - y)
+    return (np.clip((radius - distance) * 3, -20, 20)).astype(np.float32)
+
+
+@dataclass
+class DiscSegmenter:
+    """A segmenter of a picture of discs; points beside every disc get an unsure answer."""
+
+    discs: list[tuple[float, float, float]]
+    geometry: InputGeometry = GEOMETRY
+    asked: list[tuple[float, float]] = field(default_factory=list)
+
+    def decode(self, features: Features, prompts: PromptBatch) -> Decoded:
+        masks, iou = [], []
+        for x, y in prompts.xy[:, 0]:
+            self.asked.append((float(x), float(y)))
+            hit = [d for d in self.discs if np.hypot(d[0] - x, d[1] - y) < d[2]]
+            masks.append(disc(*hit[0]) if hit else np.full(GEOMETRY.grid_hw, -5, np.float32))
+            iou.append(0.95 if hit else 0.1)
+        stacked = np.repeat(np.stack(masks)[:, None], 4, 1)
+        return Decoded(stacked, np.repeat(np.array(iou, np.float32)[:, None], 4, 1))
+
+
+def search(segmenter: DiscSegmenter, covered=NOTHING, config=CONFIG) -> EverythingSearch:
+    return EverythingSearch(segmenter, Features({}), covered, config)
+
+
+def test_lattice_of_the_second_pass_is_the_releases():
+    """8/32: a 4x4 stencil of fine strides {-1, 0, 1, 2} around each coarse point but itself."""
+    assert len(coarse_points(8)) == 64
+    points = fine_points(8, 32)
+    assert len(points) <= 960
+    around_first = points[:15] * 32
+    assert {tuple(np.rint(p).astype(int)) for p in around_first} == {
+        (2 + dx, 2 + dy) for dx in (-1, 0, 1, 2) for dy in (-1, 0, 1, 2) if (dx, dy) != (0, 0)
+    }
+    assert len(fine_points(8, 8)) == 0
+
+
+def test_finds_each_disc_once_large_in_the_first_pass_small_in_the_second():
+    discs = [(100, 100, 60), (300, 60, 40), (416, 208, 12)]
+    found = search(DiscSegmenter(discs)).run(10_000)
+    centres = {
+        tuple(np.rint(np.argwhere(p.logits > 0).mean(0)[::-1] * 4 / 20).astype(int)) for p in found
+    }
+    assert centres == {(round(x / 20), round(y / 20)) for x, y, _ in discs}
+
+
+def test_second_pass_skips_what_the_first_answered():
+    segmenter = DiscSegmenter([(256, 128, 500)])
+    search(segmenter).run(10_000)
+    assert len(segmenter.asked) == 16
+
+
+def test_area_of_live_tracks_is_never_asked():
+    segmenter = DiscSegmenter([])
+    covered = NOTHING.copy()
+    covered[:, : covered.shape[1] // 2] = True
+    search(segmenter, covered).run(10_000)
+    assert segmenter.asked
+    assert min(x for x, _ in segmenter.asked) >= 256
+
+
+@pytest.mark.parametrize("covered", [NOTHING, ~NOTHING])
+def test_nothing_to_find_or_nothing_to_ask_gives_nothing(covered):
+    """The reference crashes when a pass keeps nothing, or when the second has no points."""
+    assert search(DiscSegmenter([]), covered).run(10_000) == []
+
+
+def test_budget_bounds_the_prompts_and_the_work_can_go_on():
+    segmenter = DiscSegmenter([])
+    steps = search(segmenter).steps()
+    first = next(steps)
+    assert first == 16 == len(segmenter.asked)
+    assert sum(steps) == len(segmenter.asked) - 16 > 100
+
+
+def test_nested_objects_are_both_kept_but_only_the_better_duplicate():
+    whole, part, again = (
+        Proposal(disc(200, 100, 60), 0.9, 1.0),
+        Proposal(disc(200, 100, 20), 0.8, 1.0),
+        Proposal(disc(202, 100, 60), 0.7, 1.0),
+    )
+    assert suppress_duplicates([again, part, whole], 0.7) == [whole, part]
+    assert suppress_duplicates([], 0.7) == []
+
+
+def test_objects_on_others_are_not_admitted():
+    whole = Proposal(disc(200, 100, 60), 0.9, 1.0)
+    part = Proposal(disc(200, 100, 20), 0.8, 1.0)
+    beside = Proposal(disc(400, 100, 20), 0.7, 1.0)
+    assert separate_objects([whole, part, beside], NOTHING, 0.3, 9) == [whole, beside]
+    assert separate_objects([whole, part, beside], NOTHING, 0.3, 1) == [whole]
+    assert separate_objects([whole, beside], whole.logits > 0, 0.3, 9) == [beside]
