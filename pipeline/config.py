@@ -35,7 +35,7 @@ class KeyframeConfig(_Section):
     """When the encoder runs."""
 
     interval: int = Field(5, ge=1, le=300)
-    cut_difference: float = Field(0.18, gt=0, le=1)
+    cut_residual: float = Field(0.55, gt=0)
 
 
 class TrackingConfig(_Section):
@@ -58,6 +58,7 @@ class SeedingConfig(_Section):
     fine_side: int = Field(16, ge=1, le=128)
     iou_min: float = Field(0.75, ge=0, le=1)
     stability_min: float = Field(0.85, ge=0, le=1)
+    stability_offset: float = Field(0.5, gt=0)
     done_logit: float = 2.0
     area_min: float = Field(0.004, ge=0, le=1)
     area_max: float = Field(0.5, gt=0, le=1)

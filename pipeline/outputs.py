@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pipeline.engine import Pipeline
-from pipeline.render import ContactSheet, OverlayVideo
+from pipeline.preview import ContactSheet, OverlayVideo
 from pipeline.segmenter.model import content_hash
 from pipeline.store import MaskStoreWriter, StoreMode
 from pipeline.types import Frame, FrameResult, Sink, SourceInfo

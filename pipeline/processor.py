@@ -94,7 +94,7 @@ class FrameProcessor:
         now_s = self._now_s or 0.0
         with self.times.stage("flow"):
             flow = self._flow.step(frame.gray(self._work_hw))
-            cut = flow is not None and flow.difference > self._config.keyframes.cut_difference
+            cut = flow is not None and flow.residual > self._config.keyframes.cut_residual
             if cut:
                 self._tracker.lose_all()
             self._tracker.advance(None if cut else flow, dt_s)

@@ -1,10 +1,9 @@
-"""Draw results over the pictures they belong to: one image, a video, a contact sheet."""
+"""Draw results over the pictures they belong to."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
-from fractions import Fraction
 from functools import lru_cache
 
 import cv2
@@ -15,15 +14,10 @@ from trackers.state import TrackState
 
 Rgb = tuple[int, int, int]
 
-H264 = "libx264"
-
 _MASKED = {TrackState.TRACKED, TrackState.REENTERED}  # drawn with mask and solid box
-_GUESSED = {TrackState.OCCLUDED, TrackState.LOST}  # drawn with a dashed box only
+_GUESSED = {TrackState.OCCLUDED}  # drawn with a dashed box only
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_DEFAULT_RATE = Fraction(25)
-_SHEET_WIDTH = 1920
-_GAP = 8
 
 
 @lru_cache(maxsize=1024)
@@ -53,7 +47,7 @@ def draw(rgb: RgbImage, result: FrameResult, *, alpha: float = 0.45) -> RgbImage
     """Draw the objects of `result` over a copy of `rgb`, uint8 [H, W, 3] of the labels' size.
 
     Tracked objects get a mask of opacity `alpha` with an outline, a solid box, id and score;
-    occluded and lost ones only a dashed box; tentative and removed ones nothing.
+    occluded ones only a dashed box where they are expected; all others nothing.
     """
     image = _draw_masks(rgb, result, alpha)
     thickness = _line_width(image)
@@ -73,7 +67,8 @@ def scaled(result: FrameResult, size_hw: SizeHW) -> FrameResult:
     """The same result for a picture of `size_hw`: labels by nearest neighbour, boxes scaled."""
     height, width = size_hw
     y_scale, x_scale = height / result.labels.shape[0], width / result.labels.shape[1]
-    labels = cv2.resize(result.labels, (width, height), interpolation=cv2.INTER_NEAREST)
+    resized = cv2.resize(result.labels, (width, height), interpolation=cv2.INTER_NEAREST)
+    labels = np.asarray(resized, np.uint16)
     objects = []
     for found in result.objects:
         x0, y0, x1, y1 = found.box_xyxy

@@ -90,6 +90,15 @@ def test_flow_carries_a_mask_with_the_picture():
     assert mask_iou(carried[None], (disc(60, 30) > 0)[None])[0, 0] < 0.75
 
 
+def test_a_cut_stands_out_from_any_motion():
+    estimator = FlowEstimator()
+    estimator.step(texture())
+    moved = estimator.step(texture((9, 7)))
+    cut = estimator.step(np.ascontiguousarray(texture()[::-1, ::-1]))
+    assert moved.residual < 0.3
+    assert cut.residual > 0.6
+
+
 def test_flow_of_a_tiny_picture_stands_still():
     estimator = FlowEstimator()
     estimator.step(np.zeros((1, 1), np.uint8))

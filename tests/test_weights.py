@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from pipeline.errors import ModelError
-from pipeline.segmenter.weights import Checkpoint, Registry, cache_folder, tensors_digest
+from pipeline.cache import cache_folder
+from pipeline.segmenter.weights import Checkpoint, Registry, tensors_digest
 from tests.reference import published_shapes, requires_reference
 
 BODY = b"PK" + bytes(range(256)) * 40_000  # ten chunks, as a file of torch begins
@@ -258,11 +259,11 @@ def test_the_cache_folder_follows_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MASKSTREAM_CACHE", str(tmp_path))
-    assert cache_folder() == tmp_path
-    assert Registry.published().path_of("mobilesam") == tmp_path / "mobile_sam.pt"
+    assert cache_folder("weights") == tmp_path / "weights"
+    assert Registry.published().path_of("mobilesam") == tmp_path / "weights" / "mobile_sam.pt"
     monkeypatch.delenv("MASKSTREAM_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / ".cache" / "maskstream" / "weights"
+    assert cache_folder("weights") == tmp_path / ".cache" / "maskstream" / "weights"
 
 
 @pytest.mark.parametrize("entry", Registry.published().entries(), ids=lambda entry: entry.name)

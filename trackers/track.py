@@ -16,6 +16,9 @@ BoolMap = npt.NDArray[np.bool_]
 Vector = npt.NDArray[np.float64]
 
 
+LOGIT_LIMIT = 8.0  # beyond it nothing gets surer; old and new masks blend as equals
+
+
 def box_of(mask: BoolMap) -> Vector | None:
     """Tight box xyxy (right and bottom exclusive) of a mask [H, W], or None when it is empty."""
     x, y, w, h = cv2.boundingRect(mask.view(np.uint8))
@@ -73,12 +76,13 @@ class Track:
 
     def accept(self, detection: Detection, blend: float, now_s: float) -> None:
         """Take a detection that agrees: `blend` of it and the rest of the carried mask."""
-        self.logits = (blend * detection.logits + (1 - blend) * self.logits).astype(np.float32)
+        found = np.clip(detection.logits, -LOGIT_LIMIT, LOGIT_LIMIT)
+        self.logits = (blend * found + (1 - blend) * self.logits).astype(np.float32)
         self._found(detection.score, now_s)
 
     def replace(self, logits: FloatMap, score: float, now_s: float) -> None:
         """Take a new mask whatever the old one was (a person's prompt, or found again)."""
-        self.logits = logits
+        self.logits = np.clip(logits, -LOGIT_LIMIT, LOGIT_LIMIT)
         box = box_of(self.mask)
         if box is not None:
             self.motion = KalmanBox.start(box)

@@ -11,7 +11,7 @@ from trackers.assignment import assign, box_iou, mask_iou
 from trackers.flow import Flow
 from trackers.motion import KalmanBox
 from trackers.state import TrackState
-from trackers.track import BoolMap, Detection, FloatMap, Track, box_of
+from trackers.track import LOGIT_LIMIT, BoolMap, Detection, FloatMap, Track, box_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +152,11 @@ class Tracker:
 
 
 def _track(track_id: int, detection: Detection, now_s: float, *, prompted: bool) -> Track:
-    box = box_of(detection.logits > 0)
+    logits = np.clip(detection.logits, -LOGIT_LIMIT, LOGIT_LIMIT)
+    box = box_of(logits > 0)
     motion = KalmanBox.start(np.zeros(4) if box is None else box)
     state = TrackState.TRACKED if prompted else TrackState.TENTATIVE
-    return Track(track_id, detection.logits, motion, detection.score, state, prompted, now_s)
+    return Track(track_id, logits, motion, detection.score, state, prompted, now_s)
 
 
 def _mask_cost(tracks: list[Track], detections: Sequence[Detection]) -> np.ndarray:

@@ -1,8 +1,10 @@
 """Torch networks to OpenVINO graphs of any input size.
 
-The encoder graph takes RGB bytes [1, H, W, 3] and normalises inside; the decoder graph takes the
-features, normalised prompts and the grid of cell centres, so that one graph serves every frame size
-and any number of prompts.
+The encoder graph takes RGB bytes [1, H, W, 3] and normalises inside. Beside the embedding it gives
+what the decoder's products need of the image alone, so that this is computed once a keyframe. The
+decoder graph takes that, normalised prompts and the grid of cell centres, so that one graph serves
+every frame size and any number of prompts. Inner tensors that inference replaces have names: see
+`pipeline.segmenter.openvino_decoder`.
 """
 
 from __future__ import annotations
@@ -13,13 +15,16 @@ import openvino as ov
 import torch
 from torch import Tensor, nn
 
-from pipeline.segmenter.encoders.efficientnet_lite import ImageFeatures
+from pipeline.quantization.decoder_graph import FastMaskDecoder, ImageSides, skip_tokens
 from pipeline.segmenter.prompt_encoder import cell_centres
 from pipeline.segmenter.sam import Architecture, Sam
 
-ENCODER_OUTPUTS = ("embedding", "skip_s4", "skip_s8")
+ENCODER_OUTPUTS = ("embedding", "features_s8", "features_s16", "image_tokens", "image_sides")
+SKIP_OUTPUTS = ("skip_s4", "skip_s8")
+NOT_DECODED = ENCODER_OUTPUTS[:3]
 DECODER_INPUTS = ("xy", "labels", "mask", "has_mask", "grid")
 DECODER_OUTPUTS = ("masks", "iou")
+INNER_TENSORS = ("positions", "dense", "dense_sides")  # the last two: of undrawn prompts only
 
 
 class _EncoderGraph(nn.Module):
@@ -27,7 +32,8 @@ class _EncoderGraph(nn.Module):
 
     def __init__(self, model: Sam) -> None:
         super().__init__()
-        self.model = model
+        self.encoder = model.image_encoder
+        self.sides = ImageSides(model.prompt_encoder, model.mask_decoder)
         architecture = model.architecture
         self.register_buffer("mean", torch.tensor(architecture.mean)[:, None, None])
         self.register_buffer("scale", 1 / torch.tensor(architecture.std)[:, None, None])
@@ -36,24 +42,34 @@ class _EncoderGraph(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         x = image.permute(0, 3, 1, 2).to(torch.float32)
-        features = self.model.encode((x - self.mean) * self.scale)
-        return tuple(f for f in features if f is not None)
+        f = self.encoder.features((x - self.mean) * self.scale)
+        outputs = (f.embedding, f.s8, f.s16, *self.sides(f.embedding))
+        if f.skip_s4 is None:
+            return outputs
+        return (*outputs, skip_tokens(f.skip_s4, 2), skip_tokens(f.skip_s8, 1))
 
 
 class _DecoderGraph(nn.Module):
-    """Features and prompts to low-resolution logits and predicted IoU."""
+    """Features and prompts to low-resolution logits, predicted IoU and the named inner tensors."""
 
-    def __init__(self, model: Sam, has_skips: bool) -> None:
+    def __init__(self, model: Sam) -> None:
         super().__init__()
-        self.model = model
-        self.has_skips = has_skips
+        self.prompt_encoder = model.prompt_encoder
+        self.decoder = FastMaskDecoder(model.prompt_encoder, model.mask_decoder)
 
-    def forward(self, embedding: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
-        skip_s4, skip_s8 = rest[:2] if self.has_skips else (None, None)
-        prompt = rest[2:] if self.has_skips else rest
-        features = ImageFeatures(embedding, skip_s4, skip_s8)
-        out = self.model.decode(features, *prompt)
-        return out.masks, out.iou
+    def forward(self, image: Tensor, sides: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        *skips, xy, labels, mask, has_mask, grid = rest
+        positions = self.decoder.positions(grid)
+        dense = self.decoder.dense(xy, labels, mask, has_mask, grid)
+        sparse = self.prompt_encoder.tokens(xy, labels)
+        size_hw = grid.shape[-2:]
+        dense_sides = self.decoder.dense_sides(dense)
+        sides = sides + dense_sides
+        masks, iou = self.decoder(image + dense, sides, positions, sparse, size_hw, *skips)
+        inner = (
+            (positions,) if self.prompt_encoder.drawn_prompts else (positions, dense, dense_sides)
+        )
+        return (masks, iou, *inner)
 
 
 def _name(ports: list[Any], names: tuple[str, ...]) -> None:
@@ -72,30 +88,35 @@ def export(model: Sam) -> tuple[ov.Model, ov.Model]:
     encoder = ov.convert_model(
         encoder_graph, example_input=(image,), input=[([1, -1, -1, 3], ov.Type.u8)]
     )
-    encoder_outputs = ENCODER_OUTPUTS[: len(features)]
+    names = (*ENCODER_OUTPUTS, *SKIP_OUTPUTS)[: len(features)]
     _name(encoder.inputs, ("image",))
-    _name(encoder.outputs, encoder_outputs)
+    _name(encoder.outputs, names)
+    return encoder, _export_decoder(model, dict(zip(names, features, strict=True)))
 
-    has_skips = len(features) == len(ENCODER_OUTPUTS)
-    h, w = features[0].shape[-2:]
-    grid = cell_centres(4 * h, 4 * w)
+
+def _export_decoder(model: Sam, features: dict[str, Tensor]) -> ov.Model:
+    taken = {name: f for name, f in features.items() if name not in NOT_DECODED}
+    h, w = (4 * n for n in features["embedding"].shape[-2:])
     prompt = (
         torch.zeros(2, 3, 2),
         torch.ones(2, 3),
-        torch.zeros(2, 1, 4 * h, 4 * w),
+        torch.zeros(2, 1, h, w),
         torch.zeros(2),
-        grid,
+        cell_centres(h, w),
     )
-    shapes = [[1, f.shape[1], -1, -1] for f in features]
+    shapes = [[1, -1, f.shape[-1]] for f in taken.values()]
     shapes += [[-1, -1, 2], [-1, -1], [-1, 1, -1, -1], [-1], [2, -1, -1]]
     decoder = ov.convert_model(
-        _DecoderGraph(model, has_skips),
-        example_input=(*features, *prompt),
+        _DecoderGraph(model),
+        example_input=(*taken.values(), *prompt),
         input=[(shape, ov.Type.f32) for shape in shapes],
     )
-    _name(decoder.inputs, (*encoder_outputs, *DECODER_INPUTS))
-    _name(decoder.outputs, DECODER_OUTPUTS)
-    return encoder, decoder
+    _name(decoder.inputs, (*taken, *DECODER_INPUTS))
+    names = (*DECODER_OUTPUTS, *INNER_TENSORS)[: len(decoder.outputs)]
+    _name(decoder.outputs, names)
+    for result in decoder.get_results()[len(DECODER_OUTPUTS) :]:
+        decoder.remove_result(result)
+    return decoder
 
 
 def architecture_of(model: Sam) -> dict[str, Any]:

@@ -126,7 +126,7 @@ class EverythingSearch:
         iou = decoded.iou[:, 1:].reshape(-1)
         kept = np.flatnonzero(iou >= config.iou_min)
         logits, iou = logits[kept], iou[kept]
-        steady = stability(logits)
+        steady = stability(logits, config.stability_offset)
         area = (logits > 0).mean((-2, -1))
         good = (
             (steady >= config.stability_min) & (area >= config.area_min) & (area <= config.area_max)

@@ -161,6 +161,16 @@ class MaskDecoder(nn.Module):
         out: Tensor = act2(x)
         return out
 
+    def kernels(self, mask_tokens: Tensor) -> Tensor:
+        """What every mask token looks for in the upscaled image, [B, 4, C / 8]."""
+        heads = enumerate(self.output_hypernetworks_mlps)
+        return torch.stack([head(mask_tokens[:, i]) for i, head in heads], dim=1)
+
+    def iou(self, iou_token: Tensor) -> Tensor:
+        """Predicted IoU [B, 4] of the masks from the token [B, C]."""
+        iou: Tensor = self.iou_prediction_head(iou_token)
+        return torch.sigmoid(iou) if self.bounded_iou else iou
+
     def forward(
         self,
         embedding: Tensor,
@@ -185,12 +195,6 @@ class MaskDecoder(nn.Module):
         )
         upscaled = self.upscale(flat.transpose(1, 2).reshape(-1, c, h, w), skip_s4, skip_s8)
         mask_tokens = tokens[:, 1 : 1 + MASK_TOKENS]
-        kernels = torch.stack(
-            [head(mask_tokens[:, i]) for i, head in enumerate(self.output_hypernetworks_mlps)],
-            dim=1,
-        )
+        kernels = self.kernels(mask_tokens)
         masks = (kernels @ upscaled.flatten(2)).reshape(batch, MASK_TOKENS, 4 * h, 4 * w)
-        iou = self.iou_prediction_head(tokens[:, 0])
-        if self.bounded_iou:
-            iou = torch.sigmoid(iou)
-        return DecoderOutput(masks, iou, mask_tokens)
+        return DecoderOutput(masks, self.iou(tokens[:, 0]), mask_tokens)

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.errors import ModelError
 from pipeline.segmenter.geometry import FloatMap, InputGeometry
+from pipeline.segmenter.openvino_decoder import OpenVinoDecoder
 from pipeline.types import Frame, SizeHW
 
 PAD, NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = -1, 0, 1, 2, 3
@@ -48,7 +49,11 @@ class ModelCard(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What the encoder gave for one frame: tensors by output name, each [1, C, h, w]."""
+    """What the encoder gave for one frame: tensors by output name.
+
+    embedding, features_s8, features_s16: [1, C, h, w]. image_tokens, image_sides and, of some
+    networks, skip_s4 and skip_s8: [1, n, C], laid out for the decoder.
+    """
 
     tensors: dict[str, npt.NDArray[np.float32]]
 
@@ -154,7 +159,6 @@ class OpenVinoSegmenter:
 
         self.card = read_card(folder)
         self.geometry = InputGeometry.fit(frame_hw, self.card.long_side, self.card.multiple)
-        self._cells = self.geometry.cell_centres()
         core = ov.Core()
         options = {
             "INFERENCE_PRECISION_HINT": "f32",
@@ -165,28 +169,12 @@ class OpenVinoSegmenter:
             encoder = core.read_model(folder / "encoder.xml")
             encoder.reshape({"image": [1, *self.geometry.input_hw, 3]})
             self._encoder = core.compile_model(encoder, "CPU", options)
+            shapes = {port.any_name: list(port.shape) for port in self._encoder.outputs}
             decoder = core.read_model(folder / "decoder.xml")
-            self._feature_names = [name for port in encoder.outputs for name in port.get_names()]
-            self._fix_image_size(decoder)
-            self._decoder = core.compile_model(decoder, "CPU", options)
+            cells = self.geometry.cell_centres()
+            self._decoder = OpenVinoDecoder(core, decoder, cells, shapes, options)
         except RuntimeError as error:
             raise ModelError(f"OpenVINO cannot load the model in {folder}: {error}") from error
-
-    def _fix_image_size(self, decoder: Any) -> None:
-        """Fix the decoder's image sizes; the number of prompts and points stays open."""
-        h, w = self.geometry.grid_hw
-        shapes: dict[str, list[int]] = {
-            "xy": [-1, -1, 2],
-            "labels": [-1, -1],
-            "mask": [-1, 1, h, w],
-            "has_mask": [-1],
-            "grid": [2, h, w],
-        }
-        for port in self._encoder.outputs:
-            (name,) = port.get_names()
-            if any(name in p.get_names() for p in decoder.inputs):
-                shapes[name] = list(port.shape)
-        decoder.reshape(shapes)
 
     def encode(self, frame: Frame) -> Features:
         """Encode a frame of the size this was compiled for."""
@@ -195,34 +183,16 @@ class OpenVinoSegmenter:
     def encode_rgb(self, rgb: npt.NDArray[np.uint8]) -> Features:
         """Encode a picture already scaled to `geometry.valid_hw`, RGB uint8."""
         padded = self.geometry.pad(rgb, self.card.pad_rgb)
-        out = self._encoder([padded[None]])
-        tensors = {name: np.array(out[i], np.float32) for i, name in enumerate(self._feature_names)}
-        return Features(tensors)
+        out = self._encoder([padded[None]], share_outputs=True)
+        return Features({port.any_name: np.array(value) for port, value in out.items()})
 
     def decode(self, features: Features, prompts: PromptBatch) -> Decoded:
-        """Decode a batch of prompts in one call."""
-        batch = len(prompts)
-        mask, has_mask = prompts.mask, prompts.has_mask
-        if mask is None:
-            mask = np.zeros((batch, 1, *self.geometry.grid_hw), np.float32)
-            has_mask = np.zeros(batch, np.float32)
-        elif has_mask is None:
-            has_mask = np.ones(batch, np.float32)
-        inputs = {
-            name: features.tensors[name]
-            for port in self._decoder.inputs
-            for name in port.get_names()
-            if name in features.tensors
-        }
-        inputs |= {
-            "xy": self.geometry.normalise(prompts.xy),
-            "labels": prompts.labels,
-            "mask": mask,
-            "has_mask": has_mask,
-            "grid": self._cells,
-        }
-        out = self._decoder(inputs)
-        return Decoded(np.array(out["masks"], np.float32), np.array(out["iou"], np.float32))
+        """Decode prompts, a few at a time."""
+        xy = self.geometry.normalise(prompts.xy)
+        masks, iou = self._decoder(
+            features.tensors, xy, prompts.labels, prompts.mask, prompts.has_mask
+        )
+        return Decoded(masks, iou)
 
 
 def best_of_three(decoded: Decoded) -> npt.NDArray[np.intp]:

@@ -106,6 +106,19 @@ class PromptEncoder(nn.Module):
             inside = inside * edge[:, 0] * edge[:, 1]
         return torch.stack([positive, negative, inside * has_box], dim=1)
 
+    def dense(
+        self, xy: Tensor, labels: Tensor, mask: Tensor, has_mask: Tensor, grid: Tensor
+    ) -> Tensor:
+        """The dense map [B, C, h, w]; arguments as `forward`."""
+        has = has_mask[:, None, None, None]
+        absent = (1 - has) * self.no_mask_embed.weight[0][:, None, None]
+        if self.drawn_prompts:
+            drawn = self.draw(xy, labels, grid)
+            previous = torch.tanh(mask * 0.25) * has
+            given: Tensor = self.mask_downscaling(torch.cat([previous, drawn], dim=1))
+            return given + absent
+        return has * self.mask_downscaling(mask) + absent
+
     def forward(
         self, xy: Tensor, labels: Tensor, mask: Tensor, has_mask: Tensor, grid: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -115,14 +128,4 @@ class PromptEncoder(nn.Module):
         has_mask [B] (1 where the mask prompt is given, 0 where it is to be ignored); grid
         [2, 4h, 4w]: `cell_centres` of the mask's cells (an input, so that graphs keep any size).
         """
-        has = has_mask[:, None, None, None]
-        if self.drawn_prompts:
-            drawn = self.draw(xy, labels, grid)
-            previous = torch.tanh(mask * 0.25) * has
-            dense = self.mask_downscaling(torch.cat([previous, drawn], dim=1))
-            dense = dense + (1 - has) * self.no_mask_embed.weight[0][:, None, None]
-        else:
-            given = self.mask_downscaling(mask)
-            absent = self.no_mask_embed.weight[0][:, None, None].expand_as(given)
-            dense = has * given + (1 - has) * absent
-        return self.tokens(xy, labels), dense
+        return self.tokens(xy, labels), self.dense(xy, labels, mask, has_mask, grid)

@@ -22,6 +22,7 @@ from urllib.error import HTTPError
 
 import yaml
 
+from pipeline.cache import cache_folder
 from pipeline.errors import ModelError
 
 Progress = Callable[[int, int | None], None]
@@ -53,12 +54,6 @@ class Checkpoint:
     source: str
 
 
-def cache_folder() -> Path:
-    """Where checkpoints are kept: `$MASKSTREAM_CACHE`, else `~/.cache/maskstream/weights`."""
-    chosen = os.environ.get("MASKSTREAM_CACHE")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "maskstream" / "weights"
-
-
 def tensors_digest(shapes: Mapping[str, tuple[int, ...]]) -> str:
     """Sixteen hex digits that stand for a state dict's keys and shapes, whatever their order."""
     lines = sorted(f"{key} {list(shape)}" for key, shape in shapes.items())
@@ -83,10 +78,10 @@ class Registry:
 
     @classmethod
     def published(cls) -> Registry:
-        """The registry of `weights.yaml`, cached in `cache_folder()`."""
+        """The registry of `weights.yaml`, kept in the user's cache."""
         rows = yaml.safe_load(Path(__file__).with_name("weights.yaml").read_text("utf-8"))
         checkpoints = (Checkpoint(name, **row) for name, row in rows["checkpoints"].items())
-        return cls(tuple(checkpoints), rows["architectures"], cache_folder())
+        return cls(tuple(checkpoints), rows["architectures"], cache_folder("weights"))
 
     def entries(self) -> tuple[Checkpoint, ...]:
         """All checkpoints, in the registry's order."""
@@ -129,7 +124,7 @@ class Registry:
         Raises ModelError if the file is no checkpoint, fits no architecture or not that of
         `name`, could be one of several, or the cache folder cannot be written.
         """
-        architecture = self._recognise(file)
+        architecture = self._architecture_of(file)
         sha256 = _sha256(file)
         entry = self._choose(file, architecture, sha256) if name is None else self._entry(name)
         if entry.architecture != architecture:
@@ -157,7 +152,7 @@ class Registry:
             raise ModelError(f"There is no checkpoint called {name!r}; there are {known}.")
         return self._checkpoints[name]
 
-    def _recognise(self, file: Path) -> str:
+    def _architecture_of(self, file: Path) -> str:
         from pipeline.segmenter.checkpoints import NORMALISATION_KEYS, load_checkpoint
 
         state = load_checkpoint(file)

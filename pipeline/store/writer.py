@@ -65,9 +65,13 @@ class MaskStoreWriter:
         info: SourceInfo,
         attributes: Mapping[str, Any],
         mode: StoreMode = "create",
+        frames_per_commit: int = FRAMES_PER_COMMIT,
+        seconds_per_commit: float = SECONDS_PER_COMMIT,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.path = path
+        self._frames_per_commit = frames_per_commit
+        self._seconds_per_commit = seconds_per_commit
         self._monotonic = monotonic
         self._committed_at = monotonic()
         self._frame_rows: list[tuple[Any, ...]] = []  # in the order of FRAME_COLUMNS
@@ -87,7 +91,6 @@ class MaskStoreWriter:
                 objects=self._header.committed_objects,
             )
             self._cut_to_committed()
-        self._finished = self._header.complete
 
     @property
     def attributes(self) -> Mapping[str, Any]:
@@ -114,7 +117,6 @@ class MaskStoreWriter:
             StoreError: it does not fit the store, or the disk refused; what was committed stays.
         """
         self._check(result)
-        self._finished = False
         row = self.committed_frames + len(self._frame_rows)
         with self._zarr():
             if row == self._arrays[LABELS].shape[0]:
@@ -126,23 +128,19 @@ class MaskStoreWriter:
             (row, found.id, found.box_xyxy, found.score, found.state, found.area)
             for found in result.objects
         )
-        overdue = self._monotonic() - self._committed_at >= SECONDS_PER_COMMIT
-        if overdue or len(self._frame_rows) >= FRAMES_PER_COMMIT:
-            self._commit()
+        overdue = self._monotonic() - self._committed_at >= self._seconds_per_commit
+        if overdue or len(self._frame_rows) >= self._frames_per_commit:
+            self._commit(complete=False)
 
-    def finish(self) -> None:
-        """Say that the source was processed to its end: `close` then marks the store complete."""
-        self._finished = True
-
-    def close(self) -> None:
-        """Commit what is left.
+    def close(self, *, complete: bool) -> None:
+        """Commit what is left; `complete` says that the source was processed to its end.
 
         Raises:
             StoreError: the disk refused; what was committed before stays.
         """
         with self._zarr():
             self._resize(LABELS, self.committed_frames + len(self._frame_rows))
-        self._commit()
+        self._commit(complete=complete)
 
     def __enter__(self) -> Self:
         return self
@@ -153,7 +151,7 @@ class MaskStoreWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        self.close(complete=error is None)
 
     def _cut_to_committed(self) -> None:
         self._resize(LABELS, self._header.committed_frames)
@@ -179,11 +177,11 @@ class MaskStoreWriter:
                 f"the store has {source.time_base}."
             )
 
-    def _commit(self) -> None:
+    def _commit(self, *, complete: bool) -> None:
         before = self._header
         after = replace(
             before,
-            complete=self._finished,
+            complete=complete,
             committed_frames=before.committed_frames + len(self._frame_rows),
             committed_objects=before.committed_objects + len(self._object_rows),
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pipeline.cache import cache_folder
 from pipeline.config import describe
 from pipeline.errors import ConfigError
 
@@ -43,7 +44,7 @@ class TrainConfig(BaseModel):
     @property
     def folder(self) -> Path:
         """Where checkpoints go: `out`, or the user's cache."""
-        return self.out or Path.home() / ".cache" / "maskstream" / "train" / self.name
+        return self.out or cache_folder("train", self.name)
 
 
 def load_train_config(file: Path) -> TrainConfig:

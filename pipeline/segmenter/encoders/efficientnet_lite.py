@@ -31,6 +31,20 @@ class ImageFeatures(NamedTuple):
     skip_s8: Tensor | None
 
 
+class EncoderFeatures(NamedTuple):
+    """All that one pass of an encoder gives.
+
+    embedding, skip_s4, skip_s8: as in `ImageFeatures`. s8, s16: float [B, C8, H/8, W/8] and
+    [B, C16, H/16, W/16] from the middle of the backbone, for telling objects apart.
+    """
+
+    embedding: Tensor
+    skip_s4: Tensor | None
+    skip_s8: Tensor | None
+    s8: Tensor
+    s16: Tensor
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """One EfficientNet stage: `repeats` inverted residuals, the first with `stride`."""
@@ -207,6 +221,12 @@ class LiteEncoder(nn.Module):
         self.backbone = EfficientNetLite()
         self.neck = FusionNeck(self.backbone.channels, embed_dim, neck_depth)
 
+    def features(self, x: Tensor) -> EncoderFeatures:
+        """What the decoder takes, and the backbone's own features of stride 8 and 16."""
+        s4, s8, s16, s32 = self.backbone(x)
+        return EncoderFeatures(*self.neck(s4, s8, s16, s32), s8, s16)
+
     def forward(self, x: Tensor) -> ImageFeatures:
+        """What the mask decoder takes."""
         features: ImageFeatures = self.neck(*self.backbone(x))
         return features

@@ -8,13 +8,11 @@ stride 1, and a convolutional neck stands in for the classification head.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.segmenter.encoders.efficientnet_lite import ImageFeatures
+from pipeline.segmenter.encoders.efficientnet_lite import EncoderFeatures, ImageFeatures
 from pipeline.segmenter.layers import LayerNorm2d
 
 _DIMS = (64, 128, 160, 320)
@@ -185,19 +183,6 @@ class Stage(nn.Module):
         return x, self.downsample(x)
 
 
-class TinyViTFeatures(NamedTuple):
-    """All that one pass of the encoder gives.
-
-    embedding: float [B, 256, H/16, W/16], for the mask decoder.
-    s8, s16: float [B, 128, H/8, W/8] and [B, 160, H/16, W/16], the outputs of the second and the
-    third stage, taken before the merging that follows them.
-    """
-
-    embedding: Tensor
-    s8: Tensor
-    s16: Tensor
-
-
 class TinyViTEncoder(nn.Module):
     """Image encoder of TinySAM and MobileSAM.
 
@@ -222,15 +207,19 @@ class TinyViTEncoder(nn.Module):
             LayerNorm2d(embed_dim),
         )
 
-    def features(self, x: Tensor) -> TinyViTFeatures:
-        """The embedding of an image [B, 3, H, W] and the features on the way to it."""
+    def features(self, x: Tensor) -> EncoderFeatures:
+        """The embedding of an image [B, 3, H, W] and the features on the way to it.
+
+        s8 (128 channels) and s16 (160) are the outputs of the second and the third stage, taken
+        before the merging that follows them.
+        """
         x = self.patch_embed(x)
         outputs = []
         for stage in self.layers:
             output, x = stage(x)
             outputs.append(output)
         _, s8, s16, _ = outputs
-        return TinyViTFeatures(self.neck(x), s8, s16)
+        return EncoderFeatures(self.neck(x), None, None, s8, s16)
 
     def forward(self, x: Tensor) -> ImageFeatures:
         """The embedding alone; the published decoder takes no skips."""

@@ -1,0 +1,130 @@
+"""Commands about models: `weights list | get | path | import`, `quantize`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from pipeline.errors import ConfigError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    weights = typer.Typer(help="Published checkpoints: what is known, where it is.")
+    weights.command("list")(list_weights)
+    weights.command("get")(get_weights)
+    weights.command("path")(path_of_weights)
+    weights.command("import")(import_weights)
+    app.add_typer(weights, name="weights", no_args_is_help=True)
+    app.command()(quantize)
+
+
+def list_weights() -> None:
+    """List the published checkpoints and whether they are here."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from pipeline.segmenter.weights import Registry
+
+    registry = Registry.published()
+    table = Table("name", "size", "licence", "here", "source")
+    for entry in registry.entries():
+        size = "" if entry.size_bytes is None else f"{entry.size_bytes / 1e6:.0f} MB"
+        here = "yes" if registry.path_of(entry.name).is_file() else ""
+        table.add_row(entry.name, size, entry.licence, here, entry.source)
+    Console().print(table)
+
+
+def get_weights(name: Annotated[str, typer.Argument(help="A name of `weights list`.")]) -> None:
+    """Fetch a checkpoint (continues a broken download) and print where it is."""
+    from rich.console import Console
+    from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
+
+    from pipeline.segmenter.weights import Registry
+
+    columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(name, total=None)
+        path = Registry.published().get(
+            name, lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    typer.echo(path)
+
+
+def path_of_weights(name: Annotated[str, typer.Argument(help="A name of `weights list`.")]) -> None:
+    """Print where a checkpoint is kept, whether or not it is there."""
+    from pipeline.segmenter.weights import Registry
+
+    typer.echo(Registry.published().path_of(name))
+
+
+def import_weights(
+    file: Annotated[Path, typer.Argument(help="A checkpoint fetched elsewhere.")],
+    name: Annotated[str | None, typer.Option(help="What it is, if that cannot be told.")] = None,
+) -> None:
+    """Copy a checkpoint file into the cache; says what it was taken for."""
+    from pipeline.quantization.resolve import require_training_extra
+    from pipeline.segmenter.weights import Registry
+
+    require_training_extra("recognising a checkpoint")
+    registry = Registry.published()
+    entry = registry.import_file(file, name)
+    typer.echo(f"{entry.name}: {registry.path_of(entry.name)}")
+
+
+def quantize(
+    checkpoint: Annotated[
+        str, typer.Option(help="Checkpoint file, or a name of `weights list` that is here.")
+    ],
+    calibration: Annotated[Path, typer.Option(help="Video, or folder of pictures.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Model folder to write.")],
+    method: Annotated[str, typer.Option(help="nncf or tinysam.")] = "nncf",
+    frames: Annotated[int, typer.Option(min=1, help="Pictures to calibrate on.")] = 32,
+    architecture: Annotated[
+        str | None, typer.Option(help="Network of the file, if it cannot be told.")
+    ] = None,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Also measure every layer quantised alone.")
+    ] = False,
+    untrained: Annotated[
+        bool, typer.Option("--untrained", help="Random weights: do not judge masks.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write it though unfit.")] = False,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+) -> None:
+    """Make an INT8 model folder from a checkpoint; refused if it is unfit or not faster."""
+    from pipeline.quantization.resolve import require_training_extra
+
+    require_training_extra("quantising")
+    from pipeline.quantization.calibration import calibration_pictures
+    from pipeline.quantization.checkpoint import load_network
+    from pipeline.quantization.gate import Gate
+    from pipeline.quantization.quantize import METHODS, quantise, write_folder
+    from pipeline.quantization.resolve import find_checkpoint
+
+    if method not in METHODS:
+        raise ConfigError(f"--method is one of {', '.join(METHODS)}, not {method}")
+    path, known = find_checkpoint(checkpoint)
+    model = load_network(path, architecture or known)
+    made = quantise(
+        model,
+        calibration_pictures(calibration, 2 * frames),
+        method=method,
+        gate=None if force else Gate(trained=not untrained),
+        source=path.name,
+        threads=threads,
+        say=_say,
+    )
+    write_folder(made, output)
+    figures = made.comparison
+    typer.echo(
+        f"{output}: mask IoU {figures.mask_iou:.4f}, embedding cosine {figures.cosine:.4f}, "
+        f"encoder {figures.encoder_speedup:.2f}x and decoder {figures.decoder_speedup:.2f}x FP32"
+    )
+
+
+def _say(sentence: str) -> None:
+    typer.echo(sentence, err=True)

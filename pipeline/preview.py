@@ -1,0 +1,163 @@
+"""Sinks for the eye: an overlay video and a contact sheet."""
+
+from __future__ import annotations
+
+import os
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+
+from pipeline.errors import StoreError
+from pipeline.render import draw, scaled
+from pipeline.sources.video import ONE_THREAD
+from pipeline.types import Frame, FrameResult, RgbImage, SourceInfo
+
+_CODECS = (("libx264", {"crf": "18", "preset": "veryfast"}), ("mpeg4", {"q:v": "3"}))
+_DEFAULT_RATE = Fraction(25)
+_SHEET_WIDTH = 1920
+_GAP = 6
+
+
+class OverlayVideo:
+    """A sink that writes an H.264 mp4 of the picture with masks, boxes and ids.
+
+    Timestamps are the source's own, or counted at its rate where it has none; an odd last row or
+    column is left out. The file appears under its name when it is finished. Raises `StoreError`.
+    """
+
+    def __init__(self, path: Path, info: SourceInfo) -> None:
+        self._path = path
+        self._part = path.with_name(f".{path.name}.part")
+        rate = info.rate or _DEFAULT_RATE
+        self._time_base = info.time_base if info.time_base != 1 else 1 / rate
+        self._height, self._width = (max(2, side - side % 2) for side in info.size_hw)
+        self._last_pts: int | None = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._container = av.open(str(self._part), "w", format="mp4")
+            self._stream = self._add_stream(rate)
+        except (OSError, av.error.FFmpegError) as error:
+            raise self._unwritable(error) from error
+
+    def _add_stream(self, rate: Fraction) -> Any:
+        for codec, options in _CODECS:
+            if codec in av.codecs_available:
+                break
+        stream: Any = self._container.add_stream(codec, rate=rate, options=options)
+        stream.width, stream.height, stream.pix_fmt = self._width, self._height, "yuv420p"
+        stream.time_base = stream.codec_context.time_base = self._time_base
+        stream.codec_context.color_range, stream.codec_context.colorspace = 1, 1  # limited, BT.709
+        stream.codec_context.color_primaries = stream.codec_context.color_trc = 1
+        return stream
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Draw and encode one frame."""
+        picture = draw(frame.rgb(result.labels.shape), result)
+        even = np.zeros((self._height, self._width, 3), np.uint8)
+        part = picture[: self._height, : self._width]
+        even[: part.shape[0], : part.shape[1]] = part
+        image = av.VideoFrame.from_ndarray(even, format="rgb24")
+        image = image.reformat(format="yuv420p", dst_colorspace="itu709", **ONE_THREAD)
+        image.pts, image.time_base = self._pts(result), self._time_base
+        self._encode(image)
+
+    def close(self, *, complete: bool) -> None:
+        """Finish the file with the frames there are; none at all leaves no file."""
+        written = self._last_pts is not None
+        try:
+            if written:
+                self._encode(None)
+            self._container.close()
+            if written:
+                os.replace(self._part, self._path)
+            else:
+                self._part.unlink(missing_ok=True)
+        except (OSError, av.error.FFmpegError) as error:
+            raise self._unwritable(error) from error
+
+    def _pts(self, result: FrameResult) -> int:
+        after = 0 if self._last_pts is None else self._last_pts + 1
+        self._last_pts = after if result.pts is None else max(result.pts, after)
+        return self._last_pts
+
+    def _encode(self, image: av.VideoFrame | None) -> None:
+        try:
+            self._container.mux(self._stream.encode(image))
+        except (OSError, av.error.FFmpegError) as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: Exception) -> StoreError:
+        reason = getattr(error, "strerror", None) or error
+        return StoreError(f"The overlay {self._path} cannot be written: {reason}.")
+
+
+class ContactSheet:
+    """A sink that keeps about `count` evenly spread frames and writes them as one PNG.
+
+    The stream's length need not be known: when twice as many are kept as wanted, every other one
+    is dropped and only every other frame is looked at. Raises `StoreError`.
+    """
+
+    def __init__(self, path: Path, count: int = 12, columns: int = 3) -> None:
+        self._path = path
+        self._count = count
+        self._columns = columns
+        self._kept: list[RgbImage] = []
+        self._step = 1
+        self._seen = 0
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Keep the frame if it is one of the evenly spread ones."""
+        if self._seen % self._step == 0:
+            self._kept.append(self._tile(frame, result))
+            if len(self._kept) >= 2 * self._count:
+                self._kept = self._kept[::2]
+                self._step *= 2
+        self._seen += 1
+
+    def close(self, *, complete: bool) -> None:
+        """Write the sheet; nothing if there were no frames."""
+        if not self._kept:
+            return
+        chosen = np.linspace(0, len(self._kept) - 1, min(self._count, len(self._kept)))
+        tiles = [self._kept[round(i)] for i in chosen]
+        height, width, _ = tiles[0].shape
+        rows = -(-len(tiles) // self._columns)
+        sheet = np.full(
+            (rows * (height + _GAP) + _GAP, self._columns * (width + _GAP) + _GAP, 3), 24, np.uint8
+        )
+        for i, tile in enumerate(tiles):
+            y = _GAP + i // self._columns * (height + _GAP)
+            x = _GAP + i % self._columns * (width + _GAP)
+            sheet[y : y + height, x : x + width] = tile
+        encoded = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1]
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.write_bytes(encoded.tobytes())
+        except OSError as error:
+            raise StoreError(
+                f"The contact sheet {self._path} cannot be written: {error.strerror}."
+            ) from error
+
+    def _tile(self, frame: Frame, result: FrameResult) -> RgbImage:
+        height, width = result.labels.shape
+        tile_w = (_SHEET_WIDTH - _GAP * (self._columns + 1)) // self._columns
+        size_hw = (max(1, round(height * tile_w / width)), tile_w)
+        tile = draw(frame.rgb(size_hw), scaled(result, size_hw))
+        when = "" if result.pts_s is None else f"  {result.pts_s:.2f} s"
+        for color, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+            cv2.putText(
+                tile,
+                f"{result.index}{when}",
+                (8, 20),
+                cv2.FONT_HERSHEY_SIMPLEX,
+                0.55,
+                color,
+                thickness,
+                cv2.LINE_AA,
+            )
+        return tile

@@ -1,0 +1,255 @@
+"""The mask decoder as inference runs it: the weights of `MaskDecoder`, fewer operations.
+
+Three algebraic changes, exact but for rounding:
+
+- Tokens are few and image cells many, so a projection of the image that only meets tokens in a
+  product is applied to the tokens instead: q · (W x) = (Wᵀ q) · x. Heads are kept apart by spreading
+  every token to one row a head, zero outside that head's channels.
+- What depends on the image alone (`image_sides`, computed by the encoder graph) or on the grid alone
+  (`positions`, computed once for a frame size) is an input of the first layer's products.
+- Upsampling by 2 x 2 transposed convolutions is a linear layer on tokens; pixels are put in place
+  once, in the finished masks.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.segmenter.mask_decoder import MASK_TOKENS, Attention, MaskDecoder, TwoWayBlock
+from pipeline.segmenter.prompt_encoder import PromptEncoder
+
+
+class _SpreadHeads(nn.Module):
+    """Rows of all heads [B, n, C] to one row a head and token [B, heads * n, C], and back."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        owner = torch.arange(channels) // (channels // heads)
+        own = owner == torch.arange(heads)[:, None]
+        self.register_buffer("own", own.float()[None, :, None])  # [1, heads, 1, C]
+        self.own: Tensor
+        self.heads = heads
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x[:, None] * self.own).flatten(1, 2)
+
+    def join(self, x: Tensor) -> Tensor:
+        """[B, heads * n, C] to [B, n, C], of every row its own head's channels."""
+        return (x.unflatten(1, (self.heads, -1)) * self.own).sum(1)
+
+
+def _attend_over_cells(scores: Tensor, image: Tensor) -> Tensor:
+    """Mean of image [B, T, C] for each row, weighted by the softmax of scores [B, T, rows]."""
+    mixed: Tensor = torch.softmax(scores.transpose(1, 2), dim=-1) @ image
+    return mixed
+
+
+class ImageSides(nn.Module):
+    """The first layer's products of the image alone, [1, T, 3 * inner]: key, value, query.
+
+    `image` is the embedding as tokens, [1, T, C], with the vector that stands for "no mask prompt"
+    added where the network has one that no prompt changes (`base`).
+    """
+
+    def __init__(self, prompt_encoder: PromptEncoder, decoder: MaskDecoder) -> None:
+        super().__init__()
+        weight, bias = _side_projections(decoder)
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
+        self.register_buffer("base", _base(prompt_encoder))
+        self.weight: Tensor
+        self.bias: Tensor
+        self.base: Tensor
+
+    def forward(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        image = embedding.flatten(2).transpose(1, 2) + self.base
+        return image, F.linear(image, self.weight, self.bias)
+
+
+def _block(decoder: MaskDecoder, index: int) -> TwoWayBlock:
+    block = decoder.transformer.layers[index]
+    assert isinstance(block, TwoWayBlock)  # noqa: S101 (narrows the type)
+    return block
+
+
+def _side_projections(decoder: MaskDecoder) -> tuple[Tensor, Tensor]:
+    layer = _block(decoder, 0)
+    read, write = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
+    projections = (read.k_proj, read.v_proj, write.q_proj)
+    weight = torch.cat([p.weight.detach() for p in projections])
+    return weight, torch.cat([p.bias.detach() for p in projections])
+
+
+def _base(prompt_encoder: PromptEncoder) -> Tensor:
+    absent = prompt_encoder.no_mask_embed.weight.detach()[None]
+    return torch.zeros_like(absent) if prompt_encoder.drawn_prompts else absent
+
+
+def skip_tokens(skip: Tensor, steps: int) -> Tensor:
+    """A map [1, C, 2^s h, 2^s w] as tokens [1, 4^s h w, C], in the order upsampling makes them."""
+    split = (-1, 2) if steps == 1 else (-1, 2, 2)
+    x = skip.unflatten(3, split).unflatten(2, split)  # [1, C, h, y.., w, x..]
+    y = [2 + i for i in range(steps + 1)]
+    x_axes = [3 + steps + i for i in range(steps + 1)]
+    order = [axis for pair in zip(y, x_axes, strict=True) for axis in pair]
+    return x.permute(0, *order, 1).flatten(1, -2)
+
+
+class FastMaskDecoder(nn.Module):
+    """Prompts to masks on prepared image tokens; the result of `MaskDecoder.forward`."""
+
+    def __init__(self, prompt_encoder: PromptEncoder, decoder: MaskDecoder) -> None:
+        super().__init__()
+        self.prompt_encoder = prompt_encoder
+        self.decoder = decoder
+        attention = _block(decoder, 0).cross_attn_token_to_image
+        inner = attention.q_proj.out_features
+        self.spread = _SpreadHeads(inner, attention.heads)
+        self.scale = (inner // attention.heads) ** -0.5
+        self.register_buffer("base", _base(prompt_encoder))
+        self.base: Tensor
+        self.register_buffer("sides_weight", _side_projections(decoder)[0])
+        self.sides_weight: Tensor
+        for index in (0, 3):
+            self._register_linear_upsampling(index)
+
+    def _register_linear_upsampling(self, index: int) -> None:
+        """Weight [4 * Cout, Cin] and bias of a 2 x 2 transposed convolution, by dy, dx, channel."""
+        conv = self.decoder.output_upscaling[index]
+        assert isinstance(conv, nn.ConvTranspose2d) and conv.bias is not None  # noqa: S101, PT018
+        weight = conv.weight.detach().permute(2, 3, 1, 0).flatten(0, 2)
+        self.register_buffer(f"up{index}_weight", weight.contiguous())
+        self.register_buffer(f"up{index}_bias", conv.bias.detach().repeat(4))
+
+    def _up(self, x: Tensor, index: int) -> Tensor:
+        """[B, n, Cin] to [B, 4 n, Cout]."""
+        weight, bias = self.get_buffer(f"up{index}_weight"), self.get_buffer(f"up{index}_bias")
+        return F.linear(x, weight, bias).unflatten(2, (4, -1)).flatten(1, 2)
+
+    def positions(self, grid: Tensor) -> Tensor:
+        """What products with the cells' positional encoding need, [1, T, 2 * layers + 1, inner].
+
+        For every layer its key and query, then the final attention's key; queries with their bias.
+        """
+        pe = self.prompt_encoder.dense_pe(grid).flatten(2).transpose(1, 2)
+        weights, biases = [], []
+        for block in self.decoder.transformer.layers:
+            key, query = (
+                block.cross_attn_token_to_image.k_proj,
+                block.cross_attn_image_to_token.q_proj,
+            )
+            weights += [key.weight, query.weight]
+            biases += [torch.zeros_like(key.bias), query.bias]
+        key = self.decoder.transformer.final_attn_token_to_image.k_proj
+        weights.append(key.weight)
+        biases.append(torch.zeros_like(key.bias))
+        # the first layer's projected query has its bias already
+        biases[1] = torch.zeros_like(biases[1])
+        return F.linear(pe, torch.cat(weights), torch.cat(biases))
+
+    def dense(
+        self, xy: Tensor, labels: Tensor, mask: Tensor, has_mask: Tensor, grid: Tensor
+    ) -> Tensor:
+        """What the prompts add to the image, [B, T, C] (nothing without a mask prompt)."""
+        dense = self.prompt_encoder.dense(xy, labels, mask, has_mask, grid)
+        return dense.flatten(2).transpose(1, 2) - self.base
+
+    def dense_sides(self, dense: Tensor) -> Tensor:
+        """What `dense` adds to the image's sides."""
+        return F.linear(dense, self.sides_weight)
+
+    def _read(self, attention: Attention, q: Tensor, image: Tensor, positions: Tensor) -> Tensor:
+        """Tokens attend to the image [B, T, C]. The key's bias is left out: softmax cancels it."""
+        rows = self.spread(attention.q_proj(q) * self.scale)
+        folded = rows @ attention.k_proj.weight
+        scores = image @ folded.transpose(1, 2) + positions @ rows.transpose(1, 2)
+        mixed = self.spread.join(attention.v_proj(_attend_over_cells(scores, image)))
+        out: Tensor = attention.out_proj(mixed)
+        return out
+
+    def _read_projected(
+        self, attention: Attention, q: Tensor, key: Tensor, value: Tensor
+    ) -> Tensor:
+        rows = self.spread(attention.q_proj(q) * self.scale)
+        mixed = _attend_over_cells(key @ rows.transpose(1, 2), value)
+        out: Tensor = attention.out_proj(self.spread.join(mixed))
+        return out
+
+    def _write(self, attention: Attention, scores: Tensor, values: Tensor) -> Tensor:
+        """The image attends to the tokens: scores [B, T, heads * n], values [B, n, C]."""
+        heads = attention.heads
+        weights = torch.softmax(scores.unflatten(2, (heads, -1)), dim=-1).flatten(2)
+        rows = self.spread(attention.v_proj(values)) @ attention.out_proj.weight.transpose(0, 1)
+        return weights @ rows + attention.out_proj.bias
+
+    def _update_tokens(self, block: TwoWayBlock, tokens: Tensor, token_pe: Tensor) -> Tensor:
+        if block.first:
+            tokens = block.self_attn(tokens, tokens, tokens)
+        else:
+            q = tokens + token_pe
+            tokens = tokens + block.self_attn(q, q, tokens)
+        out: Tensor = block.norm1(tokens)
+        return out
+
+    def transform(
+        self, image: Tensor, sides: Tensor, positions: Tensor, tokens: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`TwoWayTransformer.forward` on prepared inputs: tokens [B, n, C] and image [B, T, C]."""
+        transformer = self.decoder.transformer
+        token_pe = tokens
+        first = _block(self.decoder, 0)
+        inner = sides.shape[-1] // 3
+        places = positions.split(inner, dim=-1)
+        for index, block in enumerate(transformer.layers):
+            read, write = block.cross_attn_token_to_image, block.cross_attn_image_to_token
+            place_k, place_q = places[2 * index], places[2 * index + 1]
+            tokens = self._update_tokens(block, tokens, token_pe)
+            if block is first:
+                key, value, query = sides.split(inner, dim=-1)
+                attended = self._read_projected(read, tokens + token_pe, key + place_k, value)
+            else:
+                attended = self._read(read, tokens + token_pe, image, place_k)
+            tokens = block.norm2(tokens + attended)
+            tokens = block.norm3(tokens + block.mlp(tokens))
+            keys = self.spread(write.k_proj(tokens + token_pe) * self.scale)
+            if block is first:
+                scores = (query + place_q) @ keys.transpose(1, 2)
+            else:
+                folded = keys @ write.q_proj.weight
+                scores = image @ folded.transpose(1, 2) + place_q @ keys.transpose(1, 2)
+            image = block.norm4(image + self._write(write, scores, tokens))
+        final = transformer.final_attn_token_to_image
+        tokens = tokens + self._read(final, tokens + token_pe, image, places[-1])
+        return transformer.norm_final_attn(tokens), image
+
+    def forward(
+        self,
+        image: Tensor,
+        sides: Tensor,
+        positions: Tensor,
+        sparse: Tensor,
+        size_hw: tuple[int, int],
+        skip_s4: Tensor | None = None,
+        skip_s8: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Masks [B, 4, 4h, 4w] and IoU [B, 4]; size_hw is that of the masks."""
+        decoder = self.decoder
+        batch = sparse.shape[0]
+        output = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+        tokens = torch.cat([output[None].expand(batch, -1, -1), sparse], dim=1)
+        tokens, image = self.transform(image, sides, positions, tokens)
+        norm = decoder.output_upscaling[1]
+        x = self._up(image, 0)
+        if skip_s8 is not None:
+            x = x + skip_s8
+        x = self._up(F.gelu(F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)), 3)
+        if skip_s4 is not None:
+            x = x + skip_s4
+        kernels = decoder.kernels(tokens[:, 1 : 1 + MASK_TOKENS])
+        masks = kernels @ F.gelu(x).transpose(1, 2)  # [B, 4, 16 T]
+        h, w = size_hw
+        placed = masks.reshape(-1, MASK_TOKENS, h // 4, w // 4, 2, 2, 2, 2)
+        masks = placed.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(-1, MASK_TOKENS, h, w)
+        return masks, decoder.iou(tokens[:, 0])

@@ -1,0 +1,74 @@
+"""From what a user calls a model to a model folder: embedded, given, cached, or made now."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from pipeline.cache import cache_folder
+from pipeline.errors import ModelError
+from pipeline.segmenter.model import find_model
+from pipeline.segmenter.weights import Registry
+from pipeline.types import RgbImage
+
+CALIBRATION_PICTURES = 32
+
+
+def resolve_model(
+    name: str, pictures: Callable[[int], Sequence[RgbImage]], say: Callable[[str], None]
+) -> Path:
+    """The folder of a model: an embedded name, a folder, a published name or a checkpoint file.
+
+    A published model or a checkpoint is quantised on first use, on `pictures(count)` of the user's
+    own video, and cached by the checkpoint's content. Raises `ModelError`, also when quantising is
+    needed and the extra `train` is not installed.
+    """
+    try:
+        return find_model(name)
+    except ModelError as unknown:
+        checkpoint, architecture = _checkpoint(name, unknown)
+    digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:12]
+    folder = cache_folder("models", f"{architecture}-{digest}")
+    if (folder / "model.yaml").is_file():
+        return folder
+    require_training_extra(f"quantising {name} on first use")
+    from pipeline.quantization.checkpoint import load_network
+    from pipeline.quantization.gate import Gate
+    from pipeline.quantization.quantize import quantise, write_folder
+
+    say(f"first use of {name}: quantising it on {CALIBRATION_PICTURES} frames of this video")
+    model = load_network(checkpoint, architecture)
+    made = quantise(
+        model, pictures(CALIBRATION_PICTURES), gate=Gate(), source=checkpoint.name, say=say
+    )
+    write_folder(made, folder)
+    say(f"kept in {folder}")
+    return folder
+
+
+def _checkpoint(name: str, unknown: ModelError) -> tuple[Path, str]:
+    """File and architecture of a checkpoint by published name or path."""
+    registry = Registry.published()
+    if Path(name).is_file():
+        entry = registry.recognise(Path(name))
+        return Path(name), entry
+    if name not in {entry.name for entry in registry.entries()}:
+        raise unknown
+    path = registry.path_of(name)
+    if not path.is_file():
+        raise ModelError(
+            f"the weights of {name} are not here: fetch them with 'weights get {name}', or import "
+            "a file you have with 'weights import FILE'"
+        )
+    return path, name
+
+
+def require_training_extra(what: str) -> None:
+    """Raise `ModelError` unless torch and nncf are installed."""
+    missing = [package for package in ("torch", "nncf") if find_spec(package) is None]
+    if missing:
+        raise ModelError(
+            f"{what} needs {' and '.join(missing)}: pip install 'maskstream[train]'"
+        )

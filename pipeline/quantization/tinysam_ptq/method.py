@@ -1,0 +1,191 @@
+"""TinySAM's post-training quantisation (arXiv 2312.13789, section 3.3), executed as integers.
+
+Batch norms are folded; then convolutions, transposed convolutions, linear layers and the matrix
+products of activations are quantised to 8 bits at the scales that `search` finds. They are written
+into the graphs as FakeQuantize, which OpenVINO executes as integer kernels.
+
+Attention: the paper has one scale a head. OpenVINO fuses softmax and both integer products into one
+kernel when each operand has one scale; with one scale a head every head needs products of its own.
+One core, TinyViT's attention without its projections, ms at 1024 x 1024 (windows x heads x tokens):
+361 x 4 x 49: float 25.7, one scale 21.1, split by head 21.5; 25 x 5 x 196: 12.6, 8.8, 9.8;
+100 x 10 x 49: 39.3, 34.9, 38.6. One scale ships; `headwise` gives the paper's.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import openvino as ov
+import torch
+from torch import Tensor, nn
+
+from pipeline.quantization.calibration import PreparedPicture
+from pipeline.quantization.export import _DecoderGraph, _EncoderGraph, export
+from pipeline.quantization.tinysam_ptq.calibrate import Record, record_layers
+from pipeline.quantization.tinysam_ptq.calls import Call, Kind, LayerCalls
+from pipeline.quantization.tinysam_ptq.folding import fold_batch_norms
+from pipeline.quantization.tinysam_ptq.quantizers import SYMMETRIC, Quantizer, codes_for
+from pipeline.quantization.tinysam_ptq.search import Operand, Product, relative_error, search
+from pipeline.segmenter.sam import Sam
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedLayer:
+    """A layer's quantisers and its error when quantised alone.
+
+    first: of the activation. second: of the weight, or of the other activation. error: of the
+    layer's output, relative, weighted by importance.
+    """
+
+    kind: Kind
+    first: Quantizer
+    second: Quantizer
+    error: float
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.first}; {self.second}; error {self.error:.2%}"
+
+
+@dataclass(frozen=True, slots=True)
+class PtqResult:
+    """The quantised graphs, the layers by name, and those left in float with the reason."""
+
+    encoder: ov.Model
+    decoder: ov.Model
+    layers: dict[str, QuantizedLayer]
+    kept_in_float: dict[str, str]
+
+
+class QuantizedCalls(LayerCalls):
+    """Context in which networks compute the given layers with fake-quantised operands."""
+
+    def __init__(self, layers: Mapping[str, QuantizedLayer], *roots: type[nn.Module]) -> None:
+        super().__init__(*roots)
+        self._layers = layers
+
+    def on_call(self, call: Call) -> Tensor:
+        """Compute with fake-quantised operands, a matmul head by head where heads have scales."""
+        layer = self._layers.get(call.name)
+        if layer is None:
+            return call.run(call.first, call.second)
+        if call.kind is Kind.MATMUL and layer.first.axis is not None:
+            heads = zip(call.first.unbind(1), call.second.unbind(1), strict=True)
+            parts = [
+                call.run(layer.first.part(i)(a), layer.second.part(i)(b))
+                for i, (a, b) in enumerate(heads)
+            ]
+            return torch.stack(parts, dim=1)
+        return call.run(layer.first(call.first), layer.second(call.second))
+
+
+def quantize_model(
+    model: Sam,
+    pictures: Sequence[PreparedPicture],
+    *,
+    images: int = 8,
+    seed: int = 0,
+    progress: Progress | None = None,
+    ignored: Collection[str] = (),
+    error_limit: float = 0.05,
+    headwise: bool = False,
+) -> PtqResult:
+    """Quantise a network's encoder and decoder; `model` is left as it is.
+
+    pictures: of any size the network takes, all of which the graphs will take; `images` of them,
+    evenly spread, are used. ignored: names of layers left in float. error_limit: layers whose error
+    at the best scales is larger are left in float. headwise: a scale for every head in attention.
+    """
+    report = progress or (lambda *_: None)
+    folded = folded_copy(model)
+    chosen = _spread(pictures, images)
+    records = record_layers(
+        (_EncoderGraph(folded), _DecoderGraph(folded)),
+        chosen,
+        seed=seed,
+        headwise=headwise,
+        progress=lambda done: report("calibrating", done, len(chosen)),
+    )
+    layers: dict[str, QuantizedLayer] = {}
+    kept = dict.fromkeys(ignored, "asked for")
+    generator = torch.Generator().manual_seed(seed)
+    for done, name in enumerate(list(records), 1):
+        record = records.pop(name)  # its samples are not needed again
+        reason = kept.get(name) or _obstacle(record)
+        if reason is None:
+            layer = _search_layer(record, generator)
+            if layer.error <= error_limit:
+                layers[name] = layer
+            else:
+                reason = f"its error would be {layer.error:.1%}"
+        if reason is not None:
+            kept[name] = reason
+        report("searching scales", done, done + len(records))
+    with QuantizedCalls(layers, _EncoderGraph, _DecoderGraph):
+        encoder, decoder = export(folded)
+    return PtqResult(encoder, decoder, layers, kept)
+
+
+def folded_copy(model: Sam) -> Sam:
+    """A copy for inference, its batch norms folded and its parameters without gradients."""
+    folded = copy.deepcopy(model).eval().requires_grad_(False)
+    side = 8 * model.architecture.multiple
+
+    def run() -> None:
+        features = folded.encode(torch.zeros(1, 3, side, side))
+        mask = torch.zeros(1, 1, *(4 * s for s in features.embedding.shape[-2:]))
+        folded.decode(features, torch.zeros(1, 2, 2), torch.ones(1, 2), mask, torch.zeros(1))
+
+    fold_batch_norms(folded, run)
+    return folded
+
+
+def _spread(pictures: Sequence[PreparedPicture], count: int) -> list[PreparedPicture]:
+    indices = np.linspace(0, len(pictures) - 1, min(count, len(pictures))).round().astype(int)
+    return [pictures[i] for i in indices]
+
+
+def _obstacle(record: Record) -> str | None:
+    if record.unsupported:
+        return record.unsupported
+    if record.first_range == (0, 0) or record.second_range == (0, 0):
+        return "calibration saw nothing but zeros"
+    if not record.samples:
+        return "depends on nothing that changes from frame to frame or from prompt to prompt"
+    return None
+
+
+@torch.no_grad()
+def _search_layer(record: Record, generator: torch.Generator) -> QuantizedLayer:
+    products = record.products(generator)
+    is_matmul = record.weight is None
+    first_shape, second_shape = record.scale_shapes
+    codes, covering = codes_for(*record.first_range, zero_point=not is_matmul)
+    first = Operand(codes, torch.full(first_shape, covering))
+    if is_matmul:
+        codes, covering = codes_for(*record.second_range, zero_point=False)
+        second = Operand(codes, torch.full(second_shape, covering))
+    else:
+        second = Operand(SYMMETRIC, _weight_covering(products[0], second_shape))
+    scales = search(products, first, second)
+    return QuantizedLayer(
+        record.kind,
+        _quantizer(first, scales[0], record.axis),
+        _quantizer(second, scales[1], record.axis),
+        relative_error(products, first, second, scales),
+    )
+
+
+def _quantizer(operand: Operand, scale: Tensor, axis: int) -> Quantizer:
+    scales = tuple(scale.flatten().tolist())
+    return Quantizer(operand.codes, scales, axis if len(scales) > 1 else None)
+
+
+def _weight_covering(product: Product, shape: tuple[int, ...]) -> Tensor:
+    axes = [axis for axis, size in enumerate(shape) if size == 1]
+    return product.b.abs().amax(axes, keepdim=True) / -SYMMETRIC.low

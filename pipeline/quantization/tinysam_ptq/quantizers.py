@@ -1,0 +1,82 @@
+"""Uniform 8-bit quantisers, and how their codes are laid out.
+
+TinySAM (arXiv 2312.13789) quantises symmetrically, clip(round(x / s), -128, 127), and gives the
+outputs of softmax and GELU two scales ("twin" ranges). Integer kernels take one scale and one zero
+point for a tensor of activations, so here a range that lies mostly on one side of zero gets
+unsigned codes with a zero point instead. After softmax, in 0..1, that is zero point 0 and a step of
+1/255. After GELU, in -0.17..max, a share of 0.17 / (max + 0.17) of the codes serves the negative
+values and the rest the positive ones, nearly twice as many as a symmetric range leaves them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+BITS = 8
+_ONE_SIDED = 0.5  # below this ratio of the two sides, symmetric codes would waste a quarter
+
+
+@dataclass(frozen=True, slots=True)
+class CodeRange:
+    """The codes low..high of a quantiser, of which `zero_point` stands for 0."""
+
+    zero_point: int
+    low: int
+    high: int
+
+    def quantize(self, x: Tensor, scale: Tensor) -> Tensor:
+        """Round x to the values that have a code; scale is broadcast to x."""
+        codes = (x / scale).round_().clamp_(self.low - self.zero_point, self.high - self.zero_point)
+        return codes.mul_(scale)
+
+
+SYMMETRIC = CodeRange(0, -(2 ** (BITS - 1)), 2 ** (BITS - 1) - 1)
+
+
+def codes_for(low: float, high: float, *, zero_point: bool) -> tuple[CodeRange, float]:
+    """Codes for values in low..high, and the scale at which they just cover them.
+
+    zero_point: whether codes may have a zero point other than 0.
+    """
+    low, high = min(low, 0.0), max(high, 0.0)
+    one_sided = -low < _ONE_SIDED * high
+    if low == 0 < high or (zero_point and one_sided):
+        scale = (high - low) / (2**BITS - 1)
+        return CodeRange(round(-low / scale), 0, 2**BITS - 1), scale
+    return SYMMETRIC, max(-low, high) / 2 ** (BITS - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Quantizer:
+    """A quantiser with one scale, or with one for each channel along `axis` of its argument."""
+
+    codes: CodeRange
+    scales: tuple[float, ...]
+    axis: int | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Fake quantisation in torch's operators, which OpenVINO reads as FakeQuantize."""
+        codes = self.codes
+        if self.axis is None:
+            return torch.fake_quantize_per_tensor_affine(
+                x, self.scales[0], codes.zero_point, codes.low, codes.high
+            )
+        scales = torch.tensor(self.scales)
+        zero_points = torch.full((len(self.scales),), codes.zero_point, dtype=torch.int32)
+        return torch.fake_quantize_per_channel_affine(
+            x, scales, zero_points, self.axis, codes.low, codes.high
+        )
+
+    def part(self, index: int) -> Quantizer:
+        """The quantiser of one channel."""
+        return Quantizer(self.codes, self.scales[index : index + 1])
+
+    def __str__(self) -> str:
+        codes, scales = self.codes, self.scales
+        kind = "i8" if codes.low < 0 else f"u8 zero point {codes.zero_point}"
+        if self.axis is None:
+            return f"{kind}, scale {scales[0]:.3g}"
+        return f"{kind}, {len(scales)} scales {min(scales):.3g}..{max(scales):.3g}"

@@ -1,0 +1,136 @@
+"""A decoder graph compiled for one frame size, with all that frames of this size share folded in.
+
+The graph (pipeline/quantization/export.py) names three inner tensors. `positions` depends on the
+grid alone and becomes a constant. `dense` and `dense_sides` are what a mask prompt adds to the
+image: without one they are zero and all prompts share the image's side of the first layer, so the
+graph is compiled a second time with zeros in their place. Networks that draw every prompt (`lite`)
+do not name these two, and one graph serves both cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.segmenter.geometry import FloatMap
+
+Tensors = Mapping[str, npt.NDArray[np.float32]]
+
+BATCH = 8
+"""Prompts in one call at most. Time is linear in their number from the first one on, so a larger
+batch costs memory (some 50 MB a prompt at 64 x 64) and saves nothing."""
+
+_UNMASKED = ("dense", "dense_sides")
+_MASK_INPUTS = frozenset({"mask", "has_mask"})
+
+
+class OpenVinoDecoder:
+    """Decodes any number of prompts on the features of one frame size.
+
+    graph: the decoder's `ov.Model`, which this takes over. cells: as
+    `InputGeometry.cell_centres`. feature_shapes: of the encoder's outputs. options: of OpenVINO.
+    """
+
+    def __init__(
+        self,
+        core: Any,
+        graph: Any,
+        cells: FloatMap,
+        feature_shapes: Mapping[str, list[int]],
+        options: Mapping[str, Any],
+    ) -> None:
+        h, w = self._grid_hw = cells.shape[1:]
+        names = [port.any_name for port in graph.inputs]
+        self.features = [name for name in names if name in feature_shapes]
+        shapes = {name: feature_shapes[name] for name in self.features}
+        shapes |= {"xy": [-1, -1, 2], "labels": [-1, -1], "grid": [2, h, w]}
+        shapes |= {"mask": [-1, 1, h, w], "has_mask": [-1]}
+        graph.reshape(shapes)
+        _fold_grid(core, graph, cells, options)
+        self._masked = core.compile_model(graph, "CPU", options)
+        self._unmasked = None
+        if _find(graph, _UNMASKED[0]) is not None:
+            self._unmasked = core.compile_model(_without_mask(graph), "CPU", options)
+
+    def __call__(
+        self,
+        features: Tensors,
+        xy: npt.NDArray[np.float32],
+        labels: npt.NDArray[np.float32],
+        mask: FloatMap | None,
+        has_mask: npt.NDArray[np.float32] | None,
+    ) -> tuple[FloatMap, npt.NDArray[np.float32]]:
+        """Logits [B, 4, 4h, 4w] and IoU [B, 4] of B prompts; arguments as `PromptBatch`.
+
+        xy is normalised by the padded square.
+        """
+        count = len(xy)
+        prompts = {"xy": xy, "labels": labels}
+        compiled = self._unmasked
+        if mask is not None or compiled is None:
+            compiled = self._masked
+            prompts |= self._mask_inputs(count, mask, has_mask)
+        image = {name: features[name] for name in self.features}
+        masks = np.empty((count, 4, *self._grid_hw), np.float32)
+        iou = np.empty((count, 4), np.float32)
+        for start in range(0, count, BATCH):
+            part = slice(start, start + BATCH)
+            batch = {name: values[part] for name, values in prompts.items()}
+            out = compiled(image | batch, share_outputs=True)
+            masks[part], iou[part] = out["masks"], out["iou"]
+        return masks, iou
+
+    def _mask_inputs(
+        self, count: int, mask: FloatMap | None, has_mask: npt.NDArray[np.float32] | None
+    ) -> dict[str, npt.NDArray[np.float32]]:
+        given = np.float32(mask is not None)
+        if mask is None:
+            mask = np.zeros((count, 1, *self._grid_hw), np.float32)
+        if has_mask is None:
+            has_mask = np.full(count, given)
+        return {"mask": mask, "has_mask": has_mask}
+
+
+def _find(graph: Any, name: str) -> Any | None:
+    """The output that computes a named tensor."""
+    outputs = (output for op in graph.get_ordered_ops() for output in op.outputs())
+    return next((output for output in outputs if name in output.get_names()), None)
+
+
+def _replace(output: Any, values: npt.NDArray[np.float32]) -> None:
+    from openvino import opset13 as ops
+
+    output.replace(ops.constant(values).output(0))
+
+
+def _fold_grid(core: Any, graph: Any, cells: FloatMap, options: Mapping[str, Any]) -> None:
+    """Compute what depends on the grid alone, and put it and the grid in as constants."""
+    import openvino as ov
+    from openvino import opset13 as ops
+
+    grid = next(p for p in graph.get_parameters() if "grid" in p.output(0).get_names())
+    positions = _find(graph, "positions")
+    if positions is None:
+        raise RuntimeError("the decoder has no tensor 'positions': quantise it again")
+    part = ov.Model([ops.result(positions)], [grid]).clone()
+    values = core.compile_model(part, "CPU", options)([cells])[0]
+    _replace(positions, values)
+    _replace(grid.output(0), cells)
+    graph.remove_parameter(grid)
+
+
+def _without_mask(graph: Any) -> Any:
+    """A copy of the graph in which no prompt changes the image."""
+    import openvino as ov
+
+    copy = graph.clone()
+    for name in _UNMASKED:
+        output = _find(copy, name)
+        if output is not None:
+            channels = output.get_partial_shape()[2].get_length()
+            _replace(output, np.zeros((1, 1, channels), np.float32))
+    parameters = [p for p in copy.get_parameters() if not p.output(0).get_names() & _MASK_INPUTS]
+    return ov.Model(copy.get_results(), parameters)
