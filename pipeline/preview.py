@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from pipeline.errors import StoreError
-from pipeline.render import draw, scaled
+from pipeline.drawing import draw, scaled
 from pipeline.sources.video import ONE_THREAD
 from pipeline.types import Frame, FrameResult, RgbImage, SourceInfo
 
@@ -33,7 +33,7 @@ class OverlayVideo:
         self._path = path
         self._part = path.with_name(f".{path.name}.part")
         rate = info.rate or _DEFAULT_RATE
-        self._time_base = info.time_base if info.time_base != 1 else 1 / rate
+        self._time_base = info.time_base if info.time_base < 1 else 1 / rate
         self._height, self._width = (max(2, side - side % 2) for side in info.size_hw)
         self._last_pts: int | None = None
         try:
@@ -48,6 +48,7 @@ class OverlayVideo:
             if codec in av.codecs_available:
                 break
         stream: Any = self._container.add_stream(codec, rate=rate, options=options)
+        stream.codec_context.thread_count = 1  # the other cores are the models'
         stream.width, stream.height, stream.pix_fmt = self._width, self._height, "yuv420p"
         stream.time_base = stream.codec_context.time_base = self._time_base
         stream.codec_context.color_range, stream.codec_context.colorspace = 1, 1  # limited, BT.709

@@ -128,7 +128,7 @@ def test_unsigned_codes_cover_gelu_and_softmax():
     codes, scale = codes_for(float(gelu.min()), float(gelu.max()), zero_point=True)
     assert (codes.low, codes.high) == (0, 255)
     assert codes.zero_point > 0
-    quantized = Quantizer(codes, (scale,))(gelu)
+    quantized = Quantizer(codes, torch.tensor([scale]))(gelu)
     assert (quantized - gelu).abs().max() <= 0.51 * scale + 1e-6
     assert scale < 0.55 * float(gelu.max()) / 128
     assert codes_for(0.0, 1.0, zero_point=False) == (U8, 1 / 255)
@@ -139,9 +139,8 @@ def test_unsigned_codes_cover_gelu_and_softmax():
 def test_search_and_graph_quantise_alike():
     x = 3 * torch.randn(1000, generator=torch.Generator().manual_seed(0))
     for codes in (SYMMETRIC, CodeRange(15, 0, 255)):
-        scale = 0.013
-        expected = codes.quantize(x, torch.tensor(scale))
-        torch.testing.assert_close(Quantizer(codes, (scale,))(x), expected)
+        scale = torch.tensor([0.013])
+        torch.testing.assert_close(Quantizer(codes, scale)(x), codes.quantize(x, scale))
 
 
 CALLS = {
@@ -194,12 +193,13 @@ class EveryKind(nn.Module):
 
 def layers_of_every_kind(heads: int) -> dict[str, QuantizedLayer]:
     def scales(count: int, value: float, axis: int | None) -> Quantizer:
-        return Quantizer(SYMMETRIC, (value,) * count, axis)
+        return Quantizer(SYMMETRIC, torch.full((count,), value), axis)
 
     axis = 1 if heads > 1 else None
     one = scales(1, 0.02, None)
-    gelu = Quantizer(CodeRange(20, 0, 255), (0.01,))
-    softmax = Quantizer(U8, (1 / 255,) * heads, axis)
+    fine = scales(1, 0.003, None)
+    gelu = Quantizer(CodeRange(20, 0, 255), torch.tensor([0.01]))
+    softmax = Quantizer(U8, torch.full((heads,), 1 / 255), axis)
     head = scales(heads, 0.02, axis)
     pairs = {
         "conv": (Kind.CONVOLUTION, one, scales(64, 0.002, 0)),
@@ -207,8 +207,8 @@ def layers_of_every_kind(heads: int) -> dict[str, QuantizedLayer]:
         "attn.qkv": (Kind.LINEAR, one, scales(1, 0.002, None)),
         "attn.matmul0": (Kind.MATMUL, head, head),
         "attn.matmul1": (Kind.MATMUL, softmax, head),
-        "attn.proj": (Kind.LINEAR, one, scales(1, 0.002, None)),
-        "linear": (Kind.LINEAR, one, scales(1, 0.002, None)),
+        "attn.proj": (Kind.LINEAR, fine, scales(1, 0.002, None)),
+        "linear": (Kind.LINEAR, fine, scales(1, 0.002, None)),
     }
     return {name: QuantizedLayer(*layer, error=0.0) for name, layer in pairs.items()}
 
@@ -276,10 +276,3 @@ def test_every_layer_is_quantised_or_has_a_reason(result):
     text = str(result.layers["encoder.backbone._conv_stem"])
     assert "convolution" in text
     assert "8 scales" in text
-
-
-def test_same_seed_same_scales(model, result):
-    again = quantize_model(model, pictures(2), images=2, ignored=["encoder.neck.skip_s4.0"])
-    assert {n: str(v) for n, v in again.layers.items()} == {
-        n: str(v) for n, v in result.layers.items()
-    }

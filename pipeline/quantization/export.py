@@ -9,6 +9,7 @@ every frame size and any number of prompts. Inner tensors that inference replace
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import openvino as ov
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.quantization.decoder_graph import FastMaskDecoder, ImageSides, skip_tokens
+from pipeline.segmenter.openvino_decoder import DENSE, DENSE_SIDES, POSITIONS
 from pipeline.segmenter.prompt_encoder import cell_centres
 from pipeline.segmenter.sam import Architecture, Sam
 
@@ -24,7 +26,7 @@ SKIP_OUTPUTS = ("skip_s4", "skip_s8")
 NOT_DECODED = ENCODER_OUTPUTS[:3]
 DECODER_INPUTS = ("xy", "labels", "mask", "has_mask", "grid")
 DECODER_OUTPUTS = ("masks", "iou")
-INNER_TENSORS = ("positions", "dense", "dense_sides")  # the last two: of undrawn prompts only
+INNER_TENSORS = (POSITIONS, DENSE, DENSE_SIDES)  # the last two: of undrawn prompts only
 
 
 class _EncoderGraph(nn.Module):
@@ -77,6 +79,15 @@ def _name(ports: list[Any], names: tuple[str, ...]) -> None:
         port.get_tensor().set_names({name})
 
 
+def _convert(module: nn.Module, example: tuple[Tensor, ...], shapes: list[Any]) -> ov.Model:
+    """Trace a module. torch warns that tracing is deprecated and fixes what is computed in Python;
+    the latter are constants here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        return ov.convert_model(module, example_input=example, input=shapes)
+
+
 @torch.no_grad()
 def export(model: Sam) -> tuple[ov.Model, ov.Model]:
     """Convert a model to its encoder and decoder graphs (FP32, any size)."""
@@ -85,9 +96,7 @@ def export(model: Sam) -> tuple[ov.Model, ov.Model]:
     image = torch.zeros(1, side, side, 3, dtype=torch.uint8)
     encoder_graph = _EncoderGraph(model)
     features = encoder_graph(image)
-    encoder = ov.convert_model(
-        encoder_graph, example_input=(image,), input=[([1, -1, -1, 3], ov.Type.u8)]
-    )
+    encoder = _convert(encoder_graph, (image,), [([1, -1, -1, 3], ov.Type.u8)])
     names = (*ENCODER_OUTPUTS, *SKIP_OUTPUTS)[: len(features)]
     _name(encoder.inputs, ("image",))
     _name(encoder.outputs, names)
@@ -106,15 +115,15 @@ def _export_decoder(model: Sam, features: dict[str, Tensor]) -> ov.Model:
     )
     shapes = [[1, -1, f.shape[-1]] for f in taken.values()]
     shapes += [[-1, -1, 2], [-1, -1], [-1, 1, -1, -1], [-1], [2, -1, -1]]
-    decoder = ov.convert_model(
+    decoder = _convert(
         _DecoderGraph(model),
-        example_input=(*taken.values(), *prompt),
-        input=[(shape, ov.Type.f32) for shape in shapes],
+        (*taken.values(), *prompt),
+        [(shape, ov.Type.f32) for shape in shapes],
     )
     _name(decoder.inputs, (*taken, *DECODER_INPUTS))
-    names = (*DECODER_OUTPUTS, *INNER_TENSORS)[: len(decoder.outputs)]
-    _name(decoder.outputs, names)
-    for result in decoder.get_results()[len(DECODER_OUTPUTS) :]:
+    _name(decoder.outputs[: len(DECODER_OUTPUTS)], DECODER_OUTPUTS)
+    for result, name in zip(decoder.get_results()[len(DECODER_OUTPUTS) :], INNER_TENSORS, strict=False):
+        result.input_value(0).get_tensor().set_names({name})
         decoder.remove_result(result)
     return decoder
 

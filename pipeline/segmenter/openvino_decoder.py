@@ -1,7 +1,7 @@
 """A decoder graph compiled for one frame size, with all that frames of this size share folded in.
 
-The graph (pipeline/quantization/export.py) names three inner tensors. `positions` depends on the
-grid alone and becomes a constant. `dense` and `dense_sides` are what a mask prompt adds to the
+The graph (pipeline/quantization/export.py) names three inner tensors. POSITIONS depends on the
+grid alone and becomes a constant. DENSE and DENSE_SIDES are what a mask prompt adds to the
 image: without one they are zero and all prompts share the image's side of the first layer, so the
 graph is compiled a second time with zeros in their place. Networks that draw every prompt (`lite`)
 do not name these two, and one graph serves both cases.
@@ -23,7 +23,9 @@ BATCH = 8
 """Prompts in one call at most. Time is linear in their number from the first one on, so a larger
 batch costs memory (some 50 MB a prompt at 64 x 64) and saves nothing."""
 
-_UNMASKED = ("dense", "dense_sides")
+POSITIONS, DENSE, DENSE_SIDES = "fold:positions", "fold:dense", "fold:dense_sides"
+"""Names of the inner tensors; the prefix keeps them apart from the names that tracing gives."""
+
 _MASK_INPUTS = frozenset({"mask", "has_mask"})
 
 
@@ -52,7 +54,7 @@ class OpenVinoDecoder:
         _fold_grid(core, graph, cells, options)
         self._masked = core.compile_model(graph, "CPU", options)
         self._unmasked = None
-        if _find(graph, _UNMASKED[0]) is not None:
+        if _find(graph, DENSE) is not None:
             self._unmasked = core.compile_model(_without_mask(graph), "CPU", options)
 
     def __call__(
@@ -112,9 +114,9 @@ def _fold_grid(core: Any, graph: Any, cells: FloatMap, options: Mapping[str, Any
     from openvino import opset13 as ops
 
     grid = next(p for p in graph.get_parameters() if "grid" in p.output(0).get_names())
-    positions = _find(graph, "positions")
+    positions = _find(graph, POSITIONS)
     if positions is None:
-        raise RuntimeError("the decoder has no tensor 'positions': quantise it again")
+        raise RuntimeError(f"the decoder has no tensor '{POSITIONS}': quantise it again")
     part = ov.Model([ops.result(positions)], [grid]).clone()
     values = core.compile_model(part, "CPU", options)([cells])[0]
     _replace(positions, values)
@@ -127,7 +129,7 @@ def _without_mask(graph: Any) -> Any:
     import openvino as ov
 
     copy = graph.clone()
-    for name in _UNMASKED:
+    for name in (DENSE, DENSE_SIDES):
         output = _find(copy, name)
         if output is not None:
             channels = output.get_partial_shape()[2].get_length()

@@ -182,8 +182,7 @@ def _search_layer(record: Record, generator: torch.Generator) -> QuantizedLayer:
 
 
 def _quantizer(operand: Operand, scale: Tensor, axis: int) -> Quantizer:
-    scales = tuple(scale.flatten().tolist())
-    return Quantizer(operand.codes, scales, axis if len(scales) > 1 else None)
+    return Quantizer(operand.codes, scale.flatten(), axis if scale.numel() > 1 else None)
 
 
 def _weight_covering(product: Product, shape: tuple[int, ...]) -> Tensor:

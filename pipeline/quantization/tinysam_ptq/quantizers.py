@@ -51,32 +51,31 @@ def codes_for(low: float, high: float, *, zero_point: bool) -> tuple[CodeRange, 
 
 @dataclass(frozen=True, slots=True)
 class Quantizer:
-    """A quantiser with one scale, or with one for each channel along `axis` of its argument."""
+    """A quantiser; scale: float32 [1], or one for each channel along `axis` of its argument."""
 
     codes: CodeRange
-    scales: tuple[float, ...]
+    scale: Tensor
     axis: int | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Fake quantisation in torch's operators, which OpenVINO reads as FakeQuantize."""
         codes = self.codes
+        zero_point = torch.full_like(self.scale, codes.zero_point, dtype=torch.int32)
         if self.axis is None:
             return torch.fake_quantize_per_tensor_affine(
-                x, self.scales[0], codes.zero_point, codes.low, codes.high
+                x, self.scale, zero_point, codes.low, codes.high
             )
-        scales = torch.tensor(self.scales)
-        zero_points = torch.full((len(self.scales),), codes.zero_point, dtype=torch.int32)
         return torch.fake_quantize_per_channel_affine(
-            x, scales, zero_points, self.axis, codes.low, codes.high
+            x, self.scale, zero_point, self.axis, codes.low, codes.high
         )
 
     def part(self, index: int) -> Quantizer:
         """The quantiser of one channel."""
-        return Quantizer(self.codes, self.scales[index : index + 1])
+        return Quantizer(self.codes, self.scale[index : index + 1])
 
     def __str__(self) -> str:
-        codes, scales = self.codes, self.scales
+        codes, scale = self.codes, self.scale
         kind = "i8" if codes.low < 0 else f"u8 zero point {codes.zero_point}"
         if self.axis is None:
-            return f"{kind}, scale {scales[0]:.3g}"
-        return f"{kind}, {len(scales)} scales {min(scales):.3g}..{max(scales):.3g}"
+            return f"{kind}, scale {float(scale):.3g}"
+        return f"{kind}, {len(scale)} scales {float(scale.min()):.3g}..{float(scale.max()):.3g}"

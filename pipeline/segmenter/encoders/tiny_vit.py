@@ -141,7 +141,11 @@ class FeedForward(nn.Module):
 
 
 class TinyViTBlock(nn.Module):
-    """Window attention, a 3x3 depthwise convolution (no residual) and an MLP."""
+    """Window attention, a 3x3 depthwise convolution (no residual) and an MLP.
+
+    Both sums are of maps, not of tokens: activations are quantised there for each channel, and
+    NNCF takes the second axis for it.
+    """
 
     def __init__(self, dim: int, heads: int, window: int) -> None:
         super().__init__()
@@ -151,12 +155,10 @@ class TinyViTBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] to the same shape."""
-        tokens = x.permute(0, 2, 3, 1)
-        tokens = tokens + self.attn(tokens)
-        x = self.local_conv(tokens.permute(0, 3, 1, 2))
-        tokens = x.permute(0, 2, 3, 1)
-        out: Tensor = (tokens + self.mlp(tokens)).permute(0, 3, 1, 2)
-        return out
+        x = x + self.attn(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        x = self.local_conv(x)
+        tokens = self.mlp(x.flatten(2).transpose(1, 2))
+        return x + tokens.transpose(1, 2).unflatten(2, x.shape[2:])
 
 
 class Stage(nn.Module):
