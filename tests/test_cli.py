@@ -121,7 +121,7 @@ def test_bad_input_is_one_sentence_and_leaves_no_store(cli, clip, tmp_path, kind
         (["--prompts", "nowhere.json"], "nowhere.json"),
         (["--model", "nonsense"], "no model 'nonsense'"),
         (["--start", "abc"], "abc"),
-        (["--start", "5", "--end", "2"], "empty"),
+        (["--start", "5", "--end", "2"], "must lie after the start"),
         (["--overwrite", "--resume"], "exclude each other"),
     ],
 )

@@ -198,13 +198,13 @@ def layers_of_every_kind(heads: int) -> dict[str, QuantizedLayer]:
     axis = 1 if heads > 1 else None
     one = scales(1, 0.02, None)
     fine = scales(1, 0.003, None)
-    gelu = Quantizer(CodeRange(20, 0, 255), torch.tensor([0.01]))
+    shifted = Quantizer(CodeRange(120, 0, 255), torch.tensor([0.02]))
     softmax = Quantizer(U8, torch.full((heads,), 1 / 255), axis)
     head = scales(heads, 0.02, axis)
     pairs = {
-        "conv": (Kind.CONVOLUTION, one, scales(64, 0.002, 0)),
-        "up": (Kind.DECONVOLUTION, gelu, scales(64, 0.002, 1)),
-        "attn.qkv": (Kind.LINEAR, one, scales(1, 0.002, None)),
+        "conv": (Kind.CONVOLUTION, shifted, scales(64, 0.002, 0)),
+        "up": (Kind.DECONVOLUTION, one, scales(64, 0.002, 1)),
+        "attn.qkv": (Kind.LINEAR, shifted, scales(1, 0.002, None)),
         "attn.matmul0": (Kind.MATMUL, head, head),
         "attn.matmul1": (Kind.MATMUL, softmax, head),
         "attn.proj": (Kind.LINEAR, fine, scales(1, 0.002, None)),

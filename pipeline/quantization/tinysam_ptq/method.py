@@ -31,6 +31,8 @@ from pipeline.quantization.tinysam_ptq.quantizers import SYMMETRIC, Quantizer, c
 from pipeline.quantization.tinysam_ptq.search import Operand, Product, relative_error, search
 from pipeline.segmenter.sam import Sam
 
+_ZERO_POINTS = (Kind.CONVOLUTION, Kind.LINEAR)  # the others run in float with a zero point
+
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
 
@@ -163,11 +165,10 @@ def _obstacle(record: Record) -> str | None:
 @torch.no_grad()
 def _search_layer(record: Record, generator: torch.Generator) -> QuantizedLayer:
     products = record.products(generator)
-    is_matmul = record.weight is None
     first_shape, second_shape = record.scale_shapes
-    codes, covering = codes_for(*record.first_range, zero_point=not is_matmul)
+    codes, covering = codes_for(*record.first_range, zero_point=record.kind in _ZERO_POINTS)
     first = Operand(codes, torch.full(first_shape, covering))
-    if is_matmul:
+    if record.kind is Kind.MATMUL:
         codes, covering = codes_for(*record.second_range, zero_point=False)
         second = Operand(codes, torch.full(second_shape, covering))
     else:
