@@ -56,10 +56,10 @@ def draw(rgb: RgbImage, result: FrameResult, *, alpha: float = 0.45) -> RgbImage
         if found.state in _MASKED:
             x0, y0, x1, y1 = _corners(found)
             cv2.rectangle(image, (x0, y0), (x1, y1), color, thickness)
-            _draw_tag(image, (x0, y0), f"{found.id} {found.score:.2f}", color)
+            draw_tag(image, (x0, y0), f"#{found.id}  {found.score:.2f}", color)
         elif found.state in _GUESSED:
             _draw_dashes(image, _corners(found), color, thickness)
-            _draw_tag(image, _corners(found)[:2], f"{found.id}?", color)
+            draw_tag(image, _corners(found)[:2], f"#{found.id} ?", color)
     return image
 
 
@@ -117,7 +117,7 @@ def _draw_dashes(
             cv2.line(image, (x, y), (x, min(y + dash, y1)), color, thickness)
 
 
-def _draw_tag(image: RgbImage, corner: tuple[int, int], text: str, background: Rgb) -> None:
+def draw_tag(image: RgbImage, corner: tuple[int, int], text: str, background: Rgb) -> None:
     """Write `text` on a coloured plate above `corner`, moved inside the picture."""
     text_height = max(9, round(min(image.shape[:2]) / 48))
     scale = cv2.getFontScaleFromHeight(_FONT, text_height, 1)

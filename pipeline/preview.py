@@ -11,12 +11,12 @@ import av
 import cv2
 import numpy as np
 
+from pipeline.drawing import draw, draw_tag, scaled
 from pipeline.errors import StoreError
-from pipeline.drawing import draw, scaled
 from pipeline.sources.video import ONE_THREAD
 from pipeline.types import Frame, FrameResult, RgbImage, SourceInfo
 
-_CODECS = (("libx264", {"crf": "18", "preset": "veryfast"}), ("mpeg4", {"q:v": "3"}))
+_CODEC, _CODEC_OPTIONS = "libx264", {"crf": "18", "preset": "veryfast"}
 _DEFAULT_RATE = Fraction(25)
 _SHEET_WIDTH = 1920
 _GAP = 6
@@ -33,7 +33,8 @@ class OverlayVideo:
         self._path = path
         self._part = path.with_name(f".{path.name}.part")
         rate = info.rate or _DEFAULT_RATE
-        self._time_base = info.time_base if info.time_base < 1 else 1 / rate
+        self._time_base = info.time_base if info.rate or info.time_base < 1 else 1 / rate
+        self._ticks_a_frame = max(1, round(1 / (rate * self._time_base)))
         self._height, self._width = (max(2, side - side % 2) for side in info.size_hw)
         self._last_pts: int | None = None
         try:
@@ -44,10 +45,7 @@ class OverlayVideo:
             raise self._unwritable(error) from error
 
     def _add_stream(self, rate: Fraction) -> Any:
-        for codec, options in _CODECS:
-            if codec in av.codecs_available:
-                break
-        stream: Any = self._container.add_stream(codec, rate=rate, options=options)
+        stream: Any = self._container.add_stream(_CODEC, rate=rate, options=_CODEC_OPTIONS)
         stream.codec_context.thread_count = 1  # the other cores are the models'
         stream.width, stream.height, stream.pix_fmt = self._width, self._height, "yuv420p"
         stream.time_base = stream.codec_context.time_base = self._time_base
@@ -81,9 +79,16 @@ class OverlayVideo:
             raise self._unwritable(error) from error
 
     def _pts(self, result: FrameResult) -> int:
-        after = 0 if self._last_pts is None else self._last_pts + 1
-        self._last_pts = after if result.pts is None else max(result.pts, after)
-        return self._last_pts
+        """The result's own timestamp, or the next at the source's rate; always rising."""
+        last = self._last_pts
+        if last is None:
+            pts = result.pts or 0
+        elif result.pts is None:
+            pts = last + self._ticks_a_frame
+        else:
+            pts = max(result.pts, last + 1)
+        self._last_pts = pts
+        return pts
 
     def _encode(self, image: av.VideoFrame | None) -> None:
         try:
@@ -138,7 +143,9 @@ class ContactSheet:
         encoded = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1]
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_bytes(encoded.tobytes())
+            part = self._path.with_name(f".{self._path.name}.part")
+            part.write_bytes(encoded.tobytes())
+            os.replace(part, self._path)
         except OSError as error:
             raise StoreError(
                 f"The contact sheet {self._path} cannot be written: {error.strerror}."
@@ -150,15 +157,5 @@ class ContactSheet:
         size_hw = (max(1, round(height * tile_w / width)), tile_w)
         tile = draw(frame.rgb(size_hw), scaled(result, size_hw))
         when = "" if result.pts_s is None else f"  {result.pts_s:.2f} s"
-        for color, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-            cv2.putText(
-                tile,
-                f"{result.index}{when}",
-                (8, 20),
-                cv2.FONT_HERSHEY_SIMPLEX,
-                0.55,
-                color,
-                thickness,
-                cv2.LINE_AA,
-            )
+        draw_tag(tile, (0, 0), f"frame {result.index}{when}", (0, 0, 0))
         return tile

@@ -99,9 +99,7 @@ def bad_inputs(folder: Path, clip: Path) -> dict[str, tuple[Path, str]]:
     }
 
 
-@pytest.mark.parametrize(
-    "kind", ["missing", "text", "empty", "truncated", "audio", "folder"]
-)
+@pytest.mark.parametrize("kind", ["missing", "text", "empty", "truncated", "audio", "folder"])
 def test_bad_input_is_one_sentence_and_leaves_no_store(cli, clip, tmp_path, kind):
     path, word = bad_inputs(tmp_path, clip)[kind]
     code, out, err = cli("run", path, "-o", tmp_path / "o.zarr", "--quiet")
@@ -190,10 +188,7 @@ def test_info_of_something_else_is_a_sentence(cli, tmp_path):
 
 def test_help_is_instant_because_nothing_heavy_is_imported():
     heavy = "numpy av cv2 openvino zarr torch nncf"
-    code = (
-        "import sys, pipeline.cli\n"
-        f"print([m for m in '{heavy}'.split() if m in sys.modules])"
-    )
+    code = f"import sys, pipeline.cli\nprint([m for m in '{heavy}'.split() if m in sys.modules])"
     found = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -87,7 +87,9 @@ def test_removed_object_is_gone_from_that_frame_on(clip):
     path, _, masks = clip
     log = boxes_on_first_frame(masks)
     remove = {"frame": 10, "type": "remove", "object": 1}
-    log = PromptLog.model_validate(log.model_dump() | {"events": [*log.model_dump()["events"], remove]})
+    log = PromptLog.model_validate(
+        log.model_dump() | {"events": [*log.model_dump()["events"], remove]}
+    )
     sink = collected(open_source(path), log)
     with_one = [r.index for r in sink.results if any(o.id == 1 for o in r.objects)]
     assert with_one == list(range(10))

@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
+from pipeline.drawing import draw, object_color, scaled
 from pipeline.errors import StoreError
 from pipeline.preview import ContactSheet, OverlayVideo
-from pipeline.drawing import draw, object_color, scaled
 from pipeline.sources import ArrayView
 from pipeline.types import Frame, FrameResult, ObjectResult, SourceInfo
 from trackers.state import TrackState
@@ -22,7 +22,9 @@ def shown(index: int, pts: int | None, size=(48, 64), state=TrackState.TRACKED):
     found = ObjectResult(3, (16, 12, 48, 36), 0.9, state, 24 * 32)
     view = ArrayView(np.full((*size, 3), 128, np.uint8))
     base = Fraction(1, 1000)
-    return Frame(index, pts, base, size, view), FrameResult(index, pts, base, False, labels, (found,))
+    return Frame(index, pts, base, size, view), FrameResult(
+        index, pts, base, False, labels, (found,)
+    )
 
 
 def test_mask_is_coloured_and_the_rest_untouched():
@@ -56,8 +58,8 @@ def test_scaled_result_keeps_its_objects():
 
 
 @pytest.mark.parametrize("size", [(48, 64), (35, 53), (1, 1)])
-def test_overlay_keeps_variable_timestamps(tmp_path, size):
-    times = [0, 40, 55, 200, 1000]
+@pytest.mark.parametrize("times", [[0, 40, 55, 200, 1000], [400, 440, 455]])
+def test_overlay_keeps_variable_timestamps(tmp_path, size, times):
     info = SourceInfo("x", size, Fraction(1, 1000), Fraction(25))
     video = OverlayVideo(tmp_path / "o.mp4", info)
     for i, pts in enumerate(times):
@@ -71,8 +73,9 @@ def test_overlay_keeps_variable_timestamps(tmp_path, size):
     assert [p.name for p in tmp_path.iterdir()] == ["o.mp4"]
 
 
-def test_overlay_counts_where_there_are_no_timestamps(tmp_path):
-    video = OverlayVideo(tmp_path / "o.mp4", SourceInfo("x", (48, 64), Fraction(1)))
+@pytest.mark.parametrize("time_base", [Fraction(1), Fraction(1, 1000), Fraction(1, 90000)])
+def test_overlay_counts_where_there_are_no_timestamps(tmp_path, time_base):
+    video = OverlayVideo(tmp_path / "o.mp4", SourceInfo("x", (48, 64), time_base))
     for i in range(3):
         video.write(*shown(i, None))
     video.close(complete=True)

@@ -27,7 +27,9 @@ def result(index: int, *, pts: int | None = 0, ids: tuple[int, ...] = (1,)) -> F
     for object_id in ids:
         labels[object_id % SIZE[0], : 1 + index % SIZE[1]] = object_id
     objects = tuple(
-        ObjectResult(i, (0.0, float(i), 1.0, 5.0), 0.5, TrackState.TRACKED, int((labels == i).sum()))
+        ObjectResult(
+            i, (0.0, float(i), 1.0, 5.0), 0.5, TrackState.TRACKED, int((labels == i).sum())
+        )
         for i in ids
     )
     given_pts = None if pts is None else 40 * index
@@ -51,7 +53,9 @@ def assert_equal(a: FrameResult, b: FrameResult) -> None:
 
 
 def test_everything_comes_back(tmp_path):
-    given_results = [result(i, ids=(1, 700, 65535)) for i in (0, 1, 5)] + [result(9, pts=None, ids=())]
+    given_results = [result(i, ids=(1, 700, 65535)) for i in (0, 1, 5)] + [
+        result(9, pts=None, ids=())
+    ]
     with writer(tmp_path / "o.zarr") as store:
         for r in given_results:
             store.write(FRAME, r)

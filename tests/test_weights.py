@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from pipeline.errors import ModelError
 from pipeline.cache import cache_folder
+from pipeline.errors import ModelError
 from pipeline.segmenter.weights import Checkpoint, Registry, tensors_digest
 from tests.reference import published_shapes, requires_reference
 

@@ -3,9 +3,9 @@
 Three algebraic changes, exact but for rounding:
 
 - Tokens are few and image cells many, so a projection of the image that only meets tokens in a
-  product is applied to the tokens instead: q · (W x) = (Wᵀ q) · x. Heads are kept apart by spreading
-  every token to one row a head, zero outside that head's channels.
-- What depends on the image alone (`image_sides`, computed by the encoder graph) or on the grid alone
+  product is applied to the tokens instead: q · (W x) = (Wᵀ q) · x. Heads are kept apart by
+  spreading every token to one row a head, zero outside that head's channels.
+- What depends on the image alone (`ImageSides`, in the encoder graph) or on the grid alone
   (`positions`, computed once for a frame size) is an input of the first layer's products.
 - Upsampling by 2 x 2 transposed convolutions is a linear layer on tokens; pixels are put in place
   once, in the finished masks.
@@ -13,10 +13,13 @@ Three algebraic changes, exact but for rounding:
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.segmenter.layers import LayerNorm2d
 from pipeline.segmenter.mask_decoder import MASK_TOKENS, Attention, MaskDecoder, TwoWayBlock
 from pipeline.segmenter.prompt_encoder import PromptEncoder
 
@@ -33,11 +36,13 @@ class _SpreadHeads(nn.Module):
         self.heads = heads
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, n, C] to [B, heads * n, C], zero outside the row's own head."""
         return (x[:, None] * self.own).flatten(1, 2)
 
     def join(self, x: Tensor) -> Tensor:
         """[B, heads * n, C] to [B, n, C], of every row its own head's channels."""
-        return (x.unflatten(1, (self.heads, -1)) * self.own).sum(1)
+        rows = x.reshape(x.shape[0], self.heads, -1, x.shape[2])
+        return (rows * self.own).sum(1)
 
 
 def _attend_over_cells(scores: Tensor, image: Tensor) -> Tensor:
@@ -64,14 +69,13 @@ class ImageSides(nn.Module):
         self.base: Tensor
 
     def forward(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """The image as tokens, and their sides."""
         image = embedding.flatten(2).transpose(1, 2) + self.base
         return image, F.linear(image, self.weight, self.bias)
 
 
 def _block(decoder: MaskDecoder, index: int) -> TwoWayBlock:
-    block = decoder.transformer.layers[index]
-    assert isinstance(block, TwoWayBlock)  # noqa: S101 (narrows the type)
-    return block
+    return cast(TwoWayBlock, decoder.transformer.layers[index])
 
 
 def _side_projections(decoder: MaskDecoder) -> tuple[Tensor, Tensor]:
@@ -89,12 +93,31 @@ def _base(prompt_encoder: PromptEncoder) -> Tensor:
 
 def skip_tokens(skip: Tensor, steps: int) -> Tensor:
     """A map [1, C, 2^s h, 2^s w] as tokens [1, 4^s h w, C], in the order upsampling makes them."""
-    split = (-1, 2) if steps == 1 else (-1, 2, 2)
-    x = skip.unflatten(3, split).unflatten(2, split)  # [1, C, h, y.., w, x..]
+    _, c, h, w = skip.shape
+    twos = (2,) * steps
+    x = skip.reshape(1, c, h // 2**steps, *twos, w // 2**steps, *twos)
     y = [2 + i for i in range(steps + 1)]
     x_axes = [3 + steps + i for i in range(steps + 1)]
     order = [axis for pair in zip(y, x_axes, strict=True) for axis in pair]
     return x.permute(0, *order, 1).flatten(1, -2)
+
+
+class _LinearUpsampling(nn.Module):
+    """A 2 x 2 transposed convolution as a linear layer, [B, n, Cin] to [B, 4 n, Cout]."""
+
+    def __init__(self, conv: nn.ConvTranspose2d) -> None:
+        super().__init__()
+        self.channels = conv.out_channels
+        weight = conv.weight.detach().permute(2, 3, 1, 0)  # dy, dx, Cout, Cin
+        self.register_buffer("weight", weight.reshape(-1, conv.in_channels))
+        bias = torch.zeros(self.channels) if conv.bias is None else conv.bias.detach()
+        self.register_buffer("bias", bias.repeat(4))
+        self.weight: Tensor
+        self.bias: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The four pixels of a cell follow each other: dy, then dx."""
+        return F.linear(x, self.weight, self.bias).reshape(x.shape[0], -1, self.channels)
 
 
 class FastMaskDecoder(nn.Module):
@@ -104,7 +127,9 @@ class FastMaskDecoder(nn.Module):
         super().__init__()
         self.prompt_encoder = prompt_encoder
         self.decoder = decoder
-        attention = _block(decoder, 0).cross_attn_token_to_image
+        transformer = decoder.transformer
+        self.blocks = [_block(decoder, i) for i in range(len(transformer.layers))]
+        attention = self.blocks[0].cross_attn_token_to_image
         inner = attention.q_proj.out_features
         self.spread = _SpreadHeads(inner, attention.heads)
         self.scale = (inner // attention.heads) ** -0.5
@@ -112,41 +137,28 @@ class FastMaskDecoder(nn.Module):
         self.base: Tensor
         self.register_buffer("sides_weight", _side_projections(decoder)[0])
         self.sides_weight: Tensor
-        for index in (0, 3):
-            self._register_linear_upsampling(index)
-
-    def _register_linear_upsampling(self, index: int) -> None:
-        """Weight [4 * Cout, Cin] and bias of a 2 x 2 transposed convolution, by dy, dx, channel."""
-        conv = self.decoder.output_upscaling[index]
-        assert isinstance(conv, nn.ConvTranspose2d) and conv.bias is not None  # noqa: S101, PT018
-        weight = conv.weight.detach().permute(2, 3, 1, 0).flatten(0, 2)
-        self.register_buffer(f"up{index}_weight", weight.contiguous())
-        self.register_buffer(f"up{index}_bias", conv.bias.detach().repeat(4))
-
-    def _up(self, x: Tensor, index: int) -> Tensor:
-        """[B, n, Cin] to [B, 4 n, Cout]."""
-        weight, bias = self.get_buffer(f"up{index}_weight"), self.get_buffer(f"up{index}_bias")
-        return F.linear(x, weight, bias).unflatten(2, (4, -1)).flatten(1, 2)
+        up1, norm, _, up2, _ = decoder.output_upscaling
+        self.norm = cast(LayerNorm2d, norm)
+        self.upsample_s8 = _LinearUpsampling(cast(nn.ConvTranspose2d, up1))
+        self.upsample_s4 = _LinearUpsampling(cast(nn.ConvTranspose2d, up2))
 
     def positions(self, grid: Tensor) -> Tensor:
-        """What products with the cells' positional encoding need, [1, T, 2 * layers + 1, inner].
+        """What products with the cells' positional encoding need, [1, T, (2 * layers + 1) * inner].
 
         For every layer its key and query, then the final attention's key; queries with their bias.
         """
         pe = self.prompt_encoder.dense_pe(grid).flatten(2).transpose(1, 2)
-        weights, biases = [], []
-        for block in self.decoder.transformer.layers:
-            key, query = (
-                block.cross_attn_token_to_image.k_proj,
-                block.cross_attn_image_to_token.q_proj,
-            )
+        weights: list[Tensor] = []
+        biases: list[Tensor] = []
+        for block in self.blocks:
+            key = block.cross_attn_token_to_image.k_proj
+            query = block.cross_attn_image_to_token.q_proj
+            bias = torch.zeros_like(query.bias) if block.first else query.bias  # in `ImageSides`
             weights += [key.weight, query.weight]
-            biases += [torch.zeros_like(key.bias), query.bias]
+            biases += [torch.zeros_like(bias), bias]
         key = self.decoder.transformer.final_attn_token_to_image.k_proj
         weights.append(key.weight)
         biases.append(torch.zeros_like(key.bias))
-        # the first layer's projected query has its bias already
-        biases[1] = torch.zeros_like(biases[1])
         return F.linear(pe, torch.cat(weights), torch.cat(biases))
 
     def dense(
@@ -179,10 +191,11 @@ class FastMaskDecoder(nn.Module):
 
     def _write(self, attention: Attention, scores: Tensor, values: Tensor) -> Tensor:
         """The image attends to the tokens: scores [B, T, heads * n], values [B, n, C]."""
-        heads = attention.heads
-        weights = torch.softmax(scores.unflatten(2, (heads, -1)), dim=-1).flatten(2)
+        by_head = scores.reshape(*scores.shape[:2], attention.heads, -1)
+        weights = torch.softmax(by_head, dim=-1).flatten(2)
         rows = self.spread(attention.v_proj(values)) @ attention.out_proj.weight.transpose(0, 1)
-        return weights @ rows + attention.out_proj.bias
+        mixed: Tensor = weights @ rows
+        return mixed + attention.out_proj.bias
 
     def _update_tokens(self, block: TwoWayBlock, tokens: Tensor, token_pe: Tensor) -> Tensor:
         if block.first:
@@ -199,22 +212,20 @@ class FastMaskDecoder(nn.Module):
         """`TwoWayTransformer.forward` on prepared inputs: tokens [B, n, C] and image [B, T, C]."""
         transformer = self.decoder.transformer
         token_pe = tokens
-        first = _block(self.decoder, 0)
-        inner = sides.shape[-1] // 3
-        places = positions.split(inner, dim=-1)
-        for index, block in enumerate(transformer.layers):
+        places = positions.chunk(2 * len(self.blocks) + 1, dim=-1)
+        for index, block in enumerate(self.blocks):
             read, write = block.cross_attn_token_to_image, block.cross_attn_image_to_token
             place_k, place_q = places[2 * index], places[2 * index + 1]
             tokens = self._update_tokens(block, tokens, token_pe)
-            if block is first:
-                key, value, query = sides.split(inner, dim=-1)
+            if block.first:
+                key, value, query = sides.chunk(3, dim=-1)
                 attended = self._read_projected(read, tokens + token_pe, key + place_k, value)
             else:
                 attended = self._read(read, tokens + token_pe, image, place_k)
             tokens = block.norm2(tokens + attended)
             tokens = block.norm3(tokens + block.mlp(tokens))
             keys = self.spread(write.k_proj(tokens + token_pe) * self.scale)
-            if block is first:
+            if block.first:
                 scores = (query + place_q) @ keys.transpose(1, 2)
             else:
                 folded = keys @ write.q_proj.weight
@@ -240,11 +251,11 @@ class FastMaskDecoder(nn.Module):
         output = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
         tokens = torch.cat([output[None].expand(batch, -1, -1), sparse], dim=1)
         tokens, image = self.transform(image, sides, positions, tokens)
-        norm = decoder.output_upscaling[1]
-        x = self._up(image, 0)
+        x = self.upsample_s8(image)
         if skip_s8 is not None:
             x = x + skip_s8
-        x = self._up(F.gelu(F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)), 3)
+        x = F.layer_norm(x, x.shape[-1:], self.norm.weight, self.norm.bias, self.norm.eps)
+        x = self.upsample_s4(F.gelu(x))
         if skip_s4 is not None:
             x = x + skip_s4
         kernels = decoder.kernels(tokens[:, 1 : 1 + MASK_TOKENS])

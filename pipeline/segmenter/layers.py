@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,6 +19,7 @@ class LayerNorm2d(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] to the same shape."""
         mean = x.mean(1, keepdim=True)
         centred = x - mean
         variance = centred.pow(2).mean(1, keepdim=True)
@@ -30,11 +33,10 @@ class MLP(nn.Module):
     def __init__(self, cin: int, hidden: int, cout: int, depth: int) -> None:
         super().__init__()
         sizes = [cin] + [hidden] * (depth - 1) + [cout]
-        self.layers = nn.ModuleList(
-            nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True)
-        )
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
 
     def forward(self, x: Tensor) -> Tensor:
+        """[..., cin] to [..., cout]."""
         for layer in self.layers[:-1]:
             x = F.relu(layer(x))
         out: Tensor = self.layers[-1](x)

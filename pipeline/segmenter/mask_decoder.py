@@ -44,6 +44,7 @@ class Attention(nn.Module):
         return x.reshape(b, n, self.heads, c // self.heads).transpose(1, 2)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of q [B, n, C] to k and v [B, m, C]."""
         return self.attend(self.q_proj(q), self.k_proj(k), self.v_proj(v))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -64,6 +65,7 @@ class TransformerMLP(nn.Module):
         self.lin2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[..., C] to the same shape."""
         out: Tensor = self.lin2(F.relu(self.lin1(x)))
         return out
 
@@ -86,6 +88,7 @@ class TwoWayBlock(nn.Module):
     def forward(
         self, tokens: Tensor, image: Tensor, token_pe: Tensor, image_pe: Tensor
     ) -> tuple[Tensor, Tensor]:
+        """Update tokens [B, n, C] and image [B, hw, C]."""
         if self.first:
             tokens = self.self_attn(tokens, tokens, tokens)
         else:
@@ -113,6 +116,7 @@ class TwoWayTransformer(nn.Module):
         self.norm_final_attn = nn.LayerNorm(dim)
 
     def forward(self, image: Tensor, image_pe: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """The updated tokens and image."""
         token_pe = tokens
         for layer in self.layers:
             tokens, image = layer(tokens, image, token_pe, image_pe)

@@ -1,4 +1,4 @@
-"""A quantised model: the folder with two OpenVINO graphs and `model.yaml`, compiled for a frame size.
+"""A quantised model: a folder of two OpenVINO graphs and `model.yaml`, for one frame size.
 
 This is the whole inference path on the CPU; torch is never imported.
 """
@@ -87,7 +87,7 @@ class PromptBatch:
     def boxes(cls, xyxy: npt.ArrayLike) -> PromptBatch:
         """One box a row, [B, 4]."""
         corners = np.asarray(xyxy, np.float32).reshape(-1, 2, 2)
-        labels = np.tile(np.float32([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]), (len(corners), 1))
+        labels = np.tile(np.array([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], np.float32), (len(corners), 1))
         return cls(corners, labels)
 
     def __len__(self) -> int:
@@ -197,14 +197,15 @@ class OpenVinoSegmenter:
 
 def best_of_three(decoded: Decoded) -> npt.NDArray[np.intp]:
     """Index 1..3 of the candidate with the highest predicted IoU for every prompt."""
-    return np.argmax(decoded.iou[:, 1:], axis=1) + 1
+    best: npt.NDArray[np.intp] = np.argmax(decoded.iou[:, 1:], axis=1) + 1
+    return best
 
 
 def stability(logits: FloatMap, offset: float = 1.0) -> npt.NDArray[np.float32]:
     """SAM's stability score: |logits > +offset| / |logits > -offset| over the last two axes."""
     inner = (logits > offset).sum((-2, -1))
     outer = (logits > -offset).sum((-2, -1))
-    return (inner / np.maximum(outer, 1)).astype(np.float32)
+    return np.asarray(inner / np.maximum(outer, 1), np.float32)
 
 
 def stack_prompts(batches: Sequence[PromptBatch]) -> PromptBatch:

@@ -7,6 +7,7 @@ EfficientViT-SAM. `drawn_prompts` is this project's addition for `lite`.
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,7 @@ def cell_centres(height: int, width: int) -> Tensor:
     side = max(height, width)
     y = (torch.arange(height) + 0.5) / side
     x = (torch.arange(width) + 0.5) / side
-    return torch.stack(torch.broadcast_tensors(x[None, :], y[:, None]))
+    return torch.stack([x.expand(height, width), y[:, None].expand(height, width)])
 
 
 class PromptEncoder(nn.Module):
@@ -86,7 +87,8 @@ class PromptEncoder(nn.Module):
         encoded = torch.where(label == PAD, torch.zeros_like(encoded), encoded)
         encoded = encoded + torch.where(label == PAD, self.not_a_point_embed.weight[0], 0.0)
         for value, embedding in enumerate(self.point_embeddings):
-            encoded = encoded + torch.where(label == value, embedding.weight[0], 0.0)
+            weight = cast(nn.Embedding, embedding).weight
+            encoded = encoded + torch.where(label == value, weight[0], 0.0)
         return encoded
 
     def draw(self, xy: Tensor, labels: Tensor, grid: Tensor) -> Tensor:
@@ -116,8 +118,9 @@ class PromptEncoder(nn.Module):
             drawn = self.draw(xy, labels, grid)
             previous = torch.tanh(mask * 0.25) * has
             given: Tensor = self.mask_downscaling(torch.cat([previous, drawn], dim=1))
-            return given + absent
-        return has * self.mask_downscaling(mask) + absent
+        else:
+            given = has * self.mask_downscaling(mask)
+        return given + absent
 
     def forward(
         self, xy: Tensor, labels: Tensor, mask: Tensor, has_mask: Tensor, grid: Tensor

@@ -81,6 +81,7 @@ class SameConv2d(nn.Conv2d):
             self.padding = (self.same_pad[0], self.same_pad[0])
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, Cin, H, W] to [B, Cout, H/stride, W/stride]."""
         before, after = self.same_pad
         if before != after:
             x = F.pad(x, (before, after, before, after))
@@ -106,12 +107,14 @@ class InvertedResidual(nn.Module):
         self.residual = stride == 1 and cin == cout
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, Cin, H, W] to [B, Cout, H/stride, W/stride]."""
         y = x
         if self._expand_conv is not None:
             y = F.relu6(self._bn0(self._expand_conv(y)))
         y = F.relu6(self._bn1(self._depthwise_conv(y)))
         y = self._bn2(self._project_conv(y))
-        return x + y if self.residual else y
+        out: Tensor = x + y if self.residual else y
+        return out
 
 
 class EfficientNetLite(nn.Module):
@@ -141,6 +144,7 @@ class EfficientNetLite(nn.Module):
         )  # of stride 4, 8, 16, 32
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Features of an image [B, 3, H, W]."""
         x = F.relu6(self._bn0(self._conv_stem(x)))
         features = []
         for i, block in enumerate(self._blocks):
@@ -172,6 +176,7 @@ class FusedBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] to the same shape."""
         out: Tensor = x + self.main(x)
         return out
 
@@ -200,6 +205,7 @@ class FusionNeck(nn.Module):
         self.skip_s8 = nn.Sequential(nn.Conv2d(c8, embed_dim // 4, 1), LayerNorm2d(embed_dim // 4))
 
     def forward(self, s4: Tensor, s8: Tensor, s16: Tensor, s32: Tensor) -> ImageFeatures:
+        """Fuse the backbone's features."""
         coarse = F.interpolate(
             self.from_s32(s32), scale_factor=2.0, mode="bilinear", align_corners=False
         )
@@ -224,7 +230,8 @@ class LiteEncoder(nn.Module):
     def features(self, x: Tensor) -> EncoderFeatures:
         """What the decoder takes, and the backbone's own features of stride 8 and 16."""
         s4, s8, s16, s32 = self.backbone(x)
-        return EncoderFeatures(*self.neck(s4, s8, s16, s32), s8, s16)
+        image: ImageFeatures = self.neck(s4, s8, s16, s32)
+        return EncoderFeatures(image.embedding, image.skip_s4, image.skip_s8, s8, s16)
 
     def forward(self, x: Tensor) -> ImageFeatures:
         """What the mask decoder takes."""

@@ -157,8 +157,8 @@ class TinyViTBlock(nn.Module):
         """[B, C, H, W] to the same shape."""
         x = x + self.attn(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         x = self.local_conv(x)
-        tokens = self.mlp(x.flatten(2).transpose(1, 2))
-        return x + tokens.transpose(1, 2).unflatten(2, x.shape[2:])
+        tokens: Tensor = self.mlp(x.flatten(2).transpose(1, 2))
+        return x + tokens.transpose(1, 2).reshape(x.shape)
 
 
 class Stage(nn.Module):

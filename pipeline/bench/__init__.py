@@ -1,0 +1,1 @@
+"""Benchmarks of the networks against what their authors released."""

@@ -1,0 +1,129 @@
+"""FP32 and INT8 model folders for the benchmark, made once and kept in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from pipeline.segmenter.geometry import InputGeometry
+from pipeline.segmenter.model import ModelCard
+from pipeline.segmenter.sam import Sam
+
+Progress = Callable[[str], None]
+CALIBRATION_SIDE = 512
+PROMPTS = 4
+_SOURCES = ("quantization/export.py", "quantization/decoder_graph.py", "segmenter")
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Model folders of one network, by precision."""
+
+    fp32: Path
+    int8: Path
+
+    def with_long_side(self, long_side: int) -> Folders:
+        """The same graphs for another input size."""
+        return Folders(*(_copy_with(folder, long_side) for folder in (self.fp32, self.int8)))
+
+
+def cache_folder() -> Path:
+    """`$MASKSTREAM_CACHE/models`, else `~/.cache/maskstream/models`."""
+    chosen = os.environ.get("MASKSTREAM_CACHE")
+    root = Path(chosen) if chosen else Path.home() / ".cache" / "maskstream"
+    return root / "models"
+
+
+def model_folders(model: Sam, progress: Progress) -> Folders:
+    """Export and quantise a network, unless the cache holds it."""
+    root = cache_folder() / f"bench-{model.architecture.name}-{_fingerprint(model)}"
+    folders = Folders(root / "fp32", root / "int8")
+    if not (folders.int8 / "model.yaml").is_file():
+        progress(f"{model.architecture.name}: converting to OpenVINO and quantising, once")
+        _make(model, folders)
+    return folders
+
+
+def _fingerprint(model: Sam) -> str:
+    """Of the weights, of the sources that make the graphs, and of the tools' versions."""
+    digest = hashlib.sha256()
+    for name in ("torch", "openvino", "nncf"):
+        digest.update(version(name).encode())
+    package = Path(__file__).parent.parent
+    for source in _SOURCES:
+        path = package / source
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            digest.update(file.read_bytes())
+    for key, value in model.state_dict().items():
+        digest.update(key.encode())
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def _make(model: Sam, folders: Folders) -> None:
+    import openvino as ov
+
+    from pipeline.quantization.calibration import random_prompts
+    from pipeline.quantization.export import architecture_of, export, kept_in_float
+    from pipeline.quantization.nncf_method import quantize_graph
+
+    architecture = architecture_of(model)
+    encoder, decoder = export(model)
+    _write(folders.fp32, encoder, decoder, architecture | {"method": "fp32"})
+
+    geometry = InputGeometry.fit((720, 1280), CALIBRATION_SIDE, architecture["multiple"])
+    pictures = [sample_picture(geometry.input_hw, phase)[None] for phase in range(3)]
+    options = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = ov.Core().compile_model(encoder, "CPU", options)
+    taken = {port.any_name for port in decoder.inputs}
+    rng = np.random.default_rng(0)
+    samples: list[dict[str, Any]] = []
+    for picture in pictures:
+        out = compiled([picture])
+        named = {port.any_name: np.array(value) for port, value in out.items()}
+        features = {name: value for name, value in named.items() if name in taken}
+        samples += [features | p for p in random_prompts(geometry, PROMPTS, rng)]
+    transformer = architecture["name"] != "lite"
+    int8 = (
+        quantize_graph(encoder, [{"image": p} for p in pictures], transformer=transformer),
+        quantize_graph(decoder, samples, transformer=True, ignored=kept_in_float(decoder)),
+    )
+    _write(folders.int8, *int8, architecture | {"method": "nncf"})
+
+
+def _write(folder: Path, encoder: Any, decoder: Any, card: dict[str, Any]) -> None:
+    """Write a model folder; `model.yaml`, by which it is known, comes last."""
+    import openvino as ov
+
+    folder.mkdir(parents=True, exist_ok=True)
+    ov.save_model(encoder, folder / "encoder.xml", compress_to_fp16=False)
+    ov.save_model(decoder, folder / "decoder.xml", compress_to_fp16=False)
+    text = yaml.safe_dump(ModelCard.model_validate(card).model_dump(mode="json"))
+    (folder / "model.yaml").write_text(text)
+
+
+def _copy_with(folder: Path, long_side: int) -> Path:
+    copy = folder.with_name(f"{folder.name}-{long_side}")
+    shutil.copytree(folder, copy, dirs_exist_ok=True)
+    card = yaml.safe_load((folder / "model.yaml").read_text()) | {"long_side": long_side}
+    (copy / "model.yaml").write_text(yaml.safe_dump(card))
+    return copy
+
+
+def sample_picture(size_hw: tuple[int, int], phase: float = 0.0) -> npt.NDArray[np.uint8]:
+    """A smooth RGB picture with edges, uint8 [H, W, 3]."""
+    y, x = np.mgrid[: size_hw[0], : size_hw[1]] / max(size_hw)
+    waves = [np.sin(9 * x + 4 * y + phase), np.cos(12 * y - 5 * x), np.sin(63 * (x - 0.4) ** 2)]
+    disc = (x - 0.45) ** 2 + (y - 0.3) ** 2 < 0.04
+    values = 127 + 110 * np.where(disc, -1, 1)[..., None] * np.stack(waves, -1)
+    return np.asarray(values, np.uint8)
