@@ -43,7 +43,7 @@ class TrackingConfig(_Section):
 
     flow_long_side: int = Field(256, ge=64, le=1024)
     agreement_min: float = Field(0.5, ge=0, le=1)
-    score_min: float = Field(0.5, ge=0, le=1)
+    score_min: float = Field(0.4, ge=0, le=1)
     match_iou_min: float = Field(0.3, ge=0, le=1)
     lost_after_misses: int = Field(3, ge=1)
     remove_after_s: float = Field(5.0, gt=0)
@@ -56,13 +56,14 @@ class SeedingConfig(_Section):
     enabled: bool = True
     coarse_side: int = Field(8, ge=1, le=64)
     fine_side: int = Field(16, ge=1, le=128)
-    iou_min: float = Field(0.75, ge=0, le=1)
-    stability_min: float = Field(0.85, ge=0, le=1)
+    iou_min: float = Field(0.35, ge=0, le=1)
+    stability_min: float = Field(0.0, ge=0, le=1)
     stability_offset: float = Field(0.5, gt=0)
     done_logit: float = 2.0
     area_min: float = Field(0.004, ge=0, le=1)
     area_max: float = Field(0.5, gt=0, le=1)
     overlap_max: float = Field(0.3, ge=0, le=1)
+    score_min: float = Field(0.5, ge=0, le=1)
     duplicate_iou: float = Field(0.7, gt=0, le=1)
     prompts_first: int = Field(320, ge=0)
     prompts_per_keyframe: int = Field(16, ge=0)

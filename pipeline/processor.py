@@ -16,7 +16,12 @@ from pipeline.compose import compose
 from pipeline.config import PipelineConfig
 from pipeline.errors import PromptError
 from pipeline.prompts import BoxEvent, Event, PointEvent, PromptLog
-from pipeline.segmenter.everything import EverythingSearch, separate_objects
+from pipeline.segmenter.everything import (
+    EverythingSearch,
+    refine,
+    separate_objects,
+    suppress_duplicates,
+)
 from pipeline.segmenter.geometry import FloatMap
 from pipeline.segmenter.model import (
     BOX_BOTTOM_RIGHT,
@@ -26,7 +31,6 @@ from pipeline.segmenter.model import (
     OpenVinoSegmenter,
     PromptBatch,
     best_of_three,
-    stability,
 )
 from pipeline.segmenter.predictor import single_prompt
 from pipeline.types import Frame, FrameResult, SizeHW
@@ -34,6 +38,7 @@ from trackers.flow import FlowEstimator
 from trackers.track import Detection, Track, box_of
 from trackers.tracker import Tracker, TrackerSettings
 
+MOST_REFINED = 48  # proposals of one keyframe that are asked again with their box
 _DEFAULT_STEP_S = 1 / 25  # between frames that carry no timestamps
 
 
@@ -83,6 +88,7 @@ class FrameProcessor:
         )
         self._flow = FlowEstimator()
         self._now_s: float | None = None
+        self._seed_cursor = 0
         self._since_keyframe = 0
 
     def step(self, frame: Frame) -> FrameResult:
@@ -145,9 +151,8 @@ class FrameProcessor:
             np.stack([self._segmenter.geometry.from_size(t.logits)[None] for t in live]),
         )
         decoded = self._segmenter.decode(features, prompts)
-        steady = stability(decoded.masks[:, 0])
         return [
-            Detection(self._to_work(decoded.masks[i, 0]), float(decoded.iou[i, 0] * steady[i]))
+            Detection(self._to_work(decoded.masks[i, 0]), float(decoded.iou[i, 0]))
             for i in range(len(live))
             if decoded.iou[i, 0] >= self._config.tracking.score_min
         ]
@@ -171,8 +176,13 @@ class FrameProcessor:
             return []
         union = self._tracker.covered(self._work_hw).astype(np.float32)
         covered = self._segmenter.geometry.from_size(union) > 0.5
-        search = EverythingSearch(self._segmenter, features, covered, config)
-        found = separate_objects(search.run(budget), covered, config.overlap_max, room)
+        first = 0 if fresh else self._seed_cursor
+        search = EverythingSearch(self._segmenter, features, covered, config, first=first)
+        self._seed_cursor = (first + budget) % config.coarse_side**2
+        asked_again = refine(self._segmenter, features, search.run(budget)[:MOST_REFINED])
+        sure = [p for p in asked_again if p.score >= config.score_min]
+        distinct = suppress_duplicates(sure, config.duplicate_iou)
+        found = separate_objects(distinct, covered, config.overlap_max, room)
         return [Detection(self._to_work(p.logits), p.score) for p in found]
 
     def _apply(self, events: Sequence[Event], features: Features, now_s: float) -> None:

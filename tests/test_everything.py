@@ -14,11 +14,12 @@ from pipeline.segmenter.everything import (
     Proposal,
     coarse_points,
     fine_points,
+    refine,
     separate_objects,
     suppress_duplicates,
 )
 from pipeline.segmenter.geometry import InputGeometry
-from pipeline.segmenter.model import Decoded, Features, PromptBatch
+from pipeline.segmenter.model import BOX_TOP_LEFT, Decoded, Features, PromptBatch
 
 GEOMETRY = InputGeometry.fit((256, 512), 512, 32)
 NOTHING = np.zeros(GEOMETRY.grid_hw, bool)
@@ -42,7 +43,9 @@ class DiscSegmenter:
 
     def decode(self, features: Features, prompts: PromptBatch) -> Decoded:
         masks, iou = [], []
-        for x, y in prompts.xy[:, 0]:
+        boxed = prompts.labels[:, 0] == BOX_TOP_LEFT
+        asked = np.where(boxed[:, None], prompts.xy.mean(1), prompts.xy[:, 0])
+        for x, y in asked:
             self.asked.append((float(x), float(y)))
             hit = [d for d in self.discs if np.hypot(d[0] - x, d[1] - y) < d[2]]
             masks.append(disc(*hit[0]) if hit else np.full(GEOMETRY.grid_hw, -5, np.float32))
@@ -122,3 +125,30 @@ def test_objects_on_others_are_not_admitted():
     assert separate_objects([whole, part, beside], NOTHING, 0.3, 9) == [whole, beside]
     assert separate_objects([whole, part, beside], NOTHING, 0.3, 1) == [whole]
     assert separate_objects([whole, beside], whole.logits > 0, 0.3, 9) == [beside]
+
+
+def test_searches_with_small_budgets_go_round():
+    segmenter = DiscSegmenter([])
+    for first in (0, 4, 8, 12):
+        config = CONFIG.model_copy(update={"fine_side": 4})
+        steps = EverythingSearch(segmenter, Features({}), NOTHING, config, first=first).steps()
+        next(steps)
+    firsts = segmenter.asked[::16]
+    assert len(set(firsts)) == 4
+
+
+def test_asking_again_with_the_box_keeps_what_both_answers_agree_on():
+    segmenter = DiscSegmenter([(100, 100, 40), (300, 100, 40)])
+    object_, shifted, nothing = refine(
+        segmenter,
+        Features({}),
+        [
+            Proposal(disc(100, 100, 40), 0.5, 0.0),
+            Proposal(disc(320, 120, 40), 0.5, 0.0),
+            Proposal(disc(450, 200, 20), 0.5, 0.0),
+        ],
+    )
+    assert object_.score > 0.9
+    assert 0.2 < shifted.score < 0.6
+    assert nothing.score == 0
+    assert refine(segmenter, Features({}), []) == []

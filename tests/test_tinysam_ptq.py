@@ -272,7 +272,7 @@ def test_every_layer_is_quantised_or_has_a_reason(result):
     assert not result.layers.keys() & result.kept_in_float.keys()
     assert all(result.kept_in_float.values())
     assert len(result.layers) > 3 * len(result.kept_in_float)
-    assert all(0 < layer.error <= 0.02 for layer in result.layers.values())
+    assert all(0 < layer.error <= 0.03 for layer in result.layers.values())
     text = str(result.layers["encoder.backbone._conv_stem"])
     assert "convolution" in text
     assert "8 scales" in text

@@ -74,11 +74,14 @@ class Track:
         if box is not None:
             self.motion.update(box)
 
-    def accept(self, detection: Detection, blend: float, now_s: float) -> None:
-        """Take a detection that agrees: `blend` of it and the rest of the carried mask."""
+    def accept(self, detection: Detection, agreement: float, blend: float, now_s: float) -> None:
+        """Take a detection that agrees: `blend` of it and the rest of the carried mask.
+
+        agreement: IoU of the detection with the carried mask; it is part of the confidence.
+        """
         found = np.clip(detection.logits, -LOGIT_LIMIT, LOGIT_LIMIT)
         self.logits = (blend * found + (1 - blend) * self.logits).astype(np.float32)
-        self._found(detection.score, now_s)
+        self._found(detection.score * agreement, now_s)
 
     def replace(self, logits: FloatMap, score: float, now_s: float) -> None:
         """Take a new mask whatever the old one was (a person's prompt, or found again)."""

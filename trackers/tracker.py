@@ -24,7 +24,7 @@ class TrackerSettings:
 
     match_iou_min: float = 0.5
     refind_box_iou_min: float = 0.3
-    blend: float = 0.6
+    blend: float = 0.7
     lost_after_misses: int = 3
     remove_after_s: float = 5.0
     confirm_hits: int = 2
@@ -52,10 +52,11 @@ class Tracker:
             track.carry(flow.warp(track.logits), dt_s)
 
     def lose_all(self) -> None:
-        """A cut: nothing that was tracked is where it was."""
-        self.tracks = [t for t in self.tracks if t.state != TrackState.TENTATIVE]
+        """A cut: nothing is where it was. Only what a person prompted is remembered, as lost."""
+        self.tracks = [t for t in self.tracks if t.prompted]
         for track in self.tracks:
             track.state = TrackState.LOST
+            track.motion = KalmanBox.start(np.zeros(4))  # expected nowhere
 
     def covered(self, shape: tuple[int, int]) -> BoolMap:
         """Union of the live masks, bool [H, W]."""
@@ -72,9 +73,11 @@ class Tracker:
     def confirm(self, detections: Sequence[Detection], now_s: float) -> None:
         """Join what was decoded for the live tracks with them, by mask IoU (Hungarian)."""
         live = self.live()
-        matched = assign(_mask_cost(live, detections), 1 - self.settings.match_iou_min)
+        cost = _mask_cost(live, detections)
+        matched = assign(cost, 1 - self.settings.match_iou_min)
         for row, column in matched.pairs:
-            live[row].accept(detections[column], self.settings.blend, now_s)
+            agreement = 1 - float(cost[row, column])
+            live[row].accept(detections[column], agreement, self.settings.blend, now_s)
             self._confirmed(live[row])
         for row in matched.lone_tracks:
             self._missed(live[row])

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import yaml
 
+from pipeline.bench.pictures import sample_picture
 from pipeline.segmenter.geometry import InputGeometry
 from pipeline.segmenter.model import ModelCard
 from pipeline.segmenter.sam import Sam
@@ -31,6 +33,10 @@ class Folders:
 
     fp32: Path
     int8: Path
+
+    def by_precision(self) -> dict[str, Path]:
+        """The folders under the names that rows give their precisions."""
+        return {"f32": self.fp32, "int8": self.int8}
 
     def with_long_side(self, long_side: int) -> Folders:
         """The same graphs for another input size."""
@@ -50,7 +56,8 @@ def model_folders(model: Sam, progress: Progress) -> Folders:
     folders = Folders(root / "fp32", root / "int8")
     if not (folders.int8 / "model.yaml").is_file():
         progress(f"{model.architecture.name}: converting to OpenVINO and quantising, once")
-        _make(model, folders)
+        with redirect_stdout(sys.stderr):  # where NNCF's progress bars belong
+            _make(model, folders)
     return folders
 
 
@@ -118,12 +125,3 @@ def _copy_with(folder: Path, long_side: int) -> Path:
     card = yaml.safe_load((folder / "model.yaml").read_text()) | {"long_side": long_side}
     (copy / "model.yaml").write_text(yaml.safe_dump(card))
     return copy
-
-
-def sample_picture(size_hw: tuple[int, int], phase: float = 0.0) -> npt.NDArray[np.uint8]:
-    """A smooth RGB picture with edges, uint8 [H, W, 3]."""
-    y, x = np.mgrid[: size_hw[0], : size_hw[1]] / max(size_hw)
-    waves = [np.sin(9 * x + 4 * y + phase), np.cos(12 * y - 5 * x), np.sin(63 * (x - 0.4) ** 2)]
-    disc = (x - 0.45) ** 2 + (y - 0.3) ** 2 < 0.04
-    values = 127 + 110 * np.where(disc, -1, 1)[..., None] * np.stack(waves, -1)
-    return np.asarray(values, np.uint8)

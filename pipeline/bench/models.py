@@ -6,21 +6,24 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from functools import partial
 from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
 
 from pipeline.bench.fill import filled_model
-from pipeline.bench.folders import Folders, Progress, model_folders, sample_picture
-from pipeline.segmenter.encoders.efficientnet_lite import ImageFeatures
+from pipeline.bench.folders import Folders, Progress, model_folders
+from pipeline.bench.memory import peak_in_child, use_openvino, use_torch
+from pipeline.bench.original import torch_decode
+from pipeline.bench.pictures import sample_picture, sample_points
 from pipeline.segmenter.model import OpenVinoSegmenter, PromptBatch
 from pipeline.segmenter.sam import Sam
 from pipeline.types import SizeHW
 
-Run = Callable[[], object]
+ROUNDS = 3
+
+Memory = Mapping[tuple[str, str, SizeHW], float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +32,8 @@ class Row:
 
     model: network and long side. part: "encoder" or "decoder". engine, precision: who computes and
     in what. input_hw: pixels of the input. prompts: of a decoder call. median_ms: of `rounds`
-    interleaved runs. memory_mb: growth of the process's resident memory when this was loaded and
-    first run, MiB (None where the system does not tell).
+    interleaved runs. memory_mb: the peak of a process of its own that loads the network in this
+    engine, encodes a picture and decodes 8 prompts, MiB (None where it was not measured).
     """
 
     model: str
@@ -57,159 +60,120 @@ class BenchReport:
 
 
 @dataclass(frozen=True, slots=True)
+class _Network:
+    """One network at one long side, as it is measured; `label` names it in rows."""
+
+    label: str
+    model: Sam
+    folders: Folders
+    side: int
+
+    @property
+    def sizes_hw(self) -> tuple[SizeHW, SizeHW]:
+        """The original's padded square, and a 16:9 frame as this project encodes it."""
+        return (self.side, self.side), (self.side * 9 // 16, self.side)
+
+
+@dataclass(frozen=True, slots=True)
 class _Case:
-    model: str
     part: str
     engine: str
     precision: str
     input_hw: SizeHW
     prompts: int
-    run: Run
-    memory_mb: float | None
-
-    @classmethod
-    def load(
-        cls,
-        model: str,
-        part: str,
-        engine: str,
-        precision: str,
-        input_hw: SizeHW,
-        prompts: int,
-        load: Callable[[], Run],
-    ) -> _Case:
-        """Load, run once to warm up, and see what that took."""
-        before = _resident_mb()
-        run = load()
-        run()
-        after = _resident_mb()
-        grown = None if before is None or after is None else round(after - before, 1)
-        return cls(model, part, engine, precision, input_hw, prompts, run, grown)
+    run: Callable[[], object]
 
 
 def bench_models(*, quick: bool = False, progress: Progress = lambda _: None) -> BenchReport:
-    """Measure `tinysam` at 1024 and 512 and `lite`.
+    """Measure `tinysam` and `lite` at 1024 and 512.
 
-    torch and OpenVINO use all cores. quick: `tinysam` at 1024 and fewer prompts only.
+    torch and OpenVINO use all cores. quick: at 1024 only, with fewer prompts and no memory.
     """
     threads = os.cpu_count() or 1
     kept = torch.get_num_threads()
     torch.set_num_threads(threads)
-    rounds = 3
     rows: list[Row] = []
     try:
-        tinysam, lite = filled_model("tinysam"), filled_model("lite")
-        folders, lite_folders = (model_folders(m, progress) for m in (tinysam, lite))
-        for label, model, where, side in (
-            ("tinysam-1024", tinysam, folders, 1024),
-            ("tinysam-512", tinysam, folders.with_long_side(512), 512),
-            ("lite-1024", lite, lite_folders.with_long_side(1024), 1024),
-            ("lite-512", lite, lite_folders, 512),
-        ):
-            if quick and label in {"tinysam-512", "lite-512"}:
-                continue
-            for part in (_encoders, _decoders):
-                progress(f"{label}: {part.__name__.strip('_')}")
-                rows += _measure(part(label, model, where, side, threads, quick), rounds)
+        for name in ("tinysam", "lite"):
+            model = filled_model(name)
+            folders = model_folders(model, progress)
+            for side in (1024,) if quick else (1024, 512):
+                label = f"{name}-{side}"
+                network = _Network(label, model, folders.with_long_side(side), side)
+                memory: Memory = {}
+                if not quick:
+                    progress(f"{label}: memory")
+                    memory = _memory(network, name, threads)
+                progress(f"{label}: speed")
+                cases = _cases(network, threads, (8, 10) if quick else (1, 8, 10, 64))
+                rows += _measure(label, cases, memory)
     finally:
         torch.set_num_threads(kept)
     return BenchReport(tuple(rows), _ratios(rows))
 
 
-def _sizes(side: int) -> dict[str, SizeHW]:
-    return {"square": (side, side), "rectangle": (side * 9 // 16, side)}
-
-
-def _encoders(
-    label: str, model: Sam, folders: Folders, side: int, threads: int, quick: bool
-) -> list[_Case]:
-    cases = []
-    for size_hw in _sizes(side).values():
-        image = torch.zeros(1, 3, *size_hw)
-        picture = sample_picture(size_hw)
-
-        def in_torch(image: torch.Tensor = image) -> Run:
-            return lambda: model.encode(image)
-
-        cases.append(_Case.load(label, "encoder", "torch", "f32", size_hw, 0, in_torch))
-        for precision, folder in (("f32", folders.fp32), ("int8", folders.int8)):
-
-            def in_openvino(
-                folder: Path = folder, size_hw: SizeHW = size_hw, picture: Any = picture
-            ) -> Run:
-                segmenter = OpenVinoSegmenter(folder, size_hw, threads=threads)
-                return lambda: segmenter.encode_rgb(picture)
-
-            cases.append(
-                _Case.load(label, "encoder", "openvino", precision, size_hw, 0, in_openvino)
-            )
-    return cases
-
-
-def _decoders(
-    label: str, model: Sam, folders: Folders, side: int, threads: int, quick: bool
-) -> list[_Case]:
-    cases = []
-    counts = (8, 10) if quick else (1, 8, 10, 64)
-    for size_hw in _sizes(side).values():
-        with torch.inference_mode():
-            features = model.encode(torch.zeros(1, 3, *size_hw))
-        for count in counts:
-
-            def in_torch(features: ImageFeatures = features, count: int = count) -> Run:
-                return _torch_decode(model, features, count)
-
-            cases.append(_Case.load(label, "decoder", "torch", "f32", size_hw, count, in_torch))
-        for precision, folder in (("f32", folders.fp32), ("int8", folders.int8)):
-            segmenter = OpenVinoSegmenter(folder, size_hw, threads=threads)
-            encoded = segmenter.encode_rgb(sample_picture(size_hw))
-            for count in counts:
-                prompts = PromptBatch.points(_points(count) * size_hw[::-1])
-
-                def in_openvino(
-                    segmenter: Any = segmenter, encoded: Any = encoded, prompts: Any = prompts
-                ) -> Run:
-                    return lambda: segmenter.decode(encoded, prompts)
-
-                cases.append(
-                    _Case.load(label, "decoder", "openvino", precision, size_hw, count, in_openvino)
-                )
-    return cases
-
-
-def _points(count: int) -> Any:
-    return np.random.default_rng(count).uniform(0.05, 0.95, (count, 1, 2))
-
-
-def _torch_decode(model: Sam, features: ImageFeatures, count: int) -> Run:
-    h, w = features.embedding.shape[-2:]
-    xy = torch.zeros(count, 2, 2)
-    xy[:, :1] = torch.from_numpy(_points(count))
-    labels = torch.tensor([[1.0, -1.0]]).expand(count, 2)
-    mask, has_mask = torch.zeros(count, 1, 4 * h, 4 * w), torch.zeros(count)
-    return lambda: model.decode(features, xy, labels, mask, has_mask)
+def _memory(network: _Network, name: str, threads: int) -> Memory:
+    """Peaks of the original on the padded square and of both graphs on the rectangle."""
+    square, rectangle = network.sizes_hw
+    peaks = {("torch", "f32", square): peak_in_child(use_torch, name, square, threads)}
+    for precision, folder in network.folders.by_precision().items():
+        peak = peak_in_child(use_openvino, folder, rectangle, threads)
+        peaks["openvino", precision, rectangle] = peak
+    return peaks
 
 
 @torch.inference_mode()
-def _measure(cases: list[_Case], rounds: int) -> list[Row]:
+def _cases(network: _Network, threads: int, counts: tuple[int, ...]) -> list[_Case]:
+    cases = []
+    for size_hw in network.sizes_hw:
+        image = torch.zeros(1, 3, *size_hw)
+        features = network.model.encode(image)
+        encode = partial(network.model.encode, image)
+        cases.append(_Case("encoder", "torch", "f32", size_hw, 0, encode))
+        for count in counts:
+            decode = torch_decode(network.model, features, count)
+            cases.append(_Case("decoder", "torch", "f32", size_hw, count, decode))
+        for precision, folder in network.folders.by_precision().items():
+            segmenter = OpenVinoSegmenter(folder, size_hw, threads=threads)
+            picture = sample_picture(size_hw)
+            run: Callable[[], object] = partial(segmenter.encode_rgb, picture)
+            cases.append(_Case("encoder", "openvino", precision, size_hw, 0, run))
+            encoded = segmenter.encode_rgb(picture)
+            for count in counts:
+                prompts = PromptBatch.points(sample_points(count) * size_hw[::-1])
+                run = partial(segmenter.decode, encoded, prompts)
+                cases.append(_Case("decoder", "openvino", precision, size_hw, count, run))
+    return cases
+
+
+@torch.inference_mode()
+def _measure(label: str, cases: list[_Case], memory: Memory) -> list[Row]:
+    """Run all cases in turns, after a round that warms up."""
     times: list[list[float]] = [[] for _ in cases]
-    for _ in range(rounds):
+    for _ in range(1 + ROUNDS):
         for case, taken in zip(cases, times, strict=True):
             begun = time.perf_counter()
             case.run()
             taken.append(1000 * (time.perf_counter() - begun))
     return [
         Row(
-            c.model, c.part, c.engine, c.precision, c.input_hw, c.prompts,
-            round(median(taken), 2), rounds, c.memory_mb,
+            model=label,
+            part=case.part,
+            engine=case.engine,
+            precision=case.precision,
+            input_hw=case.input_hw,
+            prompts=case.prompts,
+            median_ms=round(median(taken[1:]), 2),
+            rounds=ROUNDS,
+            memory_mb=memory.get((case.engine, case.precision, case.input_hw)),
         )
-        for c, taken in zip(cases, times, strict=True)
-    ]  # fmt: skip
+        for case, taken in zip(cases, times, strict=True)
+    ]
 
 
 def _ratios(rows: list[Row]) -> dict[str, float]:
     times = {
-        (r.model, r.engine, r.precision, r.input_hw == (r.input_hw[1],) * 2, r.prompts): r.median_ms
+        (r.model, r.engine, r.precision, r.input_hw[0] == r.input_hw[1], r.prompts): r.median_ms
         for r in rows
     }
 
@@ -232,12 +196,3 @@ def _ratios(rows: list[Row]) -> dict[str, float]:
         / (int8_ms(name) + int8_ms(name, 10)),
     }
     return {key: round(value, 2) for key, value in ratios.items()}
-
-
-def _resident_mb() -> float | None:
-    """Resident memory of this process, MiB (Linux only)."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:
-        return None
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -44,14 +44,14 @@ def _print(report: BenchReport) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("model", "part", "engine", "precision", "input", "prompts", "ms", "memory, MiB")
+    table = Table("model", "part", "engine", "precision", "input", "prompts", "ms", "peak MiB")
     for row in report.rows:
         height, width = row.input_hw
         table.add_row(
             *(row.model, row.part, row.engine, row.precision, f"{width}x{height}"),
             str(row.prompts or ""),
             f"{row.median_ms:.1f}",
-            "" if row.memory_mb is None else f"{row.memory_mb:+.0f}",
+            "" if row.memory_mb is None else f"{row.memory_mb:.0f}",
         )
     ratios = Table("ratio", "times faster")
     for name, value in report.ratios.items():

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -19,11 +19,12 @@ from pipeline.quantization.calibration import PreparedPicture, prepare, random_p
 from pipeline.quantization.export import architecture_of, export
 from pipeline.quantization.gate import Comparison, Gate, compare, refuse_if_unfit
 from pipeline.quantization.nncf_method import quantize_graph
+from pipeline.quantization.tinysam_ptq.method import quantize_model
 from pipeline.segmenter.model import ModelCard
 from pipeline.segmenter.sam import Sam
 from pipeline.types import RgbImage
 
-Method = Literal["nncf", "tinysam"]
+METHODS = ("nncf", "tinysam")
 Progress = Callable[[str], None]
 PROMPTS_A_PICTURE = 4
 
@@ -42,7 +43,7 @@ def quantise(
     model: Sam,
     pictures: Sequence[RgbImage],
     *,
-    method: Method = "nncf",
+    method: str = "nncf",
     gate: Gate | None = None,
     source: str = "",
     threads: int = 2,
@@ -50,7 +51,8 @@ def quantise(
 ) -> Quantised:
     """Quantise a network on pictures: every other one calibrates, the others judge.
 
-    Raises `ModelError` if the result does not pass the gate (None: no gate).
+    method: one of `METHODS`. Raises `ModelError` if the result does not pass the gate (None: no
+    gate).
     """
     architecture = architecture_of(model)
     prepared = [
@@ -61,7 +63,13 @@ def quantise(
     say("converting to OpenVINO")
     fp32 = export(model)
     say(f"quantising on {len(calibrating)} pictures ({method})")
-    int8 = _quantise_with_nncf(fp32, calibrating)
+    kept_in_float: dict[str, str] = {}
+    if method == "tinysam":
+        found = quantize_model(model, calibrating)
+        int8 = (found.encoder, found.decoder)
+        kept_in_float = found.kept_in_float
+    else:
+        int8 = _quantise_with_nncf(fp32, calibrating)
     say(f"comparing with FP32 on {len(judging)} other pictures")
     comparison = compare(fp32, int8, judging, threads=threads)
     if gate is not None:
@@ -75,6 +83,7 @@ def quantise(
             "mask_iou_int8_vs_fp32": round(comparison.mask_iou, 4),
             "embedding_cosine": round(comparison.cosine, 5),
         },
+        kept_in_float=[f"{name}: {reason}" for name, reason in kept_in_float.items()],
         speed={k: round(v, 2) for k, v in asdict(comparison).items() if k.endswith("_ms")},
         versions={name: version(name) for name in ("openvino", "nncf", "torch")},
     )

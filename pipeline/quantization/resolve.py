@@ -25,12 +25,12 @@ def resolve_model(
     own video, and cached by the checkpoint's content. Raises `ModelError`, also when quantising is
     needed and the extra `train` is not installed.
     """
-    try:
+    published = {entry.name for entry in Registry.published().entries()}
+    if name not in published and not Path(name).is_file():
         return find_model(name)
-    except ModelError as unknown:
-        checkpoint, architecture = _checkpoint(name, unknown)
+    checkpoint, architecture = find_checkpoint(name)
     digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:12]
-    folder = cache_folder("models", f"{architecture}-{digest}")
+    folder = cache_folder("models", f"{Path(name).stem}-{digest}")
     if (folder / "model.yaml").is_file():
         return folder
     require_training_extra(f"quantising {name} on first use")
@@ -48,14 +48,14 @@ def resolve_model(
     return folder
 
 
-def _checkpoint(name: str, unknown: ModelError) -> tuple[Path, str]:
-    """File and architecture of a checkpoint by published name or path."""
-    registry = Registry.published()
+def find_checkpoint(name: str) -> tuple[Path, str | None]:
+    """File of a checkpoint by published name or path, and its network if the name tells it.
+
+    Raises `ModelError`.
+    """
     if Path(name).is_file():
-        entry = registry.recognise(Path(name))
-        return Path(name), entry
-    if name not in {entry.name for entry in registry.entries()}:
-        raise unknown
+        return Path(name), None
+    registry = Registry.published()
     path = registry.path_of(name)
     if not path.is_file():
         raise ModelError(
@@ -69,6 +69,4 @@ def require_training_extra(what: str) -> None:
     """Raise `ModelError` unless torch and nncf are installed."""
     missing = [package for package in ("torch", "nncf") if find_spec(package) is None]
     if missing:
-        raise ModelError(
-            f"{what} needs {' and '.join(missing)}: pip install 'maskstream[train]'"
-        )
+        raise ModelError(f"{what} needs {' and '.join(missing)}: pip install 'maskstream[train]'")

@@ -8,14 +8,14 @@ is a generator, so that a caller can spend a budget and stop or go on later.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.config import SeedingConfig
-from pipeline.segmenter.geometry import FloatMap
+from pipeline.segmenter.geometry import GRID_STRIDE, FloatMap
 from pipeline.segmenter.model import Features, PromptBatch, Segmenter, stability
 
 BATCH = 32  # prompts decoded together
@@ -63,26 +63,33 @@ def fine_points(coarse_side: int, fine_side: int) -> npt.NDArray[np.float32]:
 class EverythingSearch:
     """One search over one encoded frame.
 
-    covered: bool [4h, 4w], where nothing needs to be asked (live tracks). Iterate over `steps` and
-    stop whenever the budget is spent; `found` holds the proposals so far, duplicates removed.
+    covered: bool [4h, 4w], where nothing needs to be asked (live tracks). first: the coarse point
+    to begin with, so that searches with small budgets on successive frames go round. Iterate over
+    `steps` and stop whenever the budget is spent; `found` gives the proposals so far, duplicates
+    removed.
     """
 
     def __init__(
-        self, segmenter: Segmenter, features: Features, covered: BoolMap, config: SeedingConfig
+        self,
+        segmenter: Segmenter,
+        features: Features,
+        covered: BoolMap,
+        config: SeedingConfig,
+        *,
+        first: int = 0,
     ) -> None:
         self._segmenter = segmenter
         self._features = features
         self._config = config
+        self._first = first
         self.done = covered.copy()
         self._proposals: list[Proposal] = []
 
     def steps(self) -> Iterator[int]:
         """Decode batch after batch; yields the number of prompts each batch cost."""
         config = self._config
-        for points in (
-            coarse_points(config.coarse_side),
-            fine_points(config.coarse_side, config.fine_side),
-        ):
+        coarse = np.roll(coarse_points(config.coarse_side), -self._first, axis=0)
+        for points in (coarse, fine_points(config.coarse_side, config.fine_side)):
             confident: list[Proposal] = []
             waiting = points
             while len(waiting):
@@ -113,7 +120,7 @@ class EverythingSearch:
 
     def _cells(self, points: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
         geometry = self._segmenter.geometry
-        valid = np.array(geometry.valid_hw[::-1]) / 4
+        valid = np.array(geometry.valid_hw[::-1]) / GRID_STRIDE
         limit = np.array(geometry.grid_hw[::-1]) - 1
         return np.asarray(np.minimum((points * valid).astype(np.intp), limit))
 
@@ -132,6 +139,35 @@ class EverythingSearch:
             (steady >= config.stability_min) & (area >= config.area_min) & (area <= config.area_max)
         )
         return [Proposal(logits[i], float(iou[i]), float(steady[i])) for i in np.flatnonzero(good)]
+
+
+def refine(
+    segmenter: Segmenter, features: Features, proposals: Sequence[Proposal]
+) -> list[Proposal]:
+    """Ask again with the box of every proposal: the box's answer is better than the point's.
+
+    The new proposal's stability is the IoU of both answers: what is an object to one prompt and
+    another thing to the next is none. Costs one prompt a proposal.
+    """
+    if not proposals:
+        return []
+    scale = np.tile(GRID_STRIDE / np.array(segmenter.geometry.scale_xy), 2)
+    asked = np.stack([p.logits > 0 for p in proposals])
+    boxes = np.stack([_box(mask) * scale for mask in asked])
+    decoded = segmenter.decode(features, PromptBatch.boxes(boxes))
+    answers = decoded.masks[:, 0] > 0
+    overlap = (asked & answers).sum((1, 2))
+    agreement = overlap / np.maximum((asked | answers).sum((1, 2)), 1)
+    return [
+        Proposal(decoded.masks[i, 0], float(decoded.iou[i, 0]), float(agreement[i]))
+        for i in range(len(proposals))
+    ]
+
+
+def _box(mask: BoolMap) -> npt.NDArray[np.float64]:
+    """Tight box xyxy of a mask that is not empty, in cells."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float64)
 
 
 def suppress_duplicates(proposals: list[Proposal], iou_max: float) -> list[Proposal]:

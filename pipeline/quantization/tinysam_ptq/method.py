@@ -94,7 +94,7 @@ def quantize_model(
     seed: int = 0,
     progress: Progress | None = None,
     ignored: Collection[str] = (),
-    error_limit: float = 0.02,
+    error_limit: float = 0.03,
     headwise: bool = False,
 ) -> PtqResult:
     """Quantise a network's encoder and decoder; `model` is left as it is.

@@ -107,21 +107,33 @@ class WindowAttention(nn.Module):
         """
         b, h, w, c = x.shape
         side = self.window
-        x = F.pad(x, (0, 0, 0, -w % side, 0, -h % side))
-        rows, columns = x.shape[1] // side, x.shape[2] // side
-        windows = x.reshape(b, rows, side, columns, side, c).transpose(2, 3)
+        # rows [W * C], not cells [W, C]: OpenVINO would take W for the channels and transpose
+        lines = F.pad(x.reshape(b, h, w * c), (0, -w % side * c, 0, -h % side))
+        rows, columns = lines.shape[1] // side, lines.shape[2] // (side * c)
+        windows = lines.reshape(b, rows, side, columns, side, c).transpose(2, 3)
         mixed = self._attend(windows.reshape(-1, side * side, c))
-        mixed = mixed.reshape(b, rows, columns, side, side, c).transpose(2, 3)
-        return mixed.reshape(b, rows * side, columns * side, c)[:, :h, :w]
+        lines = mixed.reshape(b, rows, columns, side, side, c).transpose(2, 3)
+        lines = lines.reshape(b, rows * side, columns * side * c)[:, :h, : w * c]
+        return lines.reshape(b, h, w, c)
 
     def _attend(self, x: Tensor) -> Tensor:
-        """Attention among the n tokens of each window, [B, n, C]."""
+        """Attention among the n tokens of each window, [B, n, C].
+
+        The three projections are applied one by one: splitting their joint result costs a copy.
+        """
         _, n, c = x.shape
-        qkv = self.qkv(self.norm(x)).reshape(-1, n, self.heads, 3 * c // self.heads)
-        q, k, v = qkv.transpose(1, 2).chunk(3, dim=-1)
+        x = self.norm(x)
+        weights = self.qkv.weight.reshape(self.heads, 3, -1, c)
+        biases = self.qkv.bias.reshape(self.heads, 3, -1)
+        q, k, v = (
+            F.linear(x, weights[:, i].reshape(c, c), biases[:, i].flatten())
+            .reshape(-1, n, self.heads, c // self.heads)
+            .transpose(1, 2)
+            for i in range(3)
+        )
         bias = self.attention_biases[:, self.attention_bias_idxs]
-        weights = torch.softmax((q * self.scale) @ k.transpose(-2, -1) + bias, dim=-1)
-        out: Tensor = self.proj((weights @ v).transpose(1, 2).reshape(-1, n, c))
+        scores = torch.softmax((q * self.scale) @ k.transpose(-2, -1) + bias, dim=-1)
+        out: Tensor = self.proj((scores @ v).transpose(1, 2).reshape(-1, n, c))
         return out
 
 
@@ -155,7 +167,9 @@ class TinyViTBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] to the same shape."""
-        x = x + self.attn(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        b, c, h, w = x.shape
+        cells = x.flatten(2).transpose(1, 2).reshape(b, h, w, c)
+        x = x + self.attn(cells).reshape(b, h * w, c).transpose(1, 2).reshape(x.shape)
         x = self.local_conv(x)
         tokens: Tensor = self.mlp(x.flatten(2).transpose(1, 2))
         return x + tokens.transpose(1, 2).reshape(x.shape)
