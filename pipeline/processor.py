@@ -19,6 +19,7 @@ from pipeline.prompts import BoxEvent, Event, PointEvent, PromptLog
 from pipeline.segmenter.everything import (
     EverythingSearch,
     refine,
+    scattered_points,
     separate_objects,
     suppress_duplicates,
 )
@@ -176,9 +177,11 @@ class FrameProcessor:
             return []
         union = self._tracker.covered(self._work_hw).astype(np.float32)
         covered = self._segmenter.geometry.from_size(union) > 0.5
-        first = 0 if fresh else self._seed_cursor
-        search = EverythingSearch(self._segmenter, features, covered, config, first=first)
-        self._seed_cursor = (first + budget) % config.coarse_side**2
+        passes = None
+        if not fresh:
+            passes = [scattered_points(config.fine_side, self._seed_cursor)]
+            self._seed_cursor = (self._seed_cursor + budget) % config.fine_side**2
+        search = EverythingSearch(self._segmenter, features, covered, config, passes=passes)
         asked_again = refine(self._segmenter, features, search.run(budget)[:MOST_REFINED])
         sure = [p for p in asked_again if p.score >= config.score_min]
         distinct = suppress_duplicates(sure, config.duplicate_iou)

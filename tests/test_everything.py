@@ -15,6 +15,7 @@ from pipeline.segmenter.everything import (
     coarse_points,
     fine_points,
     refine,
+    scattered_points,
     separate_objects,
     suppress_duplicates,
 )
@@ -127,14 +128,11 @@ def test_objects_on_others_are_not_admitted():
     assert separate_objects([whole, beside], whole.logits > 0, 0.3, 9) == [beside]
 
 
-def test_searches_with_small_budgets_go_round():
-    segmenter = DiscSegmenter([])
-    for first in (0, 4, 8, 12):
-        config = CONFIG.model_copy(update={"fine_side": 4})
-        steps = EverythingSearch(segmenter, Features({}), NOTHING, config, first=first).steps()
-        next(steps)
-    firsts = segmenter.asked[::16]
-    assert len(set(firsts)) == 4
+def test_scattered_points_go_round_the_whole_grid():
+    asked = np.concatenate([scattered_points(16, start)[:32] for start in range(0, 256, 32)])
+    assert len({tuple(p) for p in asked}) == 256
+    quadrants = {tuple(p > 0.5) for p in scattered_points(16, 0)[:32]}
+    assert len(quadrants) == 4
 
 
 def test_asking_again_with_the_box_keeps_what_both_answers_agree_on():

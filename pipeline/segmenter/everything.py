@@ -60,13 +60,21 @@ def fine_points(coarse_side: int, fine_side: int) -> npt.NDArray[np.float32]:
     return np.asarray(points[inside], np.float32)
 
 
+def scattered_points(side: int, start: int) -> npt.NDArray[np.float32]:
+    """The points of a side x side grid in a fixed scattered order, beginning with the `start`-th.
+
+    A stream that asks a few of them on every keyframe has soon asked everywhere.
+    """
+    order = np.random.default_rng(0).permutation(side * side)
+    return np.asarray(coarse_points(side)[np.roll(order, -start)], np.float32)
+
+
 class EverythingSearch:
     """One search over one encoded frame.
 
-    covered: bool [4h, 4w], where nothing needs to be asked (live tracks). first: the coarse point
-    to begin with, so that searches with small budgets on successive frames go round. Iterate over
-    `steps` and stop whenever the budget is spent; `found` gives the proposals so far, duplicates
-    removed.
+    covered: bool [4h, 4w], where nothing needs to be asked (live tracks). passes: the points of
+    each pass, the hierarchical coarse and fine ones if not given. Iterate over `steps` and stop
+    whenever the budget is spent; `found` gives the proposals so far, duplicates removed.
     """
 
     def __init__(
@@ -76,20 +84,21 @@ class EverythingSearch:
         covered: BoolMap,
         config: SeedingConfig,
         *,
-        first: int = 0,
+        passes: Sequence[npt.NDArray[np.float32]] | None = None,
     ) -> None:
         self._segmenter = segmenter
         self._features = features
         self._config = config
-        self._first = first
+        self._passes = passes or (
+            coarse_points(config.coarse_side),
+            fine_points(config.coarse_side, config.fine_side),
+        )
         self.done = covered.copy()
         self._proposals: list[Proposal] = []
 
     def steps(self) -> Iterator[int]:
         """Decode batch after batch; yields the number of prompts each batch cost."""
-        config = self._config
-        coarse = np.roll(coarse_points(config.coarse_side), -self._first, axis=0)
-        for points in (coarse, fine_points(config.coarse_side, config.fine_side)):
+        for points in self._passes:
             confident: list[Proposal] = []
             waiting = points
             while len(waiting):
@@ -100,7 +109,7 @@ class EverythingSearch:
                     yield len(batch)
             self._proposals += confident
             for proposal in confident:
-                self.done |= proposal.logits > config.done_logit
+                self.done |= proposal.logits > self._config.done_logit
 
     def run(self, budget: int) -> list[Proposal]:
         """Spend at most about `budget` prompts (whole batches) and return what was found."""
