@@ -56,14 +56,14 @@ class SeedingConfig(_Section):
     enabled: bool = True
     coarse_side: int = Field(8, ge=1, le=64)
     fine_side: int = Field(16, ge=1, le=128)
-    iou_min: float = Field(0.35, ge=0, le=1)
+    iou_min: float = Field(0.3, ge=0, le=1)
     stability_min: float = Field(0.0, ge=0, le=1)
     stability_offset: float = Field(0.5, gt=0)
     done_logit: float = 2.0
     area_min: float = Field(0.004, ge=0, le=1)
     area_max: float = Field(0.5, gt=0, le=1)
     overlap_max: float = Field(0.3, ge=0, le=1)
-    score_min: float = Field(0.5, ge=0, le=1)
+    score_min: float = Field(0.45, ge=0, le=1)
     duplicate_iou: float = Field(0.7, gt=0, le=1)
     prompts_first: int = Field(320, ge=0)
     prompts_per_keyframe: int = Field(32, ge=0)
