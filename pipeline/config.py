@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import ConfigError
+from pipeline.segmenter.devices import WantedDevice
 
 
 class _Section(BaseModel):
@@ -81,6 +82,7 @@ class PipelineConfig(_Section):
     """The whole configuration; see `configs/default.yaml`."""
 
     model: str = "lite"
+    device: WantedDevice = "cpu"
     threads: ThreadsConfig = ThreadsConfig()
     queue: QueueConfig = QueueConfig()
     keyframes: KeyframeConfig = KeyframeConfig()

@@ -29,10 +29,10 @@ from pipeline.segmenter.model import (
     BOX_TOP_LEFT,
     POSITIVE,
     Features,
-    OpenVinoSegmenter,
     PromptBatch,
     best_of_three,
 )
+from pipeline.segmenter.open import open_segmenter
 from pipeline.segmenter.predictor import single_prompt
 from pipeline.types import Frame, FrameResult, SizeHW
 from trackers.flow import FlowEstimator
@@ -75,7 +75,7 @@ class FrameProcessor:
         self._frame_hw = frame_hw
         self._work_hw = work_size(frame_hw, config.tracking.flow_long_side)
         with self.times.stage("load"):
-            self._segmenter = OpenVinoSegmenter(model, frame_hw, threads=config.threads.inference)
+            self._segmenter = open_segmenter(config, model, frame_hw)
         tracking = config.tracking
         self._tracker = Tracker(
             TrackerSettings(

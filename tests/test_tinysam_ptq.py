@@ -204,7 +204,7 @@ def layers_of_every_kind(heads: int) -> dict[str, QuantizedLayer]:
     pairs = {
         "conv": (Kind.CONVOLUTION, shifted, scales(64, 0.002, 0)),
         "up": (Kind.DECONVOLUTION, one, scales(64, 0.002, 1)),
-        "attn.qkv": (Kind.LINEAR, shifted, scales(1, 0.002, None)),
+        **{f"attn.linear{i}": (Kind.LINEAR, shifted, scales(1, 0.002, None)) for i in range(3)},
         "attn.matmul0": (Kind.MATMUL, head, head),
         "attn.matmul1": (Kind.MATMUL, softmax, head),
         "attn.proj": (Kind.LINEAR, fine, scales(1, 0.002, None)),
@@ -226,7 +226,7 @@ def test_every_kind_of_layer_runs_in_integers(heads):
     assert error < 0.01 * np.linalg.norm(expected.numpy())
     assert not torch.equal(network(x), expected)
     executed = executed_precisions(compiled)
-    for kind, count in (("Convolution", 1), ("Deconvolution", 1), ("FullyConnected", 3)):
+    for kind, count in (("Convolution", 1), ("Deconvolution", 1), ("FullyConnected", 5)):
         assert executed[kind].total() == count
         assert executed[kind].keys() <= INTEGER
     products = executed.get("MatMul", Counter()) + executed["Subgraph"]

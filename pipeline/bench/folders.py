@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import numpy as np
 import yaml
 
 from pipeline.bench.pictures import sample_picture
+from pipeline.cache import cache_folder
 from pipeline.segmenter.geometry import InputGeometry
 from pipeline.segmenter.model import ModelCard
 from pipeline.segmenter.sam import Sam
@@ -24,7 +24,11 @@ from pipeline.segmenter.sam import Sam
 Progress = Callable[[str], None]
 CALIBRATION_SIDE = 512
 PROMPTS = 4
-_SOURCES = ("quantization/export.py", "quantization/decoder_graph.py", "segmenter")
+_SOURCES = (
+    *("quantization/export.py", "quantization/decoder_graph.py", "quantization/nncf_method.py"),
+    *("segmenter/encoders", "segmenter/layers.py", "segmenter/mask_decoder.py"),
+    *("segmenter/prompt_encoder.py", "segmenter/sam.py"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +47,9 @@ class Folders:
         return Folders(*(_copy_with(folder, long_side) for folder in (self.fp32, self.int8)))
 
 
-def cache_folder() -> Path:
-    """`$MASKSTREAM_CACHE/models`, else `~/.cache/maskstream/models`."""
-    chosen = os.environ.get("MASKSTREAM_CACHE")
-    root = Path(chosen) if chosen else Path.home() / ".cache" / "maskstream"
-    return root / "models"
-
-
 def model_folders(model: Sam, progress: Progress) -> Folders:
     """Export and quantise a network, unless the cache holds it."""
-    root = cache_folder() / f"bench-{model.architecture.name}-{_fingerprint(model)}"
+    root = cache_folder("models", f"bench-{model.architecture.name}-{_fingerprint(model)}")
     folders = Folders(root / "fp32", root / "int8")
     if not (folders.int8 / "model.yaml").is_file():
         progress(f"{model.architecture.name}: converting to OpenVINO and quantising, once")

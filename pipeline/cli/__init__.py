@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli import bench as bench_commands
 from pipeline.cli import models as model_commands
 from pipeline.cli import run as run_commands
 from pipeline.cli import store as store_commands
@@ -21,7 +22,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _commands in (run_commands, store_commands, model_commands, train_commands):
+for _commands in (
+    *(run_commands, store_commands, model_commands),
+    *(train_commands, bench_commands),
+):
     _commands.register(app)
 
 

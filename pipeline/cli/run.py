@@ -50,6 +50,7 @@ def run(
     end: Annotated[str | None, typer.Option(help="Frame to stop before, like --start.")] = None,
     stride: Annotated[int, typer.Option(min=1, help="Take every n-th frame.")] = 1,
     model: Annotated[str | None, typer.Option(help="Model name or folder.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or auto.")] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing store.")
     ] = False,
@@ -72,6 +73,8 @@ def run(
         settings.append(f"seeding.enabled={str(seed).lower()}")
     if model is not None:
         settings.append(f"model={model}")
+    if device is not None:
+        settings.append(f"device={device}")
     pipeline = Pipeline.from_config(config, settings)
     log = NO_PROMPTS if prompts is None else load_prompts(prompts)
     opened = open_source(source, start=start, end=end, stride=stride)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ import openvino as ov
 import yaml
 
 from pipeline.quantization.calibration import PreparedPicture, prepare, random_prompts
-from pipeline.quantization.export import architecture_of, export
+from pipeline.quantization.export import architecture_of, export, kept_in_float
 from pipeline.quantization.gate import Comparison, Gate, compare, refuse_if_unfit
 from pipeline.quantization.nncf_method import quantize_graph
 from pipeline.quantization.tinysam_ptq.method import quantize_model
@@ -110,7 +109,7 @@ def _quantise_with_nncf(
             samples.append(features | prompts)
     return (
         quantize_graph(encoder, [{"image": p.image} for p in pictures], transformer=False),
-        quantize_graph(decoder, samples, transformer=True),
+        quantize_graph(decoder, samples, transformer=True, ignored=kept_in_float(decoder)),
     )
 
 
@@ -123,6 +122,5 @@ def write_folder(quantised: Quantised, folder: Path) -> None:
     ov.save_model(quantised.decoder, part / "decoder.xml", compress_to_fp16=False)
     card = quantised.card.model_dump(mode="json")
     (part / "model.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
-    (part / "comparison.json").write_text(json.dumps(asdict(quantised.comparison), indent=1))
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(part, folder)

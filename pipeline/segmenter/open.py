@@ -1,0 +1,34 @@
+"""Opens the segmenter that a configuration asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.config import PipelineConfig
+from pipeline.errors import ModelError
+from pipeline.segmenter.devices import choose_device
+from pipeline.segmenter.model import OpenVinoSegmenter, Segmenter
+from pipeline.types import SizeHW
+
+
+def open_segmenter(config: PipelineConfig, model: Path, frame_hw: SizeHW) -> Segmenter:
+    """Set up `config.model` on `config.device` for frames of one size.
+
+    model: where `config.model` lies: a folder of OpenVINO graphs, which run on the CPU, or the
+    checkpoint file that CUDA needs. "auto" never takes a folder to CUDA. Raises `ModelError`.
+    """
+    is_folder = model.is_dir()
+    device = "cpu" if is_folder and config.device == "auto" else choose_device(config.device)
+    if device == "cpu":
+        return OpenVinoSegmenter(model, frame_hw, threads=config.threads.inference)
+    if is_folder:
+        raise ModelError(
+            f"device cuda cannot run the model '{config.model}', whose graphs are for the CPU: "
+            "give a checkpoint file, or the name of one that 'weights list' shows as here"
+        )
+    from pipeline.quantization.checkpoint import load_network
+    from pipeline.quantization.resolve import find_checkpoint
+    from pipeline.segmenter.torch_segmenter import TorchSegmenter
+
+    checkpoint, architecture = find_checkpoint(config.model)
+    return TorchSegmenter(load_network(checkpoint, architecture), frame_hw, device)

@@ -1,0 +1,122 @@
+"""A torch network behind the `Segmenter` seam: half precision on CUDA, FP32 on the CPU.
+
+Imports torch, so it is imported only where a torch network is to run.
+
+On CUDA the encoder runs under `torch.autocast` in FP16: products and convolutions in half
+precision, layer_norm and softmax in float32 by autocast's own rules. Those do not know the
+hand-written `LayerNorm2d`; it is given float32, and computes in what it is given. The decoder has
+no autocast: between coordinates of 0..1 a step of half precision is up to half a pixel at 1024,
+and their Fourier features multiply it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from pipeline.segmenter.encoders.efficientnet_lite import ImageFeatures
+from pipeline.segmenter.geometry import InputGeometry
+from pipeline.segmenter.layers import LayerNorm2d
+from pipeline.segmenter.mask_decoder import MASK_TOKENS
+from pipeline.segmenter.model import Decoded, Features, ModelCard, PromptBatch
+from pipeline.segmenter.sam import Sam
+from pipeline.types import Frame, SizeHW
+
+BATCH = 16
+"""Prompts decoded in one call at most; bounds the memory that hundreds of prompts take."""
+
+
+@dataclass(frozen=True, slots=True)
+class TorchFeatures(Features):
+    """Features that stay on the network's device, to be decoded there: `tensors` is empty.
+
+    image: float32.
+    """
+
+    image: ImageFeatures
+
+
+class TorchSegmenter:
+    """A torch network on one device, for one frame size.
+
+    network: with its weights; this takes it over. device: "cpu" or "cuda".
+    """
+
+    def __init__(self, network: Sam, frame_hw: SizeHW, device: str) -> None:
+        architecture = network.architecture
+        self.card = ModelCard(
+            name=architecture.name,
+            long_side=architecture.long_side,
+            multiple=architecture.multiple,
+            pad_rgb=_bytes(architecture.mean),
+            method=f"torch {device}",
+        )
+        self.geometry = InputGeometry.fit(frame_hw, architecture.long_side, architecture.multiple)
+        self._device = torch.device(device)
+        self._network = network.eval().to(self._device)
+        for layer in network.modules():
+            if isinstance(layer, LayerNorm2d):
+                layer.register_forward_pre_hook(_in_float32)
+        self._mean = torch.tensor(architecture.mean, device=self._device)[:, None, None]
+        self._std = torch.tensor(architecture.std, device=self._device)[:, None, None]
+        self._grid = self._put(self.geometry.cell_centres())
+
+    def encode(self, frame: Frame) -> TorchFeatures:
+        """Encode a frame of the size this was made for."""
+        return self.encode_rgb(frame.rgb(self.geometry.valid_hw))
+
+    @torch.inference_mode()
+    def encode_rgb(self, rgb: npt.NDArray[np.uint8]) -> TorchFeatures:
+        """Encode a picture already scaled to `geometry.valid_hw`, RGB uint8."""
+        padded = self._put(self.geometry.pad(rgb, self.card.pad_rgb))
+        image = (padded.permute(2, 0, 1)[None].float() - self._mean) / self._std
+        on_cuda = self._device.type == "cuda"
+        with torch.autocast(self._device.type, torch.float16, enabled=on_cuda):
+            embedding, *skips = self._network.encode(image)
+        skip_s4, skip_s8 = (None if skip is None else skip.float() for skip in skips)
+        return TorchFeatures({}, ImageFeatures(embedding.float(), skip_s4, skip_s8))
+
+    def decode(self, features: Features, prompts: PromptBatch) -> Decoded:
+        """Decode prompts, a few at a time. Raises `TypeError` on another segmenter's features."""
+        if not isinstance(features, TorchFeatures):
+            raise TypeError("these features were not encoded by a TorchSegmenter")
+        masks = np.empty((len(prompts), MASK_TOKENS, *self.geometry.grid_hw), np.float32)
+        iou = np.empty((len(prompts), MASK_TOKENS), np.float32)
+        for start in range(0, len(prompts), BATCH):
+            part = slice(start, start + BATCH)
+            masks[part], iou[part] = self._decode(features.image, prompts, part)
+        return Decoded(masks, iou)
+
+    @torch.inference_mode()
+    def _decode(
+        self, image: ImageFeatures, prompts: PromptBatch, part: slice
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Logits [b, 4, 4h, 4w] and IoU [b, 4] of some of the prompts."""
+        xy = self._put(self.geometry.normalise(prompts.xy[part]))
+        if prompts.mask is None:
+            mask = torch.zeros(len(xy), 1, *self.geometry.grid_hw, device=self._device)
+            has_mask = torch.zeros(len(xy), device=self._device)
+        else:
+            mask = self._put(prompts.mask[part])
+            has_mask = torch.ones(len(xy), device=self._device)
+        if prompts.has_mask is not None:
+            has_mask = self._put(prompts.has_mask[part])
+        labels = self._put(prompts.labels[part])
+        out = self._network.decode(image, xy, labels, mask, has_mask, self._grid)
+        return out.masks.cpu().numpy(), out.iou.cpu().numpy()
+
+    def _put(self, values: npt.NDArray[np.float32] | npt.NDArray[np.uint8]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self._device)
+
+
+def _in_float32(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    return (inputs[0].float(),)
+
+
+def _bytes(rgb: tuple[float, float, float]) -> tuple[int, int, int]:
+    r, g, b = rgb
+    return round(r), round(g), round(b)
