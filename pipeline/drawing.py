@@ -46,14 +46,14 @@ def _gamma(linear: float) -> int:
 def draw(rgb: RgbImage, result: FrameResult, *, alpha: float = 0.45) -> RgbImage:
     """Draw the objects of `result` over a copy of `rgb`, uint8 [H, W, 3] of the labels' size.
 
-    Tracked objects get a mask of opacity `alpha` with an outline, a solid box, id and score;
+    Tracked objects that show get a mask of opacity `alpha` with an outline, a box, id and score;
     occluded ones only a dashed box where they are expected; all others nothing.
     """
     image = _draw_masks(rgb, result, alpha)
     thickness = _line_width(image)
     for found in result.objects:
         color = object_color(found.id)
-        if found.state in _MASKED:
+        if found.state in _MASKED and found.area:
             x0, y0, x1, y1 = _corners(found)
             cv2.rectangle(image, (x0, y0), (x1, y1), color, thickness)
             draw_tag(image, (x0, y0), f"#{found.id}  {found.score:.2f}", color)

@@ -23,7 +23,7 @@ from pipeline.errors import PromptError, QueueClosedError
 from pipeline.framequeue import FrameQueue, Policy
 from pipeline.processor import FrameProcessor
 from pipeline.prompts import NO_PROMPTS, PromptLog
-from pipeline.segmenter.model import find_model
+from pipeline.segmenter.open import locate_model
 from pipeline.types import Frame, FrameResult, Sink, Source, SourceInfo, SourceReport
 
 logger = logging.getLogger(__name__)
@@ -154,7 +154,7 @@ class Pipeline:
 
     def __init__(self, config: PipelineConfig) -> None:
         self.config = config
-        self.model = find_model(config.model)
+        self.model = locate_model(config)
         self.summary = RunSummary()
 
     @classmethod

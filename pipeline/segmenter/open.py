@@ -7,8 +7,27 @@ from pathlib import Path
 from pipeline.config import PipelineConfig
 from pipeline.errors import ModelError
 from pipeline.segmenter.devices import choose_device
-from pipeline.segmenter.model import OpenVinoSegmenter, Segmenter
+from pipeline.segmenter.model import OpenVinoSegmenter, Segmenter, find_model
+from pipeline.segmenter.weights import Registry
 from pipeline.types import SizeHW
+
+
+def locate_model(config: PipelineConfig) -> Path:
+    """Where `config.model` lies: a checkpoint file if it is one and CUDA runs it, else a folder.
+
+    Raises `ModelError`.
+    """
+    if names_checkpoint(config.model) and choose_device(config.device) == "cuda":
+        from pipeline.quantization.resolve import find_checkpoint
+
+        return find_checkpoint(config.model)[0]
+    return find_model(config.model)
+
+
+def names_checkpoint(model: str) -> bool:
+    """Whether a model's name means a checkpoint: a published name, or a file."""
+    published = {entry.name for entry in Registry.published().entries()}
+    return model in published or Path(model).is_file()
 
 
 def open_segmenter(config: PipelineConfig, model: Path, frame_hw: SizeHW) -> Segmenter:

@@ -1,0 +1,60 @@
+"""From what a user calls a model to a folder: cached, or a sentence that says what is missing."""
+
+import hashlib
+import shutil
+from importlib.util import find_spec
+
+import pytest
+
+from pipeline.errors import ModelError
+from pipeline.quantization import resolve
+from pipeline.quantization.resolve import find_checkpoint, resolve_model
+from pipeline.segmenter.model import EMBEDDED
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A cache of the user's with a (made-up) checkpoint of TinySAM in it."""
+    monkeypatch.setenv("MASKSTREAM_CACHE", str(tmp_path))
+    checkpoint = tmp_path / "weights" / "tinysam_42.3.pth"
+    checkpoint.parent.mkdir()
+    checkpoint.write_bytes(b"weights")
+    return tmp_path
+
+
+def no_pictures(count: int):
+    raise AssertionError("nothing is to be quantised")
+
+
+def test_embedded_names_and_folders_are_taken_as_they_are(tmp_path):
+    assert resolve_model("lite", no_pictures, print) == EMBEDDED / "lite"
+    shutil.copytree(EMBEDDED / "lite", tmp_path / "mine")
+    assert resolve_model(str(tmp_path / "mine"), no_pictures, print) == tmp_path / "mine"
+
+
+def test_quantised_once_it_comes_from_the_cache_by_content(cache, monkeypatch):
+    digest = hashlib.sha256(b"weights").hexdigest()[:12]
+    folder = cache / "models" / f"tinysam-{digest}"
+    shutil.copytree(EMBEDDED / "lite", folder)
+    monkeypatch.setattr(resolve, "find_spec", lambda name: None)  # as if torch were not there
+    assert resolve_model("tinysam", no_pictures, print) == folder
+    path = str(cache / "weights" / "tinysam_42.3.pth")
+    with pytest.raises(ModelError, match=r"maskstream\[train\]"):
+        resolve_model(path, no_pictures, print)
+
+
+def test_quantising_needs_the_training_extra(cache, monkeypatch):
+    monkeypatch.setattr(
+        resolve, "find_spec", lambda name: None if name == "nncf" else find_spec(name)
+    )
+    with pytest.raises(ModelError, match=r"tinysam on first use needs nncf: pip install"):
+        resolve_model("tinysam", no_pictures, print)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("mobilesam", "weights get mobilesam"), ("nonsense", "no checkpoint called 'nonsense'")],
+)
+def test_checkpoint_that_is_not_here_is_a_sentence(cache, name, says):
+    with pytest.raises(ModelError, match=says):
+        find_checkpoint(name)
