@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.cli import main
 from pipeline.store import MaskStore
 from tests.media import moving_shapes, write_audio, write_video
 
@@ -25,21 +24,6 @@ def clip(tmp_path_factory):
     path = tmp_path_factory.mktemp("clip") / "shapes.mp4"
     write_video(path, frames)
     return path
-
-
-@pytest.fixture
-def cli(monkeypatch, capsys):
-    """Run the command line in this process; gives (exit code, standard output, standard error)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["maskstream", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        code = ended.value.code
-        return int(code or 0), out, err
-
-    return call
 
 
 def test_run_writes_store_overlay_and_sheet_and_one_json_line(cli, clip, tmp_path):
