@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.config import PipelineConfig, SeedingConfig
+from pipeline.config import KeyframeConfig, PipelineConfig, SeedingConfig
 from pipeline.engine import Pipeline
 from pipeline.errors import PromptError, SourceNotFoundError, StoreError
 from pipeline.prompts import NO_PROMPTS, PromptLog
@@ -166,3 +166,28 @@ def test_sinks_that_cannot_be_made_stop_the_run(clip):
 
     with pytest.raises(StoreError, match="exists"):
         Pipeline(UNSEEDED).run(open_source(clip[0]), refuse)
+
+
+def test_memory_does_not_grow_with_the_length_of_the_video():
+    """Resident memory after 100 and after 900 frames; every cache and queue has a bound."""
+    frame = np.random.default_rng(0).integers(0, 255, (90, 160, 3), dtype=np.uint8)
+    config = PipelineConfig(
+        keyframes=KeyframeConfig(interval=50), seeding=SeedingConfig(enabled=False)
+    )
+    prompts = PromptLog.model_validate(
+        {
+            "version": 1,
+            "events": [{"frame": 0, "type": "box", "object": 1, "xyxy": [20, 20, 90, 70]}],
+        }
+    )
+    source = ArraySource(np.roll(frame, shift, axis=1) for shift in range(900))
+    resident = []
+    for result in Pipeline(config).stream(source, prompts):
+        if result.index in (100, 899):
+            resident.append(resident_mb())
+    assert resident[1] - resident[0] < 10
+
+
+def resident_mb() -> float:
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from statistics import median
@@ -22,6 +22,15 @@ from pipeline.segmenter.sam import Sam
 from pipeline.types import SizeHW
 
 ROUNDS = 3
+MANY = 64  # prompts that take seconds: decoded once
+TEN = 10  # prompts, beside an encoding, of the goal for a whole keyframe
+PROMPTS: Mapping[tuple[str, int], tuple[int, ...]] = {
+    ("tinysam", 1024): (1, 8, TEN, MANY),
+    ("tinysam", 512): (1, 8, MANY),
+    ("lite", 1024): (),  # twice its size: only the encoder, for the ratio at equal size
+    ("lite", 512): (1, 8, MANY),
+}
+"""Prompts of the decoder calls that are measured, by network and long side."""
 
 Memory = Mapping[tuple[str, str, SizeHW], float | None]
 
@@ -61,9 +70,8 @@ class BenchReport:
 
 @dataclass(frozen=True, slots=True)
 class _Network:
-    """One network at one long side, as it is measured; `label` names it in rows."""
+    """One network at one long side, as it is measured."""
 
-    label: str
     model: Sam
     folders: Folders
     side: int
@@ -83,33 +91,37 @@ class _Case:
     prompts: int
     run: Callable[[], object]
 
+    @property
+    def rounds(self) -> int:
+        return 1 if self.prompts == MANY else ROUNDS
+
 
 def bench_models(*, quick: bool = False, progress: Progress = lambda _: None) -> BenchReport:
-    """Measure `tinysam` and `lite` at 1024 and 512.
+    """Measure `tinysam` and `lite` at the sizes in `PROMPTS`.
 
-    torch and OpenVINO use all cores. quick: at 1024 only, with fewer prompts and no memory.
+    torch and OpenVINO use all cores. quick: only what the ratios need.
     """
     threads = os.cpu_count() or 1
     kept = torch.get_num_threads()
     torch.set_num_threads(threads)
     rows: list[Row] = []
     try:
-        for name in ("tinysam", "lite"):
+        for (name, side), counts in PROMPTS.items():
+            if quick and side != 1024:
+                continue
             model = filled_model(name)
-            folders = model_folders(model, progress)
-            for side in (1024,) if quick else (1024, 512):
-                label = f"{name}-{side}"
-                network = _Network(label, model, folders.with_long_side(side), side)
-                memory: Memory = {}
-                if not quick:
-                    progress(f"{label}: memory")
-                    memory = _memory(network, name, threads)
-                progress(f"{label}: speed")
-                cases = _cases(network, threads, (8, 10) if quick else (1, 8, 10, 64))
-                rows += _measure(label, cases, memory)
+            label = f"{name}-{side}"
+            network = _Network(model, model_folders(model, progress).with_long_side(side), side)
+            memory: Memory = {}
+            if counts and not quick:
+                progress(f"{label}: memory")
+                memory = _memory(network, name, threads)
+            progress(f"{label}: speed")
+            asked = tuple(n for n in counts if n in (8, TEN)) if quick else counts
+            rows += _measure(label, _cases(network, threads, asked), memory)
     finally:
         torch.set_num_threads(kept)
-    return BenchReport(tuple(rows), _ratios(rows))
+    return BenchReport(tuple(rows), ratios_of(rows))
 
 
 def _memory(network: _Network, name: str, threads: int) -> Memory:
@@ -124,13 +136,16 @@ def _memory(network: _Network, name: str, threads: int) -> Memory:
 
 @torch.inference_mode()
 def _cases(network: _Network, threads: int, counts: tuple[int, ...]) -> list[_Case]:
+    """Every engine at both sizes; more than 8 prompts only at the size it works at."""
+    few = tuple(count for count in counts if count <= 8)
     cases = []
     for size_hw in network.sizes_hw:
+        square = size_hw[0] == size_hw[1]
         image = torch.zeros(1, 3, *size_hw)
         features = network.model.encode(image)
         encode = partial(network.model.encode, image)
         cases.append(_Case("encoder", "torch", "f32", size_hw, 0, encode))
-        for count in counts:
+        for count in counts if square else few:
             decode = torch_decode(network.model, features, count)
             cases.append(_Case("decoder", "torch", "f32", size_hw, count, decode))
         for precision, folder in network.folders.by_precision().items():
@@ -139,7 +154,7 @@ def _cases(network: _Network, threads: int, counts: tuple[int, ...]) -> list[_Ca
             run: Callable[[], object] = partial(segmenter.encode_rgb, picture)
             cases.append(_Case("encoder", "openvino", precision, size_hw, 0, run))
             encoded = segmenter.encode_rgb(picture)
-            for count in counts:
+            for count in few if square else counts:
                 prompts = PromptBatch.points(sample_points(count) * size_hw[::-1])
                 run = partial(segmenter.decode, encoded, prompts)
                 cases.append(_Case("decoder", "openvino", precision, size_hw, count, run))
@@ -148,10 +163,15 @@ def _cases(network: _Network, threads: int, counts: tuple[int, ...]) -> list[_Ca
 
 @torch.inference_mode()
 def _measure(label: str, cases: list[_Case], memory: Memory) -> list[Row]:
-    """Run all cases in turns, after a round that warms up."""
+    """Run all cases in turns. Encoders have run before, decoders warm up first."""
+    for case in cases:
+        if 0 < case.prompts < MANY:
+            case.run()
     times: list[list[float]] = [[] for _ in cases]
-    for _ in range(1 + ROUNDS):
+    for turn in range(ROUNDS):
         for case, taken in zip(cases, times, strict=True):
+            if turn >= case.rounds:
+                continue
             begun = time.perf_counter()
             case.run()
             taken.append(1000 * (time.perf_counter() - begun))
@@ -163,15 +183,16 @@ def _measure(label: str, cases: list[_Case], memory: Memory) -> list[Row]:
             precision=case.precision,
             input_hw=case.input_hw,
             prompts=case.prompts,
-            median_ms=round(median(taken[1:]), 2),
-            rounds=ROUNDS,
+            median_ms=round(median(taken), 2),
+            rounds=case.rounds,
             memory_mb=memory.get((case.engine, case.precision, case.input_hw)),
         )
         for case, taken in zip(cases, times, strict=True)
     ]
 
 
-def _ratios(rows: list[Row]) -> dict[str, float]:
+def ratios_of(rows: Sequence[Row]) -> dict[str, float]:
+    """The ratios the goals name, each time of the original by that of the INT8 graphs."""
     times = {
         (r.model, r.engine, r.precision, r.input_hw[0] == r.input_hw[1], r.prompts): r.median_ms
         for r in rows
@@ -184,7 +205,7 @@ def _ratios(rows: list[Row]) -> dict[str, float]:
         return times[model, "openvino", "int8", square, prompts]
 
     name = "tinysam-1024"
-    original = torch_ms(name) + torch_ms(name, 10)
+    original = torch_ms(name) + torch_ms(name, TEN)
     ratios = {
         "tinysam_encoder_int8_vs_torch_equal_size": torch_ms(name) / int8_ms(name, square=True),
         "tinysam_encoder_int8_rect_vs_torch_square": torch_ms(name) / int8_ms(name),
@@ -193,6 +214,6 @@ def _ratios(rows: list[Row]) -> dict[str, float]:
         "lite_encoder_int8_vs_torch_equal_size": torch_ms("lite-1024")
         / int8_ms("lite-1024", square=True),
         "tinysam_encode_plus_10_prompts_vs_original": original
-        / (int8_ms(name) + int8_ms(name, 10)),
+        / (int8_ms(name) + int8_ms(name, TEN)),
     }
     return {key: round(value, 2) for key, value in ratios.items()}
