@@ -67,7 +67,7 @@ class SeedingConfig(_Section):
     score_min: float = Field(0.45, ge=0, le=1)
     duplicate_iou: float = Field(0.7, gt=0, le=1)
     prompts_first: int = Field(320, ge=0)
-    prompts_per_keyframe: int = Field(32, ge=0)
+    prompts_per_keyframe: int = Field(16, ge=0)
     max_objects: int = Field(12, ge=0, le=65535)
 
 

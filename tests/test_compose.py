@@ -1,0 +1,56 @@
+"""Label maps from tracks: overlap, boxes, and what is withheld."""
+
+import numpy as np
+import pytest
+
+from pipeline.compose import compose
+from trackers.motion import KalmanBox
+from trackers.state import TrackState
+from trackers.track import Track, box_of
+
+GRID = (36, 64)
+FRAME = (180, 320)
+
+
+def track(track_id: int, x0: int, x1: int, strength: float, state=TrackState.TRACKED) -> Track:
+    """A bar over rows 10..20 and columns x0..x1 of the grid."""
+    logits = np.full(GRID, -strength, np.float32)
+    logits[10:20, x0:x1] = strength
+    return Track(track_id, logits, KalmanBox.start(box_of(logits > 0)), 0.9, state, False, 0.0)
+
+
+def test_masks_are_scaled_to_the_frame_with_their_boxes_and_areas():
+    labels, (found,) = compose([track(7, 20, 40, 5.0)], FRAME)
+    assert found.box_xyxy == pytest.approx((100, 50, 200, 100), abs=2)
+    assert found.area == (labels == 7).sum() == pytest.approx(100 * 50, rel=0.05)
+
+
+def test_where_masks_overlap_the_surer_wins_and_the_rest_keeps_both():
+    labels, objects = compose([track(1, 10, 40, 3.0), track(2, 30, 50, 6.0)], FRAME)
+    assert labels[75, 170] == 2
+    assert labels[75, 100] == 1
+    assert [o.id for o in objects] == [1, 2]
+    assert objects[0].box_xyxy[2] == pytest.approx(150, abs=3)
+
+
+def test_mask_at_the_border_reaches_it():
+    labels, (found,) = compose([track(1, 0, 64, 5.0)], FRAME)
+    assert (labels[75] == 1).all()
+    assert found.box_xyxy[0] == 0
+    assert found.box_xyxy[2] == 320
+
+
+@pytest.mark.parametrize("state", [TrackState.LOST, TrackState.OCCLUDED])
+def test_withheld_objects_have_the_box_they_are_expected_at_and_no_area(state):
+    labels, (found,) = compose([track(3, 20, 40, 5.0, state)], FRAME)
+    assert not labels.any()
+    assert found.area == 0
+    assert found.box_xyxy == pytest.approx((100, 50, 200, 100), abs=1)
+
+
+def test_objects_without_an_id_and_hidden_ones_take_no_pixels():
+    hidden, front = track(1, 20, 40, 2.0), track(2, 20, 40, 6.0)
+    tentative = track(0, 50, 60, 6.0, TrackState.TENTATIVE)
+    labels, objects = compose([hidden, front, tentative], FRAME)
+    assert set(np.unique(labels)) == {0, 2}
+    assert [(o.id, o.area > 0) for o in objects] == [(1, False), (2, True)]
