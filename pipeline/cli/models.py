@@ -86,7 +86,8 @@ def quantize(
         str | None, typer.Option(help="Network of the file, if it cannot be told.")
     ] = None,
     sensitivity: Annotated[
-        bool, typer.Option("--sensitivity", help="Also measure every layer quantised alone.")
+        bool,
+        typer.Option("--sensitivity", help="With nncf: report every activation quantised alone."),
     ] = False,
     untrained: Annotated[
         bool, typer.Option("--untrained", help="Random weights: do not judge masks.")
@@ -115,6 +116,7 @@ def quantize(
         gate=None if force else Gate(trained=not untrained),
         source=path.name,
         threads=threads,
+        sensitivity=sensitivity,
         say=_say,
     )
     write_folder(made, output)

@@ -19,12 +19,18 @@ from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
 
 
 def quantize_graph(
-    graph: ov.Model, samples: Sequence[Any], *, transformer: bool, ignored: Sequence[str] = ()
+    graph: ov.Model,
+    samples: Sequence[Any],
+    *,
+    transformer: bool,
+    ignored: Sequence[str] = (),
+    correct_bias: bool = True,
 ) -> ov.Model:
     """Quantise a graph to INT8 on calibration samples (each one input or a dict of inputs).
 
     transformer: use NNCF's transformer scheme (SmoothQuant, matmuls of attention).
-    ignored: names of operations left in float.
+    ignored: names of operations left in float. correct_bias: let biases make up for the mean error
+    of what comes before them.
     """
     logging.getLogger("nncf").setLevel(logging.ERROR)
     scope = nncf.IgnoredScope(names=list(ignored), validate=False) if ignored else None
@@ -36,5 +42,7 @@ def quantize_graph(
         subset_size=len(samples),
         fast_bias_correction=False,
         ignored_scope=scope,
-        advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.DISABLE),
+        advanced_parameters=AdvancedQuantizationParameters(
+            overflow_fix=OverflowFix.DISABLE, disable_bias_correction=not correct_bias
+        ),
     )

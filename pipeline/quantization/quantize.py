@@ -18,6 +18,7 @@ from pipeline.quantization.calibration import PreparedPicture, prepare, random_p
 from pipeline.quantization.export import architecture_of, export, kept_in_float
 from pipeline.quantization.gate import Comparison, Gate, compare, refuse_if_unfit
 from pipeline.quantization.nncf_method import quantize_graph
+from pipeline.quantization.sensitivity import error_against, sensitivities
 from pipeline.quantization.tinysam_ptq.method import quantize_model
 from pipeline.segmenter.model import ModelCard
 from pipeline.segmenter.sam import Sam
@@ -26,16 +27,22 @@ from pipeline.types import RgbImage
 METHODS = ("nncf", "tinysam")
 Progress = Callable[[str], None]
 PROMPTS_A_PICTURE = 4
+_ATTENTION = frozenset({"ScaledDotProductAttention", "Softmax"})
+SENSITIVITY_SAMPLES = 3  # of each graph; every activation costs a compilation and as many runs
 
 
 @dataclass(frozen=True, slots=True)
 class Quantised:
-    """Graphs of a quantised model with what was measured of them."""
+    """Graphs of a quantised model with what was measured of them.
+
+    sensitivity: error by layer when it alone is quantised, worst first; empty if not asked for.
+    """
 
     encoder: ov.Model
     decoder: ov.Model
     comparison: Comparison
     card: ModelCard
+    sensitivity: dict[str, float]
 
 
 def quantise(
@@ -46,12 +53,14 @@ def quantise(
     gate: Gate | None = None,
     source: str = "",
     threads: int = 2,
+    sensitivity: bool = False,
     say: Progress = lambda _: None,
 ) -> Quantised:
     """Quantise a network on pictures: every other one calibrates, the others judge.
 
-    method: one of `METHODS`. Raises `ModelError` if the result does not pass the gate (None: no
-    gate).
+    method: one of `METHODS`. sensitivity: with NNCF, also measure every activation quantised alone
+    (minutes); the other method finds that out in any case. Raises `ModelError` if the result does
+    not pass the gate (None: no gate).
     """
     architecture = architecture_of(model)
     prepared = [
@@ -62,13 +71,16 @@ def quantise(
     say("converting to OpenVINO")
     fp32 = export(model)
     say(f"quantising on {len(calibrating)} pictures ({method})")
-    kept_in_float: dict[str, str] = {}
     if method == "tinysam":
         found = quantize_model(model, calibrating)
         int8 = (found.encoder, found.decoder)
-        kept_in_float = found.kept_in_float
+        floats = [f"{name}: {reason}" for name, reason in found.kept_in_float.items()]
+        errors = {name: layer.error for name, layer in found.layers.items()}
     else:
-        int8 = _quantise_with_nncf(fp32, calibrating)
+        samples = _nncf_samples(fp32, calibrating)
+        int8 = _quantise_with_nncf(fp32, samples)
+        floats = ["decoder: everything but the upsampling (docs/quantisation.md)"]
+        errors = _nncf_sensitivity(fp32, samples, say) if sensitivity else {}
     say(f"comparing with FP32 on {len(judging)} other pictures")
     comparison = compare(fp32, int8, judging, threads=threads)
     if gate is not None:
@@ -82,21 +94,28 @@ def quantise(
             "mask_iou_int8_vs_fp32": round(comparison.mask_iou, 4),
             "embedding_cosine": round(comparison.cosine, 5),
         },
-        kept_in_float=[f"{name}: {reason}" for name, reason in kept_in_float.items()],
         speed={k: round(v, 2) for k, v in asdict(comparison).items() if k.endswith("_ms")},
+        kept_in_float=floats,
         versions={name: version(name) for name in ("openvino", "nncf", "torch")},
     )
-    return Quantised(*int8, comparison, card)
+    ranked = dict(sorted(errors.items(), key=lambda item: -item[1]))
+    return Quantised(*int8, comparison, card, ranked)
 
 
-def _quantise_with_nncf(
-    fp32: tuple[ov.Model, ov.Model], pictures: Sequence[PreparedPicture]
-) -> tuple[ov.Model, ov.Model]:
+@dataclass(frozen=True, slots=True)
+class _Samples:
+    """Inputs by name of both graphs, for calibration."""
+
+    encoder: list[dict[str, Any]]
+    decoder: list[dict[str, Any]]
+
+
+def _nncf_samples(fp32: tuple[ov.Model, ov.Model], pictures: Sequence[PreparedPicture]) -> _Samples:
     encoder, decoder = fp32
     compiled = ov.Core().compile_model(encoder, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     rng = np.random.default_rng(0)
     names = {name for port in decoder.inputs for name in port.get_names()}
-    samples: list[dict[str, Any]] = []
+    decoder_samples: list[dict[str, Any]] = []
     for picture in pictures:
         out = compiled([picture.image])
         features = {
@@ -106,11 +125,40 @@ def _quantise_with_nncf(
             if name in names
         }
         for prompts in random_prompts(picture.geometry, PROMPTS_A_PICTURE, rng):
-            samples.append(features | prompts)
+            decoder_samples.append(features | prompts)
+    return _Samples([{"image": p.image} for p in pictures], decoder_samples)
+
+
+def _quantise_with_nncf(
+    fp32: tuple[ov.Model, ov.Model], samples: _Samples, *, correct_bias: bool = True
+) -> tuple[ov.Model, ov.Model]:
+    encoder, decoder = fp32
+    attends = any(op.get_type_name() in _ATTENTION for op in encoder.get_ops())
     return (
-        quantize_graph(encoder, [{"image": p.image} for p in pictures], transformer=False),
-        quantize_graph(decoder, samples, transformer=True, ignored=kept_in_float(decoder)),
+        quantize_graph(encoder, samples.encoder, transformer=attends, correct_bias=correct_bias),
+        quantize_graph(
+            decoder,
+            samples.decoder,
+            transformer=True,
+            ignored=kept_in_float(decoder),
+            correct_bias=correct_bias,
+        ),
     )
+
+
+def _nncf_sensitivity(
+    fp32: tuple[ov.Model, ov.Model], samples: _Samples, say: Progress
+) -> dict[str, float]:
+    uncorrected = _quantise_with_nncf(fp32, samples, correct_bias=False)
+    errors: dict[str, float] = {}
+    for part, exact, quick, inputs in zip(
+        ("encoder", "decoder"), fp32, uncorrected, (samples.encoder, samples.decoder), strict=True
+    ):
+        score = error_against(exact, inputs[:SENSITIVITY_SAMPLES])
+        weights, rows = sensitivities(quick, score, say)
+        errors[f"{part}: weights of all layers"] = weights
+        errors |= {f"{part}: {', '.join(row.read_by)}": row.error for row in rows}
+    return errors
 
 
 def write_folder(quantised: Quantised, folder: Path) -> None:
@@ -122,5 +170,8 @@ def write_folder(quantised: Quantised, folder: Path) -> None:
     ov.save_model(quantised.decoder, part / "decoder.xml", compress_to_fp16=False)
     card = quantised.card.model_dump(mode="json")
     (part / "model.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
+    if quantised.sensitivity:
+        report = {name: round(error, 5) for name, error in quantised.sensitivity.items()}
+        (part / "sensitivity.yaml").write_text(yaml.safe_dump(report, sort_keys=False))
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(part, folder)

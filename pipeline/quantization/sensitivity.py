@@ -1,12 +1,13 @@
-"""Which activations INT8 harms: every activation's quantiser alone, and those best left out.
+"""Which activations INT8 harms: the error of a graph with one activation quantised at a time.
 
 The unit is one activation tensor with a FakeQuantize on it, named by the operations that read it.
-Weights stay INT8 throughout: channel-wise, they cost next to nothing (the report's first line).
+Weights stay INT8 throughout; their own error is reported apart. The graph must be quantised without
+bias correction, which would compensate for what is not there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,39 +76,26 @@ def sensitivities(
     return weights_only, sorted(rows, key=lambda row: -row.error)
 
 
-def relax(
-    graph: ov.Model, ranked: Sequence[Sensitivity], score: Score, error_max: float
-) -> tuple[ov.Model, tuple[str, ...]]:
-    """Leave the most sensitive activations in float until the error is at most `error_max`.
+def error_against(exact: ov.Model, samples: Sequence[Mapping[str, Any]]) -> Score:
+    """Judge by the outputs of the FP32 graph on samples (inputs by name).
 
-    The number left out doubles from step to step, then is narrowed down; gives the graph and the
-    names of what stays in float (everything, if even that does not help).
+    The error is the root mean square of the difference by that of the output, averaged over the
+    outputs and samples.
     """
-    core = ov.Core()
+    reference = ov.Core().compile_model(exact, "CPU", _OPTIONS)
+    truths = [list(_outputs(reference, sample)) for sample in samples]
 
-    def attempt(count: int) -> tuple[ov.Model, float]:
-        candidate = without(graph, {row.quantizer for row in ranked[:count]})
-        return candidate, score(core.compile_model(candidate, "CPU", _OPTIONS))
+    def score(compiled: Any) -> float:
+        errors = [
+            np.sqrt(np.square(answer - truth).mean() / max(float(np.square(truth).mean()), 1e-12))
+            for sample, expected in zip(samples, truths, strict=True)
+            for truth, answer in zip(expected, _outputs(compiled, sample), strict=True)
+        ]
+        return float(np.mean(errors))
 
-    low, high = -1, 0
-    best, error = attempt(high)
-    while error > error_max and high < len(ranked):
-        low, high = high, min(len(ranked), max(1, 2 * high))
-        best, error = attempt(high)
-    while high - low > 1 and low >= 0:
-        middle = (low + high) // 2
-        candidate, error = attempt(middle)
-        if error <= error_max:
-            high, best = middle, candidate
-        else:
-            low = middle
-    return best, tuple(row.quantizer for row in ranked[:high])
+    return score
 
 
-def relative_error(truth: Sequence[np.ndarray], answer: Sequence[np.ndarray]) -> float:
-    """Root mean square of the difference by that of the truth, averaged over the tensors."""
-    ratios = [
-        np.sqrt(np.square(a - t).mean() / max(float(np.square(t).mean()), 1e-12))
-        for t, a in zip(truth, answer, strict=True)
-    ]
-    return float(np.mean(ratios))
+def _outputs(compiled: Any, sample: Mapping[str, Any]) -> list[np.ndarray]:
+    out = compiled(dict(sample))
+    return [np.array(out[port]) for port in compiled.outputs]
