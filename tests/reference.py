@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import zlib
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -60,31 +58,6 @@ def published_arrays(name: str) -> Arrays:
     """The reference's outputs, under the names in `ARRAYS`."""
     with np.load(FOLDER / f"{name}.npz") as arrays:
         return dict(arrays)
-
-
-def filled(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of the same keys and shapes with the weights of the fill rule."""
-    return {key: _fill(key, value) for key, value in state.items()}
-
-
-def _fill(key: str, value: Tensor) -> Tensor:
-    if not value.is_floating_point():
-        return torch.zeros_like(value) if key.endswith("num_batches_tracked") else value
-    shape = tuple(value.shape)
-    noise = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(shape)
-    if key.endswith("running_var"):
-        noise = 1 + 0.1 * np.abs(noise)
-    elif key.endswith("running_mean"):
-        noise = 0.1 * noise
-    elif key.endswith("positional_encoding_gaussian_matrix"):
-        pass
-    elif len(shape) >= 2:
-        noise = noise / np.sqrt(np.prod(shape[1:]))
-    elif key.endswith("weight"):
-        noise = 1 + 0.1 * noise
-    else:
-        noise = 0.05 * noise
-    return torch.from_numpy(noise.astype(np.float32))
 
 
 def image(side: int) -> Tensor:

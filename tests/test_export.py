@@ -13,6 +13,7 @@ import torch
 import yaml
 from numpy.typing import NDArray
 
+from pipeline.bench.fill import filled
 from pipeline.quantization.export import architecture_of, export
 from pipeline.segmenter.checkpoints import load_into
 from pipeline.segmenter.model import (
@@ -24,7 +25,7 @@ from pipeline.segmenter.model import (
 )
 from pipeline.segmenter.openvino_decoder import BATCH
 from pipeline.segmenter.sam import Sam, build
-from tests.reference import filled, relative_error
+from tests.reference import relative_error
 
 SIZE_HW = (128, 256)
 TOLERANCE = 1e-4  # relative; the requirement is 1e-3

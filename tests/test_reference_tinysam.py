@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pipeline.bench.fill import filled
 from pipeline.segmenter.checkpoints import load_into
 from pipeline.segmenter.encoders.tiny_vit import TinyViTEncoder
 from pipeline.segmenter.sam import build
@@ -12,7 +13,6 @@ from tests.reference import (
     ARRAYS,
     TOLERANCE,
     Arrays,
-    filled,
     published_arrays,
     published_shapes,
     relative_error,

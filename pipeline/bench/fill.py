@@ -7,6 +7,7 @@ key's CRC-32, scaled so that activations keep their size. Speed does not depend 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -18,8 +19,13 @@ from pipeline.segmenter.sam import Sam, build
 def filled_model(name: str) -> Sam:
     """A network with the weights of the rule, in evaluation mode."""
     model = build(name).eval()
-    model.load_state_dict({key: _fill(key, value) for key, value in model.state_dict().items()})
+    model.load_state_dict(filled(model.state_dict()))
     return model
+
+
+def filled(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of the same keys and shapes with the weights of the rule."""
+    return {key: _fill(key, value) for key, value in state.items()}
 
 
 def _fill(key: str, value: Tensor) -> Tensor:
