@@ -64,8 +64,9 @@ class Trainer:
         if isinstance(self.model.image_encoder, LiteEncoder):
             self.model.image_encoder.backbone.load_imagenet(imagenet_checkpoint())
         if config.init_from is not None:
-            state = torch.load(config.init_from, map_location="cpu", weights_only=True)
-            self.model.load_state_dict({k: v.float() for k, v in state["model"].items()})
+            start = torch.load(config.init_from.expanduser(), map_location="cpu", weights_only=True)
+            weights = start.get("average", start["model"])
+            self.model.load_state_dict({k: v.float() for k, v in weights.items()})
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.optimizer = torch.optim.AdamW(self._groups(), weight_decay=config.weight_decay)
