@@ -6,7 +6,6 @@ This is the whole inference path on the CPU; torch is never imported.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -207,13 +206,3 @@ def stability(logits: FloatMap, offset: float = 1.0) -> npt.NDArray[np.float32]:
     inner = (logits > offset).sum((-2, -1))
     outer = (logits > -offset).sum((-2, -1))
     return np.asarray(inner / np.maximum(outer, 1), np.float32)
-
-
-def stack_prompts(batches: Sequence[PromptBatch]) -> PromptBatch:
-    """Join prompts of equal point count and equal mask use into one batch."""
-    masks = [b.mask for b in batches if b.mask is not None]
-    return PromptBatch(
-        np.concatenate([b.xy for b in batches]),
-        np.concatenate([b.labels for b in batches]),
-        np.concatenate(masks) if masks else None,
-    )

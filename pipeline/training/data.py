@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import re
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -310,10 +309,3 @@ def _blur(rng: np.random.Generator, x: npt.NDArray[np.float32]) -> npt.NDArray[n
     start, end = middle - offset, middle + offset
     cv2.line(kernel, tuple(np.rint(start).astype(int)), tuple(np.rint(end).astype(int)), 1.0)
     return cv2.filter2D(x, -1, kernel / kernel.sum()).astype(np.float32)
-
-
-def held_back_items(sources: list[Source]) -> Iterator[tuple[Source, LabelledImage]]:
-    """Iterate over the held-back images, source by source."""
-    for source in sources:
-        for item in source.held_back:
-            yield source, item
