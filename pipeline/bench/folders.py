@@ -97,10 +97,9 @@ def _make(model: Sam, folders: Folders) -> None:
         named = {port.any_name: np.array(value) for port, value in out.items()}
         features = {name: value for name, value in named.items() if name in taken}
         samples += [features | p for p in random_prompts(geometry, PROMPTS, rng)]
-    transformer = architecture["name"] != "lite"
     int8 = (
-        quantize_graph(encoder, [{"image": p} for p in pictures], transformer=transformer),
-        quantize_graph(decoder, samples, transformer=True, ignored=kept_in_float(decoder)),
+        quantize_graph(encoder, [{"image": p} for p in pictures]),
+        quantize_graph(decoder, samples, ignored=kept_in_float(decoder)),
     )
     _write(folders.int8, *int8, architecture | {"method": "nncf"})
 

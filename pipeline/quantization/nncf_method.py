@@ -17,27 +17,29 @@ import nncf
 import openvino as ov
 from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
 
+_ATTENTION = frozenset({"ScaledDotProductAttention", "Softmax"})
+
 
 def quantize_graph(
     graph: ov.Model,
     samples: Sequence[Any],
     *,
-    transformer: bool,
     ignored: Sequence[str] = (),
     correct_bias: bool = True,
 ) -> ov.Model:
     """Quantise a graph to INT8 on calibration samples (each one input or a dict of inputs).
 
-    transformer: use NNCF's transformer scheme (SmoothQuant, matmuls of attention).
+    A graph with attention gets NNCF's transformer scheme (SmoothQuant, matmuls of attention).
     ignored: names of operations left in float. correct_bias: let biases make up for the mean error
     of what comes before them.
     """
     logging.getLogger("nncf").setLevel(logging.ERROR)
+    attends = any(op.get_type_name() in _ATTENTION for op in graph.get_ops())
     scope = nncf.IgnoredScope(names=list(ignored), validate=False) if ignored else None
     return nncf.quantize(
         graph,
         nncf.Dataset(samples),
-        model_type=nncf.ModelType.TRANSFORMER if transformer else None,
+        model_type=nncf.ModelType.TRANSFORMER if attends else None,
         preset=nncf.QuantizationPreset.MIXED,
         subset_size=len(samples),
         fast_bias_correction=False,

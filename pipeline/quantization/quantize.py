@@ -27,7 +27,6 @@ from pipeline.types import RgbImage
 METHODS = ("nncf", "tinysam")
 Progress = Callable[[str], None]
 PROMPTS_A_PICTURE = 4
-_ATTENTION = frozenset({"ScaledDotProductAttention", "Softmax"})
 SENSITIVITY_SAMPLES = 3  # of each graph; every activation costs a compilation and as many runs
 
 
@@ -133,13 +132,11 @@ def _quantise_with_nncf(
     fp32: tuple[ov.Model, ov.Model], samples: _Samples, *, correct_bias: bool = True
 ) -> tuple[ov.Model, ov.Model]:
     encoder, decoder = fp32
-    attends = any(op.get_type_name() in _ATTENTION for op in encoder.get_ops())
     return (
-        quantize_graph(encoder, samples.encoder, transformer=attends, correct_bias=correct_bias),
+        quantize_graph(encoder, samples.encoder, correct_bias=correct_bias),
         quantize_graph(
             decoder,
             samples.decoder,
-            transformer=True,
             ignored=kept_in_float(decoder),
             correct_bias=correct_bias,
         ),
