@@ -24,14 +24,8 @@ from pipeline.segmenter.everything import (
     suppress_duplicates,
 )
 from pipeline.segmenter.geometry import FloatMap
-from pipeline.segmenter.model import (
-    BOX_BOTTOM_RIGHT,
-    BOX_TOP_LEFT,
-    POSITIVE,
-    Features,
-    PromptBatch,
-    best_of_three,
-)
+from pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, POSITIVE
+from pipeline.segmenter.model import Features, PromptBatch, best_of_three
 from pipeline.segmenter.open import open_segmenter
 from pipeline.segmenter.predictor import single_prompt
 from pipeline.types import Frame, FrameResult, SizeHW

@@ -17,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD
 from pipeline.segmenter.mask_decoder import DecoderOutput
-from pipeline.segmenter.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD, cell_centres
+from pipeline.segmenter.prompt_encoder import cell_centres
 from pipeline.segmenter.sam import Sam
 
 FOLDER = Path(__file__).resolve().parents[2] / "shared" / "reference"

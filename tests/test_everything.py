@@ -20,7 +20,8 @@ from pipeline.segmenter.everything import (
     suppress_duplicates,
 )
 from pipeline.segmenter.geometry import InputGeometry
-from pipeline.segmenter.model import BOX_TOP_LEFT, Decoded, Features, PromptBatch
+from pipeline.segmenter.labels import BOX_TOP_LEFT
+from pipeline.segmenter.model import Decoded, Features, PromptBatch
 
 GEOMETRY = InputGeometry.fit((256, 512), 512, 32)
 NOTHING = np.zeros(GEOMETRY.grid_hw, bool)

@@ -16,13 +16,8 @@ from numpy.typing import NDArray
 from pipeline.bench.fill import filled
 from pipeline.quantization.export import architecture_of, export
 from pipeline.segmenter.checkpoints import load_into
-from pipeline.segmenter.model import (
-    BOX_BOTTOM_RIGHT,
-    BOX_TOP_LEFT,
-    Features,
-    OpenVinoSegmenter,
-    PromptBatch,
-)
+from pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
+from pipeline.segmenter.model import Features, OpenVinoSegmenter, PromptBatch
 from pipeline.segmenter.openvino_decoder import BATCH
 from pipeline.segmenter.sam import Sam, build
 from tests.reference import relative_error

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.segmenter.geometry import InputGeometry
+from pipeline.segmenter.geometry import InputGeometry, boxes_of
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,9 @@ def test_cell_centres_are_those_of_the_padded_square():
     x, y = InputGeometry.fit((720, 1280), 512, 32).cell_centres()
     assert x[0, 0] == pytest.approx(2 / 512)
     assert y[-1, 0] == pytest.approx((288 - 2) / 512)
+
+
+def test_boxes_are_tight_and_an_empty_mask_has_the_whole_grid():
+    masks = np.zeros((2, 6, 9), bool)
+    masks[0, 2:4, 3:8] = True
+    assert boxes_of(masks).tolist() == [[3, 2, 8, 4], [0, 0, 9, 6]]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline.errors import TrainingDataError
-from pipeline.segmenter.prompt_encoder import NEGATIVE, PAD, POSITIVE
+from pipeline.segmenter.labels import NEGATIVE, PAD, POSITIVE
 from pipeline.training.config import TrainConfig
 from pipeline.training.data import AugmentConfig, LabelledImage, Sampler, find_sources, is_held_back
 from pipeline.training.losses import dice_loss, focal_loss, mask_iou, segmentation_loss

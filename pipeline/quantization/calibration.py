@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pipeline.errors import SourceError, SourceNotFoundError
 from pipeline.segmenter.geometry import InputGeometry
-from pipeline.segmenter.model import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD, POSITIVE
+from pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD, POSITIVE
 from pipeline.types import RgbImage
 
 T = TypeVar("T")

@@ -15,8 +15,8 @@ import openvino as ov
 from pipeline.errors import ModelError
 from pipeline.quantization.calibration import PreparedPicture
 from pipeline.segmenter.everything import coarse_points
-from pipeline.segmenter.geometry import FloatMap
-from pipeline.segmenter.model import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD, POSITIVE
+from pipeline.segmenter.geometry import GRID_STRIDE, boxes_of
+from pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD, POSITIVE
 
 GRID_SIDE = 6  # prompts a side of the grid on every picture
 SMALLEST_MASK = 0.001  # share of the picture; IoU of smaller masks is noise
@@ -149,21 +149,10 @@ def grid_prompts(
     best = 1 + np.argmax(answer["iou"][:, 1:], axis=1)
     masks = answer["masks"][np.arange(count), best] > 0
     boxes = fixed | {
-        "xy": _boxes(masks) * 4 / np.float32(geometry.side),
+        "xy": boxes_of(masks).reshape(-1, 2, 2) * GRID_STRIDE / np.float32(geometry.side),
         "labels": np.tile(np.array([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], np.float32), (count, 1)),
     }
     return [(clicks, True), (boxes, False)]
-
-
-def _boxes(masks: npt.NDArray[np.bool_]) -> FloatMap:
-    """Corners [B, 2, 2] of masks [B, H, W] in cells; the whole grid where a mask is empty."""
-    _, height, width = masks.shape
-    corners = np.tile(np.array([[0, 0], [width, height]], np.float32), (len(masks), 1, 1))
-    for corner, mask in zip(corners, masks, strict=True):
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        if len(rows):
-            corner[:] = [[columns[0], rows[0]], [columns[-1] + 1, rows[-1] + 1]]
-    return corners
 
 
 def _mask_ious(truth: Tensors, answer: Tensors, ambiguous: bool) -> list[float]:

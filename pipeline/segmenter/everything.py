@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.config import SeedingConfig
-from pipeline.segmenter.geometry import GRID_STRIDE, FloatMap
+from pipeline.segmenter.geometry import GRID_STRIDE, FloatMap, boxes_of
 from pipeline.segmenter.model import Features, PromptBatch, Segmenter, stability
 
 BATCH = 32  # prompts decoded together
@@ -162,8 +162,7 @@ def refine(
         return []
     scale = np.tile(GRID_STRIDE / np.array(segmenter.geometry.scale_xy), 2)
     asked = np.stack([p.logits > 0 for p in proposals])
-    boxes = np.stack([_box(mask) * scale for mask in asked])
-    decoded = segmenter.decode(features, PromptBatch.boxes(boxes))
+    decoded = segmenter.decode(features, PromptBatch.boxes(boxes_of(asked) * scale))
     answers = decoded.masks[:, 0] > 0
     overlap = (asked & answers).sum((1, 2))
     agreement = overlap / np.maximum((asked | answers).sum((1, 2)), 1)
@@ -171,12 +170,6 @@ def refine(
         Proposal(decoded.masks[i, 0], float(decoded.iou[i, 0]), float(agreement[i]))
         for i in range(len(proposals))
     ]
-
-
-def _box(mask: BoolMap) -> npt.NDArray[np.float64]:
-    """Tight box xyxy of a mask that is not empty, in cells."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float64)
 
 
 def suppress_duplicates(proposals: list[Proposal], iou_max: float) -> list[Proposal]:

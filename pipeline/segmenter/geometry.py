@@ -96,3 +96,14 @@ def _resample(logits: FloatMap, matrix: npt.NDArray[np.float64], size_hw: SizeHW
         borderMode=cv2.BORDER_REPLICATE,
     )
     return np.asarray(out, np.float32)
+
+
+def boxes_of(masks: npt.NDArray[np.bool_]) -> FloatMap:
+    """Tight boxes xyxy [B, 4] of masks [B, H, W], in cells; the whole grid where one is empty."""
+    _, height, width = masks.shape
+    boxes = np.tile(np.array([0, 0, width, height], np.float32), (len(masks), 1))
+    for box, mask in zip(boxes, masks, strict=True):
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        if len(rows):
+            box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    return boxes

@@ -17,10 +17,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.errors import ModelError
 from pipeline.segmenter.geometry import FloatMap, InputGeometry
+from pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD
 from pipeline.segmenter.openvino_decoder import OpenVinoDecoder
 from pipeline.types import Frame, SizeHW
 
-PAD, NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = -1, 0, 1, 2, 3
 EMBEDDED = Path(__file__).parent.parent / "models"
 
 

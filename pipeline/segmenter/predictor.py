@@ -11,14 +11,8 @@ import numpy.typing as npt
 
 from pipeline.errors import PromptError
 from pipeline.segmenter.geometry import FloatMap
-from pipeline.segmenter.model import (
-    BOX_BOTTOM_RIGHT,
-    BOX_TOP_LEFT,
-    Features,
-    OpenVinoSegmenter,
-    PromptBatch,
-    find_model,
-)
+from pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
+from pipeline.segmenter.model import Features, OpenVinoSegmenter, PromptBatch, find_model
 from pipeline.sources.arrays import ArrayView
 from pipeline.types import Frame, RgbImage, SizeHW
 
