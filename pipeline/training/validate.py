@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.segmenter.sam import Sam
-from pipeline.training.data import Image, Labels, Source
+from pipeline.training.data import Image, Labels, Source, pad_to
 from pipeline.training.losses import mask_iou
 from pipeline.training.prompts import boxes_of
 
@@ -20,11 +20,10 @@ def fit(image: Image, labels: Labels, long_side: int, multiple: int) -> tuple[Im
     h, w = labels.shape
     scale = long_side / max(h, w)
     new_h, new_w = round(h * scale), round(w * scale)
-    pad = ((0, -new_h % multiple), (0, -new_w % multiple))
     scaled = cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_AREA)
     ids = cv2.resize(labels, (new_w, new_h), interpolation=cv2.INTER_NEAREST)
-    padded = np.pad(scaled, (*pad, (0, 0)), constant_values=127)
-    return np.asarray(padded, np.uint8), np.asarray(np.pad(ids, pad), np.int32)
+    padded_size = (new_h + -new_h % multiple, new_w + -new_w % multiple)
+    return pad_to(np.asarray(scaled, np.uint8), np.asarray(ids, np.int32), padded_size)
 
 
 def normalise(images: np.ndarray, model: Sam) -> Tensor:

