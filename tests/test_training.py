@@ -7,12 +7,30 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import TrainingDataError
+from pipeline.errors import ConfigError, TrainingDataError
 from pipeline.segmenter.labels import NEGATIVE, PAD, POSITIVE
-from pipeline.training.config import TrainConfig
-from pipeline.training.data import AugmentConfig, LabelledImage, Sampler, find_sources, is_held_back
-from pipeline.training.losses import dice_loss, focal_loss, mask_iou, segmentation_loss
-from pipeline.training.prompts import Prompts, boxes_of, corrective_points, first_prompts
+from pipeline.segmenter.sam import build
+from pipeline.training.augment import PADDING_GREY, AugmentConfig
+from pipeline.training.config import TeacherConfig, TrainConfig, load_train_config
+from pipeline.training.data import LabelledImage, Sampler, find_sources, is_held_back
+from pipeline.training.losses import (
+    dice_loss,
+    focal_loss,
+    hard_mask_weights,
+    mask_iou,
+    segmentation_loss,
+)
+from pipeline.training.prompts import (
+    Prompts,
+    ProposalBatch,
+    boxes_of,
+    corrective_points,
+    first_prompts,
+    scattered_points,
+)
+from pipeline.training.proposals import Proposal, disturb, elsewhere
+from pipeline.training.start import load_what_fits
+from pipeline.training.teacher import resample
 from pipeline.training.trainer import Trainer, learning_rate_factor
 from tests.media import moving_shapes
 
@@ -60,13 +78,26 @@ def test_samples_are_a_function_of_seed_and_step(data):
     for sample in first:
         assert sample.image.shape == (64, 96, 3)
         assert sample.masks.shape == (4, 16, 24)
-        assert (sample.full.reshape(4, -1).sum(1) > 0).all()
+        assert (sample.masks.reshape(4, -1).sum(1) > 0).all()
+        assert len(sample.proposals) == 4
+
+
+def test_pictures_are_padded_right_or_below_as_when_used(data):
+    augment = AugmentConfig(band=1.0, paste=0.0, composite=0.0)
+    sampler = Sampler(find_sources(data), [], [], seed=3, objects=4, augment=augment)
+    for sample in sampler.batch(0, 12, (64, 96)):
+        grey = (sample.image == PADDING_GREY).all(2)
+        assert grey[-1].all() or grey[:, -1].all()
+        assert not grey[0].all()
+        assert sample.masks.max() > 0.5
+        whole_cells = grey.reshape(16, 4, 24, 4).all((1, 3))
+        assert not sample.masks[:, whole_cells].any()
 
 
 def test_first_prompts_are_half_boxes_half_points_on_the_object():
     masks = disc(10, 20, 6).expand(200, -1, -1)
     prompts = first_prompts(masks, torch.Generator().manual_seed(0), box_jitter=0.0)
-    boxed = ~prompts.single_point
+    boxed = ~prompts.ambiguous
     assert 70 < int(boxed.sum()) < 130
     assert torch.allclose(prompts.xy[boxed].flatten(1), boxes_of(masks)[boxed])
     points = prompts.xy[~boxed, 0] * 32 - torch.tensor([10.5, 20.5])
@@ -86,7 +117,7 @@ def test_corrective_point_lies_where_the_answer_is_wrong(predicted, label):
     truth = disc(10, 20, 6)[None]
     logits = predicted[None] * 2 - 1
     xy, labels = corrective_points(logits, truth, torch.Generator().manual_seed(0))
-    x, y = (xy[0] * 32).long()
+    x, y = (xy[0, 0] * 32).long()
     assert labels[0] == label
     assert bool(truth[0, y, x]) == (label == POSITIVE)
 
@@ -107,18 +138,117 @@ def test_only_the_best_of_three_masks_learns_from_a_single_point():
     masks = torch.stack([-truth[0], truth[0], disc(4, 4, 3), torch.zeros(32, 32)])[None] * 4
     masks = masks.requires_grad_()
     iou = torch.tensor([[0.1, 0.2, 0.9, 0.3]])
-    loss, answer = segmentation_loss(masks, iou, truth, torch.tensor([True]))
-    loss.backward()
+    answer = segmentation_loss(masks, iou, truth, torch.tensor([True]), torch.tensor([False]))
+    answer.loss.backward()
     moved = masks.grad[0].abs().sum((1, 2)) > 0
     assert moved.tolist() == [False, True, False, False]
-    assert answer.tolist() == [2]  # what the network would answer with: its highest predicted IoU
+    assert answer.trained.tolist() == [1]
+    assert answer.given.tolist() == [2]  # what the network would answer: its highest prediction
+
+
+def test_an_object_that_is_gone_teaches_the_iou_head_alone():
+    truth = disc(16, 16, 8)[None]
+    masks = (truth[:, None].repeat(1, 4, 1, 1) * 8 - 4).requires_grad_()
+    iou = torch.full((1, 4), 0.9, requires_grad=True)
+    answer = segmentation_loss(masks, iou, truth, torch.tensor([False]), torch.tensor([True]))
+    answer.loss.backward()
+    assert not masks.grad.any()
+    assert answer.loss.item() == pytest.approx(0.81)
+    assert iou.grad[0].nonzero().tolist() == [[0]]
+
+
+def test_masks_weigh_more_where_the_student_lags_behind_the_teacher():
+    weights = hard_mask_weights(torch.tensor([0.8, 0.8, 0.4]), torch.tensor([0.8, 0.2, 0.8]))
+    assert weights[0] == pytest.approx(0.5, abs=1e-3)
+    assert weights[1] > 0.9
+    assert weights[2] < 0.5
 
 
 def test_prompts_know_when_they_are_ambiguous():
-    one = Prompts(torch.zeros(1, 2, 2), torch.tensor([[POSITIVE, PAD]]))
-    two = one.with_point(torch.zeros(1, 2), torch.tensor([NEGATIVE]))
-    assert one.single_point.item()
-    assert not two.single_point.item()
+    none = torch.zeros(1)
+    point = torch.tensor([[POSITIVE, PAD]])
+    one = Prompts(torch.zeros(1, 2, 2), point, torch.zeros(1, 8, 8), none, none > 0)
+    two = one.with_points(torch.zeros(1, 1, 2), torch.tensor([[NEGATIVE]]))
+    carried = one.with_mask(torch.zeros(1, 8, 8), torch.ones(1))
+    assert one.ambiguous.item()
+    assert not two.ambiguous.item()
+    assert not carried.ambiguous.item()
+
+
+def test_scattered_points_lie_in_their_object():
+    truth = torch.stack([disc(10, 20, 6), disc(24, 8, 3)])
+    xy, labels = scattered_points(truth, torch.Generator().manual_seed(0), 5)
+    assert (labels == POSITIVE).all()
+    for mask, points in zip(truth, xy, strict=True):
+        assert all(mask[int(y * 32), int(x * 32)] for x, y in points.tolist())
+
+
+def test_proposals_are_near_the_truth_and_never_equal_to_it():
+    truth, neighbour = disc(24, 20, 9, 48).numpy(), disc(36, 20, 5, 48).numpy()
+    rng = np.random.default_rng(0)
+    ious = []
+    for _ in range(60):
+        proposal = Proposal.of(disturb(rng, truth, neighbour), gone=False)
+        inside = proposal.logits > 0
+        ious.append((inside & (truth > 0.5)).sum() / (inside | (truth > 0.5)).sum())
+        x, y = (proposal.point_xy * 48).astype(int)
+        assert inside[y, x]
+        rows, columns = np.nonzero(inside)
+        box = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) / 48
+        assert proposal.box_xyxy == pytest.approx(box)
+    assert 0.6 < np.mean(ious) < 0.95
+    assert min(ious) > 0.2
+
+
+def test_an_object_that_is_gone_is_believed_where_no_object_is():
+    objects = np.maximum(disc(10, 10, 6, 48).numpy(), disc(36, 36, 6, 48).numpy())
+    moved = elsewhere(np.random.default_rng(1), disc(10, 10, 6, 48).numpy(), objects)
+    assert moved is not None
+    assert moved.sum() > 50
+    assert ((moved > 0.5) & (objects > 0.5)).sum() < 0.05 * moved.sum()
+    assert elsewhere(np.random.default_rng(1), objects, np.ones((48, 48), np.float32)) is None
+
+
+def test_a_share_of_prompts_is_what_a_tracker_gives():
+    masks = disc(10, 20, 6).expand(300, -1, -1)
+    logits = disturb(np.random.default_rng(0), masks[0].numpy(), masks[0].numpy())
+    proposals = ProposalBatch.of([Proposal.of(logits, gone=True)] * 300, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    prompts = first_prompts(masks, generator, proposals=proposals, proposal_share=0.3)
+    tracked = prompts.has_mask > 0
+    assert 60 < int(tracked.sum()) < 120
+    assert torch.equal(prompts.gone, tracked)
+    assert torch.equal(prompts.mask[tracked][0], torch.from_numpy(logits))
+    assert not prompts.ambiguous[tracked].any()
+
+
+def test_a_map_is_read_where_the_other_has_its_cells():
+    columns = torch.arange(8.0).expand(1, 1, 6, 8)  # covers 1 wide, 0.75 high; cell x at (x+.5)/8
+    read = resample(columns, (0.75, 1.0), (3, 4), (0.75, 0.5))
+    assert read[0, 0, 0].tolist() == pytest.approx([0.0, 1.0, 2.0, 3.0])
+
+
+def test_weights_that_fit_are_loaded_and_the_rest_is_named():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1))
+    start = {"0.weight": torch.ones(3, 2), "0.bias": torch.ones(4), "other": torch.ones(1)}
+    assert load_what_fits(model, start) == ["0.bias", "1.bias", "1.weight"]
+    assert (model[0].weight == 1).all()
+
+
+def test_configurations_extend_each_other(tmp_path):
+    (tmp_path / "base.yaml").write_text("name: a\ndata: d\nsteps: 5\nseed: 3\n")
+    (tmp_path / "more.yaml").write_text("extends: base.yaml\nname: b\n")
+    loaded = load_train_config(tmp_path / "more.yaml")
+    assert (loaded.name, loaded.steps, loaded.seed) == ("b", 5, 3)
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    for bad in ("list.yaml", "none.yaml"):
+        with pytest.raises(ConfigError, match=bad.split(".")[0]):
+            load_train_config(tmp_path / bad)
+
+
+@pytest.mark.parametrize("file", sorted(Path("configs/train").glob("*.yaml")), ids=lambda f: f.stem)
+def test_shipped_configurations_are_valid(file):
+    assert load_train_config(file).name
 
 
 def config(data: Path, out: Path, steps: int) -> TrainConfig:
@@ -160,6 +290,68 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(data, tmp_path):
     for key, value in whole.average.items():
         assert torch.equal(value, resumed.average[key]), key
     assert "validation" in (tmp_path / "whole" / "log.jsonl").read_text()
+    assert cv2.imread(str(tmp_path / "whole" / "curves.png")) is not None
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory) -> Path:
+    """A checkpoint of `lite` with random weights, as a published file would come."""
+    torch.manual_seed(5)
+    path = tmp_path_factory.mktemp("teacher") / "teacher.pt"
+    torch.save(build("lite").state_dict(), path)
+    return path
+
+
+def taught(data: Path, out: Path, teacher: Path, **changes) -> TrainConfig:
+    lesson = TeacherConfig(
+        checkpoint=teacher, model="lite", long_side=96, epoch_steps=2, token=0.1, output=0.1,
+        hard_mask_weighting=True,
+    )  # fmt: skip
+    changed = {"teacher": lesson, "init_from": (teacher,), "proposal_share": 0.5} | changes
+    return config(data, out, 3).model_copy(update=changed)
+
+
+@pytest.mark.parametrize("stage", ["embedding", "prompts"])
+def test_a_teacher_s_features_are_computed_once(data, tmp_path, teacher, stage, monkeypatch):
+    lesson = taught(data, tmp_path, teacher, stage=stage, gone_share=0.3, most_points=3)
+    trainer = Trainer(lesson)
+    encoded = []
+    encode = trainer.objective.teacher.network.encode
+    monkeypatch.setattr(
+        trainer.objective.teacher.network, "encode", lambda x: encoded.append(x.shape) or encode(x)
+    )
+    trainer.run()
+    assert len(encoded) == 2  # three steps, of which the third repeats the first's pictures
+    again = Trainer(lesson)
+    images = np.stack([s.image for s in again._batch(0)])
+    kept = again.objective.teacher.features(0, images)
+    exact = encode(trainer.objective.teacher._fit(images))
+    assert torch.allclose(kept.embedding, exact.embedding, atol=2e-2)
+
+
+def test_features_of_other_batches_are_refused(data, tmp_path, teacher):
+    Trainer(taught(data, tmp_path, teacher))
+    with pytest.raises(TrainingDataError, match="another teacher or of other batches"):
+        Trainer(taught(data, tmp_path, teacher, seed=9))
+
+
+def test_a_student_equal_to_its_teacher_is_at_no_distance_from_it(data, tmp_path, teacher):
+    same_size = TeacherConfig(checkpoint=teacher, model="lite", long_side=64, token=1.0, output=1.0)
+    lesson = taught(data, tmp_path, teacher, shapes=((64, 64),))
+    trainer = Trainer(lesson.model_copy(update={"teacher": same_size}))
+    trainer.model.eval()
+    _, scores = trainer.objective(trainer.model, trainer._batch(0), 0)
+    assert scores["embedding"] == pytest.approx(0, abs=1e-4)
+    assert scores["output"] == pytest.approx(0, abs=1e-3)
+
+
+def test_a_start_that_is_not_there_or_does_not_fit_is_a_sentence(data, tmp_path):
+    with pytest.raises(TrainingDataError, match=r"none of .*nowhere\.pt is there"):
+        Trainer(config(data, tmp_path, 1).model_copy(update={"init_from": (Path("nowhere.pt"),)}))
+    torch.save({"x": torch.ones(1)}, tmp_path / "other.pt")
+    other = config(data, tmp_path, 1).model_copy(update={"init_from": (tmp_path / "other.pt",)})
+    with pytest.raises(TrainingDataError, match="holds no weights of lite"):
+        Trainer(other)
 
 
 def stop_after(trainer: Trainer, steps: int):

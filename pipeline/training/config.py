@@ -3,17 +3,47 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.cache import cache_folder
 from pipeline.config import describe
 from pipeline.errors import ConfigError
 
 
+class TeacherConfig(BaseModel):
+    """Who teaches, and what of its answers counts (weights of the losses; 0 leaves one out).
+
+    checkpoint: a file or a name that `--model` takes, of architecture `model`. long_side: of the
+    teacher's own input, pixels. epoch_steps: batches repeat after so many steps, so that the
+    teacher's features are computed once and read from Zarr ever after; 0: never, the teacher runs
+    at every step. embedding_distance: l1 as TinySAM, l2 as EfficientViT-SAM.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    checkpoint: Path
+    model: str
+    long_side: int = Field(640, multiple_of=32)
+    epoch_steps: int = Field(0, ge=0)
+    embedding: float = Field(1.0, ge=0)
+    embedding_distance: Literal["l1", "l2"] = "l1"
+    token: float = Field(0.0, ge=0)
+    output: float = Field(0.0, ge=0)
+    hard_mask_weighting: bool = False
+
+
 class TrainConfig(BaseModel):
-    """Every key of a training configuration; unknown keys are refused."""
+    """Every key of a training configuration; unknown keys are refused.
+
+    most_points: corrective points between two rounds, 1 to this many, drawn at random each step;
+    with `hard_prompts` each lies where the answer to those before it is wrong, else anywhere in
+    the object. proposal_share: of first prompts that are a tracker's proposal; gone_share: of
+    those, proposals of an object that is not there. init_from: the first of these files that
+    exists gives the weights to start from.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -24,11 +54,18 @@ class TrainConfig(BaseModel):
     whole_sources: tuple[str, ...] = ()
     held_back_percent: int = Field(6, ge=0, le=50)
     seed: int = 0
+    stage: Literal["embedding", "prompts"] = "prompts"
     steps: int = Field(..., ge=1)
     warmup_steps: int = Field(150, ge=0)
     batch: int = Field(6, ge=1)
     objects: int = Field(5, ge=1, le=64)
     rounds: int = Field(2, ge=1, le=10)
+    hard_prompts: bool = True
+    most_points: int = Field(1, ge=1, le=10)
+    proposal_share: float = Field(0.0, ge=0, le=1)
+    gone_share: float = Field(0.0, ge=0, le=1)
+    teacher: TeacherConfig | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     long_side: int = Field(384, multiple_of=32)
     shapes: tuple[tuple[int, int], ...] = ((384, 384), (384, 288), (288, 384), (224, 384))
     lr_backbone: float = 2e-4
@@ -38,8 +75,14 @@ class TrainConfig(BaseModel):
     ema_decay: float = 0.998
     checkpoint_every: int = 100
     validate_every: int = 400
-    init_from: Path | None = None
+    init_from: tuple[Path, ...] = ()
     out: Path | None = None
+
+    @model_validator(mode="after")
+    def _teacher_for_embeddings(self) -> Self:
+        if self.stage == "embedding" and self.teacher is None:
+            raise ValueError("stage: embedding needs a teacher")
+        return self
 
     @property
     def folder(self) -> Path:
@@ -48,12 +91,23 @@ class TrainConfig(BaseModel):
 
 
 def load_train_config(file: Path) -> TrainConfig:
-    """Read a training configuration. Raises `ConfigError`."""
+    """Read a training configuration; the keys of a file that it `extends` are its defaults.
+
+    Raises `ConfigError`.
+    """
     try:
-        return TrainConfig.model_validate(yaml.safe_load(file.read_text()))
+        return TrainConfig.model_validate(_with_defaults(file))
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {file}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not YAML: {error}") from error
     except ValidationError as error:
         raise ConfigError(describe(error)) from error
+
+
+def _with_defaults(file: Path) -> dict[str, Any]:
+    content = yaml.safe_load(file.read_text())
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file} holds no keys")
+    base = content.pop("extends", None)
+    return (_with_defaults(file.parent / base) if base else {}) | content

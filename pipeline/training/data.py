@@ -18,13 +18,18 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import TrainingDataError
+from pipeline.training.augment import (
+    AugmentConfig,
+    Image,
+    Labels,
+    content_size,
+    crop,
+    pad_to,
+    photometric,
+)
+from pipeline.training.proposals import Proposal, disturb, elsewhere
 
 logger = logging.getLogger(__name__)
-
-PADDING_GREY = 127  # closest to the mean that normalisation subtracts
-
-Image = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.int32]
 
 _CROP_SUFFIX = re.compile(r"_(scaled|crop)_\d+.*$")
 
@@ -100,30 +105,13 @@ class Sample:
     """One training image with its objects.
 
     image: RGB uint8 [H, W, 3]; masks: float32 [P, H/4, W/4] coverage 0..1 of each cell by the
-    object; full: bool [P, H, W]; source: name.
+    object; proposals: what a tracker might believe of each object; source: name.
     """
 
     image: Image
     masks: npt.NDArray[np.float32]
-    full: npt.NDArray[np.bool_]
+    proposals: tuple[Proposal, ...]
     source: str
-
-
-@dataclass(frozen=True, slots=True)
-class AugmentConfig:
-    """Strengths of the augmentation; probabilities in 0..1."""
-
-    min_crop: float = 0.4
-    whole_image: float = 0.3
-    rotate: float = 0.3
-    rotate_degrees: float = 25.0
-    paste: float = 0.3
-    composite: float = 0.05
-    blur: float = 0.15
-    noise: float = 0.1
-    grey: float = 0.03
-    band: float = 0.25
-    largest_band: float = 0.45
 
 
 class Sampler:
@@ -140,6 +128,7 @@ class Sampler:
         augment: AugmentConfig,
         min_area: float = 0.001,
         max_area: float = 0.9,
+        gone: float = 0.0,
     ) -> None:
         self.sources = [s for s in sources if s.train]
         weights = np.array([s.weight for s in self.sources])
@@ -151,6 +140,7 @@ class Sampler:
         self._augment = augment
         self._min_area = min_area
         self._max_area = max_area
+        self._gone = gone
 
     def batch(self, step: int, size: int, size_hw: tuple[int, int]) -> list[Sample]:
         """Draw `size` samples of height and width `size_hw` for a step."""
@@ -161,12 +151,12 @@ class Sampler:
     def _sample(self, rng: np.random.Generator, size_hw: tuple[int, int]) -> Sample:
         while True:
             scene, ids, source = self._scene(rng)
-            content_hw = _content_size(rng, size_hw, self._augment)
-            image, labels = _crop(rng, scene, ids, content_hw, self._augment)
+            content_hw = content_size(rng, size_hw, self._augment)
+            image, labels = crop(rng, scene, ids, content_hw, self._augment)
             if rng.random() < self._augment.paste and self._cutouts:
                 for _ in range(int(rng.integers(1, 4))):
                     self._paste(rng, image, labels)
-            image = _photometric(rng, image, self._augment)
+            image = photometric(rng, image, self._augment)
             image, labels = pad_to(image, labels, size_hw)
             objects = self._choose(rng, labels, source.whole if source else False)
             if objects is not None:
@@ -178,7 +168,19 @@ class Sampler:
                 for m in objects
             ]
         )
-        return Sample(image, small, objects, source.name if source else "composite")
+        proposals = tuple(self._propose(rng, small, i) for i in range(len(small)))
+        return Sample(image, small, proposals, source.name if source else "composite")
+
+    def _propose(
+        self, rng: np.random.Generator, masks: npt.NDArray[np.float32], index: int
+    ) -> Proposal:
+        """A disturbed mask of one object, or now and then a belief in an object that is gone."""
+        mask = masks[index]
+        gone = elsewhere(rng, mask, masks.max(0)) if rng.random() < self._gone else None
+        neighbour = masks[int(rng.integers(len(masks)))]
+        return Proposal.of(
+            disturb(rng, mask if gone is None else gone, neighbour), gone is not None
+        )
 
     def _scene(self, rng: np.random.Generator) -> tuple[Image, Labels, Source | None]:
         if self._backgrounds and self._cutouts and rng.random() < self._augment.composite:
@@ -238,105 +240,3 @@ class Sampler:
         replace = len(ids) < count
         drawn = rng.choice(len(ids), size=count, replace=replace, p=odds / odds.sum())
         return np.stack([labels > 0 if ids[i] < 0 else labels == ids[i] for i in drawn])
-
-
-def pad_to(image: Image, labels: Labels, size_hw: tuple[int, int]) -> tuple[Image, Labels]:
-    """Pad right and below to `size_hw` with the mean's grey, as pictures are padded when used."""
-    h, w = labels.shape
-    pad = ((0, size_hw[0] - h), (0, size_hw[1] - w))
-    padded = np.pad(image, (*pad, (0, 0)), constant_values=PADDING_GREY)
-    return np.asarray(padded, np.uint8), np.asarray(np.pad(labels, pad), np.int32)
-
-
-def _content_size(
-    rng: np.random.Generator, size_hw: tuple[int, int], augment: AugmentConfig
-) -> tuple[int, int]:
-    """Size of the picture within the frame: now and then it leaves a band right or below.
-
-    Half of the bands are what is left by rounding to the encoder's stride, half are those of a
-    wide or tall picture in a square (0.4375 of the side for 16:9).
-    """
-    if rng.random() >= augment.band:
-        return size_hw
-    wide = rng.random() < 0.5
-    side = size_hw[1] if wide else size_hw[0]
-    narrow = rng.random() < 0.5
-    band = int(rng.integers(1, 32)) if narrow else int(rng.uniform(0.05, augment.largest_band) * side)
-    return (size_hw[0], side - band) if wide else (side - band, size_hw[1])
-
-
-def _crop(
-    rng: np.random.Generator,
-    image: Image,
-    labels: Labels,
-    size_hw: tuple[int, int],
-    augment: AugmentConfig,
-) -> tuple[Image, Labels]:
-    """Cut a random window of the wanted aspect (perhaps turned) and scale it to size_hw."""
-    h, w = labels.shape
-    out_h, out_w = size_hw
-    largest = min(h / out_h, w / out_w)
-    scale = largest * (
-        1.0 if rng.random() < augment.whole_image else rng.uniform(augment.min_crop, 1)
-    )
-    stretch = float(np.exp(rng.uniform(-0.15, 0.15)))
-    crop_h, crop_w = min(out_h * scale * stretch, h), min(out_w * scale / stretch, w)
-    top, left = rng.uniform(0, h - crop_h), rng.uniform(0, w - crop_w)
-    corners = np.array([[left, top], [left + crop_w, top], [left, top + crop_h]], np.float32)
-    if rng.random() < augment.rotate:
-        angle = np.deg2rad(rng.uniform(-augment.rotate_degrees, augment.rotate_degrees))
-        centre = corners[0] + (crop_w / 2, crop_h / 2)
-        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        corners = ((corners - centre) @ turn.T + centre).astype(np.float32)
-    target = np.array([[0, 0], [out_w, 0], [0, out_h]], np.float32)
-    if rng.random() < 0.5:
-        target[:, 0] = out_w - target[:, 0]
-    matrix = cv2.getAffineTransform(corners - 0.5, target - 0.5)
-    shrinking = scale > 1.2
-    pixels = cv2.warpAffine(
-        image,
-        matrix,
-        (out_w, out_h),
-        flags=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REFLECT_101,
-    )
-    ids = cv2.warpAffine(
-        labels.astype(np.float32),
-        matrix,
-        (out_w, out_h),
-        flags=cv2.INTER_NEAREST,
-        borderMode=cv2.BORDER_REFLECT_101,
-    )
-    return np.asarray(pixels, np.uint8), np.asarray(ids, np.int32)
-
-
-def _photometric(rng: np.random.Generator, image: Image, augment: AugmentConfig) -> Image:
-    """Vary brightness, contrast, saturation, gamma, colour cast, blur, noise."""
-    x: npt.NDArray[np.float32] = image.astype(np.float32) / np.float32(255)
-    grey = x.mean(-1, keepdims=True)
-    saturation = 0.0 if rng.random() < augment.grey else rng.uniform(0.6, 1.4)
-    x = grey + (x - grey) * saturation
-    x = x * rng.uniform(0.9, 1.1, 3).astype(np.float32)
-    mean = x.mean()
-    x = (x - mean) * rng.uniform(0.7, 1.3) + mean * rng.uniform(0.7, 1.3)
-    x = np.asarray(np.clip(x, 0, 1) ** np.exp(rng.uniform(-0.35, 0.35)), np.float32)
-    if rng.random() < augment.blur:
-        x = _blur(rng, x)
-    if rng.random() < augment.noise:
-        noise = rng.normal(0, rng.uniform(0.01, 0.06), x.shape)
-        x = np.asarray(x + noise, np.float32)
-    return np.asarray(np.clip(x, 0, 1) * 255 + 0.5, np.uint8)
-
-
-def _blur(rng: np.random.Generator, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Defocus or the motion blur of a short straight movement."""
-    if rng.random() < 0.5:
-        return cv2.GaussianBlur(x, (0, 0), float(rng.uniform(0.5, 1.8))).astype(np.float32)
-    length = int(rng.integers(3, 12))
-    kernel = np.zeros((length, length), np.float32)
-    angle = rng.uniform(0, np.pi)
-    offset = np.array([np.cos(angle), np.sin(angle)]) * (length - 1) / 2
-    middle = (length - 1) / 2
-    start, end = middle - offset, middle + offset
-    cv2.line(kernel, tuple(np.rint(start).astype(int)), tuple(np.rint(end).astype(int)), 1.0)
-    return cv2.filter2D(x, -1, kernel / kernel.sum()).astype(np.float32)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -35,25 +37,46 @@ def mask_iou(logits: Tensor, target: Tensor) -> Tensor:
     return overlap / union.clamp(min=1)
 
 
+def hard_mask_weights(teacher_iou: Tensor, student_iou: Tensor, eps: float = 1e-3) -> Tensor:
+    """TinySAM's weight of masks: 0.5 where student and teacher are as good, to 1 where it lags."""
+    return torch.sigmoid(teacher_iou / (student_iou + eps) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a round of prompts was answered with.
+
+    loss: scalar, masks and IoU head. trained: [B], the mask whose loss counted. given: [B], the
+    mask that the network would give. takes_part: [B, 4], 1 for masks that the prompt asks for.
+    """
+
+    loss: Tensor
+    trained: Tensor
+    given: Tensor
+    takes_part: Tensor
+
+
 def segmentation_loss(
-    masks: Tensor, iou: Tensor, target: Tensor, ambiguous: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Loss of one prompt round and the index of the mask that each prompt answers with.
+    masks: Tensor, iou: Tensor, target: Tensor, ambiguous: Tensor, gone: Tensor
+) -> Answer:
+    """Loss of one prompt round.
 
     masks [B, 4, H, W] and iou [B, 4] as the decoder gives them, target [B, H, W]. Where `ambiguous`
     [B] (one point), only the best of masks 1..3 is trained; elsewhere mask 0. The IoU head learns
-    the true IoU of every mask that takes part.
+    the true IoU of every mask that takes part, which is 0 where the object is `gone` [B]; masks
+    learn nothing there.
     """
     expanded = target[:, None].expand_as(masks)
     per_mask = focal_loss(masks, expanded) + dice_loss(masks, expanded)
     least = per_mask[:, 1:].argmin(1) + 1
-    chosen = torch.where(ambiguous, least, torch.zeros_like(least))
-    mask_loss = per_mask.gather(1, chosen[:, None])[:, 0].mean()
+    trained = torch.where(ambiguous, least, torch.zeros_like(least))
+    there = (~gone).to(masks.dtype)
+    mask_loss = (per_mask.gather(1, trained[:, None])[:, 0] * there).sum() / there.sum().clamp(1)
     takes_part = torch.zeros_like(iou)
     takes_part[:, 1:] = ambiguous[:, None].to(iou.dtype)
     takes_part[:, 0] = (~ambiguous).to(iou.dtype)
-    error = (iou - mask_iou(masks.detach(), expanded)).pow(2) * takes_part
-    iou_loss = error.sum() / takes_part.sum()
+    true_iou = mask_iou(masks.detach(), expanded) * there[:, None]
+    iou_loss = ((iou - true_iou).pow(2) * takes_part).sum() / takes_part.sum()
     best = iou.detach()[:, 1:].argmax(1) + 1
-    answer = torch.where(ambiguous, best, torch.zeros_like(best))
-    return mask_loss + iou_loss, answer
+    given = torch.where(ambiguous, best, torch.zeros_like(best))
+    return Answer(mask_loss + iou_loss, trained, given, takes_part)

@@ -1,33 +1,71 @@
-"""Training prompts drawn from ground truth: boxes, points, and corrections of what is wrong."""
+"""Training prompts: boxes, points and proposals from ground truth, corrections of what is wrong."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, PAD, POSITIVE
+from pipeline.training.proposals import Proposal
 
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """A batch of prompts: xy [B, N, 2] in 0..1 of the padded square, labels [B, N]."""
+    """A batch of prompts.
+
+    xy [B, N, 2] in 0..1 of the padded square; labels [B, N]; mask: logits [B, h, w] of a mask
+    prompt; has_mask [B], 1 where it is given; gone [B], true where no mask is right.
+    """
 
     xy: Tensor
     labels: Tensor
+    mask: Tensor
+    has_mask: Tensor
+    gone: Tensor
 
     @property
-    def single_point(self) -> Tensor:
-        """Bool [B]: one positive point and nothing else (ambiguous)."""
+    def ambiguous(self) -> Tensor:
+        """Bool [B]: one positive point and nothing else."""
         points = (self.labels == POSITIVE) | (self.labels == NEGATIVE)
         boxed = (self.labels == BOX_TOP_LEFT).any(1)
-        return (points.sum(1) == 1) & ~boxed
+        return (points.sum(1) == 1) & ~boxed & (self.has_mask == 0)
 
-    def with_point(self, xy: Tensor, labels: Tensor) -> Prompts:
-        """Add one point (xy [B, 2], labels [B]) to every prompt."""
-        return Prompts(
-            torch.cat([self.xy, xy[:, None]], 1), torch.cat([self.labels, labels[:, None]], 1)
+    def with_points(self, xy: Tensor, labels: Tensor) -> Prompts:
+        """Add points (xy [B, n, 2], labels [B, n]) to every prompt."""
+        return replace(
+            self, xy=torch.cat([self.xy, xy], 1), labels=torch.cat([self.labels, labels], 1)
+        )
+
+    def with_mask(self, logits: Tensor, given: Tensor) -> Prompts:
+        """Take logits [B, h, w] as mask prompt where `given` [B] is 1."""
+        return replace(self, mask=logits, has_mask=given)
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalBatch:
+    """A batch of `proposals.Proposal`: logits [B, h, w], box [B, 4], point [B, 2], gone [B]."""
+
+    logits: Tensor
+    box: Tensor
+    point: Tensor
+    gone: Tensor
+
+    @classmethod
+    def of(cls, proposals: Sequence[Proposal], device: torch.device) -> ProposalBatch:
+        """Stack proposals of one size."""
+
+        def stack(values: Iterable[object]) -> Tensor:
+            return torch.from_numpy(np.stack([np.asarray(v) for v in values])).to(device)
+
+        return cls(
+            stack(p.logits for p in proposals),
+            stack(p.box_xyxy for p in proposals),
+            stack(p.point_xy for p in proposals),
+            stack(p.gone for p in proposals),
         )
 
 
@@ -38,7 +76,7 @@ def draw_pixel(weight: Tensor, generator: torch.Generator) -> tuple[Tensor, Tens
     empty = flat.sum(1, keepdim=True) <= 0
     index = torch.multinomial(flat + empty.to(flat.dtype), 1, generator=generator)[:, 0]
     side = max(h, w)
-    jitter = torch.rand(b, 2, generator=generator)
+    jitter = torch.rand(b, 2, generator=generator, device=weight.device)
     xy = torch.stack([index % w, index // w], dim=1).to(weight.dtype)
     return (xy + jitter) / side, index
 
@@ -61,30 +99,77 @@ def boxes_of(masks: Tensor) -> Tensor:
     return torch.stack([x0, y0, x1, y1], 1).to(torch.float32) / side
 
 
-def first_prompts(masks: Tensor, generator: torch.Generator, box_jitter: float = 0.08) -> Prompts:
-    """A box or a point for every mask [B, H, W], half of each; boxes are jittered by their size."""
-    batch = masks.shape[0]
-    boxes = boxes_of(masks)
+def jittered(boxes: Tensor, generator: torch.Generator, strength: float) -> Tensor:
+    """Boxes xyxy [B, 4] moved at every side by up to a few times `strength` of their size."""
     size = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
-    noise = torch.randn(batch, 4, generator=generator) * torch.rand(batch, 1, generator=generator)
-    boxes = boxes + (noise * box_jitter * size).clamp(-0.05, 0.05)
+    device = boxes.device
+    each = torch.randn(len(boxes), 4, generator=generator, device=device)
+    noise = each * torch.rand(len(boxes), 1, generator=generator, device=device)
+    return boxes + (noise * strength * size).clamp(-0.05, 0.05)
+
+
+def first_prompts(
+    masks: Tensor,
+    generator: torch.Generator,
+    *,
+    proposals: ProposalBatch | None = None,
+    proposal_share: float = 0.0,
+    box_jitter: float = 0.08,
+) -> Prompts:
+    """A box or a point for every mask [B, h, w], half of each; or what a tracker would give.
+
+    That is the box of a proposal, its mask and, in half of the calls, its innermost point.
+    """
+    device = masks.device
+
+    def chance(share: float) -> Tensor:
+        return torch.rand(len(masks), generator=generator, device=device) < share
+
+    boxes = jittered(boxes_of(masks), generator, box_jitter)
     point, _ = draw_pixel((masks > 0.5).to(masks.dtype), generator)
-    boxed = torch.rand(batch, generator=generator) < 0.5
-    corners = boxes.reshape(batch, 2, 2)
-    padded = torch.stack([point, torch.zeros_like(point)], 1)
-    xy = torch.where(boxed[:, None, None], corners, padded)
+    boxed = chance(0.5)
+    nowhere = torch.zeros_like(point)
+    xy = torch.where(
+        boxed[:, None, None], boxes.reshape(-1, 2, 2), torch.stack([point, nowhere], 1)
+    )
     labels = torch.where(
         boxed[:, None],
-        torch.tensor([[BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]]),
-        torch.tensor([[POSITIVE, PAD]]),
+        torch.tensor([[BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]], device=device),
+        torch.tensor([[POSITIVE, PAD]], device=device),
     )
-    return Prompts(xy, labels)
+    none = torch.zeros(len(masks), device=device)
+    prompts = Prompts(xy, labels, torch.zeros_like(masks), none, none > 0)
+    if proposals is None or proposal_share == 0:
+        return prompts
+    tracked = chance(proposal_share)
+    box = jittered(proposals.box, generator, box_jitter / 2).reshape(-1, 2, 2)
+    corners = torch.tensor([[BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]], device=device)
+    prompts = Prompts(
+        torch.where(tracked[:, None, None], box, xy),
+        torch.where(tracked[:, None], corners, labels),
+        proposals.logits,
+        tracked.to(masks.dtype),
+        tracked & proposals.gone,
+    )
+    if torch.rand((), generator=generator, device=device) < 0.5:
+        label = torch.where(tracked, POSITIVE, PAD)
+        prompts = prompts.with_points(proposals.point[:, None], label[:, None])
+    return prompts
+
+
+def scattered_points(
+    masks: Tensor, generator: torch.Generator, count: int
+) -> tuple[Tensor, Tensor]:
+    """`count` positive points anywhere in each mask [B, h, w]; xy [B, n, 2], labels [B, n]."""
+    inside = (masks > 0.5).to(masks.dtype)
+    xy = torch.stack([draw_pixel(inside, generator)[0] for _ in range(count)], 1)
+    return xy, torch.full(xy.shape[:2], POSITIVE, device=masks.device)
 
 
 def corrective_points(
     logits: Tensor, masks: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """A point in the region where logits [B, H, W] and masks disagree; xy [B, 2], labels [B].
+    """A point where logits [B, H, W] and masks disagree; xy [B, 1, 2], labels [B, 1].
 
     Positive where the object was missed, negative where something else was taken. Where nothing
     is wrong, a positive point inside the object.
@@ -95,4 +180,4 @@ def corrective_points(
     weight = torch.where(right[:, None, None], truth, wrong).to(masks.dtype)
     xy, index = draw_pixel(weight, generator)
     hit = truth.flatten(1).gather(1, index[:, None])[:, 0]
-    return xy, torch.where(hit, POSITIVE, NEGATIVE)
+    return xy[:, None], torch.where(hit, POSITIVE, NEGATIVE)[:, None]

