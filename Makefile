@@ -35,5 +35,5 @@ $(RUN_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 $(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) -e '.[demo,train,dev]'
+	$(PIP) -e '.[demo,train,eval,dev]'
 	touch $@ $(RUN_STAMP)

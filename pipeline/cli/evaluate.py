@@ -1,0 +1,190 @@
+"""Commands that judge a model by known masks: `eval images`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.cli.evaluate_video import video
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.annotations import CocoAnnotations
+    from pipeline.evaluation.coco import CocoItem, MaskApReport
+    from pipeline.evaluation.images import ImagesReport, OnImage
+    from pipeline.evaluation.segmenters import SegmenterPool
+
+_MEASURES = {
+    "box": "box",
+    "box_small": "S",
+    "box_medium": "M",
+    "box_large": "L",
+    "click1": "@1",
+    "click2": "@2",
+    "click3": "@3",
+    "click5": "@5",
+    "oracle3": "best\nof 3",
+    "everything_recall": "recall",
+}
+"""Headers that keep the table within 80 columns."""
+
+_TITLE = "mean IoU in %, from boxes (small, medium, large) and n clicks (@n)"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    evaluate = typer.Typer(help="Judge a model by known masks.")
+    evaluate.command()(images)
+    evaluate.command()(video)
+    app.add_typer(evaluate, name="eval", no_args_is_help=True)
+
+
+def images(
+    data: Annotated[
+        Path,
+        typer.Option(help="Folder of <source>/{images,masks} (label maps), or COCO/LVIS JSON."),
+    ],
+    model: Annotated[
+        str, typer.Option(help="Model name or folder; a checkpoint runs as it is, in torch.")
+    ] = "lite",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    everything: Annotated[
+        bool, typer.Option(help="Also run everything mode, on at most 10 images a source.")
+    ] = True,
+    held_back: Annotated[
+        int,
+        typer.Option(min=0, max=50, help="Only the images held back from training, in percent."),
+    ] = 0,
+    limit: Annotated[
+        int | None, typer.Option("--images", min=1, help="Images of a source, evenly spread.")
+    ] = None,
+    image_root: Annotated[
+        Path | None, typer.Option(help="Folder of the images that the JSON names.")
+    ] = None,
+    detections: Annotated[
+        Path | None, typer.Option(help="COCO results JSON: prompt with its boxes, for mask AP.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=64, help="CPU threads; all cores if not given.")
+    ] = None,
+) -> None:
+    """Mean IoU from boxes and clicks and recall of everything mode, or COCO's mask AP."""
+    from pipeline.annotations import load_coco
+    from pipeline.evaluation.coco import as_image_set, coco_images
+    from pipeline.evaluation.images import evaluate_images
+    from pipeline.evaluation.labelmaps import find_label_maps
+
+    pool = _pool(model, device, threads)
+    if data.suffix.lower() != ".json":
+        if image_root is not None or detections is not None:
+            raise ConfigError("--image-root and --detections need --data FILE.json")
+        sets = find_label_maps(data, held_back_percent=held_back, images=limit)
+    else:
+        if image_root is None:
+            raise ConfigError("--data FILE.json needs --image-root, the folder of its images")
+        annotations = load_coco(data)
+        items = coco_images(annotations, image_root, held_back_percent=held_back, images=limit)
+        if detections is not None:
+            _mask_ap(pool, annotations, items, detections, model=model, as_json=as_json)
+            return
+        sets = [as_image_set(items, data.stem)]
+    with _progress(sum(len(s.items) for s in sets), hidden=as_json) as on_image:
+        report = evaluate_images(pool, sets, model=model, everything=everything, on_image=on_image)
+    if as_json:
+        typer.echo(json.dumps(report.to_json()))
+    else:
+        _print_images(report)
+
+
+def _mask_ap(
+    pool: SegmenterPool,
+    annotations: CocoAnnotations,
+    items: Sequence[CocoItem],
+    detections: Path,
+    *,
+    model: str,
+    as_json: bool,
+) -> None:
+    from pipeline.evaluation.coco import evaluate_detections, load_detections
+
+    boxes = load_detections(detections)
+    with _progress(len(items), hidden=as_json) as on_image:
+        report = evaluate_detections(
+            pool, annotations, items, boxes, model=model, on_image=on_image
+        )
+    if as_json:
+        typer.echo(json.dumps(report.to_json()))
+    else:
+        _print_ap(report)
+
+
+def _pool(model: str, device: str, threads: int | None) -> SegmenterPool:
+    from pipeline.config import load_config
+    from pipeline.evaluation.segmenters import SegmenterPool, segmenter_opener
+
+    count = threads or min(os.cpu_count() or 1, 64)
+    overrides = (f"device={device}", f"threads.inference={count}")
+    config = load_config(overrides=overrides).model_copy(update={"model": model})
+    return SegmenterPool(segmenter_opener(config))
+
+
+@contextmanager
+def _progress(total: int, *, hidden: bool) -> Iterator[OnImage]:
+    """A progress bar over images on standard error."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=hidden) as bar:
+        task = bar.add_task("images", total=total)
+        yield lambda name: bar.update(task, advance=1, description=name)
+
+
+def _print_images(report: ImagesReport) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = {key: title for key, title in _MEASURES.items() if key in report.macro}
+    table = Table(box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False, show_edge=False)
+    table.add_column("source", no_wrap=True)
+    for header in ("objects\n/images", *shown.values()):
+        table.add_column(header, justify="right", no_wrap=True)
+
+    def add(name: str, objects: int, images: int, values: Mapping[str, float]) -> None:
+        cells = [f"{100 * values[key]:.1f}" if key in values else "" for key in shown]
+        table.add_row(name, f"{objects}/{images}", *cells)
+
+    sources = report.sources.values()
+    for name, scores in report.sources.items():
+        add(name, scores.objects, scores.images, scores.values)
+    table.add_section()
+    add("macro", sum(s.objects for s in sources), sum(s.images for s in sources), report.macro)
+    console = Console()
+    console.print(f"{report.model}: {_TITLE}\n")
+    console.print(table)
+    if report.left_out:
+        console.print(f"without an object to ask for, left out: {', '.join(report.left_out)}")
+    console.print(f"{report.seconds:.0f} s")
+
+
+def _print_ap(report: MaskApReport) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False)
+    for name, value in report.values.items():
+        table.add_row(name.replace("_", " "), f"{value:.3f}")
+    table.add_row("images", str(report.images))
+    table.add_row("detections", str(report.detections))
+    table.add_row("seconds", f"{report.seconds:.0f}")
+    console = Console()
+    console.print(f"{report.model}: mask AP from given boxes")
+    console.print(table)

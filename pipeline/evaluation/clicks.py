@@ -1,0 +1,70 @@
+"""Where the next click goes: SAM's protocol, as its authors' code has it.
+
+The first click is the pixel of the object that is farthest from its border; every other one the
+pixel farthest from the border of what is wrong, missed or too much, whichever lies deeper (SAM,
+arXiv 2304.02643, appendix D.1; facebookresearch/sam2, `sample_one_point_from_error_center`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.evaluation.examples import BoolMap
+from pipeline.segmenter.labels import NEGATIVE, POSITIVE
+
+PIXEL_CENTRE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Clicks:
+    """Clicks on P objects: xy float32 [P, N, 2] pixels (edges at integers), labels [P, N]."""
+
+    xy: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.float32]
+
+    def and_then(self, other: Clicks) -> Clicks:
+        """These clicks, then the others."""
+        return Clicks(
+            np.concatenate([self.xy, other.xy], 1), np.concatenate([self.labels, other.labels], 1)
+        )
+
+
+def first_clicks(truth: BoolMap) -> Clicks:
+    """One click in the middle of each object; truth [P, H, W]."""
+    return _clicks([(*_deepest(mask)[:2], POSITIVE) for mask in truth])
+
+
+def next_clicks(answers: BoolMap, truth: BoolMap) -> Clicks:
+    """One corrective click for each answer; both [P, H, W].
+
+    Where nothing is wrong the object is clicked in the middle once more.
+    """
+    return _clicks([_next(answer, mask) for answer, mask in zip(answers, truth, strict=True)])
+
+
+def _next(answer: BoolMap, truth: BoolMap) -> tuple[float, float, int]:
+    missed_x, missed_y, missed_depth = _deepest(truth & ~answer)
+    x, y, depth = _deepest(answer & ~truth)
+    if depth == missed_depth == 0:
+        return (*_deepest(truth)[:2], POSITIVE)
+    return (missed_x, missed_y, POSITIVE) if missed_depth >= depth else (x, y, NEGATIVE)
+
+
+def _clicks(points: list[tuple[float, float, int]]) -> Clicks:
+    values = np.array(points, np.float32).reshape(-1, 1, 3)
+    return Clicks(values[..., :2] + np.float32(PIXEL_CENTRE), values[..., 2])
+
+
+def _deepest(region: BoolMap) -> tuple[float, float, float]:
+    """The pixel (x, y) farthest from the region's border, and how far; the image's edge counts."""
+    left, top, width, height = cv2.boundingRect(region.astype(np.uint8))
+    part = region[top : top + height, left : left + width].astype(np.uint8)
+    if not part.size:
+        return 0.0, 0.0, 0.0
+    distance = cv2.distanceTransform(np.pad(part, 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    y, x = np.unravel_index(int(distance.argmax()), distance.shape)
+    return float(left + x - 1), float(top + y - 1), float(distance[y, x])
