@@ -1,5 +1,6 @@
 """The trainer: data, prompts and losses on small known cases; a run stopped and resumed."""
 
+import json
 from pathlib import Path
 
 import cv2
@@ -8,11 +9,12 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError, TrainingDataError
+from pipeline.quantization.checkpoint import load_network
 from pipeline.segmenter.labels import NEGATIVE, PAD, POSITIVE
 from pipeline.segmenter.sam import build
 from pipeline.training.augment import PADDING_GREY, AugmentConfig
 from pipeline.training.config import TeacherConfig, TrainConfig, load_train_config
-from pipeline.training.data import LabelledImage, Sampler, find_sources, is_held_back
+from pipeline.training.data import CocoSet, LabelledImage, find_sources, is_held_back
 from pipeline.training.losses import (
     dice_loss,
     focal_loss,
@@ -29,6 +31,7 @@ from pipeline.training.prompts import (
     scattered_points,
 )
 from pipeline.training.proposals import Proposal, disturb, elsewhere
+from pipeline.training.sampler import Sampler
 from pipeline.training.start import load_what_fits
 from pipeline.training.teacher import resample
 from pipeline.training.trainer import Trainer, learning_rate_factor
@@ -64,6 +67,40 @@ def test_split_keeps_crops_of_one_photograph_together():
 def test_no_data_is_a_sentence(tmp_path):
     with pytest.raises(TrainingDataError, match="no <source>/images"):
         find_sources(tmp_path)
+
+
+def test_coco_annotations_are_a_source(data, tmp_path):
+    pytest.importorskip("faster_coco_eval")
+    image = next((data / "alpha" / "images").iterdir())
+    large, small = [4, 4, 60, 4, 60, 44, 4, 44], [20, 20, 30, 20, 30, 30, 20, 30]
+    content = {
+        "images": [
+            {"id": 7, "file_name": image.name, "height": 96, "width": 128},
+            {"id": 8, "file_name": "crowd.jpg", "height": 96, "width": 128},
+        ],
+        "annotations": [
+            {"id": 1, "image_id": 7, "category_id": 1, "segmentation": [small], "iscrowd": 0},
+            {"id": 2, "image_id": 7, "category_id": 1, "segmentation": [large], "iscrowd": 0},
+            {"id": 3, "image_id": 8, "category_id": 1, "segmentation": [large], "iscrowd": 1},
+        ],
+        "categories": [{"id": 1, "name": "thing"}],
+    }
+    (tmp_path / "set.json").write_text(json.dumps(content))
+    annotated = {"mine": CocoSet(tmp_path / "set.json", image.parent)}
+    (source,) = find_sources(None, coco=annotated, held_back_percent=0)
+    (item,) = source.train
+    pixels, labels = item.load()
+    assert pixels.shape == (96, 128, 3)
+    assert labels[25, 25] == 2  # the small object lies on the large one
+    assert (labels == 1).sum() == pytest.approx(56 * 40 - 100, abs=120)
+
+
+def test_sources_left_out_are_held_back_whole(data):
+    alpha, beta = find_sources(data, left_out=("beta",))
+    assert alpha.train
+    assert (len(beta.train), len(beta.held_back)) == (0, 12)
+    with pytest.raises(TrainingDataError, match="no source gamma"):
+        find_sources(data, left_out=("gamma",))
 
 
 def test_samples_are_a_function_of_seed_and_step(data):
@@ -364,3 +401,20 @@ def stop_after(trainer: Trainer, steps: int):
             raise KeyboardInterrupt
 
     return reporting
+
+
+def test_the_command_trains_in_turn_and_prints_a_table(cli, data, tmp_path, teacher):
+    for name in ("first", "second"):
+        (tmp_path / f"{name}.yaml").write_text(
+            f"name: {name}\ndata: {data}\nout: {tmp_path / name}\nsteps: 2\nbatch: 1\nobjects: 2\n"
+            f"init_from: [{teacher}]\nlong_side: 64\nshapes: [[64, 64]]\ncheckpoint_every: 1\n"
+        )
+    weights = tmp_path / "weights.pt"
+    code, out, err = cli(
+        "train", *(tmp_path / f"{n}.yaml" for n in ("first", "second")), "--weights", weights
+    )
+    assert code == 0, err
+    assert "first step 2/2" in err
+    assert all(word in out for word in ("first", "second", "box", "click1", "proposal"))
+    assert load_network(weights).architecture.name == "lite"
+    assert torch.load(weights, weights_only=True)["step"] == 2

@@ -1,9 +1,9 @@
-"""Commands that make models: `train`, `convert`."""
+"""Commands that make models: `train`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,14 +14,62 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="A file of configs/train/.")],
+    configs: Annotated[
+        list[Path], typer.Argument(metavar="CONFIG...", help="Files of configs/train/.")
+    ],
     threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 2,
+    weights: Annotated[
+        Path | None, typer.Option(help="Also write the averaged weights, FP16, to this file.")
+    ] = None,
 ) -> None:
-    """Train a segmenter; continues where an earlier run of the same name stopped."""
+    """Train segmenters one after the other and print what the held-back split says of each.
+
+    A run continues where an earlier one of the same name stopped; Ctrl-C loses nothing but the
+    steps since the last checkpoint.
+    """
+    from pipeline.quantization.resolve import require_training_extra
+
+    require_training_extra("training")
+    import cv2
     import torch
 
     from pipeline.training.config import load_train_config
     from pipeline.training.trainer import Trainer
 
+    loaded = [load_train_config(config) for config in configs]
     torch.set_num_threads(threads)
-    Trainer(load_train_config(config)).run()
+    cv2.setNumThreads(1)
+    results: dict[str, dict[str, Any]] = {}
+    for config in loaded:
+        trainer = Trainer(config, progress=_show)
+        try:
+            results[config.name] = trainer.run()
+        except KeyboardInterrupt:
+            typer.echo(f"\nstopped; {trainer.checkpoint} holds the last checkpoint", err=True)
+            raise typer.Exit(130) from None
+        if weights is not None:
+            trainer.write_weights(weights)
+    _print_table(results)
+
+
+def _show(name: str, step: int, steps: int, row: dict[str, Any]) -> None:
+    """One line a checkpoint: where the run is and when it will end."""
+    left = row["seconds"] * (steps - step)
+    validation = row.get("validation", {}).get("macro", {})
+    figures = " ".join(f"{kind} {value:.3f}" for kind, value in validation.items())
+    typer.echo(
+        f"{name} step {step}/{steps} loss {row['loss']:.3f} "
+        f"{row['seconds']:.1f} s a step, {left / 60:.0f} min left {figures}".rstrip(),
+        err=True,
+    )
+
+
+def _print_table(results: dict[str, dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    kinds = list(next(iter(results.values())))
+    table = Table("run", *kinds, title="held-back split, mean IoU over sources")
+    for name, macro in results.items():
+        table.add_row(name, *(f"{macro[kind]:.3f}" for kind in kinds))
+    Console().print(table)

@@ -35,6 +35,15 @@ class TeacherConfig(BaseModel):
     hard_mask_weighting: bool = False
 
 
+class CocoConfig(BaseModel):
+    """A COCO-style annotation file and the folder of its images."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    annotations: Path
+    images: Path
+
+
 class TrainConfig(BaseModel):
     """Every key of a training configuration; unknown keys are refused.
 
@@ -42,14 +51,16 @@ class TrainConfig(BaseModel):
     with `hard_prompts` each lies where the answer to those before it is wrong, else anywhere in
     the object. proposal_share: of first prompts that are a tracker's proposal; gone_share: of
     those, proposals of an object that is not there. init_from: the first of these files that
-    exists gives the weights to start from.
+    exists gives the weights to start from. left_out: sources that training never sees at all.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     model: str = "lite"
-    data: Path
+    data: Path | None = None
+    coco: dict[str, CocoConfig] = Field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
     source_weights: dict[str, float] = Field(default_factory=dict)
     whole_sources: tuple[str, ...] = ()
     held_back_percent: int = Field(6, ge=0, le=50)
@@ -82,6 +93,12 @@ class TrainConfig(BaseModel):
     def _teacher_for_embeddings(self) -> Self:
         if self.stage == "embedding" and self.teacher is None:
             raise ValueError("stage: embedding needs a teacher")
+        return self
+
+    @model_validator(mode="after")
+    def _some_data(self) -> Self:
+        if self.data is None and not self.coco:
+            raise ValueError("data: give a folder of sources, or annotation files under coco")
         return self
 
     @property

@@ -19,7 +19,6 @@ from pipeline.segmenter.encoders.efficientnet_lite import ImageFeatures
 from pipeline.segmenter.mask_decoder import DecoderOutput
 from pipeline.segmenter.sam import Sam
 from pipeline.training.config import TeacherConfig, TrainConfig
-from pipeline.training.data import Sample
 from pipeline.training.losses import Answer, hard_mask_weights, mask_iou, segmentation_loss
 from pipeline.training.prompts import (
     Prompts,
@@ -28,6 +27,7 @@ from pipeline.training.prompts import (
     first_prompts,
     scattered_points,
 )
+from pipeline.training.sampler import Sample
 from pipeline.training.teacher import Adapter, Extent, Teacher, extent_of
 from pipeline.training.validate import normalise
 

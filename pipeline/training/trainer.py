@@ -8,6 +8,7 @@ import math
 import os
 import time
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,22 @@ from pipeline.segmenter.sam import Sam, build
 from pipeline.training.augment import AugmentConfig
 from pipeline.training.config import TrainConfig
 from pipeline.training.curves import draw_curves
-from pipeline.training.data import Sample, Sampler, find_sources
+from pipeline.training.data import CocoSet, find_sources
 from pipeline.training.objectives import EmbeddingObjective, Objective, PromptObjective
+from pipeline.training.sampler import Sample, Sampler
 from pipeline.training.start import build_started
 from pipeline.training.teacher import Adapter, Teacher
 from pipeline.training.validate import validate
 
 logger = logging.getLogger(__name__)
 
+Progress = Callable[[str, int, int, dict[str, Any]], None]
+"""Called at every checkpoint with the run's name, its step, its steps and the row of its log."""
+
 _BATCH_KEYS = {  # what the pictures of a step depend on
     "data",
+    "coco",
+    "left_out",
     "source_weights",
     "whole_sources",
     "held_back_percent",
@@ -62,8 +69,9 @@ def learning_rate_factor(step: int, config: TrainConfig) -> float:
 class Trainer:
     """Owns the model, its average, the optimiser and the checkpoints of one run."""
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, progress: Progress | None = None) -> None:
         self.config = config
+        self._progress = progress
         torch.manual_seed(config.seed)
         self.device = torch.device(choose_device(config.device))
         self.model = build_started(config.model, config.init_from)
@@ -75,14 +83,16 @@ class Trainer:
         self.step = 0
         self.sources = find_sources(
             config.data,
+            coco={name: CocoSet(c.annotations, c.images) for name, c in config.coco.items()},
             weights=config.source_weights,
             whole=config.whole_sources,
+            left_out=config.left_out,
             held_back_percent=config.held_back_percent,
         )
         self.sampler = Sampler(
             self.sources,
-            sorted(config.data.glob("*/cutouts/*.webp")),
-            sorted((config.data.parent / "backgrounds").glob("*.jpg")),
+            sorted(config.data.glob("*/cutouts/*.webp")) if config.data else [],
+            sorted((config.data.parent / "backgrounds").glob("*.jpg")) if config.data else [],
             seed=config.seed,
             objects=config.objects,
             augment=AugmentConfig(),
@@ -153,8 +163,8 @@ class Trainer:
         self.step = state["step"]
         return True
 
-    def run(self) -> None:
-        """Train to the configured number of steps."""
+    def run(self) -> dict[str, float]:
+        """Train to the configured number of steps; returns the last validation's macro averages."""
         if self.resume():
             logger.info("resumed at step %d", self.step)
         with ThreadPoolExecutor(1, "train-data") as pool:
@@ -167,6 +177,16 @@ class Trainer:
                 self.step += 1
                 self._report(losses, time.monotonic() - begun)
         self.save()
+        return self._last_validation()
+
+    def write_weights(self, file: Path) -> None:
+        """Write the averaged weights in half precision, with their step and configuration.
+
+        Training can start from the file (`init_from`) and `quantize --checkpoint` reads it.
+        """
+        half = {k: v.half() if v.is_floating_point() else v for k, v in self.average.items()}
+        config = self.config.model_dump(mode="json")
+        torch.save({"average": half, "step": self.step, "config": config}, file)
 
     def _batch(self, step: int) -> list[Sample]:
         if self.config.teacher is not None and self.config.teacher.epoch_steps:
@@ -217,5 +237,13 @@ class Trainer:
             logger.info("step %d: %s", self.step, row["validation"].get("macro"))
         with self._log.open("a") as log:
             log.write(json.dumps(row) + "\n")
+        if self._progress is not None and self.step % config.checkpoint_every == 0:
+            self._progress(config.name, self.step, config.steps, row)
         if "validation" in row:
             draw_curves(self._log, config.folder / "curves.png")
+
+    def _last_validation(self) -> dict[str, float]:
+        rows = [json.loads(line) for line in self._log.read_text().splitlines()]
+        checked = [row["validation"]["macro"] for row in rows if row.get("validation")]
+        found: dict[str, float] = checked[-1] if checked else {}
+        return found
