@@ -13,7 +13,7 @@ from pipeline.quantization.quantize import Quantised, quantise, write_folder
 from pipeline.quantization.sensitivity import activation_quantizers, without
 from pipeline.segmenter.model import OpenVinoSegmenter, PromptBatch
 from pipeline.segmenter.sam import build
-from pipeline.training.trainer import imagenet_checkpoint
+from pipeline.training.start import imagenet_checkpoint
 from tests.media import moving_shapes
 
 
@@ -22,7 +22,7 @@ def quantised() -> Quantised:
     """`lite` with an ImageNet backbone at 128 pixels, quantised on two pictures."""
     torch.manual_seed(0)
     model = build("lite")
-    model.image_encoder.backbone.load_imagenet(imagenet_checkpoint())
+    model.image_encoder.backbone.load_imagenet(imagenet_checkpoint("lite"))
     model.architecture = replace(model.architecture, long_side=128)
     frames, _ = moving_shapes(4, (72, 128), shapes=2)
     return quantise(model, list(frames), method="nncf", source="test")

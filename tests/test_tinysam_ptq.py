@@ -1,6 +1,7 @@
 """TinySAM's post-training quantisation: the search by itself, and a small network all the way."""
 
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -11,11 +12,19 @@ from torch import nn
 from torch.nn import functional as F
 
 from pipeline.quantization.calibration import PreparedPicture, prepare
-from pipeline.quantization.export import _EncoderGraph
+from pipeline.quantization.export import _DecoderGraph, _EncoderGraph
 from pipeline.quantization.inspect_graph import INTEGER, executed_precisions
-from pipeline.quantization.tinysam_ptq import QuantizedLayer, quantize_model
+from pipeline.quantization.tinysam_ptq import Goal, QuantizedLayer, quantize_model
+from pipeline.quantization.tinysam_ptq.bias import correct_biases
 from pipeline.quantization.tinysam_ptq.calls import Call, Kind
-from pipeline.quantization.tinysam_ptq.method import QuantizedCalls, folded_copy
+from pipeline.quantization.tinysam_ptq.float_layers import (
+    Trial,
+    closeness,
+    layers_to_float,
+    least,
+)
+from pipeline.quantization.tinysam_ptq.layers import QuantizedCalls
+from pipeline.quantization.tinysam_ptq.method import folded_copy
 from pipeline.quantization.tinysam_ptq.products import sample
 from pipeline.quantization.tinysam_ptq.quantizers import SYMMETRIC, CodeRange, Quantizer, codes_for
 from pipeline.quantization.tinysam_ptq.search import (
@@ -132,8 +141,14 @@ def test_unsigned_codes_cover_gelu_and_softmax():
     assert (quantized - gelu).abs().max() <= 0.51 * scale + 1e-6
     assert scale < 0.55 * float(gelu.max()) / 128
     assert codes_for(0.0, 1.0, zero_point=False) == (U8, 1 / 255)
-    assert codes_for(-1.0, 1.0, zero_point=True)[0] == SYMMETRIC
+    assert codes_for(-1.0, 1.0, zero_point=False)[0] == SYMMETRIC
     assert codes_for(-0.17, 3.0, zero_point=False)[0] == SYMMETRIC
+
+
+def test_bytes_of_a_picture_stay_exact():
+    values = (torch.arange(256) - 127) / 128
+    codes, scale = codes_for(float(values.min()), float(values.max()), zero_point=True)
+    torch.testing.assert_close(Quantizer(codes, torch.tensor([scale]))(values), values)
 
 
 def test_search_and_graph_quantise_alike():
@@ -276,3 +291,58 @@ def test_every_layer_is_quantised_or_has_a_reason(result):
     text = str(result.layers["encoder.backbone._conv_stem"])
     assert "convolution" in text
     assert "8 scales" in text
+
+
+def coarse(layer: QuantizedLayer) -> QuantizedLayer:
+    """The layer with a much coarser activation."""
+    return replace(layer, first=replace(layer.first, scale=40 * layer.first.scale))
+
+
+def test_bias_correction_takes_the_mean_error_of_a_channel_away(model, result):
+    encoder = _EncoderGraph(folded_copy(model))
+    name = "encoder.neck.from_s16.0"
+    image = torch.from_numpy(pictures(1)[0].image)
+
+    def output(layers: dict[str, QuantizedLayer]) -> torch.Tensor:
+        found = []
+        hook = encoder.get_submodule(name).register_forward_hook(lambda *a: found.append(a[2]))
+        with torch.no_grad(), QuantizedCalls(layers, _EncoderGraph):
+            encoder(image)
+        hook.remove()
+        return found[0].mean((0, 2, 3))
+
+    plain = {name: replace(coarse(result.layers[name]), shift=None)}
+    corrected = correct_biases(encoder, plain, pictures(1))
+    exact = output({})
+    before, after = ((output(layers) - exact).abs().max() for layers in (plain, corrected))
+    assert after < 0.01 * before
+
+
+def test_the_most_harmful_layer_goes_back_into_float(model, result):
+    folded = folded_copy(model)
+    networks = (_EncoderGraph(folded), _DecoderGraph(folded))
+    judged, harmful = pictures(2), "encoder.neck.from_s16.0"
+    layers = {k: v for k, v in result.layers.items() if k.startswith("encoder.neck")}
+    fine = closeness([Trial(networks, p) for p in judged], layers).cosine
+    layers[harmful] = coarse(layers[harmful])
+    said = []
+    assert layers_to_float(networks, layers, judged, Goal(0.0, 0.0), said.append) == {}
+    assert len(said) == 1
+    goal = Goal(0.0, 1 - 1.2 * (1 - fine))
+    floats = layers_to_float(networks, layers, judged, goal, said.append)
+    assert list(floats) == [harmful]
+    assert "alone costs" in floats[harmful]
+    everything = layers_to_float(networks, layers, judged, Goal(1.1, 0.0), said.append)
+    assert everything.keys() == layers.keys()
+
+
+@pytest.mark.parametrize("answer", [1, 2, 63, 118])
+def test_bisection_asks_seldom(answer):
+    asked = []
+
+    def enough(count: int) -> bool:
+        asked.append(count)
+        return count >= answer
+
+    assert least(118, enough) == answer
+    assert len(asked) <= 7

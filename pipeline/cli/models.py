@@ -80,7 +80,9 @@ def quantize(
     ],
     calibration: Annotated[Path, typer.Option(help="Video, or folder of pictures.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Model folder to write.")],
-    method: Annotated[str, typer.Option(help="nncf or tinysam.")] = "nncf",
+    method: Annotated[
+        str, typer.Option(help="nncf, or tinysam: slower, leaves in float what masks need.")
+    ] = "nncf",
     frames: Annotated[int, typer.Option(min=1, help="Pictures to calibrate on.")] = 32,
     architecture: Annotated[
         str | None, typer.Option(help="Network of the file, if it cannot be told.")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -82,8 +83,8 @@ def refuse_if_unfit(comparison: Comparison, gate: Gate) -> None:
         raise ModelError(
             "the quantised model is refused: "
             + "; ".join(faults)
-            + ". Calibrate on more or more varied frames, try the other --method, or write it "
-            "all the same with --force"
+            + ". Calibrate on more or more varied frames, use --method tinysam, which leaves in "
+            "float what masks need, or write it all the same with --force"
         )
 
 
@@ -101,12 +102,12 @@ def compare(
     for picture in pictures:
         reference = _timed(times["e32"], exact[0], picture.image)
         features = _timed(times["e8"], quick[0], picture.image)
-        a, b = reference["embedding"].ravel(), features["embedding"].ravel()
-        cosines.append(float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b))))
-        for prompts, multiple in grid_prompts(exact[1], reference, picture):
-            truth = _timed(times["d32"], exact[1], _inputs(exact[1], reference) | prompts)
-            answer = _timed(times["d8"], quick[1], _inputs(quick[1], features) | prompts)
-            ious += _mask_ious(truth, answer, multiple)
+        cosines.append(cosine(reference["embedding"], features["embedding"]))
+        given, taken = _inputs(exact[1], reference), _inputs(quick[1], features)
+        for prompts, ambiguous in grid_prompts(partial(_answer, exact[1], given), picture):
+            truth = _timed(times["d32"], exact[1], given | prompts)
+            answer = _timed(times["d8"], quick[1], taken | prompts)
+            ious += mask_ious(*chosen_masks(truth, answer, ambiguous))
     if not ious:
         ious = [1.0]
     return Comparison(
@@ -124,19 +125,25 @@ def _inputs(decoder: Any, features: Tensors) -> Tensors:
     }
 
 
+def _answer(decoder: Any, features: Tensors, prompts: Tensors) -> Tensors:
+    answer: Tensors = decoder(features | prompts)
+    return answer
+
+
 def grid_prompts(
-    decoder: Any, features: Tensors, picture: PreparedPicture
-) -> list[tuple[dict[str, Any], bool]]:
+    decode: Callable[[Tensors], Tensors], picture: PreparedPicture
+) -> list[tuple[Tensors, bool]]:
     """Prompt batches for one picture: a grid of points, then the boxes of what they answered.
 
-    The flag says whether the prompt is ambiguous, that is answered by the best of three masks.
+    decode: prompts to `masks` and `iou` of the float network. The flag says whether the prompts are
+    ambiguous, that is answered by the best of three masks.
     """
     geometry = picture.geometry
     count = GRID_SIDE**2
     h, w = geometry.grid_hw
     size = np.array(geometry.valid_hw[::-1], np.float32)
     points = (coarse_points(GRID_SIDE) * size / geometry.side)[:, None].astype(np.float32)
-    fixed: dict[str, Any] = {
+    fixed: Tensors = {
         "mask": np.zeros((count, 1, h, w), np.float32),
         "has_mask": np.zeros(count, np.float32),
         "grid": geometry.cell_centres(),
@@ -145,7 +152,7 @@ def grid_prompts(
         "xy": np.concatenate([points, np.zeros_like(points)], 1),
         "labels": np.tile(np.array([POSITIVE, PAD], np.float32), (count, 1)),
     }
-    answer = decoder(_inputs(decoder, features) | clicks)
+    answer = decode(clicks)
     best = 1 + np.argmax(answer["iou"][:, 1:], axis=1)
     masks = answer["masks"][np.arange(count), best] > 0
     boxes = fixed | {
@@ -155,15 +162,27 @@ def grid_prompts(
     return [(clicks, True), (boxes, False)]
 
 
-def _mask_ious(truth: Tensors, answer: Tensors, ambiguous: bool) -> list[float]:
+def chosen_masks(
+    truth: Tensors, answer: Tensors, ambiguous: bool
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Logits [N, h, w] of the masks that are compared, by FP32's choice for both."""
     count = len(truth["iou"])
     index = 1 + np.argmax(truth["iou"][:, 1:], axis=1) if ambiguous else np.zeros(count, np.intp)
-    a = truth["masks"][np.arange(count), index] > 0
-    b = answer["masks"][np.arange(count), index] > 0
+    return truth["masks"][np.arange(count), index], answer["masks"][np.arange(count), index]
+
+
+def mask_ious(truth: npt.NDArray[np.float32], answer: npt.NDArray[np.float32]) -> list[float]:
+    """IoU of masks given as logits [N, h, w], but for those too small to tell."""
+    a, b = truth > 0, answer > 0
     counted = a.mean((1, 2)) >= SMALLEST_MASK
     overlap = (a & b).sum((1, 2))[counted]
     union = (a | b).sum((1, 2))[counted]
     return [float(v) for v in overlap / union]
+
+
+def cosine(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
+    """Cosine of two embeddings taken as vectors."""
+    return float(np.vdot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
 def _timed(times: list[float], compiled: Any, inputs: Any) -> Tensors:

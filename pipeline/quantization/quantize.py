@@ -19,7 +19,7 @@ from pipeline.quantization.export import architecture_of, export, kept_in_float
 from pipeline.quantization.gate import Comparison, Gate, compare, refuse_if_unfit
 from pipeline.quantization.nncf_method import quantize_graph
 from pipeline.quantization.sensitivity import error_against, sensitivities
-from pipeline.quantization.tinysam_ptq.method import quantize_model
+from pipeline.quantization.tinysam_ptq import Goal, quantize_model
 from pipeline.segmenter.model import ModelCard
 from pipeline.segmenter.sam import Sam
 from pipeline.types import RgbImage
@@ -27,6 +27,7 @@ from pipeline.types import RgbImage
 METHODS = ("nncf", "tinysam")
 Progress = Callable[[str], None]
 PROMPTS_A_PICTURE = 4
+USED = 0.8  # of the loss that the gate allows, on calibrating pictures; the rest is margin
 SENSITIVITY_SAMPLES = 3  # of each graph; every activation costs a compilation and as many runs
 
 
@@ -71,7 +72,8 @@ def quantise(
     fp32 = export(model)
     say(f"quantising on {len(calibrating)} pictures ({method})")
     if method == "tinysam":
-        found = quantize_model(model, calibrating)
+        goal = _goal(gate) if gate is not None and gate.trained else None
+        found = quantize_model(model, calibrating, goal=goal, say=say)
         int8 = (found.encoder, found.decoder)
         floats = [f"{name}: {reason}" for name, reason in found.kept_in_float.items()]
         errors = {name: layer.error for name, layer in found.layers.items()}
@@ -99,6 +101,11 @@ def quantise(
     )
     ranked = dict(sorted(errors.items(), key=lambda item: -item[1]))
     return Quantised(*int8, comparison, card, ranked)
+
+
+def _goal(gate: Gate) -> Goal:
+    """What calibrating pictures must reach so that others, too, may be expected to pass."""
+    return Goal(*(1 - (1 - least) * USED for least in (gate.mask_iou_min, gate.cosine_min)))
 
 
 @dataclass(frozen=True, slots=True)

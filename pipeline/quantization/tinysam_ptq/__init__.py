@@ -1,5 +1,7 @@
 """TinySAM's post-training quantisation, with real integer kernels (extra `train`)."""
 
-from pipeline.quantization.tinysam_ptq.method import PtqResult, QuantizedLayer, quantize_model
+from pipeline.quantization.tinysam_ptq.float_layers import Goal
+from pipeline.quantization.tinysam_ptq.layers import QuantizedLayer
+from pipeline.quantization.tinysam_ptq.method import PtqResult, quantize_model
 
-__all__ = ["PtqResult", "QuantizedLayer", "quantize_model"]
+__all__ = ["Goal", "PtqResult", "QuantizedLayer", "quantize_model"]

@@ -14,44 +14,31 @@ One core, TinyViT's attention without its projections, ms at 1024 x 1024 (window
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import openvino as ov
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.quantization.calibration import PreparedPicture
 from pipeline.quantization.export import _DecoderGraph, _EncoderGraph, export
+from pipeline.quantization.tinysam_ptq.bias import correct_biases
 from pipeline.quantization.tinysam_ptq.calibrate import Record, record_layers
-from pipeline.quantization.tinysam_ptq.calls import Call, Kind, LayerCalls
+from pipeline.quantization.tinysam_ptq.calls import Kind
+from pipeline.quantization.tinysam_ptq.float_layers import Goal, layers_to_float
 from pipeline.quantization.tinysam_ptq.folding import fold_batch_norms
+from pipeline.quantization.tinysam_ptq.layers import QuantizedCalls, QuantizedLayer
 from pipeline.quantization.tinysam_ptq.quantizers import SYMMETRIC, Quantizer, codes_for
 from pipeline.quantization.tinysam_ptq.search import Operand, Product, relative_error, search
 from pipeline.segmenter.sam import Sam
 
+_COMPARED = 16  # pictures on which masks are compared with FP32's
 _ZERO_POINTS = (Kind.CONVOLUTION, Kind.LINEAR)  # the others run in float with a zero point
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
-
-
-@dataclass(frozen=True, slots=True)
-class QuantizedLayer:
-    """A layer's quantisers and its error when quantised alone.
-
-    first: of the activation. second: of the weight, or of the other activation. error: of the
-    layer's output, relative, weighted by importance.
-    """
-
-    kind: Kind
-    first: Quantizer
-    second: Quantizer
-    error: float
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.first}; {self.second}; error {self.error:.2%}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,28 +51,6 @@ class PtqResult:
     kept_in_float: dict[str, str]
 
 
-class QuantizedCalls(LayerCalls):
-    """Context in which networks compute the given layers with fake-quantised operands."""
-
-    def __init__(self, layers: Mapping[str, QuantizedLayer], *roots: type[nn.Module]) -> None:
-        super().__init__(*roots)
-        self._layers = layers
-
-    def on_call(self, call: Call) -> Tensor:
-        """Compute with fake-quantised operands, a matmul head by head where heads have scales."""
-        layer = self._layers.get(call.name)
-        if layer is None:
-            return call.run(call.first, call.second)
-        if call.kind is Kind.MATMUL and layer.first.axis is not None:
-            heads = zip(call.first.unbind(1), call.second.unbind(1), strict=True)
-            parts = [
-                call.run(layer.first.part(i)(a), layer.second.part(i)(b))
-                for i, (a, b) in enumerate(heads)
-            ]
-            return torch.stack(parts, dim=1)
-        return call.run(layer.first(call.first), layer.second(call.second))
-
-
 def quantize_model(
     model: Sam,
     pictures: Sequence[PreparedPicture],
@@ -96,18 +61,23 @@ def quantize_model(
     ignored: Collection[str] = (),
     error_limit: float = 0.03,
     headwise: bool = False,
+    goal: Goal | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> PtqResult:
     """Quantise a network's encoder and decoder; `model` is left as it is.
 
     pictures: of any size the network takes, all of which the graphs will take; `images` of them,
     evenly spread, are used. ignored: names of layers left in float. error_limit: layers whose error
     at the best scales is larger are left in float. headwise: a scale for every head in attention.
+    goal: further layers are left in float until masks are as close to FP32's as this, on up to 16
+    of the pictures; say: is told how that goes.
     """
     report = progress or (lambda *_: None)
     folded = folded_copy(model)
     chosen = _spread(pictures, images)
+    networks = (_EncoderGraph(folded), _DecoderGraph(folded))
     records = record_layers(
-        (_EncoderGraph(folded), _DecoderGraph(folded)),
+        networks,
         chosen,
         seed=seed,
         headwise=headwise,
@@ -128,6 +98,12 @@ def quantize_model(
         if reason is not None:
             kept[name] = reason
         report("searching scales", done, done + len(records))
+    layers = correct_biases(networks[0], layers, chosen)
+    if goal is not None:
+        judged = _spread(pictures, _COMPARED)
+        for name, reason in layers_to_float(networks, layers, judged, goal, say).items():
+            kept[name] = reason
+            del layers[name]
     with QuantizedCalls(layers, _EncoderGraph, _DecoderGraph):
         encoder, decoder = export(folded)
     return PtqResult(encoder, decoder, layers, kept)

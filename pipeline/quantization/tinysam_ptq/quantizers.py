@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 BITS = 8
-_ONE_SIDED = 0.5  # below this ratio of the two sides, symmetric codes would waste a quarter
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +41,7 @@ def codes_for(low: float, high: float, *, zero_point: bool) -> tuple[CodeRange, 
     zero_point: whether codes may have a zero point other than 0.
     """
     low, high = min(low, 0.0), max(high, 0.0)
-    one_sided = -low < _ONE_SIDED * high
-    if low == 0 < high or (zero_point and one_sided):
+    if high > low and (zero_point or low == 0):
         scale = (high - low) / (2**BITS - 1)
         return CodeRange(round(-low / scale), 0, 2**BITS - 1), scale
     return SYMMETRIC, max(-low, high) / 2 ** (BITS - 1)

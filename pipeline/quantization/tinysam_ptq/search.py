@@ -1,6 +1,7 @@
 """Search for the scales of a matrix product's two operands (TinySAM, arXiv 2312.13789).
 
-Every scale is drawn from 100 candidates, 0.01 to 1.2 times the one that just covers the operand.
+Every scale is drawn from 100 candidates, 0.01 to 1.2 times the one that just covers the operand,
+and that one itself, at which the bytes of a picture stay exact.
 The two operands take turns for three rounds. The distance between the exact and the quantised
 product is weighted by the squared gradients of the task loss, the diagonal of its Hessian, as in
 PTQ4ViT (arXiv 2111.12293).
@@ -103,7 +104,7 @@ def _best(operand: Operand, error: Callable[[Tensor], Tensor]) -> Tensor:
     """The best candidate, for each scale of the operand by itself."""
     best = operand.covering.clamp_min(_TINY_SCALE)
     least = torch.full_like(best, torch.inf)
-    for ratio in torch.linspace(*RATIOS, CANDIDATES).tolist():
+    for ratio in (1.0, *torch.linspace(*RATIOS, CANDIDATES).tolist()):
         scale = (ratio * operand.covering).clamp_min(_TINY_SCALE)
         found = error(scale)
         best = torch.where(found < least, scale, best)
