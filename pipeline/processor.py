@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pipeline.compose import compose
 from pipeline.config import PipelineConfig
 from pipeline.errors import PromptError
-from pipeline.prompts import BoxEvent, Event, PointEvent, PromptLog
+from pipeline.prompts import BoxEvent, Event, MaskEvent, PointEvent, PromptLog
 from pipeline.segmenter.everything import (
     EverythingSearch,
     refine,
@@ -30,7 +30,7 @@ from pipeline.segmenter.open import open_segmenter
 from pipeline.segmenter.predictor import single_prompt
 from pipeline.types import Frame, FrameResult, SizeHW
 from trackers.flow import FlowEstimator
-from trackers.track import Detection, Track, box_of
+from trackers.track import LOGIT_LIMIT, Detection, Track, box_of
 from trackers.tracker import Tracker, TrackerSettings
 
 MOST_REFINED = 48  # proposals of one keyframe that are asked again with their box
@@ -183,13 +183,20 @@ class FrameProcessor:
         return [Detection(self._to_work(p.logits), p.score) for p in found]
 
     def _apply(self, events: Sequence[Event], features: Features, now_s: float) -> None:
-        """Carry out a frame's events: prompts of one object on one frame are one prompt."""
+        """Carry out a frame's events: points and a box of one object are one prompt.
+
+        A mask is taken as it is; points and boxes given with it refine it.
+        """
         prompted: dict[int, list[PointEvent | BoxEvent]] = {}
         for event in events:
             if isinstance(event, PointEvent | BoxEvent):
                 prompted.setdefault(event.object, []).append(event)
+                continue
+            prompted.pop(event.object, None)
+            if isinstance(event, MaskEvent):
+                logits = mask_logits(event.mask, self._work_hw)
+                self._tracker.set(event.object, logits, 1.0, now_s)
             else:
-                prompted.pop(event.object, None)
                 self._tracker.remove(event.object)
         for object_id, given in prompted.items():
             logits, score = self._decode_events(features, object_id, given)
@@ -224,6 +231,13 @@ class FrameProcessor:
 
     def _to_work(self, logits: FloatMap) -> FloatMap:
         return self._segmenter.geometry.to_size(logits, self._work_hw)
+
+
+def mask_logits(mask: npt.NDArray[np.bool_], size_hw: SizeHW) -> FloatMap:
+    """A mask bool [H, W] as logits float32 at `size_hw`; half-covered cells have 0."""
+    height, width = size_hw
+    shares = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray((2 * shares - 1) * LOGIT_LIMIT, np.float32)
 
 
 def work_size(frame_hw: SizeHW, long_side: int) -> SizeHW:

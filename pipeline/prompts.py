@@ -2,21 +2,37 @@
 
 `{"version": 1, "events": [{"frame": 0, "type": "point", "object": 1, "xy": [x, y], "label": 1},
 {"frame": 0, "type": "box", "object": 2, "xyxy": [x0, y0, x1, y1]},
+{"frame": 0, "type": "mask", "object": 3, "mask": "cup.png"},
 {"frame": 40, "type": "remove", "object": 1}]}`, in pixels of the displayed (turned) frame.
+
+A mask is a PNG of the frame's size, its path relative to the prompts file; what is not 0 in it is
+the object.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+import numpy as np
+import numpy.typing as npt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from pipeline.errors import PromptError
+from pipeline.errors import PromptError, SourceError
+from pipeline.sources.labelmaps import read_label_map
 from pipeline.types import SizeHW
 
 MAX_OBJECT_ID = 65535
+_TYPES = ("point", "box", "mask", "remove")
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -49,13 +65,40 @@ class BoxEvent(_Event):
         return self
 
 
+class MaskEvent(_Event):
+    """The object as a mask, bool [H, W] of the frame's size; it is taken as it is.
+
+    Given as an array, or as the path of a PNG (relative to the folder of the prompts file).
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    type: Literal["mask"]
+    mask: npt.NDArray[np.bool_] = Field(repr=False)
+
+    @field_validator("mask", mode="before")
+    @classmethod
+    def _read(cls, value: Any, info: ValidationInfo) -> npt.NDArray[np.bool_]:
+        if isinstance(value, str):
+            folder = (info.context or {}).get("folder", Path())
+            try:
+                value = read_label_map(folder / value) > 0
+            except SourceError as error:
+                raise ValueError(str(error)) from error
+        if not isinstance(value, np.ndarray) or value.dtype != np.bool_ or value.ndim != 2:
+            raise ValueError("a mask is the path of a PNG, or an array bool [height, width]")
+        if not value.any():
+            raise ValueError("the mask is empty")
+        return value
+
+
 class RemoveEvent(_Event):
     """The object is not wanted from this frame on."""
 
     type: Literal["remove"]
 
 
-Event = Annotated[PointEvent | BoxEvent | RemoveEvent, Field(discriminator="type")]
+Event = Annotated[PointEvent | BoxEvent | MaskEvent | RemoveEvent, Field(discriminator="type")]
 
 
 class PromptLog(BaseModel):
@@ -81,7 +124,7 @@ class PromptLog(BaseModel):
         return max((e.object for e in self.events), default=0)
 
     def check_inside(self, size_hw: SizeHW) -> None:
-        """Raise `PromptError` if a point or a box lies outside a picture of this size."""
+        """Raise `PromptError` if a prompt lies outside a picture of this size."""
         height, width = size_hw
         for event in self.events:
             if isinstance(event, PointEvent):
@@ -90,13 +133,25 @@ class PromptLog(BaseModel):
             elif isinstance(event, BoxEvent):
                 x0, y0, x1, y1 = event.xyxy
                 inside = x0 < width and y0 < height and x1 > 0 and y1 > 0
+            elif isinstance(event, MaskEvent):
+                _check_size(event, size_hw)
+                continue
             else:
-                inside = True
+                continue
             if not inside:
                 raise PromptError(
                     f"the {event.type} of object {event.object} on frame {event.frame} lies "
                     f"outside the picture of {width}x{height} pixels"
                 )
+
+
+def _check_size(event: MaskEvent, size_hw: SizeHW) -> None:
+    if event.mask.shape != size_hw:
+        (rows, columns), (height, width) = event.mask.shape, size_hw
+        raise PromptError(
+            f"the mask of object {event.object} on frame {event.frame} is {columns}x{rows}, but "
+            f"the picture is {width}x{height} pixels"
+        )
 
 
 NO_PROMPTS = PromptLog(version=1)
@@ -115,10 +170,10 @@ def load_prompts(file: Path) -> PromptLog:
     except json.JSONDecodeError as error:
         raise PromptError(f"{file}, line {error.lineno}: not JSON ({error.msg})") from error
     try:
-        return PromptLog.model_validate(values)
+        return PromptLog.model_validate(values, context={"folder": file.parent})
     except ValidationError as error:
         problem = error.errors()[0]
-        path = [part for part in problem["loc"] if part not in ("point", "box", "remove")]
+        path = [part for part in problem["loc"] if part not in _TYPES]
         line = _line_of(text, path)
         place = ".".join(str(part) for part in path) or "the file"
         message = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"]

@@ -2,10 +2,12 @@
 
 import json
 
+import cv2
+import numpy as np
 import pytest
 
 from pipeline.errors import PromptError
-from pipeline.prompts import load_prompts
+from pipeline.prompts import PromptLog, load_prompts
 
 GOOD = {
     "version": 1,
@@ -89,3 +91,43 @@ def test_prompts_outside_the_picture_are_refused(tmp_path, event, inside):
     else:
         with pytest.raises(PromptError, match="outside the picture of 640x360"):
             log.check_inside((360, 640))
+
+
+MASK = {"frame": 3, "type": "mask", "object": 4, "mask": "cup.png"}
+
+
+def with_mask(tmp_path, pixels):
+    cv2.imwrite(str(tmp_path / "cup.png"), pixels)
+    return written(tmp_path, {"version": 1, "events": [MASK]})
+
+
+def test_a_mask_is_read_beside_the_prompts_file(tmp_path):
+    pixels = np.zeros((6, 8), np.uint8)
+    pixels[2:4, 3:5] = 200
+    log = load_prompts(with_mask(tmp_path, pixels))
+    (event,) = log.at(3)
+    assert np.array_equal(event.mask, pixels > 0)
+    log.check_inside((6, 8))
+    with pytest.raises(PromptError, match="8x6, but the picture is 640x360"):
+        log.check_inside((360, 640))
+
+
+def test_a_mask_may_be_an_array():
+    mask = np.eye(4, dtype=np.bool_)
+    log = PromptLog.model_validate({"version": 1, "events": [MASK | {"mask": mask}]})
+    assert log.events[0].mask is mask
+
+
+@pytest.mark.parametrize(
+    ("mask", "says"),
+    [
+        ("none.png", "line 1: events.0.*there is no label map"),
+        (12, "a mask is the path of a PNG"),
+        ("cup.png", "the mask is empty"),
+    ],
+)
+def test_a_wrong_mask_is_told_what_is_wrong(tmp_path, mask, says):
+    cv2.imwrite(str(tmp_path / "cup.png"), np.zeros((4, 4), np.uint8))
+    path = written(tmp_path, json.dumps({"version": 1, "events": [MASK | {"mask": mask}]}))
+    with pytest.raises(PromptError, match=says):
+        load_prompts(path)

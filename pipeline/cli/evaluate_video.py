@@ -1,0 +1,223 @@
+"""Command `eval video`: judge tracking on videos with known masks, beside baselines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from pipeline.evaluation.video.baselines import MakeBaseline
+    from pipeline.evaluation.video.clips import ClipEntry
+    from pipeline.evaluation.video.evaluate import OnRun
+    from pipeline.evaluation.video.report import Row, SeededReport, SeededSequence, VideoReport
+
+_OURS = "maskstream"
+_TITLE = "J and F in %: mean, recall, decay"
+
+
+class Prompt(StrEnum):
+    """How objects are given to the pipeline."""
+
+    MASK = "mask"
+    BOX = "box"
+    CLICK = "click"
+
+
+def video(
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of NAME.mp4 with NAME_masks.npz, of NAME/frames with NAME/masks, or "
+            "DAVIS' own (JPEGImages, Annotations)."
+        ),
+    ] = None,
+    generated: Annotated[
+        bool, typer.Option("--generated", help="Also run clips rendered with exact masks.")
+    ] = False,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --generated: folder of train/<source>/cutouts (RGBA) or {images,masks} and "
+            "backgrounds to render them from; drawn shapes if not given."
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Model name or folder.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML configuration (see configs/).")] = None,
+    prompt: Annotated[Prompt, typer.Option(help="How an object is given.")] = Prompt.MASK,
+    sequences: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Only these; all if not given.")
+    ] = None,
+    baselines: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Only these baselines; all if not given."),
+    ] = None,
+    no_baselines: Annotated[
+        bool, typer.Option("--no-baselines", help="Run the pipeline alone.")
+    ] = False,
+    seeded: Annotated[
+        bool,
+        typer.Option("--seeded", help="Give nothing, let it find objects: HOTA and switches."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """J, F and J&F of objects given on their first frame, or HOTA of objects it finds itself."""
+    from pipeline.config import load_config
+    from pipeline.evaluation.video.evaluate import evaluate_seeded, evaluate_videos
+
+    clips, without_masks = _clips(data, pictures, sequences, generated=generated)
+    settings = load_config(config, [] if model is None else [f"model={model}"])
+    if seeded and (baselines or prompt != Prompt.MASK):
+        raise ConfigError("--seeded gives no prompts and has no baselines")
+    chosen = {} if no_baselines or seeded else _baselines(baselines)
+    with _progress(len(clips) * (1 + len(chosen)), hidden=as_json) as on_run:
+        if seeded:
+            found = evaluate_seeded(settings, clips, without_masks=without_masks, on_run=on_run)
+        else:
+            report = evaluate_videos(
+                settings,
+                clips,
+                prompt=prompt.value,
+                baselines=chosen,
+                without_masks=without_masks,
+                on_run=on_run,
+            )
+    if as_json:
+        typer.echo(json.dumps(found.to_json() if seeded else report.to_json()))
+    elif seeded:
+        _print_seeded(found)
+    else:
+        _print_videos(report)
+
+
+def _clips(
+    data: Path | None, pictures: Path | None, sequences: str | None, *, generated: bool
+) -> tuple[Sequence[ClipEntry], tuple[str, ...]]:
+    """Clips to run, and the names of videos that have no masks."""
+    from pipeline.evaluation.video.folders import choose_clips, find_clips
+    from pipeline.evaluation.video.generated import generated_clips
+    from pipeline.evaluation.video.pictures import DrawnPictures, FolderPictures
+
+    if data is None and not generated:
+        raise ConfigError("give --data FOLDER, or --generated, or both")
+    if pictures is not None and not generated:
+        raise ConfigError("--pictures is for --generated")
+    clips: tuple[ClipEntry, ...] = ()
+    without: tuple[str, ...] = ()
+    if data is not None:
+        found = find_clips(data)
+        clips, without = found.clips, found.without_masks
+    if generated:
+        drawn_from = DrawnPictures() if pictures is None else FolderPictures(pictures)
+        clips = (*clips, *generated_clips(drawn_from))
+    if sequences is None:
+        return clips, without
+    return choose_clips(clips, _names(sequences)), ()
+
+
+def _baselines(names: str | None) -> dict[str, MakeBaseline]:
+    from pipeline.evaluation.video.baselines import BASELINES
+
+    if names is None:
+        return dict(BASELINES)
+    wanted = _names(names)
+    unknown = [name for name in wanted if name not in BASELINES]
+    if unknown:
+        raise ConfigError(
+            f"there is no baseline {', '.join(unknown)}; there are {', '.join(BASELINES)}"
+        )
+    return {name: BASELINES[name] for name in wanted}
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+@contextmanager
+def _progress(total: int, *, hidden: bool) -> Iterator[OnRun]:
+    """A progress bar over runs on standard error."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=hidden) as bar:
+        task = bar.add_task("runs", total=total)
+        begun = iter([0])  # the first run that is told of ends none
+
+        def on_run(name: str) -> None:
+            bar.update(task, advance=next(begun, 1), description=name)
+
+        yield on_run
+        bar.update(task, completed=total)
+
+
+def _print_videos(report: VideoReport) -> None:
+    from rich.console import Console
+
+    table = _table(f"objects given by {report.prompt}; {_TITLE}", "sequence", "method")
+    for header in ("J&F", "J", "rec", "dec", "F", "rec", "dec", "fps", "MiB"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for sequence in report.sequences:
+        _add_rows(table, sequence.name, sequence.ours, sequence.baselines)
+    _add_rows(table, "overall", report.overall, report.baselines)
+    console = Console()
+    console.print(table)
+    _print_skipped(report.skipped)
+
+
+def _add_rows(table: Table, name: str, ours: Row, baselines: Mapping[str, Row]) -> None:
+    for method, row in {_OURS: ours, **baselines}.items():
+        shares = [row.jf]
+        for measure in (row.j, row.f):
+            shares += [measure.mean, measure.recall, measure.decay]
+        cells = [f"{100 * share:.1f}" for share in shares]
+        effort = (f"{row.effort.fps:.1f}", f"{row.effort.peak_mb:.0f}")
+        table.add_row(name if method == _OURS else "", method, *cells, *effort)
+    table.add_section()
+
+
+def _print_seeded(report: SeededReport) -> None:
+    from rich.console import Console
+
+    table = _table("nothing given; HOTA and its parts in %", "sequence")
+    for header in ("HOTA", "DetA", "AssA", "switches", "fps", "MiB"):
+        table.add_column(header, justify="right", no_wrap=True)
+
+    def add(row: SeededSequence) -> None:
+        scores = row.scores
+        shares = (scores.hota, scores.detection, scores.association)
+        cells = [f"{100 * share:.1f}" for share in shares]
+        effort = (f"{row.effort.fps:.1f}", f"{row.effort.peak_mb:.0f}")
+        table.add_row(row.name, *cells, str(scores.switches), *effort)
+
+    for sequence in report.sequences:
+        add(sequence)
+    table.add_section()
+    add(report.overall)
+    Console().print(table)
+    _print_skipped(report.skipped)
+
+
+def _table(title: str, *names: str) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False, show_edge=False)
+    table.title, table.title_justify = title, "left"
+    for name in names:
+        table.add_column(name, no_wrap=True)
+    return table
+
+
+def _print_skipped(names: Sequence[str]) -> None:
+    if names:
+        typer.echo(f"without masks to judge by, left out: {', '.join(names)}")

@@ -1,0 +1,47 @@
+"""Label maps in PNG files: grey or indexed (as DAVIS writes them), the values are the objects."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import av
+import av.error
+import cv2
+import numpy as np
+
+from pipeline.errors import SourceNotFoundError, UnreadableSourceError
+from pipeline.types import LabelMap
+
+_INDEXED = "pal8"
+
+
+def read_label_map(file: Path) -> LabelMap:
+    """Read a PNG whose grey values or palette indices are labels, uint16 [H, W].
+
+    OpenCV would replace an index by its colour, so indexed pictures are decoded by FFmpeg.
+
+    Raises:
+        SourceNotFoundError: there is no such file.
+        UnreadableSourceError: it is no picture, or one of colours.
+    """
+    if not file.is_file():
+        raise SourceNotFoundError(f"there is no label map {file}")
+    encoded = file.read_bytes()
+    try:
+        with av.open(io.BytesIO(encoded), "r") as container:
+            picture = next(container.decode(video=0))
+            if picture.format.name == _INDEXED:
+                indices, _ = picture.to_ndarray()
+                return np.asarray(indices, np.uint16)
+    except (av.error.FFmpegError, StopIteration, IndexError) as error:
+        raise UnreadableSourceError(f"{file} is no picture that can be decoded") from error
+    labels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+    if labels is None:
+        raise UnreadableSourceError(f"{file} is no picture that can be decoded")
+    if labels.ndim != 2:
+        raise UnreadableSourceError(
+            f"{file} is a picture of colours; a label map is an indexed or grey PNG whose values "
+            "are the objects' numbers"
+        )
+    return np.asarray(labels, np.uint16)

@@ -1,0 +1,153 @@
+"""Appearance memory: an object's mask read off by how alike features are, with no training at all.
+
+Label propagation by feature affinity (as in Jabri et al., arXiv 2006.14613, and STCN, arXiv
+2106.05210, without learned heads): every cell of the present keyframe looks for the cells most like
+it in remembered keyframes and takes the mean of their labels. The keyframe that a person prompted
+is remembered for good; a few recent ones follow what has changed since.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+_CLIP = 0.15  # cells that are less alike by more than this have no vote
+
+FloatMap = npt.NDArray[np.float32]
+Cells = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class AppearanceSettings:
+    """recent: keyframes remembered beside the prompted ones. references: prompted keyframes at most.
+
+    temperature: of similarities, which are the sum of the cosines of both strides. margin, margin_cells: how far beyond an object's box it is looked for and its
+    surroundings are remembered, as a share of the box's longer side and in cells.
+    """
+
+    recent: int = 2
+    references: int = 4
+    temperature: float = 0.05
+    margin: float = 0.3
+    margin_cells: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class CellFeatures:
+    """Features of a keyframe by cell: float32 [h * w, C], two unit vectors side by side."""
+
+    keys: FloatMap
+    grid_hw: tuple[int, int]
+
+    @classmethod
+    def of(cls, fine: FloatMap, coarse: FloatMap) -> CellFeatures:
+        """From maps [C8, h, w] and [C16, h', w'] of one picture; the coarse one is enlarged."""
+        h, w = fine.shape[1:]
+        enlarged = cv2.resize(coarse.transpose(1, 2, 0), (w, h), interpolation=cv2.INTER_LINEAR)
+        both = (fine.transpose(1, 2, 0), enlarged.reshape(h, w, -1))
+        keys = [x / (np.linalg.norm(x, axis=2, keepdims=True) + 1e-6) for x in both]
+        flat = np.concatenate(keys, axis=2).reshape(h * w, -1)
+        return cls(np.ascontiguousarray(flat, np.float32), (h, w))
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the memory says of an object on a keyframe.
+
+    coverage: float32 [h, w], 0..1, zero outside the cells that were asked. affinity: mean
+    similarity (-2..2) of the object's cells to what they were recognised by; 0 if it has none.
+    """
+
+    coverage: FloatMap
+    affinity: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    """Cells of one keyframe, the object's and those around it: keys [n, C], labels [n] 0..1."""
+
+    keys: FloatMap
+    labels: FloatMap
+
+
+@dataclass(slots=True)
+class _Remembered:
+    references: deque[_Memory]
+    recent: deque[_Memory] = field(default_factory=deque)
+
+    def all(self) -> Iterable[_Memory]:
+        yield from self.references
+        yield from self.recent
+
+
+class AppearanceMemory:
+    """What the objects of one stream look like; bounded per object."""
+
+    def __init__(self, settings: AppearanceSettings) -> None:
+        self.settings = settings
+        self._objects: dict[int, _Remembered] = {}
+
+    def __contains__(self, object_id: int) -> bool:
+        return object_id in self._objects
+
+    def learn(self, object_id: int, features: CellFeatures, coverage: FloatMap) -> None:
+        """Remember an object for good, as a person or the seeder gave it; coverage [h, w] 0..1."""
+        known = self._objects.get(object_id)
+        if known is None:
+            references: deque[_Memory] = deque(maxlen=self.settings.references)
+            known = _Remembered(references, deque(maxlen=self.settings.recent))
+            self._objects[object_id] = known
+        known.references.append(self._memory(features, coverage))
+
+    def follow(self, object_id: int, features: CellFeatures, coverage: FloatMap) -> None:
+        """Remember an object for a few keyframes, as it was tracked."""
+        if self.settings.recent and object_id in self._objects:
+            self._objects[object_id].recent.append(self._memory(features, coverage))
+
+    def forget(self, keep: Iterable[int]) -> None:
+        """Forget all objects but these."""
+        kept = set(keep)
+        self._objects = {key: value for key, value in self._objects.items() if key in kept}
+
+    def read(self, object_id: int, features: CellFeatures, around: FloatMap | None) -> Reading:
+        """Look for an object near where `around` [h, w] has it (coverage 0..1); None: anywhere."""
+        h, w = features.grid_hw
+        asked = np.arange(h * w) if around is None else self._window(around)
+        memories = list(self._objects[object_id].all())
+        keys = np.concatenate([m.keys for m in memories])
+        labels = np.concatenate([m.labels for m in memories])
+        similarity = features.keys[asked] @ keys.T
+        alike = similarity.max(1, keepdims=True)
+        weights = np.exp(np.maximum(similarity - alike, -_CLIP) / self.settings.temperature)
+        weights -= np.exp(-_CLIP / self.settings.temperature)
+        covered = (weights @ labels) / weights.sum(1)
+        coverage = np.zeros(h * w, np.float32)
+        coverage[asked] = covered
+        own = covered > 0.5
+        affinity = float(alike[own].mean()) if own.any() else 0.0
+        return Reading(coverage.reshape(h, w), affinity)
+
+    def _memory(self, features: CellFeatures, coverage: FloatMap) -> _Memory:
+        """The object's surroundings whole, every third row and column of the rest."""
+        h, w = features.grid_hw
+        chosen = np.zeros((h, w), np.bool_)
+        chosen[::3, ::3] = True
+        chosen.reshape(-1)[self._window(coverage)] = True
+        cells = np.flatnonzero(chosen)
+        return _Memory(features.keys[cells], coverage.reshape(-1)[cells].astype(np.float32))
+
+    def _window(self, coverage: FloatMap) -> Cells:
+        """Cells of the box of an object [h, w], enlarged by the margins; all if it is nowhere."""
+        h, w = coverage.shape
+        x, y, box_w, box_h = cv2.boundingRect((coverage > 0.5).view(np.uint8))
+        if box_w == 0:
+            return np.arange(h * w)
+        margin = self.settings.margin_cells + round(self.settings.margin * max(box_w, box_h))
+        rows = np.arange(max(0, y - margin), min(h, y + box_h + margin))
+        columns = np.arange(max(0, x - margin), min(w, x + box_w + margin))
+        return np.asarray((rows[:, None] * w + columns).reshape(-1), np.intp)
