@@ -51,6 +51,15 @@ class TrackingConfig(_Section):
     confirm_hits: int = Field(2, ge=1)
 
 
+class AppearanceConfig(_Section):
+    """What is remembered of how objects look, to recognise them on keyframes."""
+
+    references: int = Field(4, ge=1, le=64)
+    recent: int = Field(2, ge=0, le=16)
+    recent_every_s: float = Field(0.15, ge=0)
+    sought: int = Field(3, ge=0, le=64)
+
+
 class SeedingConfig(_Section):
     """Hierarchical everything mode. Areas are shares of the picture, scores 0..1."""
 
@@ -87,6 +96,7 @@ class PipelineConfig(_Section):
     queue: QueueConfig = QueueConfig()
     keyframes: KeyframeConfig = KeyframeConfig()
     tracking: TrackingConfig = TrackingConfig()
+    appearance: AppearanceConfig = AppearanceConfig()
     seeding: SeedingConfig = SeedingConfig()
     store: StoreConfig = StoreConfig()
 

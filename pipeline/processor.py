@@ -16,6 +16,7 @@ from pipeline.compose import compose
 from pipeline.config import PipelineConfig
 from pipeline.errors import PromptError
 from pipeline.prompts import BoxEvent, Event, MaskEvent, PointEvent, PromptLog
+from pipeline.recognition import Recognizer, appearance_settings
 from pipeline.segmenter.everything import (
     EverythingSearch,
     refine,
@@ -29,6 +30,7 @@ from pipeline.segmenter.model import Features, PromptBatch, best_of_three
 from pipeline.segmenter.open import open_segmenter
 from pipeline.segmenter.predictor import single_prompt
 from pipeline.types import Frame, FrameResult, SizeHW
+from trackers.appearance import CellFeatures
 from trackers.flow import FlowEstimator
 from trackers.track import LOGIT_LIMIT, Detection, Track, box_of
 from trackers.tracker import Tracker, TrackerSettings
@@ -81,6 +83,10 @@ class FrameProcessor:
             ),
             first_id=prompts.last_object + 1,
         )
+        self._recognizer = Recognizer(
+            self._segmenter.geometry, self._work_hw, appearance_settings(config)
+        )
+        self._hidden_cursor = 0
         self._flow = FlowEstimator()
         self._now_s: float | None = None
         self._seed_cursor = 0
@@ -126,12 +132,48 @@ class FrameProcessor:
     ) -> None:
         with self.times.stage("encode"):
             features = self._segmenter.encode(frame)
+        with self.times.stage("recognise"):
+            cells = self._recognizer.cells(features)
+            self._recognise(cells, now_s)
         with self.times.stage("decode"):
             self._tracker.confirm(self._redetect(features), now_s)
             self._apply(events, features, now_s)
         if self._config.seeding.enabled:
             with self.times.stage("seed"):
                 self._tracker.admit(self._search(features, fresh), now_s, at_once=fresh)
+        with self.times.stage("recognise"):
+            self._learn(cells, {e.object for e in events})
+
+    def _recognise(self, cells: CellFeatures, now_s: float) -> None:
+        """Propose a mask for every track that is remembered, or hide it; look for the hidden."""
+        hidden = self._tracker.hidden()
+        if hidden:
+            self._hidden_cursor = (self._hidden_cursor + 1) % len(hidden)
+            most = min(len(hidden), self._config.appearance.sought)
+            hidden = (hidden + hidden)[self._hidden_cursor :][:most]
+        live = [t for t in self._tracker.live() if t.mask.any()]
+        for track in (*live, *hidden):
+            if not self._recognizer.knows(track.id):
+                continue
+            logits, reading = self._recognizer.read(
+                track.id, cells, track.logits if track.alive else None
+            )
+            if track.alive and not self._tracker.recognises(track, logits, reading.affinity):
+                logits, reading = self._recognizer.read(track.id, cells, None)
+            if self._tracker.recognises(track, logits, reading.affinity) and (logits > 0).any():
+                if self._tracker.recognised(track, logits, reading.affinity, now_s):
+                    self._recognizer.follow(track.id, cells, reading, now_s)
+            else:
+                self._tracker.hide(track)
+
+    def _learn(self, cells: CellFeatures, prompted: set[int]) -> None:
+        """Remember what a person gave on this keyframe and what has just got an identity."""
+        known = [t for t in self._tracker.tracks if t.id > 0]
+        for track in known:
+            new = not self._recognizer.knows(track.id)
+            if track.visible and track.mask.any() and (new or track.id in prompted):
+                self._recognizer.learn(track.id, cells, track.logits)
+        self._recognizer.forget_others(track.id for track in known)
 
     def _redetect(self, features: Features) -> list[Detection]:
         """Decode every live track from its box, a point deep inside and its carried mask."""

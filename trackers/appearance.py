@@ -8,6 +8,7 @@ is remembered for good; a few recent ones follow what has changed since.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -18,19 +19,24 @@ import numpy.typing as npt
 
 _CLIP = 0.15  # cells that are less alike by more than this have no vote
 
+_BLOCK = 256  # cells asked at once; bounds the memory that a reading takes
+
 FloatMap = npt.NDArray[np.float32]
 Cells = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
 class AppearanceSettings:
-    """recent: keyframes remembered beside the prompted ones. references: prompted keyframes at most.
+    """How an object is remembered and looked for.
 
-    temperature: of similarities, which are the sum of the cosines of both strides. margin, margin_cells: how far beyond an object's box it is looked for and its
-    surroundings are remembered, as a share of the box's longer side and in cells.
+    recent: keyframes remembered beside the prompted ones, at least `recent_every_s` seconds apart.
+    references: prompted keyframes at most. temperature: of similarities, which are the sum of the
+    cosines of both strides. margin, margin_cells: how far beyond an object's box it is looked for
+    and its surroundings are remembered, as a share of the box's longer side and in cells.
     """
 
     recent: int = 2
+    recent_every_s: float = 0.15
     references: int = 4
     temperature: float = 0.05
     margin: float = 0.3
@@ -39,20 +45,23 @@ class AppearanceSettings:
 
 @dataclass(frozen=True, slots=True)
 class CellFeatures:
-    """Features of a keyframe by cell: float32 [h * w, C], two unit vectors side by side."""
+    """Features of a keyframe by cell: float32 [h * w, C], unit vectors side by side."""
 
     keys: FloatMap
     grid_hw: tuple[int, int]
 
     @classmethod
-    def of(cls, fine: FloatMap, coarse: FloatMap) -> CellFeatures:
-        """From maps [C8, h, w] and [C16, h', w'] of one picture; the coarse one is enlarged."""
-        h, w = fine.shape[1:]
-        enlarged = cv2.resize(coarse.transpose(1, 2, 0), (w, h), interpolation=cv2.INTER_LINEAR)
-        both = (fine.transpose(1, 2, 0), enlarged.reshape(h, w, -1))
-        keys = [x / (np.linalg.norm(x, axis=2, keepdims=True) + 1e-6) for x in both]
-        flat = np.concatenate(keys, axis=2).reshape(h * w, -1)
-        return cls(np.ascontiguousarray(flat, np.float32), (h, w))
+    def of(cls, maps: Iterable[FloatMap], grid_hw: tuple[int, int]) -> CellFeatures:
+        """From maps [C, h, w] of one picture, each brought to the grid and to unit length."""
+        h, w = grid_hw
+        keys = []
+        for features in maps:
+            shrink = features.shape[1] > h
+            how = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
+            channels = np.stack([cv2.resize(c, (w, h), interpolation=how) for c in features])
+            flat = channels.reshape(len(channels), -1).T
+            keys.append(flat / (np.linalg.norm(flat, axis=1, keepdims=True) + 1e-6))
+        return cls(np.ascontiguousarray(np.concatenate(keys, axis=1), np.float32), grid_hw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +88,7 @@ class _Memory:
 class _Remembered:
     references: deque[_Memory]
     recent: deque[_Memory] = field(default_factory=deque)
+    followed_s: float = -math.inf
 
     def all(self) -> Iterable[_Memory]:
         yield from self.references
@@ -104,10 +114,17 @@ class AppearanceMemory:
             self._objects[object_id] = known
         known.references.append(self._memory(features, coverage))
 
-    def follow(self, object_id: int, features: CellFeatures, coverage: FloatMap) -> None:
-        """Remember an object for a few keyframes, as it was tracked."""
-        if self.settings.recent and object_id in self._objects:
-            self._objects[object_id].recent.append(self._memory(features, coverage))
+    def follow(
+        self, object_id: int, features: CellFeatures, coverage: FloatMap, now_s: float
+    ) -> None:
+        """Remember an object for a few keyframes, as it was tracked; not too often.
+
+        Keyframes that follow each other closely repeat each other's errors.
+        """
+        known = self._objects[object_id]
+        if now_s - known.followed_s >= self.settings.recent_every_s:
+            known.recent.append(self._memory(features, coverage))
+            known.followed_s = now_s
 
     def forget(self, keep: Iterable[int]) -> None:
         """Forget all objects but these."""
@@ -121,16 +138,28 @@ class AppearanceMemory:
         memories = list(self._objects[object_id].all())
         keys = np.concatenate([m.keys for m in memories])
         labels = np.concatenate([m.labels for m in memories])
-        similarity = features.keys[asked] @ keys.T
-        alike = similarity.max(1, keepdims=True)
-        weights = np.exp(np.maximum(similarity - alike, -_CLIP) / self.settings.temperature)
-        weights -= np.exp(-_CLIP / self.settings.temperature)
-        covered = (weights @ labels) / weights.sum(1)
+        parts = [
+            self._vote(features.keys[asked[start : start + _BLOCK]], keys, labels)
+            for start in range(0, len(asked), _BLOCK)
+        ]
+        covered, alike = (np.concatenate(values) for values in zip(*parts, strict=True))
         coverage = np.zeros(h * w, np.float32)
         coverage[asked] = covered
         own = covered > 0.5
         affinity = float(alike[own].mean()) if own.any() else 0.0
         return Reading(coverage.reshape(h, w), affinity)
+
+    def _vote(
+        self, keys: FloatMap, remembered: FloatMap, labels: FloatMap
+    ) -> tuple[FloatMap, FloatMap]:
+        """Coverage [n] of cells and how much each is like the most alike remembered one."""
+        similarity = keys @ remembered.T
+        alike = similarity.max(1)
+        weights = np.maximum(similarity - alike[:, None], -_CLIP)
+        weights /= self.settings.temperature
+        np.exp(weights, out=weights)
+        weights -= np.exp(np.float32(-_CLIP / self.settings.temperature))
+        return (weights @ labels) / weights.sum(1), alike
 
     def _memory(self, features: CellFeatures, coverage: FloatMap) -> _Memory:
         """The object's surroundings whole, every third row and column of the rest."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -39,6 +40,8 @@ class Track:
 
     id: 0 until confirmed. prompted: a person asked for it; it is never given up.
     hits, misses: keyframes in a row that found it, or did not. seen_s: when it was last found.
+    affinity: how alike it usually is to what is remembered of it (`Reading.affinity`); 0: unknown.
+    recognised_s: when the appearance memory last found it.
     """
 
     id: int
@@ -50,6 +53,8 @@ class Track:
     seen_s: float
     hits: int = 1
     misses: int = 0
+    affinity: float = 0.0
+    recognised_s: float = -math.inf
 
     @property
     def mask(self) -> BoolMap:

@@ -13,6 +13,8 @@ from trackers.motion import KalmanBox
 from trackers.state import TrackState
 from trackers.track import LOGIT_LIMIT, BoolMap, Detection, FloatMap, Track, box_of
 
+_AFFINITY_RATE = 0.2  # share of the newest keyframe in what is usual
+
 
 @dataclass(frozen=True, slots=True)
 class TrackerSettings:
@@ -20,6 +22,8 @@ class TrackerSettings:
 
     lost_after_misses: keyframes without a find before the mask is withheld. remove_after_s: life
     of a lost seeded track. confirm_hits: keyframes that must find a seeded object before it shows.
+    affinity_min: least affinity at which an object is recognised; affinity_drop: and least share
+    of its usual affinity. occluded_s: time after which a hidden object counts as lost.
     """
 
     match_iou_min: float = 0.5
@@ -28,6 +32,12 @@ class TrackerSettings:
     lost_after_misses: int = 3
     remove_after_s: float = 5.0
     confirm_hits: int = 2
+    affinity_min: float = 1.2
+    affinity_floor: float = 1.0
+    sure_iou: float = 0.85
+    sure_share: float = 0.95
+    affinity_drop: float = 0.82
+    occluded_s: float = 2.0
 
 
 class Tracker:
@@ -52,8 +62,8 @@ class Tracker:
             track.carry(flow.warp(track.logits), dt_s)
 
     def lose_all(self) -> None:
-        """A cut: nothing is where it was. Only what a person prompted is remembered, as lost."""
-        self.tracks = [t for t in self.tracks if t.prompted]
+        """A cut: nothing is where it was. What had an identity is remembered, as lost."""
+        self.tracks = [t for t in self.tracks if t.id > 0]
         for track in self.tracks:
             track.state = TrackState.LOST
             track.motion = KalmanBox.start(np.zeros(4))  # expected nowhere
@@ -70,6 +80,45 @@ class Tracker:
         """Tracks whose mask is carried and is to be confirmed on a keyframe."""
         return [t for t in self.tracks if t.alive]
 
+    def hidden(self) -> list[Track]:
+        """Tracks whose object is not seen now and may be seen again."""
+        return [t for t in self.tracks if t.state in (TrackState.OCCLUDED, TrackState.LOST)]
+
+    def recognises(self, track: Track, logits: FloatMap, affinity: float) -> bool:
+        """Whether what the appearance memory proposes is the object.
+
+        It is where it is as much alike as ever, or where the object was carried to and still alike.
+        """
+        settings = self.settings
+        if affinity >= max(settings.affinity_min, settings.affinity_drop * track.affinity):
+            return True
+        if not track.alive or affinity < settings.affinity_floor:
+            return False
+        return _agreement(track, logits) >= settings.match_iou_min
+
+    def recognised(self, track: Track, logits: FloatMap, affinity: float, now_s: float) -> bool:
+        """Take what the appearance memory proposes; a hidden track is seen again.
+
+        Says whether it is sure enough to be remembered: as much alike as usual, and where the
+        object was carried to.
+        """
+        expected = track.alive and _agreement(track, logits) >= self.settings.sure_iou
+        sure = expected and affinity >= self.settings.sure_share * track.affinity
+        if track.alive:
+            track.logits = np.clip(logits, -LOGIT_LIMIT, LOGIT_LIMIT)
+        else:
+            track.replace(logits, track.score, now_s)
+            track.state = TrackState.REENTERED
+        known = track.affinity > 0
+        track.affinity += (affinity - track.affinity) * (_AFFINITY_RATE if known else 1.0)
+        track.recognised_s = now_s
+        return sure
+
+    def hide(self, track: Track) -> None:
+        """The object is not where it is expected: its mask is withheld until it is seen again."""
+        if track.alive:
+            track.state = TrackState.OCCLUDED
+
     def confirm(self, detections: Sequence[Detection], now_s: float) -> None:
         """Join what was decoded for the live tracks with them, by mask IoU (Hungarian)."""
         live = self.live()
@@ -80,7 +129,8 @@ class Tracker:
             live[row].accept(detections[column], agreement, self.settings.blend, now_s)
             self._confirmed(live[row])
         for row in matched.lone_tracks:
-            self._missed(live[row])
+            if live[row].recognised_s < now_s:
+                self._missed(live[row])
         self._forget(now_s)
 
     def admit(self, detections: Sequence[Detection], now_s: float, *, at_once: bool) -> None:
@@ -130,7 +180,7 @@ class Tracker:
 
     def _find_again(self, detections: Sequence[Detection], now_s: float) -> list[Detection]:
         """Give lost tracks the detections where they are expected; returns the other detections."""
-        lost = [t for t in self.tracks if t.state == TrackState.LOST]
+        lost = self.hidden()
         boxes = [box_of(d.logits > 0) for d in detections]
         expected = np.array([t.motion.box_xyxy for t in lost]).reshape(-1, 4)
         seen = np.array([np.zeros(4) if b is None else b for b in boxes]).reshape(-1, 4)
@@ -142,6 +192,13 @@ class Tracker:
 
     def _forget(self, now_s: float) -> None:
         limit = self.settings.remove_after_s
+
+        for track in self.tracks:
+            if (
+                track.state == TrackState.OCCLUDED
+                and now_s - track.seen_s > self.settings.occluded_s
+            ):
+                track.state = TrackState.LOST
 
         def over(track: Track) -> bool:
             expired = track.state == TrackState.LOST and now_s - track.seen_s > limit
@@ -160,6 +217,11 @@ def _track(track_id: int, detection: Detection, now_s: float, *, prompted: bool)
     motion = KalmanBox.start(np.zeros(4) if box is None else box)
     state = TrackState.TRACKED if prompted else TrackState.TENTATIVE
     return Track(track_id, logits, motion, detection.score, state, prompted, now_s)
+
+
+def _agreement(track: Track, logits: FloatMap) -> float:
+    """IoU of a track's mask with logits > 0."""
+    return float(mask_iou((logits > 0)[None], track.mask[None])[0, 0])
 
 
 def _mask_cost(tracks: list[Track], detections: Sequence[Detection]) -> np.ndarray:

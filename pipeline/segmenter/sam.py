@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol, cast
 
 from torch import Tensor, nn
 
 from pipeline.segmenter.encoders.efficientnet_lite import (
     LITE0_STAGES,
     LITE2_STAGES,
+    EncoderFeatures,
     ImageFeatures,
     LiteEncoder,
     Stage,
@@ -21,6 +23,13 @@ from pipeline.segmenter.encoders.efficientnet_lite import (
 from pipeline.segmenter.encoders.tiny_vit import TinyViTEncoder
 from pipeline.segmenter.mask_decoder import DecoderOutput, MaskDecoder
 from pipeline.segmenter.prompt_encoder import PromptEncoder, cell_centres
+
+
+class ImageEncoder(Protocol):
+    """What every image encoder gives beside its forward pass."""
+
+    def features(self, x: Tensor) -> EncoderFeatures:
+        """All that one pass gives for a normalised image [B, 3, H, W]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +68,11 @@ class Sam(nn.Module):
         """Features of a normalised image [B, 3, H, W]."""
         features: ImageFeatures = self.image_encoder(image)
         return features
+
+    def features(self, image: Tensor) -> EncoderFeatures:
+        """What `encode` gives, and the backbone's own features of stride 8 and 16."""
+        encoder = cast(ImageEncoder, self.image_encoder)
+        return encoder.features(image)
 
     def decode(
         self,

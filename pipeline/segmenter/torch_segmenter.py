@@ -32,9 +32,9 @@ BATCH = 16
 
 @dataclass(frozen=True, slots=True)
 class TorchFeatures(Features):
-    """Features that stay on the network's device, to be decoded there: `tensors` is empty.
+    """Features that stay on the network's device, to be decoded there.
 
-    image: float32.
+    image: float32. tensors: only features_s8 and features_s16.
     """
 
     image: ImageFeatures
@@ -76,9 +76,13 @@ class TorchSegmenter:
         image = (padded.permute(2, 0, 1)[None].float() - self._mean) / self._std
         on_cuda = self._device.type == "cuda"
         with torch.autocast(self._device.type, torch.float16, enabled=on_cuda):
-            embedding, *skips = self._network.encode(image)
-        skip_s4, skip_s8 = (None if skip is None else skip.float() for skip in skips)
-        return TorchFeatures({}, ImageFeatures(embedding.float(), skip_s4, skip_s8))
+            found = self._network.features(image)
+        skip_s4, skip_s8 = (
+            None if skip is None else skip.float() for skip in (found.skip_s4, found.skip_s8)
+        )
+        maps = {"features_s8": found.s8, "features_s16": found.s16}
+        tensors = {name: x.float().cpu().numpy() for name, x in maps.items()}
+        return TorchFeatures(tensors, ImageFeatures(found.embedding.float(), skip_s4, skip_s8))
 
     def decode(self, features: Features, prompts: PromptBatch) -> Decoded:
         """Decode prompts, a few at a time. Raises `TypeError` on another segmenter's features."""

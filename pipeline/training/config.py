@@ -51,7 +51,9 @@ class TrainConfig(BaseModel):
     with `hard_prompts` each lies where the answer to those before it is wrong, else anywhere in
     the object. proposal_share: of first prompts that are a tracker's proposal; gone_share: of
     those, proposals of an object that is not there. init_from: the first of these files that
-    exists gives the weights to start from. left_out: sources that training never sees at all.
+    exists gives the weights to start from. square_consistency: weight of the
+    distance (L1 of logits and embedding) between narrow pictures as they are and in their padded
+    square. left_out: sources that training never sees at all.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -75,6 +77,7 @@ class TrainConfig(BaseModel):
     most_points: int = Field(1, ge=1, le=10)
     proposal_share: float = Field(0.0, ge=0, le=1)
     gone_share: float = Field(0.0, ge=0, le=1)
+    square_consistency: float = Field(0.0, ge=0)
     teacher: TeacherConfig | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     long_side: int = Field(384, multiple_of=32)

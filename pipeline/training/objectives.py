@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.segmenter.encoders.efficientnet_lite import ImageFeatures
+from pipeline.segmenter.geometry import GRID_STRIDE
 from pipeline.segmenter.mask_decoder import DecoderOutput
 from pipeline.segmenter.sam import Sam
 from pipeline.training.config import TeacherConfig, TrainConfig
@@ -33,6 +34,7 @@ from pipeline.training.validate import normalise
 
 Scores = dict[str, float]
 
+_NARROW = 0.6  # short by long side
 _LOGIT_LIMIT = 10.0  # logits are compared within this range: beyond it both are sure
 
 
@@ -113,6 +115,10 @@ class PromptObjective:
         features = _repeat(features, config.objects)
         for turn in range(config.rounds):
             out, answer = self._answer(model, features, prompts, target)
+            if turn == 0 and config.square_consistency and _is_narrow(images):
+                distance = self._distance_in_square(model, images, features, prompts, out, answer)
+                loss = loss + config.square_consistency * distance
+                scores["square"] = float(distance.detach())
             loss = loss + answer.loss / config.rounds
             if lesson is not None:
                 taught = self._distil(lesson, prompts, out, answer, target, scores)
@@ -141,6 +147,31 @@ class PromptObjective:
             teacher.config.embedding_distance,
         )
         return _Lesson(teacher, _repeat(taught, self.config.objects), extent, side), distance
+
+    def _distance_in_square(
+        self,
+        model: Sam,
+        images: np.ndarray,
+        features: ImageFeatures,
+        prompts: Prompts,
+        out: DecoderOutput,
+        answer: Answer,
+    ) -> Tensor:
+        """How far the answers are from those to the same picture in its padded square."""
+        side = max(images.shape[1:3])
+        height, width = out.masks.shape[-2:]
+        pixels = normalise(images, model).to(self.device)
+        square = model.encode(_pad(pixels, side, 0.0))
+        mask = _pad(prompts.mask[:, None], side // GRID_STRIDE, -_LOGIT_LIMIT)
+        padded = _repeat(square, self.config.objects)
+        there = model.decode(padded, prompts.xy, prompts.labels, mask, prompts.has_mask).masks
+        logits = (there[..., :height, :width], out.masks)
+        a, b = (x.clamp(-_LOGIT_LIMIT, _LOGIT_LIMIT) for x in logits)
+        part = answer.takes_part / answer.takes_part.sum()
+        of_masks = ((a - b).abs().mean((-2, -1)) * part).sum()
+        h, w = features.embedding.shape[-2:]
+        whole = features.embedding[:: self.config.objects]
+        return of_masks + (square.embedding[..., :h, :w] - whole).abs().mean()
 
     @staticmethod
     def _answer(
@@ -202,6 +233,17 @@ class PromptObjective:
             if done < count:
                 logits = _given(*self._answer(model, features, prompts, target))
         return prompts
+
+
+def _is_narrow(images: np.ndarray) -> bool:
+    """Whether a good part of the padded square would be padding, as for 16:9."""
+    height, width = images.shape[1:3]
+    return bool(min(height, width) <= _NARROW * max(height, width))
+
+
+def _pad(x: Tensor, side: int, value: float) -> Tensor:
+    """Pad [B, C, h, w] right and below to a square."""
+    return F.pad(x, (0, side - x.shape[-1], 0, side - x.shape[-2]), value=value)
 
 
 def _given(out: DecoderOutput, answer: Answer) -> Tensor:

@@ -1,7 +1,8 @@
 """What a tracker must beat, with nothing of the tracker in it.
 
 `still` holds the given mask, `flow` carries it along the flow and never asks the network, `box`
-asks the network on every keyframe for what is in the box that the flow and a Kalman filter carried.
+asks the network on every keyframe for what is in the box that the flow and a Kalman filter carried,
+`affinity` reads the appearance memory on every keyframe and does nothing else.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import numpy.typing as npt
 
 from pipeline.config import PipelineConfig
 from pipeline.processor import mask_logits, work_size
+from pipeline.recognition import Recognizer, appearance_settings
 from pipeline.segmenter.geometry import FloatMap
 from pipeline.segmenter.model import PromptBatch
 from pipeline.segmenter.open import open_segmenter
 from pipeline.types import Frame, LabelMap, SizeHW
+from trackers.appearance import CellFeatures
 from trackers.flow import FlowEstimator
 from trackers.motion import KalmanBox
 from trackers.track import LOGIT_LIMIT, box_of
@@ -148,5 +151,52 @@ class BoxOnly:
         return self._pts_s - before
 
 
-BASELINES: Mapping[str, MakeBaseline] = {"still": Still, "flow": FlowOnly, "box": BoxOnly}
+class Affinity:
+    """Every keyframe the appearance memory is read; no decoder, no motion, no flow."""
+
+    def __init__(self, config: PipelineConfig, model: Path, frame_hw: SizeHW) -> None:
+        self._masks = FlowOnly(config, model, frame_hw)
+        self._segmenter = open_segmenter(config, model, frame_hw)
+        self._recognizer = Recognizer(
+            self._segmenter.geometry, self._masks.work_hw, appearance_settings(config)
+        )
+        self._interval = config.keyframes.interval
+        self._count = 0
+        self._cells: CellFeatures | None = None
+
+    def step(self, frame: Frame) -> LabelMap:
+        """On a keyframe read every object; it is looked for everywhere."""
+        self._cells = None
+        if self._masks.logits and self._count % self._interval == 0:
+            cells = self._encode(frame)
+            for number in self._masks.logits:
+                logits, reading = self._recognizer.read(number, cells, None)
+                self._masks.logits[number] = logits
+                self._recognizer.follow(number, cells, reading, self._now_s(frame))
+        self._count += 1
+        return self._masks.paint()
+
+    def start(self, frame: Frame, masks: Mapping[int, BoolMap]) -> None:
+        """Remember the objects; keyframes are counted from here."""
+        self._masks.start(frame, masks)
+        cells = self._encode(frame)
+        for number in masks:
+            self._recognizer.learn(number, cells, self._masks.logits[number])
+        self._count = 1
+
+    def _now_s(self, frame: Frame) -> float:
+        return self._count * _STEP_S if frame.pts_s is None else frame.pts_s
+
+    def _encode(self, frame: Frame) -> CellFeatures:
+        if self._cells is None:
+            self._cells = self._recognizer.cells(self._segmenter.encode(frame))
+        return self._cells
+
+
+BASELINES: Mapping[str, MakeBaseline] = {
+    "still": Still,
+    "flow": FlowOnly,
+    "box": BoxOnly,
+    "affinity": Affinity,
+}
 """By name, in the order in which they are shown."""
