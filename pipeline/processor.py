@@ -30,7 +30,7 @@ from pipeline.segmenter.model import Features, PromptBatch, best_of_three
 from pipeline.segmenter.open import open_segmenter
 from pipeline.segmenter.predictor import single_prompt
 from pipeline.types import Frame, FrameResult, SizeHW
-from trackers.appearance import CellFeatures
+from trackers.appearance import CellFeatures, Reading, settle
 from trackers.flow import FlowEstimator
 from trackers.track import LOGIT_LIMIT, Detection, Track, box_of
 from trackers.tracker import Tracker, TrackerSettings
@@ -146,25 +146,45 @@ class FrameProcessor:
 
     def _recognise(self, cells: CellFeatures, now_s: float) -> None:
         """Propose a mask for every track that is remembered, or hide it; look for the hidden."""
-        hidden = self._tracker.hidden()
-        if hidden:
-            self._hidden_cursor = (self._hidden_cursor + 1) % len(hidden)
-            most = min(len(hidden), self._config.appearance.sought)
-            hidden = (hidden + hidden)[self._hidden_cursor :][:most]
-        live = [t for t in self._tracker.live() if t.mask.any()]
-        for track in (*live, *hidden):
-            if not self._recognizer.knows(track.id):
+        readings: dict[int, Reading] = {}
+        for track in self._tracker.live():
+            if not (self._recognizer.knows(track.id) and track.mask.any()):
                 continue
-            logits, reading = self._recognizer.read(
-                track.id, cells, track.logits if track.alive else None
-            )
-            if track.alive and not self._tracker.recognises(track, logits, reading.affinity):
-                logits, reading = self._recognizer.read(track.id, cells, None)
-            if self._tracker.recognises(track, logits, reading.affinity) and (logits > 0).any():
-                if self._tracker.recognised(track, logits, reading.affinity, now_s):
-                    self._recognizer.follow(track.id, cells, reading, now_s)
+            reading = self._recognizer.read(track.id, cells, track.logits)
+            if not self._recognises(track, reading):
+                reading = self._recognizer.read(track.id, cells, None)
+            if self._recognises(track, reading):
+                readings[track.id] = reading
             else:
                 self._tracker.hide(track)
+        readings = settle(readings)
+        visible = list(readings.values())
+        for track in self._sought_next():
+            reading = self._recognizer.read(track.id, cells, None)
+            free = reading.outside(visible)
+            mostly_free = free.size > 0.5 * reading.size
+            if mostly_free and self._recognises(track, free):
+                readings[track.id] = free
+        for object_id, reading in readings.items():
+            known = self._tracker.find(object_id)
+            logits = self._recognizer.logits(reading)
+            if known is not None and self._tracker.recognised(
+                known, logits, reading.affinity, now_s
+            ):
+                self._recognizer.follow(object_id, cells, reading, now_s)
+
+    def _sought_next(self) -> list[Track]:
+        """The hidden tracks that this keyframe looks for: a few, all in turn."""
+        hidden = [t for t in self._tracker.hidden() if self._recognizer.knows(t.id)]
+        if not hidden:
+            return []
+        most = min(len(hidden), self._config.appearance.sought)
+        start = self._hidden_cursor % len(hidden)
+        self._hidden_cursor = start + most
+        return (hidden + hidden)[start : start + most]
+
+    def _recognises(self, track: Track, reading: Reading) -> bool:
+        return self._tracker.recognises(track, self._recognizer.logits(reading), reading.affinity)
 
     def _learn(self, cells: CellFeatures, prompted: set[int]) -> None:
         """Remember what a person gave on this keyframe and what has just got an identity."""

@@ -56,16 +56,16 @@ class Recognizer:
         """Remember an object for a few keyframes."""
         self.memory.follow(object_id, cells, reading.coverage, now_s)
 
-    def read(
-        self, object_id: int, cells: CellFeatures, around: FloatMap | None
-    ) -> tuple[FloatMap, Reading]:
-        """Logits on the work grid of an object near a mask (logits on it; None: anywhere)."""
+    def read(self, object_id: int, cells: CellFeatures, around: FloatMap | None) -> Reading:
+        """Look for an object near a mask (logits on the work grid; None: anywhere)."""
         near = None if around is None else self._coverage(around)
-        reading = self.memory.read(object_id, cells, near)
+        return self.memory.read(object_id, cells, near)
+
+    def logits(self, reading: Reading) -> FloatMap:
+        """A reading as logits on the work grid."""
         h, w = self._geometry.grid_hw
         fine = cv2.resize(reading.coverage, (w, h), interpolation=cv2.INTER_LINEAR)
-        logits = self._geometry.to_size((2 * fine - 1) * LOGIT_LIMIT, self._work_hw)
-        return logits, reading
+        return self._geometry.to_size((2 * fine - 1) * LOGIT_LIMIT, self._work_hw)
 
     def forget_others(self, kept: Iterable[int]) -> None:
         """Forget all objects but these."""

@@ -8,7 +8,13 @@ from pipeline.engine import Pipeline
 from pipeline.evaluation.video.generated import generated_clips
 from pipeline.evaluation.video.pictures import DrawnPictures
 from pipeline.prompts import PromptLog
-from trackers.appearance import AppearanceMemory, AppearanceSettings, CellFeatures
+from trackers.appearance import (
+    AppearanceMemory,
+    AppearanceSettings,
+    CellFeatures,
+    Reading,
+    settle,
+)
 from trackers.state import TrackState
 from trackers.track import Detection
 from trackers.tracker import Tracker, TrackerSettings
@@ -147,3 +153,34 @@ def test_what_left_or_was_hidden_comes_back_under_its_id(name):
     assert TrackState.OCCLUDED in states or TrackState.LOST in states
     ours, truth = results[-1].labels == 1, last == 1
     assert (ours & truth).sum() / (ours | truth).sum() > 0.5
+
+
+def reading(columns: slice, alike: float) -> Reading:
+    coverage = np.zeros(GRID, np.float32)
+    coverage[2:6, columns] = 1
+    return Reading(coverage, np.full(GRID, alike, np.float32))
+
+
+def test_a_contested_cell_goes_to_the_object_that_is_clearly_more_alike():
+    first, second = reading(slice(0, 8), 1.8), reading(slice(6, 12), 1.6)
+    settled = settle({1: first, 2: second})
+    assert settled[1].size == 32
+    assert not settled[2].coverage[:, 6:8].any()
+    assert settled[2].size == 16
+    close = settle({1: first, 2: reading(slice(6, 12), 1.79)})
+    assert close[2].size == 24
+
+
+def test_a_hidden_object_is_not_seen_in_another_that_is_more_alike():
+    visible = reading(slice(0, 8), 1.7)
+    assert reading(slice(0, 8), 1.6).outside([visible]).size == 0
+    assert reading(slice(0, 8), 1.75).outside([visible]).size == 32
+
+
+def test_small_pieces_beside_a_large_one_are_not_believed():
+    whole = reading(slice(0, 8), 1.7)
+    whole.coverage[10, 15:17] = 1
+    assert whole.without_crumbs().size == 32
+    halves = reading(slice(0, 3), 1.7)
+    halves.coverage[2:6, 10:13] = 1
+    assert halves.without_crumbs().size == 24

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -19,6 +19,8 @@ import numpy.typing as npt
 
 _CLIP = 0.15  # cells that are less alike by more than this have no vote
 
+_CLEARLY = 0.05  # difference of similarity that settles whose a cell is
+_CRUMB = 0.2  # share of the largest piece below which another piece is not believed
 _BLOCK = 256  # cells asked at once; bounds the memory that a reading takes
 
 FloatMap = npt.NDArray[np.float32]
@@ -68,12 +70,57 @@ class CellFeatures:
 class Reading:
     """What the memory says of an object on a keyframe.
 
-    coverage: float32 [h, w], 0..1, zero outside the cells that were asked. affinity: mean
-    similarity (-2..2) of the object's cells to what they were recognised by; 0 if it has none.
+    coverage: float32 [h, w], 0..1, zero outside the cells that were asked. alike: float32 [h, w],
+    similarity (-2..2) of every cell to the most alike remembered one, -2 where none was asked.
     """
 
     coverage: FloatMap
-    affinity: float
+    alike: FloatMap
+
+    @property
+    def affinity(self) -> float:
+        """Mean similarity of the object's cells; 0 if it has none."""
+        own = self.coverage > 0.5
+        return float(self.alike[own].mean()) if own.any() else 0.0
+
+    @property
+    def size(self) -> int:
+        """Cells of the object."""
+        return int((self.coverage > 0.5).sum())
+
+    def outside(self, others: Iterable[Reading]) -> Reading:
+        """The same without the cells that belong to others, by looks at least as much."""
+        coverage = self.coverage
+        for other in others:
+            theirs = (other.coverage > 0.5) & (other.alike >= self.alike)
+            coverage = np.where(theirs, 0, coverage)
+        return replace(self, coverage=coverage)
+
+    def without_crumbs(self) -> Reading:
+        """Keep the pieces that are not small beside the largest one."""
+        _, labels, stats, _ = cv2.connectedComponentsWithStats(
+            (self.coverage > 0.5).view(np.uint8), connectivity=8
+        )
+        areas = stats[1:, cv2.CC_STAT_AREA]
+        if len(areas) < 2:
+            return self
+        small = 1 + np.flatnonzero(areas < _CRUMB * areas.max())
+        return replace(self, coverage=np.where(np.isin(labels, small), 0, self.coverage))
+
+
+def settle(readings: Mapping[int, Reading]) -> dict[int, Reading]:
+    """Take cells that several objects claim from those they are clearly less alike."""
+    claims = {
+        key: np.where(reading.coverage > 0.5, reading.alike, -np.inf)
+        for key, reading in readings.items()
+    }
+    if len(claims) < 2:
+        return dict(readings)
+    most = np.max(list(claims.values()), axis=0)
+    return {
+        key: replace(reading, coverage=np.where(claims[key] < most - _CLEARLY, 0, reading.coverage))
+        for key, reading in readings.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +190,9 @@ class AppearanceMemory:
             for start in range(0, len(asked), _BLOCK)
         ]
         covered, alike = (np.concatenate(values) for values in zip(*parts, strict=True))
-        coverage = np.zeros(h * w, np.float32)
-        coverage[asked] = covered
-        own = covered > 0.5
-        affinity = float(alike[own].mean()) if own.any() else 0.0
-        return Reading(coverage.reshape(h, w), affinity)
+        coverage, alikes = np.zeros(h * w, np.float32), np.full(h * w, -2, np.float32)
+        coverage[asked], alikes[asked] = covered, alike
+        return Reading(coverage.reshape(h, w), alikes.reshape(h, w)).without_crumbs()
 
     def _vote(
         self, keys: FloatMap, remembered: FloatMap, labels: FloatMap

@@ -22,8 +22,11 @@ class TrackerSettings:
 
     lost_after_misses: keyframes without a find before the mask is withheld. remove_after_s: life
     of a lost seeded track. confirm_hits: keyframes that must find a seeded object before it shows.
-    affinity_min: least affinity at which an object is recognised; affinity_drop: and least share
-    of its usual affinity. occluded_s: time after which a hidden object counts as lost.
+    affinity_floor: least
+    affinity at which an object is recognised at all; affinity_near, affinity_anywhere: least share
+    of its usual affinity where at least `near_iou` of it was expected, and elsewhere. sure_iou,
+    sure_share: agreement and share of the usual affinity from which a sight is remembered.
+    occluded_s: time after which a hidden object counts as lost.
     """
 
     match_iou_min: float = 0.5
@@ -32,8 +35,10 @@ class TrackerSettings:
     lost_after_misses: int = 3
     remove_after_s: float = 5.0
     confirm_hits: int = 2
-    affinity_min: float = 1.2
     affinity_floor: float = 1.0
+    affinity_near: float = 0.82
+    affinity_anywhere: float = 0.88
+    near_iou: float = 0.1
     sure_iou: float = 0.85
     sure_share: float = 0.95
     affinity_drop: float = 0.82
@@ -87,14 +92,16 @@ class Tracker:
     def recognises(self, track: Track, logits: FloatMap, affinity: float) -> bool:
         """Whether what the appearance memory proposes is the object.
 
-        It is where it is as much alike as ever, or where the object was carried to and still alike.
+        Where the object was carried to it may look different from what is remembered; the farther
+        from there, the more alike it must be.
         """
         settings = self.settings
-        if affinity >= max(settings.affinity_min, settings.affinity_drop * track.affinity):
-            return True
-        if not track.alive or affinity < settings.affinity_floor:
-            return False
-        return _agreement(track, logits) >= settings.match_iou_min
+        agreement = _agreement(track, logits) if track.alive else 0.0
+        if agreement >= settings.match_iou_min:
+            return affinity >= settings.affinity_floor
+        near = agreement >= settings.near_iou
+        share = settings.affinity_near if near else settings.affinity_anywhere
+        return affinity >= max(settings.affinity_floor, share * track.affinity)
 
     def recognised(self, track: Track, logits: FloatMap, affinity: float, now_s: float) -> bool:
         """Take what the appearance memory proposes; a hidden track is seen again.

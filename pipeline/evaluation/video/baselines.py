@@ -170,8 +170,8 @@ class Affinity:
         if self._masks.logits and self._count % self._interval == 0:
             cells = self._encode(frame)
             for number in self._masks.logits:
-                logits, reading = self._recognizer.read(number, cells, None)
-                self._masks.logits[number] = logits
+                reading = self._recognizer.read(number, cells, None)
+                self._masks.logits[number] = self._recognizer.logits(reading)
                 self._recognizer.follow(number, cells, reading, self._now_s(frame))
         self._count += 1
         return self._masks.paint()
