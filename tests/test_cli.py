@@ -199,7 +199,8 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_resume(tmp_path):
     write_video(clip, np.concatenate([frames] * 60))
     store = tmp_path / "o.zarr"
     command = [sys.executable, "run_pipeline.py", "run", str(clip), "-o", str(store), "--no-seed"]
-    options = ["--set", "store.commit_frames=8", "--quiet"]
+    slowly = ["--set", "keyframes.interval=1"]  # the signal comes well before the end
+    options = ["--set", "store.commit_frames=8", *slowly, "--quiet"]
     process = subprocess.Popen(command + options, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not committed(store) and time.monotonic() < deadline:

@@ -136,7 +136,7 @@ def test_report_is_the_agreed_json(report):
         assert row["J&F"] == pytest.approx((row["J"] + row["F"]) / 2, abs=1e-4)
     (sequence,) = said["sequences"]
     assert sequence["name"] == "shapes"
-    assert list(sequence["baselines"]) == ["still", "flow", "box"]
+    assert list(sequence["baselines"]) == ["still", "flow", "box", "affinity"]
     assert sequence["J"] == said["overall"]["J"]
 
 
