@@ -36,6 +36,8 @@ class KeyframeConfig(_Section):
     """When the encoder runs."""
 
     interval: int = Field(5, ge=1, le=300)
+    motion: float = Field(0.35, gt=0)
+    shortest: int = Field(2, ge=1, le=300)
     cut_residual: float = Field(0.55, gt=0)
 
 

@@ -107,7 +107,10 @@ class FrameProcessor:
             self._tracker.advance(None if cut else flow, dt_s)
         events = self._prompts.at(frame.index)
         self._since_keyframe += 1
-        due = self._since_keyframe >= self._config.keyframes.interval
+        due = self._since_keyframe >= self._config.keyframes.interval or (
+            self._since_keyframe >= self._config.keyframes.shortest
+            and self._tracker.moved_far(self._config.keyframes.motion)
+        )
         keyframe = first or cut or due or bool(events)
         if keyframe:
             self._since_keyframe = 0

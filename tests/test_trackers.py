@@ -164,6 +164,21 @@ def test_lost_then_found_keeps_its_id_then_expires_and_the_id_is_not_reused():
     assert tracker.tracks[0].id == 2
 
 
+def test_how_far_an_object_moved_is_counted_from_the_last_keyframe():
+    tracker = tracker_with((60, 36))
+    estimator = FlowEstimator()
+    estimator.step(texture())
+    for step in (1, 2, 3):
+        tracker.advance(estimator.step(texture((4 * step, 0))), 0.04)
+    (track,) = tracker.tracks
+    side = np.sqrt(track.mask.sum())
+    assert track.travelled == pytest.approx(12 / side, rel=0.15)
+    assert tracker.moved_far(0.4)
+    assert not tracker.moved_far(0.8)
+    tracker.confirm([Detection(track.logits, 0.9)], 0.2)
+    assert not tracker.moved_far(0.01)
+
+
 def test_prompted_object_is_never_given_up_and_its_id_is_kept_from_seeds():
     tracker = Tracker(TrackerSettings(lost_after_misses=1, remove_after_s=0.1), first_id=8)
     tracker.set(7, disc(30, 30), 0.9, 0.0)

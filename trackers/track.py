@@ -41,7 +41,8 @@ class Track:
     id: 0 until confirmed. prompted: a person asked for it; it is never given up.
     hits, misses: keyframes in a row that found it, or did not. seen_s: when it was last found.
     affinity: how alike it usually is to what is remembered of it (`Reading.affinity`); 0: unknown.
-    recognised_s: when the appearance memory last found it.
+    recognised_s: when the appearance memory last found it. travelled: how far it moved since the
+    last keyframe, in sides of a square of its area.
     """
 
     id: int
@@ -55,6 +56,7 @@ class Track:
     misses: int = 0
     affinity: float = 0.0
     recognised_s: float = -math.inf
+    travelled: float = 0.0
 
     @property
     def mask(self) -> BoolMap:
@@ -71,9 +73,12 @@ class Track:
         """Whether its mask is carried on from frame to frame."""
         return self.visible or self.state == TrackState.TENTATIVE
 
-    def carry(self, logits: FloatMap, dt_s: float) -> None:
-        """Take the mask carried to this frame and move the box along."""
+    def carry(self, logits: FloatMap, speed: FloatMap, dt_s: float) -> None:
+        """Take the mask carried to this frame and move the box along; speed: of every pixel."""
         self.logits = logits
+        moved = speed[self.mask]
+        if moved.size:
+            self.travelled += float(moved.mean()) / math.sqrt(moved.size)
         self.motion.predict(dt_s)
         box = box_of(self.mask)
         if box is not None:

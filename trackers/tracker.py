@@ -64,7 +64,11 @@ class Tracker:
             if flow is None or not track.alive:
                 track.motion.predict(dt_s)
                 continue
-            track.carry(flow.warp(track.logits), dt_s)
+            track.carry(flow.warp(track.logits), flow.speed, dt_s)
+
+    def moved_far(self, share: float) -> bool:
+        """Whether a visible object has moved by this share of its size since the last keyframe."""
+        return any(t.visible and t.travelled > share for t in self.tracks)
 
     def lose_all(self) -> None:
         """A cut: nothing is where it was. What had an identity is remembered, as lost."""
@@ -128,6 +132,8 @@ class Tracker:
 
     def confirm(self, detections: Sequence[Detection], now_s: float) -> None:
         """Join what was decoded for the live tracks with them, by mask IoU (Hungarian)."""
+        for track in self.tracks:
+            track.travelled = 0.0
         live = self.live()
         cost = _mask_cost(live, detections)
         matched = assign(cost, 1 - self.settings.match_iou_min)
