@@ -91,6 +91,7 @@ class FrameProcessor:
         self._now_s: float | None = None
         self._seed_cursor = 0
         self._since_keyframe = 0
+        self._since_seeding = 0
 
     def step(self, frame: Frame) -> FrameResult:
         """Process the next frame."""
@@ -107,6 +108,7 @@ class FrameProcessor:
             self._tracker.advance(None if cut else flow, dt_s)
         events = self._prompts.at(frame.index)
         self._since_keyframe += 1
+        self._since_seeding += 1
         due = self._since_keyframe >= self._config.keyframes.interval or (
             self._since_keyframe >= self._config.keyframes.shortest
             and self._tracker.moved_far(self._config.keyframes.motion)
@@ -115,7 +117,11 @@ class FrameProcessor:
         if keyframe:
             self._since_keyframe = 0
             self.keyframes += 1
-            self._keyframe(frame, events, now_s, fresh=first or cut)
+            fresh = first or cut
+            seed = fresh or self._since_seeding >= self._config.keyframes.interval
+            if seed:
+                self._since_seeding = 0
+            self._keyframe(frame, events, now_s, fresh=fresh, seed=seed)
         with self.times.stage("compose"):
             labels, objects = compose(self._tracker.tracks, self._frame_hw)
         return FrameResult(frame.index, frame.pts, frame.time_base, keyframe, labels, objects)
@@ -131,7 +137,7 @@ class FrameProcessor:
         return self._now_s - before
 
     def _keyframe(
-        self, frame: Frame, events: Sequence[Event], now_s: float, *, fresh: bool
+        self, frame: Frame, events: Sequence[Event], now_s: float, *, fresh: bool, seed: bool
     ) -> None:
         with self.times.stage("encode"):
             features = self._segmenter.encode(frame)
@@ -141,7 +147,7 @@ class FrameProcessor:
         with self.times.stage("decode"):
             self._tracker.confirm(self._redetect(features), now_s)
             self._apply(events, features, now_s)
-        if self._config.seeding.enabled:
+        if self._config.seeding.enabled and seed:
             with self.times.stage("seed"):
                 self._tracker.admit(self._search(features, fresh), now_s, at_once=fresh)
         with self.times.stage("recognise"):
@@ -150,11 +156,13 @@ class FrameProcessor:
     def _recognise(self, cells: CellFeatures, now_s: float) -> None:
         """Propose a mask for every track that is remembered, or hide it; look for the hidden."""
         readings: dict[int, Reading] = {}
+        looks = self._config.appearance.sought  # in the whole picture, on this keyframe
         for track in self._tracker.live():
             if not (self._recognizer.knows(track.id) and track.mask.any()):
                 continue
             reading = self._recognizer.read(track.id, cells, track.logits)
-            if not self._recognises(track, reading):
+            if looks > 0 and not self._recognises(track, reading):
+                looks -= 1
                 reading = self._recognizer.read(track.id, cells, None)
             if self._recognises(track, reading):
                 readings[track.id] = reading
@@ -162,7 +170,7 @@ class FrameProcessor:
                 self._tracker.hide(track)
         readings = settle(readings)
         visible = list(readings.values())
-        for track in self._sought_next():
+        for track in self._sought_next(looks):
             reading = self._recognizer.read(track.id, cells, None)
             free = reading.outside(visible)
             mostly_free = free.size > 0.5 * reading.size
@@ -176,12 +184,12 @@ class FrameProcessor:
             ):
                 self._recognizer.follow(object_id, cells, reading, now_s)
 
-    def _sought_next(self) -> list[Track]:
+    def _sought_next(self, looks: int) -> list[Track]:
         """The hidden tracks that this keyframe looks for: a few, all in turn."""
         hidden = [t for t in self._tracker.hidden() if self._recognizer.knows(t.id)]
         if not hidden:
             return []
-        most = min(len(hidden), self._config.appearance.sought)
+        most = min(len(hidden), looks)
         start = self._hidden_cursor % len(hidden)
         self._hidden_cursor = start + most
         return (hidden + hidden)[start : start + most]
