@@ -194,7 +194,7 @@ def test_after_a_cut_no_object_takes_over_an_identity():
     tracker = tracker_with((30, 30))
     tracker.set(5, disc(90, 40), 0.9, 0.0)
     tracker.lose_all()
-    assert [(t.id, t.state) for t in tracker.tracks] == [(1, TrackState.LOST), (5, TrackState.LOST)]
+    assert [(t.id, t.state) for t in tracker.tracks] == [(5, TrackState.LOST)]
     assert not tracker.covered(SHAPE).any()
     tracker.admit([Detection(disc(c, 40), 0.9) for c in (30, 90)], 0.1, at_once=True)
     assert [t.id for t in tracker.tracks if t.visible] == [6, 7]

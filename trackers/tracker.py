@@ -71,8 +71,8 @@ class Tracker:
         return any(t.visible and t.travelled > share for t in self.tracks)
 
     def lose_all(self) -> None:
-        """A cut: nothing is where it was. What had an identity is remembered, as lost."""
-        self.tracks = [t for t in self.tracks if t.id > 0]
+        """A cut: nothing is where it was. Only what a person prompted is remembered, as lost."""
+        self.tracks = [t for t in self.tracks if t.prompted]
         for track in self.tracks:
             track.state = TrackState.LOST
             track.motion = KalmanBox.start(np.zeros(4))  # expected nowhere
