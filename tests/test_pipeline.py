@@ -1,5 +1,7 @@
 """The whole way of a frame with the embedded model, on generated clips whose truth is known."""
 
+import subprocess
+import sys
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.config import KeyframeConfig, PipelineConfig, SeedingConfig
+from pipeline.config import PipelineConfig, SeedingConfig
 from pipeline.engine import Pipeline
 from pipeline.errors import PromptError, SourceNotFoundError, StoreError
 from pipeline.prompts import NO_PROMPTS, PromptLog
@@ -169,23 +171,31 @@ def test_sinks_that_cannot_be_made_stop_the_run(clip):
 
 
 def test_memory_does_not_grow_with_the_length_of_the_video():
-    """Resident memory after 100 and after 900 frames; every cache and queue has a bound."""
-    frame = np.random.default_rng(0).integers(0, 255, (90, 160, 3), dtype=np.uint8)
-    config = PipelineConfig(
-        keyframes=KeyframeConfig(interval=50), seeding=SeedingConfig(enabled=False)
+    """Resident memory after 100 and after 900 frames, in a process of its own."""
+    ran = subprocess.run(
+        [sys.executable, "-c", _LONG_RUN], capture_output=True, text=True, check=True
     )
-    prompts = PromptLog.model_validate(
-        {
-            "version": 1,
-            "events": [{"frame": 0, "type": "box", "object": 1, "xyxy": [20, 20, 90, 70]}],
-        }
-    )
-    source = ArraySource(np.roll(frame, shift, axis=1) for shift in range(900))
-    resident = []
-    for result in Pipeline(config).stream(source, prompts):
-        if result.index in (100, 899):
-            resident.append(resident_mb())
-    assert resident[1] - resident[0] < 10
+    early, late = map(float, ran.stdout.split())
+    assert late - early < 10
+
+
+_LONG_RUN = """
+import numpy as np
+from pipeline.config import KeyframeConfig, PipelineConfig, SeedingConfig
+from pipeline.engine import Pipeline
+from pipeline.prompts import PromptLog
+from pipeline.sources import ArraySource
+from tests.test_pipeline import resident_mb
+
+frame = np.random.default_rng(0).integers(0, 255, (90, 160, 3), dtype=np.uint8)
+config = PipelineConfig(keyframes=KeyframeConfig(interval=20), seeding=SeedingConfig(enabled=False))
+box = {"frame": 0, "type": "box", "object": 1, "xyxy": [20, 20, 90, 70]}
+prompts = PromptLog.model_validate({"version": 1, "events": [box]})
+source = ArraySource(np.roll(frame, shift, axis=1) for shift in range(900))
+for result in Pipeline(config).stream(source, prompts):
+    if result.index in (100, 899):
+        print(resident_mb())
+"""
 
 
 def resident_mb() -> float:
