@@ -161,10 +161,12 @@ class FrameProcessor:
             if not (self._recognizer.knows(track.id) and track.mask.any()):
                 continue
             reading = self._recognizer.read(track.id, cells, track.logits)
-            if looks > 0 and not self._recognises(track, reading):
+            recognised = self._recognises(track, reading)
+            if looks > 0 and not recognised:
                 looks -= 1
                 reading = self._recognizer.read(track.id, cells, None)
-            if self._recognises(track, reading):
+                recognised = self._recognises(track, reading)
+            if recognised:
                 readings[track.id] = reading
             else:
                 self._tracker.hide(track)

@@ -60,8 +60,9 @@ class CellFeatures:
         for features in maps:
             shrink = features.shape[1] > h
             how = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
-            channels = np.stack([cv2.resize(c, (w, h), interpolation=how) for c in features])
-            flat = channels.reshape(len(channels), -1).T
+            if features.shape[1:] != grid_hw:
+                features = np.stack([cv2.resize(c, (w, h), interpolation=how) for c in features])
+            flat = features.reshape(len(features), -1).T
             keys.append(flat / (np.linalg.norm(flat, axis=1, keepdims=True) + 1e-6))
         return cls(np.ascontiguousarray(np.concatenate(keys, axis=1), np.float32), grid_hw)
 

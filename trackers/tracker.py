@@ -22,11 +22,10 @@ class TrackerSettings:
 
     lost_after_misses: keyframes without a find before the mask is withheld. remove_after_s: life
     of a lost seeded track. confirm_hits: keyframes that must find a seeded object before it shows.
-    affinity_floor: least
-    affinity at which an object is recognised at all; affinity_near, affinity_anywhere: least share
-    of its usual affinity where at least `near_iou` of it was expected, and elsewhere. sure_iou,
-    sure_share: agreement and share of the usual affinity from which a sight is remembered.
-    occluded_s: time after which a hidden object counts as lost.
+    affinity_floor: least affinity at which an object is recognised at all; affinity_near,
+    affinity_anywhere: least share of its usual affinity where at least `near_iou` of it was
+    expected, and elsewhere. sure_iou, sure_share: agreement and share of the usual affinity from
+    which a sight is remembered. occluded_s: time after which a hidden object counts as lost.
     """
 
     match_iou_min: float = 0.5
@@ -41,7 +40,6 @@ class TrackerSettings:
     near_iou: float = 0.1
     sure_iou: float = 0.85
     sure_share: float = 0.95
-    affinity_drop: float = 0.82
     occluded_s: float = 2.0
 
 

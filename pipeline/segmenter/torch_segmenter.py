@@ -77,12 +77,10 @@ class TorchSegmenter:
         on_cuda = self._device.type == "cuda"
         with torch.autocast(self._device.type, torch.float16, enabled=on_cuda):
             found = self._network.features(image)
-        skip_s4, skip_s8 = (
-            None if skip is None else skip.float() for skip in (found.skip_s4, found.skip_s8)
-        )
+        image_features = ImageFeatures(found.embedding, found.skip_s4, found.skip_s8)
         maps = {"features_s8": found.s8, "features_s16": found.s16}
         tensors = {name: x.float().cpu().numpy() for name, x in maps.items()}
-        return TorchFeatures(tensors, ImageFeatures(found.embedding.float(), skip_s4, skip_s8))
+        return TorchFeatures(tensors, image_features.each(torch.Tensor.float))
 
     def decode(self, features: Features, prompts: PromptBatch) -> Decoded:
         """Decode prompts, a few at a time. Raises `TypeError` on another segmenter's features."""

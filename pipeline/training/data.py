@@ -48,7 +48,7 @@ class LabelledImage:
 
     def load(self) -> tuple[Image, Labels]:
         """Read both."""
-        image = _read_rgb(self.image)
+        image = read_rgb(self.image)
         labels = cv2.imread(str(self.masks), cv2.IMREAD_UNCHANGED)
         if labels is None or labels.shape != image.shape[:2]:
             raise TrainingDataError(f"cannot read {self.masks}, or its size is not its image's")
@@ -70,7 +70,7 @@ class AnnotatedImage:
 
     def load(self) -> tuple[Image, Labels]:
         """Read the image and draw its objects' masks, larger ones first."""
-        image = _read_rgb(self.file)
+        image = read_rgb(self.file)
         if image.shape[:2] != self.image.size_hw:
             raise TrainingDataError(f"{self.file} is not of the size that its annotations give")
         masks = [item.mask(self.image.size_hw) for item in self.objects]
@@ -80,7 +80,8 @@ class AnnotatedImage:
         return image, labels
 
 
-def _read_rgb(file: Path) -> Image:
+def read_rgb(file: Path) -> Image:
+    """Read a picture, RGB uint8 [H, W, 3]. Raises `TrainingDataError`."""
     bgr = cv2.imread(str(file), cv2.IMREAD_COLOR)
     if bgr is None:
         raise TrainingDataError(f"cannot read {file}")

@@ -165,10 +165,8 @@ class PromptObjective:
         mask = _pad(prompts.mask[:, None], side // GRID_STRIDE, -_LOGIT_LIMIT)
         padded = _repeat(square, self.config.objects)
         there = model.decode(padded, prompts.xy, prompts.labels, mask, prompts.has_mask).masks
-        logits = (there[..., :height, :width], out.masks)
-        a, b = (x.clamp(-_LOGIT_LIMIT, _LOGIT_LIMIT) for x in logits)
         part = answer.takes_part / answer.takes_part.sum()
-        of_masks = ((a - b).abs().mean((-2, -1)) * part).sum()
+        of_masks = (_logit_distance(there[..., :height, :width], out.masks) * part).sum()
         h, w = features.embedding.shape[-2:]
         whole = features.embedding[:: self.config.objects]
         return of_masks + (square.embedding[..., :h, :w] - whole).abs().mean()
@@ -198,9 +196,7 @@ class PromptObjective:
         taught = lesson.teacher.decode(lesson.features, prompts, lesson.extent, lesson.side)
         part = answer.takes_part / answer.takes_part.sum()
         tokens = (self.adapter.tokens(out.tokens) - taught.tokens).abs().mean(-1)
-        wanted = taught.masks.clamp(-_LOGIT_LIMIT, _LOGIT_LIMIT)
-        given = out.masks.clamp(-_LOGIT_LIMIT, _LOGIT_LIMIT)
-        distance = (given - wanted).abs().mean((-2, -1))
+        distance = _logit_distance(out.masks, taught.masks)
         if config.hard_mask_weighting:
             truth = target[:, None].expand_as(out.masks)
             own, others = mask_iou(out.masks.detach(), truth), mask_iou(taught.masks, truth)
@@ -233,6 +229,12 @@ class PromptObjective:
             if done < count:
                 logits = _given(*self._answer(model, features, prompts, target))
         return prompts
+
+
+def _logit_distance(a: Tensor, b: Tensor) -> Tensor:
+    """L1 distance [...] of logits [..., h, w] within the limit."""
+    a, b = (x.clamp(-_LOGIT_LIMIT, _LOGIT_LIMIT) for x in (a, b))
+    return (a - b).abs().mean((-2, -1))
 
 
 def _is_narrow(images: np.ndarray) -> bool:

@@ -22,7 +22,7 @@ from pipeline.training.augment import (
     pad_to,
     photometric,
 )
-from pipeline.training.data import Source
+from pipeline.training.data import Source, read_rgb
 from pipeline.training.proposals import Proposal, disturb, elsewhere
 
 
@@ -111,10 +111,7 @@ class Sampler:
     def _scene(self, rng: np.random.Generator) -> tuple[Image, Labels, Source | None]:
         if self._backgrounds and self._cutouts and rng.random() < self._augment.composite:
             path = self._backgrounds[int(rng.integers(len(self._backgrounds)))]
-            bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
-            if bgr is None:
-                raise TrainingDataError(f"cannot read {path}")
-            image = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+            image = read_rgb(path)
             labels = np.zeros(image.shape[:2], np.int32)
             for _ in range(int(rng.integers(2, 6))):
                 self._paste(rng, image, labels)
