@@ -21,6 +21,7 @@ from pipeline.training.losses import (
     hard_mask_weights,
     mask_iou,
     segmentation_loss,
+    soft_iou_distance,
 )
 from pipeline.training.prompts import (
     Prompts,
@@ -199,6 +200,14 @@ def test_masks_weigh_more_where_the_student_lags_behind_the_teacher():
     assert weights[0] == pytest.approx(0.5, abs=1e-3)
     assert weights[1] > 0.9
     assert weights[2] < 0.5
+
+
+def test_soft_masks_are_as_far_apart_as_they_do_not_overlap():
+    left, right = torch.full((2, 8, 8), -20.0), torch.full((2, 8, 8), -20.0)
+    left[:, :, :4] = 20.0
+    right[:, :, 2:6] = 20.0
+    assert soft_iou_distance(left, left).tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
+    assert soft_iou_distance(left, right).tolist() == pytest.approx([2 / 3, 2 / 3], abs=0.02)
 
 
 def test_prompts_know_when_they_are_ambiguous():

@@ -51,8 +51,8 @@ class TrainConfig(BaseModel):
     with `hard_prompts` each lies where the answer to those before it is wrong, else anywhere in
     the object. proposal_share: of first prompts that are a tracker's proposal; gone_share: of
     those, proposals of an object that is not there. init_from: the first of these files that
-    exists gives the weights to start from. square_consistency: weight of the
-    distance (L1 of logits and embedding) between narrow pictures as they are and in their padded
+    exists gives the weights to start from. square_consistency: weight of the distance (L1 of logits
+    and embedding, soft IoU of masks) between narrow pictures as they are and in their padded
     square. left_out: sources that training never sees at all.
     """
 

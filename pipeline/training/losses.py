@@ -37,6 +37,14 @@ def mask_iou(logits: Tensor, target: Tensor) -> Tensor:
     return overlap / union.clamp(min=1)
 
 
+def soft_iou_distance(a: Tensor, b: Tensor) -> Tensor:
+    """1 - IoU of two soft masks [...], given as logits [..., H, W]; 0 where they are equal."""
+    p, q = torch.sigmoid(a), torch.sigmoid(b)
+    overlap = torch.minimum(p, q).sum((-2, -1))
+    union = torch.maximum(p, q).sum((-2, -1))
+    return 1 - (overlap + 1) / (union + 1)
+
+
 def hard_mask_weights(teacher_iou: Tensor, student_iou: Tensor, eps: float = 1e-3) -> Tensor:
     """TinySAM's weight of masks: 0.5 where student and teacher are as good, to 1 where it lags."""
     return torch.sigmoid(teacher_iou / (student_iou + eps) - 1)

@@ -20,7 +20,13 @@ from pipeline.segmenter.geometry import GRID_STRIDE
 from pipeline.segmenter.mask_decoder import DecoderOutput
 from pipeline.segmenter.sam import Sam
 from pipeline.training.config import TeacherConfig, TrainConfig
-from pipeline.training.losses import Answer, hard_mask_weights, mask_iou, segmentation_loss
+from pipeline.training.losses import (
+    Answer,
+    hard_mask_weights,
+    mask_iou,
+    segmentation_loss,
+    soft_iou_distance,
+)
 from pipeline.training.prompts import (
     Prompts,
     ProposalBatch,
@@ -34,7 +40,7 @@ from pipeline.training.validate import normalise
 
 Scores = dict[str, float]
 
-_NARROW = 0.6  # short by long side
+_NARROW = 0.8  # short by long side
 _LOGIT_LIMIT = 10.0  # logits are compared within this range: beyond it both are sure
 
 
@@ -166,7 +172,9 @@ class PromptObjective:
         padded = _repeat(square, self.config.objects)
         there = model.decode(padded, prompts.xy, prompts.labels, mask, prompts.has_mask).masks
         part = answer.takes_part / answer.takes_part.sum()
-        of_masks = (_logit_distance(there[..., :height, :width], out.masks) * part).sum()
+        there = there[..., :height, :width]
+        distance = _logit_distance(there, out.masks) + soft_iou_distance(there, out.masks)
+        of_masks = (distance * part).sum()
         h, w = features.embedding.shape[-2:]
         whole = features.embedding[:: self.config.objects]
         return of_masks + (square.embedding[..., :h, :w] - whole).abs().mean()
@@ -238,7 +246,7 @@ def _logit_distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _is_narrow(images: np.ndarray) -> bool:
-    """Whether a good part of the padded square would be padding, as for 16:9."""
+    """Whether a good part of the padded square would be padding, as for 16:9 and 4:3."""
     height, width = images.shape[1:3]
     return bool(min(height, width) <= _NARROW * max(height, width))
 
