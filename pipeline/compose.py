@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -29,16 +30,20 @@ def compose(tracks: Sequence[Track], frame_hw: SizeHW) -> tuple[LabelMap, tuple[
 
 def _row(track: Track, labels: LabelMap, window: Window | None) -> ObjectResult:
     """Box and area of what a track got of the label map, or the box it is expected at."""
-    own = np.zeros((0, 0), np.bool_) if window is None else labels[window] == track.id
-    box = box_of(own) if own.any() else None
-    if box is not None and window is not None:
-        box += np.tile([window[1].start, window[0].start], 2)
+    area = 0
+    if window is not None:
+        own = cv2.inRange(labels[window], track.id, track.id)
+        area = cv2.countNonZero(own)
+    if area and window is not None:
+        x, y, w, h = cv2.boundingRect(own)
+        x, y = x + window[1].start, y + window[0].start
+        box = (float(x), float(y), float(x + w), float(y + h))
     else:
         height, width = labels.shape
         scale = np.tile(np.array([width, height]) / track.logits.shape[::-1], 2)
-        box = np.clip(track.motion.box_xyxy * scale, 0, [width, height, width, height])
-    x0, y0, x1, y1 = (float(v) for v in box)
-    return ObjectResult(track.id, (x0, y0, x1, y1), track.score, track.state, int(own.sum()))
+        x0, y0, x1, y1 = np.clip(track.motion.box_xyxy * scale, 0, [width, height, width, height])
+        box = (float(x0), float(y0), float(x1), float(y1))
+    return ObjectResult(track.id, box, track.score, track.state, area)
 
 
 def _paint(track: Track, labels: LabelMap, strongest: FloatMap) -> Window | None:
@@ -49,22 +54,27 @@ def _paint(track: Track, labels: LabelMap, strongest: FloatMap) -> Window | None
     box = box_of(track.mask)
     if box is None:
         return None
+    x0, y0, x1, y1 = box.astype(int)
     height, width = labels.shape
     rows, columns = track.logits.shape
-    sx, sy = columns / width, rows / height
-    x0, y0 = max(0, int((box[0] - 1) / sx)), max(0, int((box[1] - 1) / sy))
-    x1 = min(width, int(np.ceil((box[2] + 1) / sx)))
-    y1 = min(height, int(np.ceil((box[3] + 1) / sy)))
-    matrix = np.array([[sx, 0, (x0 + 0.5) * sx - 0.5], [0, sy, (y0 + 0.5) * sy - 0.5]])
-    logits = cv2.warpAffine(
-        track.logits,
-        matrix,
-        (x1 - x0, y1 - y0),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    window = (slice(y0, y1), slice(x0, x1))
+    y0, y1, top, bottom = _aligned(y0, y1, rows, height)
+    x0, x1, left, right = _aligned(x0, x1, columns, width)
+    window = (slice(top, bottom), slice(left, right))
+    size = (right - left, bottom - top)
+    logits = cv2.resize(track.logits[y0:y1, x0:x1], size, interpolation=cv2.INTER_LINEAR)
     wins = logits > strongest[window]
     labels[window][wins] = track.id
-    strongest[window][wins] = logits[wins]
+    np.maximum(strongest[window], logits, out=strongest[window])
     return window
+
+
+def _aligned(first: int, end: int, cells: int, pixels: int) -> tuple[int, int, int, int]:
+    """Enlarge a range of cells by one on each side and on to where cells and pixels meet.
+
+    Gives the range in cells and in pixels, so that it can be resized by itself as it would be
+    within the whole.
+    """
+    step = cells // math.gcd(cells, pixels)
+    first = max(0, first - 1) // step * step
+    end = min(cells, -(-(end + 1) // step) * step)
+    return first, end, first * pixels // cells, end * pixels // cells

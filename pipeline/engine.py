@@ -218,6 +218,7 @@ class Pipeline:
         queue: FrameQueue[Frame] = FrameQueue(config.queue.capacity, Policy(config.queue.policy))
         reader = _Reader(source, queue)
         waiting = set(prompts.frames)
+        processor: FrameProcessor | None = None
         begun = time.perf_counter()
         try:
             info = reader.start()
@@ -226,8 +227,7 @@ class Pipeline:
             if on_open is not None:
                 on_open(info)
             seen: set[int] = set()
-            for frame in queue:
-                result = processor.step(frame)
+            for frame, result in processor.results(queue):
                 waiting.discard(frame.index)
                 seen.update(o.id for o in result.objects)
                 summary.frames += 1
@@ -237,6 +237,8 @@ class Pipeline:
                 yield frame, result
         finally:
             reader.stop()
+            if processor is not None:
+                processor.close()
             summary.report = reader.report
             summary.dropped = queue.dropped
             summary.stage_s["read"] = reader.seconds

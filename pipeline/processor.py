@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,15 +15,10 @@ import numpy.typing as npt
 from pipeline.compose import compose
 from pipeline.config import PipelineConfig
 from pipeline.errors import PromptError
+from pipeline.keyframes import KeyframeEncoder
 from pipeline.prompts import BoxEvent, Event, MaskEvent, PointEvent, PromptLog
 from pipeline.recognition import Recognizer, appearance_settings
-from pipeline.segmenter.everything import (
-    EverythingSearch,
-    refine,
-    scattered_points,
-    separate_objects,
-    suppress_duplicates,
-)
+from pipeline.seeding import Seeder
 from pipeline.segmenter.geometry import FloatMap
 from pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, POSITIVE
 from pipeline.segmenter.model import Features, PromptBatch, best_of_three
@@ -35,7 +30,6 @@ from trackers.flow import FlowEstimator
 from trackers.track import LOGIT_LIMIT, Detection, Track, box_of
 from trackers.tracker import Tracker, TrackerSettings
 
-MOST_REFINED = 48  # proposals of one keyframe that are asked again with their box
 _DEFAULT_STEP_S = 1 / 25  # between frames that carry no timestamps
 
 
@@ -56,9 +50,10 @@ class StageTimes:
 
 
 class FrameProcessor:
-    """State of one stream between its frames; `step` takes them in order.
+    """State of one stream between its frames.
 
-    Everything it holds is bounded: one frame's luma, one frame's features, the live tracks.
+    Everything it holds is bounded: one frame's luma, the frames it looks ahead, the features of the
+    keyframes among them, the live tracks.
     """
 
     def __init__(
@@ -72,6 +67,10 @@ class FrameProcessor:
         self._work_hw = work_size(frame_hw, config.tracking.flow_long_side)
         with self.times.stage("load"):
             self._segmenter = open_segmenter(config, model, frame_hw)
+        self._encoder = KeyframeEncoder(self._segmenter, config.keyframes.interval)
+        waits = config.queue.policy == "wait"  # live frames do not
+        self._ahead = config.keyframes.ahead if waits else 0
+        self._seeder = Seeder(self._segmenter, config.seeding)
         tracking = config.tracking
         self._tracker = Tracker(
             TrackerSettings(
@@ -89,12 +88,18 @@ class FrameProcessor:
         self._hidden_cursor = 0
         self._flow = FlowEstimator()
         self._now_s: float | None = None
-        self._seed_cursor = 0
         self._since_keyframe = 0
-        self._since_seeding = 0
 
-    def step(self, frame: Frame) -> FrameResult:
-        """Process the next frame."""
+    def close(self) -> None:
+        """End the encoder's thread."""
+        self._encoder.close()
+
+    def results(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, FrameResult]]:
+        """Process frames in order; regular keyframes are encoded while others are tracked."""
+        for frame in self._encoder.look_ahead(frames, self._ahead):
+            yield frame, self._step(frame)
+
+    def _step(self, frame: Frame) -> FrameResult:
         if frame.size_hw != self._frame_hw:
             frame = Frame(frame.index, frame.pts, frame.time_base, self._frame_hw, frame.view)
         first = self._now_s is None
@@ -108,20 +113,16 @@ class FrameProcessor:
             self._tracker.advance(None if cut else flow, dt_s)
         events = self._prompts.at(frame.index)
         self._since_keyframe += 1
-        self._since_seeding += 1
-        due = self._since_keyframe >= self._config.keyframes.interval or (
-            self._since_keyframe >= self._config.keyframes.shortest
-            and self._tracker.moved_far(self._config.keyframes.motion)
+        regular = self._encoder.is_regular(frame)
+        early = self._since_keyframe >= self._config.keyframes.shortest and (
+            self._tracker.moved_far(self._config.keyframes.motion)
         )
-        keyframe = first or cut or due or bool(events)
+        keyframe = first or cut or regular or early or bool(events)
         if keyframe:
             self._since_keyframe = 0
             self.keyframes += 1
             fresh = first or cut
-            seed = fresh or self._since_seeding >= self._config.keyframes.interval
-            if seed:
-                self._since_seeding = 0
-            self._keyframe(frame, events, now_s, fresh=fresh, seed=seed)
+            self._keyframe(frame, events, now_s, fresh=fresh, seed=fresh or regular)
         with self.times.stage("compose"):
             labels, objects = compose(self._tracker.tracks, self._frame_hw)
         return FrameResult(frame.index, frame.pts, frame.time_base, keyframe, labels, objects)
@@ -139,8 +140,9 @@ class FrameProcessor:
     def _keyframe(
         self, frame: Frame, events: Sequence[Event], now_s: float, *, fresh: bool, seed: bool
     ) -> None:
-        with self.times.stage("encode"):
-            features = self._segmenter.encode(frame)
+        with self.times.stage("wait"):
+            features = self._encoder.encode(frame)
+        self.times.seconds["encode"] = self._encoder.seconds
         with self.times.stage("recognise"):
             cells = self._recognizer.cells(features)
             self._recognise(cells, now_s)
@@ -238,23 +240,11 @@ class FrameProcessor:
         return np.asarray(points * scale, np.float32)
 
     def _search(self, features: Features, fresh: bool) -> list[Detection]:
-        """Look for new objects where no track is, within the keyframe's budget of prompts."""
-        config = self._config.seeding
-        room = config.max_objects - len(self._tracker.live())
-        budget = config.prompts_first if fresh else config.prompts_per_keyframe
-        if room <= 0 or budget <= 0:
-            return []
+        """Look for new objects where no track is."""
+        room = self._config.seeding.max_objects - len(self._tracker.live())
         union = self._tracker.covered(self._work_hw).astype(np.float32)
         covered = self._segmenter.geometry.from_size(union) > 0.5
-        passes = None
-        if not fresh:
-            passes = [scattered_points(config.fine_side, self._seed_cursor)]
-            self._seed_cursor = (self._seed_cursor + budget) % config.fine_side**2
-        search = EverythingSearch(self._segmenter, features, covered, config, passes=passes)
-        asked_again = refine(self._segmenter, features, search.run(budget)[:MOST_REFINED])
-        sure = [p for p in asked_again if p.score >= config.score_min]
-        distinct = suppress_duplicates(sure, config.duplicate_iou)
-        found = separate_objects(distinct, covered, config.overlap_max, room)
+        found = self._seeder.search(features, covered, room, fresh=fresh)
         return [Detection(self._to_work(p.logits), p.score) for p in found]
 
     def _apply(self, events: Sequence[Event], features: Features, now_s: float) -> None:

@@ -184,3 +184,19 @@ def test_small_pieces_beside_a_large_one_are_not_believed():
     halves = reading(slice(0, 3), 1.7)
     halves.coverage[2:6, 10:13] = 1
     assert halves.without_crumbs().size == 24
+
+
+def test_a_large_object_is_read_as_well_by_every_other_cell():
+    """Its border cell by cell, the rest on a checkerboard: as much as asking every cell."""
+    rng = np.random.default_rng(5)
+    keys = rng.normal(size=(40 * 40, 16)).astype(np.float32)
+    truth = np.zeros((40, 40), np.float32)
+    truth[8:32, 6:30] = 1
+    keys[truth.reshape(-1) > 0, :4] += 3.0
+    keys /= np.linalg.norm(keys, axis=1, keepdims=True)
+    features = CellFeatures(keys, (40, 40))
+    memory = AppearanceMemory(AppearanceSettings())
+    memory.learn(1, features, truth)
+    reading = memory.read(1, features, truth)
+    assert ((reading.coverage > 0.5) != (truth > 0.5)).sum() <= 4
+    assert (reading.alike[truth > 0] > -2).all()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.config import PipelineConfig, SeedingConfig
+from pipeline.config import KeyframeConfig, PipelineConfig, SeedingConfig
 from pipeline.engine import Pipeline
 from pipeline.errors import PromptError, SourceNotFoundError, StoreError
 from pipeline.prompts import NO_PROMPTS, PromptLog
@@ -83,6 +83,28 @@ def test_a_run_repeats_bit_for_bit(clip):
     for a, b in zip(first.results, second.results, strict=True):
         assert np.array_equal(a.labels, b.labels)
         assert a.objects == b.objects
+
+
+def test_encoding_ahead_changes_nothing(clip):
+    path, _, masks = clip
+    prompts = boxes_on_first_frame(masks)
+    at_once = PipelineConfig(
+        seeding=SeedingConfig(enabled=False), keyframes=KeyframeConfig(ahead=0)
+    )
+    ahead = collected(VideoFile(path), prompts).results
+    for one, other in zip(ahead, collected(VideoFile(path), prompts, at_once).results, strict=True):
+        assert np.array_equal(one.labels, other.labels)
+        assert (one.index, one.keyframe, one.objects) == (
+            other.index,
+            other.keyframe,
+            other.objects,
+        )
+
+
+def test_regular_keyframes_come_at_the_interval_whatever_else_happens(clip):
+    path, _, masks = clip
+    found = collected(VideoFile(path), boxes_on_first_frame(masks)).results
+    assert {r.index for r in found if r.keyframe} >= set(range(0, 24, 5))
 
 
 def test_removed_object_is_gone_from_that_frame_on(clip):

@@ -90,6 +90,32 @@ def test_flow_carries_a_mask_with_the_picture():
     assert mask_iou(carried[None], (disc(60, 30) > 0)[None])[0, 0] < 0.75
 
 
+def test_what_most_of_the_picture_does_is_the_camera_s():
+    estimator = FlowEstimator()
+    estimator.step(texture())
+    camera = estimator.step(texture((5, -3))).camera
+    assert camera.moved(np.array([40.0, 30])) == pytest.approx([45, 27], abs=0.3)
+    assert camera.scale == pytest.approx(1, abs=0.01)
+
+
+def test_a_hidden_object_is_expected_where_the_camera_has_moved_it():
+    tracker = tracker_with((40, 30))
+    (track,) = tracker.tracks
+    tracker.hide(track)
+    estimator = FlowEstimator()
+    estimator.step(texture())
+    for step in (1, 2, 3):
+        tracker.advance(estimator.step(texture((4 * step, 2 * step))), 0.04)
+    assert track.motion.value[:2] == pytest.approx([52, 36], abs=1.5)
+
+
+def test_flow_inside_the_mask_gives_the_velocity_at_once():
+    motion = KalmanBox.start(np.array([10.0, 10, 30, 40]))
+    motion.predict(0.04)
+    motion.update(np.array([10.0, 10, 30, 40]), np.array([25.0, 0.0]))
+    assert motion.rate[0] == pytest.approx(25, rel=0.2)
+
+
 def test_a_cut_stands_out_from_any_motion():
     estimator = FlowEstimator()
     estimator.step(texture())

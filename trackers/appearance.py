@@ -21,10 +21,13 @@ _CLIP = 0.15  # cells that are less alike by more than this have no vote
 
 _CLEARLY = 0.05  # difference of similarity that settles whose a cell is
 _CRUMB = 0.2  # share of the largest piece below which another piece is not believed
+_WHOLE = 256  # cells; a larger window is not asked cell by cell
+_BORDER = 2  # cells on either side of an object's border that are asked one by one
 _BLOCK = 256  # cells asked at once; bounds the memory that a reading takes
 
 FloatMap = npt.NDArray[np.float32]
-Cells = npt.NDArray[np.intp]
+BoolMap = npt.NDArray[np.bool_]
+Window = tuple[slice, slice]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +61,15 @@ class CellFeatures:
         h, w = grid_hw
         keys = []
         for features in maps:
-            shrink = features.shape[1] > h
-            how = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
-            if features.shape[1:] != grid_hw:
-                features = np.stack([cv2.resize(c, (w, h), interpolation=how) for c in features])
-            flat = features.reshape(len(features), -1).T
-            keys.append(flat / (np.linalg.norm(flat, axis=1, keepdims=True) + 1e-6))
-        return cls(np.ascontiguousarray(np.concatenate(keys, axis=1), np.float32), grid_hw)
+            image = np.ascontiguousarray(features.transpose(1, 2, 0))
+            if image.shape[:2] != grid_hw:
+                shrink = image.shape[0] > h
+                how = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
+                image = np.asarray(cv2.resize(image, (w, h), interpolation=how), np.float32)
+            flat = image.reshape(h * w, -1)
+            length = np.sqrt(np.einsum("nc,nc->n", flat, flat)) + 1e-6
+            keys.append(flat / length[:, None])
+        return cls(np.concatenate(keys, axis=1), grid_hw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +197,12 @@ class AppearanceMemory:
         if around is None:
             around = self._glimpse(features, keys, labels)
         if (around > 0.5).any():
-            asked = self._window(around)
-            coverage[asked], alikes[asked] = self._votes(features.keys[asked], keys, labels)
+            window = self._window(around)
+            asked = _sample(around, window)
+            cells = np.flatnonzero(asked)
+            coverage[cells], alikes[cells] = self._votes(features.keys[cells], keys, labels)
+            _fill(coverage.reshape(h, w)[window], asked[window])
+            _fill(alikes.reshape(h, w)[window], asked[window])
         return Reading(coverage.reshape(h, w), alikes.reshape(h, w)).without_crumbs()
 
     def _glimpse(self, features: CellFeatures, keys: FloatMap, labels: FloatMap) -> FloatMap:
@@ -231,21 +240,44 @@ class AppearanceMemory:
         return covered.astype(np.float32), alike
 
     def _memory(self, features: CellFeatures, coverage: FloatMap) -> _Memory:
-        """The object's surroundings whole, every third row and column of the rest."""
-        h, w = features.grid_hw
-        chosen = np.zeros((h, w), np.bool_)
-        chosen[::3, ::3] = True
-        chosen.reshape(-1)[self._window(coverage)] = True
+        """The object's surroundings, and every fourth row and column of the rest."""
+        chosen = _sample(coverage, self._window(coverage))
+        chosen[::4, ::4] = True
         cells = np.flatnonzero(chosen)
         return _Memory(features.keys[cells], coverage.reshape(-1)[cells].astype(np.float32))
 
-    def _window(self, coverage: FloatMap) -> Cells:
-        """Cells of the box of an object [h, w], enlarged by the margins; all if it is nowhere."""
+    def _window(self, coverage: FloatMap) -> Window:
+        """The box of an object [h, w], enlarged by the margins; all if it is nowhere."""
         h, w = coverage.shape
         x, y, box_w, box_h = cv2.boundingRect((coverage > 0.5).view(np.uint8))
         if box_w == 0:
-            return np.arange(h * w)
+            return slice(0, h), slice(0, w)
         margin = self.settings.margin_cells + round(self.settings.margin * max(box_w, box_h))
-        rows = np.arange(max(0, y - margin), min(h, y + box_h + margin))
-        columns = np.arange(max(0, x - margin), min(w, x + box_w + margin))
-        return np.asarray((rows[:, None] * w + columns).reshape(-1), np.intp)
+        rows = slice(max(0, y - margin), min(h, y + box_h + margin))
+        return rows, slice(max(0, x - margin), min(w, x + box_w + margin))
+
+
+def _sample(coverage: FloatMap, window: Window) -> BoolMap:
+    """The cells of a window [h, w] that tell most: all near the object's border, else every other.
+
+    A small window is taken whole.
+    """
+    chosen = np.zeros(coverage.shape, np.bool_)
+    inside = (coverage[window] > 0.5).view(np.uint8)
+    if inside.size <= _WHOLE:
+        chosen[window] = True
+        return chosen
+    ring = np.ones((2 * _BORDER + 1, 2 * _BORDER + 1), np.uint8)
+    near = cv2.morphologyEx(inside, cv2.MORPH_GRADIENT, ring).view(np.bool_)
+    near[::2, ::2] = near[1::2, 1::2] = True
+    chosen[window] = near
+    return chosen
+
+
+def _fill(values: FloatMap, asked: BoolMap) -> None:
+    """Give cells that were not asked the mean of those beside them that were, in place."""
+    cross = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], np.float32)
+    weight = asked.astype(np.float32)
+    total = cv2.filter2D(values * weight, -1, cross, borderType=cv2.BORDER_CONSTANT)
+    count = cv2.filter2D(weight, -1, cross, borderType=cv2.BORDER_CONSTANT)
+    values[~asked] = (total / np.maximum(count, 1))[~asked]

@@ -1,7 +1,13 @@
-"""Motion of a box: a Kalman filter with constant velocity and the time step of the timestamps."""
+"""Motion of a box: a Kalman filter with constant velocity and the time step of the timestamps.
+
+Centre, width and height do not mix: every noise is diagonal, so the filter of eight numbers is four
+of two (value and rate), computed side by side. Velocities are those of the object itself: what the
+camera does is taken out of the state before each step, as in BoT-SORT (arXiv 2206.14651).
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,51 +19,106 @@ Vector = npt.NDArray[np.float64]
 _POSITION_NOISE = 0.05
 _VELOCITY_NOISE = 1.0  # per second
 _MEASUREMENT_NOISE = 0.03
+_FLOW_NOISE = 0.2  # per second; of the velocity that flow shows inside the mask
+
+
+@dataclass(frozen=True, slots=True)
+class CameraMotion:
+    """How the still background moved from one frame to the next, pixels: p -> matrix [2, 3] (p, 1).
+
+    A similarity: shift, zoom and roll.
+    """
+
+    matrix: Vector
+
+    @property
+    def scale(self) -> float:
+        """Growth of lengths."""
+        return math.hypot(self.matrix[0, 0], self.matrix[1, 0])
+
+    def moved(self, xy: Vector) -> Vector:
+        """A point [2] of the background after the motion."""
+        return np.asarray(self.matrix[:, :2] @ xy + self.matrix[:, 2], np.float64)
 
 
 @dataclass(slots=True)
 class KalmanBox:
-    """State of a box: centre, width, height and their rates a second.
+    """State of a box: (cx, cy, w, h) and their rates, pixels and seconds.
 
-    mean: [8] (cx, cy, w, h and rates); covariance: [8, 8]; all in pixels and seconds.
+    value, rate: [4]; value_var, rate_var: their variances, both_cov: covariance of a value and its
+    own rate, each [4].
     """
 
-    mean: Vector
-    covariance: Vector
+    value: Vector
+    rate: Vector
+    value_var: Vector
+    rate_var: Vector
+    both_cov: Vector
 
     @classmethod
     def start(cls, box_xyxy: Vector) -> KalmanBox:
         """Begin at a measured box, at rest."""
-        measured = to_centre(box_xyxy)
-        size = max(measured[2], measured[3], 1.0)
-        spread = np.r_[np.full(4, _MEASUREMENT_NOISE * size), np.full(4, _VELOCITY_NOISE * size)]
-        return cls(np.r_[measured, np.zeros(4)], np.diag(spread**2))
+        value = to_centre(box_xyxy)
+        size = max(value[2], value[3], 1.0)
+        spread = np.full(4, (_MEASUREMENT_NOISE * size) ** 2)
+        return cls(
+            value, np.zeros(4), spread, np.full(4, (_VELOCITY_NOISE * size) ** 2), np.zeros(4)
+        )
 
     @property
     def box_xyxy(self) -> Vector:
         """Present estimate of the box."""
-        return to_corners(self.mean[:4])
+        return to_corners(self.value)
 
-    def predict(self, dt_s: float) -> None:
-        """Move on by `dt_s` seconds."""
-        step = np.eye(8)
-        step[:4, 4:] = dt_s * np.eye(4)
-        size = max(self.mean[2], self.mean[3], 1.0)
-        noise = np.r_[
-            np.full(4, _POSITION_NOISE * size * dt_s), np.full(4, _VELOCITY_NOISE * size * dt_s)
-        ]
-        self.mean = step @ self.mean
-        self.mean[2:4] = np.maximum(self.mean[2:4], 1.0)
-        self.covariance = step @ self.covariance @ step.T + np.diag(noise**2)
+    def predict(self, dt_s: float, camera: CameraMotion | None = None) -> None:
+        """Move on by `dt_s` seconds, in which the camera did this."""
+        if camera is not None:
+            self._carry_along(camera)
+        size = max(self.value[2], self.value[3], 1.0)
+        self.value = self.value + dt_s * self.rate
+        self.value[2:] = np.maximum(self.value[2:], 1.0)
+        self.value_var = (
+            self.value_var
+            + dt_s * (2 * self.both_cov + dt_s * self.rate_var)
+            + (_POSITION_NOISE * size * dt_s) ** 2
+        )
+        self.both_cov = self.both_cov + dt_s * self.rate_var
+        self.rate_var = self.rate_var + (_VELOCITY_NOISE * size * dt_s) ** 2
 
-    def update(self, box_xyxy: Vector) -> None:
-        """Correct by a measured box."""
+    def update(self, box_xyxy: Vector, velocity_xy: Vector | None = None) -> None:
+        """Correct by a measured box and, if known, the object's own velocity, pixels a second."""
         measured = to_centre(box_xyxy)
         size = max(measured[2], measured[3], 1.0)
-        innovation = self.covariance[:4, :4] + np.eye(4) * (_MEASUREMENT_NOISE * size) ** 2
-        gain = np.linalg.solve(innovation, self.covariance[:4]).T
-        self.mean = self.mean + gain @ (measured - self.mean[:4])
-        self.covariance = self.covariance - gain @ innovation @ gain.T
+        total = self.value_var + (_MEASUREMENT_NOISE * size) ** 2
+        value_gain, rate_gain = self.value_var / total, self.both_cov / total
+        surprise = measured - self.value
+        self.value = self.value + value_gain * surprise
+        self.rate = self.rate + rate_gain * surprise
+        self.rate_var = self.rate_var - rate_gain * self.both_cov
+        self.both_cov = self.both_cov * (1 - value_gain)
+        self.value_var = self.value_var * (1 - value_gain)
+        if velocity_xy is not None:
+            self._correct_velocity(velocity_xy, _FLOW_NOISE * size)
+
+    def _correct_velocity(self, velocity_xy: Vector, deviation: float) -> None:
+        """Correct by the centre's velocity."""
+        total = self.rate_var[:2] + deviation**2
+        value_gain, rate_gain = self.both_cov[:2] / total, self.rate_var[:2] / total
+        surprise = velocity_xy - self.rate[:2]
+        self.value[:2] += value_gain * surprise
+        self.rate[:2] += rate_gain * surprise
+        self.value_var[:2] -= value_gain * self.both_cov[:2]
+        self.both_cov[:2] *= 1 - rate_gain
+        self.rate_var[:2] *= 1 - rate_gain
+
+    def _carry_along(self, camera: CameraMotion) -> None:
+        """Move and scale the state as the camera moved the picture."""
+        scale = camera.scale
+        self.value = np.concatenate([camera.moved(self.value[:2]), scale * self.value[2:]])
+        self.rate = scale * self.rate
+        self.value_var = scale**2 * self.value_var
+        self.rate_var = scale**2 * self.rate_var
+        self.both_cov = scale**2 * self.both_cov
 
 
 def to_centre(box_xyxy: Vector) -> Vector:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from trackers.flow import Flow
 from trackers.motion import KalmanBox
 from trackers.state import TrackState
 
@@ -73,16 +74,25 @@ class Track:
         """Whether its mask is carried on from frame to frame."""
         return self.visible or self.state == TrackState.TENTATIVE
 
-    def carry(self, logits: FloatMap, speed: FloatMap, dt_s: float) -> None:
-        """Take the mask carried to this frame and move the box along; speed: of every pixel."""
-        self.logits = logits
-        moved = speed[self.mask]
-        if moved.size:
-            self.travelled += float(moved.mean()) / math.sqrt(moved.size)
-        self.motion.predict(dt_s)
-        box = box_of(self.mask)
-        if box is not None:
-            self.motion.update(box)
+    def carry(self, flow: Flow, dt_s: float) -> None:
+        """Carry the mask to the next frame and move the box along."""
+        self.logits = flow.warp(self.logits)
+        self.motion.predict(dt_s, flow.camera)
+        mask = self.mask
+        box = box_of(mask)
+        if box is None:
+            return
+        area = cv2.countNonZero(mask.view(np.uint8))
+        self.travelled += cv2.mean(flow.speed, mask.view(np.uint8))[0] / math.sqrt(area)
+        self.motion.update(box, self._velocity(flow, mask, dt_s))
+
+    def _velocity(self, flow: Flow, mask: BoolMap, dt_s: float) -> Vector | None:
+        """The object's own velocity (x, y), pixels a second, as flow inside the mask shows it."""
+        if dt_s <= 0:
+            return None
+        centre = self.motion.value[:2]
+        drift = np.zeros(2) if flow.camera is None else flow.camera.moved(centre) - centre
+        return np.asarray((flow.shift_inside(mask) - drift) / dt_s, np.float64)
 
     def accept(self, detection: Detection, agreement: float, blend: float, now_s: float) -> None:
         """Take a detection that agrees: `blend` of it and the rest of the carried mask.

@@ -59,10 +59,10 @@ class Tracker:
         for track in self.tracks:
             if track.state == TrackState.REENTERED:
                 track.state = TrackState.TRACKED
-            if flow is None or not track.alive:
-                track.motion.predict(dt_s)
-                continue
-            track.carry(flow.warp(track.logits), flow.speed, dt_s)
+            if flow is not None and track.alive:
+                track.carry(flow, dt_s)
+            else:
+                track.motion.predict(dt_s, None if flow is None else flow.camera)
 
     def moved_far(self, share: float) -> bool:
         """Whether a visible object has moved by this share of its size since the last keyframe."""

@@ -164,6 +164,7 @@ class OpenVinoSegmenter:
             "INFERENCE_PRECISION_HINT": "f32",
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": False,  # the encoder and the decoder run side by side
         }
         try:
             encoder = core.read_model(folder / "encoder.xml")
