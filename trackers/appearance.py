@@ -23,6 +23,9 @@ _CLEARLY = 0.05  # difference of similarity that settles whose a cell is
 _CRUMB = 0.2  # share of the largest piece below which another piece is not believed
 _WHOLE = 256  # cells; a larger window is not asked cell by cell
 _BORDER = 2  # cells on either side of an object's border that are asked one by one
+# Rows and columns remembered of the rest of the picture, where objects may be that look alike. With
+# 3 for both, the generated crossing of alike objects has a J&F of 64 instead of 69.
+_REFERENCE_STEP, _RECENT_STEP = 2, 4
 _BLOCK = 256  # cells asked at once; bounds the memory that a reading takes
 
 FloatMap = npt.NDArray[np.float32]
@@ -165,7 +168,7 @@ class AppearanceMemory:
             references: deque[_Memory] = deque(maxlen=self.settings.references)
             known = _Remembered(references, deque(maxlen=self.settings.recent))
             self._objects[object_id] = known
-        known.references.append(self._memory(features, coverage))
+        known.references.append(self._memory(features, coverage, _REFERENCE_STEP))
 
     def follow(
         self, object_id: int, features: CellFeatures, coverage: FloatMap, now_s: float
@@ -176,7 +179,7 @@ class AppearanceMemory:
         """
         known = self._objects[object_id]
         if now_s - known.followed_s >= self.settings.recent_every_s:
-            known.recent.append(self._memory(features, coverage))
+            known.recent.append(self._memory(features, coverage, _RECENT_STEP))
             known.followed_s = now_s
 
     def forget(self, keep: Iterable[int]) -> None:
@@ -239,10 +242,10 @@ class AppearanceMemory:
         covered = np.bincount(rows, weights * labels[columns], len(keys)) / total
         return covered.astype(np.float32), alike
 
-    def _memory(self, features: CellFeatures, coverage: FloatMap) -> _Memory:
-        """The object's surroundings, and every fourth row and column of the rest."""
+    def _memory(self, features: CellFeatures, coverage: FloatMap, step: int) -> _Memory:
+        """The object's surroundings, and every `step`-th row and column of the rest."""
         chosen = _sample(coverage, self._window(coverage))
-        chosen[::4, ::4] = True
+        chosen[::step, ::step] = True
         cells = np.flatnonzero(chosen)
         return _Memory(features.keys[cells], coverage.reshape(-1)[cells].astype(np.float32))
 
