@@ -19,17 +19,18 @@ from pipeline.keyframes import KeyframeEncoder
 from pipeline.prompts import BoxEvent, Event, MaskEvent, PointEvent, PromptLog
 from pipeline.recognition import Recognizer, appearance_settings
 from pipeline.seeding import Seeder
-from pipeline.segmenter.geometry import FloatMap
+from pipeline.segmenter.geometry import FloatMap, deepest
 from pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, POSITIVE
 from pipeline.segmenter.model import Features, PromptBatch, best_of_three
 from pipeline.segmenter.open import open_segmenter
 from pipeline.segmenter.predictor import single_prompt
 from pipeline.types import Frame, FrameResult, SizeHW
 from trackers.appearance import CellFeatures, Reading, settle
-from trackers.flow import FlowEstimator
-from trackers.track import LOGIT_LIMIT, Detection, Track, box_of
+from trackers.flow import Flow, FlowEstimator
+from trackers.track import LOGIT_LIMIT, BoolMap, Detection, Track, box_of
 from trackers.tracker import Tracker, TrackerSettings
 
+OWN_MOTION_PX = 0.5  # a frame, on the work grid, beside the camera's: something moves here
 _DEFAULT_STEP_S = 1 / 25  # between frames that carry no timestamps
 
 
@@ -122,7 +123,7 @@ class FrameProcessor:
             self._since_keyframe = 0
             self.keyframes += 1
             fresh = first or cut
-            self._keyframe(frame, events, now_s, fresh=fresh, seed=fresh or regular)
+            self._keyframe(frame, events, now_s, None if fresh else flow, seed=fresh or regular)
         with self.times.stage("compose"):
             labels, objects = compose(self._tracker.tracks, self._frame_hw)
         return FrameResult(frame.index, frame.pts, frame.time_base, keyframe, labels, objects)
@@ -138,8 +139,15 @@ class FrameProcessor:
         return self._now_s - before
 
     def _keyframe(
-        self, frame: Frame, events: Sequence[Event], now_s: float, *, fresh: bool, seed: bool
+        self,
+        frame: Frame,
+        events: Sequence[Event],
+        now_s: float,
+        flow: Flow | None,
+        *,
+        seed: bool,
     ) -> None:
+        """flow: from the frame before, None in a fresh shot. seed: look for new objects."""
         with self.times.stage("wait"):
             features = self._encoder.encode(frame)
         self.times.seconds["encode"] = self._encoder.seconds
@@ -151,7 +159,8 @@ class FrameProcessor:
             self._apply(events, features, now_s)
         if self._config.seeding.enabled and seed:
             with self.times.stage("seed"):
-                self._tracker.admit(self._search(features, fresh), now_s, at_once=fresh)
+                found = self._search(features, flow)
+                self._tracker.admit(found, now_s, at_once=flow is None)
         with self.times.stage("recognise"):
             self._learn(cells, {e.object for e in events})
 
@@ -230,22 +239,28 @@ class FrameProcessor:
         ]
 
     def _track_points(self, track: Track) -> npt.NDArray[np.float32]:
-        """Prompt of a track in displayed pixels [3, 2]: two corners and the innermost point."""
+        """Prompt of a track in displayed pixels [3, 2]: two corners and the deepest point."""
         box = box_of(track.mask)
         assert box is not None  # noqa: S101 - live tracks with an empty mask are left out
-        depth = cv2.distanceTransform(np.pad(track.mask.view(np.uint8), 1), cv2.DIST_L2, 3)
-        y, x = np.unravel_index(int(depth.argmax()), depth.shape)
-        points = np.array([box[:2], box[2:], (x - 0.5, y - 0.5)])
+        x, y, _ = deepest(track.mask)
+        points = np.array([box[:2], box[2:], (x + 0.5, y + 0.5)])
         scale = np.array(self._frame_hw[::-1]) / np.array(self._work_hw[::-1])
         return np.asarray(points * scale, np.float32)
 
-    def _search(self, features: Features, fresh: bool) -> list[Detection]:
-        """Look for new objects where no track is."""
+    def _search(self, features: Features, flow: Flow | None) -> list[Detection]:
+        """Look for new objects where no track is; flow: to this frame, None in a fresh shot."""
         room = self._config.seeding.max_objects - len(self._tracker.live())
-        union = self._tracker.covered(self._work_hw).astype(np.float32)
-        covered = self._segmenter.geometry.from_size(union) > 0.5
-        found = self._seeder.search(features, covered, room, fresh=fresh)
+        covered = self._on_grid(self._tracker.covered(self._work_hw))
+        if flow is None:
+            found = self._seeder.search_fresh(features, covered, room)
+        else:
+            moving = self._on_grid(flow.own_speed() > OWN_MOTION_PX)
+            found = self._seeder.search_on(features, covered, room, moving)
         return [Detection(self._to_work(p.logits), p.score) for p in found]
+
+    def _on_grid(self, mask: BoolMap) -> BoolMap:
+        """A mask on the work grid as one on the grid of the logits."""
+        return self._segmenter.geometry.from_size(mask.astype(np.float32)) > 0.5
 
     def _apply(self, events: Sequence[Event], features: Features, now_s: float) -> None:
         """Carry out a frame's events: points and a box of one object are one prompt.

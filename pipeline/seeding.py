@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import cv2
+import numpy as np
+import numpy.typing as npt
+
 from pipeline.config import SeedingConfig
 from pipeline.segmenter.everything import (
     BoolMap,
@@ -12,36 +16,73 @@ from pipeline.segmenter.everything import (
     separate_objects,
     suppress_duplicates,
 )
+from pipeline.segmenter.geometry import deepest
 from pipeline.segmenter.model import Features, Segmenter
 
-MOST_REFINED = 48  # proposals of one keyframe that are asked again with their box
+_MOST_REFINED = 48  # proposals of one keyframe that are asked again
+_MOST_BLOBS = 4  # moving places that are asked about on one keyframe
 
 
 class Seeder:
-    """Looks for new objects where no track is, within the budget of a keyframe."""
+    """Looks for new objects where no track is, within the budget of a keyframe.
+
+    A fresh shot is searched whole, coarsely and then finely. Later keyframes first ask where
+    something moves that is not tracked, then a few points of a grid in turn, so that everywhere has
+    been asked after a while. What answers is asked again with its box.
+    """
 
     def __init__(self, segmenter: Segmenter, config: SeedingConfig) -> None:
         self._segmenter = segmenter
         self._config = config
         self._cursor = 0
 
-    def search(
-        self, features: Features, covered: BoolMap, room: int, *, fresh: bool
-    ) -> list[Proposal]:
-        """Up to `room` objects, best first, outside `covered` (bool [4h, 4w], the logits' grid).
+    def search_fresh(self, features: Features, covered: BoolMap, room: int) -> list[Proposal]:
+        """Up to `room` objects of a new shot, best first, outside `covered`.
 
-        fresh: nothing is known of this shot yet, so all points are asked; else a few, in turn.
+        covered: bool [4h, 4w], on the grid of the logits.
         """
-        config = self._config
-        budget = config.prompts_first if fresh else config.prompts_per_keyframe
+        budget = self._config.prompts_first
         if room <= 0 or budget <= 0:
             return []
-        passes = None
-        if not fresh:
-            passes = [scattered_points(config.fine_side, self._cursor)]
-            self._cursor = (self._cursor + budget) % config.fine_side**2
-        search = EverythingSearch(self._segmenter, features, covered, config, passes=passes)
-        asked_again = refine(self._segmenter, features, search.run(budget)[:MOST_REFINED])
+        search = EverythingSearch(self._segmenter, features, covered, self._config)
+        return self._distinct(features, search.run(budget), covered, room)
+
+    def search_on(
+        self, features: Features, covered: BoolMap, room: int, moving: BoolMap
+    ) -> list[Proposal]:
+        """The same on a later keyframe, of which nothing but `moving` [4h, 4w] is known."""
+        budget = self._config.prompts_per_keyframe
+        if room <= 0 or budget <= 0:
+            return []
+        ask = (budget + 1) // 2  # the other half asks again
+        side = self._config.fine_side
+        points = np.concatenate(
+            [self._blobs(moving & ~covered), scattered_points(side, self._cursor)]
+        )
+        self._cursor = (self._cursor + ask) % side**2
+        search = EverythingSearch(self._segmenter, features, covered, self._config, passes=[points])
+        found = search.run(ask)[: budget - ask]
+        return self._distinct(features, found, covered, room)
+
+    def _distinct(
+        self, features: Features, found: list[Proposal], covered: BoolMap, room: int
+    ) -> list[Proposal]:
+        """Ask again with boxes; keep what is sure, separate and not a duplicate."""
+        config = self._config
+        asked_again = refine(self._segmenter, features, found[:_MOST_REFINED])
         sure = [p for p in asked_again if p.score >= config.score_min]
         distinct = suppress_duplicates(sure, config.duplicate_iou)
         return separate_objects(distinct, covered, config.overlap_max, room)
+
+    def _blobs(self, moving: BoolMap) -> npt.NDArray[np.float32]:
+        """Deepest points [n, 2] (x, y as shares of the picture) of the largest blobs."""
+        height, width = moving.shape
+        _, labels, stats, _ = cv2.connectedComponentsWithStats(moving.view(np.uint8))
+        areas = stats[1:, cv2.CC_STAT_AREA]
+        least = self._config.area_min * moving.size
+        largest = [i for i in np.argsort(-areas, kind="stable")[:_MOST_BLOBS] if areas[i] >= least]
+        points = np.empty((len(largest), 2), np.float32)
+        for point, blob in zip(points, largest, strict=True):
+            x, y, _ = deepest(labels == blob + 1)
+            point[:] = (x + 0.5) / width, (y + 0.5) / height
+        return points

@@ -9,14 +9,20 @@ import numpy as np
 import pytest
 
 from pipeline.config import SeedingConfig
+from pipeline.errors import ConfigError
 from pipeline.segmenter.everything import (
+    LITE,
+    TINYSAM,
+    EverythingChoice,
     EverythingSearch,
     Proposal,
     coarse_points,
+    find_everything,
     fine_points,
     refine,
     scattered_points,
     separate_objects,
+    suppress_boxes,
     suppress_duplicates,
 )
 from pipeline.segmenter.geometry import InputGeometry
@@ -151,3 +157,79 @@ def test_asking_again_with_the_box_keeps_what_both_answers_agree_on():
     assert 0.2 < shifted.score < 0.6
     assert nothing.score == 0
     assert refine(segmenter, Features({}), []) == []
+
+
+DISCS = [(100, 100, 60), (300, 60, 40), (416, 208, 20)]
+
+
+def centres(proposals: list[Proposal]) -> set[tuple[int, ...]]:
+    """Centres of masks to 20 frame pixels."""
+    found = [np.argwhere(p.logits > 0).mean(0)[::-1] * 4 + 2 for p in proposals]
+    return {tuple(np.rint(centre / 20).astype(int).tolist()) for centre in found}
+
+
+@pytest.mark.parametrize("grid", ["hierarchical", "plain"])
+def test_both_grids_find_every_disc_once_with_the_published_settings(grid):
+    proposals, _ = find_everything(DiscSegmenter(DISCS), Features({}), TINYSAM, grid)
+    assert len(proposals) == len(DISCS)
+    assert centres(proposals) == {(round(x / 20), round(y / 20)) for x, y, _ in DISCS}
+
+
+def test_plain_grid_asks_all_points_and_hierarchical_none_in_what_is_done():
+    plain, hierarchical = DiscSegmenter(DISCS), DiscSegmenter(DISCS)
+    assert find_everything(plain, Features({}), TINYSAM, "plain")[1] == len(plain.asked) == 1024
+    _, prompts = find_everything(hierarchical, Features({}), TINYSAM, "hierarchical")
+    assert prompts == len(hierarchical.asked)
+    x, y, radius = DISCS[0]
+    deep = [p for p in hierarchical.asked[64:] if np.hypot(p[0] - x, p[1] - y) < radius - 6]
+    assert not deep
+    assert 64 < prompts < 900
+
+
+def test_places_below_the_done_logit_are_asked_again():
+    prompts = [
+        find_everything(
+            DiscSegmenter(DISCS),
+            Features({}),
+            EverythingChoice(done_logit=logit).settings("tinysam"),
+            "hierarchical",
+        )[1]
+        for logit in (0, 8.5, 20)
+    ]
+    assert prompts[0] <= prompts[1] < prompts[2] == 64 + len(fine_points(8, 32))
+
+
+@pytest.mark.parametrize("grid", ["hierarchical", "plain"])
+def test_unsure_answers_are_no_objects(grid):
+    assert find_everything(DiscSegmenter([]), Features({}), TINYSAM, grid)[0] == []
+    unsure = EverythingChoice(iou_min=0.96).settings("tinysam")
+    assert find_everything(DiscSegmenter(DISCS), Features({}), unsure, grid)[0] == []
+
+
+def test_an_empty_mask_is_no_object_however_low_the_thresholds():
+    lowest = EverythingChoice(8, iou_min=0, stability_min=0).settings("tinysam")
+    assert find_everything(DiscSegmenter([]), Features({}), lowest, "plain")[0] == []
+
+
+def test_of_equal_boxes_the_higher_predicted_iou_stays():
+    ring = disc(200, 100, 60)
+    ring[disc(200, 100, 50) > 0] = -5
+    whole, same_box = Proposal(disc(200, 100, 60), 0.8, 1.0), Proposal(ring, 0.9, 0.5)
+    inside, beside = Proposal(disc(200, 100, 20), 0.7, 1.0), Proposal(disc(400, 100, 60), 0.6, 1.0)
+    assert suppress_boxes([whole, inside, same_box, beside], 0.7) == [same_box, inside, beside]
+    assert suppress_boxes([], 0.7) == []
+
+
+def test_settings_are_the_published_ones_unless_the_model_or_somebody_says_otherwise():
+    """FIELD.md 1.6: 8/32 points, predicted IoU 0.88, stability 0.95 at 1.0, logit 8.5, NMS 0.7."""
+    published = EverythingChoice().settings("tinysam")
+    assert published == TINYSAM
+    assert (published.coarse_side, published.fine_side) == (8, 32)
+    assert (published.iou_min, published.done_logit, published.duplicate_iou) == (0.88, 8.5, 0.7)
+    assert (published.stability_min, published.stability_offset) == (0.95, 1.0)
+    assert EverythingChoice().settings("lite") == LITE
+    changed = EverythingChoice(16, iou_min=0.9).settings("lite")
+    assert (changed.coarse_side, changed.fine_side, changed.iou_min) == (4, 16, 0.9)
+    assert changed.stability_min == LITE.stability_min
+    with pytest.raises(ConfigError, match="multiple of 4"):
+        EverythingChoice(30)

@@ -96,6 +96,17 @@ class Flow:
         """Mean motion (x, y) of the pixels of a mask bool [H, W] of this frame."""
         return -np.array(cv2.mean(self._back, mask.view(np.uint8))[:2])
 
+    def own_speed(self) -> FloatMap:
+        """Pixels that each pixel moved beside what the camera did, float32 [H, W]."""
+        if self.camera is None:
+            return self.speed
+        height, width = self.speed.shape
+        turn = cv2.invertAffineTransform(self.camera.matrix)
+        x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
+        own_x = self._back[..., 0] - ((turn[0, 0] - 1) * x + turn[0, 1] * y + turn[0, 2])
+        own_y = self._back[..., 1] - (turn[1, 0] * x + (turn[1, 1] - 1) * y + turn[1, 2])
+        return np.asarray(np.hypot(own_x, own_y), np.float32)
+
     @cached_property
     def camera(self) -> CameraMotion | None:
         """What most of the picture did together; None if most of it does not move as one."""

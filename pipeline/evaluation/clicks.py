@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.evaluation.examples import BoolMap
+from pipeline.segmenter.geometry import deepest
 from pipeline.segmenter.labels import NEGATIVE, POSITIVE
 
 PIXEL_CENTRE = 0.5
@@ -35,7 +35,7 @@ class Clicks:
 
 def first_clicks(truth: BoolMap) -> Clicks:
     """One click in the middle of each object; truth [P, H, W]."""
-    return _clicks([(*_deepest(mask)[:2], POSITIVE) for mask in truth])
+    return _clicks([(*deepest(mask)[:2], POSITIVE) for mask in truth])
 
 
 def next_clicks(answers: BoolMap, truth: BoolMap) -> Clicks:
@@ -47,24 +47,13 @@ def next_clicks(answers: BoolMap, truth: BoolMap) -> Clicks:
 
 
 def _next(answer: BoolMap, truth: BoolMap) -> tuple[float, float, int]:
-    missed_x, missed_y, missed_depth = _deepest(truth & ~answer)
-    x, y, depth = _deepest(answer & ~truth)
+    missed_x, missed_y, missed_depth = deepest(truth & ~answer)
+    x, y, depth = deepest(answer & ~truth)
     if depth == missed_depth == 0:
-        return (*_deepest(truth)[:2], POSITIVE)
+        return (*deepest(truth)[:2], POSITIVE)
     return (missed_x, missed_y, POSITIVE) if missed_depth >= depth else (x, y, NEGATIVE)
 
 
 def _clicks(points: list[tuple[float, float, int]]) -> Clicks:
     values = np.array(points, np.float32).reshape(-1, 1, 3)
     return Clicks(values[..., :2] + np.float32(PIXEL_CENTRE), values[..., 2])
-
-
-def _deepest(region: BoolMap) -> tuple[float, float, float]:
-    """The pixel (x, y) farthest from the region's border, and how far; the image's edge counts."""
-    left, top, width, height = cv2.boundingRect(region.astype(np.uint8))
-    part = region[top : top + height, left : left + width].astype(np.uint8)
-    if not part.size:
-        return 0.0, 0.0, 0.0
-    distance = cv2.distanceTransform(np.pad(part, 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    y, x = np.unravel_index(int(distance.argmax()), distance.shape)
-    return float(left + x - 1), float(top + y - 1), float(distance[y, x])

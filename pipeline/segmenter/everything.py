@@ -4,22 +4,49 @@ TinySAM's strategy (arXiv 2312.13789, section 3.4): a coarse grid first; where i
 confidence nothing more is asked; a fine grid in what is left. Here the area already covered by live
 tracks counts as answered from the start, all judging is done on low-resolution logits, and the work
 is a generator, so that a caller can spend a budget and stop or go on later.
+
+`find_everything` is the published algorithm for a picture by itself, with SAM's plain grid beside.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Literal, get_args
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.config import SeedingConfig
+from pipeline.errors import ConfigError
 from pipeline.segmenter.geometry import GRID_STRIDE, FloatMap, boxes_of
 from pipeline.segmenter.model import Features, PromptBatch, Segmenter, stability
 
 BATCH = 32  # prompts decoded together
 BoolMap = npt.NDArray[np.bool_]
+Grid = Literal["hierarchical", "plain"]
+GRIDS: tuple[Grid, ...] = get_args(Grid)
+
+COARSENESS = 4
+"""Fine points a side for each coarse one in `find_everything`, as in TinySAM's release."""
+
+TINYSAM = SeedingConfig(
+    coarse_side=32 // COARSENESS,
+    fine_side=32,
+    iou_min=0.88,
+    stability_min=0.95,
+    stability_offset=1.0,
+    done_logit=8.5,
+    area_min=1e-6,  # any mask but an empty one
+    area_max=1,
+    duplicate_iou=0.7,
+)
+"""The published settings (`tinysam/hierarchical_mask_generator.py`); SAM's own but `done_logit`."""
+
+LITE = TINYSAM.model_copy(update={"iou_min": 0.4, "stability_min": 0.1, "done_logit": 0.0})
+"""Settings for the embedded network, whose logits are shallower than SAM's (docs/seeding.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,28 +123,33 @@ class EverythingSearch:
         self.done = covered.copy()
         self._proposals: list[Proposal] = []
 
-    def steps(self) -> Iterator[int]:
-        """Decode batch after batch; yields the number of prompts each batch cost."""
+    def steps(self, budget: float = math.inf) -> Iterator[int]:
+        """Decode batch after batch, `budget` prompts at most; yields what each batch cost.
+
+        What a pass finds is done with only for the passes after it.
+        """
         for points in self._passes:
-            confident: list[Proposal] = []
-            waiting = points
-            while len(waiting):
-                waiting = waiting[~self._is_done(waiting)]
-                batch, waiting = waiting[:BATCH], waiting[BATCH:]
-                if len(batch):
-                    confident += self._ask(batch)
-                    yield len(batch)
-            self._proposals += confident
-            for proposal in confident:
+            begun = len(self._proposals)
+            waiting = points[~self._is_done(points)]
+            while len(waiting) and budget > 0:
+                size = int(min(BATCH, budget))
+                batch, waiting = waiting[:size], waiting[size:]
+                self._proposals += self._ask(batch)
+                budget -= len(batch)
+                yield len(batch)
+            for proposal in self._proposals[begun:]:
                 self.done |= proposal.logits > self._config.done_logit
 
     def run(self, budget: int) -> list[Proposal]:
-        """Spend at most about `budget` prompts (whole batches) and return what was found."""
-        for cost in self.steps():
-            budget -= cost
-            if budget <= 0:
-                break
+        """Spend at most `budget` prompts and return what was found."""
+        for _ in self.steps(budget):
+            pass
         return self.found()
+
+    @property
+    def proposals(self) -> Sequence[Proposal]:
+        """All proposals so far, duplicates too, in the order of asking."""
+        return self._proposals
 
     def found(self) -> list[Proposal]:
         """Proposals, best first, without duplicates (IoU of masks, not of boxes)."""
@@ -148,6 +180,52 @@ class EverythingSearch:
             (steady >= config.stability_min) & (area >= config.area_min) & (area <= config.area_max)
         )
         return [Proposal(logits[i], float(iou[i]), float(steady[i])) for i in np.flatnonzero(good)]
+
+
+@dataclass(frozen=True, slots=True)
+class EverythingChoice:
+    """What somebody chose for `find_everything`, as in `SeedingConfig`; None: the model's own.
+
+    points_per_side: of the fine grid. Raises `ConfigError` unless it is a multiple of `COARSENESS`.
+    """
+
+    points_per_side: int = 32
+    iou_min: float | None = None
+    stability_min: float | None = None
+    done_logit: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.points_per_side % COARSENESS:
+            raise ConfigError(
+                f"{self.points_per_side} points a side cannot be asked coarsely first: give a "
+                f"multiple of {COARSENESS}"
+            )
+
+    def settings(self, model: str) -> SeedingConfig:
+        """The settings for a model, by the name on its card."""
+        chosen = asdict(self)
+        fine_side = chosen.pop("points_per_side")
+        changes = {name: value for name, value in chosen.items() if value is not None}
+        changes |= {"coarse_side": fine_side // COARSENESS, "fine_side": fine_side}
+        return (LITE if model == "lite" else TINYSAM).model_copy(update=changes)
+
+
+def find_everything(
+    segmenter: Segmenter, features: Features, settings: SeedingConfig, grid: Grid
+) -> tuple[list[Proposal], int]:
+    """Find the objects of a picture by itself; gives them, best first, and the prompts it took.
+
+    hierarchical: TinySAM's two passes (arXiv 2312.13789, section 3.4). plain: all points of a grid
+    of `settings.fine_side` a side at once, as SAM's automatic mask generator (arXiv 2304.02643).
+    Of masks whose boxes overlap by more than `settings.duplicate_iou` both keep the one with the
+    highest predicted IoU. Boxes are those of the low-resolution masks. Beyond the release, a pass
+    may find nothing or have nothing to ask.
+    """
+    passes = [coarse_points(settings.fine_side)] if grid == "plain" else None
+    nothing = np.zeros(segmenter.geometry.grid_hw, np.bool_)
+    search = EverythingSearch(segmenter, features, nothing, settings, passes=passes)
+    prompts = sum(search.steps())
+    return suppress_boxes(search.proposals, settings.duplicate_iou), prompts
 
 
 def refine(
@@ -186,6 +264,17 @@ def suppress_duplicates(proposals: list[Proposal], iou_max: float) -> list[Propo
         if not any(iou[i, j] > iou_max for j in kept):
             kept.append(i)
     return [ordered[i] for i in kept]
+
+
+def suppress_boxes(proposals: Sequence[Proposal], iou_max: float) -> list[Proposal]:
+    """SAM's non-maximum suppression: by IoU of boxes, best predicted IoU first."""
+    if not proposals:
+        return []
+    corners = boxes_of(np.stack([p.logits > 0 for p in proposals])).astype(np.float64)
+    corners[:, 2:] -= corners[:, :2]  # to x, y, width, height
+    scores = np.array([p.iou for p in proposals], np.float32)
+    kept = cv2.dnn.NMSBoxes(corners.tolist(), scores.tolist(), 0.0, iou_max)
+    return [proposals[i] for i in kept]
 
 
 def separate_objects(

@@ -98,6 +98,20 @@ def _resample(logits: FloatMap, matrix: npt.NDArray[np.float64], size_hw: SizeHW
     return np.asarray(out, np.float32)
 
 
+def deepest(mask: npt.NDArray[np.bool_]) -> tuple[int, int, float]:
+    """The pixel (x, y) of a mask [H, W] farthest from its border, and how far; (0, 0, 0) of none.
+
+    What lies beyond the picture counts as outside.
+    """
+    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
+    if width == 0:
+        return 0, 0, 0.0
+    part = np.pad(mask[y : y + height, x : x + width].view(np.uint8), 1)
+    depth = cv2.distanceTransform(part, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    row, column = np.unravel_index(int(depth.argmax()), depth.shape)
+    return x + int(column) - 1, y + int(row) - 1, float(depth[row, column])
+
+
 def boxes_of(masks: npt.NDArray[np.bool_]) -> FloatMap:
     """Tight boxes xyxy [B, 4] of masks [B, H, W], in cells; the whole grid where one is empty."""
     _, height, width = masks.shape

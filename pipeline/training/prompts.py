@@ -118,7 +118,7 @@ def first_prompts(
 ) -> Prompts:
     """A box or a point for every mask [B, h, w], half of each; or what a tracker would give.
 
-    That is the box of a proposal, its mask and, in half of the calls, its innermost point.
+    That is the box of a proposal, its mask and, in half of the calls, its deepest point.
     """
     device = masks.device
 

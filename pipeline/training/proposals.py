@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.segmenter.geometry import deepest
+
 Coverage = npt.NDArray[np.float32]
 
 _SURE = 6.0  # logit of a cell that a proposal is sure of
@@ -33,11 +35,10 @@ class Proposal:
 
     @classmethod
     def of(cls, logits: Coverage, gone: bool) -> Proposal:
-        """Derive the box and the innermost point of logits > 0; some cell must be."""
+        """Derive the box and the deepest point of logits > 0; some cell must be."""
         inside = logits > 0
         x, y, w, h = cv2.boundingRect(inside.view(np.uint8))
-        depth = cv2.distanceTransform(np.pad(inside.view(np.uint8), 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
-        row, column = np.unravel_index(int(depth.argmax()), depth.shape)
+        column, row, _ = deepest(inside)
         side = np.float32(max(logits.shape))
         box = np.array([x, y, x + w, y + h], np.float32) / side
         point = np.array([column + 0.5, row + 0.5], np.float32) / side

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.segmenter.geometry import deepest
 from pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD, POSITIVE
 from pipeline.segmenter.sam import Sam
 from pipeline.training.augment import Image, Labels, pad_to
@@ -39,13 +40,6 @@ def normalise(images: np.ndarray, model: Sam) -> Tensor:
     return ((x - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def innermost(mask: np.ndarray) -> tuple[float, float]:
-    """The pixel of a bool mask [H, W] farthest from its border, (x, y)."""
-    distance = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
-    y, x = np.unravel_index(int(distance.argmax()), distance.shape)
-    return float(x), float(y)
-
-
 @torch.no_grad()
 def validate(
     model: Sam,
@@ -57,7 +51,7 @@ def validate(
 ) -> dict[str, dict[str, float]]:
     """Mean IoU at stride 4 by source, with the macro average as "macro".
 
-    box, click1 (innermost point, best of three by predicted IoU), click3 (two more where the
+    box, click1 (deepest point, best of three by predicted IoU), click3 (two more where the
     answer is wrong), given and proposal: a disturbed mask before and after the decoder saw it.
     """
     scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -110,7 +104,7 @@ def _judge(model: Sam, image: Image, full: np.ndarray) -> dict[str, list[float]]
 
     corners = (BOX_TOP_LEFT, BOX_BOTTOM_RIGHT)
     scores = {"box": iou(answer(prompts_of(boxes_of(truth).reshape(-1, 2, 2), corners)))}
-    clicks = torch.tensor([innermost(m) for m in full])[:, None]
+    clicks = torch.tensor([deepest(m)[:2] for m in full], dtype=torch.float32)[:, None]
     points = torch.cat([(clicks + 0.5) / side, torch.zeros_like(clicks)], 1)
     clicked = prompts_of(points, (POSITIVE, PAD))
     logits = answer(clicked, best_of_three=True)
