@@ -121,6 +121,13 @@ def test_perfect_tracks_have_hota_1():
     assert (found.hota, found.detection, found.association, found.switches) == (1, 1, 1, 0)
 
 
+def test_how_long_an_object_waits_to_be_found_is_counted_while_it_is_there():
+    first, both = labels((1, 0)), labels((1, 0), (2, 40))
+    found = scores((labels(), first), (labels((7, 0)), both), (labels((7, 0)), both))
+    assert found.delays == (1, None)
+    assert (found.found, found.found_within(0)) == (0.5, 0)
+
+
 def test_nothing_found_is_0_and_an_extra_object_costs_detection():
     truth = labels((1, 0))
     assert scores((labels(), truth)).hota == 0

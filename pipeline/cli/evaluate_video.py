@@ -188,13 +188,19 @@ def _add_rows(table: Table, name: str, ours: Row, baselines: Mapping[str, Row]) 
 def _print_seeded(report: SeededReport) -> None:
     from rich.console import Console
 
-    table = _table("nothing given; HOTA and its parts in %", "sequence")
-    for header in ("HOTA", "DetA", "AssA", "switches", "fps", "MiB"):
+    from pipeline.evaluation.video.report import SOON_FRAMES
+
+    table = _table(
+        f"nothing given; HOTA, its parts and those found, in % (soon: in {SOON_FRAMES} frames)",
+        "sequence",
+    )
+    for header in ("HOTA", "DetA", "AssA", "found", "soon", "switches", "fps", "MiB"):
         table.add_column(header, justify="right", no_wrap=True)
 
     def add(row: SeededSequence) -> None:
         scores = row.scores
-        shares = (scores.hota, scores.detection, scores.association)
+        soon = scores.found_within(SOON_FRAMES)
+        shares = (scores.hota, scores.detection, scores.association, scores.found, soon)
         cells = [f"{100 * share:.1f}" for share in shares]
         effort = (f"{row.effort.fps:.1f}", f"{row.effort.peak_mb:.0f}")
         table.add_row(row.name, *cells, str(scores.switches), *effort)

@@ -38,12 +38,28 @@ class FrameOverlap:
 
 @dataclass(frozen=True, slots=True)
 class IdentityScores:
-    """hota, detection (DetA) and association (AssA): 0..1, means over `ALPHAS`. switches: count."""
+    """How well identities hold.
+
+    hota, detection (DetA) and association (AssA): 0..1, means over `ALPHAS`. switches: count.
+    delays: for every true object the annotated frames from its first to the first on which an
+    answer has an IoU of `SWITCH_IOU` with it; None if there is none.
+    """
 
     hota: float
     detection: float
     association: float
     switches: int
+    delays: tuple[int | None, ...]
+
+    @property
+    def found(self) -> float:
+        """Share of the objects that were ever found, 0..1."""
+        return sum(d is not None for d in self.delays) / max(1, len(self.delays))
+
+    def found_within(self, frames: float) -> float:
+        """Share of the objects that were found within so many annotated frames, 0..1."""
+        soon = sum(d is not None and d <= frames for d in self.delays)
+        return soon / max(1, len(self.delays))
 
 
 def overlap(answer: LabelMap, truth: LabelMap) -> FrameOverlap:
@@ -78,6 +94,7 @@ def score_identities(frames: Sequence[FrameOverlap]) -> IdentityScores:
         float(detection.mean()),
         float(association.mean()),
         _switches(numbered),
+        tuple(_delays(numbered, len(truth_ids))),
     )
 
 
@@ -104,6 +121,18 @@ def _accuracies(frames: Sequence[FrameOverlap], shape: tuple[int, int]) -> tuple
     per_pair = matches / np.maximum(counts - matches, 1)
     association = (matches * per_pair).sum((1, 2)) / np.maximum(found, 1)
     return detection, association
+
+
+def _delays(frames: Sequence[FrameOverlap], objects: int) -> list[int | None]:
+    """Frames that each object waited to be found."""
+    waited: list[int | None] = [None] * objects
+    seen = np.zeros(objects, np.intp)
+    for frame in frames:
+        for row, truth in enumerate(frame.truth):
+            if waited[truth] is None and (frame.iou[row] >= SWITCH_IOU - _EPSILON).any():
+                waited[truth] = int(seen[truth])
+            seen[truth] += 1
+    return waited
 
 
 def _switches(frames: Sequence[FrameOverlap]) -> int:

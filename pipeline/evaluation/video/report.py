@@ -13,6 +13,8 @@ from pipeline.evaluation.video.identities import IdentityScores
 from pipeline.evaluation.video.measures import Statistics
 
 _DIGITS = 4
+SOON_FRAMES = 25
+"""Frames in view within which an object should have been found: a second of most videos."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,7 @@ class SeededReport:
                 float(np.mean([s.detection for s in scores])),
                 float(np.mean([s.association for s in scores])),
                 sum(s.switches for s in scores),
+                tuple(delay for s in scores for delay in s.delays),
             ),
             total_effort([s.effort for s in self.sequences]),
         )
@@ -183,4 +186,6 @@ def _identities_json(scores: IdentityScores) -> dict[str, float]:
         "DetA": round(scores.detection, _DIGITS),
         "AssA": round(scores.association, _DIGITS),
         "id_switches": scores.switches,
+        "found": round(scores.found, _DIGITS),
+        f"found_within_{SOON_FRAMES}_frames": round(scores.found_within(SOON_FRAMES), _DIGITS),
     }
