@@ -15,11 +15,14 @@ from pipeline.segmenter.everything import (
     scattered_points,
     separate_objects,
     suppress_duplicates,
+    suppress_parts,
 )
 from pipeline.segmenter.geometry import deepest
 from pipeline.segmenter.model import Features, Segmenter
 
 _MOST_REFINED = 48  # proposals of one keyframe that are asked again
+_INSIDE = 0.8  # share of a mask in a larger one that makes it a part,
+_AS_SURE = 0.8  # if the larger has this share of its score
 _MOST_BLOBS = 4  # moving places that are asked about on one keyframe
 
 
@@ -72,7 +75,8 @@ class Seeder:
         asked_again = refine(self._segmenter, features, found[:_MOST_REFINED])
         sure = [p for p in asked_again if p.score >= config.score_min]
         distinct = suppress_duplicates(sure, config.duplicate_iou)
-        return separate_objects(distinct, covered, config.overlap_max, room)
+        whole = suppress_parts(distinct, _INSIDE, _AS_SURE)
+        return separate_objects(whole, covered, config.overlap_max, room)
 
     def _blobs(self, moving: BoolMap) -> npt.NDArray[np.float32]:
         """Deepest points [n, 2] (x, y as shares of the picture) of the largest blobs."""

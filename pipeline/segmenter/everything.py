@@ -266,6 +266,26 @@ def suppress_duplicates(proposals: list[Proposal], iou_max: float) -> list[Propo
     return [ordered[i] for i in kept]
 
 
+def suppress_parts(
+    proposals: list[Proposal], inside_min: float, score_share: float
+) -> list[Proposal]:
+    """Drop masks that lie in a larger one which is nearly as sure: objects, not their parts.
+
+    inside_min: share of the smaller mask within the larger. score_share: of the smaller one's score
+    that the larger must have.
+    """
+    if not proposals:
+        return []
+    flat = np.stack([p.logits > 0 for p in proposals]).reshape(len(proposals), -1)
+    area = flat.sum(1)
+    within = flat.astype(np.float32) @ flat.T.astype(np.float32) / np.maximum(area, 1)[:, None]
+    scores = np.array([p.score for p in proposals])
+    larger = area[None] > area[:, None]
+    sure = scores[None] >= score_share * scores[:, None]
+    is_part = ((within >= inside_min) & larger & sure).any(1)
+    return [p for p, part in zip(proposals, is_part, strict=True) if not part]
+
+
 def suppress_boxes(proposals: Sequence[Proposal], iou_max: float) -> list[Proposal]:
     """SAM's non-maximum suppression: by IoU of boxes, best predicted IoU first."""
     if not proposals:
