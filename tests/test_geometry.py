@@ -1,9 +1,10 @@
 """How a frame lies in the network's input, and the way back."""
 
+import cv2
 import numpy as np
 import pytest
 
-from pipeline.segmenter.geometry import InputGeometry, boxes_of
+from pipeline.segmenter.geometry import InputGeometry, boxes_of, deepest
 
 
 @pytest.mark.parametrize(
@@ -50,3 +51,20 @@ def test_boxes_are_tight_and_an_empty_mask_has_the_whole_grid():
     masks = np.zeros((2, 6, 9), bool)
     masks[0, 2:4, 3:8] = True
     assert boxes_of(masks).tolist() == [[3, 2, 8, 4], [0, 0, 9, 6]]
+
+
+def test_the_deepest_pixel_is_the_same_at_every_call():
+    """OpenCV's exact distance transform is not: of equal depths now one, now another was first."""
+    rng = np.random.default_rng(0)
+    mask = cv2.GaussianBlur(rng.random((90, 160)).astype(np.float32), (0, 0), 4) > 0.5
+    found = {deepest(mask.copy()) for _ in range(100) if rng.random(rng.integers(10, 5000)).size}
+    assert len(found) == 1
+
+
+def test_the_deepest_pixel_is_far_from_the_picture_s_edge_too():
+    mask = np.zeros((40, 60), np.bool_)
+    mask[:21, 10:31] = True
+    x, y, depth = deepest(mask)
+    assert (x, y) == (20, 10)
+    assert depth == pytest.approx(11, abs=0.5)
+    assert deepest(np.zeros((4, 4), np.bool_)) == (0, 0, 0.0)

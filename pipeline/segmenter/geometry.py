@@ -107,7 +107,8 @@ def deepest(mask: npt.NDArray[np.bool_]) -> tuple[int, int, float]:
     if width == 0:
         return 0, 0, 0.0
     part = np.pad(mask[y : y + height, x : x + width].view(np.uint8), 1)
-    depth = cv2.distanceTransform(part, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    # DIST_MASK_PRECISE differs from call to call in its last bits (OpenCV 5.0), so ties do too.
+    depth = cv2.distanceTransform(part, cv2.DIST_L2, cv2.DIST_MASK_5)
     row, column = np.unravel_index(int(depth.argmax()), depth.shape)
     return x + int(column) - 1, y + int(row) - 1, float(depth[row, column])
 
