@@ -7,6 +7,7 @@ EfficientViT-SAM (arXiv 2402.05008).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,6 +33,7 @@ from pipeline.training.prompts import (
     ProposalBatch,
     corrective_points,
     first_prompts,
+    points_anywhere,
     scattered_points,
 )
 from pipeline.training.sampler import Sample
@@ -41,6 +43,7 @@ from pipeline.training.validate import normalise
 Scores = dict[str, float]
 
 _NARROW = 0.8  # short by long side
+_ANYWHERE = 4  # points in a narrow picture that are asked of it and of its padded square
 _LOGIT_LIMIT = 10.0  # logits are compared within this range: beyond it both are sure
 
 
@@ -118,11 +121,13 @@ class PromptObjective:
             proposals=ProposalBatch.of([p for s in samples for p in s.proposals], self.device),
             proposal_share=config.proposal_share,
         )
-        features = _repeat(features, config.objects)
+        whole, features = features, _repeat(features, config.objects)
         for turn in range(config.rounds):
             out, answer = self._answer(model, features, prompts, target)
             if turn == 0 and config.square_consistency and _is_narrow(images):
-                distance = self._distance_in_square(model, images, features, prompts, out, answer)
+                anywhere = self._ask_anywhere(model, whole, images, generator)
+                asked = [(prompts, out, answer.takes_part), anywhere]
+                distance = self._distance_in_square(model, images, whole, asked)
                 loss = loss + config.square_consistency * distance
                 scores["square"] = float(distance.detach())
             loss = loss + answer.loss / config.rounds
@@ -159,25 +164,40 @@ class PromptObjective:
         model: Sam,
         images: np.ndarray,
         features: ImageFeatures,
-        prompts: Prompts,
-        out: DecoderOutput,
-        answer: Answer,
+        asked: Sequence[tuple[Prompts, DecoderOutput, Tensor]],
     ) -> Tensor:
-        """How far the answers are from those to the same picture in its padded square."""
+        """How far embedding and answers are from those to the same picture in its padded square.
+
+        asked: prompts, what was answered, and [B, 4] 1 for the masks that the prompt asks for.
+        """
         side = max(images.shape[1:3])
-        height, width = out.masks.shape[-2:]
         pixels = normalise(images, model).to(self.device)
         square = model.encode(_pad(pixels, side, 0.0))
-        mask = _pad(prompts.mask[:, None], side // GRID_STRIDE, -_LOGIT_LIMIT)
-        padded = _repeat(square, self.config.objects)
-        there = model.decode(padded, prompts.xy, prompts.labels, mask, prompts.has_mask).masks
-        part = answer.takes_part / answer.takes_part.sum()
-        there = there[..., :height, :width]
-        distance = _logit_distance(there, out.masks) + soft_iou_distance(there, out.masks)
-        of_masks = (distance * part).sum()
         h, w = features.embedding.shape[-2:]
-        whole = features.embedding[:: self.config.objects]
-        return of_masks + (square.embedding[..., :h, :w] - whole).abs().mean()
+        distance = (square.embedding[..., :h, :w] - features.embedding).abs().mean()
+        for prompts, out, takes_part in asked:
+            height, width = out.masks.shape[-2:]
+            mask = _pad(prompts.mask[:, None], side // GRID_STRIDE, -_LOGIT_LIMIT)
+            padded = _repeat(square, len(prompts.xy) // len(images))
+            there = model.decode(padded, prompts.xy, prompts.labels, mask, prompts.has_mask).masks
+            there = there[..., :height, :width]
+            apart = _logit_distance(there, out.masks) + soft_iou_distance(there, out.masks)
+            distance = distance + (apart * takes_part).sum() / takes_part.sum()
+        return distance
+
+    def _ask_anywhere(
+        self, model: Sam, features: ImageFeatures, images: np.ndarray, generator: torch.Generator
+    ) -> tuple[Prompts, DecoderOutput, Tensor]:
+        """Points anywhere in the pictures, as everything mode asks them, and the answers."""
+        count, height, width = images.shape[:3]
+        prompts = points_anywhere(count * _ANYWHERE, (height, width), generator)
+        repeated = _repeat(features, _ANYWHERE)
+        out = model.decode(
+            repeated, prompts.xy, prompts.labels, prompts.mask[:, None], prompts.has_mask
+        )
+        takes_part = torch.ones_like(out.iou)
+        takes_part[:, 0] = 0  # a point is answered by the other three
+        return prompts, out, takes_part
 
     @staticmethod
     def _answer(

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.segmenter.geometry import GRID_STRIDE
 from pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, PAD, POSITIVE
 from pipeline.training.proposals import Proposal
 
@@ -164,6 +165,25 @@ def scattered_points(
     inside = (masks > 0.5).to(masks.dtype)
     xy = torch.stack([draw_pixel(inside, generator)[0] for _ in range(count)], 1)
     return xy, torch.full(xy.shape[:2], POSITIVE, device=masks.device)
+
+
+def points_anywhere(count: int, size_hw: tuple[int, int], generator: torch.Generator) -> Prompts:
+    """`count` prompts of one positive point, uniform in pictures of a size, whatever is there."""
+    height, width = size_hw
+    device = generator.device
+    side = max(size_hw)
+    share = torch.tensor([width / side, height / side], device=device)
+    points = torch.rand(count, 1, 2, generator=generator, device=device) * share
+    labels = torch.tensor([[POSITIVE, PAD]], device=device).float().expand(count, 2)
+    grid = (height // GRID_STRIDE, width // GRID_STRIDE)
+    nothing = torch.zeros(count, device=device)
+    return Prompts(
+        torch.cat([points, torch.zeros_like(points)], 1),
+        labels,
+        torch.zeros(count, *grid, device=device),
+        nothing,
+        nothing > 0,
+    )
 
 
 def corrective_points(
