@@ -9,6 +9,7 @@ MaskstreamError
 ├── ModelError               a model folder or checkpoint is missing or unfit
 ├── StoreError               the mask store cannot be written or read
 │   ├── StoreExistsError     the output is there already
+│   ├── StoreLockedError     another process is writing it
 │   └── StoreCorruptError    the store's parts contradict each other
 ├── TrainingDataError        training data are missing or malformed
 └── QueueClosedError         the other side of a frame queue has ended
@@ -51,6 +52,10 @@ class StoreError(MaskstreamError):
 
 class StoreExistsError(StoreError):
     """The output is there already."""
+
+
+class StoreLockedError(StoreError):
+    """Another process is writing the mask store."""
 
 
 class StoreCorruptError(StoreError):

@@ -120,10 +120,24 @@ class ObjectResult:
 
 
 @dataclass(frozen=True, slots=True)
+class HiddenPart:
+    """Pixels that belong to an object although `FrameResult.labels` gives them to another one.
+
+    mask: bool [h, w], True where they are, in the window whose top left pixel is (y0, x0).
+    """
+
+    object_id: int
+    y0: int
+    x0: int
+    mask: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
 class FrameResult:
     """What the pipeline says about one frame.
 
-    labels: uint16 [H, W] at the displayed size, 0 background, else the object's id.
+    labels: uint16 [H, W] at the displayed size, 0 background, else the object's id. hidden: where
+    objects overlap, what the label map cannot show of them; at most one part an object.
     """
 
     index: int
@@ -132,6 +146,7 @@ class FrameResult:
     keyframe: bool
     labels: LabelMap
     objects: tuple[ObjectResult, ...]
+    hidden: tuple[HiddenPart, ...] = field(default=(), compare=False)  # arrays do not compare
 
     @property
     def pts_s(self) -> float | None:

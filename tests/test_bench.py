@@ -10,6 +10,7 @@ from pipeline.bench import folders
 from pipeline.bench.fill import filled_model
 from pipeline.bench.models import BenchReport, Row, ratios_of
 from pipeline.bench.rectangle import BAND_STARTS, bands_of, bench_rectangle, cell_cosines
+from pipeline.bench.store import bench_store
 from pipeline.errors import SourceError
 
 SQUARE, RECTANGLE = (1024, 1024), (576, 1024)
@@ -115,3 +116,15 @@ def test_rectangle_needs_pictures_of_one_size(tmp_path):
     pictures = [np.zeros((9, 16, 3), np.uint8), np.zeros((16, 9, 3), np.uint8)]
     with pytest.raises(SourceError, match="one size"):
         bench_rectangle(tmp_path, pictures)
+
+
+def test_store_bench_reads_back_what_it_writes():
+    report = bench_store({"small": (48, 64)}, objects=(2,), frames=70)
+    assert {row.store for row in report.stores} == {
+        "maskstream",
+        "maskstream, read by zarr",
+        "chunk per frame",
+    }
+    assert len(report.codecs) == 4 * 3 * 2
+    assert report.ratios.keys() == {"small, 2"}
+    assert json.loads(json.dumps(report.to_json())).keys() == {"codecs", "stores", "ratios"}

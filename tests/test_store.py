@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -12,44 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pipeline.errors import StoreCorruptError, StoreError, StoreExistsError
-from pipeline.sources import ArrayView
-from pipeline.store import MaskStore, MaskStoreWriter
-from pipeline.types import Frame, FrameResult, ObjectResult, SourceInfo
-from trackers.state import TrackState
-
-SIZE = (6, 9)
-INFO = SourceInfo("clip.mp4", SIZE, Fraction(1, 1000), Fraction(25), rotation_deg=90)
-FRAME = Frame(0, 0, INFO.time_base, SIZE, ArrayView(np.zeros((*SIZE, 3), np.uint8)))
-
-
-def result(index: int, *, pts: int | None = 0, ids: tuple[int, ...] = (1,)) -> FrameResult:
-    labels = np.zeros(SIZE, np.uint16)
-    for object_id in ids:
-        labels[object_id % SIZE[0], : 1 + index % SIZE[1]] = object_id
-    objects = tuple(
-        ObjectResult(
-            i, (0.0, float(i), 1.0, 5.0), 0.5, TrackState.TRACKED, int((labels == i).sum())
-        )
-        for i in ids
-    )
-    given_pts = None if pts is None else 40 * index
-    return FrameResult(index, given_pts, INFO.time_base, index % 5 == 0, labels, objects)
-
-
-def writer(path: Path, mode="create", **options) -> MaskStoreWriter:
-    return MaskStoreWriter(path, info=INFO, attributes={"model": "lite"}, mode=mode, **options)
-
-
-def write(path: Path, indices, mode="create", *, complete=True) -> None:
-    store = writer(path, mode)
-    for index in indices:
-        store.write(FRAME, result(index))
-    store.close(complete=complete)
-
-
-def assert_equal(a: FrameResult, b: FrameResult) -> None:
-    assert np.array_equal(a.labels, b.labels)
-    assert replace(a, labels=b.labels) == b
+from pipeline.store import MaskStore, MaskStoreWriter, runs_of
+from pipeline.store.hidden import parts_of
+from pipeline.types import HiddenPart
+from tests.stores import FRAME, INFO, SIZE, assert_equal, expected, let_go, result, write, writer
 
 
 def test_everything_comes_back(tmp_path):
@@ -87,35 +52,17 @@ def test_any_label_map_survives(tmp_path_factory, labels):
 
 def test_commits_every_so_many_frames_or_seconds(tmp_path):
     now = [0.0]
-    store = writer(
+    with writer(
         tmp_path / "o.zarr", frames_per_commit=4, seconds_per_commit=2.0, monotonic=lambda: now[0]
-    )
-    seen = []
-    for index in range(10):
-        if index == 6:
-            now[0] = 2.5
-        store.write(FRAME, result(index))
-        seen.append(len(MaskStore(tmp_path / "o.zarr")))
+    ) as store:
+        seen = []
+        for index in range(10):
+            if index == 6:
+                now[0] = 2.5
+            store.append(result(index))
+            seen.append(store.committed_frames)
+            assert len(MaskStore(tmp_path / "o.zarr")) == index + 1
     assert seen == [0, 0, 0, 4, 4, 4, 7, 7, 7, 7]
-
-
-def test_abandoned_store_opens_and_resumes_to_the_same_as_an_uninterrupted_one(tmp_path):
-    broken = writer(tmp_path / "broken.zarr", frames_per_commit=3)
-    for index in range(8):
-        broken.write(FRAME, result(index))
-    del broken  # as a kill would: nothing is closed
-    half = MaskStore(tmp_path / "broken.zarr")
-    assert (len(half), half.complete) == (6, False)
-    resumed = writer(tmp_path / "broken.zarr", "resume")
-    assert (resumed.committed_frames, resumed.last_committed_index) == (6, 5)
-    for index in range(6, 12):
-        resumed.write(FRAME, result(index))
-    resumed.close(complete=True)
-    write(tmp_path / "whole.zarr", range(12))
-    for a, b in zip(
-        MaskStore(tmp_path / "broken.zarr"), MaskStore(tmp_path / "whole.zarr"), strict=True
-    ):
-        assert_equal(a, b)
 
 
 def test_error_inside_the_with_block_leaves_an_incomplete_store(tmp_path):
@@ -175,8 +122,11 @@ def test_result_that_does_not_fit_is_refused(tmp_path, labels, says):
         (lambda root: root.write_text("{"), StoreCorruptError),
         (lambda root: _edit(root, format="other"), StoreError),
         (lambda root: _edit(root, version=99), StoreError),
-        (lambda root: _edit(root, committed_frames=50), StoreCorruptError),
-        (lambda root: _edit(root, committed_frames="many"), StoreCorruptError),
+        (
+            lambda root: _edit(root, rows={"frames": 50, "objects": 3, "hidden": 0}),
+            StoreCorruptError,
+        ),
+        (lambda root: _edit(root, rows={"frames": "many"}), StoreCorruptError),
     ],
 )
 def test_damaged_store_is_a_typed_error(tmp_path, damage, error):
@@ -192,10 +142,97 @@ def _edit(root: Path, **values) -> None:
     root.write_text(json.dumps(content))
 
 
-def test_plain_zarr_reads_it(tmp_path):
-    import zarr
+def test_overlapping_objects_keep_their_whole_masks(tmp_path):
+    behind = np.zeros((4, 5), np.bool_)
+    behind[1:3, 1:4] = True
+    deeper = np.ones((2, 3), np.bool_)
+    labels = np.zeros(SIZE, np.uint16)
+    labels[1:5, 2:7] = 3
+    frame = replace(
+        result(0, ids=(1, 2, 3)),
+        labels=labels,
+        hidden=(HiddenPart(1, 1, 2, behind), HiddenPart(2, 2, 3, deeper)),
+    )
+    with writer(tmp_path / "o.zarr") as store:
+        store.append(result(7))
+        store.append(frame)
+    masks = MaskStore(tmp_path / "o.zarr")
+    truth = np.zeros((3, *SIZE), np.bool_)
+    truth[0, 2:4, 3:6] = True
+    truth[1, 2:4, 3:6] = True
+    truth[2] = labels == 3
+    for object_id, mask in enumerate(truth, start=1):
+        assert np.array_equal(masks.mask(object_id, 1), mask)
+    assert masks.frame(0).hidden == ()
 
-    write(tmp_path / "o.zarr", range(3))
-    group = zarr.open_group(tmp_path / "o.zarr", mode="r")
-    assert group["labels"].shape == (3, *SIZE)
-    assert group["frames/pts"][:].tolist() == [0, 40, 80]
+
+@settings(max_examples=40, deadline=None)
+@given(mask=hnp.arrays(np.bool_, SIZE), second=hnp.arrays(np.bool_, SIZE))
+def test_any_hidden_part_survives_as_runs(mask, second):
+    parts = [HiddenPart(i, 0, 0, each) for i, each in ((4, mask), (9, second))]
+    back = {part.object_id: part for part in parts_of(runs_of(parts, 0, SIZE), SIZE)}
+    for object_id, truth in ((4, mask), (9, second)):
+        whole = np.zeros(SIZE, np.bool_)
+        if object_id in back:
+            part = back[object_id]
+            rows, columns = part.mask.shape
+            whole[part.y0 : part.y0 + rows, part.x0 : part.x0 + columns] = part.mask
+        assert np.array_equal(whole, truth)
+        assert (object_id in back) == truth.any()
+
+
+def test_hidden_part_outside_the_picture_is_refused(tmp_path):
+    part = HiddenPart(1, 5, 0, np.ones((2, 2), np.bool_))
+    with pytest.raises(StoreError, match="outside"), writer(tmp_path / "o.zarr") as store:
+        store.append(replace(result(0), hidden=(part,)))
+
+
+def test_events_are_a_log_that_only_grows(tmp_path):
+    path = tmp_path / "o.zarr"
+    log = [{"frame": 0, "type": "box", "object": 1}, {"frame": 0, "type": "remove", "object": 1}]
+    abandoned = writer(path)
+    abandoned.add_events(log)
+    abandoned.append(result(0))
+    let_go(abandoned)
+    assert MaskStore(path).events == log
+    with writer(path, "resume") as resumed:
+        resumed.add_events([*log, log[0]])
+    assert MaskStore(path).events == [*log, log[0]]
+    with pytest.raises(StoreError, match="other prompts"), writer(path, "resume") as resumed:
+        resumed.add_events(log[1:])
+    assert MaskStore(path).events == [*log, log[0]]
+
+
+def test_reader_follows_a_writer_that_finishes_shards(tmp_path):
+    """A reader opened early goes on reading while its journal becomes a shard and a tail again."""
+    path = tmp_path / "o.zarr"
+    store = writer(path)
+    for index in range(60):
+        store.append(expected(index))
+    early = MaskStore(path)
+    assert_equal(early.frame(59), expected(59))
+    for index in range(60, 70):
+        store.append(expected(index))
+    with MaskStore(path) as later:
+        assert len(later) == 70
+        assert_equal(early.frame(3), expected(3))
+        store.close(complete=False)
+        assert_equal(later.frame(69), expected(69))
+    closed = MaskStore(path)
+    assert_equal(closed.frame(69), expected(69))
+    with writer(path, "resume") as resumed:
+        assert_equal(closed.frame(68), expected(68))
+        assert_equal(closed.frame(1), expected(1))
+        assert len(resumed.attributes) == 1
+
+
+def test_old_store_says_what_to_do(tmp_path):
+    path = tmp_path / "o.zarr"
+    write(path, range(2))
+    _edit(path / "zarr.json", version=1)
+    with pytest.raises(StoreError, match=r"format version 1, .* --overwrite"):
+        MaskStore(path)
+    with pytest.raises(StoreError, match="format version 1"):
+        writer(path, "resume")
+    write(path, range(3), "overwrite")
+    assert len(MaskStore(path)) == 3

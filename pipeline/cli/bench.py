@@ -1,4 +1,4 @@
-"""Commands that measure: `bench models`, `bench rectangle`."""
+"""Commands that measure: `bench models`, `bench rectangle`, `bench everything`, `bench store`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.cli.everything import DoneOption, IouOption, PointsOption, StabilityOption
+
 if TYPE_CHECKING:
+    from pipeline.bench.everything import EverythingReport
     from pipeline.bench.models import BenchReport
     from pipeline.bench.rectangle import RectangleReport
+    from pipeline.bench.store import StoreReport
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object.")]
 
@@ -21,6 +25,8 @@ def register(app: typer.Typer) -> None:
     bench = typer.Typer(help="Measure the networks on this machine.", no_args_is_help=True)
     bench.command()(models)
     bench.command()(rectangle)
+    bench.command()(everything)
+    bench.command()(store)
     app.add_typer(bench, name="bench")
 
 
@@ -66,6 +72,56 @@ def rectangle(
         _print_rectangle(report)
 
 
+def everything(
+    data: Annotated[Path, typer.Option(help="Folder of <source>/{images,masks} (label maps).")],
+    as_json: AsJson = False,
+    model: Annotated[str, typer.Option(help="Model name or folder.")] = "lite",
+    held_back: Annotated[
+        int,
+        typer.Option(min=0, max=50, help="Only the images held back from training, in percent."),
+    ] = 6,
+    images: Annotated[int, typer.Option(min=1, help="Images of a source, evenly spread.")] = 2,
+    points_per_side: PointsOption = 32,
+    iou_min: IouOption = None,
+    stability_min: StabilityOption = None,
+    done_logit: DoneOption = None,
+    threads: Annotated[int | None, typer.Option(min=1, max=64, help="CPU threads.")] = None,
+) -> None:
+    """Compare TinySAM's hierarchical grid with SAM's plain one: prompts, time, recall."""
+    from pipeline.bench.everything import bench_everything
+    from pipeline.config import load_config
+    from pipeline.evaluation.labelmaps import find_label_maps
+    from pipeline.evaluation.segmenters import SegmenterPool, segmenter_opener
+    from pipeline.segmenter.everything import EverythingChoice
+
+    count = threads or min(os.cpu_count() or 1, 64)
+    config = load_config(overrides=(f"model={model}", f"threads.inference={count}"))
+    report = bench_everything(
+        SegmenterPool(segmenter_opener(config)),
+        find_label_maps(data, held_back_percent=held_back, images=images),
+        EverythingChoice(points_per_side, iou_min, stability_min, done_logit),
+        on_image=_say,
+    )
+    if as_json:
+        typer.echo(json.dumps(report.to_json()))
+    else:
+        _print_everything(report)
+
+
+def store(
+    as_json: AsJson = False,
+    frames: Annotated[int, typer.Option(min=1, help="Frames of each store.")] = 128,
+) -> None:
+    """Measure the mask store: codecs, writing and random reading, beside a naive Zarr store."""
+    from pipeline.bench.store import bench_store
+
+    report = bench_store(frames=frames)
+    if as_json:
+        typer.echo(json.dumps(report.to_json()))
+    else:
+        _print_store(report)
+
+
 def _model_folder(model: str) -> tuple[Path, bool]:
     """Folder of a model, and whether it was trained."""
     from pipeline.segmenter.model import find_model
@@ -106,6 +162,32 @@ def _print_models(report: BenchReport) -> None:
     console.print(ratios)
 
 
+def _print_everything(report: EverythingReport) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from pipeline.bench.everything import RECALL_GOAL, SECONDS_GOAL
+
+    table = Table("grid", "prompts", "masks", "seconds", "recall in %")
+    for name, figures in (("hierarchical", report.hierarchical), ("plain", report.plain)):
+        table.add_row(
+            *(name, str(figures.prompts), str(figures.masks)),
+            *(f"{figures.seconds:.1f}", f"{100 * figures.recall:.1f}"),
+        )
+    settings = report.settings
+    console = Console()
+    console.print(
+        f"{report.model}, {settings.coarse_side}/{settings.fine_side} points a side: predicted IoU "
+        f"from {settings.iou_min}, stability from {settings.stability_min}, done above logit "
+        f"{settings.done_logit}\n{report.pictures} pictures with {report.objects} objects"
+    )
+    console.print(table)
+    console.print(
+        f"hierarchical: {report.times_faster:.2f} times as fast (goal {SECONDS_GOAL:.0f}), "
+        f"{report.recall_lost:.1f} points of recall lost (goal {RECALL_GOAL:.0f})"
+    )
+
+
 def _print_rectangle(report: RectangleReport) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -129,3 +211,31 @@ def _print_rectangle(report: RectangleReport) -> None:
     console.print(cosines)
     if report.masks:
         console.print(masks)
+
+
+def _print_store(report: StoreReport) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    codecs = Table(
+        "scene, objects", "codec", "shuffle", "block", "KiB", "compress ms", "decompress"
+    )
+    for row in report.codecs:
+        codecs.add_row(
+            *(row.scene, row.codec, row.shuffle, row.block, f"{row.kib:.1f}"),
+            *(f"{row.compress_ms:.2f}", f"{row.decompress_ms:.2f}"),
+        )
+    stores = Table(
+        *("scene, objects", "store", "KiB", "write: own thread", "wall ms", "worst", "read ms")
+    )
+    for one in report.stores:
+        stores.add_row(
+            *(one.scene, one.store, f"{one.kib:.1f}", f"{one.write_cpu_ms:.2f}"),
+            *(f"{one.write_ms:.2f}", f"{one.worst_ms:.0f}", f"{one.read_ms:.2f}"),
+        )
+    ratios = Table("scene, objects", "chunk per frame takes so many times as long to write")
+    for scene, ratio in report.ratios.items():
+        ratios.add_row(scene, f"{ratio:.1f}")
+    console = Console()
+    for table in (codecs, stores, ratios):
+        console.print(table)

@@ -63,7 +63,7 @@ def progress_bar(*, hidden: bool = False) -> Iterator[FrameProgress]:
         yield FrameProgress(bar)
 
 
-def print_summary(summary: RunSummary, output: Path) -> None:
+def print_summary(summary: RunSummary, output: Path | str) -> None:
     """Print the table of a finished run."""
     table = Table(title=str(output), show_header=False, title_justify="left")
     table.add_row("frames", str(summary.frames))
@@ -83,7 +83,7 @@ def print_summary(summary: RunSummary, output: Path) -> None:
     Console().print(table)
 
 
-def summary_json(summary: RunSummary, output: Path) -> str:
+def summary_json(summary: RunSummary, output: Path | str) -> str:
     """The summary as one line of JSON."""
     frames = max(1, summary.frames)
     return json.dumps(

@@ -36,7 +36,9 @@ def run(
     source: Annotated[
         str, typer.Argument(metavar="INPUT", help="Video file, image folder or pattern.")
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Mask store to write (OUT.zarr).")],
+    output: Annotated[
+        str, typer.Option("-o", "--output", help="Mask store to write (OUT.zarr, or a URL).")
+    ],
     config: Annotated[Path | None, typer.Option(help="YAML configuration (see configs/).")] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key.")
@@ -77,11 +79,16 @@ def run(
         settings.append(f"model={model}")
     if device is not None:
         settings.append(f"device={device}")
-    pipeline = Pipeline(_with_model_folder(load_config(config, settings), source))
-    log = NO_PROMPTS if prompts is None else load_prompts(prompts)
-    opened = open_source(source, start=start, end=end, stride=stride)
     mode: StoreMode = "overwrite" if overwrite else "resume" if resume else "create"
-    outputs = Outputs(output, overlay, contact, mode)
+    span = {"start": start, "end": end, "stride": stride}
+    log = NO_PROMPTS if prompts is None else load_prompts(prompts)
+    finished = Outputs(output, mode=mode, span=span).finished()
+    if finished is not None:
+        typer.echo(f"{output} is complete already ({finished} frames); nothing to do.", err=True)
+        return
+    pipeline = Pipeline(_with_model_folder(load_config(config, settings), source))
+    opened = open_source(source, start=start, end=end, stride=stride)
+    outputs = Outputs(output, overlay, contact, mode, span, log)
     summary = _run(pipeline, opened, outputs, log, hide_progress=quiet or json)
     if json:
         typer.echo(summary_json(summary, output))

@@ -1,24 +1,27 @@
-"""Commands that read mask stores: `info`."""
+"""Commands about mask stores: `info`, `fsck`."""
 
 from __future__ import annotations
 
 import json as json_format
-from pathlib import Path
 from typing import Annotated
 
 import typer
+
+StoreArgument = Annotated[str, typer.Argument(metavar="OUT.zarr", help="A mask store (or URL).")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON line.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(info)
+    app.command()(fsck)
 
 
 def info(
-    store: Annotated[Path, typer.Argument(metavar="OUT.zarr", help="A mask store.")],
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON line.")] = False,
+    store: StoreArgument,
+    json: AsJson = False,
 ) -> None:
-    """Say what is in a mask store: source, model, frames, objects."""
+    """Say what is in a mask store, complete or not: source, model, frames, objects."""
     from rich.console import Console
     from rich.table import Table
 
@@ -34,6 +37,7 @@ def info(
                     "size_hw": masks.source.size_hw,
                     "frames": len(masks),
                     "complete": masks.complete,
+                    "last_frame": int(masks.indices[-1]) if len(masks) else None,
                     "model": masks.attributes.get("model"),
                     "objects": [
                         {
@@ -50,12 +54,15 @@ def info(
         )
         return
     height, width = masks.source.size_hw
-    model = masks.attributes.get("model", {})
+    model = masks.attributes.get("model")
+    if isinstance(model, dict):
+        model = f"{model.get('name')} ({model.get('hash')})"
     console = Console()
     console.print(f"source   {masks.source.name}, {width}x{height}", highlight=False)
-    console.print(f"model    {model.get('name')} ({model.get('hash')})", highlight=False)
+    console.print(f"model    {model}", highlight=False)
     state = "complete" if masks.complete else "not complete: run again with --resume to go on"
-    console.print(f"frames   {len(masks)}, {state}", highlight=False)
+    last = f", the last is frame {masks.indices[-1]}" if len(masks) else ""
+    console.print(f"frames   {len(masks)}{last}, {state}", highlight=False)
     table = Table("object", "first frame", "last frame", "frames", "mean confidence")
     for found in objects:
         table.add_row(
@@ -66,3 +73,35 @@ def info(
             f"{found.mean_score:.2f}",
         )
     console.print(table)
+
+
+def fsck(
+    store: StoreArgument,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair",
+            help="Restore what the frames tell; cut the store before the first damaged frame.",
+        ),
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Check every frame of a mask store and the tables against it; exit 1 if something is wrong."""
+    from pipeline.store import check_store, repair_store
+
+    report = repair_store(store) if repair else check_store(store)
+    if json:
+        values = {"frames": report.frames, "problems": list(report.problems)}
+        typer.echo(json_format.dumps(values))
+    else:
+        for problem in report.problems:
+            typer.echo(problem)
+        typer.echo(f"{report.frames} frames are whole")
+    if report.problems:
+        if not repair:
+            typer.echo(
+                f"{len(report.problems)} problems; --repair restores what the frames tell and cuts "
+                "the store before the first damaged one, run --resume writes the rest anew",
+                err=True,
+            )
+        raise typer.Exit(1)

@@ -1,6 +1,18 @@
 """Mask store: every frame's label map and objects on disk, appended safely, read at random."""
 
-from pipeline.store.reader import MaskStore, ObjectSummary
+from pipeline.store.check import CheckReport, check_store, repair_store
+from pipeline.store.hidden import runs_of
+from pipeline.store.reader import MaskStore
+from pipeline.store.summary import ObjectSummary
 from pipeline.store.writer import MaskStoreWriter, StoreMode
 
-__all__ = ["MaskStore", "MaskStoreWriter", "ObjectSummary", "StoreMode"]
+__all__ = [
+    "CheckReport",
+    "MaskStore",
+    "MaskStoreWriter",
+    "ObjectSummary",
+    "StoreMode",
+    "check_store",
+    "repair_store",
+    "runs_of",
+]

@@ -1,100 +1,162 @@
-"""The root attributes of a mask store: what it is, what it was made from, how far it got."""
+"""The root attributes of a mask store: what it is, what it was made from, how far its shards go."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StoreCorruptError, StoreError
-from pipeline.store.layout import FORMAT, ROOT_FILE, VERSION
+from pipeline.store.layout import FORMAT, LABELS, ROOT_FILE, VERSION
+from pipeline.store.place import Place
 from pipeline.types import SourceInfo
+
+_EMPTYING = "emptying"
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
     """Root attributes.
 
-    attributes: what the caller wants kept (model, config, versions), as JSON values.
-    complete: the source was processed to its end.
+    attributes: what the caller wants kept (model, config, versions), as JSON values. complete: the
+    source was processed to its end. frames, objects, hidden: rows of the tables that count; frames
+    beyond them are in the journal. events: those that came before, JSON objects. span: which part
+    of the source was asked for, JSON values.
     """
 
     source: SourceInfo
     attributes: Mapping[str, Any]
     complete: bool = False
-    committed_frames: int = 0
-    committed_objects: int = 0
+    frames: int = 0
+    objects: int = 0
+    hidden: int = 0
+    events: Sequence[Mapping[str, Any]] = ()
+    span: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Rows by table."""
+        return {"frames": self.frames, "objects": self.objects, "hidden": self.hidden}
 
     def to_json(self) -> dict[str, Any]:
         """The attributes as Zarr stores them."""
         return {
             "format": FORMAT,
             "version": VERSION,
+            "ome": _as_image(self.source),
             "source": _source_to_json(self.source),
+            "span": dict(self.span),
             "attributes": dict(self.attributes),
             "complete": self.complete,
-            "committed_frames": self.committed_frames,
-            "committed_objects": self.committed_objects,
+            "rows": dict(self.counts),
+            "events": list(self.events),
         }
 
 
-def is_store(path: Path) -> bool:
-    """Whether `path` is a folder that holds a mask store, of whatever version."""
+def is_store(place: Place) -> bool:
+    """Whether there is a mask store, of whatever version."""
     try:
-        return _root_attributes(path).get("format") == FORMAT
+        return _root_attributes(place).get("format") == FORMAT
     except (OSError, ValueError):
         return False
 
 
-def read_header(path: Path) -> Header:
-    """Read the header of the store at `path`.
+def is_emptied(place: Place) -> bool:
+    """Whether a writer ended while it made or replaced the store, before anything counted."""
+    try:
+        return _EMPTYING in _root_attributes(place)
+    except (OSError, ValueError):
+        return False
+
+
+def mark_emptying(place: Place) -> None:
+    """Say that nothing of what is there counts any more. Raises `OSError`."""
+    _write_root(place, {"format": FORMAT, "version": VERSION, _EMPTYING: True})
+
+
+def write_header(place: Place, header: Header) -> None:
+    """Replace the header, atomically. Raises `OSError`."""
+    _write_root(place, header.to_json())
+
+
+def read_header(place: Place) -> Header:
+    """Read the header of a store.
 
     Raises:
-        StoreError: there is no mask store, or one of a newer format.
+        StoreError: there is no mask store, or one of another format version.
         StoreCorruptError: the header is unreadable or lacks something.
     """
     try:
-        root = _root_attributes(path)
+        root = _root_attributes(place)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise StoreError(f"There is no mask store at {path}.") from error
+        raise StoreError(f"There is no mask store at {place.name}.") from error
     except OSError as error:
-        raise StoreError(f"The mask store {path} cannot be read: {error.strerror}.") from error
+        raise StoreError(
+            f"The mask store {place.name} cannot be read: {error.strerror or error}."
+        ) from error
     except ValueError as error:
-        raise StoreCorruptError(f"{path / ROOT_FILE} is damaged: {error}.") from error
+        raise StoreCorruptError(
+            f"{ROOT_FILE} of the mask store {place.name} is damaged: {error}."
+        ) from error
     if root.get("format") != FORMAT:
-        raise StoreError(f"{path} is a Zarr group, but not a mask store.")
+        raise StoreError(f"{place.name} is a Zarr group, but not a mask store.")
     if root.get("version") != VERSION:
         raise StoreError(
-            f"The mask store {path} has format version {root.get('version')}, this maskstream "
-            f"reads version {VERSION}; use the maskstream that wrote it."
+            f"The mask store {place.name} has format version {root.get('version')}, this "
+            f"maskstream reads version {VERSION}; write it again with --overwrite, or read it "
+            "with the maskstream that wrote it."
         )
+    if _EMPTYING in root:
+        raise StoreError(f"The mask store {place.name} has not begun yet; run again to write it.")
     try:
         return Header(
             source=_source_from_json(root["source"]),
             attributes=dict(root["attributes"]),
+            span=dict(root["span"]),
             complete=bool(root["complete"]),
-            committed_frames=_count(root["committed_frames"]),
-            committed_objects=_count(root["committed_objects"]),
+            events=[dict(event) for event in root["events"]],
+            **{table: _count(root["rows"][table]) for table in ("frames", "objects", "hidden")},
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise StoreCorruptError(f"The attributes of {path} are damaged: {error!r}.") from error
+        raise StoreCorruptError(
+            f"The attributes of the mask store {place.name} are damaged: {error!r}."
+        ) from error
 
 
-def _root_attributes(path: Path) -> dict[str, Any]:
-    document = json.loads((path / ROOT_FILE).read_bytes())
+def _root_attributes(place: Place) -> dict[str, Any]:
+    document = json.loads(place.read(ROOT_FILE))
     attributes = document.get("attributes", {}) if isinstance(document, dict) else None
     if not isinstance(attributes, dict):
         raise ValueError("it holds no attributes")
     return attributes
 
 
+def _write_root(place: Place, attributes: Mapping[str, Any]) -> None:
+    document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    place.replace(ROOT_FILE, json.dumps(document, indent=1).encode())
+
+
 def _count(value: object) -> int:
     if not isinstance(value, int) or value < 0:
         raise ValueError(f"{value!r} is no count")
     return value
+
+
+def _as_image(source: SourceInfo) -> dict[str, Any]:
+    """The label array as the one dataset of an OME-Zarr 0.5 image, for viewers."""
+    axes = [
+        {"name": "t", "type": "time"},
+        {"name": "y", "type": "space"},
+        {"name": "x", "type": "space"},
+    ]
+    scale = {"type": "scale", "scale": [1.0, 1.0, 1.0]}  # frames and pixels
+    dataset = {"path": LABELS, "coordinateTransformations": [scale]}
+    return {
+        "version": "0.5",
+        "multiscales": [{"name": source.name, "axes": axes, "datasets": [dataset]}],
+    }
 
 
 def _source_to_json(info: SourceInfo) -> dict[str, Any]:

@@ -1,120 +1,131 @@
-"""What a mask store looks like on disk: a Zarr v3 group, format version 1.
-
-    zarr.json         root attributes, see `pipeline.store.header`
-    labels            uint16  [T, H, W]  0 background, else the object's id; one chunk a frame
-    frames/index      int64   [T]        the source's own frame number
-    frames/pts        int64   [T]        in the source's time base; NO_PTS where there is none
-    frames/keyframe   bool    [T]
-    objects/frame     int64   [N]        row in the frame table, ascending
-    objects/id        int64   [N]
-    objects/box_xyxy  float32 [N, 4]     pixels, right and bottom exclusive
-    objects/score     float32 [N]
-    objects/state     uint8   [N]        a `trackers.state.TrackState`
-    objects/area      int64   [N]        pixels
-
-Only the first `committed_frames` frames and `committed_objects` objects count: arrays may be
-longer while a writer is at work, or after one was killed.
-"""
+"""What a mask store looks like on disk, format version 2; `docs/store.md` specifies it in full."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import zarr
 from zarr.codecs import BloscCodec
-
-from pipeline.errors import StoreCorruptError
+from zarr.core.buffer import Buffer
+from zarr.core.chunk_key_encodings import ChunkKeyEncodingLike
+from zarr.storage import MemoryStore
 
 FORMAT = "maskstream"
-VERSION = 1
+VERSION = 2
 
 ROOT_FILE = "zarr.json"
-ROOT_MEMBERS = ("labels", "frames", "objects")
 LABELS = "labels"
+LOCK_FILE = "labels/lock"
 
+FRAMES_PER_SHARD = 64
 NO_PTS = int(np.iinfo(np.int64).min)
 
+COMPRESSOR: Literal["zstd"] = "zstd"
+COMPRESSION_LEVEL = 1
+BLOCK_BYTES = 256 * 1024  # what Blosc compresses at a time; its own choice is slower and larger
+
+_ONE_FOLDER: ChunkKeyEncodingLike = {"name": "default", "separator": "."}
+
 ZarrArray = zarr.Array[Any]
+Rows = npt.NDArray[np.void]
+"""Rows of one table: a structured array of its `dtype`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """One growing array of a table."""
+class Table:
+    """A table whose columns are arrays of their own, `name/field`.
 
-    path: str
-    dtype: str
-    row_shape: tuple[int, ...] = ()
-    fill: int = 0
+    dtype: one field a column. chunk_rows: rows of a column that are compressed together.
+    """
+
+    name: str
+    dtype: np.dtype[np.void]
+    chunk_rows: int
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the columns."""
+        return self.dtype.names or ()
+
+    def path(self, field: str) -> str:
+        """The path of a column's array."""
+        return f"{self.name}/{field}"
 
 
-FRAME_COLUMNS = (
-    Column("frames/index", "int64"),
-    Column("frames/pts", "int64", fill=NO_PTS),
-    Column("frames/keyframe", "bool"),
+FRAMES = Table("frames", np.dtype([("index", "<i8"), ("pts", "<i8"), ("keyframe", "?")]), 1024)
+OBJECTS = Table(
+    "objects",
+    np.dtype(
+        [
+            ("frame", "<i8"),
+            ("id", "<i8"),
+            ("box_xyxy", "<f4", (4,)),
+            ("score", "<f4"),
+            ("state", "u1"),
+            ("area", "<i8"),
+        ]
+    ),
+    4096,
 )
-OBJECT_COLUMNS = (
-    Column("objects/frame", "int64"),
-    Column("objects/id", "int64"),
-    Column("objects/box_xyxy", "float32", row_shape=(4,)),
-    Column("objects/score", "float32"),
-    Column("objects/state", "uint8"),
-    Column("objects/area", "int64"),
+HIDDEN = Table(
+    "hidden",
+    np.dtype([("frame", "<i8"), ("id", "<i8"), ("start", "<u4"), ("length", "<u4")]),
+    16384,
 )
+TABLES = (FRAMES, OBJECTS, HIDDEN)
 
-_ROWS_PER_CHUNK = 1024
+
+def chunk_key(path: str, number: int, dimensions: int) -> str:
+    """File of a chunk (or shard) of an array that is divided along its first dimension only."""
+    return f"{path}/c.{number}" + ".0" * (dimensions - 1)
 
 
-def create_arrays(group: zarr.Group, size_hw: tuple[int, int]) -> None:
-    """Create every array of an empty store for label maps of `size_hw`."""
+def shard_key(shard: int) -> str:
+    """File of a shard of the label array."""
+    return chunk_key(LABELS, shard, 3)
+
+
+def metadata_files(size_hw: tuple[int, int]) -> dict[str, bytes]:
+    """The `zarr.json` of every array and group below the root, of an empty store."""
+    files: dict[str, Buffer] = {}
+    group = zarr.create_group(MemoryStore(files), zarr_format=3)
     group.create_array(
         LABELS,
         shape=(0, *size_hw),
+        shards=(FRAMES_PER_SHARD, *size_hw),
         chunks=(1, *size_hw),
         dtype="uint16",
-        # Measured on label maps of 720p: shuffling is slower and compresses no better.
-        compressors=BloscCodec(cname="zstd", clevel=1, shuffle="noshuffle", typesize=2),
-        chunk_key_encoding={"name": "default", "separator": "."},  # one file a frame, no folders
-        dimension_names=("frame", "y", "x"),
+        compressors=_codec(2),
+        chunk_key_encoding=_ONE_FOLDER,
+        dimension_names=("t", "y", "x"),
     )
-    for column in FRAME_COLUMNS + OBJECT_COLUMNS:
-        group.create_array(
-            column.path,
-            shape=(0, *column.row_shape),
-            chunks=(_ROWS_PER_CHUNK, *column.row_shape),
-            dtype=column.dtype,
-            fill_value=column.fill,
-        )
+    for table in TABLES:
+        group.create_group(table.name)
+        for field in table.fields:
+            dtype = table.dtype[field]
+            group.create_array(
+                table.path(field),
+                shape=(0, *dtype.shape),
+                chunks=(table.chunk_rows, *dtype.shape),
+                dtype=dtype.base,
+                compressors=_codec(dtype.base.itemsize),
+                chunk_key_encoding=_ONE_FOLDER,
+            )
+    return {key: data.to_bytes() for key, data in files.items() if key != ROOT_FILE}
 
 
-def open_arrays(group: zarr.Group, *, frames: int, objects: int) -> dict[str, ZarrArray]:
-    """Every array of a store by its path.
-
-    Raises:
-        StoreCorruptError: one is missing or damaged, or has fewer rows than were committed.
-    """
-    rows = {LABELS: frames}
-    rows |= {column.path: frames for column in FRAME_COLUMNS}
-    rows |= {column.path: objects for column in OBJECT_COLUMNS}
-    return {path: _open_array(group, path, committed) for path, committed in rows.items()}
-
-
-def _open_array(group: zarr.Group, path: str, rows: int) -> ZarrArray:
-    try:
-        array = group[path]
-    except (KeyError, TypeError, ValueError) as error:
-        raise StoreCorruptError(
-            f"{path} of the mask store {group.store} is missing or damaged; "
-            "write the store again with --overwrite."
-        ) from error
-    if not isinstance(array, zarr.Array) or array.shape[0] < rows:
-        raise StoreCorruptError(
-            f"{path} of the mask store {group.store} lacks some of the {rows} rows committed; "
-            "write the store again with --overwrite."
-        )
-    return array
+def _codec(typesize: int) -> BloscCodec:
+    return BloscCodec(
+        cname=COMPRESSOR,
+        clevel=COMPRESSION_LEVEL,
+        shuffle="noshuffle",
+        typesize=typesize,
+        blocksize=BLOCK_BYTES,
+    )
 
 
 def capped_threads() -> AbstractContextManager[Any]:

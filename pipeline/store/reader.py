@@ -2,73 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import zarr
-from zarr.storage import LocalStore
 
 from pipeline.errors import StoreCorruptError, StoreError
-from pipeline.store.header import read_header
-from pipeline.store.layout import (
-    FRAME_COLUMNS,
-    LABELS,
-    NO_PTS,
-    OBJECT_COLUMNS,
-    capped_threads,
-    open_arrays,
-)
-from pipeline.types import FrameResult, LabelMap, ObjectResult, SourceInfo
+from pipeline.store.header import is_emptied, is_store, read_header
+from pipeline.store.hidden import parts_of
+from pipeline.store.layout import FRAMES, FRAMES_PER_SHARD, NO_PTS, OBJECTS, Rows, capped_threads
+from pipeline.store.place import open_place
+from pipeline.store.records import Record
+from pipeline.store.recovery import Pending, pending_of
+from pipeline.store.shards import Spot, find_frames, read_frame, read_journal, read_shard
+from pipeline.store.summary import ObjectSummary, Summaries
+from pipeline.store.tables import open_column
+from pipeline.types import FrameResult, ObjectResult, SourceInfo
 from trackers.state import TrackState
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectSummary:
-    """One object over the whole store, judged by the frames on which it has pixels.
-
-    first_index, last_index: the source's frame numbers. mean_score: 0..1.
-    """
-
-    id: int
-    first_index: int
-    last_index: int
-    frames_seen: int
-    mean_score: float
-
-
 class MaskStore:
-    """The committed part of the store at `path`, as it is at this moment; open again for more.
+    """The store at `path`, a folder or a URL, as far as it is at this moment; open again for more.
 
-    The tables (some 60 bytes an object and frame) are read at once, label maps when asked for.
-    A row counts frames in the store from 0, an index is the source's own frame number.
+    Frames are read when asked for, each with its checksum: one read of the shard's index and one
+    of the frame. A row counts frames in the store from 0, an index is the source's own number.
 
     Raises:
         StoreError: there is no mask store, or it cannot be read.
         StoreCorruptError: its parts contradict each other; reading frames may raise it as well.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         self.path = path
-        self._header = read_header(path)
-        frames, objects = self._header.committed_frames, self._header.committed_objects
-        with self._zarr():
-            group = zarr.open_group(LocalStore(path, read_only=True), mode="r", zarr_format=3)
-            arrays = open_arrays(group, frames=frames, objects=objects)
-            self._labels = arrays[LABELS]
-            self._columns = {
-                column.path: np.asarray(arrays[column.path][:rows])
-                for columns, rows in ((FRAME_COLUMNS, frames), (OBJECT_COLUMNS, objects))
-                for column in columns
-            }
-            self._check_objects()
-        self._object_stops = np.searchsorted(
-            self._columns["objects/frame"], np.arange(frames), side="right"
-        )
+        self._place = open_place(path)
+        self._header = read_header(self._place)
+        self._shard = -1
+        self._spots: dict[int, Spot] = {}
+        with self._disk():
+            self._tail = self._read_tail()
+            if self._header.frames:
+                self._find(self._header.frames - 1)
+
+    @classmethod
+    def if_there(cls, path: Path | str) -> Self | None:
+        """The store at `path`, None if there is none that was begun."""
+        place = open_place(path)
+        return cls(path) if is_store(place) and not is_emptied(place) else None
 
     @property
     def source(self) -> SourceInfo:
@@ -81,6 +65,16 @@ class MaskStore:
         return self._header.attributes
 
     @property
+    def span(self) -> Mapping[str, Any]:
+        """Which part of the source was asked for."""
+        return self._header.span
+
+    @property
+    def events(self) -> Sequence[Mapping[str, Any]]:
+        """What persons asked for, JSON objects in the order in which they were made."""
+        return [*self._header.events, *self._tail.events]
+
+    @property
     def complete(self) -> bool:
         """Whether the source was processed to its end."""
         return self._header.complete
@@ -88,12 +82,17 @@ class MaskStore:
     @property
     def committed_frames(self) -> int:
         """Frames that can be read."""
-        return self._header.committed_frames
+        return self._header.frames + len(self._tail.rows)
 
-    @property
+    @cached_property
     def indices(self) -> npt.NDArray[np.int64]:
         """The source's frame number of every row, int64 [T]."""
-        return self._columns["frames/index"]
+        with self._disk():
+            column = open_column(self._place, FRAMES, "index")
+            if column.shape[0] < self._header.frames:
+                raise ValueError("frames/index lacks rows")
+            stored = np.asarray(column[: self._header.frames], np.int64)
+        return np.concatenate([stored, *(rows.frame["index"] for rows in self._tail.rows)])
 
     def __len__(self) -> int:
         return self.committed_frames
@@ -101,75 +100,110 @@ class MaskStore:
     def __iter__(self) -> Iterator[FrameResult]:
         return (self.frame(row) for row in range(len(self)))
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Nothing is held open between two reads."""
+
     def frame(self, row: int) -> FrameResult:
         """Everything about the frame in `row`. Raises `IndexError` beyond the store."""
-        labels = self._read_labels(row)
-        pts = int(self._columns["frames/pts"][row])
-        start = self._object_stops[row - 1] if row else 0
-        return FrameResult(
-            index=int(self.indices[row]),
-            pts=None if pts == NO_PTS else pts,
-            time_base=self.source.time_base,
-            keyframe=bool(self._columns["frames/keyframe"][row]),
-            labels=labels,
-            objects=tuple(self._object(at) for at in range(start, self._object_stops[row])),
-        )
+        with self._disk():
+            record = self._record(row)
+            rows = record.frame_rows()
+            index, pts, keyframe = rows.frame[0].tolist()
+            return FrameResult(
+                index=index,
+                pts=None if pts == NO_PTS else pts,
+                time_base=self.source.time_base,
+                keyframe=keyframe,
+                labels=record.labels(self.source.size_hw),
+                objects=tuple(_object(found) for found in rows.objects.tolist()),
+                hidden=parts_of(rows.hidden, self.source.size_hw),
+            )
 
     def mask(self, object_id: int, row: int) -> npt.NDArray[np.bool_]:
-        """Mask of one object, bool [H, W]; all False where it is not on the frame in `row`."""
-        return np.equal(self._read_labels(row), object_id)
+        """Whole mask of one object, bool [H, W], also where another one hides it."""
+        found = self.frame(row)
+        mask = np.equal(found.labels, object_id)
+        for part in found.hidden:
+            if part.object_id == object_id:
+                rows, columns = part.mask.shape
+                mask[part.y0 : part.y0 + rows, part.x0 : part.x0 + columns] |= part.mask
+        return mask
 
     def objects(self) -> list[ObjectSummary]:
         """Every object that has pixels on some frame, by id."""
-        rows = np.flatnonzero(self._columns["objects/area"] > 0)
-        by_id = rows[np.argsort(self._columns["objects/id"][rows], kind="stable")]
-        ids, starts = np.unique(self._columns["objects/id"][by_id], return_index=True)
-        parts = np.split(by_id, starts[1:]) if len(ids) else []
-        return [self._summary(int(found), own) for found, own in zip(ids, parts, strict=True)]
+        summaries = Summaries(self.indices)
+        for rows in self._object_rows():
+            summaries.add(rows)
+        return summaries.result()
 
-    def _summary(self, object_id: int, own: npt.NDArray[np.int64]) -> ObjectSummary:
-        first, last = self.indices[self._columns["objects/frame"][own[[0, -1]]]].tolist()
-        return ObjectSummary(
-            id=object_id,
-            first_index=first,
-            last_index=last,
-            frames_seen=len(own),
-            mean_score=float(self._columns["objects/score"][own].mean(dtype=np.float64)),
-        )
+    def _object_rows(self) -> Iterator[Rows]:
+        """The object table in stretches."""
+        fields = ("frame", "id", "score", "area")
+        with self._disk():
+            columns = {field: open_column(self._place, OBJECTS, field) for field in fields}
+            if min(column.shape[0] for column in columns.values()) < self._header.objects:
+                raise ValueError("the object table lacks rows")
+            for start in range(0, self._header.objects, OBJECTS.chunk_rows):
+                stop = min(start + OBJECTS.chunk_rows, self._header.objects)
+                rows = np.zeros(stop - start, OBJECTS.dtype)
+                for field, column in columns.items():
+                    with capped_threads():
+                        rows[field] = column[start:stop]
+                if np.any((rows["frame"] < 0) | (rows["frame"] >= len(self))):
+                    raise ValueError("objects point at frames that are not there")
+                yield rows
+        yield from (rows.objects for rows in self._tail.rows)
 
-    def _check_objects(self) -> None:
-        rows = self._columns["objects/frame"]
-        if np.any(np.diff(rows, prepend=0) < 0) or np.any(rows >= len(self)):
-            raise ValueError("objects point at frames that are not there")
-        if np.any(self._columns["objects/state"] > max(TrackState)):
-            raise ValueError("objects have states that do not exist")
-
-    def _read_labels(self, row: int) -> LabelMap:
+    def _record(self, row: int) -> Record:
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of a mask store of {len(self)} frames")
-        with self._zarr():
-            return np.asarray(self._labels[row], dtype=np.uint16)
+        try:
+            return read_frame(self._place, self._find(row), row)
+        except FileNotFoundError:  # the journal has become a shard, or the other way round
+            self._shard = -1
+            return read_frame(self._place, self._find(row), row)
 
-    def _object(self, at: int) -> ObjectResult:
-        x0, y0, x1, y1 = self._columns["objects/box_xyxy"][at].tolist()
-        return ObjectResult(
-            id=int(self._columns["objects/id"][at]),
-            box_xyxy=(x0, y0, x1, y1),
-            score=float(self._columns["objects/score"][at]),
-            state=TrackState(int(self._columns["objects/state"][at])),
-            area=int(self._columns["objects/area"][at]),
-        )
+    def _find(self, row: int) -> Spot:
+        shard = row // FRAMES_PER_SHARD
+        if shard != self._shard or row not in self._spots:
+            self._spots = find_frames(self._place, shard)
+            self._shard = shard
+        if row not in self._spots:
+            raise ValueError(f"frame {row} is missing")
+        return self._spots[row]
+
+    def _read_tail(self) -> Pending:
+        """What the header does not count yet; nothing after a shard that was closed early."""
+        if self._header.frames % FRAMES_PER_SHARD:
+            return Pending()
+        shard = self._header.frames // FRAMES_PER_SHARD
+        records = read_journal(self._place, shard) or read_shard(self._place, shard) or []
+        return pending_of(self._header, [record for _, record in records])
 
     @contextmanager
-    def _zarr(self) -> Iterator[None]:
+    def _disk(self) -> Iterator[None]:
         try:
-            with capped_threads():
-                yield
+            yield
         except OSError as error:
             raise StoreError(
-                f"The mask store {self.path} cannot be read: {error.strerror or error}."
+                f"The mask store {self._place.name} cannot be read: {error.strerror or error}."
             ) from error
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise StoreCorruptError(
-                f"The mask store {self.path} is damaged: {error}; write it again with --overwrite."
+                f"The mask store {self._place.name} is damaged: {error}; "
+                "maskstream fsck says where."
             ) from error
+
+
+def _object(found: tuple[Any, ...]) -> ObjectResult:
+    _, object_id, box, score, state, area = found
+    x0, y0, x1, y1 = box.tolist()
+    return ObjectResult(object_id, (x0, y0, x1, y1), score, TrackState(state), area)

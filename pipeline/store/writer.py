@@ -1,14 +1,13 @@
-"""Append results to a mask store so that a kill at any instant loses only the last few frames.
+"""Append results to a mask store so that a kill at any instant loses only what was not synced.
 
-Label maps go to disk at once, into room reserved beyond the committed rows. The rows of the two
-tables are collected and appended by a commit, which ends by raising the counts in the root
-attributes. Zarr replaces files atomically, so a reader finds the counts before a commit or after
-it, and whatever lies beyond them is cut off when the store is resumed.
+Every frame is compressed once, in the caller's own thread, and appended at once to the journal,
+which is the shard that grows. When the shard is full its index is added, the file becomes the
+shard, and the frames' rows go into the tables (`pipeline.store.recovery` says in which order).
 """
 
 from __future__ import annotations
 
-import shutil
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,23 +17,30 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 import numpy as np
-import zarr
-from zarr.storage import LocalStore
 
-from pipeline.errors import StoreError, StoreExistsError
-from pipeline.store.header import Header, is_store, read_header
-from pipeline.store.layout import (
-    FRAME_COLUMNS,
-    LABELS,
-    NO_PTS,
-    OBJECT_COLUMNS,
-    ROOT_FILE,
-    ROOT_MEMBERS,
-    Column,
-    capped_threads,
-    create_arrays,
-    open_arrays,
+from pipeline.errors import StoreCorruptError, StoreError, StoreExistsError
+from pipeline.store.header import (
+    Header,
+    is_emptied,
+    is_store,
+    mark_emptying,
+    read_header,
+    write_header,
 )
+from pipeline.store.hidden import runs_of
+from pipeline.store.layout import (
+    FRAMES,
+    FRAMES_PER_SHARD,
+    NO_PTS,
+    OBJECTS,
+    metadata_files,
+    shard_key,
+)
+from pipeline.store.place import Journal, Place, open_place
+from pipeline.store.records import FrameRows, Record, event_record, frame_record
+from pipeline.store.recovery import Pending, recover, take_in
+from pipeline.store.shards import build_index
+from pipeline.store.tables import open_column
 from pipeline.types import Frame, FrameResult, SourceInfo
 
 StoreMode = Literal["create", "overwrite", "resume"]
@@ -42,55 +48,58 @@ StoreMode = Literal["create", "overwrite", "resume"]
 FRAMES_PER_COMMIT = 64
 SECONDS_PER_COMMIT = 2.0
 
-_LABEL_ROOM = 64  # frames the label array grows by
+_SAME_SOURCE = ("name", "size_hw", "time_base")
 
 
 class MaskStoreWriter:
-    """A `Sink` that appends results to the store at `path`; one writer a store.
+    """A `Sink` that appends results to the store at `path`, a folder or a URL; one writer a store.
 
     `attributes` are JSON values to keep with a new store; a resumed store keeps those it has.
     `mode` says what to do where something exists already: 'create' refuses, 'overwrite' replaces
     a mask store and nothing else, 'resume' goes on after the last committed frame (and creates
-    what is missing). `monotonic` tells seconds.
+    what is missing). `span` says which part of the source is asked for, in JSON values. A commit
+    makes durable what was appended; it comes after `frames_per_commit` frames or
+    `seconds_per_commit` at the latest. `monotonic` tells seconds.
 
     Raises:
-        StoreExistsError: `path` is taken. StoreCorruptError: the store to resume is damaged.
+        StoreExistsError: `path` is taken. StoreLockedError: another writer is at work.
+        StoreCorruptError: the store to resume is damaged.
         StoreError: it belongs to another source, or `path` cannot be written.
     """
 
     def __init__(
         self,
-        path: Path,
+        path: Path | str,
         *,
         info: SourceInfo,
         attributes: Mapping[str, Any],
+        span: Mapping[str, Any] | None = None,
         mode: StoreMode = "create",
         frames_per_commit: int = FRAMES_PER_COMMIT,
         seconds_per_commit: float = SECONDS_PER_COMMIT,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.path = path
-        self._frames_per_commit = frames_per_commit
+        self._frames_per_commit = min(frames_per_commit, FRAMES_PER_SHARD)
         self._seconds_per_commit = seconds_per_commit
         self._monotonic = monotonic
         self._committed_at = monotonic()
-        self._frame_rows: list[tuple[Any, ...]] = []  # in the order of FRAME_COLUMNS
-        self._object_rows: list[tuple[Any, ...]] = []  # in the order of OBJECT_COLUMNS
+        self._uncommitted = 0
+        self._failed = False
+        self._place = open_place(path)
 
-        with self._zarr():
-            resumed = _header_to_resume(path, info) if mode == "resume" else None
-            self._header = resumed or Header(info, attributes)
-            if resumed is None:
-                _make_room(path, mode)
-                self._group = _create_group(path, self._header)
-            else:
-                self._group = zarr.open_group(LocalStore(path), mode="r+", zarr_format=3)
-            self._arrays = open_arrays(
-                self._group,
-                frames=self._header.committed_frames,
-                objects=self._header.committed_objects,
-            )
-            self._cut_to_committed()
+        with self._disk():
+            _check_room(self._place, mode)
+            self._lock = self._place.lock()
+        try:
+            with self._disk():
+                _check_room(self._place, mode)
+                opened = _open(self._place, Header(info, attributes, span=span or {}), mode)
+                self._header, self._pending, self._journal = opened
+                self._last_index = _last_index(self._place, self._header, self._pending)
+        except BaseException:
+            self._lock.release()
+            raise
 
     @property
     def attributes(self) -> Mapping[str, Any]:
@@ -100,47 +109,78 @@ class MaskStoreWriter:
     @property
     def committed_frames(self) -> int:
         """Frames that are safe on disk; right after resuming: how many need no rewriting."""
-        return self._header.committed_frames
+        return self._frames - self._uncommitted
 
     @property
     def last_committed_index(self) -> int | None:
-        """The source's number of the last committed frame, None before the first."""
-        if not self.committed_frames:
-            return None
-        with self._zarr():
-            return int(np.asarray(self._arrays["frames/index"][self.committed_frames - 1]))
+        """The source's number of the last frame when the store was resumed, None if it was new."""
+        return self._last_index
 
     def write(self, frame: Frame, result: FrameResult) -> None:
+        """Take the result of the next frame, as `append` does."""
+        self.append(result)
+
+    def append(self, result: FrameResult) -> None:
         """Take the result of the next frame.
 
         Raises:
             StoreError: it does not fit the store, or the disk refused; what was committed stays.
         """
         self._check(result)
-        row = self.committed_frames + len(self._frame_rows)
-        with self._zarr():
-            if row == self._arrays[LABELS].shape[0]:
-                self._resize(LABELS, row + _LABEL_ROOM)
-            self._arrays[LABELS][row] = result.labels
-        pts = NO_PTS if result.pts is None else result.pts
-        self._frame_rows.append((result.index, pts, result.keyframe))
-        self._object_rows.extend(
-            (row, found.id, found.box_xyxy, found.score, found.state, found.area)
-            for found in result.objects
-        )
-        overdue = self._monotonic() - self._committed_at >= self._seconds_per_commit
-        if overdue or len(self._frame_rows) >= self._frames_per_commit:
-            self._commit(complete=False)
+        row = self._frames
+        rows = _rows_of(result, row, self._header.source.size_hw)
+        record = frame_record(row, result.labels, rows)
+        with self._disk():
+            self._lock.check()
+            self._journal_record(record, rows)
+            self._uncommitted += 1
+            if len(self._pending.chunks) == FRAMES_PER_SHARD:
+                self._finish_shard(complete=False)
+                self._journal = self._place.journal(self._frames)
+            elif self._commit_is_due():
+                self._journal.sync()
+                self._mark_committed()
+
+    def add_events(self, events: Sequence[Mapping[str, Any]]) -> None:
+        """Keep what a person asked for: the whole log, JSON objects, of which the new are added.
+
+        Raises:
+            StoreError: the log does not begin as the store's does, or the disk refused.
+        """
+        log = json.loads(json.dumps(events))
+        kept = [*self._header.events, *self._pending.events]
+        if log[: len(kept)] != kept:
+            raise StoreError(
+                f"The mask store {self._place.name} was made with other prompts; give the same "
+                "(more may follow them), choose another output or give --overwrite."
+            )
+        with self._disk():
+            for number in range(len(kept), len(log)):
+                self._journal_record(event_record(number, log[number]))
 
     def close(self, *, complete: bool) -> None:
-        """Commit what is left; `complete` says that the source was processed to its end.
+        """Finish what was appended; `complete` says that the source was processed to its end.
+
+        After a failed write it only lets go of the store, which stays readable up to there.
 
         Raises:
             StoreError: the disk refused; what was committed before stays.
         """
-        with self._zarr():
-            self._resize(LABELS, self.committed_frames + len(self._frame_rows))
-        self._commit(complete=complete)
+        try:
+            if self._failed:
+                return
+            with self._disk():
+                self._lock.check()
+                if self._pending.chunks:
+                    self._finish_shard(complete=complete)
+                else:
+                    self._header = take_in(
+                        self._place, self._header, self._pending, complete=complete
+                    )
+                    self._place.drop_journal(self._header.frames)
+        finally:
+            self._journal.close()
+            self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -153,18 +193,37 @@ class MaskStoreWriter:
     ) -> None:
         self.close(complete=error is None)
 
-    def _cut_to_committed(self) -> None:
-        self._resize(LABELS, self._header.committed_frames)
-        for column in FRAME_COLUMNS:
-            self._resize(column.path, self._header.committed_frames)
-        for column in OBJECT_COLUMNS:
-            self._resize(column.path, self._header.committed_objects)
+    @property
+    def _frames(self) -> int:
+        return self._header.frames + len(self._pending.rows)
 
-    def _resize(self, path: str, rows: int) -> None:
-        array = self._arrays[path]
-        array.resize((rows, *array.shape[1:]))
+    def _journal_record(self, record: Record, rows: FrameRows | None = None) -> None:
+        offset = self._journal.size
+        self._journal.append(record.pack())
+        self._pending.add(record, offset, rows)
+
+    def _finish_shard(self, *, complete: bool) -> None:
+        key = shard_key(self._header.frames // FRAMES_PER_SHARD)
+        self._journal.finish(key, build_index(self._pending.chunks))
+        self._header = take_in(self._place, self._header, self._pending, complete=complete)
+        self._place.drop_journal(min(self._pending.chunks))
+        self._pending = Pending()
+        self._mark_committed()
+
+    def _commit_is_due(self) -> bool:
+        overdue = self._monotonic() - self._committed_at >= self._seconds_per_commit
+        return overdue or self._uncommitted >= self._frames_per_commit
+
+    def _mark_committed(self) -> None:
+        self._uncommitted = 0
+        self._committed_at = self._monotonic()
 
     def _check(self, result: FrameResult) -> None:
+        if self._failed:
+            raise StoreError(
+                f"Writing the mask store {self._place.name} failed before; "
+                "go on with it by --resume."
+            )
         source = self._header.source
         if result.labels.shape != source.size_hw or result.labels.dtype != np.uint16:
             raise StoreError(
@@ -177,75 +236,89 @@ class MaskStoreWriter:
                 f"the store has {source.time_base}."
             )
 
-    def _commit(self, *, complete: bool) -> None:
-        before = self._header
-        after = replace(
-            before,
-            complete=complete,
-            committed_frames=before.committed_frames + len(self._frame_rows),
-            committed_objects=before.committed_objects + len(self._object_rows),
-        )
-        with self._zarr():
-            self._append(FRAME_COLUMNS, before.committed_frames, self._frame_rows)
-            self._append(OBJECT_COLUMNS, before.committed_objects, self._object_rows)
-            self._group.update_attributes(after.to_json())
-        self._header = after
-        self._committed_at = self._monotonic()
-        self._frame_rows.clear()
-        self._object_rows.clear()
-
-    def _append(
-        self, columns: Sequence[Column], start: int, rows: Sequence[tuple[Any, ...]]
-    ) -> None:
-        if not rows:
-            return
-        stop = start + len(rows)
-        for column, values in zip(columns, zip(*rows, strict=True), strict=True):
-            self._resize(column.path, stop)
-            self._arrays[column.path][start:stop] = np.array(values, dtype=column.dtype)
-
     @contextmanager
-    def _zarr(self) -> Iterator[None]:
+    def _disk(self) -> Iterator[None]:
         try:
-            with capped_threads():
-                yield
+            yield
         except OSError as error:
+            self._failed = True
             raise StoreError(
-                f"The mask store {self.path} cannot be written: {error.strerror or error}."
+                f"The mask store {self._place.name} cannot be written: {error.strerror or error}."
             ) from error
+        except ValueError as error:
+            self._failed = True
+            raise StoreCorruptError(
+                f"The mask store {self._place.name} is damaged: {error}; "
+                "maskstream fsck --repair may restore it."
+            ) from error
+        except StoreError:
+            self._failed = True
+            raise
 
 
-def _header_to_resume(path: Path, info: SourceInfo) -> Header | None:
-    if not (path / ROOT_FILE).exists():
+def _rows_of(result: FrameResult, row: int, size_hw: tuple[int, int]) -> FrameRows:
+    pts = NO_PTS if result.pts is None else result.pts
+    return FrameRows(
+        frame=np.array([(result.index, pts, result.keyframe)], FRAMES.dtype),
+        objects=np.array(
+            [(row, o.id, o.box_xyxy, o.score, o.state, o.area) for o in result.objects],
+            OBJECTS.dtype,
+        ),
+        hidden=runs_of(result.hidden, row, size_hw),
+    )
+
+
+def _header_to_resume(place: Place, info: SourceInfo) -> Header | None:
+    """The header of the store to go on with; None if there is none, or one that never began."""
+    if not is_store(place) or is_emptied(place):
         return None
-    header = read_header(path)
-    for what in ("name", "size_hw", "time_base"):
+    header = read_header(place)
+    for what in _SAME_SOURCE:
         stored, given = getattr(header.source, what), getattr(info, what)
         if stored != given:
             raise StoreError(
-                f"The mask store {path} was made from another source ({what} {stored}, now "
+                f"The mask store {place.name} was made from another source ({what} {stored}, now "
                 f"{given}), so it cannot be resumed; choose another output or give --overwrite."
             )
-    return header if header.committed_frames else None
+    return header
 
 
-def _create_group(path: Path, header: Header) -> zarr.Group:
-    group = zarr.create_group(LocalStore(path), zarr_format=3, attributes=header.to_json())
-    create_arrays(group, header.source.size_hw)
-    return group
+def _last_index(place: Place, header: Header, pending: Pending) -> int | None:
+    if pending.rows:
+        return int(pending.rows[-1].frame["index"][0])
+    if not header.frames:
+        return None
+    return int(np.asarray(open_column(place, FRAMES, "index")[header.frames - 1]))
 
 
-def _make_room(path: Path, mode: StoreMode) -> None:
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+def _open(place: Place, fresh: Header, mode: StoreMode) -> tuple[Header, Pending, Journal]:
+    """The store to go on with, or the fresh one."""
+    stored = _header_to_resume(place, fresh.source) if mode == "resume" else None
+    if stored is not None:
+        return recover(place, replace(stored, span=fresh.span))
+    _create(place, fresh)
+    return fresh, Pending(), place.journal(0)
+
+
+def _create(place: Place, header: Header) -> None:
+    """Make an empty store in the place of whatever was there."""
+    mark_emptying(place)
+    place.clear()
+    for key, data in metadata_files(header.source.size_hw).items():
+        place.replace(key, data, durable=False)
+    write_header(place, header)
+
+
+def _check_room(place: Place, mode: StoreMode) -> None:
+    """Raises `StoreExistsError` where `mode` may not write."""
+    if place.vacant():
         return
-    if not is_store(path):
-        raise StoreExistsError(f"{path} exists and is not a mask store; choose another output.")
-    if mode == "create":
+    if not is_store(place):
         raise StoreExistsError(
-            f"There is a mask store at {path} already; "
+            f"{place.name} exists and is not a mask store; choose another output."
+        )
+    if mode == "create" and not is_emptied(place):
+        raise StoreExistsError(
+            f"There is a mask store at {place.name} already; "
             "give --overwrite to replace it or --resume to go on with it."
         )
-    for member in ROOT_MEMBERS:
-        if (path / member).exists():
-            shutil.rmtree(path / member)
-    (path / ROOT_FILE).unlink()  # last, so that a kill leaves something that is still a store

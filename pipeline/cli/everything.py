@@ -1,0 +1,115 @@
+"""Command `everything`: the objects of a picture, or of single frames of a video, unprompted."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.types import FrameResult
+
+PointsOption = Annotated[int, typer.Option(min=4, max=128, help="Points a side of the fine grid.")]
+IouOption = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Least predicted IoU of a mask.")
+]
+StabilityOption = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Least stability score of a mask.")
+]
+DoneOption = Annotated[
+    float | None, typer.Option(help="Logit above which the fine grid asks no more.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(everything)
+
+
+def everything(
+    source: Annotated[
+        str, typer.Argument(metavar="INPUT", help="Picture, video, image folder or pattern.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Label maps: a PNG for one frame, else a folder."),
+    ] = None,
+    overlay: Annotated[
+        Path | None, typer.Option(help="Pictures with the masks, a PNG or a folder likewise.")
+    ] = None,
+    grid: Annotated[
+        str, typer.Option(help="hierarchical (fine only where nothing was found), or plain.")
+    ] = "hierarchical",
+    points_per_side: PointsOption = 32,
+    iou_min: IouOption = None,
+    stability_min: StabilityOption = None,
+    done_logit: DoneOption = None,
+    start: Annotated[str | None, typer.Option(help="First frame: 120, 3.5s or 00:00:03.5.")] = None,
+    end: Annotated[str | None, typer.Option(help="Frame to stop before, like --start.")] = None,
+    stride: Annotated[int, typer.Option(min=1, help="Take every n-th frame.")] = 1,
+    model: Annotated[str | None, typer.Option(help="Model name or folder.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line a frame.")] = False,
+) -> None:
+    """Find the objects of a picture, or of each frame by itself, without prompts.
+
+    Label maps are 16-bit grey PNGs: 0 is background, else an object; parts lie on their wholes.
+
+    Thresholds that are not given are the model's own (docs/seeding.md).
+    """
+    from pipeline.cli.run import _with_model_folder
+    from pipeline.config import load_config
+    from pipeline.drawing import draw
+    from pipeline.evaluation.segmenters import SegmenterPool
+    from pipeline.segmenter.everything import GRIDS, EverythingChoice, find_everything
+    from pipeline.segmenter.open import locate_model, open_segmenter
+    from pipeline.sources import open_source
+    from pipeline.stills import StillOutput, still_result
+
+    if grid not in GRIDS:
+        raise ConfigError(f"--grid is one of {', '.join(GRIDS)}, not {grid}")
+    if output is not None and output == overlay:
+        raise ConfigError(f"--output and --overlay are both {output}")
+    labels, overlays = (None if p is None else StillOutput(p) for p in (output, overlay))
+    choice = EverythingChoice(points_per_side, iou_min, stability_min, done_logit)
+    config = load_config(overrides=[] if model is None else [f"model={model}"])
+    with open_source(source, start=start, end=end, stride=stride).open() as reader:
+        for place in (labels, overlays):
+            if place is not None:
+                place.check(reader.info, overwrite=overwrite)
+        config = _with_model_folder(config, source)
+        folder = locate_model(config)
+        pool = SegmenterPool(lambda frame_hw: open_segmenter(config, folder, frame_hw))
+        for frame in reader:
+            segmenter = pool.for_size(frame.size_hw)
+            settings = choice.settings(segmenter.card.name)
+            begun = time.perf_counter()
+            features = segmenter.encode(frame)
+            proposals, prompts = find_everything(segmenter, features, settings, grid)
+            result = still_result(frame, proposals, segmenter.geometry)
+            seconds = time.perf_counter() - begun
+            if labels is not None:
+                labels.write(frame.index, result.labels)
+            if overlays is not None:
+                overlays.write(frame.index, draw(frame.rgb(), result))
+            typer.echo(_line(result, prompts, seconds, as_json=as_json))
+    if reader.report.corrupt_packets:
+        damage = f"{reader.report.corrupt_packets} damaged packets or pictures"
+        typer.echo(f"{damage}: {'; '.join(reader.report.messages)}", err=True)
+
+
+def _line(result: FrameResult, prompts: int, seconds: float, *, as_json: bool) -> str:
+    count = len(result.objects)
+    if not as_json:
+        return f"frame {result.index}: {count} objects, {prompts} prompts, {seconds:.2f} s"
+    objects = [
+        {"id": o.id, "box_xyxy": o.box_xyxy, "score": round(o.score, 4), "area": o.area}
+        for o in result.objects
+    ]
+    line = {"frame": result.index, "pts_s": result.pts_s, "prompts": prompts}
+    return json.dumps(line | {"seconds": round(seconds, 3), "objects": objects})

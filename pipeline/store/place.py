@@ -1,0 +1,311 @@
+"""Where a store lives: the seam between the format and a local folder or a remote URL."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+from uuid import uuid4
+
+from zarr.abc.store import Store
+from zarr.storage import LocalStore
+
+from pipeline.errors import StoreError, StoreLockedError
+from pipeline.store.layout import LABELS, LOCK_FILE, ROOT_FILE
+
+_PARTIAL = ".partial"  # ends the names of files that are not whole yet, Zarr's own as well
+
+
+class Lock(Protocol):
+    """The right to be a store's one writer."""
+
+    def check(self) -> None:
+        """Raises `StoreError` if the right is lost: the store was removed, or taken over."""
+        ...
+
+    def release(self) -> None:
+        """Give the right back."""
+        ...
+
+
+class Journal(Protocol):
+    """The shard that grows: records are appended, then an index turns it into the shard."""
+
+    @property
+    def size(self) -> int:
+        """Bytes appended, those it began with included."""
+        ...
+
+    def append(self, record: bytes) -> None:
+        """Take one record. Raises `OSError`; then nothing of it counts."""
+        ...
+
+    def sync(self) -> None:
+        """Make everything appended durable. Raises `OSError`."""
+        ...
+
+    def finish(self, key: str, index: bytes) -> None:
+        """Add the index and become the file `key`. Raises `OSError`."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it; what was appended stays."""
+        ...
+
+
+class Place(Protocol):
+    """A store's files by their keys. Every method may raise `OSError`."""
+
+    name: str
+
+    def arrays(self) -> Store:
+        """The place as Zarr sees it, for reading."""
+        ...
+
+    def read(self, key: str, start: int | None = None, stop: int | None = None) -> bytes:
+        """Bytes of a file; a negative start counts from its end."""
+        ...
+
+    def replace(self, key: str, data: bytes, *, durable: bool = True) -> None:
+        """Write a whole file, atomically; `durable`: it survives a power cut from now on."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Delete a file if it is there."""
+        ...
+
+    def keys(self, prefix: str) -> list[str]:
+        """Files whose key begins so."""
+        ...
+
+    def vacant(self) -> bool:
+        """Whether a new store may begin here: nothing is there but what a dead writer left."""
+        ...
+
+    def clear(self, *, leftovers_only: bool = False) -> None:
+        """Delete everything but the root's metadata and the lock; or only files left half written.
+
+        Does so in one folder's or prefix's own files; what is not a store's is never reached.
+        """
+        ...
+
+    def lock(self) -> Lock:
+        """Become the one writer. Raises `StoreLockedError`."""
+        ...
+
+    def journal(self, first_row: int, records: bytes = b"") -> Journal:
+        """Begin the journal of the shard that starts with `first_row`, holding `records`."""
+        ...
+
+    def journal_part(self, first_row: int, part: int) -> str | None:
+        """Key of a part of that journal; None if there are no so many parts."""
+        ...
+
+    def drop_journal(self, first_row: int) -> None:
+        """Delete that journal if it is there."""
+        ...
+
+
+def open_place(path: Path | str) -> Place:
+    """The place that a path or a URL (`s3://bucket/clip.zarr`) names; nothing is opened yet.
+
+    Raises:
+        StoreError: what the URL needs is not installed.
+    """
+    if "://" not in str(path):
+        return LocalPlace(Path(path))
+    from pipeline.store.remote import RemotePlace
+
+    return RemotePlace(str(path))
+
+
+class LocalPlace:
+    """A folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.name = str(root)
+        self._root = root
+
+    def arrays(self) -> Store:
+        """See `Place`."""
+        return LocalStore(self._root, read_only=True)
+
+    def read(self, key: str, start: int | None = None, stop: int | None = None) -> bytes:
+        """See `Place`."""
+        with (self._root / key).open("rb") as file:
+            if start is not None:
+                size = os.fstat(file.fileno()).st_size
+                file.seek(start if start >= 0 else max(0, size + start))
+            return file.read(-1 if stop is None else stop - file.tell())
+
+    def replace(self, key: str, data: bytes, *, durable: bool = True) -> None:
+        """See `Place`."""
+        path = self._root / key
+        partial = path.with_name(f"{path.name}.{uuid4().hex}{_PARTIAL}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("xb") as file:
+                file.write(data)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            partial.replace(path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
+
+    def delete(self, key: str) -> None:
+        """See `Place`."""
+        (self._root / key).unlink(missing_ok=True)
+
+    def keys(self, prefix: str) -> list[str]:
+        """See `Place`."""
+        return [str(path.relative_to(self._root)) for path in self._root.glob(f"{prefix}*")]
+
+    def vacant(self) -> bool:
+        """See `Place`."""
+        if not self._root.exists():
+            return True
+        if not self._root.is_dir():
+            return False
+        files = (path for path in self._root.rglob("*") if not path.is_dir())
+        return all(p == self._root / LOCK_FILE or p.name.endswith(_PARTIAL) for p in files)
+
+    def clear(self, *, leftovers_only: bool = False) -> None:
+        """See `Place`."""
+        if leftovers_only:
+            for partial in self._root.rglob("*" + _PARTIAL):
+                partial.unlink(missing_ok=True)
+            return
+        keep = {self._root / ROOT_FILE, self._root / LABELS, self._root / LOCK_FILE}
+        for path in [*self._root.iterdir(), *(self._root / LABELS).iterdir()]:
+            if path in keep:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def lock(self) -> Lock:
+        """See `Place`."""
+        path = self._root / LOCK_FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return _LocalLock(path, self.name)
+
+    def journal(self, first_row: int, records: bytes = b"") -> Journal:
+        """See `Place`."""
+        path = self._root / _journal_key(first_row)
+        if records or path.exists():
+            self.replace(_journal_key(first_row), records)
+        return _LocalJournal(path)
+
+    def journal_part(self, first_row: int, part: int) -> str | None:
+        """See `Place`."""
+        return _journal_key(first_row) if part == 0 else None
+
+    def drop_journal(self, first_row: int) -> None:
+        """See `Place`."""
+        self.delete(_journal_key(first_row))
+
+
+class _LocalLock:
+    """An advisory lock of the operating system: it ends with its process, however that ends."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._path = path
+        self._name = name
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(self._file, 200, 0)
+            os.close(self._file)
+            raise StoreLockedError(describe_holder(name, holder)) from error
+        os.truncate(self._file, 0)
+        os.pwrite(self._file, holder_of_lock(), 0)
+
+    def check(self) -> None:
+        """See `Lock`."""
+        own = os.fstat(self._file)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            there = os.stat(self._path)
+            if (there.st_ino, there.st_dev) == (own.st_ino, own.st_dev):
+                return
+        raise StoreError(
+            f"The mask store {self._name} was removed while it was being written; "
+            "what it held is lost, so run again."
+        )
+
+    def release(self) -> None:
+        """See `Lock`."""
+        if self._file >= 0:
+            with suppress(OSError):
+                os.truncate(self._file, 0)
+            os.close(self._file)
+            self._file = -1
+
+
+class _LocalJournal:
+    """A file that is appended to, and renamed when it is the shard."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self.size = os.fstat(self._file).st_size
+
+    def append(self, record: bytes) -> None:
+        """See `Journal`."""
+        self._write(record)
+        self.size += len(record)
+
+    def sync(self) -> None:
+        """See `Journal`."""
+        os.fsync(self._file)
+
+    def finish(self, key: str, index: bytes) -> None:
+        """See `Journal`."""
+        self._write(index)
+        os.fsync(self._file)
+        self._path.replace(self._path.with_name(Path(key).name))
+        self.close()
+
+    def close(self) -> None:
+        """See `Journal`."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _write(self, data: bytes) -> None:
+        left = memoryview(data)
+        try:
+            while left:
+                left = left[os.write(self._file, left) :]
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(self._file, self.size)
+            raise
+
+
+def holder_of_lock() -> bytes:
+    """The holder of a lock that is this process."""
+    return json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode()
+
+
+def describe_holder(name: str, holder: bytes) -> str:
+    """The sentence of a `StoreLockedError`."""
+    who = "another process"
+    with suppress(ValueError, KeyError, TypeError):
+        found = json.loads(holder)
+        who = f"process {found['pid']} on {found['host']}"
+    return (
+        f"The mask store {name} is being written by {who}; wait for it, or choose another output."
+    )
+
+
+def _journal_key(first_row: int) -> str:
+    return f"{LABELS}/journal.{first_row}"

@@ -1,0 +1,241 @@
+"""A store behind a URL, through fsspec: objects that are written whole, no files that grow.
+
+The journal is a row of segment objects, one a commit; the finished shard is written as one object
+from the same bytes, which are kept in memory meanwhile (one shard, compressed).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+from uuid import uuid4
+
+from zarr.abc.store import Store
+from zarr.storage import FsspecStore
+
+from pipeline.errors import StoreError, StoreLockedError
+from pipeline.store.layout import LABELS, LOCK_FILE, ROOT_FILE
+from pipeline.store.place import Journal, Lock, describe_holder, holder_of_lock
+
+LOCK_STALE_S = 60.0
+_LOCK_EVERY_S = 10.0
+
+
+class RemotePlace:
+    """Objects under a URL that fsspec understands. See `Place`.
+
+    `clock` tells the time of day in seconds, by which a lock grows old.
+
+    Raises:
+        StoreError: what the URL needs is not installed.
+    """
+
+    def __init__(self, url: str, clock: Callable[[], float] = time.time) -> None:
+        self.name = url
+        self._url = url
+        self._clock = clock
+        try:
+            import fsspec
+
+            self._files, root = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise StoreError(
+                f"{url} cannot be opened: {error}; pip install 'maskstream[remote]' brings fsspec "
+                "and S3, other services need their own fsspec package."
+            ) from error
+        self._root = root.rstrip("/")
+
+    def arrays(self) -> Store:
+        """See `Place`."""
+        return FsspecStore.from_url(self._url, read_only=True)
+
+    def read(self, key: str, start: int | None = None, stop: int | None = None) -> bytes:
+        """See `Place`."""
+        with _as_os_errors():
+            data: bytes = self._files.cat_file(self._path(key), start=start, end=stop)
+            return data
+
+    def replace(self, key: str, data: bytes, *, durable: bool = True) -> None:
+        """See `Place`; an object is always durable."""
+        with _as_os_errors():
+            self._files.pipe_file(self._path(key), data)
+
+    def delete(self, key: str) -> None:
+        """See `Place`."""
+        with _as_os_errors(), suppress(FileNotFoundError):
+            self._files.rm_file(self._path(key))
+
+    def keys(self, prefix: str) -> list[str]:
+        """See `Place`."""
+        start = len(self._root) + 1
+        return [path[start:] for path in self._find() if path.startswith(self._path(prefix))]
+
+    def vacant(self) -> bool:
+        """See `Place`."""
+        return all(path == self._path(LOCK_FILE) for path in self._find())
+
+    def clear(self, *, leftovers_only: bool = False) -> None:
+        """See `Place`; objects are never half written."""
+        if leftovers_only:
+            return
+        keep = {self._path(ROOT_FILE), self._path(LOCK_FILE)}
+        with _as_os_errors():
+            for path in self._find():
+                if path not in keep:
+                    self._files.rm_file(path)
+
+    def lock(self) -> Lock:
+        """See `Place`."""
+        return _Lease(self, self._clock)
+
+    def journal(self, first_row: int, records: bytes = b"") -> Journal:
+        """See `Place`."""
+        return _Segments(self, first_row, records)
+
+    def journal_part(self, first_row: int, part: int) -> str | None:
+        """See `Place`."""
+        return f"{LABELS}/journal.{first_row}.{part}"
+
+    def drop_journal(self, first_row: int) -> None:
+        """See `Place`."""
+        for key in self.keys(f"{LABELS}/journal.{first_row}."):
+            self.delete(key)
+
+    def _path(self, key: str) -> str:
+        return f"{self._root}/{key}"
+
+    def _find(self) -> list[str]:
+        with _as_os_errors():
+            self._files.invalidate_cache()
+            with suppress(FileNotFoundError):
+                return list(self._files.find(self._root))
+        return []
+
+
+class _Lease:
+    """An object that names the writer and is written anew every few seconds.
+
+    It is stale when it was not for `LOCK_STALE_S`, or when its process was on this machine and is
+    gone. Object stores cannot write only if nobody else did, so of two writers that begin at the
+    same instant one notices at its next check.
+    """
+
+    def __init__(self, place: RemotePlace, clock: Callable[[], float]) -> None:
+        self._place = place
+        self._clock = clock
+        self._token = uuid4().hex
+        self._released = False
+        holder = self._read()
+        fresh = self._clock() - float(holder.get("time", 0)) < LOCK_STALE_S
+        if fresh and not _is_dead(holder):
+            raise StoreLockedError(describe_holder(place.name, json.dumps(holder).encode()))
+        self._renew()
+
+    def check(self) -> None:
+        """See `Lock`."""
+        if self._clock() - self._renewed < _LOCK_EVERY_S:
+            return
+        holder = self._read()
+        if not holder:
+            raise StoreError(
+                f"The mask store {self._place.name} was removed while it was being written; "
+                "what it held is lost, so run again."
+            )
+        if holder.get("token") != self._token:
+            raise StoreLockedError(describe_holder(self._place.name, json.dumps(holder).encode()))
+        self._renew()
+
+    def release(self) -> None:
+        """See `Lock`."""
+        if not self._released and self._read().get("token") == self._token:
+            self._place.delete(LOCK_FILE)
+        self._released = True
+
+    def _renew(self) -> None:
+        self._renewed = self._clock()
+        holder = json.loads(holder_of_lock()) | {"token": self._token, "time": self._renewed}
+        self._place.replace(LOCK_FILE, json.dumps(holder).encode())
+
+    def _read(self) -> dict[str, Any]:
+        with suppress(FileNotFoundError, ValueError, TypeError):
+            return dict(json.loads(self._place.read(LOCK_FILE)))
+        return {}
+
+
+class _Segments:
+    """A journal of objects. See `Journal`."""
+
+    def __init__(self, place: RemotePlace, first_row: int, records: bytes) -> None:
+        self._place = place
+        self._first_row = first_row
+        self._data = bytearray(records)
+        self._written = 0
+        self._part = 0
+        if records:  # the first segment first: it holds all that the others do
+            self.sync()
+            part = self._part
+            while self._exists(part):
+                place.delete(self._key(part))
+                part += 1
+
+    @property
+    def size(self) -> int:
+        """See `Journal`."""
+        return len(self._data)
+
+    def append(self, record: bytes) -> None:
+        """See `Journal`."""
+        self._data += record
+
+    def sync(self) -> None:
+        """See `Journal`."""
+        if self._written < len(self._data):
+            self._place.replace(self._key(self._part), bytes(self._data[self._written :]))
+            self._written = len(self._data)
+            self._part += 1
+
+    def finish(self, key: str, index: bytes) -> None:
+        """See `Journal`; its segments go when the store no longer needs them (`drop_journal`)."""
+        self._place.replace(key, bytes(self._data) + index)
+
+    def close(self) -> None:
+        """See `Journal`."""
+
+    def _key(self, part: int) -> str:
+        return f"{LABELS}/journal.{self._first_row}.{part}"
+
+    def _exists(self, part: int) -> bool:
+        try:
+            self._place.read(self._key(part), 0, 1)
+        except FileNotFoundError:
+            return False
+        return True
+
+
+def _is_dead(holder: dict[str, Any]) -> bool:
+    """Whether a lock's process was on this machine and is gone."""
+    if holder.get("host") != socket.gethostname():
+        return False
+    try:
+        os.kill(int(holder["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
+
+
+@contextmanager
+def _as_os_errors() -> Iterator[None]:
+    """Services have exceptions of their own; callers know `OSError`."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(str(error)) from error

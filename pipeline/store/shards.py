@@ -1,0 +1,135 @@
+"""Shards of the label array and the journal that becomes the next one: where each frame is.
+
+A finished shard is the journal's bytes followed by the index that Zarr's `sharding_indexed` codec
+asks for: offset and length of every chunk as little-endian uint64, then their CRC-32C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import google_crc32c
+import numpy as np
+
+from pipeline.errors import StoreCorruptError
+from pipeline.store.layout import FRAMES_PER_SHARD, shard_key
+from pipeline.store.place import Place
+from pipeline.store.records import HEAD_BYTES, Kind, Record, body_bytes, scan, unpack
+
+_CRC_BYTES = 4
+INDEX_BYTES = FRAMES_PER_SHARD * 16 + _CRC_BYTES
+_NO_CHUNK = np.iinfo(np.uint64).max
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """Where a frame's record begins: a file of the store and an offset in bytes."""
+
+    key: str
+    offset: int
+
+
+def build_index(chunks: Mapping[int, tuple[int, int]]) -> bytes:
+    """The index of a shard from each row that it has: offset and length of the chunk, bytes."""
+    entries = np.full((FRAMES_PER_SHARD, 2), _NO_CHUNK, "<u8")
+    for row, chunk in chunks.items():
+        entries[row % FRAMES_PER_SHARD] = chunk
+    data = entries.tobytes()
+    crc: int = google_crc32c.value(data)
+    return data + crc.to_bytes(_CRC_BYTES, "little")
+
+
+def parse_index(data: bytes, shard: int) -> dict[int, int]:
+    """Offset of every frame's record in a shard, by row. Raises `ValueError` if it is damaged."""
+    body = data[:-_CRC_BYTES]
+    if len(data) != INDEX_BYTES or google_crc32c.value(body) != int.from_bytes(
+        data[-_CRC_BYTES:], "little"
+    ):
+        raise ValueError("its index does not match its checksum")
+    entries = np.frombuffer(body, "<u8").reshape(FRAMES_PER_SHARD, 2)
+    first = shard * FRAMES_PER_SHARD
+    return {
+        first + slot: int(offset) - HEAD_BYTES
+        for slot, offset in enumerate(entries[:, 0])
+        if offset != _NO_CHUNK
+    }
+
+
+def find_frames(place: Place, shard: int) -> dict[int, Spot]:
+    """Where each frame of a shard is by its row, finished or still in the journal.
+
+    Raises:
+        StoreCorruptError: the shard's index is damaged. OSError: it cannot be read.
+    """
+    key = shard_key(shard)
+    for _ in range(2):  # the journal may become the shard between the two looks
+        try:
+            offsets = parse_index(place.read(key, -INDEX_BYTES), shard)
+            return {row: Spot(key, offset) for row, offset in offsets.items()}
+        except FileNotFoundError:
+            pass
+        except ValueError as error:
+            raise StoreCorruptError(
+                f"{key} of the mask store {place.name} is damaged: {error}; maskstream fsck "
+                "--repair may restore it."
+            ) from error
+        spots = {r.number: spot for spot, r in read_journal(place, shard) if r.kind is Kind.FRAME}
+        if spots:
+            return spots
+    return {}
+
+
+def read_journal(place: Place, shard: int) -> list[tuple[Spot, Record]]:
+    """The journal's records in order, up to where it was torn; none if there is no journal."""
+    first_row = shard * FRAMES_PER_SHARD
+    found: list[tuple[Spot, Record]] = []
+    part = 0
+    while (key := place.journal_part(first_row, part)) is not None:
+        try:
+            data = place.read(key)
+        except FileNotFoundError:
+            break
+        found += [(Spot(key, offset), record) for offset, record in scan(data)]
+        part += 1
+    return _in_sequence(found, first_row)
+
+
+def read_shard(place: Place, shard: int) -> list[tuple[Spot, Record]] | None:
+    """A finished shard's records in order; None if there is none."""
+    key = shard_key(shard)
+    try:
+        data = place.read(key)
+    except FileNotFoundError:
+        return None
+    found = [(Spot(key, offset), record) for offset, record in scan(data)]
+    return _in_sequence(found, shard * FRAMES_PER_SHARD)
+
+
+def read_frame(place: Place, spot: Spot, row: int) -> Record:
+    """Read the record of the frame in `row`.
+
+    Raises:
+        FileNotFoundError: the file has become a shard, or is gone. OSError: it cannot be read.
+        ValueError: it is damaged.
+    """
+    head = place.read(spot.key, spot.offset, spot.offset + HEAD_BYTES)
+    body = place.read(
+        spot.key, spot.offset + HEAD_BYTES, spot.offset + HEAD_BYTES + body_bytes(head)
+    )
+    record = unpack(head + body)
+    if record is None or (record.kind, record.number) != (Kind.FRAME, row):
+        raise ValueError(f"frame {row} does not match its checksum")
+    return record
+
+
+def _in_sequence(found: list[tuple[Spot, Record]], first_row: int) -> list[tuple[Spot, Record]]:
+    """What precedes the first frame that is out of order, as a journal begun twice has it."""
+    row = first_row
+    for at, (_, record) in enumerate(found):
+        if record.kind is not Kind.FRAME:
+            continue
+        if record.number != row:
+            return found[:at]
+        row += 1
+    return found

@@ -1,0 +1,67 @@
+"""What a store says of each object as a whole, summed up without holding its rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.store.layout import Rows
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectSummary:
+    """One object over the whole store, judged by the frames on which it has pixels.
+
+    first_index, last_index: the source's frame numbers. mean_score: 0..1.
+    """
+
+    id: int
+    first_index: int
+    last_index: int
+    frames_seen: int
+    mean_score: float
+
+
+@dataclass(slots=True)
+class _Sums:
+    first_row: int
+    last_row: int
+    frames: int = 0
+    score: float = 0.0
+
+
+class Summaries:
+    """Collects rows of the object table, which come in the order of frames.
+
+    `indices`: the source's frame number of every row, int64 [T].
+    """
+
+    def __init__(self, indices: npt.NDArray[np.int64]) -> None:
+        self._indices = indices
+        self._sums: dict[int, _Sums] = {}
+
+    def add(self, rows: Rows) -> None:
+        """Take some more rows."""
+        seen = rows[rows["area"] > 0]
+        for object_id in np.unique(seen["id"]).tolist():
+            own = seen[seen["id"] == object_id]
+            first, last = int(own["frame"][0]), int(own["frame"][-1])
+            sums = self._sums.setdefault(object_id, _Sums(first, last))
+            sums.last_row = last
+            sums.frames += len(own)
+            sums.score += float(own["score"].sum(dtype=np.float64))
+
+    def result(self) -> list[ObjectSummary]:
+        """Every object that was seen, by id."""
+        return [
+            ObjectSummary(
+                id=object_id,
+                first_index=int(self._indices[sums.first_row]),
+                last_index=int(self._indices[sums.last_row]),
+                frames_seen=sums.frames,
+                mean_score=sums.score / sums.frames,
+            )
+            for object_id, sums in sorted(self._sums.items())
+        ]

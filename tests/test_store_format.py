@@ -1,0 +1,96 @@
+"""The format as others see it: plain Zarr, OME-Zarr's metadata, files on disk."""
+
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import zarr
+
+from tests.stores import INFO, SIZE, abandon, expected, files, write
+
+
+def test_plain_zarr_reads_every_array(tmp_path):
+    path = tmp_path / "o.zarr"
+    write(path, range(150))
+    group = zarr.open_group(path, mode="r")
+    labels = group["labels"]
+    assert (labels.shape, labels.dtype) == ((150, *SIZE), np.uint16)
+    assert (labels.shards, labels.chunks) == ((64, *SIZE), (1, *SIZE))
+    assert np.array_equal(labels[:], np.stack([expected(i).labels for i in range(150)]))
+    assert group["frames/index"][:].tolist() == list(range(150))
+    assert group["frames/pts"][:].tolist() == [40 * i for i in range(150)]
+    rows = [(i, o) for i in range(150) for o in expected(i).objects]
+    assert group["objects/frame"][:].tolist() == [i for i, _ in rows]
+    assert group["objects/id"][:].tolist() == [o.id for _, o in rows]
+    assert group["objects/box_xyxy"][:].tolist() == [list(o.box_xyxy) for _, o in rows]
+    assert group["objects/score"][:].tolist() == [o.score for _, o in rows]
+    assert group["objects/state"][:].tolist() == [o.state for _, o in rows]
+    assert group["objects/area"][:].tolist() == [o.area for _, o in rows]
+    assert set(group["hidden/id"][:].tolist()) == {1}
+    assert int(group["hidden/length"][:].sum()) == sum(
+        int(p.mask.sum()) for i in range(150) for p in expected(i).hidden
+    )
+    assert {name for name, _ in group.members()} == {"labels", "frames", "objects", "hidden"}
+
+
+def test_plain_zarr_reads_the_finished_shards_of_a_store_at_work(tmp_path):
+    abandon(tmp_path / "o.zarr", range(130))
+    labels = zarr.open_group(tmp_path / "o.zarr", mode="r")["labels"]
+    assert labels.shape[0] == 128
+    assert np.array_equal(labels[127], expected(127).labels)
+
+
+def test_store_is_few_files(tmp_path):
+    write(tmp_path / "o.zarr", range(150))
+    names = [name for name in files(tmp_path / "o.zarr") if name.startswith("labels/")]
+    assert names == ["labels/c.0.0.0", "labels/c.1.0.0", "labels/c.2.0.0", "labels/zarr.json"]
+
+
+def test_root_is_an_ome_zarr_image(tmp_path):
+    """As `ome-zarr` 0.18 reads it; see docs/store.md for who trips over the name of the array."""
+    write(tmp_path / "o.zarr", range(3))
+    group = zarr.open_group(tmp_path / "o.zarr", mode="r")
+    ome = group.attrs["ome"]
+    (image,) = ome["multiscales"]
+    assert ome["version"] == "0.5"
+    assert image["name"] == INFO.name
+    assert tuple(axis["name"] for axis in image["axes"]) == ("t", "y", "x")
+    (dataset,) = image["datasets"]
+    array = group[dataset["path"]]
+    assert array.metadata.dimension_names == ("t", "y", "x")
+    (scale,) = dataset["coordinateTransformations"]
+    assert len(scale["scale"]) == array.ndim
+
+
+_LONG_STORE = """
+import sys
+from tests.stores import expected, writer
+from tests.test_store_format import peak_mb
+store = writer(sys.argv[1])
+for index in range(5120):
+    store.append(expected(index))
+    if index in (1280, 5119):
+        print(peak_mb())
+store.close(complete=True)
+from pipeline.store import MaskStore
+for result in MaskStore(sys.argv[1]):
+    pass
+print(peak_mb())
+"""
+
+
+def test_memory_grows_neither_with_writing_nor_with_reading(tmp_path):
+    ran = subprocess.run(
+        [sys.executable, "-c", _LONG_STORE, str(tmp_path / "o.zarr")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    early, late, read = map(float, ran.stdout.split())
+    assert late - early < 5
+    assert read - late < 5
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
