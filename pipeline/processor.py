@@ -125,8 +125,11 @@ class FrameProcessor:
             fresh = first or cut
             self._keyframe(frame, events, now_s, None if fresh else flow, seed=fresh or regular)
         with self.times.stage("compose"):
-            labels, objects = compose(self._tracker.tracks, self._frame_hw)
-        return FrameResult(frame.index, frame.pts, frame.time_base, keyframe, labels, objects)
+            seen = compose(self._tracker.tracks, self._frame_hw)
+        return FrameResult(
+            *(frame.index, frame.pts, frame.time_base, keyframe),
+            *(seen.labels, seen.objects, seen.hidden),
+        )
 
     def _clock(self, frame: Frame) -> float:
         """Advance the stream's clock to a frame; seconds since the one before."""
