@@ -1,16 +1,23 @@
 """Quantising end to end at a small size: the folder, the gate, the report."""
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
+import openvino as ov
 import pytest
 import torch
 import yaml
+from torch import Tensor, nn
 
 from pipeline.errors import ModelError
+from pipeline.quantization.calibration import PreparedPicture, prepare
+from pipeline.quantization.export import DECODER_INPUTS, DECODER_OUTPUTS
 from pipeline.quantization.gate import Comparison, Gate, refuse_if_unfit
+from pipeline.quantization.nncf_method import Trials, quantize_graph, quantize_graphs
 from pipeline.quantization.quantize import Quantised, quantise, write_folder
-from pipeline.quantization.sensitivity import activation_quantizers, without
+from pipeline.quantization.sensitivity import error_against, quantized_layers, without
+from pipeline.quantization.tinysam_ptq import Goal
 from pipeline.segmenter.model import OpenVinoSegmenter, PromptBatch
 from pipeline.segmenter.sam import build
 from pipeline.training.start import imagenet_checkpoint
@@ -48,15 +55,114 @@ def test_int8_is_close_to_fp32(quantised):
     assert quantised.comparison.cosine > 0.9
 
 
-def test_one_activation_at_a_time_can_be_left_in_float(quantised):
-    names = activation_quantizers(quantised.encoder)
-    assert len(names) > 20
-    assert all(readers for readers in names.values())
-    first = next(iter(names))
-    assert activation_quantizers(without(quantised.encoder, {first})).keys() == (
-        names.keys() - {first}
+def test_what_stays_in_float_is_on_the_card(quantised):
+    assert any(line.startswith("decoder: ") for line in quantised.card.kept_in_float)
+
+
+class _Encoder(nn.Module):
+    """Three convolutions; the last reads channels of very different size, which INT8 ruins."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 4, stride=4)
+        self.harmless = nn.Conv2d(8, 8, 1)
+        self.harmed = nn.Conv2d(8, 8, 1)
+        self.harmless.weight.data[0] = 100
+        self.harmed.weight.data[:, 0] = 0
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = torch.relu(self.first(image.permute(0, 3, 1, 2).float() / 255 - 0.5))
+        return self.harmed(torch.relu(self.harmless(x)))
+
+
+class _Decoder(nn.Module):
+    """The embedding's channels by distance from the click, as masks."""
+
+    def forward(
+        self, embedding: Tensor, xy: Tensor, labels: Tensor, mask: Tensor, has: Tensor, grid: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        near = (xy[:, :1, :, None] - grid.flatten(1)[None]).square().sum(2).reshape(mask.shape)
+        masks = embedding[:, :4] - embedding[:, 4:] - near + mask * has[:, None, None, None]
+        return masks, masks.mean((2, 3)) + labels.mean(1, keepdim=True)
+
+
+@pytest.fixture(scope="module")
+def tiny() -> tuple[tuple[ov.Model, ov.Model], list[PreparedPicture]]:
+    """FP32 graphs and pictures."""
+    torch.manual_seed(0)
+    frames, _ = moving_shapes(4, (96, 128), shapes=2)
+    pictures = [prepare(frame, 128, 32, (127, 127, 127)) for frame in frames]
+    h, w = pictures[0].geometry.grid_hw
+    image = torch.from_numpy(pictures[0].image)
+    prompt = (
+        torch.zeros(2, 2, 2),
+        torch.ones(2, 2),
+        torch.zeros(2, 1, h, w),
+        torch.zeros(2),
+        torch.zeros(2, h, w),
     )
-    assert activation_quantizers(without(quantised.encoder, names)) == {}
+    shapes = [[1, 8, h, w], [-1, -1, 2], [-1, -1], [-1, 1, h, w], [-1], [2, h, w]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch deprecates tracing
+        encoder = ov.convert_model(
+            _Encoder().eval(), example_input=(image,), input=[(list(image.shape), ov.Type.u8)]
+        )
+        decoder = ov.convert_model(
+            _Decoder(),
+            example_input=(torch.zeros(1, 8, h, w), *prompt),
+            input=[(shape, ov.Type.f32) for shape in shapes],
+        )
+    for ports, names in (
+        (encoder.inputs, ("image",)),
+        (encoder.outputs, ("embedding",)),
+        (decoder.inputs, ("embedding", *DECODER_INPUTS)),
+        (decoder.outputs, DECODER_OUTPUTS),
+    ):
+        for port, name in zip(ports, names, strict=True):
+            port.get_tensor().set_names({name})
+    return (encoder, decoder), pictures
+
+
+def test_layers_go_back_into_float_until_the_goal_is_reached(tiny):
+    fp32, pictures = tiny
+    goal = Goal(mask_iou_min=0.99, cosine_min=0.9999)
+    trials = Trials(fp32, pictures, goal)
+    plain = quantize_graphs(fp32, pictures)
+    assert list(plain.kept_in_float) == ["decoder"]
+    assert not trials.passes((plain.encoder, plain.decoder), "plain", print)
+    said: list[str] = []
+    found = quantize_graphs(fp32, pictures, goal=goal, say=said.append)
+    assert trials.passes((found.encoder, found.decoder), "restored", print)
+    _, harmed = found.kept_in_float
+    assert harmed.startswith("encoder: harmed/")
+    assert "alone is an error of" in found.kept_in_float[harmed]
+    assert max(found.errors, key=found.errors.__getitem__) == harmed
+    assert any(line.startswith("encoder: 1 of ") for line in said)
+
+
+def test_no_layer_is_ranked_if_the_goal_is_reached_as_it_is(tiny):
+    fp32, pictures = tiny
+    found = quantize_graphs(fp32, pictures, goal=Goal(0.0, 0.0))
+    assert list(found.kept_in_float) == ["decoder"]
+    assert found.errors == {}
+
+
+def test_single_layers_can_be_left_in_float_weights_included(tiny):
+    (encoder, _), pictures = tiny
+    samples = [{"image": picture.image} for picture in pictures]
+    graph = quantize_graph(encoder, samples, correct_bias=False, compress=False)
+    names = quantized_layers(graph)
+    assert len(names) >= 3
+    assert quantized_layers(without(graph, names[:1])) == names[1:]
+    assert error_against(encoder, samples)(_compiled(without(graph, names))) < 1e-5
+    assert error_against(encoder, samples)(_compiled(graph)) > 1e-3
+    corrected = quantize_graph(encoder, samples, compress=False)
+    assert error_against(encoder, samples)(_compiled(without(corrected, names))) > 1e-5
+    assert error_against(encoder, samples)(_compiled(without(corrected, names, encoder))) < 1e-5
+
+
+def _compiled(graph: ov.Model) -> ov.CompiledModel:
+    return ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
 
 GOOD = Comparison(0.98, 0.999, 100.0, 30.0, 50.0, 30.0)

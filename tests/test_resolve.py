@@ -51,6 +51,17 @@ def test_quantising_needs_the_training_extra(cache, monkeypatch):
         resolve_model("tinysam", no_pictures, print)
 
 
+def test_refused_on_first_use_it_says_which_command_helps(cache, monkeypatch):
+    def refuse(*args: object, **options: object) -> None:
+        raise ModelError("the quantised model is refused: mask IoU 0.9 is below 0.97")
+
+    monkeypatch.setattr("pipeline.quantization.checkpoint.load_network", lambda *_: None)
+    monkeypatch.setattr("pipeline.quantization.quantize.quantise", refuse)
+    with pytest.raises(ModelError, match=r"0\.9 is below.*'quantize --checkpoint tinysam .*MODEL"):
+        resolve_model("tinysam", lambda count: [], print)
+    assert not (cache / "models").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [("mobilesam", "weights get mobilesam"), ("nonsense", "no checkpoint called 'nonsense'")],

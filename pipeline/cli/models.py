@@ -81,7 +81,7 @@ def quantize(
     calibration: Annotated[Path, typer.Option(help="Video, or folder of pictures.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Model folder to write.")],
     method: Annotated[
-        str, typer.Option(help="nncf, or tinysam: slower, leaves in float what masks need.")
+        str, typer.Option(help="nncf, or tinysam: nearer to FP32 (docs/quantisation.md).")
     ] = "nncf",
     frames: Annotated[int, typer.Option(min=1, help="Pictures to calibrate on.")] = 32,
     architecture: Annotated[
@@ -89,7 +89,7 @@ def quantize(
     ] = None,
     sensitivity: Annotated[
         bool,
-        typer.Option("--sensitivity", help="With nncf: report every activation quantised alone."),
+        typer.Option("--sensitivity", help="With nncf: report every layer quantised alone."),
     ] = False,
     untrained: Annotated[
         bool, typer.Option("--untrained", help="Random weights: do not judge masks.")

@@ -83,8 +83,8 @@ def refuse_if_unfit(comparison: Comparison, gate: Gate) -> None:
         raise ModelError(
             "the quantised model is refused: "
             + "; ".join(faults)
-            + ". Calibrate on more or more varied frames, use --method tinysam, which leaves in "
-            "float what masks need, or write it all the same with --force"
+            + ". Calibrate on more or more varied frames, use the other --method, or write it all "
+            "the same with --force"
         )
 
 

@@ -1,23 +1,250 @@
-"""Post-training INT8 quantisation with NNCF.
+"""Post-training INT8 quantisation with NNCF, and layers put back into float until masks are right.
 
 Two of NNCF's defaults cost accuracy here. Its overflow fix halves the range of the weights for CPUs
 without VNNI; on `lite` that nearly doubles the encoder's error. And its fast bias correction works
 from the statistics of single layers; the full one, layer after layer through the quantised graph,
 takes twice as long once and brings the error down to little more than that of the weights alone
 (docs/quantisation.md has the figures).
+
+NNCF's own `quantize_with_accuracy_control` is not used: a layer that it puts back behind a
+SmoothQuant gets its unsmoothed weights and keeps the smoothing, so every transformer breaks; and it
+puts back one layer a validation, ranks anew when one does not help, and does not say which ones.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
 
 import nncf
+import numpy as np
 import openvino as ov
+from nncf.openvino.quantization.backend_parameters import BackendParameters
 from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
+from openvino._offline_transformations import compress_quantize_weights_transformation
 
+from pipeline.quantization.calibration import PreparedPicture, random_prompts
+from pipeline.quantization.export import kept_in_float
+from pipeline.quantization.gate import (
+    Graphs,
+    Tensors,
+    chosen_masks,
+    cosine,
+    grid_prompts,
+    mask_ious,
+)
+from pipeline.quantization.sensitivity import (
+    error_against,
+    readable_name,
+    sensitivities,
+    without,
+)
+from pipeline.quantization.tinysam_ptq import Goal
+from pipeline.quantization.tinysam_ptq.float_layers import least
+
+PROMPTS_A_PICTURE = 4
+JUDGED_ON = 8  # pictures, evenly spread, on which masks are compared with FP32's
+RANKED_ON = 4  # samples of each graph; every layer costs a compilation and as many runs
 _ATTENTION = frozenset({"ScaledDotProductAttention", "Softmax"})
+PARTS = ("encoder", "decoder")
+
+Say = Callable[[str], None]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class NncfResult:
+    """Quantised graphs, layers left in float with the reason, and errors of layers by name.
+
+    errors: of every layer quantised alone; empty if nobody needed them.
+    """
+
+    encoder: ov.Model
+    decoder: ov.Model
+    kept_in_float: dict[str, str]
+    errors: dict[str, float]
+
+
+def quantize_graphs(
+    fp32: Graphs,
+    pictures: Sequence[PreparedPicture],
+    *,
+    goal: Goal | None = None,
+    sensitivity: bool = False,
+    say: Say = lambda _: None,
+) -> NncfResult:
+    """Quantise an encoder and a decoder; layers stay in float until masks are as near as `goal`.
+
+    The encoder comes first, with the FP32 decoder behind it, then the decoder behind the result.
+    goal: on up to `JUDGED_ON` of the pictures, to which scales and biases are not fitted (they
+    would flatter themselves); None: no layers are put back. sensitivity: measure
+    every layer quantised alone even if the goal is reached as it is.
+    """
+    fitted, tried = _split(pictures)
+    parts = _parts(fp32, fitted)
+    int8 = [part.quantized() for part in parts]
+    kept = {"decoder": "everything but the upsampling (docs/quantisation.md)"}
+    errors: list[dict[str, float]] = [{}, {}]
+    trials = None if goal is None else Trials(fp32, _spread(tried, JUDGED_ON), goal)
+    missed = trials is not None and not trials.passes((int8[0], int8[1]), "all layers in INT8", say)
+    if sensitivity or missed:
+        errors = [part.errors(say) for part in parts]
+    if trials is not None and missed:
+        done = fp32
+        for index, part in enumerate(parts):
+            floats = _layers_to_float(int8, fp32, done, index, list(errors[index]), trials, say)
+            done = _replaced(done, index, without(int8[index], floats, fp32[index]))
+            for layer in floats:
+                harm = errors[index][layer]
+                kept[part.readable(layer)] = f"its quantisation alone is an error of {harm:.1%}"
+        int8 = list(done)
+    for graph in int8:
+        compress_quantize_weights_transformation(graph)
+    named = {
+        part.readable(layer): error
+        for part, found in zip(parts, errors, strict=True)
+        for layer, error in found.items()
+    }
+    return NncfResult(int8[0], int8[1], kept, named)
+
+
+def _layers_to_float(
+    int8: Sequence[ov.Model],
+    fp32: Graphs,
+    done: Graphs,
+    index: int,
+    order: Sequence[str],
+    trials: Trials,
+    say: Say,
+) -> Sequence[str]:
+    """The fewest first layers of `order` that have to be in float for the goal.
+
+    Tries at most 2 + log2(layers) graphs in the place `index` of `done`.
+    """
+
+    def enough(count: int) -> bool:
+        whole = _replaced(done, index, without(int8[index], order[:count], fp32[index]))
+        return trials.passes(whole, f"{PARTS[index]}: {count} of {len(order)} layers in float", say)
+
+    return [] if enough(0) else order[: least(len(order), enough)]
+
+
+def _replaced(graphs: Graphs, index: int, graph: ov.Model) -> Graphs:
+    return (graph, graphs[1]) if index == 0 else (graphs[0], graph)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One of the two graphs with what it is calibrated on, and operations not to quantise."""
+
+    name: str
+    fp32: ov.Model
+    samples: list[dict[str, Any]]
+    ignored: list[str]
+
+    def quantized(self, *, correct_bias: bool = True) -> ov.Model:
+        return quantize_graph(
+            self.fp32,
+            self.samples,
+            ignored=self.ignored,
+            correct_bias=correct_bias,
+            compress=False,
+        )
+
+    def errors(self, say: Say) -> dict[str, float]:
+        """Of every layer quantised alone, worst first."""
+        score = error_against(self.fp32, _spread(self.samples, RANKED_ON))
+        return sensitivities(self.quantized(correct_bias=False), score, say)
+
+    def readable(self, layer: str) -> str:
+        return f"{self.name}: {readable_name(self.fp32, layer)}"
+
+
+def _split(
+    pictures: Sequence[PreparedPicture],
+) -> tuple[Sequence[PreparedPicture], Sequence[PreparedPicture]]:
+    """Two thirds to fit scales and biases to, and a third to try masks on; all for both if few."""
+    tried = pictures[2::3]
+    fitted = [picture for index, picture in enumerate(pictures) if index % 3 != 2]
+    return (fitted, tried) if tried else (pictures, pictures)
+
+
+def _parts(fp32: Graphs, pictures: Sequence[PreparedPicture]) -> list[_Part]:
+    encoder, decoder = fp32
+    compiled = _compiled(encoder)
+    rng = np.random.default_rng(0)
+    samples: list[dict[str, Any]] = []
+    for picture in pictures:
+        features = _taken(decoder, _run(compiled, [picture.image]))
+        samples += [
+            features | prompts
+            for prompts in random_prompts(picture.geometry, PROMPTS_A_PICTURE, rng)
+        ]
+    return [
+        _Part(PARTS[0], encoder, [{"image": p.image} for p in pictures], []),
+        _Part(PARTS[1], decoder, samples, kept_in_float(decoder)),
+    ]
+
+
+class Trials:
+    """What FP32 graphs answer to the gate's prompts on some pictures, and how near others come."""
+
+    def __init__(self, fp32: Graphs, pictures: Sequence[PreparedPicture], goal: Goal) -> None:
+        self._goal = goal
+        encoder, decoder = (_compiled(graph) for graph in fp32)
+        self._asked: list[tuple[Any, Tensors, list[tuple[Tensors, bool, Tensors]]]] = []
+        for picture in pictures:
+            exact = _run(encoder, [picture.image])
+            answer = partial(_answer, decoder, exact)
+            prompts = grid_prompts(answer, picture)
+            truths = [(asked, ambiguous, answer(asked)) for asked, ambiguous in prompts]
+            self._asked.append((picture.image, exact, truths))
+
+    def passes(self, graphs: Graphs, what: str, say: Say) -> bool:
+        """Whether graphs reach the goal; says how near they come."""
+        iou, near = self.closeness(graphs)
+        say(f"{what}: mask IoU {iou:.4f}, embedding cosine {near:.4f} on calibrating pictures")
+        return iou >= self._goal.mask_iou_min and near >= self._goal.cosine_min
+
+    def closeness(self, graphs: Graphs) -> tuple[float, float]:
+        """Mask IoU and cosine of embeddings against FP32, as the gate has them."""
+        encoder, decoder = (_compiled(graph) for graph in graphs)
+        ious: list[float] = []
+        cosines = []
+        for image, exact, truths in self._asked:
+            features = _run(encoder, [image])
+            cosines.append(cosine(exact["embedding"], features["embedding"]))
+            for prompts, ambiguous, truth in truths:
+                answer = _answer(decoder, features, prompts)
+                ious += mask_ious(*chosen_masks(truth, answer, ambiguous))
+        return float(np.mean(ious or [1.0])), float(np.mean(cosines))
+
+
+def _compiled(graph: ov.Model) -> Any:
+    return ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+
+def _run(compiled: Any, inputs: Any) -> Tensors:
+    out = compiled(inputs)
+    return {name: np.array(out[name]) for port in compiled.outputs for name in port.get_names()}
+
+
+def _answer(decoder: Any, features: Tensors, prompts: Tensors) -> Tensors:
+    return _run(decoder, _taken(decoder, features) | prompts)
+
+
+def _taken(graph: Any, features: Tensors) -> Tensors:
+    """The features that a graph takes."""
+    names = {name for port in graph.inputs for name in port.get_names()}
+    return {name: value for name, value in features.items() if name in names}
+
+
+def _spread(items: Sequence[T], count: int) -> list[T]:
+    indices = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
+    return [items[i] for i in indices]
 
 
 def quantize_graph(
@@ -26,12 +253,13 @@ def quantize_graph(
     *,
     ignored: Sequence[str] = (),
     correct_bias: bool = True,
+    compress: bool = True,
 ) -> ov.Model:
     """Quantise a graph to INT8 on calibration samples (each one input or a dict of inputs).
 
     A graph with attention gets NNCF's transformer scheme (SmoothQuant, matmuls of attention).
     ignored: names of operations left in float. correct_bias: let biases make up for the mean error
-    of what comes before them.
+    of what comes before them. compress: store weights in 8 bits rather than before a FakeQuantize.
     """
     logging.getLogger("nncf").setLevel(logging.ERROR)
     attends = any(op.get_type_name() in _ATTENTION for op in graph.get_ops())
@@ -45,6 +273,8 @@ def quantize_graph(
         fast_bias_correction=False,
         ignored_scope=scope,
         advanced_parameters=AdvancedQuantizationParameters(
-            overflow_fix=OverflowFix.DISABLE, disable_bias_correction=not correct_bias
+            overflow_fix=OverflowFix.DISABLE,
+            disable_bias_correction=not correct_bias,
+            backend_params={BackendParameters.COMPRESS_WEIGHTS: compress},
         ),
     )

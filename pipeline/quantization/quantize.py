@@ -6,29 +6,25 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import openvino as ov
 import yaml
 
-from pipeline.quantization.calibration import PreparedPicture, prepare, random_prompts
-from pipeline.quantization.export import architecture_of, export, kept_in_float
+from pipeline.quantization.calibration import prepare
+from pipeline.quantization.export import architecture_of, export
 from pipeline.quantization.gate import Comparison, Gate, compare, refuse_if_unfit
-from pipeline.quantization.nncf_method import quantize_graph
-from pipeline.quantization.sensitivity import error_against, sensitivities
-from pipeline.quantization.tinysam_ptq import Goal, quantize_model
+from pipeline.quantization.nncf_method import NncfResult, quantize_graphs
+from pipeline.quantization.tinysam_ptq import Goal, PtqResult, quantize_model
 from pipeline.segmenter.model import ModelCard
 from pipeline.segmenter.sam import Sam
 from pipeline.types import RgbImage
 
 METHODS = ("nncf", "tinysam")
 Progress = Callable[[str], None]
-PROMPTS_A_PICTURE = 4
 USED = 0.8  # of the loss that the gate allows, on calibrating pictures; the rest is margin
-SENSITIVITY_SAMPLES = 3  # of each graph; every activation costs a compilation and as many runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +54,11 @@ def quantise(
 ) -> Quantised:
     """Quantise a network on pictures: every other one calibrates, the others judge.
 
-    method: one of `METHODS`. sensitivity: with NNCF, also measure every activation quantised alone
-    (minutes); the other method finds that out in any case. Raises `ModelError` if the result does
-    not pass the gate (None: no gate).
+    Layers stay in float until masks on calibrating pictures are as near to FP32's as the gate asks,
+    with a margin; not so for weights that are not trained, or without a gate. method: one of
+    `METHODS`. sensitivity: with NNCF, measure every layer quantised alone though nothing has to be
+    put back (minutes); the other method finds that out in any case. Raises `ModelError` if the
+    result does not pass the gate (None: no gate).
     """
     architecture = architecture_of(model)
     prepared = [
@@ -71,17 +69,17 @@ def quantise(
     say("converting to OpenVINO")
     fp32 = export(model)
     say(f"quantising on {len(calibrating)} pictures ({method})")
+    goal = _goal(gate) if gate is not None and gate.trained else None
+    found: PtqResult | NncfResult
     if method == "tinysam":
-        goal = _goal(gate) if gate is not None and gate.trained else None
-        found = quantize_model(model, calibrating, goal=goal, say=say)
-        int8 = (found.encoder, found.decoder)
-        floats = [f"{name}: {reason}" for name, reason in found.kept_in_float.items()]
+        found = quantize_model(
+            model, calibrating, goal=goal, say=say, progress=partial(_say_some, say)
+        )
         errors = {name: layer.error for name, layer in found.layers.items()}
     else:
-        samples = _nncf_samples(fp32, calibrating)
-        int8 = _quantise_with_nncf(fp32, samples)
-        floats = ["decoder: everything but the upsampling (docs/quantisation.md)"]
-        errors = _nncf_sensitivity(fp32, samples, say) if sensitivity else {}
+        found = quantize_graphs(fp32, calibrating, goal=goal, sensitivity=sensitivity, say=say)
+        errors = found.errors
+    int8 = (found.encoder, found.decoder)
     say(f"comparing with FP32 on {len(judging)} other pictures")
     comparison = compare(fp32, int8, judging, threads=threads)
     if gate is not None:
@@ -96,73 +94,22 @@ def quantise(
             "embedding_cosine": round(comparison.cosine, 5),
         },
         speed={k: round(v, 2) for k, v in asdict(comparison).items() if k.endswith("_ms")},
-        kept_in_float=floats,
+        kept_in_float=[f"{name}: {why}" for name, why in found.kept_in_float.items()],
         versions={name: version(name) for name in ("openvino", "nncf", "torch")},
     )
     ranked = dict(sorted(errors.items(), key=lambda item: -item[1]))
     return Quantised(*int8, comparison, card, ranked)
 
 
+def _say_some(say: Progress, what: str, done: int, total: int) -> None:
+    """Tell about every 20th step, and the last."""
+    if done % 20 == 0 or done == total:
+        say(f"{what}: {done} of {total}")
+
+
 def _goal(gate: Gate) -> Goal:
     """What calibrating pictures must reach so that others, too, may be expected to pass."""
     return Goal(*(1 - (1 - least) * USED for least in (gate.mask_iou_min, gate.cosine_min)))
-
-
-@dataclass(frozen=True, slots=True)
-class _Samples:
-    """Inputs by name of both graphs, for calibration."""
-
-    encoder: list[dict[str, Any]]
-    decoder: list[dict[str, Any]]
-
-
-def _nncf_samples(fp32: tuple[ov.Model, ov.Model], pictures: Sequence[PreparedPicture]) -> _Samples:
-    encoder, decoder = fp32
-    compiled = ov.Core().compile_model(encoder, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    rng = np.random.default_rng(0)
-    names = {name for port in decoder.inputs for name in port.get_names()}
-    decoder_samples: list[dict[str, Any]] = []
-    for picture in pictures:
-        out = compiled([picture.image])
-        features = {
-            name: np.array(out[name])
-            for port in compiled.outputs
-            for name in port.get_names()
-            if name in names
-        }
-        for prompts in random_prompts(picture.geometry, PROMPTS_A_PICTURE, rng):
-            decoder_samples.append(features | prompts)
-    return _Samples([{"image": p.image} for p in pictures], decoder_samples)
-
-
-def _quantise_with_nncf(
-    fp32: tuple[ov.Model, ov.Model], samples: _Samples, *, correct_bias: bool = True
-) -> tuple[ov.Model, ov.Model]:
-    encoder, decoder = fp32
-    return (
-        quantize_graph(encoder, samples.encoder, correct_bias=correct_bias),
-        quantize_graph(
-            decoder,
-            samples.decoder,
-            ignored=kept_in_float(decoder),
-            correct_bias=correct_bias,
-        ),
-    )
-
-
-def _nncf_sensitivity(
-    fp32: tuple[ov.Model, ov.Model], samples: _Samples, say: Progress
-) -> dict[str, float]:
-    uncorrected = _quantise_with_nncf(fp32, samples, correct_bias=False)
-    errors: dict[str, float] = {}
-    for part, exact, quick, inputs in zip(
-        ("encoder", "decoder"), fp32, uncorrected, (samples.encoder, samples.decoder), strict=True
-    ):
-        score = error_against(exact, inputs[:SENSITIVITY_SAMPLES])
-        weights, rows = sensitivities(quick, score, say)
-        errors[f"{part}: weights of all layers"] = weights
-        errors |= {f"{part}: {', '.join(row.read_by)}": row.error for row in rows}
-    return errors
 
 
 def write_folder(quantised: Quantised, folder: Path) -> None:

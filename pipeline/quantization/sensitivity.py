@@ -1,14 +1,13 @@
-"""Which activations INT8 harms: the error of a graph with one activation quantised at a time.
+"""Which layers INT8 harms: the error of a graph with one layer quantised at a time.
 
-The unit is one activation tensor with a FakeQuantize on it, named by the operations that read it.
-Weights stay INT8 throughout; their own error is reported apart. The graph must be quantised without
-bias correction, which would compensate for what is not there.
+A layer is an operation that reads a FakeQuantize, be it of an activation or of weights. The graph
+must be quantised without bias correction, which would compensate for what is not there, and its
+weights must not be compressed yet, so that their FakeQuantize is still there to be left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,60 +19,73 @@ Score = Callable[[Any], float]
 _OPTIONS = {"INFERENCE_PRECISION_HINT": "f32"}
 
 
-@dataclass(frozen=True, slots=True)
-class Sensitivity:
-    """One activation tensor: error when it alone is quantised, above that of the weights."""
-
-    quantizer: str
-    read_by: tuple[str, ...]
-    error: float
-
-
-def activation_quantizers(graph: ov.Model) -> dict[str, tuple[str, ...]]:
-    """FakeQuantize operations on activations with the names of the operations that read them."""
-    found = {}
-    for node in graph.get_ordered_ops():
-        if node.get_type_name() == "FakeQuantize" and not _is_constant(node.input_value(0)):
-            readers = (t.get_node().get_friendly_name() for t in node.output(0).get_target_inputs())
-            found[node.get_friendly_name()] = tuple(sorted(readers))
-    return found
+def quantized_layers(graph: ov.Model) -> list[str]:
+    """Names of the operations that read a quantised activation or quantised weights."""
+    return [
+        node.get_friendly_name()
+        for node in graph.get_ordered_ops()
+        if any(_is_quantizer(value.get_node()) for value in node.input_values())
+    ]
 
 
-def _is_constant(value: Any) -> bool:
-    node = value.get_node()
-    while node.get_input_size() and node.get_type_name() != "Parameter":
-        node = node.input_value(0).get_node()
-    return bool(node.get_type_name() == "Constant")
+def _is_quantizer(node: Any) -> bool:
+    return bool(node.get_type_name() == "FakeQuantize")
 
 
-def without(graph: ov.Model, quantizers: Collection[str]) -> ov.Model:
-    """A copy of a quantised graph in which these activations stay in float."""
+def readable_name(graph: ov.Model, layer: str) -> str:
+    """The module and call that an operation comes from; fused ones are named by a reader."""
+    found = next(node for node in graph.get_ops() if node.get_friendly_name() == layer)
+    if not layer.startswith("__module.") and found.get_output_size():
+        readers = (t.get_node().get_friendly_name() for t in found.output(0).get_target_inputs())
+        layer = min(readers, default=layer)
+    return layer.removeprefix("__module.")
+
+
+def without(graph: ov.Model, layers: Collection[str], exact: ov.Model | None = None) -> ov.Model:
+    """A copy of a quantised graph in which these layers read activations and weights in float.
+
+    exact: the FP32 graph, from which these layers get their biases back; needed if biases were
+    corrected, as the correction is for an error that is not made any more.
+    """
     copy = graph.clone()
+    biases = {} if exact is None else {n.get_friendly_name(): n for n in exact.get_ops()}
     for node in copy.get_ordered_ops():
-        if node.get_friendly_name() in quantizers and node.get_type_name() == "FakeQuantize":
+        if node.get_friendly_name() in layers:
+            for port in node.inputs():
+                quantizer = port.get_source_output().get_node()
+                if _is_quantizer(quantizer):
+                    port.replace_source_output(quantizer.input_value(0))
             for reader in node.output(0).get_target_inputs():
-                reader.replace_source_output(node.input_value(0))
+                addition = reader.get_node()
+                _take_constants(addition, biases.get(addition.get_friendly_name()))
     copy.validate_nodes_and_infer_types()
     return copy
 
 
+def _take_constants(addition: Any, exact: Any) -> None:
+    """Give an addition the constants of its counterpart, if it has one."""
+    if addition.get_type_name() != "Add" or exact is None:
+        return
+    for port, value in zip(addition.inputs(), exact.input_values(), strict=True):
+        constant = value.get_node()
+        if constant.get_type_name() == "Constant":
+            restored = ov.opset13.constant(constant.data.copy(), constant.get_element_type())
+            port.replace_source_output(restored.output(0))
+
+
 def sensitivities(
     graph: ov.Model, score: Score, say: Callable[[str], None] = lambda _: None
-) -> tuple[float, list[Sensitivity]]:
-    """Error of the weights alone, and of each activation alone above it, worst first."""
-    quantizers = activation_quantizers(graph)
+) -> dict[str, float]:
+    """Error of every layer quantised alone, worst first."""
+    layers = quantized_layers(graph)
     core = ov.Core()
-
-    def error_without(names: Collection[str]) -> float:
-        return score(core.compile_model(without(graph, names), "CPU", _OPTIONS))
-
-    weights_only = error_without(quantizers)
-    rows = []
-    for done, (name, readers) in enumerate(quantizers.items(), 1):
-        error = error_without(quantizers.keys() - {name})
-        rows.append(Sensitivity(name, readers, error - weights_only))
-        say(f"sensitivity {done}/{len(quantizers)}")
-    return weights_only, sorted(rows, key=lambda row: -row.error)
+    errors: dict[str, float] = {}
+    for done, layer in enumerate(layers, 1):
+        alone = without(graph, set(layers) - {layer})
+        errors[layer] = score(core.compile_model(alone, "CPU", _OPTIONS))
+        if done % 20 == 0 or done == len(layers):
+            say(f"quantised alone: {done} of {len(layers)} layers")
+    return dict(sorted(errors.items(), key=lambda item: -item[1]))
 
 
 def error_against(exact: ov.Model, samples: Sequence[Mapping[str, Any]]) -> Score:
