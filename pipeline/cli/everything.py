@@ -62,7 +62,7 @@ def everything(
 
     Thresholds that are not given are the model's own (docs/seeding.md).
     """
-    from pipeline.cli.run import _with_model_folder
+    from pipeline.cli.run import with_model_folder
     from pipeline.config import load_config
     from pipeline.drawing import draw
     from pipeline.evaluation.segmenters import SegmenterPool
@@ -82,7 +82,7 @@ def everything(
         for place in (labels, overlays):
             if place is not None:
                 place.check(reader.info, overwrite=overwrite)
-        config = _with_model_folder(config, source)
+        config = with_model_folder(config, source)
         folder = locate_model(config)
         pool = SegmenterPool(lambda frame_hw: open_segmenter(config, folder, frame_hw))
         for frame in reader:
