@@ -140,6 +140,15 @@ def _leaving(stage: Set) -> Scene:
     return Scene((stage.shot(walker, other),))
 
 
+def _entering(stage: Set) -> Scene:
+    def x(time: float) -> float:
+        return float(np.interp(time, [0, 6, 46], [560, 560, 250]))
+
+    walker = _actor(stage, 1, lambda t: Pose(*_at(x(t), 150 + 8 * np.sin(t / 5)), 110))
+    other = _actor(stage, 2, _straight((120, 110), (150, 120), 95))
+    return Scene((stage.shot(walker, other),))
+
+
 def _pan(stage: Set) -> Scene:
     rng = np.random.default_rng(0)
     shake = np.cumsum(rng.normal(0, 0.5, (FRAMES + 1, 2)), 0)
@@ -193,6 +202,7 @@ _SCENES: dict[str, Callable[[Set], Scene]] = {
     "occluder": _occluder,
     "crossing": _crossing,
     "leaving": _leaving,
+    "entering": _entering,
     "pan": _pan,
     "cut": _cut,
     "blur": _blur,
