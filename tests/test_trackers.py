@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from trackers.assignment import assign, box_iou, mask_iou
+from trackers.assignment import Assignment, assign, assign_in_turn, box_iou, mask_iou
 from trackers.flow import FlowEstimator
 from trackers.motion import KalmanBox
 from trackers.state import TrackState
@@ -64,6 +64,14 @@ def test_iou_of_masks_and_boxes_agree_on_rectangles():
     assert mask_iou(masks[:1], masks[1:])[0, 0] == pytest.approx(1 / 3)
     assert box_iou(boxes[:1], boxes[1:])[0, 0] == pytest.approx(1 / 3)
     assert mask_iou(masks[:1], np.zeros((1, 10, 20), bool))[0, 0] == 0
+
+
+def test_unsure_detections_get_the_tracks_that_sure_ones_leave():
+    cost = np.array([[0.2, 0.1], [0.9, 0.3]])
+    at_once = assign(cost, 0.5)
+    in_turn = assign_in_turn(cost, 0.5, np.array([False, True]))
+    assert sorted(at_once.pairs) == [(0, 0), (1, 1)]
+    assert in_turn == Assignment(((0, 1),), (1,), (0,))
 
 
 @pytest.mark.parametrize("steps_s", [[0.04] * 20, [0.04, 0.12] * 10])
@@ -188,6 +196,14 @@ def test_lost_then_found_keeps_its_id_then_expires_and_the_id_is_not_reused():
     assert tracker.tracks == []
     tracker.admit([Detection(disc(33, 30), 0.9)], 2.6, at_once=True)
     assert tracker.tracks[0].id == 2
+
+
+def test_what_is_found_where_a_lost_object_is_expected_must_look_like_it():
+    tracker = tracker_with((30, 30), lost_after_misses=1)
+    tracker.confirm([], 0.2)
+    found = [Detection(disc(33, 30), 0.9)]
+    tracker.admit(found, 0.4, at_once=True, alike=lambda track, seen: False)
+    assert [(t.id, t.visible) for t in tracker.tracks] == [(1, False), (2, True)]
 
 
 def test_how_far_an_object_moved_is_counted_from_the_last_keyframe():

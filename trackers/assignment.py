@@ -44,6 +44,31 @@ def assign(cost: npt.NDArray[np.float64], cost_max: float) -> Assignment:
     )
 
 
+def assign_in_turn(
+    cost: npt.NDArray[np.float64], cost_max: float, first: npt.NDArray[np.bool_]
+) -> Assignment:
+    """As `assign`, but the detections of `first` [detections] choose before the others.
+
+    Two stages as in ByteTrack (arXiv 2110.06864): what is unsure only gets the tracks that nothing
+    surer answers.
+    """
+    sure, unsure = np.flatnonzero(first), np.flatnonzero(~first)
+    chosen = assign(cost[:, sure], cost_max)
+    rows = np.array(chosen.lone_tracks, np.intp)
+    then = assign(cost[np.ix_(rows, unsure)], cost_max)
+    return Assignment(
+        (
+            *((row, int(sure[column])) for row, column in chosen.pairs),
+            *((int(rows[row]), int(unsure[column])) for row, column in then.pairs),
+        ),
+        tuple(int(rows[row]) for row in then.lone_tracks),
+        (
+            *(int(sure[column]) for column in chosen.lone_detections),
+            *(int(unsure[column]) for column in then.lone_detections),
+        ),
+    )
+
+
 def mask_iou(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
     """IoU [n, m] of masks a [n, H, W] and b [m, H, W]; two empty masks have 0."""
     first = a.reshape(len(a), -1).astype(np.float32)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from trackers.assignment import assign, box_iou, mask_iou
+from trackers.assignment import assign, assign_in_turn, box_iou, mask_iou
 from trackers.flow import Flow
 from trackers.motion import KalmanBox
 from trackers.state import TrackState
@@ -18,7 +18,8 @@ _AFFINITY_RATE = 0.2  # share of the newest keyframe in what is usual
 
 @dataclass(frozen=True, slots=True)
 class TrackerSettings:
-    """match_iou_min: least mask IoU of a detection with its track. blend: share of the detection.
+    """match_iou_min: least mask IoU of a detection with its track. confident: score from which a
+    detection chooses its track before others. blend: share of the detection.
 
     lost_after_misses: keyframes without a find before the mask is withheld. remove_after_s: life
     of a lost seeded track. confirm_hits: keyframes that must find a seeded object before it shows.
@@ -29,6 +30,7 @@ class TrackerSettings:
     """
 
     match_iou_min: float = 0.5
+    confident: float = 0.6
     refind_box_iou_min: float = 0.3
     blend: float = 0.7
     lost_after_misses: int = 3
@@ -129,12 +131,16 @@ class Tracker:
             track.state = TrackState.OCCLUDED
 
     def confirm(self, detections: Sequence[Detection], now_s: float) -> None:
-        """Join what was decoded for the live tracks with them, by mask IoU (Hungarian)."""
+        """Join what was decoded for the live tracks with them, by mask IoU (Hungarian).
+
+        Confident detections choose first.
+        """
         for track in self.tracks:
             track.travelled = 0.0
         live = self.live()
         cost = _mask_cost(live, detections)
-        matched = assign(cost, 1 - self.settings.match_iou_min)
+        sure = np.array([d.score >= self.settings.confident for d in detections], np.bool_)
+        matched = assign_in_turn(cost, 1 - self.settings.match_iou_min, sure)
         for row, column in matched.pairs:
             agreement = 1 - float(cost[row, column])
             live[row].accept(detections[column], agreement, self.settings.blend, now_s)
@@ -144,13 +150,20 @@ class Tracker:
                 self._missed(live[row])
         self._forget(now_s)
 
-    def admit(self, detections: Sequence[Detection], now_s: float, *, at_once: bool) -> None:
+    def admit(
+        self,
+        detections: Sequence[Detection],
+        now_s: float,
+        *,
+        at_once: bool,
+        alike: Callable[[Track, Detection], bool] = lambda *_: True,
+    ) -> None:
         """Take objects that were found without a prompt.
 
-        First they answer lost tracks, by the box these are expected at; the others become tracks,
-        shown `at_once` or after `confirm_hits` keyframes.
+        First they answer lost tracks, by the box these are expected at, if they look `alike`; the
+        others become tracks, shown `at_once` or after `confirm_hits` keyframes.
         """
-        for detection in self._find_again(detections, now_s):
+        for detection in self._find_again(detections, now_s, alike):
             track = _track(0, detection, now_s, prompted=False)
             if at_once:
                 track.hits = self.settings.confirm_hits
@@ -189,13 +202,22 @@ class Tracker:
         elif gone:
             track.state = TrackState.LOST
 
-    def _find_again(self, detections: Sequence[Detection], now_s: float) -> list[Detection]:
+    def _find_again(
+        self,
+        detections: Sequence[Detection],
+        now_s: float,
+        alike: Callable[[Track, Detection], bool],
+    ) -> list[Detection]:
         """Give lost tracks the detections where they are expected; returns the other detections."""
         lost = self.hidden()
         boxes = [box_of(d.logits > 0) for d in detections]
         expected = np.array([t.motion.box_xyxy for t in lost]).reshape(-1, 4)
         seen = np.array([np.zeros(4) if b is None else b for b in boxes]).reshape(-1, 4)
-        joined = assign(1 - box_iou(expected, seen), 1 - self.settings.refind_box_iou_min)
+        cost, most = 1 - box_iou(expected, seen), 1 - self.settings.refind_box_iou_min
+        for row, column in np.argwhere(cost <= most):
+            if not alike(lost[row], detections[column]):
+                cost[row, column] = np.inf
+        joined = assign(cost, most)
         for row, column in joined.pairs:
             lost[row].replace(detections[column].logits, detections[column].score, now_s)
             lost[row].state = TrackState.REENTERED
