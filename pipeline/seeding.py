@@ -73,7 +73,12 @@ class Seeder:
         """Ask again with boxes; keep what is sure, separate and not a duplicate."""
         config = self._config
         asked_again = refine(self._segmenter, features, found[:_MOST_REFINED])
-        sure = [p for p in asked_again if p.score >= config.score_min]
+        sure = [
+            p
+            for p in asked_again
+            if p.score >= config.score_min
+            and config.area_min <= (p.logits > 0).mean() <= config.area_max
+        ]
         distinct = suppress_duplicates(sure, config.duplicate_iou)
         whole = suppress_parts(distinct, _INSIDE, _AS_SURE)
         return separate_objects(whole, covered, config.overlap_max, room)
