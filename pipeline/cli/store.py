@@ -1,11 +1,17 @@
-"""Commands about mask stores: `info`, `fsck`."""
+"""Commands about mask stores: `info`, `review`, `fsck`."""
 
 from __future__ import annotations
 
 import json as json_format
-from typing import Annotated
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from pipeline.review import Doubt
+    from pipeline.store import MaskStore
 
 StoreArgument = Annotated[str, typer.Argument(metavar="OUT.zarr", help="A mask store (or URL).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON line.")]
@@ -14,6 +20,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON line.")]
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(info)
+    app.command()(review)
     app.command()(fsck)
 
 
@@ -73,6 +80,67 @@ def info(
             f"{found.mean_score:.2f}",
         )
     console.print(table)
+
+
+def review(
+    store: StoreArgument,
+    top: Annotated[int, typer.Option(min=1, help="How many, the worst first.")] = 20,
+    json: AsJson = False,
+    contact: Annotated[
+        Path | None, typer.Option(help="Also write a contact sheet (PNG) of the worst frames.")
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(help="With --contact: the video, if it is not where it was at the run."),
+    ] = None,
+) -> None:
+    """Say which frames and objects a person should look at, the worst first."""
+    from pipeline.review import review_of
+    from pipeline.store import MaskStore
+
+    masks = MaskStore(store)
+    doubts = review_of(masks)[:top]
+    if contact is not None:
+        _draw_doubts(contact, masks, doubts, source or masks.source.name)
+    if json:
+        typer.echo(json_format.dumps([doubt.to_json() for doubt in doubts]))
+    elif doubts:
+        _print_doubts(doubts, masks)
+    else:
+        typer.echo("nothing stands out")
+
+
+def _print_doubts(doubts: Sequence[Doubt], masks: MaskStore) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("frame", "time", "object", "look because", "frames", "severity")
+    for doubt in doubts:
+        time = "" if doubt.pts is None else f"{float(doubt.pts * masks.source.time_base):.2f} s"
+        because = f"{doubt.reason}: {doubt.detail}" if doubt.detail else str(doubt.reason)
+        if doubt.also:
+            because += f" (also {', '.join(doubt.also)})"
+        span = str(doubt.first) if doubt.first == doubt.last else f"{doubt.first}-{doubt.last}"
+        severity = f"{doubt.severity:.2f}"
+        table.add_row(str(doubt.frame), time, str(doubt.object), because, span, severity)
+    Console().print(table)
+
+
+def _draw_doubts(path: Path, masks: MaskStore, doubts: Sequence[Doubt], source: str) -> None:
+    """Draw the worst frame of every doubt, in their order in the video."""
+    from pipeline.preview import ContactSheet
+    from pipeline.sources import open_source
+
+    if not doubts:
+        return
+    rows = {int(index): row for row, index in enumerate(masks.indices)}
+    waiting = {doubt.frame for doubt in doubts}
+    sheet = ContactSheet(path, count=len(waiting))
+    with open_source(source, end=str(max(waiting) + 1)).open() as reader:
+        for frame in reader:
+            if frame.index in waiting:
+                sheet.write(frame, masks.frame(rows[frame.index]))
+    sheet.close(complete=True)
 
 
 def fsck(

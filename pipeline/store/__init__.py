@@ -2,12 +2,13 @@
 
 from pipeline.store.check import CheckReport, check_store, repair_store
 from pipeline.store.hidden import runs_of
-from pipeline.store.reader import MaskStore
+from pipeline.store.reader import FrameObjects, MaskStore
 from pipeline.store.summary import ObjectSummary
 from pipeline.store.writer import MaskStoreWriter, StoreMode
 
 __all__ = [
     "CheckReport",
+    "FrameObjects",
     "MaskStore",
     "MaskStoreWriter",
     "ObjectSummary",

@@ -122,7 +122,7 @@ def repair_store(path: Path | str) -> CheckReport:
 
 
 def _repair(place: Place, old: Header) -> None:
-    header = replace(old, complete=False, frames=0, objects=0, hidden=0)
+    header = replace(old, complete=False, frames=0, objects=0, hidden=0, review=None)
     for key, data in metadata_files(old.source.size_hw).items():
         place.replace(key, data)
     kept = set()

@@ -23,7 +23,8 @@ class Header:
     attributes: what the caller wants kept (model, config, versions), as JSON values. complete: the
     source was processed to its end. frames, objects, hidden: rows of the tables that count; frames
     beyond them are in the journal. events: those that came before, JSON objects. span: which part
-    of the source was asked for, JSON values.
+    of the source was asked for, JSON values. review: what a person should look at, JSON objects;
+    None if nobody found out since the last frame.
     """
 
     source: SourceInfo
@@ -34,6 +35,7 @@ class Header:
     hidden: int = 0
     events: Sequence[Mapping[str, Any]] = ()
     span: Mapping[str, Any] = field(default_factory=dict)
+    review: Sequence[Mapping[str, Any]] | None = None
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -52,6 +54,7 @@ class Header:
             "complete": self.complete,
             "rows": dict(self.counts),
             "events": list(self.events),
+            "review": None if self.review is None else list(self.review),
         }
 
 
@@ -117,6 +120,7 @@ def read_header(place: Place) -> Header:
             span=dict(root["span"]),
             complete=bool(root["complete"]),
             events=[dict(event) for event in root["events"]],
+            review=_review_from_json(root.get("review")),
             **{table: _count(root["rows"][table]) for table in ("frames", "objects", "hidden")},
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
@@ -142,6 +146,10 @@ def _count(value: object) -> int:
     if not isinstance(value, int) or value < 0:
         raise ValueError(f"{value!r} is no count")
     return value
+
+
+def _review_from_json(values: object) -> list[dict[str, Any]] | None:
+    return [dict(doubt) for doubt in values] if isinstance(values, list) else None
 
 
 def _as_image(source: SourceInfo) -> dict[str, Any]:

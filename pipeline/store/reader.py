@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,7 +18,15 @@ import numpy.typing as npt
 from pipeline.errors import StoreCorruptError, StoreError
 from pipeline.store.header import is_emptied, is_store, read_header
 from pipeline.store.hidden import parts_of
-from pipeline.store.layout import FRAMES, FRAMES_PER_SHARD, NO_PTS, OBJECTS, Rows, capped_threads
+from pipeline.store.layout import (
+    FRAMES,
+    FRAMES_PER_SHARD,
+    NO_PTS,
+    OBJECTS,
+    Rows,
+    Table,
+    capped_threads,
+)
 from pipeline.store.place import open_place
 from pipeline.store.records import Record
 from pipeline.store.recovery import Pending, pending_of
@@ -24,6 +35,16 @@ from pipeline.store.summary import ObjectSummary, Summaries
 from pipeline.store.tables import open_column
 from pipeline.types import FrameResult, ObjectResult, SourceInfo
 from trackers.state import TrackState
+
+
+@dataclass(frozen=True, slots=True)
+class FrameObjects:
+    """A frame without its pixels: what the tables say of it."""
+
+    index: int
+    pts: int | None
+    keyframe: bool
+    objects: tuple[ObjectResult, ...]
 
 
 class MaskStore:
@@ -73,6 +94,14 @@ class MaskStore:
     def events(self) -> Sequence[Mapping[str, Any]]:
         """What persons asked for, JSON objects in the order in which they were made."""
         return [*self._header.events, *self._tail.events]
+
+    @property
+    def review(self) -> Sequence[Mapping[str, Any]] | None:
+        """What a person should look at, as the writer left it, JSON objects.
+
+        None if the writer left none, or frames came after it.
+        """
+        return None if self._tail.rows else self._header.review
 
     @property
     def complete(self) -> bool:
@@ -140,27 +169,54 @@ class MaskStore:
     def objects(self) -> list[ObjectSummary]:
         """Every object that has pixels on some frame, by id."""
         summaries = Summaries(self.indices)
-        for rows in self._object_rows():
+        for rows in self._object_rows(("frame", "id", "score", "area")):
             summaries.add(rows)
         return summaries.result()
 
-    def _object_rows(self) -> Iterator[Rows]:
-        """The object table in stretches."""
-        fields = ("frame", "id", "score", "area")
-        with self._disk():
-            columns = {field: open_column(self._place, OBJECTS, field) for field in fields}
-            if min(column.shape[0] for column in columns.values()) < self._header.objects:
-                raise ValueError("the object table lacks rows")
-            for start in range(0, self._header.objects, OBJECTS.chunk_rows):
-                stop = min(start + OBJECTS.chunk_rows, self._header.objects)
-                rows = np.zeros(stop - start, OBJECTS.dtype)
-                for field, column in columns.items():
-                    with capped_threads():
-                        rows[field] = column[start:stop]
+    def frame_objects(self) -> Iterator[FrameObjects]:
+        """Every frame without its pixels, in order; holds one stretch of the tables at a time.
+
+        Raises `StoreError`, `StoreCorruptError`.
+        """
+        found = (row for rows in self._object_rows(OBJECTS.fields) for row in rows.tolist())
+        by_frame = groupby(found, key=itemgetter(0))
+        next_row, group = next(by_frame, (-1, iter(())))
+        frames = (frame for rows in self._frame_rows() for frame in rows.tolist())
+        for row, (index, pts, keyframe) in enumerate(frames):
+            objects: tuple[ObjectResult, ...] = ()
+            if row == next_row:
+                with self._disk():
+                    objects = tuple(_object(each) for each in group)
+                next_row, group = next(by_frame, (-1, iter(())))
+            yield FrameObjects(index, None if pts == NO_PTS else pts, keyframe, objects)
+
+    def _frame_rows(self) -> Iterator[Rows]:
+        """The frame table in stretches."""
+        yield from self._stretches(FRAMES, FRAMES.fields, self._header.frames)
+        yield from (rows.frame for rows in self._tail.rows)
+
+    def _object_rows(self, fields: Sequence[str]) -> Iterator[Rows]:
+        """These columns of the object table in stretches."""
+        for rows in self._stretches(OBJECTS, fields, self._header.objects):
+            with self._disk():
                 if np.any((rows["frame"] < 0) | (rows["frame"] >= len(self))):
                     raise ValueError("objects point at frames that are not there")
-                yield rows
+            yield rows
         yield from (rows.objects for rows in self._tail.rows)
+
+    def _stretches(self, table: Table, fields: Sequence[str], count: int) -> Iterator[Rows]:
+        """`count` rows of a table as it is on disk, a chunk at a time."""
+        with self._disk():
+            columns = {field: open_column(self._place, table, field) for field in fields}
+            if min(column.shape[0] for column in columns.values()) < count:
+                raise ValueError(f"the table {table.name} lacks rows")
+        for start in range(0, count, table.chunk_rows):
+            stop = min(start + table.chunk_rows, count)
+            rows = np.zeros(stop - start, table.dtype)
+            with self._disk(), capped_threads():
+                for field, column in columns.items():
+                    rows[field] = column[start:stop]
+            yield rows
 
     def _record(self, row: int) -> Record:
         if not 0 <= row < len(self):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from pipeline.store.header import Header, write_header
 from pipeline.store.layout import FRAMES_PER_SHARD, LABELS, shard_key
@@ -39,7 +40,14 @@ class Pending:
             self.events.append(record.event())
 
 
-def take_in(place: Place, header: Header, pending: Pending, *, complete: bool = False) -> Header:
+def take_in(
+    place: Place,
+    header: Header,
+    pending: Pending,
+    *,
+    complete: bool = False,
+    review: Sequence[Mapping[str, Any]] | None = None,
+) -> Header:
     """Put the pending rows of a finished shard into the tables, then count them.
 
     Raises:
@@ -53,6 +61,7 @@ def take_in(place: Place, header: Header, pending: Pending, *, complete: bool = 
         objects=header.objects + sum(len(r.objects) for r in pending.rows),
         hidden=header.hidden + sum(len(r.hidden) for r in pending.rows),
         events=[*header.events, *pending.events],
+        review=review,
     )
     set_length(place, LABELS, after.frames)
     write_header(place, after)
@@ -75,7 +84,7 @@ def recover(place: Place, header: Header) -> tuple[Header, Pending, Journal]:
     if finished is not None and sum(r.kind is Kind.FRAME for r in records) < FRAMES_PER_SHARD:
         header = _take_back(place, header, shard, records)
     elif header.complete:
-        header = replace(header, complete=False)
+        header = replace(header, complete=False, review=None)
         write_header(place, header)
     pending = pending_of(header, records)
     packed = b"".join(record.pack() for record in records)
@@ -97,6 +106,7 @@ def _take_back(place: Place, header: Header, shard: int, records: Sequence[Recor
     header = replace(
         header,
         complete=False,
+        review=None,
         frames=first_row,
         objects=header.objects - sum(len(f.objects) for f in counted),
         hidden=header.hidden - sum(len(f.hidden) for f in counted),

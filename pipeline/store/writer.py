@@ -158,9 +158,10 @@ class MaskStoreWriter:
             for number in range(len(kept), len(log)):
                 self._journal_record(event_record(number, log[number]))
 
-    def close(self, *, complete: bool) -> None:
+    def close(self, *, complete: bool, review: Sequence[Mapping[str, Any]] | None = None) -> None:
         """Finish what was appended; `complete` says that the source was processed to its end.
 
+        review: what of all frames a person should look at, JSON objects to keep with them.
         After a failed write it only lets go of the store, which stays readable up to there.
 
         Raises:
@@ -172,10 +173,10 @@ class MaskStoreWriter:
             with self._disk():
                 self._lock.check()
                 if self._pending.chunks:
-                    self._finish_shard(complete=complete)
+                    self._finish_shard(complete=complete, review=review)
                 else:
                     self._header = take_in(
-                        self._place, self._header, self._pending, complete=complete
+                        self._place, self._header, self._pending, complete=complete, review=review
                     )
                     self._place.drop_journal(self._header.frames)
         finally:
@@ -202,10 +203,14 @@ class MaskStoreWriter:
         self._journal.append(record.pack())
         self._pending.add(record, offset, rows)
 
-    def _finish_shard(self, *, complete: bool) -> None:
+    def _finish_shard(
+        self, *, complete: bool, review: Sequence[Mapping[str, Any]] | None = None
+    ) -> None:
         key = shard_key(self._header.frames // FRAMES_PER_SHARD)
         self._journal.finish(key, build_index(self._pending.chunks))
-        self._header = take_in(self._place, self._header, self._pending, complete=complete)
+        self._header = take_in(
+            self._place, self._header, self._pending, complete=complete, review=review
+        )
         self._place.drop_journal(min(self._pending.chunks))
         self._pending = Pending()
         self._mark_committed()
