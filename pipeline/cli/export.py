@@ -1,0 +1,95 @@
+"""Commands `export` and `import-masks`: masks to other programs' formats, and from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.report import progress_bar
+
+_INTERRUPTED = 130
+_FORMATS = (
+    "davis, youtube-vos, png, png-8, png-matte, png-matte-16, coco, coco-ytvis, mots, mot, "
+    "yolo-seg, labelme, cvat, npz (docs/export.md)."
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(export)
+    app.command("import-masks")(import_masks)
+
+
+def export(
+    store: Annotated[str, typer.Argument(metavar="OUT.zarr", help="A mask store (or URL).")],
+    place: Annotated[Path, typer.Option("-o", "--output", help="File or folder to write.")],
+    format_name: Annotated[str, typer.Option("--format", help=_FORMATS)],
+    objects: Annotated[
+        str | None, typer.Option(help="Numbers or names, with commas; default: all.")
+    ] = None,
+    start: Annotated[str | None, typer.Option(help="First frame: 120, 3.5s or 00:00:03.5.")] = None,
+    end: Annotated[str | None, typer.Option(help="Frame to stop before, like --start.")] = None,
+    template: Annotated[
+        str | None, typer.Option(help="Names of files: {source}_{object}_{frame:06d}.")
+    ] = None,
+    frame_offset: Annotated[int, typer.Option(help="Add this to every frame number.")] = 0,
+    source: Annotated[
+        Path | None, typer.Option(help="The video, for formats that hold its pixels.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Write masks in another program's format, and read them back to compare."""
+    from pipeline.exports.export import ExportChoice, export_store
+    from pipeline.store import MaskStore
+
+    masks = MaskStore(store)
+    choice = ExportChoice(
+        format=format_name,
+        objects=objects,
+        start=start,
+        end=end,
+        template=template,
+        offset=frame_offset,
+        overwrite=overwrite,
+        video=source,
+    )
+    try:
+        with progress_bar(hidden=quiet) as bar:
+            summary = export_store(masks, place, choice, on_start=bar.start, on_frame=bar.advance)
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; the same command goes on with {place} if it is a folder", err=True)
+        raise typer.Exit(_INTERRUPTED) from None
+    if not masks.complete:
+        last = f"it ends with frame {masks.indices[-1]}"
+        typer.echo(f"note: the mask store {store} is not complete, {last}", err=True)
+    if not quiet:
+        kept = f", {summary.kept} files were there already" if summary.kept else ""
+        typer.echo(
+            f"{place}: {summary.frames} frames, {summary.objects} objects, read back with "
+            f"an IoU of at least {summary.worst_iou:.4g}{kept}"
+        )
+
+
+def import_masks(
+    place: Annotated[
+        Path, typer.Argument(metavar="PLACE", help="Folder of PNG files, or a COCO JSON file.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Prompts file to write (JSON).")],
+    format_name: Annotated[
+        str | None,
+        typer.Option("--format", help="davis, png, matte or coco; default: coco for a .json."),
+    ] = None,
+    stride: Annotated[int, typer.Option(min=1, help="Take every n-th frame.")] = 1,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+) -> None:
+    """Turn masks made elsewhere into prompts for `run --prompts`."""
+    from pipeline.exports.masks_import import import_as_prompts
+
+    count = import_as_prompts(place, output, format_name, stride=stride, overwrite=overwrite)
+    typer.echo(
+        f"{output}: {count.masks} masks of {count.objects} objects on {count.frames} frames; "
+        f"maskstream run VIDEO --prompts {output} takes them"
+    )

@@ -1,0 +1,1 @@
+"""Exports: the masks of a store as files that datasets, annotation tools and editors take."""

@@ -1,0 +1,184 @@
+"""Files of annotation tools: LabelMe's JSON a frame, and CVAT's XML of a video."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
+from xml.etree import ElementTree
+
+import cv2
+import numpy as np
+
+from pipeline.exports.frames import ExportFrame, Mask, box_xywh, iou
+from pipeline.exports.job import Job
+from pipeline.exports.names import object_names
+from pipeline.exports.png import encode_png
+from pipeline.types import SizeHW
+
+_LABELME_VERSION = "5.2.1"  # the first that has masks
+_PICTURE = ".png"
+
+
+class LabelMe:
+    """`NAME.json` a frame, shapes of the kind "mask"; `group_id` is the object's number."""
+
+    def __init__(self, job: Job) -> None:
+        job.names.require("frame")
+        self._job = job
+
+    def write(self, frame: ExportFrame) -> None:
+        """Write the frame's file. Raises `OSError`."""
+        height, width = self._job.source.size_hw
+        name = self._job.names.of(frame.number)
+        values: dict[str, Any] = {
+            "version": _LABELME_VERSION,
+            "flags": {},
+            "shapes": [
+                _shape(mask) | {"label": chosen.category, "group_id": chosen.id}
+                for chosen, mask in frame.masks()
+            ],
+            "imagePath": PurePosixPath(name).name + _PICTURE,
+            "imageData": None,
+            "imageHeight": height,
+            "imageWidth": width,
+        }
+        self._job.output.put(f"{name}.json", json.dumps(values, indent=1).encode())
+
+    def finish(self) -> None:
+        """Nothing comes after the last frame."""
+
+    def check(self, frame: ExportFrame) -> float:
+        """The least IoU of a shape and its object."""
+        file = self._job.output.path / f"{self._job.names.of(frame.number)}.json"
+        try:
+            shapes = {s["group_id"]: s for s in json.loads(file.read_bytes())["shapes"]}
+            ious = [
+                iou(_mask_of(shapes.pop(chosen.id), mask.shape), mask)
+                for chosen, mask in frame.masks()
+            ]
+        except (OSError, ValueError, KeyError, TypeError, cv2.error):
+            return 0.0
+        return 0.0 if shapes else min(ious, default=1.0)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def _shape(mask: Mask) -> dict[str, Any]:
+    left, top, width, height = box_xywh(mask)
+    window = mask[top : top + height, left : left + width].astype(np.uint8)
+    return {
+        "shape_type": "mask",
+        "points": [[left, top], [left + width - 1, top + height - 1]],
+        "mask": base64.b64encode(encode_png(window)).decode("ascii"),
+        "description": "",
+        "flags": {},
+    }
+
+
+def _mask_of(shape: dict[str, Any], size_hw: SizeHW) -> Mask:
+    (x0, y0), (x1, y1) = shape["points"]
+    encoded = np.frombuffer(base64.b64decode(shape["mask"]), np.uint8)
+    mask = np.zeros(size_hw, np.bool_)
+    mask[y0 : y1 + 1, x0 : x1 + 1] = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)) > 0
+    return mask
+
+
+class Cvat:
+    """CVAT for video 1.1: a track for each object and frame, with the object's number as group.
+
+    CVAT has no tracks of masks: of a track that has several it takes the first (its own export
+    writes a track a mask). So each object is a label, which keeps it apart on every frame.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._labels = {
+            i: name if not name.isdecimal() else f"object_{name}"
+            for i, name in object_names(job.objects).items()
+        }
+        self._file = job.output.path.open("w", encoding="utf-8", newline="\n")
+        self._tracks = 0
+        self._masks: Iterator[dict[str, str]] = iter(())
+        height, width = job.source.size_hw
+        labels = "".join(
+            f"<label><name>{name}</name><type>mask</type><attributes></attributes></label>"
+            for name in self._labels.values()
+        )
+        self._file.write(
+            '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n'
+            f"<meta><task><name>{job.names.source}</name><mode>interpolation</mode>"
+            f"<size>{len(job.numbers)}</size><labels>{labels}</labels>"
+            f"<original_size><width>{width}</width><height>{height}</height></original_size>"
+            "</task></meta>\n"
+        )
+
+    def write(self, frame: ExportFrame) -> None:
+        """Write the frame's tracks. Raises `OSError`."""
+        for chosen, mask in frame.masks():
+            left, top, width, height = box_xywh(mask)
+            window = mask[top : top + height, left : left + width]
+            place = f'left="{left}" top="{top}" width="{width}" height="{height}" z_order="0"'
+            runs = ", ".join(map(str, _runs(window)))
+            who = f'label="{self._labels[chosen.id]}" group_id="{chosen.id}"'
+            seen = 'keyframe="1" occluded="0"'
+            self._file.write(
+                f'<track id="{self._tracks}" {who} source="manual">'
+                f'<mask frame="{frame.number}" outside="0" {seen} rle="{runs}" {place}></mask>'
+                f'<mask frame="{frame.number + 1}" outside="1" {seen} rle="{runs}" {place}></mask>'
+                "</track>\n"
+            )
+            self._tracks += 1
+
+    def finish(self) -> None:
+        """End the file and begin to read it. Raises `OSError`."""
+        self._file.write("</annotations>\n")
+        self._file.close()
+        self._masks = self._read()
+
+    def check(self, frame: ExportFrame) -> float:
+        """Compare the next tracks with the frame's objects."""
+        worst = 1.0
+        for chosen, mask in frame.masks():
+            try:
+                found = next(self._masks)
+                if (found["frame"], found["group"]) != (str(frame.number), str(chosen.id)):
+                    return 0.0
+                worst = min(worst, iou(_cvat_mask(found, mask.shape), mask))
+            except (StopIteration, ElementTree.ParseError, KeyError, ValueError):
+                return 0.0
+        return worst
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _read(self) -> Iterator[dict[str, str]]:
+        """Attributes of the first mask of each track, with its group, one track held at a time."""
+        with self._job.output.path.open("rb") as file:
+            events = ElementTree.iterparse(file, events=("start", "end"))  # noqa: S314
+            _, root = next(events)
+            for event, element in events:
+                if event == "end" and element.tag == "track":
+                    yield element[0].attrib | {"group": element.attrib["group_id"]}
+                    root.clear()
+
+
+def _runs(window: Mask) -> list[int]:
+    """Lengths of runs along rows, of background and mask in turn, background first."""
+    flat = window.ravel()
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    lengths = np.diff(edges, prepend=0, append=flat.size).tolist()
+    return [0, *lengths] if flat[0] else lengths
+
+
+def _cvat_mask(found: dict[str, str], size_hw: SizeHW) -> Mask:
+    runs = [int(length) for length in found["rle"].split(",")]
+    left, top, width, height = (int(found[k]) for k in ("left", "top", "width", "height"))
+    mask = np.zeros(size_hw, np.bool_)
+    window = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    mask[top : top + height, left : left + width] = window.reshape(height, width)
+    return mask

@@ -1,0 +1,138 @@
+"""The export itself: frames out of a store, through a format, into files, and back to compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import ConfigError, StoreError
+from pipeline.exports.frames import ExportFrame, ExportObject
+from pipeline.exports.job import Exporter, Format, Job
+from pipeline.exports.names import NameTemplate, source_name
+from pipeline.exports.output import Output, open_output
+from pipeline.exports.registry import find_format
+from pipeline.exports.selection import choose_objects, choose_rows
+from pipeline.store import MaskStore
+from pipeline.types import FrameResult
+
+
+@dataclass(frozen=True, slots=True)
+class ExportChoice:
+    """What to export and how, as a person says it.
+
+    objects: numbers and names with commas, None for all. start, end: as `run` has them. template:
+    of file names, None for the format's own. offset: added to every frame number. video: where the
+    pixels are, for formats that need them.
+    """
+
+    format: str
+    objects: str | None = None
+    start: str | None = None
+    end: str | None = None
+    template: str | None = None
+    offset: int = 0
+    overwrite: bool = False
+    video: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExportSummary:
+    """What was exported.
+
+    kept: files of a broken-off export that were right. worst_iou: of an object as read back.
+    """
+
+    frames: int
+    objects: int
+    kept: int
+    worst_iou: float
+
+
+def export_store(
+    store: MaskStore,
+    place: Path,
+    choice: ExportChoice,
+    *,
+    on_start: Callable[[int], None] = lambda _: None,
+    on_frame: Callable[[FrameResult], None] = lambda _: None,
+) -> ExportSummary:
+    """Write a store's masks to `place`, then read all of it back and compare.
+
+    on_start: called with the number of frames to come, which counts those that are read back.
+
+    Raises:
+        ConfigError: there is no such format, object, frame or template.
+        StoreExistsError: something is there already.
+        StoreError: the store cannot be read, the place not be written, or the files, read back,
+            are not what they should be.
+    """
+    wanted = find_format(choice.format)
+    if wanted.needs_video != (choice.video is not None):
+        needs = "needs the video" if wanted.needs_video else "holds no pixels of the video"
+        what = "give it with" if wanted.needs_video else "leave out"
+        raise ConfigError(f"The format {choice.format} {needs}: {what} --source.")
+    rows = choose_rows(store, choice.start, choice.end)
+    objects = choose_objects(store, choice.objects)
+    _check_ids(choice.format, wanted, objects)
+    numbers = store.indices[rows.start : rows.stop] + choice.offset
+    if numbers[0] < 0:
+        raise ConfigError(f"--frame-offset {choice.offset} makes frame numbers negative.")
+    names = NameTemplate(choice.template or wanted.template, source_name(store.source.name))
+    identity = {
+        "format": choice.format,
+        "template": names.template,
+        "source": store.source.name,
+        "objects": [[chosen.id, chosen.name] for chosen in objects],
+        "frames": [int(numbers[0]), int(numbers[-1]), len(numbers)],
+    }
+
+    def frames() -> Iterator[ExportFrame]:
+        for i, row in enumerate(rows):
+            frame = ExportFrame(int(numbers[i]), i, store.frame(row), objects)
+            yield frame
+            on_frame(frame.result)
+
+    output = open_output(place, wanted.suffix, identity, overwrite=choice.overwrite)
+    on_start(2 * len(rows))
+    try:
+        job = Job(output, store.source, objects, numbers, names, choice.video)
+        with closing(wanted.open(job)) as exporter:
+            for frame in frames():
+                exporter.write(frame)
+            exporter.finish()
+            worst_iou = _read_back(exporter, frames(), wanted.iou_min, output)
+        output.finish()
+    except OSError as error:
+        output.abandon()
+        raise StoreError(f"{place} cannot be written: {error.strerror or error}.") from error
+    except BaseException:
+        output.abandon()
+        raise
+    return ExportSummary(len(rows), len(objects), output.kept, worst_iou)
+
+
+def _read_back(
+    exporter: Exporter, frames: Iterator[ExportFrame], iou_min: float, output: Output
+) -> float:
+    """The least IoU of an object as read back. Raises `StoreError` if it is below `iou_min`."""
+    worst_iou = 1.0
+    for frame in frames:
+        read = exporter.check(frame)
+        worst_iou = min(worst_iou, read)
+        if read < iou_min:
+            raise StoreError(
+                f"Frame {frame.number} of {output.place}, read back, is not what the mask store "
+                "has: the disk may be failing, or something else writes there; export again."
+            )
+    return worst_iou
+
+
+def _check_ids(name: str, wanted: Format, objects: tuple[ExportObject, ...]) -> None:
+    too_large = [str(chosen.id) for chosen in objects if chosen.id > wanted.largest_id]
+    if too_large:
+        raise ConfigError(
+            f"The format {name} has room for object numbers up to {wanted.largest_id}, not for "
+            f"{', '.join(too_large)}: leave them out with --objects, or take another format."
+        )

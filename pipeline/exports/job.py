@@ -1,0 +1,75 @@
+"""The seam between the export and its formats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.exports.frames import ExportFrame, ExportObject
+from pipeline.exports.names import NameTemplate
+from pipeline.exports.output import Output
+from pipeline.types import SourceInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is exported, and where to.
+
+    numbers: those of all frames, as they are written, int64 [T]. video: where the pixels are, for
+    formats that need them.
+    """
+
+    output: Output
+    source: SourceInfo
+    objects: tuple[ExportObject, ...]
+    numbers: npt.NDArray[np.int64]
+    names: NameTemplate
+    video: Path | None = None
+
+    @property
+    def categories(self) -> list[str]:
+        """The classes of the objects, each once, in the order of the objects."""
+        return list(dict.fromkeys(chosen.category for chosen in self.objects))
+
+
+class Exporter(Protocol):
+    """Writes one format. Frames come in order: all to `write`, then, after `finish`, to `check`."""
+
+    def write(self, frame: ExportFrame) -> None:
+        """Take a frame. Raises `OSError`."""
+        ...
+
+    def finish(self) -> None:
+        """Write what comes after the last frame. Raises `OSError`."""
+        ...
+
+    def check(self, frame: ExportFrame) -> float:
+        """Read the frame back; the least IoU of an object as read and in the store, 0 to 1."""
+        ...
+
+    def close(self) -> None:
+        """Let go of open files; called exactly once, also after an error."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A format that can be chosen.
+
+    suffix: the end of its one file's name; "" if it is a folder. template: of the names in it.
+    largest_id: the greatest object number that fits. iou_min: below it, what was read back is
+    taken for damaged. needs_video: pixels are written as well.
+    """
+
+    summary: str
+    open: Callable[[Job], Exporter]
+    suffix: str = ""
+    template: str = "{frame:06d}"
+    largest_id: int = 65535
+    iou_min: float = 1.0
+    needs_video: bool = False

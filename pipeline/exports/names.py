@@ -1,0 +1,81 @@
+"""Names of files by template: `{source}_{object}_{frame:06d}`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from string import Formatter
+
+from pipeline.errors import ConfigError
+from pipeline.exports.frames import ExportObject
+
+_FIELDS = ("source", "object", "frame")
+_UNFIT = re.compile(r"[^\w.-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class NameTemplate:
+    """Makes names without their ending. source: already fit for a file's name.
+
+    Raises:
+        ConfigError: the template has other fields, or leads out of the folder.
+    """
+
+    template: str
+    source: str
+
+    def __post_init__(self) -> None:
+        try:
+            fields = [field for _, field, _, _ in Formatter().parse(self.template) if field]
+            unknown = [field for field in fields if field not in _FIELDS]
+            example = PurePosixPath(self.of(0, "object"))
+        except (ValueError, KeyError, IndexError) as error:
+            raise ConfigError(f"The template {self.template!r} is malformed: {error}.") from error
+        if unknown:
+            raise ConfigError(
+                f"The template {self.template!r} has a field {{{unknown[0]}}}; there are "
+                f"{', '.join(f'{{{field}}}' for field in _FIELDS)}."
+            )
+        if not example.name or example.is_absolute() or ".." in example.parts:
+            raise ConfigError(f"The template {self.template!r} must name a file in the folder.")
+
+    def of(self, number: int, object_name: str = "") -> str:
+        """The name for a frame, and for an object if there is a file for each."""
+        return self.template.format(source=self.source, object=object_name, frame=number)
+
+    def require(self, *fields: str) -> None:
+        """Raise `ConfigError` unless the template tells the files of frames (and objects) apart."""
+        used = {field for _, field, _, _ in Formatter().parse(self.template)}
+        for field in fields:
+            if field not in used:
+                raise ConfigError(
+                    f"The template {self.template!r} would give several files one name; it needs "
+                    f"{{{field}}}."
+                )
+
+
+def source_name(name: str) -> str:
+    """A source's name without folder and ending, fit for a file's name."""
+    return fit(Path(name).stem) or "video"
+
+
+def fit(text: str) -> str:
+    """Text as part of a file's name: letters, digits, `_`, `-` and `.`, no dot in front."""
+    return _UNFIT.sub("_", text).strip("_").lstrip(".")
+
+
+def object_names(objects: Sequence[ExportObject]) -> dict[int, str]:
+    """A name fit for files by object id: its own or else its number, each only once."""
+    names: dict[int, str] = {}
+    taken = {str(chosen.id) for chosen in objects}
+    for chosen in objects:
+        name = fit(chosen.name)
+        if not name:
+            name = str(chosen.id)
+        elif name in taken:
+            name = f"{name}_{chosen.id}"
+        taken.add(name)
+        names[chosen.id] = name
+    return names

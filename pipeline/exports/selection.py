@@ -1,0 +1,72 @@
+"""Which objects and frames of a store are exported."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+from pipeline.errors import ConfigError
+from pipeline.exports.frames import ExportObject
+from pipeline.sources.position import FrameRange, Position
+from pipeline.store import MaskStore
+
+
+def choose_objects(store: MaskStore, wanted: str | None) -> tuple[ExportObject, ...]:
+    """The objects with these numbers or names ("1,3,cup"), by id; None: all that have pixels.
+
+    Raises:
+        ConfigError: there is no such object.
+    """
+    names = names_of(store)
+    known = {o.id: ExportObject(o.id, names.get(o.id, "")) for o in store.objects()}
+    if wanted is None:
+        return tuple(known.values())
+    chosen: dict[int, ExportObject] = {}
+    for text in (part.strip() for part in wanted.split(",")):
+        found = [o for o in known.values() if text and text in (str(o.id), o.name)]
+        if not found:
+            there = ", ".join(f"{o.id} ({o.name})" if o.name else str(o.id) for o in known.values())
+            raise ConfigError(
+                f"There is no object {text!r} in the mask store {store.path}; "
+                f"it has {there or 'none'}."
+            )
+        chosen |= {o.id: o for o in found}
+    return tuple(chosen[i] for i in sorted(chosen))
+
+
+def names_of(store: MaskStore) -> dict[int, str]:
+    """Names of objects: the last event `{"type": "rename", "object": 3, "name": "cup"}` of each."""
+    return {
+        int(event["object"]): str(event["name"])
+        for event in store.events
+        if event.get("type") == "rename"
+    }
+
+
+def choose_rows(store: MaskStore, start: str | None, end: str | None) -> range:
+    """Rows of the frames from `start` to `end` (exclusive), positions as `run` takes them.
+
+    A time counts from the store's first frame.
+
+    Raises:
+        ConfigError: a position cannot be parsed or needs timestamps, or there is no frame between.
+    """
+    wanted = FrameRange.of(start, end)
+    first = 0 if wanted.start is None else _row_of(store, wanted.start)
+    stop = len(store) if wanted.end is None else _row_of(store, wanted.end)
+    if first >= stop:
+        span = f"from {wanted.start or 'its start'} to {wanted.end or 'its end'}"
+        raise ConfigError(f"The mask store {store.path} has no frame {span}.")
+    return range(first, stop)
+
+
+def _row_of(store: MaskStore, position: Position) -> int:
+    if isinstance(position.value, int):
+        return int(store.indices.searchsorted(position.value))
+    if not len(store):
+        return 0
+    first = store.frame(0)
+    origin_s = None if first.pts is None else first.pts * first.time_base
+    reached = range(len(store))
+    return bisect_left(
+        reached, True, key=lambda row: position.reached_by(store.frame(row), origin_s)
+    )
