@@ -18,13 +18,15 @@ from pathlib import Path
 
 import cv2
 
+from pipeline.backward import BackwardPass, EarlierMasks, first_prompts, mirrored
 from pipeline.config import PipelineConfig, load_config
 from pipeline.errors import PromptError, QueueClosedError
 from pipeline.framequeue import FrameQueue, Policy
 from pipeline.processor import FrameProcessor
 from pipeline.prompts import NO_PROMPTS, PromptLog
 from pipeline.segmenter.open import locate_model
-from pipeline.types import Frame, FrameResult, Sink, Source, SourceInfo, SourceReport
+from pipeline.sources.reverse import check_reversible, reverse
+from pipeline.types import Frame, FrameResult, Sink, SizeHW, Source, SourceInfo, SourceReport
 
 logger = logging.getLogger(__name__)
 
@@ -168,12 +170,16 @@ class Pipeline:
         prompts: PromptLog = NO_PROMPTS,
         *,
         on_open: Callable[[SourceInfo], None] | None = None,
+        backward: BackwardPass | None = None,
     ) -> Generator[FrameResult, None, None]:
         """Yield one result a frame; leaving the loop early stops the reader.
 
-        Raises `SourceError`, `PromptError`, `ModelError`.
+        backward: first follow objects from their first prompt back, which reads the source twice
+        more, and join what is found to the results.
+
+        Raises `SourceError`, `PromptError`, `ModelError`; with `backward` also `StoreError`.
         """
-        with closing(self._frames(source, prompts, on_open)) as frames:
+        with closing(self._frames(source, prompts, on_open, backward)) as frames:
             for _, result in frames:
                 yield result
 
@@ -184,18 +190,23 @@ class Pipeline:
         prompts: PromptLog = NO_PROMPTS,
         *,
         on_frame: Callable[[FrameResult], None] | None = None,
+        backward: BackwardPass | None = None,
     ) -> RunSummary:
         """Run to the end and write every result to the sinks, which the opened source's info makes.
 
-        Sinks are closed in any case. Also raises what they raise (`StoreError`).
+        `backward` is as in `stream`. Sinks are closed in any case. Also raises what they raise
+        (`StoreError`).
         """
         sinks: list[Sink] = []
         writer = _Writer(sinks)
         complete = False
         begun = time.perf_counter()
         try:
-            with closing(self._frames(source, prompts, lambda i: sinks.extend(make_sinks(i)))) as f:
-                for frame, result in f:
+            results = self._frames(
+                source, prompts, lambda info: sinks.extend(make_sinks(info)), backward
+            )
+            with closing(results):
+                for frame, result in results:
                     writer.put(frame, result)
                     if on_frame is not None:
                         on_frame(result)
@@ -211,21 +222,28 @@ class Pipeline:
         source: Source,
         prompts: PromptLog,
         on_open: Callable[[SourceInfo], None] | None,
+        backward: BackwardPass | None,
     ) -> Generator[tuple[Frame, FrameResult], None, None]:
         config = self.config
         cv2.setNumThreads(config.threads.opencv)
         self.summary = summary = RunSummary()
+        if backward is not None:
+            check_reversible(source)
         queue: FrameQueue[Frame] = FrameQueue(config.queue.capacity, Policy(config.queue.policy))
         reader = _Reader(source, queue)
         waiting = set(prompts.frames)
         processor: FrameProcessor | None = None
         begun = time.perf_counter()
+        earlier = EarlierMasks(None if backward is None else backward.scratch)
         try:
             info = reader.start()
             prompts.check_inside(info.size_hw)
-            processor = FrameProcessor(config, self.model, info.size_hw, prompts)
+            processor = FrameProcessor(config, self.model, info.size_hw, prompts, earlier.at)
             if on_open is not None:
                 on_open(info)
+            if backward is not None:
+                self._look_back(source, prompts, info.size_hw, backward, earlier)
+                summary.stage_s["backward"] = time.perf_counter() - begun
             seen: set[int] = set()
             for frame, result in processor.results(queue):
                 waiting.discard(frame.index)
@@ -233,12 +251,13 @@ class Pipeline:
                 summary.frames += 1
                 summary.objects = len(seen)
                 summary.keyframes = processor.keyframes
-                summary.stage_s = processor.times.seconds
+                summary.stage_s |= processor.times.seconds
                 yield frame, result
         finally:
             reader.stop()
             if processor is not None:
                 processor.close()
+            earlier.close()
             summary.report = reader.report
             summary.dropped = queue.dropped
             summary.stage_s["read"] = reader.seconds
@@ -247,4 +266,41 @@ class Pipeline:
             raise PromptError(
                 f"prompts name frame {min(waiting)}, which is not in the clip (or in the chosen "
                 f"range) of {summary.frames} frames"
+            )
+
+    def _look_back(
+        self,
+        source: Source,
+        prompts: PromptLog,
+        size_hw: SizeHW,
+        backward: BackwardPass,
+        earlier: EarlierMasks,
+    ) -> None:
+        """Follow every object from its first prompt back to the first frame, into `earlier`."""
+        wanted = first_prompts(prompts)
+        if not wanted.events:
+            return
+        given = {e.object: e.frame for e in wanted.events}
+        waiting = set(wanted.frames)
+        unseeded = self.config.seeding.model_copy(update={"enabled": False})
+        config = self.config.model_copy(update={"seeding": unseeded})
+        queue: FrameQueue[Frame] = FrameQueue(config.queue.capacity)
+        reader = _Reader(reverse(source, max(waiting)), queue)
+        processor = FrameProcessor(config, self.model, size_hw, wanted)
+        try:
+            info = reader.start()
+            if backward.on_open is not None:
+                backward.on_open(info)
+            for frame, result in processor.results(mirrored(queue)):
+                waiting.discard(frame.index)
+                earlier.add(frame.index, [t for t in processor.tracks if frame.index < given[t.id]])
+                if backward.on_frame is not None:
+                    backward.on_frame(result)
+        finally:
+            reader.stop()
+            processor.close()
+        if waiting:
+            raise PromptError(
+                f"prompts name frame {min(waiting)}, which is not in the clip (or in the chosen "
+                "range), so nothing can be followed back from there"
             )

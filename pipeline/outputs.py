@@ -15,6 +15,7 @@ from pipeline.engine import Pipeline
 from pipeline.errors import StoreError
 from pipeline.preview import ContactSheet, OverlayVideo
 from pipeline.prompts import NO_PROMPTS, Event, MaskEvent, PromptLog
+from pipeline.review import Reviewer
 from pipeline.segmenter.model import content_hash
 from pipeline.store import MaskStore, MaskStoreWriter, StoreMode, runs_of
 from pipeline.types import Frame, FrameResult, HiddenPart, Sink, SourceInfo
@@ -29,8 +30,9 @@ class Outputs:
     """Where a run writes; `open` makes the sinks once the source is known.
 
     store: a path or a URL. mode: what to do with a store that is there already
-    (`MaskStoreWriter`). span: which part of the source was asked for (start, end, stride), as JSON
-    values. prompts: what was asked for, kept as the store's events.
+    (`MaskStoreWriter`). span: which part of the source was asked for (start, end, stride; backward
+    if objects are followed to earlier frames too), as JSON values. prompts: what was asked for,
+    kept as the store's events.
     """
 
     store: Path | str
@@ -61,11 +63,11 @@ class Outputs:
         )
         try:
             self._check_same(self._writer.attributes, attributes)
-            self._writer.add_events([_event_to_json(event) for event in self.prompts.events])
+            self._writer.add_events(self._events())
+            sinks: list[Sink] = [OnlyMissing(self._writer)]
         except StoreError:
             self._writer.close(complete=False)
             raise
-        sinks: list[Sink] = [OnlyMissing(self._writer)]
         if self.overlay is not None:
             sinks.append(OverlayVideo(self.overlay, info))
         if self.contact is not None:
@@ -75,21 +77,40 @@ class Outputs:
     def finished(self) -> int | None:
         """Frames of the store if it is complete for this span already, else None.
 
-        Raises `StoreError` if it cannot be read, or was begun with another start or stride.
+        Raises `StoreError` if it cannot be read, or was begun with another start, stride or choice
+        of backward, or, where that was chosen, with other prompts.
         """
         if self.mode != "resume":
             return None
         store = MaskStore.if_there(self.store)
         if store is None:
             return None
-        for name in ("start", "stride"):
+        for name in ("start", "stride", "backward"):
             if store.span.get(name) != self.span.get(name):
                 raise StoreError(
                     f"The mask store {self.store} was begun with {name} {store.span.get(name)}, "
                     f"not {self.span.get(name)}, so it cannot be resumed; give the same, choose "
                     "another output or give --overwrite."
                 )
+        if self.span.get("backward") and len(store) and list(store.events) != self._events():
+            raise StoreError(
+                f"The mask store {self.store} was begun with other prompts, and --backward follows "
+                "new ones to frames that it holds already; choose another output or give "
+                "--overwrite."
+            )
         return len(store) if store.complete and store.span == self.span else None
+
+    @property
+    def scratch(self) -> Path | None:
+        """The folder beside a local store, None if it is not there yet or the store is not local.
+
+        There is room where the store has room.
+        """
+        folder = Path(self.store).absolute().parent
+        return folder if "://" not in str(self.store) and folder.is_dir() else None
+
+    def _events(self) -> list[dict[str, Any]]:
+        return [_event_to_json(event) for event in self.prompts.events]
 
     def _check_same(self, stored: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         for name, what in _KEPT_ON_RESUME.items():
@@ -106,21 +127,31 @@ class Outputs:
 
 
 class OnlyMissing:
-    """Passes to a resumed store only the frames that it does not hold yet."""
+    """Passes to a resumed store only the frames that it does not hold yet.
+
+    When it is closed, the store is told what of all its frames a person should look at. Raises
+    `StoreError`.
+    """
 
     def __init__(self, store: MaskStoreWriter) -> None:
         self._store = store
+        self._reviewer = Reviewer()
         last = store.last_committed_index
         self._after = -1 if last is None else last
+        if last is not None:
+            for frame in MaskStore(store.path).frame_objects():
+                self._reviewer.add(frame)
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Write the result unless its frame is there."""
         if result.index > self._after:
             self._store.write(frame, result)
+            self._reviewer.add(result)
 
     def close(self, *, complete: bool) -> None:
         """Close the store."""
-        self._store.close(complete=complete)
+        doubts = [doubt.to_json() for doubt in self._reviewer.doubts()]
+        self._store.close(complete=complete, review=doubts)
 
 
 def identity_of(source: Path) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -58,12 +58,19 @@ class FrameProcessor:
     """
 
     def __init__(
-        self, config: PipelineConfig, model: Path, frame_hw: SizeHW, prompts: PromptLog
+        self,
+        config: PipelineConfig,
+        model: Path,
+        frame_hw: SizeHW,
+        prompts: PromptLog,
+        more_tracks: Callable[[int], Sequence[Track]] = lambda index: (),
     ) -> None:
+        """more_tracks: of a frame, by its number; they are shown beside those followed here."""
         self.times = StageTimes()
         self.keyframes = 0
         self._config = config
         self._prompts = prompts
+        self._more_tracks = more_tracks
         self._frame_hw = frame_hw
         self._work_hw = work_size(frame_hw, config.tracking.flow_long_side)
         with self.times.stage("load"):
@@ -95,6 +102,11 @@ class FrameProcessor:
         """End the encoder's thread."""
         self._encoder.close()
 
+    @property
+    def tracks(self) -> Sequence[Track]:
+        """The tracks as they are on the frame whose result came last."""
+        return self._tracker.tracks
+
     def results(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, FrameResult]]:
         """Process frames in order; regular keyframes are encoded while others are tracked."""
         for frame in self._encoder.look_ahead(frames, self._ahead):
@@ -125,7 +137,8 @@ class FrameProcessor:
             fresh = first or cut
             self._keyframe(frame, events, now_s, None if fresh else flow, seed=fresh or regular)
         with self.times.stage("compose"):
-            seen = compose(self._tracker.tracks, self._frame_hw)
+            tracks = [*self._tracker.tracks, *self._more_tracks(frame.index)]
+            seen = compose(tracks, self._frame_hw)
         return FrameResult(
             *(frame.index, frame.pts, frame.time_base, keyframe),
             *(seen.labels, seen.objects, seen.hidden),
@@ -163,7 +176,12 @@ class FrameProcessor:
         if self._config.seeding.enabled and seed:
             with self.times.stage("seed"):
                 found = self._search(features, flow)
-                self._tracker.admit(found, now_s, at_once=flow is None)
+                self._tracker.admit(
+                    found,
+                    now_s,
+                    at_once=flow is None,
+                    alike=lambda track, seen: self._looks_like(track, seen, cells),
+                )
         with self.times.stage("recognise"):
             self._learn(cells, {e.object for e in events})
 
@@ -212,6 +230,12 @@ class FrameProcessor:
 
     def _recognises(self, track: Track, reading: Reading) -> bool:
         return self._tracker.recognises(track, self._recognizer.logits(reading), reading.affinity)
+
+    def _looks_like(self, track: Track, seen: Detection, cells: CellFeatures) -> bool:
+        """Whether what was found may be a track's object; so it may if nothing is remembered."""
+        if not self._recognizer.knows(track.id):
+            return True
+        return self._recognises(track, self._recognizer.read(track.id, cells, seen.logits))
 
     def _learn(self, cells: CellFeatures, prompted: set[int]) -> None:
         """Remember what a person gave on this keyframe and what has just got an identity."""

@@ -28,13 +28,18 @@ if TYPE_CHECKING:
 class FrameProgress:
     """A progress bar over frames with their rate and the time left."""
 
-    def __init__(self, bar: Progress) -> None:
+    def __init__(self, bar: Progress, name: str = "frames") -> None:
         self._bar = bar
+        self._name = name
         self._task: TaskID | None = None
 
     def start(self, total: int | None) -> None:
         """Begin; `total` frames if known."""
-        self._task = self._bar.add_task("frames", total=total, objects=0, rate="")
+        self._task = self._bar.add_task(self._name, total=total, objects=0, rate="")
+
+    def beside(self, name: str) -> FrameProgress:
+        """Another line, for another pass over the frames."""
+        return FrameProgress(self._bar, name)
 
     def advance(self, result: FrameResult) -> None:
         """Count one frame."""

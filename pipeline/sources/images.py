@@ -53,6 +53,10 @@ class ImageSequence:
         """
         yield ImageReader(self)
 
+    def files(self) -> list[ImageFile]:
+        """The images in the range, in order. Raises as `open` does, but reads none."""
+        return list(self.frame_range.select(_list_images(self.path, self.rate)))
+
 
 class ImageReader:
     """An opened `ImageSequence`: iterate once.
@@ -63,7 +67,7 @@ class ImageReader:
 
     def __init__(self, source: ImageSequence) -> None:
         self.report = SourceReport()
-        files = list(source.frame_range.select(_list_images(source.path, source.rate)))
+        files = source.files()
         self._images = self._read(files)
         self._first = next(self._images, None)
         if self._first is None:
@@ -95,7 +99,7 @@ class ImageReader:
             yield Frame(file.index, file.pts, file.time_base, self.info.size_hw, ArrayView(pixels))
             image = next(self._images, None)
 
-    def _read(self, files: list[_ImageFile]) -> Iterator[tuple[_ImageFile, RgbImage]]:
+    def _read(self, files: list[ImageFile]) -> Iterator[tuple[ImageFile, RgbImage]]:
         for file in files:
             try:
                 pixels = _decode(file.path)
@@ -110,7 +114,7 @@ class ImageReader:
 
 
 @dataclass(frozen=True, slots=True)
-class _ImageFile:
+class ImageFile:
     """An image that is not read yet."""
 
     index: int
@@ -132,7 +136,7 @@ def _size_hw(pixels: RgbImage) -> SizeHW:
     return pixels.shape[0], pixels.shape[1]
 
 
-def _list_images(path: Path, rate: Fraction | None) -> list[_ImageFile]:
+def _list_images(path: Path, rate: Fraction | None) -> list[ImageFile]:
     """Find, order and number the images that `path` names."""
     paths, number = _find(path)
     numbers = [int(match[1]) for file in paths if (match := number.search(file.name))]
@@ -142,7 +146,7 @@ def _list_images(path: Path, rate: Fraction | None) -> list[_ImageFile]:
         ordered = list(enumerate(sorted(paths, key=_natural_key)))
     time_base = 1 / rate if rate else Fraction(1)
     return [
-        _ImageFile(index, place if rate else None, time_base, file)
+        ImageFile(index, place if rate else None, time_base, file)
         for place, (index, file) in enumerate(ordered)
     ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -62,7 +62,11 @@ class VideoFile:
             UnreadableSourceError: it holds no video that can be decoded.
         """
         with _open_container(self.path) as container:
-            yield VideoReader(self, container)
+            reader = VideoReader(self, container)
+            try:
+                yield reader
+            finally:
+                reader.close()
 
 
 class VideoReader:
@@ -94,9 +98,29 @@ class VideoReader:
             self.report.frames += 1
             yield frame
 
-    def _frames(self) -> Iterator[Frame]:
+    def close(self) -> None:
+        """Let go of the decoder now: packets that wait would keep it in a circle of references."""
+        self._packets.close()
+        self._decoded.clear()
+
+    def enter(self, index: int, pts: int) -> Iterator[Frame]:
+        """Frames, in the range or not, from the keyframe with this number and timestamp on.
+
+        None if seeking does not lead there.
+        """
+        self._container.seek(pts, stream=self._stream)
+        self._packets = self._demux()
+        self._decoded.clear()
+        while self._decode_some():
+            found = self._decoded[0].pts
+            if found is not None and found >= pts:
+                break
+            self._decoded.popleft()
+        if self._decoded and self._decoded[0].pts == pts:
+            yield from self._frames(index)
+
+    def _frames(self, index: int = 0) -> Iterator[Frame]:
         """Number the decoded pictures; no reference to one is kept here."""
-        index = 0
         while self._decode_some():
             yield self._frame(index, self._decoded.popleft())
             index += 1
@@ -126,7 +150,7 @@ class VideoReader:
                 note_damage(self.report, f"{self._when(picture)}: the frame is damaged")
         return pictures
 
-    def _demux(self) -> Iterator[Packet[VideoStream] | None]:
+    def _demux(self) -> Generator[Packet[VideoStream] | None, None, None]:
         """Packets of the stream; the last one flushes the decoder."""
         try:
             yield from self._container.demux(self._stream)

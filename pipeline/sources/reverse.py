@@ -1,0 +1,214 @@
+"""Sources read backwards: the same frames, the last first, in constant memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.errors import SourceError, UnreadableSourceError
+from pipeline.sources.arrays import ArraySource, ArrayView
+from pipeline.sources.checks import note_damage
+from pipeline.sources.images import ImageFile, ImageSequence
+from pipeline.sources.position import FrameRange
+from pipeline.sources.video import VideoFile, VideoView
+from pipeline.types import Frame, RgbImage, Source, SourceInfo, SourceReport
+
+# Of a video so many decoded frames are held at once, and no more pixels than that (as 4:2:0 of 8
+# bits 96 MiB), but one frame at least.
+CHUNK_FRAMES = 128
+CHUNK_PIXELS = 1 << 26
+ANCHORS_MAX = 4096
+
+
+def check_reversible(source: Source) -> None:
+    """Raise `SourceError` if a source cannot be read again, and backwards."""
+    if isinstance(source, ImageSequence):
+        return
+    if isinstance(source, VideoFile):
+        if source.path.is_file() or not source.path.exists():  # opening says what is missing
+            return
+        what = f"{source.path} is no regular file"
+    elif isinstance(source, ArraySource):
+        if isinstance(source.frames, Sequence | np.ndarray):
+            return
+        what = "these arrays can be read only once"
+    else:
+        what = "this source is live"
+    raise SourceError(
+        f"The backward pass reads the frames again in reverse, but {what}; "
+        "record it to a file first, or run without --backward."
+    )
+
+
+def reverse(source: Source, last: int) -> Source:
+    """The frames of a source from the one with number `last` back to the first of its range.
+
+    They keep their numbers, timestamps and pixels. A video is decoded once up to `last` to find
+    where it can be entered, so this may take a while.
+
+    Raises:
+        SourceError: the source cannot be read, or not backwards.
+        ConfigError: its range holds no frame.
+    """
+    check_reversible(source)
+    if isinstance(source, VideoFile):
+        return _survey(source, last)
+    if isinstance(source, ImageSequence):
+        return _ReversedImages(source, [f for f in source.files() if f.index <= last])
+    assert isinstance(source, ArraySource)  # noqa: S101 - nothing else is reversible
+    return _ReversedArrays(source, last)
+
+
+@dataclass(slots=True)
+class _Backwards:
+    """An opened reversed source: iterate once."""
+
+    info: SourceInfo
+    frames: Iterator[Frame]
+    report: SourceReport = field(default_factory=SourceReport)
+
+    def __iter__(self) -> Iterator[Frame]:
+        for frame in self.frames:
+            self.report.frames += 1
+            yield frame
+
+
+@dataclass(frozen=True, slots=True)
+class _ReversedArrays:
+    source: ArraySource
+    last: int
+
+    @contextmanager
+    def open(self) -> Iterator[_Backwards]:
+        with self.source.open() as reader:
+            info = reader.info
+        arrays = self.source.frames
+        assert isinstance(arrays, Sequence | np.ndarray)  # noqa: S101 - `reverse` sees to it
+        frames = (_array_frame(array, index, info) for index, array in enumerate(arrays))
+        chosen = [f.index for f in self.source.frame_range.select(frames) if f.index <= self.last]
+        yield _Backwards(
+            replace(info, frame_count=len(chosen)),
+            (_array_frame(arrays[index], index, info) for index in reversed(chosen)),
+        )
+
+
+def _array_frame(array: RgbImage, index: int, info: SourceInfo) -> Frame:
+    pts = index if info.rate else None
+    return Frame(index, pts, info.time_base, info.size_hw, ArrayView(array))
+
+
+@dataclass(frozen=True, slots=True)
+class _ReversedImages:
+    source: ImageSequence
+    files: list[ImageFile]
+
+    @contextmanager
+    def open(self) -> Iterator[_Backwards]:
+        with self.source.open() as reader:
+            info = replace(reader.info, frame_count=len(self.files))
+        report = SourceReport()
+        yield _Backwards(info, self._frames(report), report)
+
+    def _frames(self, report: SourceReport) -> Iterator[Frame]:
+        for file in reversed(self.files):
+            alone = replace(self.source, path=file.path, frame_range=FrameRange())
+            try:
+                with alone.open() as reader:
+                    for frame in reader:
+                        yield replace(frame, index=file.index, pts=file.pts)
+            except UnreadableSourceError:
+                note_damage(report, f"{file.path.name} cannot be read")
+
+
+class _Anchor(NamedTuple):
+    """A frame where a video can be entered; without `pts` it is the beginning of the file."""
+
+    number: int
+    pts: int | None
+
+
+class _Anchors:
+    """Where a video can be entered: `ANCHORS_MAX` places at most, about equally far apart."""
+
+    def __init__(self) -> None:
+        self.found = [_Anchor(0, None)]
+        self._apart = 1
+        self._latest_pts = -(1 << 63)
+
+    def note(self, frames: Iterator[Frame]) -> Iterator[Frame]:
+        """Pass the frames of a video on, from its first, and note where it can be entered."""
+        for frame in frames:
+            if frame.pts is not None and frame.pts > self._latest_pts:
+                self._latest_pts = frame.pts
+                if isinstance(frame.view, VideoView) and frame.view.picture.key_frame:
+                    self._add(_Anchor(frame.index, frame.pts))
+            yield frame
+
+    def _add(self, anchor: _Anchor) -> None:
+        if anchor.number - self.found[-1].number < self._apart:
+            return
+        self.found.append(anchor)
+        if len(self.found) > ANCHORS_MAX:
+            del self.found[1::2]
+            self._apart *= 2
+
+
+@dataclass(frozen=True, slots=True)
+class _ReversedVideo:
+    """Decodes a chunk of frames forward from an anchor, hands it out in reverse, then the next."""
+
+    source: VideoFile
+    numbers: range
+    anchors: list[_Anchor]
+
+    @contextmanager
+    def open(self) -> Iterator[_Backwards]:
+        with self.source.open() as reader:
+            info = replace(reader.info, frame_count=len(self.numbers))
+        yield _Backwards(info, self._frames(info))
+
+    def _frames(self, info: SourceInfo) -> Iterator[Frame]:
+        height, width = info.size_hw
+        most = max(1, min(CHUNK_FRAMES, CHUNK_PIXELS // (height * width)))
+        for end in range(len(self.numbers), 0, -most):
+            held = self._decode(self.numbers[max(0, end - most) : end])
+            while held:
+                yield held.pop()
+
+    def _decode(self, numbers: range) -> list[Frame]:
+        """The frames with these numbers, entered at the nearest anchor that seeking leads to."""
+        for anchor in reversed(self.anchors):
+            if anchor.number > numbers[0]:
+                continue
+            held = []
+            for frame in self._from(anchor):
+                if frame.index in numbers:
+                    held.append(frame)
+                if frame.index >= numbers[-1]:
+                    return held
+        raise UnreadableSourceError(
+            f"{self.source.path} ends before frame {numbers[-1]} when it is read again; "
+            "it is being changed, or it is damaged."
+        )
+
+    def _from(self, anchor: _Anchor) -> Iterator[Frame]:
+        """Frames from an anchor on; none if seeking does not lead there."""
+        with replace(self.source, frame_range=FrameRange()).open() as reader:
+            yield from reader if anchor.pts is None else reader.enter(anchor.number, anchor.pts)
+
+
+def _survey(source: VideoFile, last: int) -> _ReversedVideo:
+    """Decode a video up to the frame with number `last`: which are in the range, which anchors."""
+    anchors = _Anchors()
+    first = final = None
+    with replace(source, frame_range=FrameRange()).open() as reader:
+        for frame in source.frame_range.select(anchors.note(iter(reader))):
+            if frame.index > last:
+                break
+            first, final = frame.index if first is None else first, frame.index
+    numbers = range(first, final + 1) if first is not None and final is not None else range(0)
+    return _ReversedVideo(source, numbers[:: source.frame_range.stride], anchors.found)
