@@ -102,7 +102,7 @@ def test_scenes_do_what_they_are_called(load):
 
 def test_there_is_a_scene_for_each_thing_that_can_happen():
     assert tuple(entry.name for entry in generated_clips(DrawnPictures())) == SCENES
-    assert len(SCENES) == 12
+    assert len(SCENES) == 13
 
 
 def test_pictures_of_a_folder_are_cut_out(tmp_path):
