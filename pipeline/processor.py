@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import ThreadpoolController
 
 from pipeline.compose import compose
 from pipeline.config import PipelineConfig
@@ -94,6 +95,7 @@ class FrameProcessor:
             self._segmenter.geometry, self._work_hw, appearance_settings(config)
         )
         self._hidden_cursor = 0
+        self._libraries = ThreadpoolController()
         self._flow = FlowEstimator()
         self._now_s: float | None = None
         self._since_keyframe = 0
@@ -110,7 +112,9 @@ class FrameProcessor:
     def results(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, FrameResult]]:
         """Process frames in order; regular keyframes are encoded while others are tracked."""
         for frame in self._encoder.look_ahead(frames, self._ahead):
-            yield frame, self._step(frame)
+            with self._libraries.limit(limits=1, user_api="blas"):  # its threads spin and starve us
+                result = self._step(frame)
+            yield frame, result
 
     def _step(self, frame: Frame) -> FrameResult:
         if frame.size_hw != self._frame_hw:
