@@ -148,6 +148,15 @@ class FrameResult:
     objects: tuple[ObjectResult, ...]
     hidden: tuple[HiddenPart, ...] = field(default=(), compare=False)  # arrays do not compare
 
+    def mask(self, object_id: int) -> npt.NDArray[np.bool_]:
+        """Whole mask of one object, bool [H, W], also where another one lies over it."""
+        mask = np.equal(self.labels, object_id)
+        for part in self.hidden:
+            if part.object_id == object_id:
+                rows, columns = part.mask.shape
+                mask[part.y0 : part.y0 + rows, part.x0 : part.x0 + columns] |= part.mask
+        return mask
+
     @property
     def pts_s(self) -> float | None:
         """Presentation time, seconds."""

@@ -204,8 +204,9 @@ class AppearanceMemory:
             asked = _sample(around, window)
             cells = np.flatnonzero(asked)
             coverage[cells], alikes[cells] = self._votes(features.keys[cells], keys, labels)
-            _fill(coverage.reshape(h, w)[window], asked[window])
-            _fill(alikes.reshape(h, w)[window], asked[window])
+            if not asked[window].all():
+                _fill(coverage.reshape(h, w)[window], asked[window])
+                _fill(alikes.reshape(h, w)[window], asked[window])
         return Reading(coverage.reshape(h, w), alikes.reshape(h, w)).without_crumbs()
 
     def _glimpse(self, features: CellFeatures, keys: FloatMap, labels: FloatMap) -> FloatMap:

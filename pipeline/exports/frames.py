@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -40,12 +41,7 @@ class ExportFrame:
 
     def mask(self, object_id: int) -> Mask:
         """Whole mask of one object, bool [H, W], also where another one lies over it."""
-        mask = np.equal(self.result.labels, object_id)
-        for part in self.result.hidden:
-            if part.object_id == object_id:
-                rows, columns = part.mask.shape
-                mask[part.y0 : part.y0 + rows, part.x0 : part.x0 + columns] |= part.mask
-        return mask
+        return self.result.mask(object_id)
 
     def masks(self) -> Iterator[tuple[ExportObject, Mask]]:
         """The chosen objects that have pixels here, with their whole masks, by id."""
@@ -85,6 +81,5 @@ def iou(one: Mask, other: Mask) -> float:
 
 def box_xywh(mask: Mask) -> tuple[int, int, int, int]:
     """Left, top, width, height of a mask that is not empty, pixels."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    top, left = int(rows[0]), int(columns[0])
-    return left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1
+    left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
+    return left, top, width, height

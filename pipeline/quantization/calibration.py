@@ -30,7 +30,7 @@ def calibration_pictures(origin: Path, count: int) -> list[RgbImage]:
         raise SourceNotFoundError(f"there is no {origin} to calibrate on")
     if origin.is_dir():
         files = sorted(p for p in origin.rglob("*") if p.suffix.lower() in PICTURES)
-        read = [cv2.imread(str(p), cv2.IMREAD_COLOR) for p in _spread(files, count)]
+        read = [cv2.imread(str(p), cv2.IMREAD_COLOR) for p in spread(files, count)]
         rgb = [cv2.cvtColor(p, cv2.COLOR_BGR2RGB) for p in read if p is not None]
         pictures = [np.asarray(p, np.uint8) for p in rgb]
     else:
@@ -40,7 +40,7 @@ def calibration_pictures(origin: Path, count: int) -> list[RgbImage]:
     return pictures
 
 
-def _spread(items: Sequence[T], count: int) -> list[T]:
+def spread(items: Sequence[T], count: int) -> list[T]:
     """At most `count` items, evenly spread."""
     chosen = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
     return [items[i] for i in chosen]

@@ -103,7 +103,7 @@ def compare(
         reference = _timed(times["e32"], exact[0], picture.image)
         features = _timed(times["e8"], quick[0], picture.image)
         cosines.append(cosine(reference["embedding"], features["embedding"]))
-        given, taken = _inputs(exact[1], reference), _inputs(quick[1], features)
+        given, taken = features_taken(exact[1], reference), features_taken(quick[1], features)
         for prompts, ambiguous in grid_prompts(partial(_answer, exact[1], given), picture):
             truth = _timed(times["d32"], exact[1], given | prompts)
             answer = _timed(times["d8"], quick[1], taken | prompts)
@@ -115,7 +115,7 @@ def compare(
     )
 
 
-def _inputs(decoder: Any, features: Tensors) -> Tensors:
+def features_taken(decoder: Any, features: Tensors) -> Tensors:
     """The features that a decoder takes."""
     return {
         name: features[name]
@@ -123,6 +123,15 @@ def _inputs(decoder: Any, features: Tensors) -> Tensors:
         for name in port.get_names()
         if name in features
     }
+
+
+def run(compiled: Any, inputs: Any) -> Tensors:
+    """The outputs of a compiled graph by each of their names."""
+    return _named(compiled, compiled(inputs))
+
+
+def _named(compiled: Any, out: Any) -> Tensors:
+    return {name: np.array(out[name]) for port in compiled.outputs for name in port.get_names()}
 
 
 def _answer(decoder: Any, features: Tensors, prompts: Tensors) -> Tensors:
@@ -192,4 +201,4 @@ def _timed(times: list[float], compiled: Any, inputs: Any) -> Tensors:
     begun = time.perf_counter()
     out = compiled(given)
     times.append(time.perf_counter() - begun)
-    return {name: np.array(out[name]) for port in compiled.outputs for name in port.get_names()}
+    return _named(compiled, out)

@@ -17,7 +17,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import nncf
 import numpy as np
@@ -26,15 +26,17 @@ from nncf.openvino.quantization.backend_parameters import BackendParameters
 from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
 from openvino._offline_transformations import compress_quantize_weights_transformation
 
-from pipeline.quantization.calibration import PreparedPicture, random_prompts
+from pipeline.quantization.calibration import PreparedPicture, random_prompts, spread
 from pipeline.quantization.export import kept_in_float
 from pipeline.quantization.gate import (
     Graphs,
     Tensors,
     chosen_masks,
     cosine,
+    features_taken,
     grid_prompts,
     mask_ious,
+    run,
 )
 from pipeline.quantization.sensitivity import (
     error_against,
@@ -52,7 +54,6 @@ _ATTENTION = frozenset({"ScaledDotProductAttention", "Softmax"})
 PARTS = ("encoder", "decoder")
 
 Say = Callable[[str], None]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ def quantize_graphs(
     int8 = [part.quantized() for part in parts]
     kept = {"decoder": "everything but the upsampling (docs/quantisation.md)"}
     errors: list[dict[str, float]] = [{}, {}]
-    trials = None if goal is None else Trials(fp32, _spread(tried, JUDGED_ON), goal)
+    trials = None if goal is None else Trials(fp32, spread(tried, JUDGED_ON), goal)
     missed = trials is not None and not trials.passes((int8[0], int8[1]), "all layers in INT8", say)
     if sensitivity or missed:
         errors = [part.errors(say) for part in parts]
@@ -156,7 +157,7 @@ class _Part:
 
     def errors(self, say: Say) -> dict[str, float]:
         """Of every layer quantised alone, worst first."""
-        score = error_against(self.fp32, _spread(self.samples, RANKED_ON))
+        score = error_against(self.fp32, spread(self.samples, RANKED_ON))
         return sensitivities(self.quantized(correct_bias=False), score, say)
 
     def readable(self, layer: str) -> str:
@@ -178,7 +179,7 @@ def _parts(fp32: Graphs, pictures: Sequence[PreparedPicture]) -> list[_Part]:
     rng = np.random.default_rng(0)
     samples: list[dict[str, Any]] = []
     for picture in pictures:
-        features = _taken(decoder, _run(compiled, [picture.image]))
+        features = features_taken(decoder, run(compiled, [picture.image]))
         samples += [
             features | prompts
             for prompts in random_prompts(picture.geometry, PROMPTS_A_PICTURE, rng)
@@ -197,7 +198,7 @@ class Trials:
         encoder, decoder = (_compiled(graph) for graph in fp32)
         self._asked: list[tuple[Any, Tensors, list[tuple[Tensors, bool, Tensors]]]] = []
         for picture in pictures:
-            exact = _run(encoder, [picture.image])
+            exact = run(encoder, [picture.image])
             answer = partial(_answer, decoder, exact)
             prompts = grid_prompts(answer, picture)
             truths = [(asked, ambiguous, answer(asked)) for asked, ambiguous in prompts]
@@ -215,7 +216,7 @@ class Trials:
         ious: list[float] = []
         cosines = []
         for image, exact, truths in self._asked:
-            features = _run(encoder, [image])
+            features = run(encoder, [image])
             cosines.append(cosine(exact["embedding"], features["embedding"]))
             for prompts, ambiguous, truth in truths:
                 answer = _answer(decoder, features, prompts)
@@ -227,24 +228,8 @@ def _compiled(graph: ov.Model) -> Any:
     return ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
 
-def _run(compiled: Any, inputs: Any) -> Tensors:
-    out = compiled(inputs)
-    return {name: np.array(out[name]) for port in compiled.outputs for name in port.get_names()}
-
-
 def _answer(decoder: Any, features: Tensors, prompts: Tensors) -> Tensors:
-    return _run(decoder, _taken(decoder, features) | prompts)
-
-
-def _taken(graph: Any, features: Tensors) -> Tensors:
-    """The features that a graph takes."""
-    names = {name for port in graph.inputs for name in port.get_names()}
-    return {name: value for name, value in features.items() if name in names}
-
-
-def _spread(items: Sequence[T], count: int) -> list[T]:
-    indices = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
-    return [items[i] for i in indices]
+    return run(decoder, features_taken(decoder, features) | prompts)
 
 
 def quantize_graph(

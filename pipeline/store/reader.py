@@ -158,13 +158,7 @@ class MaskStore:
 
     def mask(self, object_id: int, row: int) -> npt.NDArray[np.bool_]:
         """Whole mask of one object, bool [H, W], also where another one hides it."""
-        found = self.frame(row)
-        mask = np.equal(found.labels, object_id)
-        for part in found.hidden:
-            if part.object_id == object_id:
-                rows, columns = part.mask.shape
-                mask[part.y0 : part.y0 + rows, part.x0 : part.x0 + columns] |= part.mask
-        return mask
+        return self.frame(row).mask(object_id)
 
     def objects(self) -> list[ObjectSummary]:
         """Every object that has pixels on some frame, by id."""

@@ -17,12 +17,11 @@ import copy
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import openvino as ov
 import torch
 from torch import Tensor
 
-from pipeline.quantization.calibration import PreparedPicture
+from pipeline.quantization.calibration import PreparedPicture, spread
 from pipeline.quantization.export import _DecoderGraph, _EncoderGraph, export
 from pipeline.quantization.tinysam_ptq.bias import correct_biases
 from pipeline.quantization.tinysam_ptq.calibrate import Record, record_layers
@@ -74,7 +73,7 @@ def quantize_model(
     """
     report = progress or (lambda *_: None)
     folded = folded_copy(model)
-    chosen = _spread(pictures, images)
+    chosen = spread(pictures, images)
     networks = (_EncoderGraph(folded), _DecoderGraph(folded))
     records = record_layers(
         networks,
@@ -100,7 +99,7 @@ def quantize_model(
         report("searching scales", done, done + len(records))
     layers = correct_biases(networks[0], layers, chosen)
     if goal is not None:
-        judged = _spread(pictures, _COMPARED)
+        judged = spread(pictures, _COMPARED)
         for name, reason in layers_to_float(networks, layers, judged, goal, say).items():
             kept[name] = reason
             del layers[name]
@@ -121,11 +120,6 @@ def folded_copy(model: Sam) -> Sam:
 
     fold_batch_norms(folded, run)
     return folded
-
-
-def _spread(pictures: Sequence[PreparedPicture], count: int) -> list[PreparedPicture]:
-    indices = np.linspace(0, len(pictures) - 1, min(count, len(pictures))).round().astype(int)
-    return [pictures[i] for i in indices]
 
 
 def _obstacle(record: Record) -> str | None:
