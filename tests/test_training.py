@@ -10,6 +10,7 @@ import torch
 
 from pipeline.errors import ConfigError, TrainingDataError
 from pipeline.quantization.checkpoint import load_network
+from pipeline.segmenter.geometry import deepest
 from pipeline.segmenter.labels import NEGATIVE, PAD, POSITIVE
 from pipeline.segmenter.sam import build
 from pipeline.training.augment import PADDING_GREY, AugmentConfig
@@ -158,6 +159,22 @@ def test_corrective_point_lies_where_the_answer_is_wrong(predicted, label):
     x, y = (xy[0, 0] * 32).long()
     assert labels[0] == label
     assert bool(truth[0, y, x]) == (label == POSITIVE)
+
+
+def test_a_share_of_clicks_goes_to_the_middle_of_what_is_wrong():
+    truth = disc(10, 20, 6).expand(200, -1, -1)
+    missing = truth * 2.0 - 1
+    missing[:, :, 11:] = -1  # the right part is missed, and a little is too much
+    missing[:, 2, 2] = 1
+    clicks = corrective_points(missing, truth, torch.Generator().manual_seed(0), centred_share=0.5)
+    missed = (truth[0] > 0.5) & (missing[0] <= 0)
+    x, y, _ = deepest(missed.numpy())
+    centred = (clicks[0][:, 0] * 32 - torch.tensor([x + 0.5, y + 0.5])).abs().sum(1) < 1e-3
+    assert 70 < int(centred.sum()) < 130
+    assert (clicks[1][centred] == POSITIVE).all()
+    pixels = (clicks[0][:, 0] * 32).long()
+    wrong = (missing[0] > 0) != (truth[0] > 0.5)
+    assert wrong[pixels[:, 1], pixels[:, 0]].all()
 
 
 def test_losses_order_answers_by_how_good_they_are():

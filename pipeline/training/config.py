@@ -49,11 +49,13 @@ class TrainConfig(BaseModel):
 
     most_points: corrective points between two rounds, 1 to this many, drawn at random each step;
     with `hard_prompts` each lies where the answer to those before it is wrong, else anywhere in
-    the object. proposal_share: of first prompts that are a tracker's proposal; gone_share: of
-    those, proposals of an object that is not there. init_from: the first of these files that
-    exists gives the weights to start from. square_consistency: weight of the distance (L1 of logits
-    and embedding, soft IoU of masks) between narrow pictures as they are and in their padded
-    square. left_out: sources that training never sees at all.
+    the object. centred_share: of clicks that are in the middle of the object or of what is wrong,
+    where people click. box_jitter: noise on first boxes, of their size. proposal_share: of first
+    prompts that are a tracker's proposal; gone_share: of those, proposals of an object that is
+    not there. init_from: the first of these files that exists gives the weights to start from.
+    square_consistency: weight of the distance (L1 of logits and embedding, soft IoU of masks)
+    between narrow pictures as they are and in their padded square. left_out: sources that
+    training never sees at all.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -75,6 +77,8 @@ class TrainConfig(BaseModel):
     rounds: int = Field(2, ge=1, le=10)
     hard_prompts: bool = True
     most_points: int = Field(1, ge=1, le=10)
+    centred_share: float = Field(0.0, ge=0, le=1)
+    box_jitter: float = Field(0.08, ge=0, le=1)
     proposal_share: float = Field(0.0, ge=0, le=1)
     gone_share: float = Field(0.0, ge=0, le=1)
     square_consistency: float = Field(0.0, ge=0)

@@ -120,6 +120,8 @@ class PromptObjective:
             generator,
             proposals=ProposalBatch.of([p for s in samples for p in s.proposals], self.device),
             proposal_share=config.proposal_share,
+            box_jitter=config.box_jitter,
+            centred_share=config.centred_share,
         )
         whole, features = features, _repeat(features, config.objects)
         for turn in range(config.rounds):
@@ -252,7 +254,9 @@ class PromptObjective:
             more = scattered_points(target, generator, count)
             return prompts.with_points(*more).with_mask(logits, given)
         for done in range(1, count + 1):
-            more = corrective_points(logits, target, generator)
+            more = corrective_points(
+                logits, target, generator, centred_share=self.config.centred_share
+            )
             prompts = prompts.with_points(*more).with_mask(logits, given)
             if done < count:
                 logits = _given(*self._answer(model, features, prompts, target))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.segmenter.geometry import GRID_STRIDE
+from pipeline.segmenter.geometry import GRID_STRIDE, deepest
 from pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, PAD, POSITIVE
 from pipeline.training.proposals import Proposal
 
@@ -82,6 +82,27 @@ def draw_pixel(weight: Tensor, generator: torch.Generator) -> tuple[Tensor, Tens
     return (xy + jitter) / side, index
 
 
+def click(
+    regions: Sequence[Tensor], generator: torch.Generator, centred_share: float
+) -> tuple[Tensor, Tensor]:
+    """A pixel in any of some regions, bool [B, H, W] each: as `draw_pixel` gives it.
+
+    With odds `centred_share` it is the pixel farthest from its region's border, where people click,
+    else any one.
+    """
+    weight = torch.stack(list(regions)).any(0)
+    xy, index = draw_pixel(weight.to(torch.float32), generator)
+    if centred_share == 0:
+        return xy, index
+    _, height, width = weight.shape
+    draw = torch.rand(len(weight), generator=generator, device=weight.device)
+    for row in torch.nonzero(draw < centred_share)[:, 0].tolist():
+        x, y, _ = max((deepest(r[row].cpu().numpy()) for r in regions), key=lambda place: place[2])
+        xy[row] = torch.tensor([x + 0.5, y + 0.5]) / max(height, width)
+        index[row] = y * width + x
+    return xy, index
+
+
 def boxes_of(masks: Tensor) -> Tensor:
     """Tight boxes xyxy [B, 4] of masks [B, H, W] > 0.5, normalised by the padded square."""
     _, h, w = masks.shape
@@ -116,10 +137,12 @@ def first_prompts(
     proposals: ProposalBatch | None = None,
     proposal_share: float = 0.0,
     box_jitter: float = 0.08,
+    centred_share: float = 0.0,
 ) -> Prompts:
     """A box or a point for every mask [B, h, w], half of each; or what a tracker would give.
 
     That is the box of a proposal, its mask and, in half of the calls, its deepest point.
+    box_jitter: as `jittered` takes it; centred_share: as `click`.
     """
     device = masks.device
 
@@ -127,7 +150,7 @@ def first_prompts(
         return torch.rand(len(masks), generator=generator, device=device) < share
 
     boxes = jittered(boxes_of(masks), generator, box_jitter)
-    point, _ = draw_pixel((masks > 0.5).to(masks.dtype), generator)
+    point, _ = click([masks > 0.5], generator, centred_share)
     boxed = chance(0.5)
     nowhere = torch.zeros_like(point)
     xy = torch.where(
@@ -187,17 +210,16 @@ def points_anywhere(count: int, size_hw: tuple[int, int], generator: torch.Gener
 
 
 def corrective_points(
-    logits: Tensor, masks: Tensor, generator: torch.Generator
+    logits: Tensor, masks: Tensor, generator: torch.Generator, *, centred_share: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """A point where logits [B, H, W] and masks disagree; xy [B, 1, 2], labels [B, 1].
 
     Positive where the object was missed, negative where something else was taken. Where nothing
-    is wrong, a positive point inside the object.
+    is wrong, a positive point inside the object. centred_share: as `click`.
     """
-    truth = masks > 0.5
-    wrong = (logits > 0) != truth
-    right = ~wrong.flatten(1).any(1)
-    weight = torch.where(right[:, None, None], truth, wrong).to(masks.dtype)
-    xy, index = draw_pixel(weight, generator)
+    truth, answer = masks > 0.5, logits > 0
+    right = ~(answer != truth).flatten(1).any(1)
+    missed = torch.where(right[:, None, None], truth, truth & ~answer)
+    xy, index = click([missed, answer & ~truth], generator, centred_share)
     hit = truth.flatten(1).gather(1, index[:, None])[:, 0]
     return xy[:, None], torch.where(hit, POSITIVE, NEGATIVE)[:, None]
