@@ -146,3 +146,62 @@ def _set_rotation(path: Path, degrees: int) -> None:
     a, b, c, d = (value * 0x10000 for value in _TURN_MATRICES[degrees])
     struct.pack_into(">9i", content, matrix, a, b, 0, c, d, 0, 0, 0, 0x40000000)
     path.write_bytes(content)
+
+
+def write_clip(
+    path: Path,
+    frames: Sequence[RgbImage] | RgbImage,
+    *,
+    pts_ms: Sequence[int] | None = None,
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    colour: tuple[int, int, int, int] = (1, 1, 1, 1),
+    sound: str = "aac",
+    sound_s: float = 1.0,
+) -> Path:
+    """Encode RGB uint8 frames [T, H, W, 3] with a tone beside them, at 25 frames a second or VFR.
+
+    colour: range, matrix, primaries and transfer, as H.273 numbers them. sound: "" for none.
+    """
+    color_range, matrix, primaries, transfer = colour
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, options=_OPTIONS.get(codec, {}))
+        stream.pix_fmt = pix_fmt
+        stream.height, stream.width = frames[0].shape[:2]
+        context = stream.codec_context
+        context.time_base = Fraction(1, 12800)
+        context.color_range, context.colorspace = color_range, matrix
+        context.color_primaries, context.color_trc = primaries, transfer
+        tone = container.add_stream(sound, rate=48000, layout="mono") if sound else None
+        for index, pixels in enumerate(frames):
+            rgb = VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            frame = rgb.reformat(
+                format=pix_fmt,
+                dst_colorspace=5 if matrix == 2 else matrix,
+                src_color_range=2,
+                dst_color_range=color_range or 1,
+                **ONE_THREAD,
+            )
+            frame.colorspace, frame.color_range = matrix, color_range
+            ticks = 512 * index if pts_ms is None else pts_ms[index] * 64 // 5
+            frame.pts, frame.time_base = ticks, context.time_base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+        if tone is not None:
+            _write_tone(container, tone, sound_s)
+    return path
+
+
+def _write_tone(container, stream, seconds: float) -> None:
+    """440 Hz, for which encoders make packets that differ."""
+    samples = np.arange(round(48000 * seconds))
+    wave = (12000 * np.sin(2 * np.pi * 440 * samples / 48000)).astype(np.int16)
+    whole = av.AudioFrame.from_ndarray(wave[None], format="s16", layout="mono")
+    whole.sample_rate, whole.pts, whole.time_base = 48000, 0, Fraction(1, 48000)
+    context = stream.codec_context
+    resampler = av.AudioResampler(
+        context.format, context.layout, context.rate, context.frame_size or None
+    )
+    for frame in [*resampler.resample(whole), *resampler.resample(None)]:
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))

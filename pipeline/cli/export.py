@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,8 +13,16 @@ from pipeline.cli.report import progress_bar
 _INTERRUPTED = 130
 _FORMATS = (
     "davis, youtube-vos, png, png-8, png-matte, png-matte-16, coco, coco-ytvis, mots, mot, "
-    "yolo-seg, labelme, cvat, npz (docs/export.md)."
+    "yolo-seg, labelme, cvat, npz, prores, vp9, ffv1, matte, matte-lossless, png-rgba, "
+    "png-rgba-16, exr, green, background, overlay (docs/export.md)."
 )
+
+
+class Edge(StrEnum):
+    """What becomes of a mask's edge."""
+
+    HARD = "hard"
+    SOFT = "soft"
 
 
 def register(app: typer.Typer) -> None:
@@ -36,12 +45,32 @@ def export(
     ] = None,
     frame_offset: Annotated[int, typer.Option(help="Add this to every frame number.")] = 0,
     source: Annotated[
-        Path | None, typer.Option(help="The video, for formats that hold its pixels.")
+        Path | None,
+        typer.Option(
+            "--source", "--video", help="The video, if it is not where it was at the run."
+        ),
+    ] = None,
+    edge: Annotated[
+        Edge, typer.Option(help="Edges of mattes: the masks' own, or drawn to the picture.")
+    ] = Edge.HARD,
+    feather: Annotated[float, typer.Option(help="Blur edges by so many pixels.")] = 0.0,
+    grow: Annotated[float, typer.Option(help="Grow mattes by pixels; below 0 shrink.")] = 0.0,
+    fill_holes: Annotated[int, typer.Option(help="Fill holes of up to so many pixels.")] = 0,
+    remove_islands: Annotated[
+        int, typer.Option(help="Leave out pieces of up to so many pixels.")
+    ] = 0,
+    smooth: Annotated[
+        int, typer.Option(help="Against flicker: vote among so many frames, an odd number.")
+    ] = 1,
+    background: Annotated[
+        str | None,
+        typer.Option(help="For that format: #rrggbb, green, a picture, blur or blur:PIXELS."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Write masks in another program's format, and read them back to compare."""
+    from pipeline.exports.edges import Edges
     from pipeline.exports.export import ExportChoice, export_store
     from pipeline.store import MaskStore
 
@@ -55,6 +84,8 @@ def export(
         offset=frame_offset,
         overwrite=overwrite,
         video=source,
+        edges=Edges(edge is Edge.SOFT, feather, grow, fill_holes, remove_islands, smooth),
+        background=background,
     )
     try:
         with progress_bar(hidden=quiet) as bar:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import ConfigError, StoreError
+from pipeline.exports.edges import PLAIN, Edges
 from pipeline.exports.frames import ExportFrame, ExportObject
 from pipeline.exports.job import Exporter, Format, Job
 from pipeline.exports.names import NameTemplate, source_name
@@ -24,7 +26,7 @@ class ExportChoice:
 
     objects: numbers and names with commas, None for all. start, end: as `run` has them. template:
     of file names, None for the format's own. offset: added to every frame number. video: where the
-    pixels are, for formats that need them.
+    pixels are, None for where they were at the run. background: `background_of` takes it.
     """
 
     format: str
@@ -35,6 +37,8 @@ class ExportChoice:
     offset: int = 0
     overwrite: bool = False
     video: Path | None = None
+    edges: Edges = PLAIN
+    background: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +67,15 @@ def export_store(
     on_start: called with the number of frames to come, which counts those that are read back.
 
     Raises:
-        ConfigError: there is no such format, object, frame or template.
+        ConfigError: there is no such format, object, frame or template, or an option does not
+            fit the format.
+        SourceError: the video is not there, cannot be read, or is another one.
         StoreExistsError: something is there already.
         StoreError: the store cannot be read, the place not be written, or the files, read back,
             are not what they should be.
     """
     wanted = find_format(choice.format)
-    if wanted.needs_video != (choice.video is not None):
-        needs = "needs the video" if wanted.needs_video else "holds no pixels of the video"
-        what = "give it with" if wanted.needs_video else "leave out"
-        raise ConfigError(f"The format {choice.format} {needs}: {what} --source.")
+    video = _video_for(store, wanted, choice)
     rows = choose_rows(store, choice.start, choice.end)
     objects = choose_objects(store, choice.objects)
     _check_ids(choice.format, wanted, objects)
@@ -80,13 +83,15 @@ def export_store(
     if numbers[0] < 0:
         raise ConfigError(f"--frame-offset {choice.offset} makes frame numbers negative.")
     names = NameTemplate(choice.template or wanted.template, source_name(store.source.name))
-    identity = {
+    identity: dict[str, Any] = {
         "format": choice.format,
         "template": names.template,
         "source": store.source.name,
         "objects": [[chosen.id, chosen.name] for chosen in objects],
         "frames": [int(numbers[0]), int(numbers[-1]), len(numbers)],
     }
+    if wanted.takes_edges:
+        identity |= {"edges": asdict(choice.edges), "video": None if video is None else str(video)}
 
     def frames() -> Iterator[ExportFrame]:
         for i, row in enumerate(rows):
@@ -97,7 +102,17 @@ def export_store(
     output = open_output(place, wanted.suffix, identity, overwrite=choice.overwrite)
     on_start(2 * len(rows))
     try:
-        job = Job(output, store.source, objects, numbers, names, choice.video)
+        job = Job(
+            output,
+            store.source,
+            objects,
+            numbers,
+            names,
+            video,
+            _whole_count(store),
+            choice.edges,
+            choice.background,
+        )
         with closing(wanted.open(job)) as exporter:
             for frame in frames():
                 exporter.write(frame)
@@ -127,6 +142,36 @@ def _read_back(
                 "has: the disk may be failing, or something else writes there; export again."
             )
     return worst_iou
+
+
+def _video_for(store: MaskStore, wanted: Format, choice: ExportChoice) -> Path | None:
+    """Where the pixels are, if they are needed. Raises `ConfigError` for options that do not fit.
+
+    A folder of pictures or a pattern of their names is a video, too.
+    """
+    if choice.edges != PLAIN and not wanted.takes_edges:
+        raise ConfigError(
+            f"The format {choice.format} takes the masks as they are: leave out --edge, --feather, "
+            "--grow, --fill-holes, --remove-islands and --smooth."
+        )
+    if choice.background is not None and not wanted.takes_background:
+        raise ConfigError(
+            f"The format {choice.format} has no background of its own: leave out --background."
+        )
+    if wanted.needs_video or (wanted.takes_edges and choice.edges.soft):
+        return Path(store.source.name) if choice.video is None else choice.video
+    if choice.video is not None:
+        raise ConfigError(
+            f"The format {choice.format} holds no pixels of the video: leave out --source."
+        )
+    return None
+
+
+def _whole_count(store: MaskStore) -> int | None:
+    """Frames of the source, if all of it was asked for and it said so."""
+    span = store.span
+    is_part = span.get("start") is not None or span.get("end") is not None
+    return None if is_part or span.get("stride", 1) != 1 else store.source.frame_count
 
 
 def _check_ids(name: str, wanted: Format, objects: tuple[ExportObject, ...]) -> None:

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.exports.edges import PLAIN, Edges
 from pipeline.exports.frames import ExportFrame, ExportObject
 from pipeline.exports.names import NameTemplate
 from pipeline.exports.output import Output
@@ -21,7 +22,8 @@ class Job:
     """What is exported, and where to.
 
     numbers: those of all frames, as they are written, int64 [T]. video: where the pixels are, for
-    formats that need them.
+    formats that need them. frame_count: of the whole video, if the masks' maker read all of it and
+    it is known. edges: for formats that take them. background: as a person says it.
     """
 
     output: Output
@@ -30,6 +32,9 @@ class Job:
     numbers: npt.NDArray[np.int64]
     names: NameTemplate
     video: Path | None = None
+    frame_count: int | None = None
+    edges: Edges = PLAIN
+    background: str | None = None
 
     @property
     def categories(self) -> list[str]:
@@ -63,7 +68,8 @@ class Format:
 
     suffix: the end of its one file's name; "" if it is a folder. template: of the names in it.
     largest_id: the greatest object number that fits. iou_min: below it, what was read back is
-    taken for damaged. needs_video: pixels are written as well.
+    taken for damaged. needs_video: pixels are written as well. takes_edges, takes_background: the
+    options of these names mean something.
     """
 
     summary: str
@@ -73,3 +79,5 @@ class Format:
     largest_id: int = 65535
     iou_min: float = 1.0
     needs_video: bool = False
+    takes_edges: bool = False
+    takes_background: bool = False

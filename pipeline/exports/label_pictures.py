@@ -8,10 +8,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from pipeline.errors import SourceError
-from pipeline.exports.frames import ExportFrame, Mask, iou
+from pipeline.exports.colour import Plane, levels
+from pipeline.exports.footage import Footage
+from pipeline.exports.frames import ExportFrame
 from pipeline.exports.job import Job
 from pipeline.exports.names import object_names
 from pipeline.exports.png import davis_palette, encode_png
+from pipeline.exports.shots import Shot, Shots
 from pipeline.sources.labelmaps import read_label_map
 from pipeline.types import LabelMap
 
@@ -100,34 +103,44 @@ class Mattes:
     def __init__(self, job: Job, *, bits: int = 8) -> None:
         job.names.require("frame", *(["object"] if len(job.objects) > 1 else []))
         self._job = job
-        self._dtype = np.uint8 if bits == 8 else np.uint16
-        self._white = np.iinfo(self._dtype).max
+        self._bits = bits
         self._names = object_names(job.objects)
+        self._footage: Footage | None = None
+        self._shots = self._begin()
 
     def write(self, frame: ExportFrame) -> None:
         """Write a file for each object, also where it has no pixels. Raises `OSError`."""
-        for name, mask in self._files(frame):
-            pixels = mask.astype(self._dtype) * self._white
-            self._job.output.put(name, encode_png(pixels))
+        for shot in self._shots.push(frame):
+            for name, pixels in self._files(shot):
+                self._job.output.put(name, encode_png(pixels))
 
     def finish(self) -> None:
-        """Nothing comes after the last frame."""
+        """Begin anew, to compare."""
+        self.close()
+        self._shots = self._begin()
 
     def check(self, frame: ExportFrame) -> float:
-        """The least IoU of a matte as read and its object."""
-        worst = 1.0
-        for name, mask in self._files(frame):
-            try:
-                read = read_label_map(self._job.output.path / name)
-            except SourceError:
-                return 0.0
-            worst = min(worst, iou(read == self._white, mask))
-        return worst
+        """1 if the files that are complete now hold their mattes, else 0."""
+        for shot in self._shots.push(frame):
+            for name, pixels in self._files(shot):
+                try:
+                    read = read_label_map(self._job.output.path / name)
+                except SourceError:
+                    return 0.0
+                if not np.array_equal(read, pixels):
+                    return 0.0
+        return 1.0
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Close the video."""
+        if self._footage is not None:
+            self._footage.close()
 
-    def _files(self, frame: ExportFrame) -> Iterator[tuple[str, Mask]]:
+    def _begin(self) -> Shots:
+        self._footage = None if self._job.video is None else Footage(self._job)
+        return Shots(self._job, footage=self._footage, each=True)
+
+    def _files(self, shot: Shot) -> Iterator[tuple[str, Plane]]:
         for chosen in self._job.objects:
-            name = self._job.names.of(frame.number, self._names[chosen.id])
-            yield f"{name}.png", frame.mask(chosen.id)
+            name = self._job.names.of(shot.frame.number, self._names[chosen.id])
+            yield f"{name}.png", levels(shot.mattes[chosen.id], self._bits)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from pipeline.errors import ConfigError
 from pipeline.exports.annotation_tools import Cvat, LabelMe
+from pipeline.exports.canvases import Composite, CutOut, Matte, Overlay
 from pipeline.exports.coco import Coco, CocoVideo
-from pipeline.exports.job import Format
+from pipeline.exports.cutouts import ExrLayers, PngCutOuts
+from pipeline.exports.editors import FFV1, H264, H264_MATTE, PRORES, VP9, Movie
+from pipeline.exports.job import Exporter, Format, Job
 from pipeline.exports.label_pictures import LabelPictures, Mattes, YoutubeVos
 from pipeline.exports.npz import Npz
 from pipeline.exports.tracking_texts import Mot, Mots
@@ -17,6 +20,28 @@ from pipeline.exports.yolo import IOU_MIN, Yolo
 _BYTE = 255
 _BESIDE_VOID = 254  # 255 stands for "not labelled" in DAVIS and YouTube-VOS
 _NAMED = "{source}_{frame:06d}"
+_LOSSY_IOU_MIN = 0.98  # what codecs do to a matte; composites: the share of pixels that came back
+
+
+def _editors(
+    summary: str,
+    open_job: Callable[[Job], Exporter],
+    suffix: str = "",
+    *,
+    iou_min: float = 1.0,
+    takes_background: bool = False,
+) -> Format:
+    return Format(
+        summary,
+        open_job,
+        suffix,
+        template=_NAMED,
+        iou_min=iou_min,
+        needs_video=True,
+        takes_edges=True,
+        takes_background=takes_background,
+    )
+
 
 FORMATS: Mapping[str, Format] = {
     "davis": Format(
@@ -37,11 +62,13 @@ FORMATS: Mapping[str, Format] = {
         "an 8-bit black-and-white PNG an object and frame",
         Mattes,
         template="{source}_{object}_{frame:06d}",
+        takes_edges=True,
     ),
     "png-matte-16": Format(
         "the same with 16 bits",
         partial(Mattes, bits=16),
         template="{source}_{object}_{frame:06d}",
+        takes_edges=True,
     ),
     "coco": Format("COCO JSON, an image a frame", Coco, ".json", _NAMED),
     "coco-ytvis": Format("YouTube-VIS JSON, a track an object", CocoVideo, ".json", _NAMED),
@@ -53,6 +80,52 @@ FORMATS: Mapping[str, Format] = {
     "labelme": Format("LabelMe JSON a frame, masks", LabelMe, template=_NAMED),
     "cvat": Format("CVAT for video 1.1, XML of masks", Cvat, ".xml"),
     "npz": Format("NumPy archive of label maps", Npz, ".npz"),
+    "prores": _editors(
+        "ProRes 4444 with alpha",
+        lambda job: Movie(job, PRORES, CutOut.prores()),
+        ".mov",
+        iou_min=_LOSSY_IOU_MIN,
+    ),
+    "vp9": _editors(
+        "VP9 with alpha",
+        lambda job: Movie(job, VP9, CutOut.vp9()),
+        ".webm",
+        iou_min=_LOSSY_IOU_MIN,
+    ),
+    "ffv1": _editors(
+        "FFV1 with alpha, lossless", lambda job: Movie(job, FFV1, CutOut.lossless()), ".mkv"
+    ),
+    "matte": _editors(
+        "black-and-white H.264",
+        lambda job: Movie(job, H264_MATTE, Matte("yuv420p")),
+        ".mp4",
+        iou_min=_LOSSY_IOU_MIN,
+    ),
+    "matte-lossless": _editors(
+        "grey FFV1, lossless", lambda job: Movie(job, FFV1, Matte("gray")), ".mkv"
+    ),
+    "png-rgba": _editors("an 8-bit PNG with alpha a frame", PngCutOuts),
+    "png-rgba-16": _editors("the same with 16 bits", partial(PngCutOuts, bits=16)),
+    "exr": _editors("OpenEXR a frame, a layer an object", ExrLayers),
+    "green": _editors(
+        "the objects on a green screen, H.264",
+        lambda job: Movie(job, H264, Composite.green()),
+        ".mp4",
+        iou_min=_LOSSY_IOU_MIN,
+    ),
+    "background": _editors(
+        "the objects before a colour, a picture or blur, H.264",
+        Movie.before_background,
+        ".mp4",
+        iou_min=_LOSSY_IOU_MIN,
+        takes_background=True,
+    ),
+    "overlay": _editors(
+        "a preview with drawn masks, H.264",
+        lambda job: Movie(job, H264, Overlay()),
+        ".mp4",
+        iou_min=_LOSSY_IOU_MIN,
+    ),
 }
 
 

@@ -1,0 +1,271 @@
+"""What the pictures of an exported video show, and how far they came back as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+from av.video.frame import VideoFrame
+
+from pipeline.drawing import draw
+from pipeline.exports.backgrounds import GREEN_SCREEN, Background, Still
+from pipeline.exports.colour import (
+    Colour,
+    Plane,
+    alpha_format,
+    blend,
+    levels,
+    picture_from,
+    picture_of,
+    planes,
+    rgb_of,
+)
+from pipeline.exports.edges import Alpha
+from pipeline.exports.frames import iou
+from pipeline.exports.shots import Shot
+from pipeline.types import Frame, FrameResult
+
+_BT709, _LIKE_BT709 = 1, (6, 14, 15)
+_OPAQUE = 0.5
+_UNSURE = 0.15  # opacity: as near to one half as a lossy codec may move it across
+_TOLERANCE = 0.1  # of luma, 0 to 1
+
+
+class Canvas(Protocol):
+    """Makes the pictures of one kind of video.
+
+    each: mattes are needed of each object, not of all together.
+    """
+
+    each: bool
+
+    def colour(self, source: Colour) -> Colour:
+        """How the written pictures are to be tagged."""
+        ...
+
+    def paint(self, shot: Shot, colour: Colour) -> VideoFrame:
+        """The picture to be encoded."""
+        ...
+
+    def likeness(self, read: VideoFrame, painted: VideoFrame, shot: Shot) -> float:
+        """How far the picture came back, 0 to 1."""
+        ...
+
+
+class CutOut:
+    """The picture with straight alpha: under transparent pixels it is what it was.
+
+    pix_fmt: says it for a source's frame. prores: it has no full range, and one name for BT.709's
+    curve, which has several. exact: nothing may change on the way.
+    """
+
+    each = False
+
+    def __init__(
+        self, pix_fmt: Callable[[Frame], str], *, prores: bool = False, exact: bool = False
+    ) -> None:
+        self._pix_fmt = pix_fmt
+        self._prores = prores
+        self._exact = exact
+
+    @classmethod
+    def lossless(cls) -> CutOut:
+        """In the source's own planes."""
+        return cls(alpha_format, exact=True)
+
+    @classmethod
+    def prores(cls) -> CutOut:
+        """In 10 bits without subsampling."""
+        return cls(lambda _: "yuva444p10le", prores=True)
+
+    @classmethod
+    def vp9(cls) -> CutOut:
+        """In 8 bits, colours at half the size."""
+        return cls(lambda _: "yuva420p")
+
+    def colour(self, source: Colour) -> Colour:
+        """As in the source, as far as the codec can say it."""
+        if not self._prores:
+            return source
+        transfer = _BT709 if source.transfer in _LIKE_BT709 else source.transfer
+        return replace(source, range=min(source.range, 1), transfer=transfer)
+
+    def paint(self, shot: Shot, colour: Colour) -> VideoFrame:
+        """The picture, with the matte as its alpha."""
+        picture = picture_of(shot.source, self._pix_fmt(shot.source), colour)
+        if picture.format.name == "bgra":
+            pixels = picture.to_ndarray()
+            pixels[..., 3] = levels(shot.matte, 8)
+            made = VideoFrame.from_ndarray(pixels, format="bgra")
+            replace(colour, matrix=0, range=2).mark(made)
+            return made
+        bits = picture.format.components[3].bits
+        planes(picture)[3][:] = levels(shot.matte, bits)
+        return picture
+
+    def likeness(self, read: VideoFrame, painted: VideoFrame, shot: Shot) -> float:
+        """The IoU of what is opaque; of a lossless file 1 or 0, all planes compared."""
+        if self._exact:
+            return float(_same(read, painted))
+        if (read.height, read.width) != shot.matte.shape or len(read.planes) != 4:
+            return 0.0
+        return _matte_iou(_unit(read, 3), shot.matte)
+
+
+class Matte:
+    """Opacity as grey, in the luma of a video or by itself.
+
+    pix_fmt: yuv420p, with an even number of lines and columns, or gray.
+    """
+
+    each = False
+
+    def __init__(self, pix_fmt: str) -> None:
+        self._pix_fmt = pix_fmt
+
+    def colour(self, source: Colour) -> Colour:
+        """Grey of full range has no use for the source's colours; of a video it is BT.709."""
+        return Colour(range=2) if self._pix_fmt == "gray" else Colour()
+
+    def paint(self, shot: Shot, colour: Colour) -> VideoFrame:
+        """White where it is opaque."""
+        if self._pix_fmt == "gray":
+            return VideoFrame.from_ndarray(levels(shot.matte, 8), format="gray")
+        matte = _even(shot.matte)
+        picture = VideoFrame(matte.shape[1], matte.shape[0], self._pix_fmt)
+        luma, *chroma = planes(picture)
+        luma[:] = np.rint(16 + 219 * matte)
+        for plane in chroma:
+            plane[:] = 128
+        return picture
+
+    def likeness(self, read: VideoFrame, painted: VideoFrame, shot: Shot) -> float:
+        """The IoU of what is opaque."""
+        if self._pix_fmt == "gray":
+            return float(_same(read, painted))
+        if (read.height, read.width) != (painted.height, painted.width):
+            return 0.0
+        return _matte_iou(_from_limited(planes(read)[0]), _even(shot.matte))
+
+
+class Composite:
+    """The objects before another ground, 8 bits with an even number of lines and columns."""
+
+    each = False
+
+    def __init__(self, background: Background) -> None:
+        self._background = background
+
+    @classmethod
+    def green(cls) -> Composite:
+        """A green screen."""
+        return cls(Still(GREEN_SCREEN))
+
+    def colour(self, source: Colour) -> Colour:
+        """As in the source."""
+        return source
+
+    def paint(self, shot: Shot, colour: Colour) -> VideoFrame:
+        """The picture over its ground."""
+        matte = _even(shot.matte)
+        picture = _even_picture(picture_of(shot.source, "yuv420p", colour))
+        made = blend(picture, self._background.behind(picture, matte, colour), matte)
+        colour.mark(made)
+        return made
+
+    def likeness(self, read: VideoFrame, painted: VideoFrame, shot: Shot) -> float:
+        """The share of the pixels whose luma came back within a tenth."""
+        return _luma_share(read, painted)
+
+
+class Overlay:
+    """The picture with the masks drawn over it; the edges' changes show, softness does not."""
+
+    each = True
+
+    def colour(self, source: Colour) -> Colour:
+        """As in the source."""
+        return source
+
+    def paint(self, shot: Shot, colour: Colour) -> VideoFrame:
+        """What is not drawn over stays as it is."""
+        rgb = rgb_of(shot.source, colour)
+        drawn = draw(rgb, _edited(shot))
+        changed = (drawn != rgb).any(axis=-1).astype(np.float32)
+        picture = _even_picture(picture_of(shot.source, "yuv420p", colour))
+        over = _even_picture(picture_from(drawn, "yuv420p", colour))
+        made = blend(over, picture, _even(changed))
+        colour.mark(made)
+        return made
+
+    def likeness(self, read: VideoFrame, painted: VideoFrame, shot: Shot) -> float:
+        """The share of the pixels whose luma came back within a tenth."""
+        return _luma_share(read, painted)
+
+
+def _edited(shot: Shot) -> FrameResult:
+    """The frame's result with the chosen objects only, and their masks as the mattes have them."""
+    shown = shot.frame.label_map()
+    labels = np.zeros_like(shown)
+    for object_id, matte in shot.mattes.items():
+        labels[matte > _OPAQUE] = object_id
+    for object_id, matte in shot.mattes.items():  # of objects that overlap the one on top shows
+        labels[(matte > _OPAQUE) & (shown == object_id)] = object_id
+    objects = tuple(o for o in shot.frame.result.objects if o.id in shot.mattes)
+    return replace(shot.frame.result, labels=labels, objects=objects, hidden=())
+
+
+def _even(matte: Alpha) -> Alpha:
+    """Without an odd last row or column, which 4:2:0 in H.264 has no room for."""
+    height, width = (max(2, side - side % 2) for side in matte.shape)
+    fit = np.zeros((height, width), matte.dtype)
+    part = matte[:height, :width]
+    fit[: part.shape[0], : part.shape[1]] = part
+    return fit
+
+
+def _even_picture(picture: VideoFrame) -> VideoFrame:
+    height, width = (max(2, side - side % 2) for side in (picture.height, picture.width))
+    if (picture.height, picture.width) == (height, width):
+        return picture
+    made = VideoFrame(width, height, picture.format.name)
+    for source, target in zip(planes(picture), planes(made), strict=True):
+        part = source[: target.shape[0], : target.shape[1]]
+        target[:] = 0
+        target[: part.shape[0], : part.shape[1]] = part
+    return made
+
+
+def _from_limited(luma: Plane) -> Alpha:
+    return (luma.astype(np.float32) - np.float32(16)) / np.float32(219)
+
+
+def _unit(picture: VideoFrame, plane: int) -> Alpha:
+    most = (1 << picture.format.components[plane].bits) - 1
+    return planes(picture)[plane].astype(np.float32) / np.float32(most)
+
+
+def _matte_iou(read: Alpha, written: Alpha) -> float:
+    """Of what is opaque by more than half; pixels that were nearly half so count for nothing."""
+    sure = np.abs(written - _OPAQUE) > _UNSURE
+    return iou((read > _OPAQUE) & sure, (written > _OPAQUE) & sure)
+
+
+def _luma_share(read: VideoFrame, painted: VideoFrame) -> float:
+    one, other = planes(read)[0], planes(painted)[0]
+    if one.shape != other.shape:
+        return 0.0
+    near = np.abs(one.astype(np.float32) - other) <= _TOLERANCE * 255
+    return float(near.mean())
+
+
+def _same(read: VideoFrame, painted: VideoFrame) -> bool:
+    if (read.width, read.height) != (painted.width, painted.height):
+        return False
+    if read.format.name == "bgra":
+        return np.array_equal(read.to_ndarray(), painted.to_ndarray())
+    pairs: list[tuple[Plane, Plane]] = list(zip(planes(read), planes(painted), strict=False))
+    same_count = len(read.planes) == len(painted.planes)
+    return same_count and all(np.array_equal(one, other) for one, other in pairs)

@@ -1,0 +1,181 @@
+"""Video files of exports: written with the source's times and colours, and read back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+from av.video.frame import VideoFrame
+
+from pipeline.exports.colour import Colour
+from pipeline.exports.soundtrack import Soundtrack
+from pipeline.types import Frame
+
+_REPEATABLE = {"fflags": "+bitexact"}  # no dates, no random numbers: equal masks, equal files
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """A codec as it is used here. decoder: reads it back, "" for FFmpeg's own choice."""
+
+    codec: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    decoder: str = ""
+
+
+class Clock:
+    """Timestamps of the written frames, in `time_base`: the source's own, always rising.
+
+    A part of the source begins at 0, and so does a source that begins before 0. Where the source
+    has none they are counted at `rate`.
+    """
+
+    def __init__(self, first: Frame, start: Frame, rate: Fraction) -> None:
+        """first: of those written; start: of the source."""
+        stamped = first.pts is not None
+        self.time_base = first.time_base if stamped else 1 / rate
+        self.frame_ticks = max(1, round(1 / (rate * self.time_base)))
+        is_whole = first.index == start.index
+        self.is_part = not is_whole
+        begins = first.pts or 0
+        self._origin = begins if begins < 0 or not is_whole else 0
+        self._last: int | None = None
+
+    @property
+    def origin_s(self) -> Fraction:
+        """The source's time that is 0 in the file."""
+        return self._origin * self.time_base
+
+    def stamp(self, frame: Frame) -> int:
+        """The timestamp of the next frame."""
+        last = self._last
+        if frame.pts is None:
+            self._last = 0 if last is None else last + self.frame_ticks
+        else:
+            pts = frame.pts - self._origin
+            self._last = pts if last is None else max(pts, last + 1)
+        return self._last
+
+
+class MovieWriter:
+    """Encodes pictures, and takes the source's sound along.
+
+    sound: the file that holds it. Raises `OSError`, as all its methods do.
+    """
+
+    def __init__(
+        self, path: Path, encoding: Encoding, *, rate: Fraction, sound: Path | None
+    ) -> None:
+        self._encoding = encoding
+        self._rate = rate
+        self._stack = ExitStack()
+        self._stream: Any = None
+        with _as_os_error():
+            self._container = self._stack.enter_context(
+                av.open(str(path.absolute()), "w", options=_REPEATABLE)
+            )
+        self._path, self._sound = path, sound
+        self._soundtrack: Soundtrack | None = None
+        self._end_s = Fraction(0)
+
+    def write(self, picture: VideoFrame, pts: int, clock: Clock, colour: Colour) -> None:
+        """Encode a picture; all are of one size and format."""
+        with _as_os_error():
+            if self._stream is None:
+                self._begin(picture, clock, colour)
+            end_s = pts * clock.time_base + clock.origin_s
+            self._write_sound(clock, end_s)
+            self._end_s = end_s + clock.frame_ticks * clock.time_base
+            picture.pts, picture.time_base = pts, clock.time_base
+            colour.mark(picture)
+            self._container.mux(self._stream.encode(picture))
+
+    def finish(self, clock: Clock, *, to_the_end: bool) -> None:
+        """Write what is held back, and close. to_the_end: of the source, with all its sound."""
+        with _as_os_error():
+            self._write_sound(clock, None if to_the_end else self._end_s)
+            if self._soundtrack is not None:
+                self._soundtrack.finish()
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
+        self.close()
+
+    def close(self) -> None:
+        """Close the files; more than once does no harm."""
+        if self._soundtrack is not None:
+            self._soundtrack.close()
+        try:
+            with _as_os_error():
+                self._stack.close()
+        except OSError:  # the file is given up, or was closed by `finish`
+            return
+
+    def _begin(self, picture: VideoFrame, clock: Clock, colour: Colour) -> None:
+        encoding = self._encoding
+        stream: Any = self._container.add_stream(
+            encoding.codec, rate=self._rate, options=dict(encoding.options)
+        )
+        stream.width, stream.height = picture.width, picture.height
+        stream.pix_fmt = picture.format.name
+        context = stream.codec_context
+        context.thread_count = os.cpu_count() or 1
+        stream.time_base = context.time_base = clock.time_base
+        context.color_range, context.colorspace = colour.range, colour.matrix
+        context.color_primaries, context.color_trc = colour.primaries, colour.transfer
+        self._stream = stream
+        self._soundtrack = Soundtrack(self._sound, self._container, self._path.suffix)
+
+    def _write_sound(self, clock: Clock, end_s: Fraction | None) -> None:
+        if self._soundtrack is not None:
+            start_s = clock.origin_s if clock.is_part else None
+            self._soundtrack.write(start_s, end_s, clock.origin_s)
+
+
+class MovieReader:
+    """The pictures of a written file, in order, with alpha where there is one."""
+
+    def __init__(self, path: Path, encoding: Encoding) -> None:
+        self._stack = ExitStack()
+        with _as_os_error():
+            container: Any = self._stack.enter_context(av.open(str(path.absolute())))
+        stream = container.streams.video[0]
+        self.time_base = Fraction(stream.time_base.numerator, stream.time_base.denominator)
+        context = stream.codec_context
+        if encoding.decoder:
+            context = av.CodecContext.create(encoding.decoder, "r")
+        self._pictures = _decode(container, stream, context)
+
+    def next(self) -> VideoFrame | None:
+        """The next picture, None if there is no more, or what comes is damaged."""
+        try:
+            picture = next(self._pictures, None)
+        except av.error.FFmpegError:
+            return None
+        return None if picture is None or picture.is_corrupt else picture
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stack.close()
+
+
+def _decode(container: Any, stream: Any, context: Any) -> Iterator[VideoFrame]:
+    for packet in container.demux(stream):
+        yield from context.decode(packet)
+
+
+@contextmanager
+def _as_os_error() -> Iterator[None]:
+    """FFmpeg's errors are not all of them `OSError`, which is what an export reports."""
+    try:
+        yield
+    except OSError:
+        raise
+    except av.error.FFmpegError as error:
+        raise OSError(error.errno, error.strerror) from error

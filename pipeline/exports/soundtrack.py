@@ -1,0 +1,177 @@
+"""The sound of the source beside an exported picture: copied, or put into what the file takes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Protocol
+
+import av
+import av.error
+from av.audio.resampler import AudioResampler
+from av.container import OutputContainer
+from av.packet import Packet
+
+from pipeline.sources.video import _open_container
+
+_log = logging.getLogger(__name__)
+
+# What editors and players open, which is less than what FFmpeg can put into these files.
+_TAKEN = {
+    ".mov": {"aac", "alac", "mp3", "ac3", "eac3"},
+    ".mp4": {"aac", "alac", "mp3", "ac3", "eac3"},
+    ".webm": {"opus", "vorbis"},
+}
+_PCM = {".mov", ".mkv"}
+_INSTEAD = {".mov": "pcm_s16le", ".mp4": "aac", ".webm": "libopus", ".mkv": "flac"}
+_OPUS_RATE_HZ = 48000
+_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}  # by channels: PCM may have no name for it
+_STARTS_AT_ZERO = {".webm", ".mkv"}  # an earlier packet would shift the picture there
+
+
+class _Track(Protocol):
+    """One stream of sound."""
+
+    def packets(self, packet: Packet[Any], origin_s: Fraction) -> Iterator[Packet[Any]]:
+        """What is to be written for a packet of the source, `origin_s` earlier."""
+        ...
+
+    def rest(self) -> Iterator[Packet[Any]]:
+        """What is to be written after the last one."""
+        ...
+
+
+class Soundtrack:
+    """All streams of sound of a video, in step with the pictures that are written.
+
+    Sound that cannot be read ends where it is damaged, with a warning.
+    """
+
+    def __init__(self, video: Path | None, container: OutputContainer, suffix: str) -> None:
+        self._stack = ExitStack()
+        self._container = container
+        self._tracks: dict[int, _Track] = {}
+        self._packets: Iterator[Packet[Any]] = iter(())
+        self._waiting: Packet[Any] | None = None
+        self._not_before_zero = suffix in _STARTS_AT_ZERO
+        if video is None:
+            return
+        opened = self._stack.enter_context(_open_container(video))
+        streams = [s for s in opened.streams.audio if s.codec_context is not None]
+        for stream in streams:
+            name = stream.codec_context.name
+            taken = _TAKEN.get(suffix)
+            is_pcm = name.startswith("pcm_")
+            if suffix in _PCM if is_pcm else taken is None or name in taken:
+                self._tracks[stream.index] = _Copied(container, stream)
+            else:
+                self._tracks[stream.index] = _Encoded(container, stream, _INSTEAD[suffix])
+        if streams:
+            self._packets = opened.demux(*streams)
+
+    def write(self, start_s: Fraction | None, end_s: Fraction | None, origin_s: Fraction) -> None:
+        """Write what begins from `start_s` (None: all there is) up to `end_s`, source's times.
+
+        origin_s: the source's time that is 0 in the file. Raises `FFmpegError`, `OSError`.
+        """
+        while (packet := self._next()) is not None:
+            begins_s = Fraction(packet.pts or 0) * packet.time_base
+            if end_s is not None and begins_s >= end_s:
+                self._waiting = packet
+                return
+            too_early = self._not_before_zero and begins_s < origin_s
+            if too_early or (start_s is not None and begins_s < start_s):
+                continue
+            for made in self._tracks[packet.stream.index].packets(packet, origin_s):
+                self._container.mux(made)
+
+    def finish(self) -> None:
+        """Write what encoders still hold. Raises `FFmpegError`, `OSError`."""
+        for track in self._tracks.values():
+            for made in track.rest():
+                self._container.mux(made)
+
+    def close(self) -> None:
+        """Close the source."""
+        self._packets = iter(())
+        self._waiting = None
+        self._stack.close()
+
+    def _next(self) -> Packet[Any] | None:
+        packet, self._waiting = self._waiting, None
+        while packet is None or packet.pts is None or not packet.size:
+            try:
+                packet = next(self._packets)
+            except StopIteration:
+                return None
+            except av.error.FFmpegError as error:
+                _log.warning("the sound ends early, it cannot be read: %s", error.strerror)
+                return None
+        return packet
+
+
+class _Copied:
+    """A stream whose packets are taken over as they are."""
+
+    def __init__(self, container: OutputContainer, stream: Any) -> None:
+        self._stream = container.add_stream_from_template(stream)
+
+    def packets(self, packet: Packet[Any], origin_s: Fraction) -> Iterator[Packet[Any]]:
+        """The packet itself."""
+        shift = round(origin_s / packet.time_base)
+        packet.pts = None if packet.pts is None else packet.pts - shift
+        packet.dts = None if packet.dts is None else packet.dts - shift
+        packet.stream = self._stream
+        yield packet
+
+    def rest(self) -> Iterator[Packet[Any]]:
+        """Nothing is held back."""
+        return iter(())
+
+
+class _Encoded:
+    """A stream that is decoded and encoded anew."""
+
+    def __init__(self, container: OutputContainer, stream: Any, codec: str) -> None:
+        self._source = stream
+        rate = _OPUS_RATE_HZ if codec == "libopus" else stream.rate
+        layout = _LAYOUTS.get(stream.layout.nb_channels, "stereo")
+        self._stream: Any = container.add_stream(codec, rate=rate, layout=layout)
+        self._resampler: AudioResampler | None = None
+        self._shift_s = Fraction(0)
+
+    def packets(self, packet: Packet[Any], origin_s: Fraction) -> Iterator[Packet[Any]]:
+        """What the encoder makes of it."""
+        self._shift_s = origin_s
+        try:
+            decoded = self._source.codec_context.decode(packet)
+        except av.error.FFmpegError as error:
+            _log.warning("a damaged packet of sound is left out: %s", error.strerror)
+            return
+        for frame in decoded:
+            yield from self._encode(frame)
+
+    def rest(self) -> Iterator[Packet[Any]]:
+        """What the resampler and the encoder hold."""
+        if self._resampler is None:
+            return
+        for frame in self._source.codec_context.decode(None):
+            yield from self._encode(frame)
+        yield from self._encode(None)
+        yield from self._stream.encode(None)
+
+    def _encode(self, frame: Any) -> Iterator[Packet[Any]]:
+        context = self._stream.codec_context
+        if self._resampler is None:
+            if not context.is_open:
+                context.open()
+            self._resampler = AudioResampler(
+                context.format, context.layout, context.rate, context.frame_size or None
+            )
+        if frame is not None and frame.pts is not None:
+            frame.pts -= round(self._shift_s / frame.time_base)
+        for made in self._resampler.resample(frame):
+            yield from self._stream.encode(made)
