@@ -10,6 +10,7 @@ from pipeline.config import SeedingConfig
 from pipeline.segmenter.everything import (
     BoolMap,
     EverythingSearch,
+    Pass,
     Proposal,
     refine,
     scattered_points,
@@ -20,7 +21,7 @@ from pipeline.segmenter.everything import (
 from pipeline.segmenter.geometry import deepest
 from pipeline.segmenter.model import Features, Segmenter
 
-_MOST_REFINED = 48  # proposals of one keyframe that are asked again
+_MOST_REFINED = 48  # proposals of a fresh shot that are asked again
 _INSIDE = 0.8  # share of a mask in a larger one that makes it a part,
 _AS_SURE = 0.8  # if the larger has this share of its score
 _MOST_BLOBS = 4  # moving places that are asked about on one keyframe
@@ -31,7 +32,9 @@ class Seeder:
 
     A fresh shot is searched whole, coarsely and then finely. Later keyframes first ask where
     something moves that is not tracked, then a few points of a grid in turn, so that everywhere has
-    been asked after a while. What answers is asked again with its box.
+    been asked after a while. What answers is asked again with its box. Both kinds of question are
+    counted: a keyframe spends at most `prompts_first` or `prompts_per_keyframe`, and the next one
+    goes on in the grid where it stopped.
     """
 
     def __init__(self, segmenter: Segmenter, config: SeedingConfig) -> None:
@@ -47,8 +50,9 @@ class Seeder:
         budget = self._config.prompts_first
         if room <= 0 or budget <= 0:
             return []
+        again = min(_MOST_REFINED, budget // 4)
         search = EverythingSearch(self._segmenter, features, covered, self._config)
-        return self._distinct(features, search.run(budget), covered, room)
+        return self._distinct(features, search.run(budget - again)[:again], covered, room)
 
     def search_on(
         self, features: Features, covered: BoolMap, room: int, moving: BoolMap
@@ -63,7 +67,9 @@ class Seeder:
             [self._blobs(moving & ~covered), scattered_points(side, self._cursor)]
         )
         self._cursor = (self._cursor + ask) % side**2
-        search = EverythingSearch(self._segmenter, features, covered, self._config, passes=[points])
+        search = EverythingSearch(
+            self._segmenter, features, covered, self._config, passes=[Pass(points)]
+        )
         found = search.run(ask)[: budget - ask]
         return self._distinct(features, found, covered, room)
 
@@ -72,7 +78,7 @@ class Seeder:
     ) -> list[Proposal]:
         """Ask again with boxes; keep what is sure, separate and not a duplicate."""
         config = self._config
-        asked_again = refine(self._segmenter, features, found[:_MOST_REFINED])
+        asked_again = refine(self._segmenter, features, found)
         sure = [
             p
             for p in asked_again

@@ -30,11 +30,12 @@ def media(tmp_path_factory):
 def test_a_picture_gives_a_label_map_and_an_overlay(cli, media, tmp_path):
     output, overlay = tmp_path / "labels.png", tmp_path / "overlay.png"
     picture = media / "one.png"
-    code, out, err = cli("everything", picture, "-o", output, "--overlay", overlay, "--json", *FEW)
+    options = ["--json", "--points-per-side", 16]
+    code, out, err = cli("everything", picture, "-o", output, "--overlay", overlay, *options)
     assert (code, err) == (0, "")
     line = json.loads(out)
     assert line["frame"] == 0
-    assert 4 < line["prompts"] <= 64
+    assert 16 < line["prompts"] <= 256
     labels = read_label_map(output)
     assert labels.shape == (90, 160)
     assert set(np.unique(labels)) - {0} == {o["id"] for o in line["objects"]}

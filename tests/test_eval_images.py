@@ -16,7 +16,7 @@ from pipeline.evaluation.clicks import Clicks, first_clicks, next_clicks
 from pipeline.evaluation.examples import Example, draw_objects, spread
 from pipeline.evaluation.images import evaluate_images
 from pipeline.evaluation.labelmaps import find_label_maps
-from pipeline.evaluation.scores import MEASURES, score_image
+from pipeline.evaluation.scores import MEASURES, ZOOM_MEASURES, score_image
 from pipeline.evaluation.segmenters import SegmenterPool, segmenter_opener
 from pipeline.segmenter.geometry import InputGeometry
 from pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, PAD, POSITIVE
@@ -167,6 +167,54 @@ def test_protocol_of_the_prompts():
     assert min(values["oracle3"]) > 0.7
     assert scores.areas.tolist() == [256, 256]
     assert scores.found is None
+
+
+@dataclass
+class Bright:
+    """Answers any prompt with the bright pixels of the picture, but no more than it resolves."""
+
+    geometry: InputGeometry
+    card: ModelCard = CARD
+
+    def encode(self, frame) -> Features:
+        grey = frame.rgb(self.geometry.valid_hw).mean(-1).astype(np.float32)
+        return Features({"logits": grey[2::4, 2::4] - 127})
+
+    def decode(self, features: Features, prompts: PromptBatch) -> Decoded:
+        masks = np.tile(features.tensors["logits"], (len(prompts), 4, 1, 1))
+        return Decoded(masks, np.ones((len(prompts), 4), np.float32))
+
+
+def test_zoom_asks_for_small_objects_in_a_crop_around_them():
+    small, large = square(30, 60, 6, (64, 96)), square(2, 2, 40, (64, 96))
+    picture = np.zeros((64, 96, 3), np.uint8)
+    picture[small] = 255
+    asked = []
+
+    def zoom(size_hw) -> Bright:
+        asked.append(size_hw)
+        return Bright(InputGeometry.fit(size_hw, 64, 32))
+
+    whole = Bright(InputGeometry.fit((64, 96), 64, 32))
+    example = Example(picture, np.stack([small, large]))
+    scores = score_image(whole, example, everything=False, zoom=zoom)
+    assert scores.zoomed is not None
+    values = {name: ious.tolist() for name, ious in scores.zoomed.items()}
+    assert values.keys() == set(ZOOM_MEASURES)
+    assert asked[0] == (15, 15)  # 2.5 times the box
+    (without,), (again,) = values["zoom_box_without"], values["zoom_box"]
+    assert without == scores.ious["box"][0] < 0.7 < 0.8 < again
+    assert values["zoom_click1"][0] >= values["zoom_click1_without"][0] == without
+    assert score_image(whole, example, everything=False).zoomed is None
+
+
+def test_zoom_is_reported_for_sources_with_small_objects(cli, data):
+    options = ("--data", data, "--json", "--images", 1, "--no-everything", "--zoom")
+    code, out, err = cli("eval", "images", *options)
+    assert (code, err) == (0, "")
+    report = json.loads(out)
+    for source in report["sources"].values():
+        assert (source["small_objects"] > 0) == ("zoom_box" in source)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.config import SeedingConfig
 from pipeline.errors import ConfigError
+from pipeline.seeding import Seeder
 from pipeline.segmenter.everything import (
     LITE,
     TINYSAM,
@@ -19,6 +20,7 @@ from pipeline.segmenter.everything import (
     coarse_points,
     find_everything,
     fine_points,
+    fine_turns,
     refine,
     scattered_points,
     separate_objects,
@@ -194,6 +196,49 @@ def test_plain_grid_asks_all_points_and_hierarchical_none_in_what_is_done():
     assert 64 < prompts < 900
 
 
+def test_turns_are_the_fine_points_and_complete_each_doubling_before_the_next():
+    turns = fine_turns(8, 32)
+    asked = np.concatenate([turn.points for turn in turns])
+    assert len(asked) == len({tuple(p) for p in asked.tolist()})
+    assert {tuple(p) for p in asked.tolist()} == {tuple(p) for p in fine_points(8, 32).tolist()}
+    assert [turn.beside for turn in turns] == [False] * 3 + [True] * 12
+    half = np.concatenate([coarse_points(8), *(turn.points for turn in turns[:3])])
+    assert (np.rint(half * 32) % 2 == 0).all()
+    assert len(half) == 15**2  # of 16 x 16, but for the picture's left and upper border
+    between = np.rint(turns[0].points * 32) % 4
+    assert (between == 0).all()  # the coarse points are at 2, 6, ...
+
+
+SPARING = TINYSAM.model_copy(update={"done_logit": 0.0, "beside_min": 0.35})
+
+
+def test_ground_that_answers_nothing_is_asked_at_half_the_density():
+    segmenter = DiscSegmenter([])
+    proposals, prompts = find_everything(segmenter, Features({}), SPARING, "hierarchical")
+    assert (proposals, prompts) == ([], 15**2)
+
+
+def test_the_last_doubling_is_asked_beside_what_answered():
+    segmenter = DiscSegmenter(DISCS)
+    proposals, prompts = find_everything(segmenter, Features({}), SPARING, "hierarchical")
+    assert centres(proposals) == {(round(x / 20), round(y / 20)) for x, y, _ in DISCS}
+    assert prompts == len(segmenter.asked) < 300
+    diagonal = np.hypot(*GEOMETRY.frame_hw) / 32
+    for asked in segmenter.asked[15**2 :]:
+        assert min(np.hypot(x - asked[0], y - asked[1]) - r for x, y, r in DISCS) < 1.01 * diagonal
+
+
+def test_a_place_is_done_when_enough_kept_masks_cover_it():
+    """Every point keeps three masks: the next turn asks no more where 1 of them will do."""
+    prompts = []
+    for masks in (1, 6, 24, 10_000):
+        settings = SPARING.model_copy(update={"done_masks": masks})
+        prompts.append(
+            find_everything(DiscSegmenter(DISCS), Features({}), settings, "hierarchical")[1]
+        )
+    assert prompts == sorted(set(prompts))
+
+
 def test_places_below_the_done_logit_are_asked_again():
     prompts = [
         find_everything(
@@ -241,3 +286,41 @@ def test_settings_are_the_published_ones_unless_the_model_or_somebody_says_other
     assert changed.stability_min == LITE.stability_min
     with pytest.raises(ConfigError, match="multiple of 4"):
         EverythingChoice(30)
+
+
+CROWD = [(40 + 80 * column, 32 + 64 * row, 25) for row in range(4) for column in range(6)]
+
+
+@pytest.mark.parametrize("budget", [1, 16, 128, 320])
+def test_a_fresh_shot_spends_no_more_prompts_than_it_may(budget):
+    """Asking again with boxes is counted, too."""
+    segmenter = DiscSegmenter(CROWD)
+    seeder = Seeder(segmenter, SeedingConfig(prompts_first=budget, max_objects=99))
+    found = seeder.search_fresh(Features({}), NOTHING, 99)
+    assert 0 < len(segmenter.asked) <= budget
+    assert len(found) == len(centres(found))
+    assert budget < 320 or len(found) == len(CROWD)
+
+
+@pytest.mark.parametrize("budget", [1, 5, 16])
+def test_a_later_keyframe_spends_no_more_prompts_than_it_may_and_the_next_goes_on(budget):
+    segmenter = DiscSegmenter(CROWD)
+    seeder = Seeder(segmenter, SeedingConfig(prompts_per_keyframe=budget))
+    places = set()
+    for keyframe in range(1, 257):
+        seeder.search_on(Features({}), NOTHING, 1, NOTHING)
+        assert len(segmenter.asked) <= keyframe * budget
+        places = {(x // 32, y // 16) for x, y in segmenter.asked}
+    assert len(places) == 256
+    assert seeder.search_on(Features({}), NOTHING, 0, NOTHING) == []
+
+
+def test_what_moves_is_asked_first():
+    segmenter = DiscSegmenter(CROWD)
+    moving = disc(*CROWD[8]) > 0
+    found = Seeder(segmenter, SeedingConfig(prompts_per_keyframe=2)).search_on(
+        Features({}), NOTHING, 1, moving
+    )
+    x, y, radius = CROWD[8]
+    assert np.hypot(segmenter.asked[0][0] - x, segmenter.asked[0][1] - y) < radius
+    assert centres(found) == {(round(x / 20), round(y / 20))}

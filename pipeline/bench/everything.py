@@ -9,12 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import SeedingConfig
 from pipeline.errors import UnreadableSourceError
 from pipeline.evaluation.examples import BoolMap, Example, ImageSet
 from pipeline.evaluation.scores import FOUND_IOU, frame_of, full_size, paired_ious
 from pipeline.evaluation.segmenters import SegmenterPool
-from pipeline.segmenter.everything import GRIDS, EverythingChoice, Grid, Proposal, find_everything
+from pipeline.segmenter.everything import (
+    GRIDS,
+    EverythingChoice,
+    EverythingSettings,
+    Grid,
+    Proposal,
+    find_everything,
+)
 from pipeline.segmenter.geometry import InputGeometry
 from pipeline.segmenter.model import PromptBatch, Segmenter
 
@@ -23,9 +29,9 @@ SECONDS_GOAL, RECALL_GOAL = 2.0, 1.0
 
 _SETTINGS = {
     *("coarse_side", "fine_side", "iou_min", "stability_min", "stability_offset"),
-    *("done_logit", "duplicate_iou"),
+    *("done_logit", "done_masks", "beside_min", "duplicate_iou"),
 }
-"""What everything mode takes of `SeedingConfig`, but the bounds of areas."""
+"""What everything mode goes by, but the bounds of areas."""
 
 Clock = Callable[[], float]
 
@@ -49,7 +55,7 @@ class EverythingReport:
     """Both grids on the same pictures, with the same thresholds."""
 
     model: str
-    settings: SeedingConfig
+    settings: EverythingSettings
     pictures: int
     objects: int
     hierarchical: GridFigures
@@ -141,7 +147,7 @@ def _warm_up(segmenter: Segmenter, example: Example) -> None:
 
 
 def _try(
-    segmenter: Segmenter, example: Example, settings: SeedingConfig, grid: Grid, clock: Clock
+    segmenter: Segmenter, example: Example, settings: EverythingSettings, grid: Grid, clock: Clock
 ) -> _Trial:
     begun = clock()
     features = segmenter.encode(frame_of(example.rgb))

@@ -31,6 +31,10 @@ _MEASURES = {
     "click5": "@5",
     "oracle3": "best\nof 3",
     "everything_recall": "recall",
+    "zoom_box_without": "small\nbox",
+    "zoom_box": "zoom\nbox",
+    "zoom_click1_without": "small\n@1",
+    "zoom_click1": "zoom\n@1",
 }
 """Headers that keep the table within 80 columns."""
 
@@ -57,6 +61,10 @@ def images(
     everything: Annotated[
         bool, typer.Option(help="Also run everything mode, on at most 10 images a source.")
     ] = True,
+    zoom: Annotated[
+        bool,
+        typer.Option("--zoom", help="Also ask for small objects in a crop encoded by itself."),
+    ] = False,
     held_back: Annotated[
         int,
         typer.Option(min=0, max=50, help="Only the images held back from training, in percent."),
@@ -96,7 +104,9 @@ def images(
             return
         sets = [as_image_set(items, data.stem)]
     with _progress(sum(len(s.items) for s in sets), hidden=as_json) as on_image:
-        report = evaluate_images(pool, sets, model=model, everything=everything, on_image=on_image)
+        report = evaluate_images(
+            pool, sets, model=model, everything=everything, zoom=zoom, on_image=on_image
+        )
     if as_json:
         typer.echo(json.dumps(report.to_json()))
     else:

@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.errors import UnreadableSourceError
 from pipeline.evaluation.examples import ImageSet, spread
-from pipeline.evaluation.scores import MEASURES, ImageScores, score_image
+from pipeline.evaluation.scores import MEASURES, ZOOM_MEASURES, ImageScores, score_image
 from pipeline.evaluation.segmenters import SegmenterPool
 
 EVERYTHING_IMAGES = 10
@@ -29,12 +29,14 @@ OnImage = Callable[[str], None]
 class SourceScores:
     """Means over the objects of one source, 0..1, by name of the measure.
 
-    A measure that no object could be asked for is not there. images: those with objects.
+    A measure that no object could be asked for is not there. images: those with objects. small:
+    objects that were asked for in a crop, too; None where that was not asked.
     """
 
     images: int
     objects: int
     values: Mapping[str, float]
+    small: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class ImagesReport:
         """As one JSON object."""
         sources = {
             name: {**scores.values, "images": scores.images, "objects": scores.objects}
+            | ({} if scores.small is None else {"small_objects": scores.small})
             for name, scores in self.sources.items()
         }
         return {
@@ -72,17 +75,18 @@ def evaluate_images(
     *,
     model: str,
     everything: bool = True,
+    zoom: bool = False,
     on_image: OnImage = lambda _: None,
 ) -> ImagesReport:
     """Measure a model on every image of every set.
 
-    on_image: told the set's name after each image. Raises `SourceError`, also if there is no object
-    to ask for at all.
+    zoom: ask for small objects again in a crop around them (`ZOOM_MEASURES`). on_image: told the
+    set's name after each image. Raises `SourceError`, also if there is no object to ask for at all.
     """
     begun = time.perf_counter()
     sources: dict[str, SourceScores] = {}
     for images in sets:
-        scores = _score_set(pool, images, everything=everything, on_image=on_image)
+        scores = _score_set(pool, images, everything=everything, zoom=zoom, on_image=on_image)
         if scores:
             sources[images.name] = _summary(scores)
     if not sources:
@@ -97,7 +101,7 @@ def evaluate_images(
 
 
 def _score_set(
-    pool: SegmenterPool, images: ImageSet, *, everything: bool, on_image: OnImage
+    pool: SegmenterPool, images: ImageSet, *, everything: bool, zoom: bool, on_image: OnImage
 ) -> list[ImageScores]:
     searched = set(spread(range(len(images.items)), EVERYTHING_IMAGES)) if everything else set()
     scores = []
@@ -106,7 +110,14 @@ def _score_set(
         if len(example.masks):
             height, width, _ = example.rgb.shape
             segmenter = pool.for_size((height, width))
-            scores.append(score_image(segmenter, example, everything=index in searched))
+            scores.append(
+                score_image(
+                    segmenter,
+                    example,
+                    everything=index in searched,
+                    zoom=pool.for_size if zoom else None,
+                )
+            )
         on_image(images.name)
     return scores
 
@@ -122,7 +133,11 @@ def _summary(scores: Sequence[ImageScores]) -> SourceScores:
     found = [s.found for s in scores if s.found is not None]
     if found:
         values[RECALL] = _mean(np.concatenate(found))
-    return SourceScores(len(scores), len(areas), values)
+    zoomed = [s.zoomed for s in scores if s.zoomed is not None]
+    small = sum(len(z["zoom_box"]) for z in zoomed) if zoomed else None
+    if small:
+        values |= {n: _mean(np.concatenate([z[n] for z in zoomed])) for n in ZOOM_MEASURES}
+    return SourceScores(len(scores), len(areas), values, small)
 
 
 def _mean(values: Sequence[float] | np.ndarray) -> float:

@@ -18,6 +18,7 @@ from typing import Literal, get_args
 import cv2
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from pipeline.config import SeedingConfig
 from pipeline.errors import ConfigError
@@ -32,7 +33,20 @@ GRIDS: tuple[Grid, ...] = get_args(Grid)
 COARSENESS = 4
 """Fine points a side for each coarse one in `find_everything`, as in TinySAM's release."""
 
-TINYSAM = SeedingConfig(
+
+class EverythingSettings(SeedingConfig):
+    """What `find_everything` goes by.
+
+    done_masks: kept masks that must cover a place before no finer question is asked there.
+    beside_min: the last doubling of the grid is asked only beside a place that is done or a point
+    whose best answer had this predicted IoU; 0: everywhere, and all fine points at once.
+    """
+
+    done_masks: int = Field(1, ge=1)
+    beside_min: float = Field(0.0, ge=0, le=1)
+
+
+TINYSAM = EverythingSettings(
     coarse_side=32 // COARSENESS,
     fine_side=32,
     iou_min=0.88,
@@ -45,7 +59,15 @@ TINYSAM = SeedingConfig(
 )
 """The published settings (`tinysam/hierarchical_mask_generator.py`); SAM's own but `done_logit`."""
 
-LITE = TINYSAM.model_copy(update={"iou_min": 0.4, "stability_min": 0.1, "done_logit": 0.0})
+LITE = TINYSAM.model_copy(
+    update={
+        "iou_min": 0.4,
+        "stability_min": 0.0,
+        "done_logit": 0.0,
+        "done_masks": 12,
+        "beside_min": 0.35,
+    }
+)
 """Settings for the embedded network, whose logits are shallower than SAM's (docs/seeding.md)."""
 
 
@@ -96,12 +118,39 @@ def scattered_points(side: int, start: int) -> npt.NDArray[np.float32]:
     return np.asarray(coarse_points(side)[np.roll(order, -start)], np.float32)
 
 
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Points [n, 2] asked before anything is learnt from their answers.
+
+    beside: only those beside a point that is done or was answered well enough (`beside_min`).
+    """
+
+    points: npt.NDArray[np.float32]
+    beside: bool = False
+
+
+def fine_turns(coarse_side: int, fine_side: int) -> list[Pass]:
+    """The points of `fine_points` in turns, one for each place of the stencil.
+
+    Each doubling of the grid is complete before the next begins; within it the points between four
+    come first. With a ratio of 4 these are 3 turns until 16 x 16 are asked, then 12 `beside` them.
+    """
+    points = fine_points(coarse_side, fine_side)
+    ratio = fine_side // coarse_side
+    x, y = (np.rint(points * fine_side).astype(int) - ratio // 2).T % ratio
+    step = (x | y) & -(x | y)  # the power of two that divides both
+    kinds = np.stack([-step, (x & y & step) == 0, y, x], axis=1)
+    turns, kind = np.unique(kinds, axis=0, return_inverse=True)
+    return [Pass(points[kind.ravel() == i], bool(turn[0] == -1)) for i, turn in enumerate(turns)]
+
+
 class EverythingSearch:
     """One search over one encoded frame.
 
     covered: bool [4h, 4w], where nothing needs to be asked (live tracks). passes: the points of
-    each pass, the hierarchical coarse and fine ones if not given. Iterate over `steps` and stop
-    whenever the budget is spent; `found` gives the proposals so far, duplicates removed.
+    each pass, the hierarchical coarse and fine ones if not given. done_masks: kept masks that make
+    a place done. Iterate over `steps` and stop whenever the budget is spent; `found` gives the
+    proposals so far, duplicates removed.
     """
 
     def __init__(
@@ -111,16 +160,22 @@ class EverythingSearch:
         covered: BoolMap,
         config: SeedingConfig,
         *,
-        passes: Sequence[npt.NDArray[np.float32]] | None = None,
+        passes: Sequence[Pass] | None = None,
+        done_masks: int = 1,
+        beside_min: float = 0.0,
     ) -> None:
         self._segmenter = segmenter
         self._features = features
         self._config = config
         self._passes = passes or (
-            coarse_points(config.coarse_side),
-            fine_points(config.coarse_side, config.fine_side),
+            Pass(coarse_points(config.coarse_side)),
+            Pass(fine_points(config.coarse_side, config.fine_side)),
         )
+        self._done_masks = done_masks
+        self._beside_min = beside_min
         self.done = covered.copy()
+        self._kept_masks = np.zeros(covered.shape, np.int32)
+        self._answered = np.zeros((0, 2), np.float32)  # or done
         self._proposals: list[Proposal] = []
 
     def steps(self, budget: float = math.inf) -> Iterator[int]:
@@ -128,9 +183,9 @@ class EverythingSearch:
 
         What a pass finds is done with only for the passes after it.
         """
-        for points in self._passes:
+        for turn in self._passes:
             begun = len(self._proposals)
-            waiting = points[~self._is_done(points)]
+            waiting = self._waiting(turn)
             while len(waiting) and budget > 0:
                 size = int(min(BATCH, budget))
                 batch, waiting = waiting[:size], waiting[size:]
@@ -138,7 +193,8 @@ class EverythingSearch:
                 budget -= len(batch)
                 yield len(batch)
             for proposal in self._proposals[begun:]:
-                self.done |= proposal.logits > self._config.done_logit
+                self._kept_masks += proposal.logits > self._config.done_logit
+            self.done |= self._kept_masks >= self._done_masks
 
     def run(self, budget: int) -> list[Proposal]:
         """Spend at most `budget` prompts and return what was found."""
@@ -155,9 +211,17 @@ class EverythingSearch:
         """Proposals, best first, without duplicates (IoU of masks, not of boxes)."""
         return suppress_duplicates(self._proposals, self._config.duplicate_iou)
 
-    def _is_done(self, points: npt.NDArray[np.float32]) -> BoolMap:
-        cells = self._cells(points)
-        return np.asarray(self.done[cells[:, 1], cells[:, 0]])
+    def _waiting(self, turn: Pass) -> npt.NDArray[np.float32]:
+        """The points of a pass that are still to be asked."""
+        cells = self._cells(turn.points)
+        done = self.done[cells[:, 1], cells[:, 0]]
+        waiting = turn.points[~done]
+        if turn.beside:
+            reach = 1.01 / self._config.fine_side
+            apart = np.abs(waiting[:, None] - self._answered[None]).max(2, initial=0)
+            waiting = waiting[(apart <= reach).any(1)]
+        self._answered = np.concatenate([self._answered, turn.points[done]])
+        return waiting
 
     def _cells(self, points: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
         geometry = self._segmenter.geometry
@@ -172,6 +236,8 @@ class EverythingSearch:
         decoded = self._segmenter.decode(self._features, PromptBatch.points(pixels[:, None]))
         logits = decoded.masks[:, 1:].reshape(-1, *decoded.masks.shape[2:])
         iou = decoded.iou[:, 1:].reshape(-1)
+        answered = decoded.iou[:, 1:].max(1) >= self._beside_min
+        self._answered = np.concatenate([self._answered, points[answered]])
         kept = np.flatnonzero(iou >= config.iou_min)
         logits, iou = logits[kept], iou[kept]
         steady = stability(logits, config.stability_offset)
@@ -201,7 +267,7 @@ class EverythingChoice:
                 f"multiple of {COARSENESS}"
             )
 
-    def settings(self, model: str) -> SeedingConfig:
+    def settings(self, model: str) -> EverythingSettings:
         """The settings for a model, by the name on its card."""
         chosen = asdict(self)
         fine_side = chosen.pop("points_per_side")
@@ -211,19 +277,31 @@ class EverythingChoice:
 
 
 def find_everything(
-    segmenter: Segmenter, features: Features, settings: SeedingConfig, grid: Grid
+    segmenter: Segmenter, features: Features, settings: EverythingSettings, grid: Grid
 ) -> tuple[list[Proposal], int]:
     """Find the objects of a picture by itself; gives them, best first, and the prompts it took.
 
-    hierarchical: TinySAM's two passes (arXiv 2312.13789, section 3.4). plain: all points of a grid
-    of `settings.fine_side` a side at once, as SAM's automatic mask generator (arXiv 2304.02643).
-    Of masks whose boxes overlap by more than `settings.duplicate_iou` both keep the one with the
-    highest predicted IoU. Boxes are those of the low-resolution masks. Beyond the release, a pass
-    may find nothing or have nothing to ask.
+    hierarchical: TinySAM's two passes (arXiv 2312.13789, section 3.4), the second one in turns if
+    the settings have a `beside_min`. plain: all points of a grid of `settings.fine_side` a side at
+    once, as SAM's automatic mask generator (arXiv 2304.02643). Of masks whose boxes overlap by more
+    than `settings.duplicate_iou` both keep the one with the highest predicted IoU. Boxes are those
+    of the low-resolution masks. Beyond the release, a pass may find nothing or have nothing to ask.
     """
-    passes = [coarse_points(settings.fine_side)] if grid == "plain" else None
-    nothing = np.zeros(segmenter.geometry.grid_hw, np.bool_)
-    search = EverythingSearch(segmenter, features, nothing, settings, passes=passes)
+    passes = None
+    if grid == "plain":
+        passes = [Pass(coarse_points(settings.fine_side))]
+    elif settings.beside_min > 0:
+        turns = fine_turns(settings.coarse_side, settings.fine_side)
+        passes = [Pass(coarse_points(settings.coarse_side)), *turns]
+    search = EverythingSearch(
+        segmenter,
+        features,
+        np.zeros(segmenter.geometry.grid_hw, np.bool_),
+        settings,
+        passes=passes,
+        done_masks=settings.done_masks,
+        beside_min=settings.beside_min,
+    )
     prompts = sum(search.steps())
     return suppress_boxes(search.proposals, settings.duplicate_iou), prompts
 
