@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -13,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import ThreadpoolController
 
-from pipeline.compose import compose
+from pipeline.ahead import FlowAhead
+from pipeline.compose import Composed, compose
 from pipeline.config import PipelineConfig
 from pipeline.errors import PromptError
 from pipeline.keyframes import KeyframeEncoder
@@ -27,7 +30,7 @@ from pipeline.segmenter.open import open_segmenter
 from pipeline.segmenter.predictor import single_prompt
 from pipeline.types import Frame, FrameResult, SizeHW
 from trackers.appearance import CellFeatures, Reading, settle
-from trackers.flow import Flow, FlowEstimator
+from trackers.flow import Flow
 from trackers.track import LOGIT_LIMIT, BoolMap, Detection, Track, box_of
 from trackers.tracker import Tracker, TrackerSettings
 
@@ -49,6 +52,16 @@ class StageTimes:
             yield
         finally:
             self.seconds[name] += time.perf_counter() - begun
+
+
+@dataclass(frozen=True, slots=True)
+class _Tracked:
+    """A frame whose tracks are known, and its label map, which another thread composes."""
+
+    frame: Frame
+    keyframe: bool
+    tracks: Sequence[Track]
+    composed: Future[Composed]
 
 
 class FrameProcessor:
@@ -77,8 +90,13 @@ class FrameProcessor:
         with self.times.stage("load"):
             self._segmenter = open_segmenter(config, model, frame_hw)
         self._encoder = KeyframeEncoder(self._segmenter, config.keyframes.interval)
+        self._flows = FlowAhead(self._work_hw)
+        self._painter = ThreadPoolExecutor(1, "maskstream-compose")
+        self._painting_s = 0.0
+        self._shown: Sequence[Track] = ()
         waits = config.queue.policy == "wait"  # live frames do not
         self._ahead = config.keyframes.ahead if waits else 0
+        self._behind = 1 if waits else 0
         self._seeder = Seeder(self._segmenter, config.seeding)
         tracking = config.tracking
         self._tracker = Tracker(
@@ -96,34 +114,45 @@ class FrameProcessor:
         )
         self._hidden_cursor = 0
         self._libraries = ThreadpoolController()
-        self._flow = FlowEstimator()
         self._now_s: float | None = None
         self._since_keyframe = 0
 
     def close(self) -> None:
-        """End the encoder's thread."""
+        """End the threads."""
+        self._flows.close()
         self._encoder.close()
+        self._painter.shutdown(cancel_futures=True)
 
     @property
     def tracks(self) -> Sequence[Track]:
         """The tracks as they are on the frame whose result came last."""
-        return self._tracker.tracks
+        return self._shown
 
     def results(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, FrameResult]]:
-        """Process frames in order; regular keyframes are encoded while others are tracked."""
-        for frame in self._encoder.look_ahead(frames, self._ahead):
-            with self._libraries.limit(limits=1, user_api="blas"):  # its threads spin and starve us
-                result = self._step(frame)
-            yield frame, result
+        """Process frames in order.
 
-    def _step(self, frame: Frame) -> FrameResult:
+        While one is tracked, regular keyframes among the next are encoded, their flow is estimated,
+        and the label map of the one before is composed.
+        """
+        waiting: deque[_Tracked] = deque()
+        for frame in self._encoder.look_ahead(self._flows.look_ahead(frames), self._ahead):
+            with self._libraries.limit(limits=1, user_api="blas"):  # its threads spin and starve us
+                waiting.append(self._step(frame))
+            if len(waiting) > self._behind:
+                yield self._result(waiting.popleft())
+        while waiting:
+            yield self._result(waiting.popleft())
+
+    def _step(self, frame: Frame) -> _Tracked:
         if frame.size_hw != self._frame_hw:
             frame = Frame(frame.index, frame.pts, frame.time_base, self._frame_hw, frame.view)
         first = self._now_s is None
         dt_s = self._clock(frame)
         now_s = self._now_s or 0.0
-        with self.times.stage("flow"):
-            flow = self._flow.step(frame.gray(self._work_hw))
+        with self.times.stage("wait"):
+            flow = self._flows.next()
+        self.times.seconds["flow"] = self._flows.seconds
+        with self.times.stage("carry"):
             cut = flow is not None and flow.residual > self._config.keyframes.cut_residual
             if cut:
                 self._tracker.lose_all()
@@ -140,11 +169,24 @@ class FrameProcessor:
             self.keyframes += 1
             fresh = first or cut
             self._keyframe(frame, events, now_s, None if fresh else flow, seed=fresh or regular)
-        with self.times.stage("compose"):
-            tracks = [*self._tracker.tracks, *self._more_tracks(frame.index)]
-            seen = compose(tracks, self._frame_hw)
-        return FrameResult(
-            *(frame.index, frame.pts, frame.time_base, keyframe),
+        tracks = [_as_it_is(track) for track in self._tracker.tracks]
+        shown = [*tracks, *self._more_tracks(frame.index)]
+        return _Tracked(frame, keyframe, tracks, self._painter.submit(self._compose, shown))
+
+    def _compose(self, tracks: Sequence[Track]) -> Composed:
+        begun = time.perf_counter()
+        composed = compose(tracks, self._frame_hw)
+        self._painting_s += time.perf_counter() - begun
+        return composed
+
+    def _result(self, tracked: _Tracked) -> tuple[Frame, FrameResult]:
+        frame = tracked.frame
+        with self.times.stage("wait"):
+            seen = tracked.composed.result()
+        self.times.seconds["compose"] = self._painting_s
+        self._shown = tracked.tracks
+        return frame, FrameResult(
+            *(frame.index, frame.pts, frame.time_base, tracked.keyframe),
             *(seen.labels, seen.objects, seen.hidden),
         )
 
@@ -342,6 +384,11 @@ class FrameProcessor:
 
     def _to_work(self, logits: FloatMap) -> FloatMap:
         return self._segmenter.geometry.to_size(logits, self._work_hw)
+
+
+def _as_it_is(track: Track) -> Track:
+    """A track that stays as it is; its arrays are never written to again."""
+    return replace(track, motion=replace(track.motion))
 
 
 def mask_logits(mask: npt.NDArray[np.bool_], size_hw: SizeHW) -> FloatMap:

@@ -98,6 +98,53 @@ def test_flow_carries_a_mask_with_the_picture():
     assert mask_iou(carried[None], (disc(60, 30) > 0)[None])[0, 0] < 0.75
 
 
+def pasted(background: np.ndarray, *patches: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """A picture with patches (pixels, logits of where they are) painted over it in turn."""
+    picture = background.copy()
+    for pixels, logits in patches:
+        picture[logits > 0] = pixels[logits > 0]
+    return picture
+
+
+def test_a_fast_object_is_carried_whole_where_dense_flow_leaves_it_behind():
+    still, moving = texture()[::-1], 255 - texture()
+    before, after = disc(40, 30), disc(48, 34)
+    estimator = FlowEstimator()
+    estimator.step(pasted(still, (moving, before)))
+    flow = estimator.step(pasted(still, (np.roll(moving, (4, 8), (0, 1)), after)))
+    (carried,) = flow.carry([before])
+    assert mask_iou((carried.logits > 0)[None], (after > 0)[None])[0, 0] > 0.9
+    assert mask_iou((flow.warp(before) > 0)[None], (after > 0)[None])[0, 0] < 0.7
+    assert carried.shift == pytest.approx([8, 4], abs=0.5)
+
+
+def test_what_comes_in_front_of_a_carried_object_is_not_taken_for_it():
+    moving, front = texture(), np.full(SHAPE, 250, np.uint8)
+    bar = np.full(SHAPE, -1.0, np.float32)
+    bar[:, 60:80] = 1
+    before, after = disc(50, 36), disc(54, 36)
+    estimator = FlowEstimator()
+    still = np.full(SHAPE, 90, np.uint8)
+    estimator.step(pasted(still, (moving, before), (front, bar)))
+    flow = estimator.step(pasted(still, (np.roll(moving, 4, 1), after), (front, bar)))
+    seen = np.where(bar > 0, -1, before).astype(np.float32)
+    (carried,) = flow.carry([seen])
+    visible = (after > 0) & (bar < 0)
+    assert mask_iou((carried.logits > 0)[None], visible[None])[0, 0] > 0.9
+
+
+def test_nothing_and_tiny_things_are_carried_too():
+    estimator = FlowEstimator()
+    estimator.step(texture())
+    flow = estimator.step(texture((4, 2)))
+    assert flow.carry([]) == []
+    nowhere, dot = np.full(SHAPE, -1, np.float32), disc(60, 30, 1.2)
+    empty, tiny = flow.carry([nowhere, dot])
+    assert not (empty.logits > 0).any()
+    assert np.isfinite(empty.shift).all()
+    assert tiny.shift == pytest.approx([4, 2], abs=1)
+
+
 def test_what_most_of_the_picture_does_is_the_camera_s():
     estimator = FlowEstimator()
     estimator.step(texture())

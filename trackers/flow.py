@@ -1,10 +1,11 @@
-"""Dense optical flow at low resolution, and masks carried along it."""
+"""Optical flow at low resolution, and masks carried along it."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -22,7 +23,19 @@ _CAMERA_STEP_PX = 8  # of the grid on which the camera's motion is estimated
 _CAMERA_SLACK_PX = 1.0  # from it, of points that still count as background
 _BACKGROUND_SHARE = 0.5  # of these points, below which nothing is said of the camera
 _ROOM_PX = 4  # around an object's box; logits farther away say no more than that they are outside
+_POINTS = 40  # in an object, about so many, are followed to see how it moves as a whole
+_FEWEST_POINTS = 6
+_PATCH_PX, _LEVELS = 9, 2  # compared around each point; halvings of the picture
+_TOGETHER_PX, _TOGETHER_SHARE = 1.0, 0.4  # of points that move as one: slack, and how many do
+_FOREIGN_GREY, _CLEARLY_GREY = 12.0, 4.0  # difference from what an object looked like just before
 _LEAST_CONTRAST = 5.0  # grey levels; keeps noise in a dark frame from looking like a cut
+
+
+class Carried(NamedTuple):
+    """An object a frame later: logits float32 [H, W], and how far it moved, (x, y) pixels."""
+
+    logits: FloatMap
+    shift: Vector
 
 
 class FlowEstimator:
@@ -61,6 +74,7 @@ class Flow:
         self, back: FloatMap, forth: FloatMap, previous: GrayImage, present: GrayImage
     ) -> None:
         self._back = back
+        self._previous, self._present = previous, present
         self.speed = np.asarray(cv2.magnitude(back[..., 0], back[..., 1]), np.float32)
         self._reach = math.ceil(float(self.speed.max()))
         # Fixed-point maps (a 32nd of a pixel) make every further remap twice as fast.
@@ -69,9 +83,67 @@ class Flow:
         self._maps = cv2.convertMaps(x, y, cv2.CV_16SC2)
         slack = _SLACK_PX + _SLACK_SHARE * _manhattan(back)
         self._hidden = _manhattan(back + self._remap(forth)) > slack
-        difference = cv2.norm(self._remap(previous), present, cv2.NORM_L1) / present.size
+        self._difference = _blurred_difference(self._remap(previous), present)
         contrast = float(cv2.meanStdDev(present)[1][0, 0])
-        self.residual = difference / (contrast + _LEAST_CONTRAST)
+        self.residual = cv2.mean(self._difference)[0] / (contrast + _LEAST_CONTRAST)
+
+    def carry(self, masks: Sequence[FloatMap]) -> list[Carried]:
+        """Carry objects, given by their logits [H, W] on the frame before.
+
+        An object whose points move together is moved, turned and scaled as a whole; what looks
+        foreign there and moves otherwise is something in front of it. Others are carried along the
+        dense flow, which slow and flat surroundings hold back at an object's border.
+        """
+        if not masks:
+            return []
+        chosen = [_inner_points(logits > 0) for logits in masks]
+        seen = self._follow(np.concatenate(chosen))
+        moved = np.split(seen, np.cumsum([len(points) for points in chosen])[:-1])
+        return [self._carry(*each) for each in zip(masks, chosen, moved, strict=True)]
+
+    def _follow(self, points: FloatMap) -> FloatMap:
+        """Where points (x, y) [N, 2] of the frame before are now, NaN where they are not found.
+
+        Pyramidal Lucas-Kanade (Bouguet).
+        """
+        if not len(points) or min(self._present.shape) < SMALLEST_SIDE:
+            return np.full_like(points, np.nan)
+        now, found, _ = cv2.calcOpticalFlowPyrLK(
+            *(self._previous, self._present, points[:, None], points[:, None].copy()),
+            winSize=(_PATCH_PX, _PATCH_PX),
+            maxLevel=_LEVELS,
+            criteria=(cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 15, 0.03),
+        )
+        return np.where(found > 0, now[:, 0], np.nan).astype(np.float32)
+
+    def _carry(self, logits: FloatMap, points: FloatMap, moved: FloatMap) -> Carried:
+        dense = self.warp(logits)
+        matrix = _common_motion(points, moved)
+        if matrix is None:
+            return Carried(dense, self._shift_inside(dense > 0))
+        height, width = logits.shape
+        whole = _moved(logits, matrix, (width, height))
+        x, y, box_w, box_h = cv2.boundingRect((whole > 0).view(np.uint8))
+        if box_w:
+            window = (slice(y, y + box_h), slice(x, x + box_w))
+            foreign = self._foreign(matrix, window) & (dense[window] <= 0)
+            whole[window][foreign] = np.minimum(whole[window][foreign], HIDDEN_LOGIT)
+        centre = points.mean(0)
+        return Carried(whole, matrix[:, :2] @ centre + matrix[:, 2] - centre)
+
+    def _foreign(self, matrix: Vector, window: tuple[slice, slice]) -> npt.NDArray[np.bool_]:
+        """Where an object that moved so would look unlike what is there, and the flow knows better.
+
+        Bool [h, w] of a window.
+        """
+        rows, columns = window
+        placed = matrix.copy()
+        placed[:, 2] -= columns.start, rows.start
+        size = (columns.stop - columns.start, rows.stop - rows.start)
+        before = _moved(self._previous, placed, size)
+        difference = _blurred_difference(before, self._present[window])
+        clearly = self._difference[window] < difference - _CLEARLY_GREY
+        return np.asarray((difference > _FOREIGN_GREY) & clearly, np.bool_)
 
     def warp(self, logits: FloatMap) -> FloatMap:
         """Carry logits [H, W] of the frame before.
@@ -92,7 +164,7 @@ class Flow:
         carried[window] = np.where(self._hidden[window], np.minimum(moved, HIDDEN_LOGIT), moved)
         return carried
 
-    def shift_inside(self, mask: npt.NDArray[np.bool_]) -> Vector:
+    def _shift_inside(self, mask: npt.NDArray[np.bool_]) -> Vector:
         """Mean motion (x, y) of the pixels of a mask bool [H, W] of this frame."""
         return -np.array(cv2.mean(self._back, mask.view(np.uint8))[:2])
 
@@ -128,6 +200,42 @@ class Flow:
         """A picture of the frame before as it is now, in a window of it."""
         whole, fraction = (part[window] for part in self._maps)
         return cv2.remap(image, whole, fraction, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _inner_points(mask: npt.NDArray[np.bool_]) -> FloatMap:
+    """Points (x, y) [N, 2] evenly spread in a mask [H, W], off its border if it is not thin."""
+    inner = cv2.erode(mask.view(np.uint8), np.ones((3, 3), np.uint8))
+    found = np.flatnonzero(inner)
+    if len(found) < _FEWEST_POINTS:
+        found = np.flatnonzero(mask)
+    y, x = np.divmod(found[:: max(1, len(found) // _POINTS)], mask.shape[1])
+    return np.stack([x, y], 1).astype(np.float32)
+
+
+def _common_motion(points: FloatMap, moved: FloatMap) -> Vector | None:
+    """The similarity, float64 [2, 3], by which most points moved; None if they did not together.
+
+    points, moved: (x, y) [N, 2] before and after, NaN where a point was not found again.
+    """
+    found = ~np.isnan(moved[:, 0])
+    if found.sum() < _FEWEST_POINTS:
+        return None
+    matrix, together = cv2.estimateAffinePartial2D(
+        points[found], moved[found], ransacReprojThreshold=_TOGETHER_PX, maxIters=100
+    )
+    if matrix is None or together.mean() < _TOGETHER_SHARE:
+        return None
+    return np.asarray(matrix, np.float64)
+
+
+def _moved(image: Any, matrix: Vector, size_wh: tuple[int, int]) -> Any:
+    """A picture [H, W] after a motion; what enters continues what is at the border."""
+    return cv2.warpAffine(image, matrix, size_wh, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _blurred_difference(a: GrayImage, b: GrayImage) -> FloatMap:
+    """Absolute difference of two pictures [H, W], grey levels, evened out a little."""
+    return np.asarray(cv2.blur(cv2.absdiff(a, b).astype(np.float32), (3, 3)), np.float32)
 
 
 def _manhattan(vectors: FloatMap) -> FloatMap:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from trackers.flow import Flow
+from trackers.flow import Carried, Flow
 from trackers.motion import KalmanBox
 from trackers.state import TrackState
 
@@ -18,7 +18,7 @@ BoolMap = npt.NDArray[np.bool_]
 Vector = npt.NDArray[np.float64]
 
 
-LOGIT_LIMIT = 8.0  # beyond it nothing gets surer; old and new masks blend as equals
+LOGIT_LIMIT = 8.0  # beyond it nothing gets surer
 
 
 def box_of(mask: BoolMap) -> Vector | None:
@@ -74,33 +74,32 @@ class Track:
         """Whether its mask is carried on from frame to frame."""
         return self.visible or self.state == TrackState.TENTATIVE
 
-    def carry(self, flow: Flow, dt_s: float) -> None:
-        """Carry the mask to the next frame and move the box along."""
-        self.logits = flow.warp(self.logits)
+    def carry(self, carried: Carried, flow: Flow, dt_s: float) -> None:
+        """Take the mask as it was carried to the next frame and move the box along."""
+        self.logits = carried.logits
         self.motion.predict(dt_s, flow.camera)
         mask = self.mask
         box = box_of(mask)
         if box is None:
             return
         area = cv2.countNonZero(mask.view(np.uint8))
-        self.travelled += cv2.mean(flow.speed, mask.view(np.uint8))[0] / math.sqrt(area)
-        self.motion.update(box, self._velocity(flow, mask, dt_s))
+        self.travelled += float(np.hypot(*carried.shift)) / math.sqrt(area)
+        self.motion.update(box, self._velocity(carried.shift, flow, dt_s))
 
-    def _velocity(self, flow: Flow, mask: BoolMap, dt_s: float) -> Vector | None:
-        """The object's own velocity (x, y), pixels a second, as flow inside the mask shows it."""
+    def _velocity(self, shift: Vector, flow: Flow, dt_s: float) -> Vector | None:
+        """The object's own velocity (x, y), pixels a second, beside what the camera did."""
         if dt_s <= 0:
             return None
         centre = self.motion.value[:2]
         drift = np.zeros(2) if flow.camera is None else flow.camera.moved(centre) - centre
-        return np.asarray((flow.shift_inside(mask) - drift) / dt_s, np.float64)
+        return np.asarray((shift - drift) / dt_s, np.float64)
 
-    def accept(self, detection: Detection, agreement: float, blend: float, now_s: float) -> None:
-        """Take a detection that agrees: `blend` of it and the rest of the carried mask.
+    def accept(self, detection: Detection, agreement: float, now_s: float) -> None:
+        """Take a detection that agrees.
 
         agreement: IoU of the detection with the carried mask; it is part of the confidence.
         """
-        found = np.clip(detection.logits, -LOGIT_LIMIT, LOGIT_LIMIT)
-        self.logits = (blend * found + (1 - blend) * self.logits).astype(np.float32)
+        self.logits = np.clip(detection.logits, -LOGIT_LIMIT, LOGIT_LIMIT)
         self._found(detection.score * agreement, now_s)
 
     def replace(self, logits: FloatMap, score: float, now_s: float) -> None:

@@ -19,7 +19,7 @@ _AFFINITY_RATE = 0.2  # share of the newest keyframe in what is usual
 @dataclass(frozen=True, slots=True)
 class TrackerSettings:
     """match_iou_min: least mask IoU of a detection with its track. confident: score from which a
-    detection chooses its track before others. blend: share of the detection.
+    detection chooses its track before others.
 
     lost_after_misses: keyframes without a find before the mask is withheld. remove_after_s: life
     of a lost seeded track. confirm_hits: keyframes that must find a seeded object before it shows.
@@ -32,7 +32,6 @@ class TrackerSettings:
     match_iou_min: float = 0.5
     confident: float = 0.6
     refind_box_iou_min: float = 0.3
-    blend: float = 0.7
     lost_after_misses: int = 3
     remove_after_s: float = 5.0
     confirm_hits: int = 2
@@ -61,10 +60,13 @@ class Tracker:
         for track in self.tracks:
             if track.state == TrackState.REENTERED:
                 track.state = TrackState.TRACKED
-            if flow is not None and track.alive:
-                track.carry(flow, dt_s)
-            else:
+            if flow is None or not track.alive:
                 track.motion.predict(dt_s, None if flow is None else flow.camera)
+        if flow is not None:
+            live = self.live()
+            carried = flow.carry([track.logits for track in live])
+            for track, seen in zip(live, carried, strict=True):
+                track.carry(seen, flow, dt_s)
 
     def moved_far(self, share: float) -> bool:
         """Whether a visible object has moved by this share of its size since the last keyframe."""
@@ -143,7 +145,7 @@ class Tracker:
         matched = assign_in_turn(cost, 1 - self.settings.match_iou_min, sure)
         for row, column in matched.pairs:
             agreement = 1 - float(cost[row, column])
-            live[row].accept(detections[column], agreement, self.settings.blend, now_s)
+            live[row].accept(detections[column], agreement, now_s)
             self._confirmed(live[row])
         for row in matched.lone_tracks:
             if live[row].recognised_s < now_s:
