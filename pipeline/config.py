@@ -52,6 +52,7 @@ class TrackingConfig(_Section):
     lost_after_misses: int = Field(3, ge=1)
     remove_after_s: float = Field(5.0, gt=0)
     confirm_hits: int = Field(2, ge=1)
+    refine: bool = False
 
 
 class AppearanceConfig(_Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +20,7 @@ from pipeline.errors import PromptError
 from pipeline.keyframes import KeyframeEncoder
 from pipeline.prompts import BoxEvent, Event, MaskEvent, PointEvent, PromptLog
 from pipeline.recognition import Recognizer, appearance_settings
+from pipeline.refining import Refiner, Tracked
 from pipeline.seeding import Seeder
 from pipeline.segmenter.geometry import FloatMap, deepest
 from pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, POSITIVE
@@ -55,7 +57,7 @@ class FrameProcessor:
     """State of one stream between its frames.
 
     Everything it holds is bounded: one frame's luma, the frames it looks ahead, the features of the
-    keyframes among them, the live tracks.
+    keyframes among them, the live tracks; if it refines, also the frames that wait for a keyframe.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class FrameProcessor:
         self._flow = FlowEstimator()
         self._now_s: float | None = None
         self._since_keyframe = 0
+        self._shown: Sequence[Track] = ()
 
     def close(self) -> None:
         """End the encoder's thread."""
@@ -107,16 +110,30 @@ class FrameProcessor:
     @property
     def tracks(self) -> Sequence[Track]:
         """The tracks as they are on the frame whose result came last."""
-        return self._tracker.tracks
+        return self._shown
 
     def results(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, FrameResult]]:
         """Process frames in order; regular keyframes are encoded while others are tracked."""
+        steps = self._steps(frames)
+        for tracked in self._refined(steps) if self._config.tracking.refine else steps:
+            yield tracked.frame, self._result(tracked)
+
+    def _steps(self, frames: Iterable[Frame]) -> Iterator[Tracked]:
         for frame in self._encoder.look_ahead(frames, self._ahead):
             with self._libraries.limit(limits=1, user_api="blas"):  # its threads spin and starve us
-                result = self._step(frame)
-            yield frame, result
+                tracked = self._step(frame)
+            yield tracked
 
-    def _step(self, frame: Frame) -> FrameResult:
+    def _refined(self, steps: Iterable[Tracked]) -> Iterator[Tracked]:
+        """Frames between two keyframes wait for the second one and are blended with it."""
+        refiner = Refiner()
+        for tracked in steps:
+            with self.times.stage("refine"):
+                done = refiner.put(tracked)
+            yield from done
+        yield from refiner.rest()
+
+    def _step(self, frame: Frame) -> Tracked:
         if frame.size_hw != self._frame_hw:
             frame = Frame(frame.index, frame.pts, frame.time_base, self._frame_hw, frame.view)
         first = self._now_s is None
@@ -140,11 +157,17 @@ class FrameProcessor:
             self.keyframes += 1
             fresh = first or cut
             self._keyframe(frame, events, now_s, None if fresh else flow, seed=fresh or regular)
+        tracks = [_as_it_is(track) for track in self._tracker.tracks]
+        return Tracked(frame, keyframe, None if cut else flow, tracks)
+
+    def _result(self, tracked: Tracked) -> FrameResult:
+        frame = tracked.frame
+        self._shown = tracked.tracks
         with self.times.stage("compose"):
-            tracks = [*self._tracker.tracks, *self._more_tracks(frame.index)]
+            tracks = [*tracked.tracks, *self._more_tracks(frame.index)]
             seen = compose(tracks, self._frame_hw)
         return FrameResult(
-            *(frame.index, frame.pts, frame.time_base, keyframe),
+            *(frame.index, frame.pts, frame.time_base, tracked.keyframe),
             *(seen.labels, seen.objects, seen.hidden),
         )
 
@@ -342,6 +365,13 @@ class FrameProcessor:
 
     def _to_work(self, logits: FloatMap) -> FloatMap:
         return self._segmenter.geometry.to_size(logits, self._work_hw)
+
+
+def _as_it_is(track: Track) -> Track:
+    """A track that stays as it is; its arrays are never written to again."""
+    kept = copy.copy(track)
+    kept.motion = copy.copy(track.motion)
+    return kept
 
 
 def mask_logits(mask: npt.NDArray[np.bool_], size_hw: SizeHW) -> FloatMap:

@@ -60,7 +60,8 @@ class Flow:
     def __init__(
         self, back: FloatMap, forth: FloatMap, previous: GrayImage, present: GrayImage
     ) -> None:
-        self._back = back
+        self._back, self._forth = back, forth
+        self._previous, self._present = previous, present
         self.speed = np.asarray(cv2.magnitude(back[..., 0], back[..., 1]), np.float32)
         self._reach = math.ceil(float(self.speed.max()))
         # Fixed-point maps (a 32nd of a pixel) make every further remap twice as fast.
@@ -72,6 +73,10 @@ class Flow:
         difference = cv2.norm(self._remap(previous), present, cv2.NORM_L1) / present.size
         contrast = float(cv2.meanStdDev(present)[1][0, 0])
         self.residual = difference / (contrast + _LEAST_CONTRAST)
+
+    def reverse(self) -> Flow:
+        """The motion from this frame to the one before it."""
+        return Flow(self._forth, self._back, self._present, self._previous)
 
     def warp(self, logits: FloatMap) -> FloatMap:
         """Carry logits [H, W] of the frame before.
