@@ -26,7 +26,7 @@ def check_refinable(config: PipelineConfig) -> None:
     """Raise `ConfigError` if frames are to wait for a keyframe although they are live."""
     if config.tracking.refine and config.queue.policy != "wait":
         raise ConfigError(
-            f"tracking.refine (--refine) holds frames back until the next keyframe, which "
+            "tracking.refine (--refine) holds frames back until the next keyframe, which "
             f"queue.policy: {config.queue.policy} does not allow; set queue.policy to wait, or "
             "leave refining out"
         )
