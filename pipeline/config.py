@@ -35,15 +35,18 @@ class QueueConfig(_Section):
 class KeyframeConfig(_Section):
     """When the encoder runs."""
 
-    interval: int = Field(5, ge=1, le=300)
+    interval: int = Field(8, ge=1, le=300)
     motion: float = Field(0.35, gt=0)
     shortest: int = Field(2, ge=1, le=300)
-    ahead: int = Field(5, ge=0, le=300)
+    ahead: int = Field(8, ge=0, le=300)
     cut_residual: float = Field(0.55, gt=0)
 
 
 class TrackingConfig(_Section):
-    """How tracks live between and on keyframes. IoUs and scores are 0..1."""
+    """How tracks live between and on keyframes. IoUs and scores are 0..1.
+
+    refine: blend masks between two keyframes from both; "auto": where frames may wait (files).
+    """
 
     flow_long_side: int = Field(256, ge=64, le=1024)
     agreement_min: float = Field(0.5, ge=0, le=1)
@@ -52,6 +55,7 @@ class TrackingConfig(_Section):
     lost_after_misses: int = Field(3, ge=1)
     remove_after_s: float = Field(5.0, gt=0)
     confirm_hits: int = Field(2, ge=1)
+    refine: Literal["auto"] | bool = "auto"
 
 
 class AppearanceConfig(_Section):
@@ -102,6 +106,12 @@ class PipelineConfig(_Section):
     appearance: AppearanceConfig = AppearanceConfig()
     seeding: SeedingConfig = SeedingConfig()
     store: StoreConfig = StoreConfig()
+
+    @property
+    def refines(self) -> bool:
+        """Whether masks between keyframes are blended: if asked for, or "auto" and frames wait."""
+        wanted = self.tracking.refine
+        return self.queue.policy == "wait" if wanted == "auto" else wanted
 
 
 def load_config(file: Path | None = None, overrides: Sequence[str] = ()) -> PipelineConfig:

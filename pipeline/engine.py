@@ -24,6 +24,7 @@ from pipeline.errors import PromptError, QueueClosedError
 from pipeline.framequeue import FrameQueue, Policy
 from pipeline.processor import FrameProcessor
 from pipeline.prompts import NO_PROMPTS, PromptLog
+from pipeline.refining import check_refinable
 from pipeline.segmenter.open import locate_model
 from pipeline.sources.reverse import check_reversible, reverse
 from pipeline.types import Frame, FrameResult, Sink, SizeHW, Source, SourceInfo, SourceReport
@@ -155,6 +156,8 @@ class Pipeline:
     """
 
     def __init__(self, config: PipelineConfig) -> None:
+        """Raises `ConfigError`, `ModelError`."""
+        check_refinable(config)
         self.config = config
         self.model = locate_model(config)
         self.summary = RunSummary()

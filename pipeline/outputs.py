@@ -31,8 +31,8 @@ class Outputs:
 
     store: a path or a URL. mode: what to do with a store that is there already
     (`MaskStoreWriter`). span: which part of the source was asked for (start, end, stride; backward
-    if objects are followed to earlier frames too), as JSON values. prompts: what was asked for,
-    kept as the store's events.
+    if objects are followed to earlier frames too; refine if masks are blended from both keyframes
+    around them), as JSON values. prompts: what was asked for, kept as the store's events.
     """
 
     store: Path | str
@@ -78,14 +78,16 @@ class Outputs:
         """Frames of the store if it is complete for this span already, else None.
 
         Raises `StoreError` if it cannot be read, or was begun with another start, stride or choice
-        of backward, or, where that was chosen, with other prompts.
+        of backward or refine, or with other prompts where backward was chosen, or with another end
+        where refine was: the last frames before it were blended with no keyframe.
         """
         if self.mode != "resume":
             return None
         store = MaskStore.if_there(self.store)
         if store is None:
             return None
-        for name in ("start", "stride", "backward"):
+        same = ("start", "stride", "backward", "refine")
+        for name in (*same, "end") if self.span.get("refine") else same:
             if store.span.get(name) != self.span.get(name):
                 raise StoreError(
                     f"The mask store {self.store} was begun with {name} {store.span.get(name)}, "

@@ -7,8 +7,9 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -16,12 +17,13 @@ import numpy.typing as npt
 from threadpoolctl import ThreadpoolController
 
 from pipeline.ahead import FlowAhead
-from pipeline.compose import Composed, compose
+from pipeline.compose import compose
 from pipeline.config import PipelineConfig
 from pipeline.errors import PromptError
 from pipeline.keyframes import KeyframeEncoder
 from pipeline.prompts import BoxEvent, Event, MaskEvent, PointEvent, PromptLog
 from pipeline.recognition import Recognizer, appearance_settings
+from pipeline.refining import Refiner, Tracked
 from pipeline.seeding import Seeder
 from pipeline.segmenter.geometry import FloatMap, deepest
 from pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, POSITIVE
@@ -35,6 +37,7 @@ from trackers.track import LOGIT_LIMIT, BoolMap, Detection, Track, box_of
 from trackers.tracker import Tracker, TrackerSettings
 
 OWN_MOTION_PX = 0.5  # a frame, on the work grid, beside the camera's: something moves here
+_BEHIND = 2  # frames that are tracked while the label map of one is composed (files)
 _DEFAULT_STEP_S = 1 / 25  # between frames that carry no timestamps
 
 
@@ -54,21 +57,18 @@ class StageTimes:
             self.seconds[name] += time.perf_counter() - begun
 
 
-@dataclass(frozen=True, slots=True)
-class _Tracked:
-    """A frame whose tracks are known, and its label map, which another thread composes."""
+class _Shown(NamedTuple):
+    """A frame whose tracks are as they are shown, and its result."""
 
-    frame: Frame
-    keyframe: bool
-    tracks: Sequence[Track]
-    composed: Future[Composed]
+    tracked: Tracked
+    result: FrameResult
 
 
 class FrameProcessor:
     """State of one stream between its frames.
 
     Everything it holds is bounded: one frame's luma, the frames it looks ahead, the features of the
-    keyframes among them, the live tracks.
+    keyframes among them, the live tracks; if it refines, also the frames that wait for a keyframe.
     """
 
     def __init__(
@@ -92,11 +92,11 @@ class FrameProcessor:
         self._encoder = KeyframeEncoder(self._segmenter, config.keyframes.interval)
         self._flows = FlowAhead(self._work_hw)
         self._painter = ThreadPoolExecutor(1, "maskstream-compose")
-        self._painting_s = 0.0
-        self._shown: Sequence[Track] = ()
+        self._painting = StageTimes()
+        self._refiner = Refiner()
         waits = config.queue.policy == "wait"  # live frames do not
         self._ahead = config.keyframes.ahead if waits else 0
-        self._behind = 1 if waits else 0
+        self._behind = _BEHIND if waits else 0
         self._seeder = Seeder(self._segmenter, config.seeding)
         tracking = config.tracking
         self._tracker = Tracker(
@@ -116,6 +116,7 @@ class FrameProcessor:
         self._libraries = ThreadpoolController()
         self._now_s: float | None = None
         self._since_keyframe = 0
+        self._shown: Sequence[Track] = ()
 
     def close(self) -> None:
         """End the threads."""
@@ -132,18 +133,24 @@ class FrameProcessor:
         """Process frames in order.
 
         While one is tracked, regular keyframes among the next are encoded, their flow is estimated,
-        and the label map of the one before is composed.
+        and the label maps of those before are composed.
         """
-        waiting: deque[_Tracked] = deque()
+        waiting: deque[Future[list[_Shown]]] = deque()
+        for tracked in self._steps(frames):
+            waiting.append(self._painter.submit(self._show, tracked))
+            if len(waiting) > self._behind:
+                yield from self._results(waiting.popleft())
+        waiting.append(self._painter.submit(self._show_rest))
+        while waiting:
+            yield from self._results(waiting.popleft())
+
+    def _steps(self, frames: Iterable[Frame]) -> Iterator[Tracked]:
         for frame in self._encoder.look_ahead(self._flows.look_ahead(frames), self._ahead):
             with self._libraries.limit(limits=1, user_api="blas"):  # its threads spin and starve us
-                waiting.append(self._step(frame))
-            if len(waiting) > self._behind:
-                yield self._result(waiting.popleft())
-        while waiting:
-            yield self._result(waiting.popleft())
+                tracked = self._step(frame)
+            yield tracked
 
-    def _step(self, frame: Frame) -> _Tracked:
+    def _step(self, frame: Frame) -> Tracked:
         if frame.size_hw != self._frame_hw:
             frame = Frame(frame.index, frame.pts, frame.time_base, self._frame_hw, frame.view)
         first = self._now_s is None
@@ -170,25 +177,36 @@ class FrameProcessor:
             fresh = first or cut
             self._keyframe(frame, events, now_s, None if fresh else flow, seed=fresh or regular)
         tracks = [_as_it_is(track) for track in self._tracker.tracks]
-        shown = [*tracks, *self._more_tracks(frame.index)]
-        return _Tracked(frame, keyframe, tracks, self._painter.submit(self._compose, shown))
+        return Tracked(frame, keyframe, None if cut else flow, tracks)
 
-    def _compose(self, tracks: Sequence[Track]) -> Composed:
-        begun = time.perf_counter()
-        composed = compose(tracks, self._frame_hw)
-        self._painting_s += time.perf_counter() - begun
-        return composed
+    def _show(self, tracked: Tracked) -> list[_Shown]:
+        """The frames that are done with this one, in the painter's thread."""
+        if not self._config.refines:
+            return [self._composed(tracked)]
+        with self._painting.stage("refine"):
+            done = self._refiner.put(tracked)
+        return [self._composed(each) for each in done]
 
-    def _result(self, tracked: _Tracked) -> tuple[Frame, FrameResult]:
+    def _show_rest(self) -> list[_Shown]:
+        return [self._composed(each) for each in self._refiner.rest()]
+
+    def _composed(self, tracked: Tracked) -> _Shown:
         frame = tracked.frame
-        with self.times.stage("wait"):
-            seen = tracked.composed.result()
-        self.times.seconds["compose"] = self._painting_s
-        self._shown = tracked.tracks
-        return frame, FrameResult(
+        with self._painting.stage("compose"):
+            seen = compose([*tracked.tracks, *self._more_tracks(frame.index)], self._frame_hw)
+        result = FrameResult(
             *(frame.index, frame.pts, frame.time_base, tracked.keyframe),
             *(seen.labels, seen.objects, seen.hidden),
         )
+        return _Shown(tracked, result)
+
+    def _results(self, shown: Future[list[_Shown]]) -> Iterator[tuple[Frame, FrameResult]]:
+        with self.times.stage("wait"):
+            done = shown.result()
+        self.times.seconds |= dict(self._painting.seconds)
+        for tracked, result in done:
+            self._shown = tracked.tracks
+            yield tracked.frame, result
 
     def _clock(self, frame: Frame) -> float:
         """Advance the stream's clock to a frame; seconds since the one before."""

@@ -229,7 +229,7 @@ def asked(clip, tmp_path):
     path, masks = clip
     prompts = tmp_path / "prompts.json"
     prompts.write_text(json.dumps({"version": 1, "events": [box(masks, GIVEN, 2)]}))
-    return ("run", path, "--prompts", prompts, "--no-seed", "--json", "--backward")
+    return ("run", path, "--prompts", prompts, "--no-seed", "--json", "--no-refine", "--backward")
 
 
 def test_a_resumed_store_equals_an_uninterrupted_one(cli, asked, tmp_path):

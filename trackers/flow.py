@@ -73,7 +73,7 @@ class Flow:
     def __init__(
         self, back: FloatMap, forth: FloatMap, previous: GrayImage, present: GrayImage
     ) -> None:
-        self._back = back
+        self._back, self._forth = back, forth
         self._previous, self._present = previous, present
         self.speed = np.asarray(cv2.magnitude(back[..., 0], back[..., 1]), np.float32)
         self._reach = math.ceil(float(self.speed.max()))
@@ -144,6 +144,10 @@ class Flow:
         difference = _blurred_difference(before, self._present[window])
         clearly = self._difference[window] < difference - _CLEARLY_GREY
         return np.asarray((difference > _FOREIGN_GREY) & clearly, np.bool_)
+
+    def reverse(self) -> Flow:
+        """The motion from this frame to the one before it."""
+        return Flow(self._forth, self._back, self._present, self._previous)
 
     def warp(self, logits: FloatMap) -> FloatMap:
         """Carry logits [H, W] of the frame before.

@@ -71,6 +71,13 @@ def run(
     backward: Annotated[
         bool, typer.Option("--backward", help="Follow objects to frames before their prompt, too.")
     ] = False,
+    refine: Annotated[
+        bool | None,
+        typer.Option(
+            "--refine/--no-refine",
+            help="Blend masks between two keyframes from both; files do by default.",
+        ),
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Model name or folder.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or auto.")] = None,
     overwrite: Annotated[
@@ -98,18 +105,22 @@ def run(
     settings = list(overrides or [])
     if seed is not None or prompts is not None:  # who points at objects wants those
         settings.append(f"seeding.enabled={str(bool(seed)).lower()}")
+    if refine is not None:
+        settings.append(f"tracking.refine={str(refine).lower()}")
     if model is not None:
         settings.append(f"model={model}")
     if device is not None:
         settings.append(f"device={device}")
     mode: StoreMode = "overwrite" if overwrite else "resume" if resume else "create"
-    span = {"start": start, "end": end, "stride": stride} | ({"backward": True} if backward else {})
+    configured = load_config(config, settings)
+    passes = {"backward": backward, "refine": configured.refines}
+    span = {"start": start, "end": end, "stride": stride} | {k: v for k, v in passes.items() if v}
     log = NO_PROMPTS if prompts is None else load_prompts(prompts)
     finished = Outputs(output, mode=mode, span=span, prompts=log).finished()
     if finished is not None:
         typer.echo(f"{output} is complete already ({finished} frames); nothing to do.", err=True)
         return
-    pipeline = Pipeline(with_model_folder(load_config(config, settings), source))
+    pipeline = Pipeline(with_model_folder(configured, source))
     opened = open_source(source, start=start, end=end, stride=stride)
     outputs = Outputs(output, overlay, contact, mode, span, log)
     summary = _run(pipeline, opened, outputs, log, backward=backward, hide_progress=quiet or json)
