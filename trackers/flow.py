@@ -15,6 +15,9 @@ from trackers.motion import CameraMotion, Vector
 
 GrayImage = npt.NDArray[np.uint8]
 FloatMap = npt.NDArray[np.float32]
+Window = tuple[slice, slice]
+
+_AROUND = np.ones((3, 3), np.uint8)
 
 SMALLEST_SIDE = 16  # pixels; DIS needs room for its patches, below that nothing moves
 HIDDEN_LOGIT = -0.5  # outside, but a decoded mask that says otherwise is soon believed
@@ -64,10 +67,6 @@ class Flow:
     back: float32 [H, W, 2], from each pixel of the present frame to where it was before; forth:
     from each pixel of the frame before to where it is now. Where they contradict each other
     (forward-backward check) the pixel was hidden before, and nothing is carried to it.
-    speed: float32 [H, W], pixels that each moved.
-    residual: how much of the present frame the frame before cannot explain, even moved along the
-    flow: mean absolute difference by the present contrast. On real clips it stays below 0.3
-    within a shot and exceeds 0.8 at a cut.
     """
 
     def __init__(
@@ -75,17 +74,38 @@ class Flow:
     ) -> None:
         self._back, self._forth = back, forth
         self._previous, self._present = previous, present
-        self.speed = np.asarray(cv2.magnitude(back[..., 0], back[..., 1]), np.float32)
-        self._reach = math.ceil(float(self.speed.max()))
-        # Fixed-point maps (a 32nd of a pixel) make every further remap twice as fast.
-        x = back[..., 0] + np.arange(present.shape[1], dtype=np.float32)
-        y = back[..., 1] + np.arange(present.shape[0], dtype=np.float32)[:, None]
-        self._maps = cv2.convertMaps(x, y, cv2.CV_16SC2)
-        slack = _SLACK_PX + _SLACK_SHARE * _manhattan(back)
-        self._hidden = _manhattan(back + self._remap(forth)) > slack
-        self._difference = _blurred_difference(self._remap(previous), present)
-        contrast = float(cv2.meanStdDev(present)[1][0, 0])
-        self.residual = cv2.mean(self._difference)[0] / (contrast + _LEAST_CONTRAST)
+
+    @cached_property
+    def speed(self) -> FloatMap:
+        """Pixels that each pixel moved, float32 [H, W]."""
+        return np.asarray(cv2.magnitude(self._back[..., 0], self._back[..., 1]), np.float32)
+
+    @cached_property
+    def residual(self) -> float:
+        """How much of the present frame the frame before cannot explain, even moved along the flow.
+
+        Mean absolute difference by the present contrast. On real clips it stays below 0.3 within a
+        shot and exceeds 0.8 at a cut.
+        """
+        contrast = float(cv2.meanStdDev(self._present)[1][0, 0])
+        return float(cv2.mean(self._difference)[0] / (contrast + _LEAST_CONTRAST))
+
+    @cached_property
+    def _maps(self) -> Any:
+        """Where each pixel was, in fixed point (a 32nd of a pixel): remaps are twice as fast."""
+        x = self._back[..., 0] + np.arange(self._present.shape[1], dtype=np.float32)
+        y = self._back[..., 1] + np.arange(self._present.shape[0], dtype=np.float32)[:, None]
+        return cv2.convertMaps(x, y, cv2.CV_16SC2)
+
+    @cached_property
+    def _hidden(self) -> npt.NDArray[np.bool_]:
+        slack = _SLACK_PX + _SLACK_SHARE * _manhattan(self._back)
+        return np.asarray(_manhattan(self._back + self._remap(self._forth)) > slack, np.bool_)
+
+    @cached_property
+    def _difference(self) -> FloatMap:
+        """Of the present frame and the frame before moved along the flow, grey levels [H, W]."""
+        return _blurred_difference(self._remap(self._previous), self._present)
 
     def carry(self, masks: Sequence[FloatMap]) -> list[Carried]:
         """Carry objects, given by their logits [H, W] on the frame before.
@@ -117,30 +137,27 @@ class Flow:
         return np.where(found > 0, now[:, 0], np.nan).astype(np.float32)
 
     def _carry(self, logits: FloatMap, points: FloatMap, moved: FloatMap) -> Carried:
-        dense = self.warp(logits)
         matrix = _common_motion(points, moved)
         if matrix is None:
+            dense = self.warp(logits)
             return Carried(dense, self._shift_inside(dense > 0))
-        height, width = logits.shape
-        whole = _moved(logits, matrix, (width, height))
-        x, y, box_w, box_h = cv2.boundingRect((whole > 0).view(np.uint8))
-        if box_w:
-            window = (slice(y, y + box_h), slice(x, x + box_w))
-            foreign = self._foreign(matrix, window) & (dense[window] <= 0)
-            whole[window][foreign] = np.minimum(whole[window][foreign], HIDDEN_LOGIT)
+        carried = np.minimum(logits, HIDDEN_LOGIT)
+        window = _window(_box(logits > 0), matrix, logits.shape)
+        part = _moved(logits, matrix, window)
+        foreign = self._foreign(matrix, window) & (part > 0)
+        if foreign.any():
+            foreign &= self.warp(logits)[window] <= 0
+            part[foreign] = HIDDEN_LOGIT
+        carried[window] = part
         centre = points.mean(0)
-        return Carried(whole, matrix[:, :2] @ centre + matrix[:, 2] - centre)
+        return Carried(carried, matrix[:, :2] @ centre + matrix[:, 2] - centre)
 
-    def _foreign(self, matrix: Vector, window: tuple[slice, slice]) -> npt.NDArray[np.bool_]:
+    def _foreign(self, matrix: Vector, window: Window) -> npt.NDArray[np.bool_]:
         """Where an object that moved so would look unlike what is there, and the flow knows better.
 
         Bool [h, w] of a window.
         """
-        rows, columns = window
-        placed = matrix.copy()
-        placed[:, 2] -= columns.start, rows.start
-        size = (columns.stop - columns.start, rows.stop - rows.start)
-        before = _moved(self._previous, placed, size)
+        before = _moved(self._previous, matrix, window)
         difference = _blurred_difference(before, self._present[window])
         clearly = self._difference[window] < difference - _CLEARLY_GREY
         return np.asarray((difference > _FOREIGN_GREY) & clearly, np.bool_)
@@ -159,7 +176,7 @@ class Flow:
         x, y, width, height = cv2.boundingRect((logits > 0).view(np.uint8))
         if width == 0:
             return carried
-        room = self._reach + _ROOM_PX
+        room = math.ceil(float(self.speed.max())) + _ROOM_PX
         window = (
             slice(max(0, y - room), y + height + room),
             slice(max(0, x - room), x + width + room),
@@ -200,20 +217,42 @@ class Flow:
             return None
         return CameraMotion(np.asarray(matrix, np.float64))
 
-    def _remap(self, image: Any, window: tuple[slice, slice] = (slice(None), slice(None))) -> Any:
+    def _remap(self, image: Any, window: Window = (slice(None), slice(None))) -> Any:
         """A picture of the frame before as it is now, in a window of it."""
         whole, fraction = (part[window] for part in self._maps)
         return cv2.remap(image, whole, fraction, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
+def _box(mask: npt.NDArray[np.bool_]) -> Window:
+    """Rows and columns of a mask [H, W]; empty if it is."""
+    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
+    return slice(y, y + height), slice(x, x + width)
+
+
+def _window(box: Window, matrix: Vector, size_hw: tuple[int, ...]) -> Window:
+    """The part of a picture where a box lies after a motion, with some room."""
+    rows, columns = box
+    corners = [(x, y) for x in (columns.start, columns.stop) for y in (rows.start, rows.stop)]
+    ends = []
+    for (along_x, along_y, shift), size in zip(matrix.tolist(), size_hw[::-1], strict=True):
+        places = [along_x * x + along_y * y + shift for x, y in corners]
+        first = min(max(0, math.floor(min(places)) - _ROOM_PX), size - 1)
+        ends.append(slice(first, max(first + 1, min(size, math.ceil(max(places)) + _ROOM_PX))))
+    return ends[1], ends[0]
+
+
 def _inner_points(mask: npt.NDArray[np.bool_]) -> FloatMap:
     """Points (x, y) [N, 2] evenly spread in a mask [H, W], off its border if it is not thin."""
-    inner = cv2.erode(mask.view(np.uint8), np.ones((3, 3), np.uint8))
+    rows, columns = box = _box(mask)
+    part = mask[box]
+    padded = np.zeros((part.shape[0] + 2, part.shape[1] + 2), np.uint8)
+    padded[1:-1, 1:-1] = part
+    inner = cv2.erode(padded, _AROUND)[1:-1, 1:-1]
     found = np.flatnonzero(inner)
     if len(found) < _FEWEST_POINTS:
-        found = np.flatnonzero(mask)
-    y, x = np.divmod(found[:: max(1, len(found) // _POINTS)], mask.shape[1])
-    return np.stack([x, y], 1).astype(np.float32)
+        found = np.flatnonzero(part)
+    y, x = np.divmod(found[:: max(1, len(found) // _POINTS)], max(1, part.shape[1]))
+    return np.stack([x + columns.start, y + rows.start], 1).astype(np.float32)
 
 
 def _common_motion(points: FloatMap, moved: FloatMap) -> Vector | None:
@@ -232,9 +271,13 @@ def _common_motion(points: FloatMap, moved: FloatMap) -> Vector | None:
     return np.asarray(matrix, np.float64)
 
 
-def _moved(image: Any, matrix: Vector, size_wh: tuple[int, int]) -> Any:
-    """A picture [H, W] after a motion; what enters continues what is at the border."""
-    return cv2.warpAffine(image, matrix, size_wh, borderMode=cv2.BORDER_REPLICATE)
+def _moved(image: Any, matrix: Vector, window: Window) -> Any:
+    """A window of a picture [H, W] after a motion; what enters continues what is at the border."""
+    rows, columns = window
+    placed = matrix.copy()
+    placed[:, 2] -= columns.start, rows.start
+    size = (columns.stop - columns.start, rows.stop - rows.start)
+    return cv2.warpAffine(image, placed, size, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _blurred_difference(a: GrayImage, b: GrayImage) -> FloatMap:
