@@ -157,7 +157,9 @@ def _seconds(run: RunSummary) -> float:
 
 
 def _steps_ms(pipeline: Pipeline, source: Source, log: PromptLog) -> list[float]:
-    """Times between results that are not keyframes', nothing written."""
+    """Times between results that are not keyframes', nothing written and no frame held back."""
+    tracking = pipeline.config.tracking.model_copy(update={"refine": False})
+    pipeline = Pipeline(pipeline.config.model_copy(update={"tracking": tracking}))
     steps = []
     last = time.perf_counter()
     for result in pipeline.stream(source, log):
