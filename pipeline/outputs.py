@@ -78,16 +78,14 @@ class Outputs:
         """Frames of the store if it is complete for this span already, else None.
 
         Raises `StoreError` if it cannot be read, or was begun with another start, stride or choice
-        of backward or refine, or with other prompts where backward was chosen, or with another end
-        where refine was: the last frames before it were blended with no keyframe.
+        of backward or refine, or with other prompts where backward was chosen.
         """
         if self.mode != "resume":
             return None
         store = MaskStore.if_there(self.store)
         if store is None:
             return None
-        same = ("start", "stride", "backward", "refine")
-        for name in (*same, "end") if self.span.get("refine") else same:
+        for name in ("start", "stride", "backward", "refine"):
             if store.span.get(name) != self.span.get(name):
                 raise StoreError(
                     f"The mask store {self.store} was begun with {name} {store.span.get(name)}, "

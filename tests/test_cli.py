@@ -145,9 +145,10 @@ def test_existing_output_is_refused_kept_then_replaced_or_resumed(cli, clip, tmp
 
 
 def test_resumed_store_equals_an_uninterrupted_one(cli, clip, tmp_path):
-    assert cli("run", clip, "-o", tmp_path / "whole.zarr", "--quiet")[0] == 0
-    assert cli("run", clip, "-o", tmp_path / "parts.zarr", "--end", "5", "--quiet")[0] == 0
-    assert cli("run", clip, "-o", tmp_path / "parts.zarr", "--resume", "--quiet")[0] == 0
+    asked = ("run", clip, "--no-refine", "--quiet", "-o")
+    assert cli(*asked, tmp_path / "whole.zarr")[0] == 0
+    assert cli(*asked, tmp_path / "parts.zarr", "--end", "5")[0] == 0
+    assert cli(*asked, tmp_path / "parts.zarr", "--resume")[0] == 0
     whole, parts = MaskStore(tmp_path / "whole.zarr"), MaskStore(tmp_path / "parts.zarr")
     assert len(whole) == len(parts) == 12
     for a, b in zip(whole, parts, strict=True):

@@ -331,14 +331,11 @@ def open_frames(path) -> list[Frame]:
         return list(reader)
 
 
-@pytest.mark.parametrize(
-    ("otherwise", "says"), [(("--no-refine",), "refine"), (("--end", "20"), "end")]
-)
-def test_resuming_otherwise_than_begun_is_refused(cli, asked, tmp_path, otherwise, says):
+def test_resuming_otherwise_than_begun_is_refused(cli, asked, tmp_path):
     store = tmp_path / "o.zarr"
     assert cli(*asked, "-o", store)[0] == 0
-    code, _, err = cli(*asked, *otherwise, "-o", store, "--resume")
-    assert (code, says in err) == (1, True), err
+    code, _, err = cli(*asked, "--no-refine", "-o", store, "--resume")
+    assert (code, "refine" in err) == (1, True), err
     assert cli(*asked, "-o", store, "--resume")[0] == 0
     assert len(MaskStore(store)) == COUNT
 
