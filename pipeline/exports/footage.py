@@ -11,7 +11,7 @@ from pipeline.exports.colour import Colour
 from pipeline.exports.frames import ExportFrame
 from pipeline.exports.job import Job
 from pipeline.sources import VideoFile, open_source
-from pipeline.sources.video import VideoView, _open_container
+from pipeline.sources.video import VideoView, open_container
 from pipeline.types import Frame, SourceInfo
 
 _COUNT_TOLERANCE = 1  # frames: containers that do not count them are estimated
@@ -119,6 +119,6 @@ class Footage:
 def _colour_of(frame: Frame, video: Path | None) -> Colour:
     if video is None or not isinstance(frame.view, VideoView):
         return Colour()
-    with _open_container(video) as container:
+    with open_container(video) as container:
         stream = container.streams.best("video") or container.streams.video[0]
         return Colour.of(frame.view.picture, stream.codec_context)

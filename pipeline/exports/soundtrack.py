@@ -15,7 +15,7 @@ from av.audio.resampler import AudioResampler
 from av.container import OutputContainer
 from av.packet import Packet
 
-from pipeline.sources.video import _open_container
+from pipeline.sources.video import open_container
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Soundtrack:
         self._not_before_zero = suffix in _STARTS_AT_ZERO
         if video is None:
             return
-        opened = self._stack.enter_context(_open_container(video))
+        opened = self._stack.enter_context(open_container(video))
         streams = [s for s in opened.streams.audio if s.codec_context is not None]
         for stream in streams:
             name = stream.codec_context.name

@@ -61,7 +61,7 @@ class VideoFile:
             SourceNotFoundError: there is no such file.
             UnreadableSourceError: it holds no video that can be decoded.
         """
-        with _open_container(self.path) as container:
+        with open_container(self.path) as container:
             reader = VideoReader(self, container)
             try:
                 yield reader
@@ -248,7 +248,8 @@ def _converted(picture: VideoFrame, size_hw: SizeHW, pixel_format: str) -> RgbIm
     return np.asarray(converted.to_ndarray(), np.uint8)
 
 
-def _open_container(path: Path) -> InputContainer:
+def open_container(path: Path) -> InputContainer:
+    """Open a media file. Raises `SourceNotFoundError`, `UnreadableSourceError`."""
     try:
         if path.is_file() and path.stat().st_size == 0:
             raise UnreadableSourceError(f"{path} is empty (0 bytes); the recording was not saved.")
