@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -17,19 +14,20 @@ import numpy.typing as npt
 from threadpoolctl import ThreadpoolController
 
 from pipeline.ahead import FlowAhead
-from pipeline.compose import compose
 from pipeline.config import PipelineConfig
 from pipeline.errors import PromptError
 from pipeline.keyframes import KeyframeEncoder
+from pipeline.painting import Painter, Shown
 from pipeline.prompts import BoxEvent, Event, MaskEvent, PointEvent, PromptLog
 from pipeline.recognition import Recognizer, appearance_settings
-from pipeline.refining import Refiner, Tracked
+from pipeline.refining import Tracked
 from pipeline.seeding import Seeder
 from pipeline.segmenter.geometry import FloatMap, deepest
 from pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, POSITIVE
 from pipeline.segmenter.model import Features, PromptBatch, best_of_three
 from pipeline.segmenter.open import open_segmenter
 from pipeline.segmenter.predictor import single_prompt
+from pipeline.stages import StageTimes
 from pipeline.types import Frame, FrameResult, SizeHW
 from trackers.appearance import CellFeatures, Reading, settle
 from trackers.flow import Flow
@@ -39,29 +37,6 @@ from trackers.tracker import Tracker, TrackerSettings
 OWN_MOTION_PX = 0.5  # a frame, on the work grid, beside the camera's: something moves here
 _BEHIND = 2  # frames that are tracked while the label map of one is composed (files)
 _DEFAULT_STEP_S = 1 / 25  # between frames that carry no timestamps
-
-
-class StageTimes:
-    """Wall time spent in each stage, seconds."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Add the time of the block to a stage."""
-        begun = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] += time.perf_counter() - begun
-
-
-class _Shown(NamedTuple):
-    """A frame whose tracks are as they are shown, and its result."""
-
-    tracked: Tracked
-    result: FrameResult
 
 
 class FrameProcessor:
@@ -84,16 +59,13 @@ class FrameProcessor:
         self.keyframes = 0
         self._config = config
         self._prompts = prompts
-        self._more_tracks = more_tracks
         self._frame_hw = frame_hw
         self._work_hw = work_size(frame_hw, config.tracking.flow_long_side)
         with self.times.stage("load"):
             self._segmenter = open_segmenter(config, model, frame_hw)
         self._encoder = KeyframeEncoder(self._segmenter, config.keyframes.interval)
         self._flows = FlowAhead(self._work_hw)
-        self._painter = ThreadPoolExecutor(1, "maskstream-compose")
-        self._painting = StageTimes()
-        self._refiner = Refiner()
+        self._painter = Painter(frame_hw, more_tracks, refine=config.refines)
         waits = config.queue.policy == "wait"  # live frames do not
         self._ahead = config.keyframes.ahead if waits else 0
         self._behind = _BEHIND if waits else 0
@@ -122,7 +94,7 @@ class FrameProcessor:
         """End the threads."""
         self._flows.close()
         self._encoder.close()
-        self._painter.shutdown(cancel_futures=True)
+        self._painter.close()
 
     @property
     def tracks(self) -> Sequence[Track]:
@@ -135,12 +107,12 @@ class FrameProcessor:
         While one is tracked, regular keyframes among the next are encoded, their flow is estimated,
         and the label maps of those before are composed.
         """
-        waiting: deque[Future[list[_Shown]]] = deque()
+        waiting: deque[Future[list[Shown]]] = deque()
         for tracked in self._steps(frames):
-            waiting.append(self._painter.submit(self._show, tracked))
+            waiting.append(self._painter.begin(tracked))
             if len(waiting) > self._behind:
                 yield from self._results(waiting.popleft())
-        waiting.append(self._painter.submit(self._show_rest))
+        waiting.append(self._painter.begin_rest())
         while waiting:
             yield from self._results(waiting.popleft())
 
@@ -179,31 +151,10 @@ class FrameProcessor:
         tracks = [_as_it_is(track) for track in self._tracker.tracks]
         return Tracked(frame, keyframe, None if cut else flow, tracks)
 
-    def _show(self, tracked: Tracked) -> list[_Shown]:
-        """The frames that are done with this one, in the painter's thread."""
-        if not self._config.refines:
-            return [self._composed(tracked)]
-        with self._painting.stage("refine"):
-            done = self._refiner.put(tracked)
-        return [self._composed(each) for each in done]
-
-    def _show_rest(self) -> list[_Shown]:
-        return [self._composed(each) for each in self._refiner.rest()]
-
-    def _composed(self, tracked: Tracked) -> _Shown:
-        frame = tracked.frame
-        with self._painting.stage("compose"):
-            seen = compose([*tracked.tracks, *self._more_tracks(frame.index)], self._frame_hw)
-        result = FrameResult(
-            *(frame.index, frame.pts, frame.time_base, tracked.keyframe),
-            *(seen.labels, seen.objects, seen.hidden),
-        )
-        return _Shown(tracked, result)
-
-    def _results(self, shown: Future[list[_Shown]]) -> Iterator[tuple[Frame, FrameResult]]:
+    def _results(self, shown: Future[list[Shown]]) -> Iterator[tuple[Frame, FrameResult]]:
         with self.times.stage("wait"):
             done = shown.result()
-        self.times.seconds |= dict(self._painting.seconds)
+        self.times.seconds |= dict(self._painter.times.seconds)
         for tracked, result in done:
             self._shown = tracked.tracks
             yield tracked.frame, result
