@@ -310,7 +310,7 @@ def _create(place: Place, header: Header) -> None:
     mark_emptying(place)
     place.clear()
     for key, data in metadata_files(header.source.size_hw).items():
-        place.replace(key, data, durable=False)
+        place.replace(key, data)
     write_header(place, header)
 
 
