@@ -49,6 +49,7 @@ def info(
                     "objects": [
                         {
                             "id": o.id,
+                            "name": o.name,
                             "first_frame": o.first_index,
                             "last_frame": o.last_index,
                             "frames": o.frames_seen,
@@ -70,10 +71,11 @@ def info(
     state = "complete" if masks.complete else "not complete: run again with --resume to go on"
     last = f", the last is frame {masks.indices[-1]}" if len(masks) else ""
     console.print(f"frames   {len(masks)}{last}, {state}", highlight=False)
-    table = Table("object", "first frame", "last frame", "frames", "mean confidence")
+    table = Table("object", "name", "first frame", "last frame", "frames", "mean confidence")
     for found in objects:
         table.add_row(
             str(found.id),
+            found.name,
             str(found.first_index),
             str(found.last_index),
             str(found.frames_seen),
