@@ -116,13 +116,13 @@ def run(
     passes = {"backward": backward, "refine": configured.refines}
     span = {"start": start, "end": end, "stride": stride} | {k: v for k, v in passes.items() if v}
     log = NO_PROMPTS if prompts is None else load_prompts(prompts)
-    finished = Outputs(output, mode=mode, span=span, prompts=log).finished()
+    pipeline = Pipeline(with_model_folder(configured, source))
+    outputs = Outputs(output, overlay, contact, mode, span, log)
+    finished = outputs.finished(pipeline, source)
     if finished is not None:
         typer.echo(f"{output} is complete already ({finished} frames); nothing to do.", err=True)
         return
-    pipeline = Pipeline(with_model_folder(configured, source))
     opened = open_source(source, start=start, end=end, stride=stride)
-    outputs = Outputs(output, overlay, contact, mode, span, log)
     summary = _run(pipeline, opened, outputs, log, backward=backward, hide_progress=quiet or json)
     if json:
         typer.echo(summary_json(summary, output))
