@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import zarr
 
 from tests.stores import INFO, SIZE, abandon, expected, files, write
@@ -39,6 +40,20 @@ def test_plain_zarr_reads_the_finished_shards_of_a_store_at_work(tmp_path):
     labels = zarr.open_group(tmp_path / "o.zarr", mode="r")["labels"]
     assert labels.shape[0] == 128
     assert np.array_equal(labels[127], expected(127).labels)
+
+
+def test_dask_opens_the_labels_without_reading_them(tmp_path):
+    """The lines that README shows; a view of dask's is one of xarray's, too."""
+    dask_array = pytest.importorskip("dask.array")
+    write(tmp_path / "o.zarr", range(130))
+    lazy = dask_array.from_zarr(str(tmp_path / "o.zarr"), component="labels")
+    assert (lazy.shape, lazy.dtype) == ((130, *SIZE), np.uint16)
+    first = tmp_path / "o.zarr" / "labels" / "c.0.0.0"
+    first.rename(tmp_path / "away")
+    assert np.array_equal(lazy[129].compute(), expected(129).labels)  # only its own shard is read
+    (tmp_path / "away").rename(first)
+    areas = (lazy == 1).sum(axis=(1, 2)).compute(scheduler="threads")
+    assert areas.tolist() == [int((expected(i).labels == 1).sum()) for i in range(130)]
 
 
 def test_store_is_few_files(tmp_path):
