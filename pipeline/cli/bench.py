@@ -1,4 +1,4 @@
-"""Commands that measure: `bench models`, `rectangle`, `stream`, `everything`, `store`."""
+"""Commands that measure: `bench models`, `rectangle`, `stream`, `everything` and so on."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from pipeline.bench.everything import EverythingReport
+    from pipeline.bench.exports import ExportsReport
     from pipeline.bench.models import BenchReport
     from pipeline.bench.rectangle import RectangleReport
     from pipeline.bench.store import StoreReport
@@ -32,6 +33,7 @@ def register(app: typer.Typer) -> None:
     bench.command()(stream)
     bench.command()(everything)
     bench.command()(store)
+    bench.command()(exports)
     app.add_typer(bench, name="bench")
 
 
@@ -156,6 +158,21 @@ def store(
         typer.echo(json.dumps(report.to_json()))
     else:
         _print_store(report)
+
+
+def exports(
+    video: Annotated[Path, typer.Argument(help="A clip; its objects are found.")],
+    as_json: AsJson = False,
+    frames: Annotated[int, typer.Option(min=1, help="How many from its beginning.")] = 20,
+) -> None:
+    """Export a clip's masks in every format, read each back, and list their sizes and times."""
+    from pipeline.bench.exports import bench_exports
+
+    report = bench_exports(video, frames, progress=_say)
+    if as_json:
+        typer.echo(json.dumps(report.to_json()))
+    else:
+        _print_exports(report)
 
 
 def _model_folder(model: str) -> tuple[Path, bool]:
@@ -305,3 +322,21 @@ def _print_store(report: StoreReport) -> None:
     console = Console()
     for table in (codecs, stores, ratios):
         console.print(table)
+
+
+def _print_exports(report: ExportsReport) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        *("format", "files", "KiB a frame", "CPU ms a frame", "least IoU"),
+        title=f"{report.video}, {report.frames} frames, {report.objects} objects",
+    )
+    for row in report.rows:
+        table.add_row(
+            *(row.format, str(row.files), f"{row.kib:.1f}", f"{row.cpu_ms:.0f}", f"{row.iou:.4f}")
+        )
+    console = Console()
+    console.print(table)
+    for reason in report.left_out:
+        console.print(f"left out {reason}", highlight=False)
