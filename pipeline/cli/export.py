@@ -13,7 +13,7 @@ from pipeline.cli.report import progress_bar
 _INTERRUPTED = 130
 _FORMATS = (
     "davis, youtube-vos, png, png-8, png-matte, png-matte-16, coco, coco-ytvis, mots, mot, "
-    "yolo-seg, labelme, cvat, npz, prores, vp9, ffv1, matte, matte-lossless, png-rgba, "
+    "yolo-seg, labelme, cvat, ome-zarr, npz, prores, vp9, ffv1, matte, matte-lossless, png-rgba, "
     "png-rgba-16, exr, green, background, overlay (docs/export.md)."
 )
 

@@ -19,6 +19,7 @@ from pipeline.exports.label_pictures import (
     YoutubeVos,
 )
 from pipeline.exports.npz import Npz
+from pipeline.exports.ome_zarr import OmeZarr
 from pipeline.exports.tracking_texts import Mot, Mots
 from pipeline.exports.yolo import IOU_MIN, Yolo
 
@@ -92,6 +93,7 @@ FORMATS: Mapping[str, Format] = {
     ),
     "labelme": Format("LabelMe JSON a frame, masks", LabelMe, template=_NAMED, pictures=""),
     "cvat": Format("CVAT for video 1.1, XML of masks", Cvat, ".xml", pictures=""),
+    "ome-zarr": Format("OME-Zarr 0.5, label maps as an image", OmeZarr),
     "npz": Format("NumPy archive of label maps", Npz, ".npz"),
     "prores": _editors(
         "ProRes 4444 with alpha",
