@@ -18,7 +18,7 @@ from pipeline.resuming import Recipe, check_same, new_names
 from pipeline.review import Reviewer
 from pipeline.segmenter.model import content_hash
 from pipeline.sources.identity import identity_of
-from pipeline.store import MaskStore, MaskStoreWriter, StoreMode, add_events, runs_of
+from pipeline.store import MaskStore, MaskStoreWriter, StoreMode, append_events, runs_of
 from pipeline.types import Frame, FrameResult, HiddenPart, Sink, SourceInfo
 
 _LIBRARIES = ("maskstream", "numpy", "av", "opencv-python-headless", "openvino", "zarr")
@@ -88,7 +88,7 @@ class Outputs:
         check_same(store, asked)
         if not store.complete or store.span != self.span:
             return None
-        add_events(self.store, new_names(store, asked))
+        append_events(self.store, new_names(store, asked))
         return len(store)
 
     @property

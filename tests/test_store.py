@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pipeline.errors import StoreCorruptError, StoreError, StoreExistsError, StoreLockedError
-from pipeline.store import MaskStore, MaskStoreWriter, add_events, check_store, runs_of
+from pipeline.store import MaskStore, MaskStoreWriter, append_events, check_store, runs_of
 from pipeline.store.hidden import parts_of
 from pipeline.types import HiddenPart
 from tests.stores import FRAME, INFO, SIZE, assert_equal, expected, let_go, result, write, writer
@@ -218,9 +218,9 @@ def test_names_are_added_to_a_store_that_nobody_writes(tmp_path, complete):
         begun.close(complete=True, review=review)
     else:
         with pytest.raises(StoreLockedError):
-            add_events(path, [MUG])
+            append_events(path, [MUG])
         let_go(begun)
-    add_events(path, [MUG])
+    append_events(path, [MUG])
     masks = MaskStore(path)
     assert masks.events == [CUP, MUG]
     assert masks.names == {1: "mug"}
@@ -229,7 +229,7 @@ def test_names_are_added_to_a_store_that_nobody_writes(tmp_path, complete):
     assert masks.review == (review if complete else None)
     assert check_store(path).problems == []
     with pytest.raises(StoreError, match="no mask store"):
-        add_events(tmp_path / "other.zarr", [MUG])
+        append_events(tmp_path / "other.zarr", [MUG])
 
 
 def test_reader_follows_a_writer_that_finishes_shards(tmp_path):

@@ -3,11 +3,14 @@
 import resource
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
 
+from pipeline.store import MaskStore, MaskStoreWriter
 from tests.stores import INFO, SIZE, abandon, expected, files, write
 
 
@@ -54,6 +57,30 @@ def test_dask_opens_the_labels_without_reading_them(tmp_path):
     (tmp_path / "away").rename(first)
     areas = (lazy == 1).sum(axis=(1, 2)).compute(scheduler="threads")
     assert areas.tolist() == [int((expected(i).labels == 1).sum()) for i in range(130)]
+
+
+def test_a_frame_is_read_without_its_neighbours(tmp_path):
+    """Its shard's index and its own record: of 64 frames of 80 KB, little more than one."""
+    size_hw, rng = (200, 200), np.random.default_rng(0)
+    info = replace(INFO, size_hw=size_hw)
+    with MaskStoreWriter(tmp_path / "o.zarr", info=info, attributes={}) as store:
+        for index in range(128):
+            labels = rng.integers(0, 1 << 16, size_hw, np.uint16)
+            store.append(replace(expected(index), labels=labels, objects=(), hidden=()))
+    masks = MaskStore(tmp_path / "o.zarr")
+    masks.frame(0)  # imports what it needs
+    for row in (3, 100, 64):
+        begun = bytes_read()
+        masks.frame(row)
+        assert bytes_read() - begun < 1.2 * labels.nbytes
+
+
+def bytes_read() -> int:
+    """Bytes that this process has read from files."""
+    counts = Path("/proc/self/io")
+    if not counts.exists():
+        pytest.skip("this system does not count what a process reads")
+    return int(counts.read_text().split()[1])
 
 
 def test_store_is_few_files(tmp_path):

@@ -120,7 +120,7 @@ def run(
     outputs = Outputs(output, overlay, contact, mode, span, log)
     finished = outputs.finished(pipeline, source)
     if finished is not None:
-        typer.echo(f"{output} is complete already ({finished} frames); nothing to do.", err=True)
+        typer.echo(f"{output} is complete already ({finished} frames); nothing to run.", err=True)
         return
     opened = open_source(source, start=start, end=end, stride=stride)
     summary = _run(pipeline, opened, outputs, log, backward=backward, hide_progress=quiet or json)

@@ -13,7 +13,7 @@ from pipeline.store.place import open_place
 from pipeline.store.writer import MaskStoreWriter
 
 
-def add_events(path: Path | str, events: Sequence[Mapping[str, Any]]) -> None:
+def append_events(path: Path | str, events: Sequence[Mapping[str, Any]]) -> None:
     """Append events, JSON objects, to a store that no run is writing; a run has its own writer.
 
     For events that change no mask (`rename`). What a complete store holds, review included, stays
