@@ -70,7 +70,7 @@ def rectangle(
     from pipeline.cli.run import demo_clip
     from pipeline.quantization.calibration import calibration_pictures
 
-    folder, trained = _model_folder(model)
+    folder, trained = _model_folder(model, "f32")
     frames = calibration_pictures(clip or demo_clip(), pictures)
     report = bench_rectangle(folder, frames, trained=trained, threads=os.cpu_count() or 1)
     if as_json:
@@ -99,7 +99,7 @@ def stream(
         counts = [int(part) for part in objects.split(",")]
     except ValueError as error:
         raise ConfigError(f"--objects takes numbers after commas, not '{objects}'") from error
-    folder = _model_folder(model)[0]
+    folder = _model_folder(model, "int8")[0]
     settings = load_config(config, [f"model={folder}"])
     report = bench_stream(
         settings, open_source(clip or str(demo_clip(_WIDE_CLIP))), counts, turns=turns
@@ -175,8 +175,8 @@ def exports(
         _print_exports(report)
 
 
-def _model_folder(model: str) -> tuple[Path, bool]:
-    """Folder of a model, and whether it was trained."""
+def _model_folder(model: str, precision: str) -> tuple[Path, bool]:
+    """Folder of a model (an untrained one's in a precision), and whether it was trained."""
     from pipeline.segmenter.model import find_model
 
     if model != "tinysam":
@@ -187,7 +187,7 @@ def _model_folder(model: str) -> tuple[Path, bool]:
     from pipeline.bench.fill import filled_model
     from pipeline.bench.folders import model_folders
 
-    return model_folders(filled_model(model), _say).fp32, False
+    return model_folders(filled_model(model), _say).by_precision()[precision], False
 
 
 def _say(sentence: str) -> None:
