@@ -46,12 +46,7 @@ class Outputs:
     def open(self, pipeline: Pipeline, info: SourceInfo) -> Sequence[Sink]:
         """Make the sinks. Raises `StoreError`."""
         config = pipeline.config
-        attributes = {
-            "identity": identity_of(Path(info.name)),
-            "model": {"name": Path(config.model).name, "hash": content_hash(pipeline.model)},
-            "config": config.model_dump(mode="json"),
-            "versions": library_versions(),
-        }
+        attributes = attributes_of(pipeline, info)
         self._writer = MaskStoreWriter(
             self.store,
             info=info,
@@ -110,7 +105,7 @@ class Outputs:
         return folder if "://" not in str(self.store) and folder.is_dir() else None
 
     def _events(self) -> list[dict[str, Any]]:
-        return [_event_to_json(event) for event in self.prompts.events]
+        return [event_to_json(event) for event in self.prompts.events]
 
     def _check_same(self, stored: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         for name, what in _KEPT_ON_RESUME.items():
@@ -154,6 +149,17 @@ class OnlyMissing:
         self._store.close(complete=complete, review=doubts)
 
 
+def attributes_of(pipeline: Pipeline, info: SourceInfo) -> dict[str, Any]:
+    """What a store keeps of how it was made: source, model, configuration, versions."""
+    config = pipeline.config
+    return {
+        "identity": identity_of(Path(info.name)),
+        "model": {"name": Path(config.model).name, "hash": content_hash(pipeline.model)},
+        "config": config.model_dump(mode="json"),
+        "versions": library_versions(),
+    }
+
+
 def identity_of(source: Path) -> dict[str, Any] | None:
     """Size in bytes of a file and SHA-256 of its first and last MiB; None if it is none."""
     if not source.is_file():
@@ -167,7 +173,7 @@ def identity_of(source: Path) -> dict[str, Any] | None:
     return {"bytes": size, "sha256_of_ends": hashlib.sha256(ends).hexdigest()}
 
 
-def _event_to_json(event: Event) -> dict[str, Any]:
+def event_to_json(event: Event) -> dict[str, Any]:
     """A prompt as JSON values; a mask as start and length of its runs along rows."""
     if not isinstance(event, MaskEvent):
         return event.model_dump(mode="json")

@@ -1,0 +1,142 @@
+"""From clicks to masks on one frame, fast: what the encoder says of a frame is kept."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.config import PipelineConfig
+from pipeline.errors import PromptError
+from pipeline.seeding import Seeder
+from pipeline.segmenter.geometry import FloatMap
+from pipeline.segmenter.model import Features, PromptBatch, Segmenter
+from pipeline.segmenter.open import locate_model, open_segmenter
+from pipeline.segmenter.predictor import single_prompt
+from pipeline.types import Frame, SizeHW
+from ui.entries import Click
+
+BoolMap = npt.NDArray[np.bool_]
+
+FRAMES_KEPT = 12  # encoded frames, about 3 MB each with `lite`
+_PRIOR_LOGIT, _PRIOR_EDGE = 2.0, 6.0  # of a mask without logits of its own: of several, the best
+_MOST_PROPOSALS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a prompt was answered with, best first.
+
+    masks: bool [K, H, W]; scores: [K], 0..1; logits: float32 [K, 4h, 4w], which can be given back.
+    """
+
+    masks: npt.NDArray[np.bool_]
+    scores: tuple[float, ...]
+    logits: FloatMap
+
+
+class Clicker:
+    """Answers prompts on the frames of one video; may be called by any thread.
+
+    Raises `ModelError` when it is used for the first time.
+    """
+
+    def __init__(self, config: PipelineConfig, frame_hw: SizeHW) -> None:
+        self._config = config
+        self._frame_hw = frame_hw
+        self._lock = threading.Lock()
+        self._loaded: Segmenter | None = None
+        self._features: OrderedDict[int, Features] = OrderedDict()
+        self._proposals: OrderedDict[int, list[BoolMap]] = OrderedDict()
+
+    def prepare(self, frame: Frame) -> None:
+        """Encode a frame, so that the first click on it is answered as fast as the others."""
+        with self._lock:
+            self._encoded(frame)
+
+    def answer(
+        self,
+        frame: Frame,
+        clicks: Sequence[Click],
+        box_xyxy: Sequence[float] | None,
+        prior: BoolMap | None = None,
+        logits: FloatMap | None = None,
+    ) -> Answer:
+        """Segment what clicks and a box point at.
+
+        prior: the mask bool [H, W] that is to be corrected; logits: better, those of the answer
+        that is to be. Without either, a single click is ambiguous and gives three masks. Raises
+        `PromptError`.
+        """
+        fresh = prior is None and logits is None
+        if box_xyxy is None and fresh and not any(c.label for c in clicks):
+            raise PromptError("Click on the object first, then on what does not belong to it.")
+        points = [(c.x, c.y) for c in clicks] or None
+        labels = [c.label for c in clicks] or None
+        prompt = single_prompt(self._frame_hw, points, labels, box_xyxy)
+        with self._lock:
+            features = self._encoded(frame)
+            segmenter = self._segmenter()
+            geometry = segmenter.geometry
+            if logits is None and prior is not None:
+                logits = geometry.from_size(_logits(prior))
+            if logits is not None:
+                prompt = PromptBatch(prompt.xy, prompt.labels, logits[None, None])
+            decoded = segmenter.decode(features, prompt)
+        ambiguous = box_xyxy is None and fresh and len(clicks) == 1
+        chosen = 1 + np.argsort(-decoded.iou[0, 1:]) if ambiguous else np.array([0])
+        masks = [geometry.to_size(decoded.masks[0, i], self._frame_hw) > 0 for i in chosen]
+        if not any(mask.any() for mask in masks):
+            raise PromptError(
+                "Nothing was found there; click nearer to the middle, or draw a box around it."
+            )
+        kept = [i for i, mask in enumerate(masks) if mask.any()]
+        scores = tuple(float(decoded.iou[0, chosen[i]]) for i in kept)
+        answers = np.stack([decoded.masks[0, chosen[i]] for i in kept])
+        return Answer(np.stack([masks[i] for i in kept]), scores, answers)
+
+    def proposals(self, frame: Frame) -> list[BoolMap]:
+        """Objects of a frame that nobody pointed at, bool [H, W], the largest first."""
+        with self._lock:
+            if frame.index not in self._proposals:
+                self._proposals[frame.index] = self._seeded(frame)
+                while len(self._proposals) > FRAMES_KEPT:
+                    self._proposals.popitem(last=False)
+            return self._proposals[frame.index]
+
+    def _seeded(self, frame: Frame) -> list[BoolMap]:
+        features = self._encoded(frame)
+        segmenter = self._segmenter()
+        nothing = np.zeros(segmenter.geometry.grid_hw, np.bool_)
+        seeder = Seeder(segmenter, self._config.seeding)
+        found = seeder.search_fresh(features, nothing, _MOST_PROPOSALS)
+        masks = [segmenter.geometry.to_size(p.logits, self._frame_hw) > 0 for p in found]
+        return sorted((m for m in masks if m.any()), key=lambda mask: -int(mask.sum()))
+
+    def _segmenter(self) -> Segmenter:
+        if self._loaded is None:
+            self._loaded = open_segmenter(self._config, locate_model(self._config), self._frame_hw)
+        return self._loaded
+
+    def _encoded(self, frame: Frame) -> Features:
+        if frame.index not in self._features:
+            self._features[frame.index] = self._segmenter().encode(frame)
+            while len(self._features) > FRAMES_KEPT:
+                self._features.popitem(last=False)
+        self._features.move_to_end(frame.index)
+        return self._features[frame.index]
+
+
+def _logits(mask: BoolMap) -> FloatMap:
+    """A mask as logits that grow with the distance from its edge, on a grid of 256 at most."""
+    scale = min(1.0, 256 / max(mask.shape))
+    size = max(1, round(mask.shape[1] * scale)), max(1, round(mask.shape[0] * scale))
+    small = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_AREA)
+    inside = cv2.distanceTransform(small, cv2.DIST_L2, 5)
+    outside = cv2.distanceTransform(1 - small, cv2.DIST_L2, 5)
+    return np.asarray(_PRIOR_LOGIT * np.tanh((inside - outside) / _PRIOR_EDGE), np.float32)
