@@ -19,7 +19,7 @@ from pipeline.segmenter.geometry import FloatMap, boxes_of
 from pipeline.sources import VideoFile
 from pipeline.sources.seek import SeekableVideo
 from pipeline.store import MaskStore
-from pipeline.types import FrameResult, ObjectResult, SizeHW
+from pipeline.types import Frame, FrameResult, ObjectResult, SizeHW
 from trackers.state import TrackState
 from ui.clicking import BoolMap, Clicker
 from ui.entries import Changed, Cleared, Click, Deleted, Prompted, RangeSet, Tracked
@@ -65,6 +65,11 @@ class Editor:
             task.stop()
             task.wait(30.0)
         self.video.close()
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being tracked."""
+        return self.task is not None and self.task.active
 
     # What is shown
 
@@ -118,11 +123,7 @@ class Editor:
 
     def picture(self, index: int, longest: int) -> bytes:
         """JPEG of a frame, its longer side at most `longest`. Raises `SourceError`."""
-        frame = self.video.frame(index)
-        rgb = frame.rgb(fitted(frame.size_hw, longest))
-        bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
-        encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
-        return encoded.tobytes()
+        return _jpeg(self.video.frame(index), longest)
 
     def labels(self, index: int, longest: int) -> tuple[bytes, SizeHW, Sequence[ObjectResult]]:
         """The label map of a frame as gzipped bytes [h, w], its size, and its objects."""
@@ -376,6 +377,19 @@ class Editor:
 
     def _changed(self) -> None:
         self.revision += 1
+
+
+def first_picture(path: Path, longest: int) -> bytes:
+    """JPEG of a video's first frame. Raises `SourceError`."""
+    with VideoFile(path).open() as reader:
+        return _jpeg(next(iter(reader)), longest)
+
+
+def _jpeg(frame: Frame, longest: int) -> bytes:
+    rgb = frame.rgb(fitted(frame.size_hw, longest))
+    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+    encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+    return bytes(encoded.tobytes())
 
 
 def fitted(size_hw: SizeHW, longest: int) -> SizeHW:
