@@ -20,8 +20,8 @@ from pipeline.types import RgbImage
 SHAPES_HW = (288, 512)
 SHAPES_COUNT = 48
 _REAL = {
-    "bikes": ("Bikes", "bikes.mp4"),
     "bunny": ("Big Buck Bunny", "bigbuckbunny.mp4"),
+    "bikes": ("Bikes", "bikes.mp4"),
     "carphone": ("Car phone", "carphone_pristine.mp4"),
 }
 _COLOURS = ((214, 84, 60), (66, 140, 204), (236, 184, 66))
@@ -49,11 +49,11 @@ def find_examples() -> list[Example]:
     return [*found, Example("shapes", "Drawn shapes", None)]
 
 
-def example_path(name: str, folder: Path) -> Path:
-    """The file of an example; the drawn one is put into `folder`. Raises `PageError`."""
+def find_example(name: str, folder: Path) -> tuple[Path, str]:
+    """File and title of an example; the drawn one is put into `folder`. Raises `PageError`."""
     for example in find_examples():
         if example.name == name:
-            return example.path or draw_shapes(folder / "shapes.mp4")
+            return example.path or draw_shapes(folder / "shapes.mp4"), example.title
     raise PageError(f"There is no example {name!r} on this server.")
 
 

@@ -19,7 +19,7 @@ from pipeline.errors import ConfigError, MaskstreamError, PageError, PromptError
 from pipeline.exports.edges import Edges
 from ui.actions import ExportBody, OpenRequest, carry_out, parse_action
 from ui.editor import first_picture
-from ui.examples import example_path, find_examples
+from ui.examples import find_example, find_examples
 from ui.exporting import ExportRequest, ExportTask, formats_json
 from ui.workspace import Workspace
 
@@ -67,7 +67,7 @@ def make_router(workspace: Workspace) -> APIRouter:
 
     @router.get("/examples/{name}.jpg")
     def poster(name: str) -> Response:
-        path = example_path(name, workspace.folder / "examples")
+        path, _ = find_example(name, workspace.folder / "examples")
         headers = {"Cache-Control": "private, max-age=86400"}
         return Response(first_picture(path, _POSTER), media_type="image/jpeg", headers=headers)
 
@@ -75,11 +75,11 @@ def make_router(workspace: Workspace) -> APIRouter:
     def open_session(wanted: OpenRequest) -> dict[str, str]:
         if wanted.path is not None:
             path = workspace.server_path(wanted.path)
-        elif wanted.example is not None:
-            path = example_path(wanted.example, workspace.folder / "examples")
-        else:
+            return {"token": workspace.begin(path, path.stem)}
+        if wanted.example is None:
             raise PageError("Say which example or which path to open.")
-        return {"token": workspace.begin(path, path.stem)}
+        path, title = find_example(wanted.example, workspace.folder / "examples")
+        return {"token": workspace.begin(path, title)}
 
     @router.put("/upload")
     async def upload(request: Request, name: str) -> dict[str, str]:

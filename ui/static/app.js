@@ -50,7 +50,7 @@ class Page {
     document.title = `${state.title} – maskstream`;
     byId("editor").hidden = false;
     byId("title").textContent = state.title;
-    byId("facts").textContent = `${state.width} × ${state.height}  ${Number(state.fps.toFixed(2))} fps  ${clock(state.frames / state.fps, false)}`;
+    byId("facts").textContent = `${state.width} × ${state.height} · ${Number(state.fps.toFixed(2))} fps · ${clock(state.frames / state.fps, false)}`;
     byId("frame-count").textContent = `/ ${state.frames - 1}`;
     this.frames = new Frames(this.api, Math.min(1920, 2 ** Math.ceil(Math.log2(Math.max(screen.width, screen.height) * devicePixelRatio))));
     this.view.setSize(state.width, state.height);
@@ -107,9 +107,10 @@ class Page {
       byId("job-bar").style.width = `${100 * job.done / Math.max(1, job.total)}%`;
       setIcon(byId("pause"), job.status === "paused" ? "play" : "pause");
     }
-    const frames = stale.reduce((sum, s) => sum + s.last - s.first + 1, 0);
+    let frames = 0, end = -1;
+    for (const s of [...stale].sort((a, b) => a.first - b.first)) { frames += Math.max(0, s.last - Math.max(s.first, end + 1) + 1); end = Math.max(end, s.last); }
     byId("track").disabled = byId("track-more").disabled = !stale.length;
-    byId("track-label").textContent = this.state.store && stale.length ? `Track ${frames} frames` : "Track";
+    byId("track-label").textContent = this.state.store && stale.length ? `Track ${frames} ${frames === 1 ? "frame" : "frames"}` : "Track";
   }
 
   #renderFrame() {
@@ -173,13 +174,19 @@ class Page {
   newObject() { this.select(null); toast("The next click begins a new object.", "note"); }
 
   async find() {
-    if (this.view.proposals) { this.view.setProposals(null); byId("find").setAttribute("aria-pressed", "false"); return; }
+    if (this.view.proposals) return this.leaveFind();
     const frame = this.frame;
     const found = await this.try(() => this.api.proposals(frame));
     if (!found || frame !== this.frame) return;
     if (!found.labels.some((v) => v)) return toast("Nothing was found on this frame by itself; click on an object instead.", "note");
     this.view.setProposals(found); byId("find").setAttribute("aria-pressed", "true");
-    byId("hint").textContent = "Click on an outlined object to take it.";
+    this.hint("Click on an outlined object to take it.");
+  }
+
+  leaveFind() {
+    if (!this.view.proposals) return;
+    this.view.setProposals(null); byId("find").setAttribute("aria-pressed", "false");
+    this.hint("");
   }
 
   track(direction = "both") { byId("track-menu").hidden = true; return this.act({ do: "track", direction }); }
@@ -197,9 +204,14 @@ class Page {
   setTool(tool) {
     this.tool = tool; this.view.setTool(tool);
     for (const b of document.querySelectorAll("[data-tool]")) b.setAttribute("aria-pressed", String(b.dataset.tool === tool));
-    byId("hint").textContent = HINTS[tool];
-    clearTimeout(this.hintTimer); this.hintTimer = setTimeout(() => { byId("hint").textContent = ""; }, 6000);
+    this.hint(HINTS[tool]);
     if (this.state) this.#renderFrame();
+  }
+
+  hint(text) {
+    byId("hint").textContent = text;
+    clearTimeout(this.hintTimer);
+    this.hintTimer = setTimeout(() => { byId("hint").textContent = ""; }, 5000);
   }
 
   setMode(mode) {
@@ -213,7 +225,7 @@ class Page {
 
   async seek(frame) {
     frame = Math.min(this.state.frames - 1, Math.max(0, Math.round(frame)));
-    if (frame !== this.frame && this.view.proposals) { this.view.setProposals(null); byId("find").setAttribute("aria-pressed", "false"); }
+    if (frame !== this.frame) this.leaveFind();
     this.frame = frame;
     history.replaceState(null, "", `#frame=${frame}`);
     this.timeline.setFrame(frame); this.#renderFrame();

@@ -77,7 +77,7 @@ export class Timeline {
     for (let i = 0; i <= count; i++) {
       const x = Math.round(GUTTER + i * every * state.fps * step) + 0.5;
       g.beginPath(); g.moveTo(x, RULER - 7); g.lineTo(x, RULER - 1); g.stroke();
-      if (x < right - 34) g.fillText(clock(i * every, every < 1), x + 4, RULER / 2);
+      if (x < right - 34) g.fillText(clock(i * every, every < 1), x + 5, RULER / 2 + 3);
     }
     g.beginPath(); g.moveTo(0, RULER - 0.5); g.lineTo(this.canvas.clientWidth, RULER - 0.5); g.stroke();
   }
@@ -106,7 +106,7 @@ export class Timeline {
 
   #flag(g, x, colour) {
     g.fillStyle = colour; g.beginPath();
-    g.moveTo(x - 3.5, 3); g.lineTo(x + 3.5, 3); g.lineTo(x, 9.5); g.fill();
+    g.moveTo(x - 3.5, 1); g.lineTo(x + 3.5, 1); g.lineTo(x, 7.5); g.fill();
   }
 
   #playhead(g, colour, x, height) {

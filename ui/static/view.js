@@ -1,6 +1,7 @@
 // The picture: zoom, pan, masks over it, clicks. Positions told are pixels of the video's frame.
 const EDGE = 255;
 const FILL = 0.42;
+const MOST_PIXELS = 1.8e6; // of masks that are enlarged
 const SLOP = 4; // screen pixels a press may move and still be a click
 
 export class View {
@@ -112,10 +113,10 @@ export class View {
   #checkerboard(g, x, y, w, h) {
     const css = getComputedStyle(this.canvas);
     const tile = document.createElement("canvas");
-    tile.width = tile.height = 20;
+    tile.width = tile.height = 16;
     const t = tile.getContext("2d");
-    t.fillStyle = css.getPropertyValue("--check-a"); t.fillRect(0, 0, 20, 20);
-    t.fillStyle = css.getPropertyValue("--check-b"); t.fillRect(0, 0, 10, 10); t.fillRect(10, 10, 10, 10);
+    t.fillStyle = css.getPropertyValue("--check-a"); t.fillRect(0, 0, 16, 16);
+    t.fillStyle = css.getPropertyValue("--check-b"); t.fillRect(0, 0, 8, 8); t.fillRect(8, 8, 8, 8);
     g.save(); g.translate(x, y);
     g.fillStyle = g.createPattern(tile, "repeat"); g.fillRect(0, 0, w, h);
     g.restore();
@@ -169,9 +170,8 @@ export class View {
 
   // The masks as a picture of their own, made anew when they or their colours change.
   #paintLayer() {
-    const map = this.masks;
-    if (!map) return;
-    const { width, height, labels } = map;
+    if (!this.masks) return;
+    const { width, height, labels } = this.#enlarged(this.masks);
     this.layer.width = width; this.layer.height = height;
     const g = this.layer.getContext("2d");
     const image = g.createImageData(width, height);
@@ -193,6 +193,31 @@ export class View {
       g.drawImage(this.picture, 0, 0, width, height);
       g.globalCompositeOperation = "source-over";
     }
+  }
+
+  // A map of a small video as large as the screen has it, with smooth instead of stepped edges.
+  #enlarged(map) {
+    const ratio = window.devicePixelRatio || 1;
+    const times = Math.min(Math.round(this.place().scale / this.zoom * ratio), Math.floor(Math.sqrt(MOST_PIXELS / (map.width * map.height))));
+    if (times < 2 || this.zoom * times > 16) return map;
+    if (this.large?.map === map && this.large.times === times) return this.large;
+    const [width, height] = [map.width * times, map.height * times];
+    const small = document.createElement("canvas"), big = document.createElement("canvas");
+    small.width = map.width; small.height = map.height; big.width = width; big.height = height;
+    const s = small.getContext("2d", { willReadFrequently: true }), b = big.getContext("2d", { willReadFrequently: true });
+    const labels = new Uint8Array(width * height), best = new Uint8Array(width * height).fill(127);
+    b.imageSmoothingQuality = "high";
+    for (const id of new Set(map.labels)) {
+      if (!id) continue;
+      const image = s.createImageData(map.width, map.height);
+      for (let i = 0; i < map.labels.length; i++) if (map.labels[i] === id) image.data[4 * i + 3] = 255;
+      s.putImageData(image, 0, 0);
+      b.clearRect(0, 0, width, height); b.drawImage(small, 0, 0, width, height);
+      const alpha = b.getImageData(0, 0, width, height).data;
+      for (let i = 0; i < labels.length; i++) if (alpha[4 * i + 3] > best[i]) { best[i] = alpha[4 * i + 3]; labels[i] = id; }
+    }
+    this.large = { map, times, width, height, labels };
+    return this.large;
   }
 
   #table() {
