@@ -20,13 +20,15 @@ import numpy as np
 
 from pipeline.backward import mirrored
 from pipeline.engine import Pipeline
-from pipeline.layers import only, with_object
+from pipeline.layers import BoolMap, only, with_object
 from pipeline.outputs import attributes_of, event_to_json
-from pipeline.prompts import PromptLog, TrackJob, TrackPass, TrackStretch
+from pipeline.prompts import MaskEvent, PromptLog, TrackJob, TrackPass, TrackStretch
 from pipeline.review import Reviewer
+from pipeline.segmenter.geometry import boxes_of
 from pipeline.sources.seek import SeekableVideo
 from pipeline.store import MaskStore, MaskStoreWriter
-from pipeline.types import Frame, FrameResult, Source, SourceInfo, SourceReport
+from pipeline.types import Frame, FrameResult, ObjectResult, Source, SourceInfo, SourceReport
+from trackers.state import TrackState
 
 OnFrame = Callable[[int, FrameResult], None]
 
@@ -264,6 +266,7 @@ def join(
     for origin in origins:
         stretch = origin.stretch
         frames.update(t for t in range(stretch.first, stretch.last + 1) if origin.at(t) is not None)
+    given = _given(job)
     reviewer = Reviewer()
     first = min(frames, default=0)
     writer = MaskStoreWriter(
@@ -277,6 +280,8 @@ def join(
         writer.add_events(_events(job))
         for t in sorted(frames):
             result = _joined(t, job, old, origins)
+            for found, mask in given.get(t, ()):
+                result = with_object(only(result, _ids(result) - {found.id}), found, mask)
             writer.append(result)
             reviewer.add(result)
     except BaseException:
@@ -290,6 +295,30 @@ def _events(job: TrackJob) -> list[dict[str, object]]:
     given = [event_to_json(event) for task in job.passes for event in task.events]
     names = [{"type": "rename", "object": i, "name": name} for i, name in job.objects.items()]
     return [*given, *names]
+
+
+def _given(job: TrackJob) -> dict[int, list[tuple[ObjectResult, BoolMap]]]:
+    """The masks that stretches begin with, by frame: they are kept as they were given, to a pixel.
+
+    Tracking knows them on its coarser grid only.
+    """
+    given: dict[int, list[tuple[ObjectResult, BoolMap]]] = {}
+    for stretch in job.stretches:
+        if stretch.forward is None or stretch.object not in job.objects:
+            continue
+        for event in job.passes[stretch.forward].events:
+            begins = event.object == stretch.object and event.frame == stretch.first
+            if begins and isinstance(event, MaskEvent):
+                x0, y0, x1, y1 = boxes_of(event.mask[None])[0].tolist()
+                area = int(event.mask.sum())
+                box = (float(x0), float(y0), float(x1), float(y1))
+                found = ObjectResult(stretch.object, box, 1.0, TrackState.TRACKED, area)
+                given.setdefault(event.frame, []).append((found, event.mask))
+    return given
+
+
+def _ids(result: FrameResult) -> set[int]:
+    return {found.id for found in result.objects}
 
 
 def _origin(stretch: TrackStretch, passes: Sequence[PassRows]) -> _Origin:

@@ -108,7 +108,7 @@ class Tab:
 
     def screen(self, x: float, y: float) -> tuple[float, float]:
         """Where a pixel of the video lies on the screen (its centre)."""
-        found = self.run("([x, y]) => page.view.toScreen(x + 0.5, y + 0.5)", [x, y])
+        found = self.run("([x, y]) => page.view.toScreen(x + 0.5, y + 0.5)", [float(x), float(y)])
         return found[0], found[1]
 
     def click(self, x: float, y: float, button: str = "left") -> None:

@@ -82,9 +82,6 @@ def test_from_opening_to_the_exported_file_and_on_after_a_reload(server, chromiu
             tab.seek(frame)
             assert np.array_equal(tab.labels(), store.frame(frame).labels), frame
             assert iou(tab.labels() == 1, truth[frame] == 1) > 0.8, frame
-            where = centre(truth[frame], 1)
-            tab.seek(frame)
-            assert store.frame(frame).labels[where[1], where[0]] == 1
 
         tab.seek(30)  # a correction of the second object
         tab.run("() => page.select(2)")
@@ -123,31 +120,30 @@ def test_from_opening_to_the_exported_file_and_on_after_a_reload(server, chromiu
 
 
 SIZES = [(1280, 800), (834, 1112), (1024, 600)]
-PLACES = ["wide", "portrait", "rotated", "tall"]
 
 
-@pytest.mark.parametrize("name", PLACES)
-def test_clicks_mean_the_pixel_they_hit(server, chromium, clips, name):
+@pytest.mark.parametrize("scale", [1, 2])
+def test_clicks_mean_the_pixel_they_hit(server, chromium, clips, scale):
     """At every size of the window, scale of the screen, zoom, aspect and rotation."""
-    token = server.begin(clips / f"{name}.mp4")
-    width, height = (server.state(token)[side] for side in ("width", "height"))
-    points = [(0, 0), (width - 1, height - 1), (width // 3, height // 2), (width - 2, 1)]
-    for number, size in enumerate(SIZES):
-        with Tab(chromium, server.url, size, device_scale_factor=1 + number % 2) as tab:
+    with Tab(chromium, server.url, device_scale_factor=scale) as tab:
+        for name in ("wide", "portrait", "rotated", "tall"):
+            token = server.begin(clips / f"{name}.mp4")
+            width, height = (server.state(token)[side] for side in ("width", "height"))
+            points = [(0, 0), (width - 1, height - 1), (width // 3, height // 2), (width - 2, 1)]
             tab.open(f"?s={token}")
-            tab.run(
-                "() => { window.hits = []; page.view.on.click = at => hits.push([at.x, at.y]) }"
-            )
-            for x, y in points:
-                tab.page.mouse.click(*tab.screen(x, y))
-            tab.page.mouse.move(*tab.screen(width // 2, height // 2))
-            tab.page.mouse.wheel(0, -900)
-            tab.page.wait_for_function("page.view.zoom > 2")
-            middle = (width // 2, height // 2)
-            tab.page.mouse.click(*tab.screen(*middle))
-            assert [tuple(hit) for hit in tab.run("hits")] == [*points, middle], size
-            box = tab.run("() => { const p = page.view.place(); return [p.x, p.y, p.scale] }")
-            assert box[2] > 0
+            tab.run("() => { page.view.on.click = at => hits.push([at.x, at.y]) }")
+            for size in SIZES[:: 3 - scale]:
+                tab.page.set_viewport_size({"width": size[0], "height": size[1]})
+                tab.run("() => { window.hits = []; page.view.fit() }")
+                for x, y in points:
+                    tab.page.mouse.click(*tab.screen(x, y))
+                tab.page.mouse.move(*tab.screen(width // 2, height // 2))
+                tab.page.mouse.wheel(0, -900)
+                tab.page.wait_for_function("page.view.zoom > 2")
+                middle = (width // 2, height // 2)
+                tab.page.mouse.click(*tab.screen(*middle))
+                hits = [tuple(hit) for hit in tab.run("hits")]
+                assert hits == [*points, middle], (name, size)
 
 
 @pytest.mark.parametrize(("name", "frame"), [("portrait", 0), ("rotated", 3), ("tall", 5)])

@@ -142,8 +142,13 @@ class Editor:
         with self._lock:
             state = self.session.tracked_state
             shown = self._with_live(index, self._tracked(index))
+            stale = {
+                s.object for s in stale_stretches(state, self.frame_count - 1) if s.left == index
+            }
             anchors = [
-                known.anchors[index] for known in state.objects.values() if index in known.anchors
+                known.anchors[index]
+                for known in state.objects.values()
+                if index in known.anchors and (known.id in stale or shown is None)
             ]
             if shown is None:
                 if not anchors:

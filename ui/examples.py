@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ def draw_shapes(path: Path) -> Path:
     if path.is_file():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{os.getpid()}.{path.name}")
+    part = path.with_name(f".{os.getpid()}-{threading.get_ident()}.{path.name}")
     with av.open(str(part), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=24, options={"crf": "16", "g": "12"})
         stream.height, stream.width = SHAPES_HW
