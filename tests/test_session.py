@@ -13,13 +13,14 @@ from pipeline.config import PipelineConfig, ThreadsConfig
 from pipeline.errors import PromptError, StoreError
 from pipeline.store import MaskStore
 from tests.media import moving_shapes, write_video
+from ui.clicking import Segmenters
 from ui.editor import Editor
 from ui.entries import Changed, Cleared, Click, Deleted, Prompted, RangeSet
 from ui.planning import stale_stretches, stretches_of
 from ui.session import Session, fold
 
 COUNT = 30
-CONFIG = PipelineConfig(threads=ThreadsConfig(inference=1))
+SEGMENTERS = Segmenters(PipelineConfig(threads=ThreadsConfig(inference=1)))
 SHAPE = (12, 16)
 
 
@@ -145,7 +146,7 @@ def clip(tmp_path_factory):
 
 
 def edit(folder, path) -> Editor:
-    return Editor(Session(folder, path, "shapes"), CONFIG, threading.Semaphore())
+    return Editor(Session(folder, path, "shapes"), SEGMENTERS, threading.Semaphore())
 
 
 def track(editor: Editor, direction="both") -> MaskStore:
@@ -245,7 +246,7 @@ def test_what_a_killed_job_did_is_there_after_reopening(tmp_path, clip):
         task.resume()
     task.pause()  # and so it hangs while its files are taken as a crash would leave them
     shutil.copytree(editor.session.folder, tmp_path / "crashed")
-    again = Editor(Session.reopen(tmp_path / "crashed"), CONFIG, threading.Semaphore())
+    again = Editor(Session.reopen(tmp_path / "crashed"), SEGMENTERS, threading.Semaphore())
     if again.session.store is not None:  # what was committed: every 2 s or 64 frames
         assert again.result(0).labels.any()
     assert not (tmp_path / "crashed" / "tracking.json").exists()

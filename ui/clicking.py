@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import cv2
@@ -23,6 +24,7 @@ from ui.entries import Click
 
 BoolMap = npt.NDArray[np.bool_]
 
+SIZES_KEPT = 4
 FRAMES_KEPT = 12  # encoded frames, about 3 MB each with `lite`
 _PRIOR_LOGIT, _PRIOR_EDGE = 2.0, 6.0  # of a mask without logits of its own: of several, the best
 _MOST_PROPOSALS = 24
@@ -40,24 +42,43 @@ class Answer:
     logits: FloatMap
 
 
+class Segmenters:
+    """Loaded networks by the size of frames, shared by all sessions: loading takes seconds."""
+
+    def __init__(self, config: PipelineConfig) -> None:
+        self.config = config
+        self._lock = threading.Lock()
+        self._loaded: OrderedDict[SizeHW, tuple[Segmenter, threading.Lock]] = OrderedDict()
+
+    def of_size(self, frame_hw: SizeHW) -> tuple[Segmenter, threading.Lock]:
+        """The network for frames of this size, and who may use it now. Raises `ModelError`."""
+        with self._lock:
+            if frame_hw not in self._loaded:
+                model = locate_model(self.config)
+                segmenter = open_segmenter(self.config, model, frame_hw)
+                self._loaded[frame_hw] = segmenter, threading.Lock()
+                while len(self._loaded) > SIZES_KEPT:
+                    self._loaded.popitem(last=False)
+            self._loaded.move_to_end(frame_hw)
+            return self._loaded[frame_hw]
+
+
 class Clicker:
     """Answers prompts on the frames of one video; may be called by any thread.
 
     Raises `ModelError` when it is used for the first time.
     """
 
-    def __init__(self, config: PipelineConfig, frame_hw: SizeHW) -> None:
-        self._config = config
+    def __init__(self, segmenters: Segmenters, frame_hw: SizeHW) -> None:
+        self._segmenters = segmenters
         self._frame_hw = frame_hw
-        self._lock = threading.Lock()
-        self._loaded: Segmenter | None = None
         self._features: OrderedDict[int, Features] = OrderedDict()
         self._proposals: OrderedDict[int, list[BoolMap]] = OrderedDict()
 
     def prepare(self, frame: Frame) -> None:
         """Encode a frame, so that the first click on it is answered as fast as the others."""
-        with self._lock:
-            self._encoded(frame)
+        with self._segmenter() as segmenter:
+            self._encoded(segmenter, frame)
 
     def answer(
         self,
@@ -79,9 +100,8 @@ class Clicker:
         points = [(c.x, c.y) for c in clicks] or None
         labels = [c.label for c in clicks] or None
         prompt = single_prompt(self._frame_hw, points, labels, box_xyxy)
-        with self._lock:
-            features = self._encoded(frame)
-            segmenter = self._segmenter()
+        with self._segmenter() as segmenter:
+            features = self._encoded(segmenter, frame)
             geometry = segmenter.geometry
             if logits is None and prior is not None:
                 logits = geometry.from_size(_logits(prior))
@@ -102,30 +122,30 @@ class Clicker:
 
     def proposals(self, frame: Frame) -> list[BoolMap]:
         """Objects of a frame that nobody pointed at, bool [H, W], the largest first."""
-        with self._lock:
+        with self._segmenter() as segmenter:
             if frame.index not in self._proposals:
-                self._proposals[frame.index] = self._seeded(frame)
+                self._proposals[frame.index] = self._seeded(segmenter, frame)
                 while len(self._proposals) > FRAMES_KEPT:
                     self._proposals.popitem(last=False)
             return self._proposals[frame.index]
 
-    def _seeded(self, frame: Frame) -> list[BoolMap]:
-        features = self._encoded(frame)
-        segmenter = self._segmenter()
+    def _seeded(self, segmenter: Segmenter, frame: Frame) -> list[BoolMap]:
+        features = self._encoded(segmenter, frame)
         nothing = np.zeros(segmenter.geometry.grid_hw, np.bool_)
-        seeder = Seeder(segmenter, self._config.seeding)
+        seeder = Seeder(segmenter, self._segmenters.config.seeding)
         found = seeder.search_fresh(features, nothing, _MOST_PROPOSALS)
         masks = [segmenter.geometry.to_size(p.logits, self._frame_hw) > 0 for p in found]
         return sorted((m for m in masks if m.any()), key=lambda mask: -int(mask.sum()))
 
-    def _segmenter(self) -> Segmenter:
-        if self._loaded is None:
-            self._loaded = open_segmenter(self._config, locate_model(self._config), self._frame_hw)
-        return self._loaded
+    @contextmanager
+    def _segmenter(self) -> Iterator[Segmenter]:
+        segmenter, lock = self._segmenters.of_size(self._frame_hw)
+        with lock:
+            yield segmenter
 
-    def _encoded(self, frame: Frame) -> Features:
+    def _encoded(self, segmenter: Segmenter, frame: Frame) -> Features:
         if frame.index not in self._features:
-            self._features[frame.index] = self._segmenter().encode(frame)
+            self._features[frame.index] = segmenter.encode(frame)
             while len(self._features) > FRAMES_KEPT:
                 self._features.popitem(last=False)
         self._features.move_to_end(frame.index)

@@ -11,7 +11,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pipeline.config import PipelineConfig
 from pipeline.errors import MaskstreamError, PromptError
 from pipeline.layers import only, with_object
 from pipeline.review import review_of
@@ -21,7 +20,7 @@ from pipeline.sources.seek import SeekableVideo
 from pipeline.store import MaskStore
 from pipeline.types import Frame, FrameResult, ObjectResult, SizeHW
 from trackers.state import TrackState
-from ui.clicking import BoolMap, Clicker
+from ui.clicking import BoolMap, Clicker, Segmenters
 from ui.entries import Changed, Cleared, Click, Deleted, Prompted, RangeSet, Tracked
 from ui.planning import Direction, done_after, plan_job, stale_stretches
 from ui.session import Session
@@ -42,17 +41,17 @@ class Editor:
     """
 
     def __init__(
-        self, session: Session, config: PipelineConfig, slots: threading.Semaphore
+        self, session: Session, segmenters: Segmenters, slots: threading.Semaphore
     ) -> None:
         self.session = session
         self.revision = 1
         self.task: TrackingTask | None = None
-        self._config = config
+        self._config = segmenters.config
         self._slots = slots
         self._lock = threading.RLock()
         self.video = SeekableVideo(VideoFile(session.source))
         self.info = self.video.info
-        self._clicker = Clicker(config, self.info.size_hw)
+        self._clicker = Clicker(segmenters, self.info.size_hw)
         self._logits: dict[str, FloatMap] = {}
         self._opened: tuple[Path, MaskStore, dict[int, int]] | None = None
         self._timeline: tuple[Path | None, dict[str, Any]] | None = None

@@ -19,7 +19,7 @@ from pipeline.sources.video import ONE_THREAD
 from pipeline.types import RgbImage
 
 SHAPES_HW = (288, 512)
-SHAPES_COUNT = 48
+SHAPES_COUNT = 36
 _REAL = {
     "bunny": ("Big Buck Bunny", "bigbuckbunny.mp4"),
     "bikes": ("Bikes", "bikes.mp4"),

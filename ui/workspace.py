@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pipeline.config import PipelineConfig
 from pipeline.errors import MaskstreamError, PageError, SourceError
+from ui.clicking import Segmenters
 from ui.editor import Editor
 from ui.session import FILE, Session
 
@@ -53,7 +54,7 @@ class Workspace:
     ) -> None:
         self.folder = folder
         self.limits = limits
-        self._config = config
+        self._segmenters = Segmenters(config)
         self._now_s = now_s
         self._slots = threading.Semaphore(limits.jobs)
         self._lock = threading.Lock()
@@ -69,7 +70,7 @@ class Workspace:
         token = token or new_token()
         session = Session(self.folder / token, source, title)
         try:
-            editor = Editor(session, self._config, self._slots)
+            editor = Editor(session, self._segmenters, self._slots)
             session.save()
         except MaskstreamError:
             shutil.rmtree(self.folder / token, ignore_errors=True)
@@ -89,7 +90,7 @@ class Workspace:
                 raise PageError(
                     "This session is not on this server (any more); open the video again."
                 )
-            editor = Editor(Session.reopen(folder), self._config, self._slots)
+            editor = Editor(Session.reopen(folder), self._segmenters, self._slots)
             self._remember(token, editor)
             return editor
 

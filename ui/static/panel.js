@@ -19,7 +19,7 @@ export class ObjectList {
     const list = byId("objects");
     byId("object-count").textContent = objects.length || "";
     byId("no-objects").hidden = objects.length > 0;
-    const editing = document.activeElement?.closest?.(".object");
+    const editing = document.activeElement?.matches?.(".object .name") ? document.activeElement.closest(".object") : null;
     const key = (o) => JSON.stringify([o.id, o.name, o.colour, o.visible, o.locked]);
     const rows = objects.map((object) => {
       const kept = this.rows.get(object.id);
