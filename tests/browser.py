@@ -205,7 +205,7 @@ def served(sessions: Path, *options: object) -> Iterator[Server]:
     """The page, served at a free port of this machine."""
     port = free_port()
     command = [sys.executable, "run_pipeline.py", "ui", "--port", port, "--sessions", sessions]
-    command += ["--set", "threads.inference=1", *options]
+    command += ["--set", "threads.inference=1", "--no-propose", *options]
     with subprocess.Popen(
         [str(part) for part in command], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as process:

@@ -35,6 +35,7 @@ class ServerChoice:
     allow: Sequence[Path] | None = None
     upload_mb: int = 4096
     age_h: float = 72.0
+    propose: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,8 @@ def limits_of(choice: ServerChoice) -> Limits:
     """The limits that a choice means. Raises `PageError`."""
     private = is_loopback(choice.host) and not choice.share
     allow = choice.allow if choice.allow is not None else [Path.cwd()] if private else []
-    return Limits(resolved_roots(allow), choice.upload_mb, choice.age_h)
+    roots = resolved_roots(allow)
+    return Limits(roots, choice.upload_mb, choice.age_h, propose=choice.propose)
 
 
 def make_app(workspace: Workspace) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ class Editor:
         self, session: Session, segmenters: Segmenters, slots: threading.Semaphore
     ) -> None:
         self.session = session
-        self.revision = 1
+        self.revision = time.time_ns() // 1_000_000  # grows over restarts of the server, too
         self.task: TrackingTask | None = None
         self._config = segmenters.config
         self._slots = slots

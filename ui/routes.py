@@ -62,6 +62,7 @@ def make_router(workspace: Workspace) -> APIRouter:
             "examples": [{"name": e.name, "title": e.title} for e in find_examples()],
             "roots": [str(root) for root in workspace.limits.roots],
             "upload_mb": workspace.limits.upload_mb,
+            "propose": workspace.limits.propose,
             "formats": formats_json(),
         }
 

@@ -126,6 +126,7 @@ class TrackingTask:
         self.status = JobStatus.WAITING
         self.message = ""
         self.frame = -1
+        self._pass = -1
         self.done_frames = 0
         self._config = config
         self._video = video
@@ -187,11 +188,18 @@ class TrackingTask:
             "status": self.status,
             "message": self.message,
             "frame": self.frame,
+            "pass": None if self._pass < 0 else self._pass_json(),
             "done": self.done_frames,
             "total": total,
             "fps": round(fps, 1),
             "left_s": None if left is None else round(left, 1),
         }
+
+    def _pass_json(self) -> dict[str, Any]:
+        """The pass that runs: its direction and frames, and the objects that it follows."""
+        task = self.plan.job["passes"][self._pass]
+        objects = sorted({event["object"] for event in task["events"]})
+        return {name: task[name] for name in ("direction", "first", "last")} | {"objects": objects}
 
     def live(self, frame: int) -> FrameResult | None:
         """What it said of a frame lately."""
@@ -248,7 +256,7 @@ class TrackingTask:
             self._live.move_to_end(result.index)
             while len(self._live) > LIVE_KEPT:
                 self._live.popitem(last=False)
-        self.frame = result.index
+        self.frame, self._pass = result.index, number
         self.done_frames += 1
         self._times.append(time.monotonic())
         self._go.wait()

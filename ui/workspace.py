@@ -24,7 +24,7 @@ from ui.session import FILE, Session
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{22}")
 _MIB = 1 << 20
-_OPEN_MOST = 16  # editors in memory; the one used longest ago is closed first
+_OPEN_MOST = 8  # editors in memory; the one used longest ago is closed first
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,14 @@ class Limits:
     """What the server allows. roots: folders from which server paths may be opened, if any.
 
     upload_mb: the largest file to upload. age_h: after so many hours untouched a session goes.
-    jobs: tracking jobs that run at a time.
+    jobs: tracking jobs that run at a time. propose: look for objects when a video is opened.
     """
 
     roots: tuple[Path, ...] = ()
     upload_mb: int = 4096
     age_h: float = 72.0
     jobs: int = 1
+    propose: bool = True
 
 
 class Workspace:
@@ -58,6 +59,7 @@ class Workspace:
         self._now_s = now_s
         self._slots = threading.Semaphore(limits.jobs)
         self._lock = threading.Lock()
+        self._reopening = threading.Lock()
         self._open: dict[str, Editor] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -81,17 +83,19 @@ class Workspace:
 
     def editor(self, token: str) -> Editor:
         """The session of this name, reopened if need be. Raises `PageError`, `SourceError`."""
-        with self._lock:
-            if token in self._open:
-                self._open[token] = self._open.pop(token)
-                return self._open[token]
-            folder = self.folder / token
-            if not _TOKEN.fullmatch(token) or not (folder / FILE).is_file():
-                raise PageError(
-                    "This session is not on this server (any more); open the video again."
-                )
+        known = self._known(token)
+        if known is not None:
+            return known
+        folder = self.folder / token
+        if not _TOKEN.fullmatch(token) or not (folder / FILE).is_file():
+            raise PageError("This session is not on this server (any more); open the video again.")
+        with self._reopening:  # one at a time; it may take a while after a crash
+            known = self._known(token)
+            if known is not None:
+                return known
             editor = Editor(Session.reopen(folder), self._segmenters, self._slots)
-            self._remember(token, editor)
+            with self._lock:
+                self._remember(token, editor)
             return editor
 
     async def upload(self, name: str, parts: AsyncIterator[bytes], size: int | None) -> str:
@@ -164,6 +168,12 @@ class Workspace:
             self._open.clear()
         for editor in editors:
             editor.close()
+
+    def _known(self, token: str) -> Editor | None:
+        with self._lock:
+            if token in self._open:
+                self._open[token] = self._open.pop(token)
+            return self._open.get(token)
 
     def _remember(self, token: str, editor: Editor) -> None:
         self._open[token] = editor

@@ -31,6 +31,9 @@ def ui(
     ] = None,
     upload_mb: Annotated[int, typer.Option(min=1, help="Largest upload, MB.")] = 4096,
     age_h: Annotated[float, typer.Option(min=0.1, help="Hours untouched sessions live.")] = 72.0,
+    propose: Annotated[
+        bool, typer.Option("--propose/--no-propose", help="Look for objects in opened videos.")
+    ] = True,
     config: Annotated[Path | None, typer.Option(help="YAML configuration (see configs/).")] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key.")
@@ -43,7 +46,9 @@ def ui(
 
     settings = [*(overrides or []), *([] if model is None else [f"model={model}"])]
     configured = load_config(config, settings)
-    choice = ServerChoice(sessions.expanduser(), host, port, share, allow or None, upload_mb, age_h)
+    choice = ServerChoice(
+        sessions.expanduser(), host, port, share, allow or None, upload_mb, age_h, propose
+    )
     served = serve(choice, configured)
     typer.echo(f"The page is at {served.url} (Ctrl-C ends it; sessions stay).")
     if share:

@@ -21,7 +21,7 @@ from pipeline.sources.reverse import Anchor, reverse_between
 from pipeline.sources.video import VideoFile, VideoReader, open_container
 from pipeline.types import Frame, Source, SourceInfo, SourceReport
 
-CACHE_PIXELS = 1 << 26  # of decoded frames that are kept (as 4:2:0 of 8 bits 96 MiB)
+CACHE_PIXELS = 1 << 25  # of decoded frames that are kept (as 4:2:0 of 8 bits 48 MiB)
 _DECODE_ON = 24  # frames that are rather decoded than leapt over
 
 

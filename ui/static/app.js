@@ -21,7 +21,7 @@ const HINTS = {
 
 class Page {
   constructor(token, facts) {
-    this.token = token;
+    this.token = token; this.facts = facts;
     this.api = new SessionApi(token);
     this.frame = 0; this.selected = null; this.state = null; this.strips = {}; this.doubts = [];
     this.playing = false; this.busy = 0; this.queue = Promise.resolve();
@@ -61,6 +61,7 @@ class Page {
     this.take(state);
     await this.seek(this.frame);
     this.#poll();
+    if (this.facts.propose && !state.objects.length && !state.can_redo) this.find(true);
   }
 
   // State
@@ -173,14 +174,15 @@ class Page {
   select(id, render = true) { this.selected = id; this.fresh = id == null; if (render && this.state) this.render(); }
   newObject() { this.select(null); toast("The next click begins a new object.", "note"); }
 
-  async find() {
+  // quietly: nobody asked for it.
+  async find(quietly = false) {
     if (this.view.proposals) return this.leaveFind();
     const frame = this.frame;
     const found = await this.try(() => this.api.proposals(frame));
-    if (!found || frame !== this.frame) return;
-    if (!found.labels.some((v) => v)) return toast("Nothing was found on this frame by itself; click on an object instead.", "note");
+    if (!found || frame !== this.frame || (quietly && this.state.objects.length)) return;
+    if (!found.labels.some((v) => v)) return quietly ? null : toast("Nothing was found on this frame by itself; click on an object instead.", "note");
     this.view.setProposals(found); byId("find").setAttribute("aria-pressed", "true");
-    this.hint("Click on an outlined object to take it.");
+    this.hint("Click on an outlined object to take it, or on anything else.");
   }
 
   leaveFind() {
@@ -200,6 +202,9 @@ class Page {
     const next = { first, last, ...what };
     this.entry({ type: "range", first: next.first, ...(next.last < frames - 1 ? { last: next.last } : {}) });
   }
+
+  markIn() { this.range({ first: this.state.first === this.frame ? 0 : this.frame }); }
+  markOut() { this.range({ last: this.state.last === this.frame ? this.state.frames - 1 : this.frame }); }
 
   setTool(tool) {
     this.tool = tool; this.view.setTool(tool);
@@ -342,7 +347,7 @@ class Page {
     on("choose", () => this.act({ do: "choose", frame: this.frame, object: this.selected }));
     on("play", () => this.play()); on("back", () => this.seek(this.frame - 1)); on("forth", () => this.seek(this.frame + 1));
     on("anchor-back", () => this.jumpAnchor(-1)); on("anchor-forth", () => this.jumpAnchor(1)); on("doubt", () => this.jumpDoubt(1));
-    on("mark-in", () => this.range({ first: this.frame })); on("mark-out", () => this.range({ last: this.frame }));
+    on("mark-in", () => this.markIn()); on("mark-out", () => this.markOut());
     for (const b of document.querySelectorAll("[data-tool]")) b.onclick = () => this.setTool(b.dataset.tool);
     for (const b of document.querySelectorAll("[data-mode]")) b.onclick = () => this.setMode(b.dataset.mode);
     byId("radius").oninput = (e) => this.setRadius(Number(e.target.value));

@@ -8,7 +8,7 @@ export function listenForKeys(page) {
     p: () => page.setTool("brush"), e: () => page.setTool("erase"), f: () => page.find(), n: () => page.newObject(),
     c: () => { if (!byId("candidates").hidden) byId("choose").click(); },
     t: () => { if (!byId("track").disabled && !page.running) byId("track").click(); },
-    i: () => page.range({ first: page.frame }), o: () => page.range({ last: page.frame }),
+    i: () => page.markIn(), o: () => page.markOut(),
     k: () => page.jumpDoubt(1), j: () => page.jumpDoubt(-1), h: () => { page.masksHidden = !page.masksHidden; page.render(); },
     1: () => page.setMode("overlay"), 2: () => page.setMode("cutout"), 3: () => page.setMode("matte"),
     0: () => view.fit(), "+": () => view.zoomBy(1.25), "=": () => view.zoomBy(1.25), "-": () => view.zoomBy(0.8),

@@ -94,9 +94,19 @@ export class Timeline {
     g.fillStyle = colour("over"); g.globalAlpha = 0.7;
     g.fillRect(GUTTER, top, end - GUTTER, high);
     drawStrip(g, this.strips[object.id], object.colour, colour("bad"), GUTTER, top, end - GUTTER, high);
+    this.#progress(g, object, top, high, step);
     g.globalAlpha = 1;
     for (const stale of this.state.stale) if (stale.object === object.id) hatch(g, colour("text"), GUTTER + stale.first * step, top, (stale.last - stale.first + 1) * step, high);
     for (const anchor of object.anchors) diamond(g, this.xOf(anchor.frame), middle, object.colour);
+  }
+
+  // What the job that runs has done of an object by now.
+  #progress(g, object, y, height, step) {
+    const { job } = this.state;
+    if (!job?.pass || ["done", "stopped", "failed"].includes(job.status) || !job.pass.objects.includes(object.id)) return;
+    const [from, to] = job.pass.direction === "forward" ? [job.pass.first, job.frame] : [job.frame, job.pass.last];
+    g.fillStyle = object.colour; g.globalAlpha = 0.6;
+    g.fillRect(GUTTER + from * step, y, (to - from + 1) * step, height);
   }
 
   #bracket(g, colour, x, height, side) {
