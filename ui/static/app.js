@@ -111,7 +111,7 @@ class Page {
     let frames = 0, end = -1;
     for (const s of [...stale].sort((a, b) => a.first - b.first)) { frames += Math.max(0, s.last - Math.max(s.first, end + 1) + 1); end = Math.max(end, s.last); }
     byId("track").disabled = byId("track-more").disabled = !stale.length;
-    byId("track-label").textContent = this.state.store && stale.length ? `Track ${frames} ${frames === 1 ? "frame" : "frames"}` : "Track";
+    byId("track-label").textContent = this.state.store && !stale.length ? "Tracked" : this.state.store ? `Track ${frames} ${frames === 1 ? "frame" : "frames"}` : "Track";
   }
 
   #renderFrame() {
@@ -147,6 +147,7 @@ class Page {
       if (state.object != null) { this.selected = state.object; this.fresh = false; }
       this.take(state);
       await this.refresh();
+      await new Promise(requestAnimationFrame); // and drawn
       this.lastActMs = performance.now() - begun;
       return state;
     }));
