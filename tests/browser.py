@@ -161,6 +161,10 @@ class Tab:
         """The sentence that is shown."""
         return self.page.wait_for_selector(".toast span").inner_text()
 
+    def wait_toast(self, words: str) -> None:
+        """Until a sentence with these words is shown."""
+        self.page.wait_for_selector(f".toast:has-text('{words}')")
+
     @property
     def token(self) -> str:
         """The session's name."""

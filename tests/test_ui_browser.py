@@ -257,9 +257,7 @@ def test_uploads_are_checked_limited_and_opened(server, chromium, clips, tmp_pat
         )
         assert "too large" in answer["error"]
         tab.page.set_input_files("#file", str(clips / "text.mp4"))
-        tab.page.wait_for_function(
-            "[...document.querySelectorAll('.toast')].some(t => /as a video/.test(t.innerText))"
-        )
+        tab.wait_toast("as a video")
         tab.page.set_input_files("#file", str(clips / "portrait.mp4"))
         tab.wait_shown()
         assert tab.run("[page.state.width, page.state.height]") == [90, 160]
@@ -295,10 +293,12 @@ def test_a_server_that_is_killed_while_tracking(chromium, tmp_path):
         tab.open_example("shapes")
         tab.click(*centre(truth, 1))
         tab.page.click("#track")
-        tab.page.wait_for_function("page.state.job?.done > 8")
+        tab.page.wait_for_function("page.state.job?.status === 'running'")
+        tab.page.click("#pause")
+        tab.page.wait_for_function("page.state.job?.status !== 'running'")
         token = tab.token
         first.kill()
-        assert "server cannot be reached" in tab.toast()
+        tab.wait_toast("server cannot be reached")
         tab.context.close()
     with served(tmp_path) as second, Tab(chromium, second.url) as tab:
         tab.open(f"?s={token}")

@@ -19,16 +19,17 @@ from pipeline.segmenter.geometry import FloatMap, boxes_of
 from pipeline.sources import VideoFile
 from pipeline.sources.seek import SeekableVideo
 from pipeline.store import MaskStore
-from pipeline.types import Frame, FrameResult, ObjectResult, SizeHW
+from pipeline.types import FrameResult, ObjectResult, SizeHW
 from trackers.state import TrackState
 from ui.clicking import BoolMap, Clicker, Segmenters
 from ui.entries import Changed, Cleared, Click, Deleted, Prompted, RangeSet, Tracked
+from ui.pictures import fitted, jpeg
 from ui.planning import Direction, done_after, plan_job, stale_stretches
 from ui.session import Session
 from ui.strips import confidence_strips
+from ui.telling import session_json
 from ui.tracking import Outcome, Plan, TrackingTask, recovered
 
-JPEG_QUALITY = 88
 _LOGITS_KEPT = 32
 
 
@@ -83,47 +84,17 @@ class Editor:
         with self._lock:
             state, task = self.session.tracked_state, self.task
             stale = stale_stretches(state, self.frame_count - 1)
-            height, width = self.info.size_hw
+            told = session_json(self.session, self.info, self.frame_count)
             return {
                 "revision": self.revision,
-                "title": self.session.title,
-                "width": width,
-                "height": height,
-                "frames": self.frame_count,
-                "fps": float(self.info.rate or 25),
-                "first": state.first,
-                "last": self.frame_count - 1 if state.last is None else state.last,
-                "objects": [
-                    {
-                        "id": known.id,
-                        "name": known.name,
-                        "colour": known.colour,
-                        "visible": known.visible,
-                        "locked": known.locked,
-                        "anchors": [
-                            {
-                                "frame": anchor.frame,
-                                "via": anchor.via,
-                                "clicks": [[c.x, c.y, c.label] for c in anchor.clicks],
-                                "box": anchor.box_xyxy,
-                                "candidates": len(anchor.candidates),
-                                "chosen": anchor.chosen % len(anchor.candidates),
-                            }
-                            for anchor in known.anchors.values()
-                        ],
-                    }
-                    for known in state.objects.values()
-                ],
-                "can_undo": self.session.position > 0,
-                "can_redo": self.session.position < len(self.session.log),
-                "store": state.store,
+                **told,
                 "stale": [{"object": s.object, "first": s.first, "last": s.last} for s in stale],
                 "job": None if task is None else task.to_json(),
             }
 
     def picture(self, index: int, longest: int) -> bytes:
         """JPEG of a frame, its longer side at most `longest`. Raises `SourceError`."""
-        return _jpeg(self.video.frame(index), longest)
+        return jpeg(self.video.frame(index), longest)
 
     def labels(self, index: int, longest: int) -> tuple[bytes, SizeHW, Sequence[ObjectResult]]:
         """The label map of a frame as gzipped bytes [h, w], its size, and its objects."""
@@ -382,25 +353,6 @@ class Editor:
 
     def _changed(self) -> None:
         self.revision += 1
-
-
-def first_picture(path: Path, longest: int) -> bytes:
-    """JPEG of a video's first frame. Raises `SourceError`."""
-    with VideoFile(path).open() as reader:
-        return _jpeg(next(iter(reader)), longest)
-
-
-def _jpeg(frame: Frame, longest: int) -> bytes:
-    rgb = frame.rgb(fitted(frame.size_hw, longest))
-    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
-    encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
-    return bytes(encoded.tobytes())
-
-
-def fitted(size_hw: SizeHW, longest: int) -> SizeHW:
-    """A size with the same aspect whose longer side is at most `longest`."""
-    scale = min(1.0, longest / max(size_hw))
-    return max(1, round(size_hw[0] * scale)), max(1, round(size_hw[1] * scale))
 
 
 def _given(object_id: int, mask: BoolMap) -> ObjectResult:

@@ -18,9 +18,9 @@ from fastapi.staticfiles import StaticFiles
 from pipeline.errors import ConfigError, MaskstreamError, PageError, PromptError
 from pipeline.exports.edges import Edges
 from ui.actions import ExportBody, OpenRequest, carry_out, parse_action
-from ui.editor import first_picture
 from ui.examples import find_example, find_examples
 from ui.exporting import ExportRequest, ExportTask, formats_json
+from ui.pictures import first_picture
 from ui.workspace import Workspace
 
 _PACKED = "application/octet-stream"
