@@ -10,6 +10,7 @@ import contextlib
 import io
 import ipaddress
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,7 @@ class Served:
     def wait(self) -> None:
         """Until somebody interrupts."""
         with contextlib.suppress(KeyboardInterrupt):
-            self.server.blocks.block_thread()
+            threading.Event().wait()
 
     def close(self) -> None:
         """Stop serving; what runs is stopped, what is done is kept."""

@@ -16,7 +16,7 @@ from pipeline.config import PipelineConfig
 from pipeline.errors import PromptError
 from pipeline.seeding import Seeder
 from pipeline.segmenter.geometry import FloatMap
-from pipeline.segmenter.model import Features, PromptBatch, Segmenter
+from pipeline.segmenter.model import Decoded, Features, PromptBatch, Segmenter
 from pipeline.segmenter.open import locate_model, open_segmenter
 from pipeline.segmenter.predictor import single_prompt
 from pipeline.types import Frame, SizeHW
@@ -63,6 +63,24 @@ class Segmenters:
             return self._loaded[frame_hw]
 
 
+class _InTurns:
+    """A network that is let go of after every batch, so that clicks need not wait for a search."""
+
+    def __init__(self, segmenter: Segmenter, lock: threading.Lock) -> None:
+        self.geometry = segmenter.geometry
+        self.card = segmenter.card
+        self._segmenter = segmenter
+        self._lock = lock
+
+    def encode(self, frame: Frame) -> Features:
+        with self._lock:
+            return self._segmenter.encode(frame)
+
+    def decode(self, features: Features, prompts: PromptBatch) -> Decoded:
+        with self._lock:
+            return self._segmenter.decode(features, prompts)
+
+
 class Clicker:
     """Answers prompts on the frames of one video; may be called by any thread.
 
@@ -72,6 +90,7 @@ class Clicker:
     def __init__(self, segmenters: Segmenters, frame_hw: SizeHW) -> None:
         self._segmenters = segmenters
         self._frame_hw = frame_hw
+        self._searching = threading.Lock()
         self._features: OrderedDict[int, Features] = OrderedDict()
         self._proposals: OrderedDict[int, list[BoolMap]] = OrderedDict()
 
@@ -122,15 +141,17 @@ class Clicker:
 
     def proposals(self, frame: Frame) -> list[BoolMap]:
         """Objects of a frame that nobody pointed at, bool [H, W], the largest first."""
-        with self._segmenter() as segmenter:
+        with self._searching:
             if frame.index not in self._proposals:
+                segmenter = _InTurns(*self._segmenters.of_size(self._frame_hw))
                 self._proposals[frame.index] = self._seeded(segmenter, frame)
                 while len(self._proposals) > FRAMES_KEPT:
                     self._proposals.popitem(last=False)
             return self._proposals[frame.index]
 
     def _seeded(self, segmenter: Segmenter, frame: Frame) -> list[BoolMap]:
-        features = self._encoded(segmenter, frame)
+        with self._segmenter() as held:
+            features = self._encoded(held, frame)
         nothing = np.zeros(segmenter.geometry.grid_hw, np.bool_)
         seeder = Seeder(segmenter, self._segmenters.config.seeding)
         found = seeder.search_fresh(features, nothing, _MOST_PROPOSALS)
