@@ -46,10 +46,10 @@ def first_prompts(prompts: PromptLog) -> PromptLog:
     Objects given on frame 0 are left out: there is nothing before it.
     """
     first: dict[int, int] = {}
-    for event in prompts.events:
+    for event in prompts.prompts:
         if not isinstance(event, RemoveEvent):
             first[event.object] = min(event.frame, first.get(event.object, event.frame))
-    events = tuple(e for e in prompts.events if 0 < first.get(e.object, 0) == e.frame)
+    events = tuple(e for e in prompts.prompts if 0 < first.get(e.object, 0) == e.frame)
     return PromptLog(version=1, events=events)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -15,14 +14,14 @@ from pipeline.engine import Pipeline
 from pipeline.errors import StoreError
 from pipeline.preview import ContactSheet, OverlayVideo
 from pipeline.prompts import NO_PROMPTS, Event, MaskEvent, PromptLog
+from pipeline.resuming import Recipe, check_same, new_names
 from pipeline.review import Reviewer
 from pipeline.segmenter.model import content_hash
-from pipeline.store import MaskStore, MaskStoreWriter, StoreMode, runs_of
+from pipeline.sources.identity import identity_of
+from pipeline.store import MaskStore, MaskStoreWriter, StoreMode, append_events, runs_of
 from pipeline.types import Frame, FrameResult, HiddenPart, Sink, SourceInfo
 
 _LIBRARIES = ("maskstream", "numpy", "av", "opencv-python-headless", "openvino", "zarr")
-_IDENTITY_BYTES = 1 << 20  # of each end of a file
-_KEPT_ON_RESUME = {"identity": "another file under the same name", "model": "another model"}
 
 
 @dataclass(slots=True)
@@ -44,21 +43,27 @@ class Outputs:
     _writer: MaskStoreWriter | None = None
 
     def open(self, pipeline: Pipeline, info: SourceInfo) -> Sequence[Sink]:
-        """Make the sinks. Raises `StoreError`."""
-        config = pipeline.config
-        attributes = attributes_of(pipeline, info)
+        """Make the sinks.
+
+        Raises `StoreError`, also if the store to resume was begun otherwise; it stays as it is.
+        """
+        asked = self._recipe(pipeline, info.name)
+        stored = self._stored()
+        events = asked.events
+        if stored is not None:
+            check_same(stored, asked)
+            events = [*stored.events, *new_names(stored, asked)]
         self._writer = MaskStoreWriter(
             self.store,
             info=info,
-            attributes=attributes,
+            attributes=asked.attributes,
             span=self.span,
             mode=self.mode,
-            frames_per_commit=config.store.commit_frames,
-            seconds_per_commit=config.store.commit_s,
+            frames_per_commit=pipeline.config.store.commit_frames,
+            seconds_per_commit=pipeline.config.store.commit_s,
         )
         try:
-            self._check_same(self._writer.attributes, attributes)
-            self._writer.add_events(self._events())
+            self._writer.add_events(events)
             sinks: list[Sink] = [OnlyMissing(self._writer)]
         except StoreError:
             self._writer.close(complete=False)
@@ -69,31 +74,22 @@ class Outputs:
             sinks.append(ContactSheet(self.contact))
         return sinks
 
-    def finished(self) -> int | None:
-        """Frames of the store if it is complete for this span already, else None.
+    def finished(self, pipeline: Pipeline, source: str) -> int | None:
+        """Frames of the store if it is complete for this already, else None.
 
-        Raises `StoreError` if it cannot be read, or was begun with another start, stride or choice
-        of backward or refine, or with other prompts where backward was chosen.
+        Names that it does not have yet are added to it.
+
+        Raises `StoreError` if it cannot be read or was begun otherwise (`check_same`).
         """
-        if self.mode != "resume":
-            return None
-        store = MaskStore.if_there(self.store)
+        store = self._stored()
         if store is None:
             return None
-        for name in ("start", "stride", "backward", "refine"):
-            if store.span.get(name) != self.span.get(name):
-                raise StoreError(
-                    f"The mask store {self.store} was begun with {name} {store.span.get(name)}, "
-                    f"not {self.span.get(name)}, so it cannot be resumed; give the same, choose "
-                    "another output or give --overwrite."
-                )
-        if self.span.get("backward") and len(store) and list(store.events) != self._events():
-            raise StoreError(
-                f"The mask store {self.store} was begun with other prompts, and --backward follows "
-                "new ones to frames that it holds already; choose another output or give "
-                "--overwrite."
-            )
-        return len(store) if store.complete and store.span == self.span else None
+        asked = self._recipe(pipeline, source)
+        check_same(store, asked)
+        if not store.complete or store.span != self.span:
+            return None
+        append_events(self.store, new_names(store, asked))
+        return len(store)
 
     @property
     def scratch(self) -> Path | None:
@@ -104,16 +100,14 @@ class Outputs:
         folder = Path(self.store).absolute().parent
         return folder if "://" not in str(self.store) and folder.is_dir() else None
 
-    def _events(self) -> list[dict[str, Any]]:
-        return [event_to_json(event) for event in self.prompts.events]
+    def _stored(self) -> MaskStore | None:
+        """The store to resume, if there is one and it is to be resumed."""
+        return MaskStore.if_there(self.store) if self.mode == "resume" else None
 
-    def _check_same(self, stored: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-        for name, what in _KEPT_ON_RESUME.items():
-            if stored.get(name) != given[name]:
-                raise StoreError(
-                    f"The mask store {self.store} was made from {what}, so it cannot be resumed; "
-                    "choose another output or give --overwrite."
-                )
+    def _recipe(self, pipeline: Pipeline, source: str) -> Recipe:
+        attributes = attributes_of(pipeline, source)
+        events = [event_to_json(event) for event in self.prompts.events]
+        return Recipe(source, self.span, events, attributes)
 
     @property
     def committed(self) -> int:
@@ -149,28 +143,15 @@ class OnlyMissing:
         self._store.close(complete=complete, review=doubts)
 
 
-def attributes_of(pipeline: Pipeline, info: SourceInfo) -> dict[str, Any]:
+def attributes_of(pipeline: Pipeline, source: str) -> dict[str, Any]:
     """What a store keeps of how it was made: source, model, configuration, versions."""
     config = pipeline.config
     return {
-        "identity": identity_of(Path(info.name)),
+        "identity": identity_of(source),
         "model": {"name": Path(config.model).name, "hash": content_hash(pipeline.model)},
         "config": config.model_dump(mode="json"),
         "versions": library_versions(),
     }
-
-
-def identity_of(source: Path) -> dict[str, Any] | None:
-    """Size in bytes of a file and SHA-256 of its first and last MiB; None if it is none."""
-    if not source.is_file():
-        return None
-    with source.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(0)
-        ends = file.read(_IDENTITY_BYTES)
-        file.seek(max(file.tell(), size - _IDENTITY_BYTES))
-        ends += file.read()
-    return {"bytes": size, "sha256_of_ends": hashlib.sha256(ends).hexdigest()}
 
 
 def event_to_json(event: Event) -> dict[str, Any]:

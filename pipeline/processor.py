@@ -118,9 +118,7 @@ class FrameProcessor:
 
     def _steps(self, frames: Iterable[Frame]) -> Iterator[Tracked]:
         for frame in self._encoder.look_ahead(self._flows.look_ahead(frames), self._ahead):
-            with self._libraries.limit(limits=1, user_api="blas"):  # its threads spin and starve us
-                tracked = self._step(frame)
-            yield tracked
+            yield self._step(frame)
 
     def _step(self, frame: Frame) -> Tracked:
         if frame.size_hw != self._frame_hw:
@@ -147,7 +145,8 @@ class FrameProcessor:
             self._since_keyframe = 0
             self.keyframes += 1
             fresh = first or cut
-            self._keyframe(frame, events, now_s, None if fresh else flow, seed=fresh or regular)
+            with self._libraries.limit(limits=1, user_api="blas"):  # its threads spin and starve us
+                self._keyframe(frame, events, now_s, None if fresh else flow, seed=fresh or regular)
         tracks = [_as_it_is(track) for track in self._tracker.tracks]
         return Tracked(frame, keyframe, None if cut else flow, tracks)
 

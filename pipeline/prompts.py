@@ -3,7 +3,9 @@
 `{"version": 1, "events": [{"frame": 0, "type": "point", "object": 1, "xy": [x, y], "label": 1},
 {"frame": 0, "type": "box", "object": 2, "xyxy": [x0, y0, x1, y1]},
 {"frame": 0, "type": "mask", "object": 3, "mask": "cup.png"},
-{"frame": 40, "type": "remove", "object": 1}]}`, in pixels of the displayed (turned) frame.
+{"frame": 40, "type": "remove", "object": 1},
+{"frame": 40, "type": "rename", "object": 3, "name": "cup"}]}`, in pixels of the displayed (turned)
+frame.
 
 A mask is a PNG of the frame's size, its path relative to the prompts file; what is not 0 in it is
 the object.
@@ -24,6 +26,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    StringConstraints,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -35,7 +38,8 @@ from pipeline.sources.labelmaps import read_label_map
 from pipeline.types import SizeHW
 
 MAX_OBJECT_ID = 65535
-_TYPES = ("point", "box", "mask", "remove")
+_TYPES = ("point", "box", "mask", "remove", "rename")
+_LONGEST_NAME = 100
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -101,7 +105,25 @@ class RemoveEvent(_Event):
     type: Literal["remove"]
 
 
-Event = Annotated[PointEvent | BoxEvent | MaskEvent | RemoveEvent, Field(discriminator="type")]
+class RenameEvent(_Event):
+    """The object is called so on every frame; an empty name takes an earlier one away.
+
+    Says nothing of masks: `frame` is where a person was when they gave the name.
+    """
+
+    type: Literal["rename"]
+    name: Annotated[str, StringConstraints(strip_whitespace=True, max_length=_LONGEST_NAME)]
+
+    @field_validator("name")
+    @classmethod
+    def _is_one_line(cls, name: str) -> str:
+        if name and not name.isprintable():
+            raise ValueError("a name is one line of printable characters")
+        return name
+
+
+Prompt = PointEvent | BoxEvent | MaskEvent | RemoveEvent
+Event = Annotated[Prompt | RenameEvent, Field(discriminator="type")]
 
 
 class TrackPass(BaseModel):
@@ -167,24 +189,29 @@ class PromptLog(BaseModel):
     tracking: tuple[TrackJob, ...] = Field(default=(), repr=False)
     page: dict[str, Any] = Field(default={}, repr=False)
 
-    def at(self, frame: int) -> tuple[Event, ...]:
-        """Events of one frame, in order."""
-        return tuple(e for e in self.events if e.frame == frame)
+    @property
+    def prompts(self) -> tuple[Prompt, ...]:
+        """Events that decide masks: all but names."""
+        return tuple(e for e in self.events if not isinstance(e, RenameEvent))
+
+    def at(self, frame: int) -> tuple[Prompt, ...]:
+        """Prompts of one frame, in order."""
+        return tuple(e for e in self.prompts if e.frame == frame)
 
     @property
     def frames(self) -> frozenset[int]:
-        """Frames that have events."""
-        return frozenset(e.frame for e in self.events)
+        """Frames that have prompts."""
+        return frozenset(e.frame for e in self.prompts)
 
     @property
     def last_object(self) -> int:
-        """The greatest object id in use, 0 if there is none."""
-        return max((e.object for e in self.events), default=0)
+        """The greatest object id that prompts use, 0 if there is none."""
+        return max((e.object for e in self.prompts), default=0)
 
     def check_inside(self, size_hw: SizeHW) -> None:
         """Raise `PromptError` if a prompt lies outside a picture of this size."""
         height, width = size_hw
-        for event in self.events:
+        for event in self.prompts:
             if isinstance(event, PointEvent):
                 x, y = event.xy
                 inside = 0 <= x < width and 0 <= y < height

@@ -8,18 +8,24 @@ the two keyframes counts for more.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
 
 from pipeline.config import PipelineConfig
 from pipeline.errors import ConfigError
 from pipeline.types import Frame
+from trackers.assignment import iou
 from trackers.flow import Flow
 from trackers.state import TrackState
 from trackers.track import FloatMap, Track
 
 MOST_HELD = 12
 """Frames that wait for a keyframe at most; of more, the oldest keep their carried masks."""
+
+_NEARLY = 0.8  # IoU of two masks from which one moved as the other did
 
 
 def check_refinable(config: PipelineConfig) -> None:
@@ -75,19 +81,31 @@ def refined(between: Sequence[Tracked], keyframe: Tracked) -> list[Tracked]:
     """
     carried = {t.id: t.logits for t in keyframe.tracks if t.id > 0 and t.visible}
     done: list[Tracked] = []
-    flow = keyframe.flow
+    later = keyframe
     for place in range(len(between), 0, -1):
         now = between[place - 1]
-        if flow is None:
-            carried = {}
-        else:
-            earlier = flow.reverse().carry(list(carried.values()))
-            carried = {i: seen.logits for i, seen in zip(carried, earlier, strict=True)}
+        carried = _carried_back(carried, later)
         share = place / (len(between) + 1)
         tracks = [_blend(t, carried.get(t.id), share) for t in now.tracks]
         done.append(replace(now, tracks=tracks))
-        flow = now.flow
+        later = now
     return done[::-1]
+
+
+def _carried_back(masks: Mapping[int, FloatMap], later: Tracked) -> dict[int, FloatMap]:
+    """Logits of objects by id, carried from a frame to the one before it: the way they came."""
+    if later.flow is None:
+        return {}
+    flow = later.flow.reverse()
+    came = {
+        t.id: np.asarray(cv2.invertAffineTransform(t.moved), np.float64)
+        for t in later.tracks
+        if t.moved is not None and t.id in masks and iou(t.mask, masks[t.id] > 0) >= _NEARLY
+    }
+    known = {i: flow.carry_by(logits, came[i]).logits for i, logits in masks.items() if i in came}
+    others = [i for i in masks if i not in came]
+    found = flow.carry([masks[i] for i in others])
+    return known | {i: seen.logits for i, seen in zip(others, found, strict=True)}
 
 
 def _blend(track: Track, later: FloatMap | None, share: float) -> Track:

@@ -272,7 +272,7 @@ def join(
     writer = MaskStoreWriter(
         target,
         info=info,
-        attributes=attributes_of(pipeline, info),
+        attributes=attributes_of(pipeline, info.name),
         span={"start": str(first) if first else None, "end": None, "stride": 1},
         mode="overwrite",
     )
@@ -293,7 +293,9 @@ def join(
 
 def _events(job: TrackJob) -> list[dict[str, object]]:
     given = [event_to_json(event) for task in job.passes for event in task.events]
-    names = [{"type": "rename", "object": i, "name": name} for i, name in job.objects.items()]
+    names = [
+        {"frame": 0, "type": "rename", "object": i, "name": name} for i, name in job.objects.items()
+    ]
     return [*given, *names]
 
 

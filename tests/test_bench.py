@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pipeline.bench import folders
+from pipeline.bench.exports import bench_exports
 from pipeline.bench.fill import filled_model
 from pipeline.bench.models import BenchReport, Row, ratios_of
 from pipeline.bench.rectangle import BAND_STARTS, bands_of, bench_rectangle, cell_cosines
@@ -15,7 +16,7 @@ from pipeline.bench.stream import bench_stream
 from pipeline.config import PipelineConfig
 from pipeline.errors import SourceError
 from pipeline.sources import ArraySource
-from tests.media import moving_shapes
+from tests.media import moving_shapes, write_video
 
 SQUARE, RECTANGLE = (1024, 1024), (576, 1024)
 
@@ -120,6 +121,17 @@ def test_rectangle_needs_pictures_of_one_size(tmp_path):
     pictures = [np.zeros((9, 16, 3), np.uint8), np.zeros((16, 9, 3), np.uint8)]
     with pytest.raises(SourceError, match="one size"):
         bench_rectangle(tmp_path, pictures)
+
+
+def test_exports_bench_lists_one_export_of_each_kind(tmp_path):
+    frames, _ = moving_shapes(4, (90, 160), shapes=2, seed=1)
+    clip = write_video(tmp_path / "clip.mp4", frames)
+    report = bench_exports(clip, 3, ("davis", "coco", "png-matte", "background"))
+    assert (report.video, report.frames, report.left_out) == ("clip.mp4", 3, [])
+    files = {row.format: row.files for row in report.rows}
+    assert files == {"davis": 3, "coco": 1, "png-matte": 3 * report.objects, "background": 1}
+    assert all(row.kib > 0 and row.cpu_ms > 0 and row.iou > 0.98 for row in report.rows)
+    assert len(json.loads(json.dumps(report.to_json()))["rows"]) == 4
 
 
 def test_store_bench_reads_back_what_it_writes():

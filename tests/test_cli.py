@@ -172,9 +172,9 @@ def test_resuming_a_complete_store_says_so_and_other_inputs_are_refused(cli, cli
     for options, says in (
         (["--start", "2"], "begun with start"),
         ([], "other prompts"),
-        (["--prompts", prompts, "--model", "lite"], "another file"),
+        (["--prompts", prompts, "--model", "lite"], "another source"),
     ):
-        if says == "another file":
+        if says == "another source":
             source.write_bytes(clip.read_bytes() + b"more")
         code, _, err = cli(*again, *options)
         assert code == 1

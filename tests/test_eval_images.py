@@ -314,11 +314,11 @@ def bad_folders(root: Path) -> dict[str, tuple[Path, str]]:
         "no source": (root / "no_source", "no <source>/images folder"),
         "a source": (root / "sizes" / "photos", "give the folder above"),
         "empty": (root / "empty", "holds no images"),
-        "no mask": (root / "no_mask", "no image"),
+        "no mask": (root / "no_mask", "no label map"),
         "broken image": (root / "broken_image", "can be decoded"),
         "broken mask": (root / "broken_mask", "can be decoded"),
         "sizes": (root / "sizes", "160x80, but"),
-        "rgb mask": (root / "rgb_mask", "3 channels"),
+        "rgb mask": (root / "rgb_mask", "a picture of colours"),
         "nothing labelled": (root / "nothing_labelled", "none of the images has an object"),
     }
 

@@ -124,6 +124,7 @@ def test_moving_shapes_are_followed_better_than_held(report):
     assert sequence.baselines["box"].j.mean > 0.6
     assert set(sequence.objects) == {1, 2}
     for row in (sequence.ours, *sequence.baselines.values()):
+        assert row.switches == 0
         assert row.effort.frames == 8
         assert row.effort.fps > 1
         assert 50 < row.effort.peak_mb < 4000

@@ -71,6 +71,21 @@ def test_what_cannot_be_is_a_sentence_and_writes_nothing(cli, store, tmp_path, o
     assert not [f for f in tmp_path.rglob("*") if f.is_file()]
 
 
+def test_a_name_given_by_command_is_used(cli, tmp_path):
+    store = tmp_path / "o.zarr"
+    write_store(store)
+    assert cli("rename", store, 3, "Mug")[0] == 0
+    assert cli("rename", store, 7, "")[0] == 0
+    code, out, _ = cli("info", store, "--json")
+    assert {o["id"]: o["name"] for o in json.loads(out)["objects"]} == {1: "", 3: "Mug", 7: ""}
+    place = tmp_path / "m"
+    assert cli("export", store, "--format", "png-matte", "--objects", "Mug", "-o", place)[0] == 0
+    assert {file.name[:11] for file in place.iterdir()} == {"my_clip_Mug"}
+    for object_id, name, says in ((9, "x", "it has 1, 3, 7"), (3, "a\nb", "one line of printable")):
+        code, _, err = cli("rename", store, object_id, name)
+        assert (code, says in err) == (1, True)
+
+
 def test_missing_store_and_unwritable_place(cli, store, tmp_path):
     code, _, err = cli("export", tmp_path / "no.zarr", "--format", "davis", "-o", tmp_path / "x")
     assert code == 1
@@ -142,7 +157,11 @@ def test_broken_off_export_goes_on_and_keeps_only_what_is_right(cli, store, tmp_
 
 
 @pytest.mark.parametrize(
-    "name", ["davis", "coco", "coco-ytvis", "npz", "cvat", "labelme", "mots", "mot", "yolo-seg"]
+    "name",
+    [
+        *("davis", "coco", "coco-ytvis", "npz", "ome-zarr", "cvat", "labelme", "mots", "mot"),
+        "yolo-seg",
+    ],
 )
 def test_what_reads_back_otherwise_is_reported(cli, store, tmp_path, monkeypatch, name):
     """One bit of what was written changes before it is read: the export fails."""
@@ -156,6 +175,8 @@ def test_what_reads_back_otherwise_is_reported(cli, store, tmp_path, monkeypatch
             finish()
             path = job.output.path
             file = max(path.rglob("*.*")) if path.is_dir() else path
+            if name == "ome-zarr":
+                file = path / "0" / "c" / "0" / "0" / "0"
             data = bytearray(file.read_bytes())
             data[_spot(bytes(data), name)] ^= 1
             file.write_bytes(data)
@@ -179,6 +200,7 @@ def _spot(data: bytes, name: str) -> int:
         "coco": b'"counts":"',
         "coco-ytvis": b'"counts":"',
         "npz": b"masks.npy",
+        "ome-zarr": data[:60],
         "cvat": b'rle="',
         "labelme": b'"mask": "',
         "mots": b" 60 90 ",

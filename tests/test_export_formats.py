@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+import zarr
 from faster_coco_eval import COCO
 from faster_coco_eval.core import mask as mask_api
 from hypothesis import given, settings
@@ -22,6 +23,7 @@ from pipeline.exports.names import NameTemplate
 from pipeline.exports.polygons import fill, polygon_of, polygons_of
 from pipeline.exports.registry import FORMATS
 from pipeline.store import MaskStore
+from tests import stores
 from tests.exported import NUMBERS, SIZE, shown, whole_masks, write_store
 
 Masks = dict[tuple[int, int], np.ndarray]  # by frame's number and object
@@ -180,6 +182,20 @@ def read_npz(place: Path) -> Masks:
         return {k: v for number, labels in pairs for k, v in _split(number, labels).items()}
 
 
+def read_ome(place: Path) -> Masks:
+    """By the specification; `ome-zarr` and `ome-zarr-models` read it, too (docs/export.md)."""
+    root = zarr.open_group(place, mode="r")
+    assert root.attrs["maskstream"]["frames"] == list(NUMBERS)
+    assert root.attrs["maskstream"]["objects"] == {"1": "", "3": "", "7": "tea cup"}
+    ome = root.attrs["ome"]
+    (image,) = ome["multiscales"]
+    assert (ome["version"], [a["name"] for a in image["axes"]]) == ("0.5", ["t", "y", "x"])
+    array = root[image["datasets"][0]["path"]]
+    assert (array.dtype, array.metadata.dimension_names) == (np.uint16, ("t", "y", "x"))
+    pairs = zip(NUMBERS, array[:], strict=True)
+    return {k: v for number, labels in pairs for k, v in _split(number, labels).items()}
+
+
 def _split(number: int, labels: np.ndarray) -> Masks:
     return {(number, int(i)): labels == i for i in np.unique(labels) if i}
 
@@ -197,6 +213,7 @@ READERS: dict[str, tuple[Callable[[Path], Masks], Callable[[], Masks]]] = {
     "yolo-seg": (read_yolo, whole),
     "labelme": (read_labelme, whole),
     "cvat": (read_cvat, whole),
+    "ome-zarr": (read_ome, on_top),
     "npz": (read_npz, on_top),
 }
 
@@ -223,6 +240,16 @@ def test_masks_come_back(store, tmp_path, name):
 def test_every_format_but_boxes_is_in_the_table():
     datasets = {name for name, wanted in FORMATS.items() if not wanted.needs_video}
     assert datasets - READERS.keys() == {"mot"}
+
+
+def test_ome_zarr_is_few_files_and_right_beyond_a_shard(tmp_path):
+    stores.write(tmp_path / "o.zarr", range(130))
+    choice = ExportChoice("ome-zarr")
+    summary = export_store(MaskStore(tmp_path / "o.zarr"), tmp_path / "ome.zarr", choice)
+    assert (summary.frames, summary.worst_iou) == (130, 1.0)
+    assert len([p for p in (tmp_path / "ome.zarr").rglob("*") if p.is_file()]) == 3 + 2
+    array = zarr.open_array(tmp_path / "ome.zarr", path="0", mode="r")
+    assert np.array_equal(array[:], np.stack([stores.expected(i).labels for i in range(130)]))
 
 
 def test_mot_boxes_count_pixels_from_one(store, tmp_path):

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from pipeline.backward import first_prompts
 from pipeline.errors import PromptError
 from pipeline.prompts import PromptLog, load_prompts
 
@@ -15,6 +16,7 @@ GOOD = {
         {"frame": 0, "type": "point", "object": 1, "xy": [10, 20.5], "label": 1},
         {"frame": 0, "type": "box", "object": 2, "xyxy": [1, 2, 30, 40]},
         {"frame": 40, "type": "remove", "object": 1},
+        {"frame": 90, "type": "rename", "object": 9, "name": " tea cup "},
     ],
 }
 
@@ -30,6 +32,18 @@ def test_events_are_read_in_order(tmp_path):
     assert [e.type for e in log.at(0)] == ["point", "box"]
     assert log.frames == {0, 40}
     assert log.last_object == 2
+
+
+def test_a_name_decides_no_mask(tmp_path):
+    """It would else remove the object, ask for a frame 90, and shift the numbers of found ones."""
+    log = load_prompts(written(tmp_path, GOOD))
+    assert log.events[-1].name == "tea cup"
+    assert log.at(90) == ()
+    assert log.prompts == log.events[:-1]
+    named_first = changed(3, frame=0, object=2)
+    named_first["events"][1] |= {"frame": 12}
+    backward = first_prompts(load_prompts(written(tmp_path, named_first)))
+    assert [(e.type, e.frame) for e in backward.events] == [("box", 12)]
 
 
 def changed(event: int, **values):
@@ -52,6 +66,9 @@ def changed(event: int, **values):
         (changed(2, type="paint"), "events.2"),
         (changed(1, object=0), "events.1.object"),
         (changed(0, xy=[float("nan"), 1]), "events.0.xy"),
+        (changed(3, name="two\nlines"), "one line of printable"),
+        (changed(3, name="x" * 101), "at most 100"),
+        (changed(3, label=1), "label: unknown key"),
     ],
 )
 def test_wrong_file_is_told_what_is_wrong(tmp_path, content, says):

@@ -92,6 +92,20 @@ def test_a_mask_lies_between_what_both_keyframes_say_and_nearer_to_the_nearer():
     assert [centre_x(t.tracks[0].logits) for t in between] == pytest.approx([42, 44, 46], abs=0.2)
 
 
+@pytest.mark.parametrize(("alike", "moved"), [(True, -7), (False, -2)])
+def test_an_object_goes_back_the_way_it_came_if_it_is_the_same(alike, moved):
+    """Its track says 7 pixels, the picture 2: believed where the masks are alike."""
+    flow = flows(4)
+    came = np.array([[1, 0, 7], [0, 1, 0]], np.float64)
+    between = [tracked(1, flow[1], track(1, disc(50)))]
+    seen = replace(track(1, disc(64 if alike else 50)), moved=came)
+    between.append(tracked(2, flow[2], seen))
+    first, _ = refined(between, tracked(3, flow[3], track(1, disc(66)), keyframe=True))
+    blended = 2 / 3 * disc(50) + 1 / 3 * disc(64 + moved)
+    near = slice(20, 52), slice(48, 66)
+    assert np.abs(first.tracks[0].logits[near] - blended[near]).mean() < 0.2
+
+
 def test_nothing_is_blended_across_a_cut():
     flow = flows(4)
     between = [tracked(i, flow[i], track(1, disc(40))) for i in (1, 2)]

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pipeline.errors import StoreCorruptError, StoreError, StoreExistsError
-from pipeline.store import MaskStore, MaskStoreWriter, runs_of
+from pipeline.errors import StoreCorruptError, StoreError, StoreExistsError, StoreLockedError
+from pipeline.store import MaskStore, MaskStoreWriter, append_events, check_store, runs_of
 from pipeline.store.hidden import parts_of
 from pipeline.types import HiddenPart
 from tests.stores import FRAME, INFO, SIZE, assert_equal, expected, let_go, result, write, writer
@@ -201,6 +201,35 @@ def test_events_are_a_log_that_only_grows(tmp_path):
     with pytest.raises(StoreError, match="other prompts"), writer(path, "resume") as resumed:
         resumed.add_events(log[1:])
     assert MaskStore(path).events == [*log, log[0]]
+
+
+CUP, MUG = ({"frame": 0, "type": "rename", "object": 1, "name": n} for n in ("cup", "mug"))
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_names_are_added_to_a_store_that_nobody_writes(tmp_path, complete):
+    path = tmp_path / "o.zarr"
+    review = [{"frame": 3, "object": 1, "reason": "lost"}]
+    begun = writer(path)
+    begun.add_events([CUP])
+    for index in range(70):
+        begun.append(expected(index))
+    if complete:
+        begun.close(complete=True, review=review)
+    else:
+        with pytest.raises(StoreLockedError):
+            append_events(path, [MUG])
+        let_go(begun)
+    append_events(path, [MUG])
+    masks = MaskStore(path)
+    assert masks.events == [CUP, MUG]
+    assert masks.names == {1: "mug"}
+    assert [o.name for o in masks.objects()] == ["mug", ""]
+    assert (len(masks), masks.complete) == (70, complete)
+    assert masks.review == (review if complete else None)
+    assert check_store(path).problems == []
+    with pytest.raises(StoreError, match="no mask store"):
+        append_events(tmp_path / "other.zarr", [MUG])
 
 
 def test_reader_follows_a_writer_that_finishes_shards(tmp_path):

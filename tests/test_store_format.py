@@ -3,10 +3,14 @@
 import resource
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pytest
 import zarr
 
+from pipeline.store import MaskStore, MaskStoreWriter
 from tests.stores import INFO, SIZE, abandon, expected, files, write
 
 
@@ -39,6 +43,44 @@ def test_plain_zarr_reads_the_finished_shards_of_a_store_at_work(tmp_path):
     labels = zarr.open_group(tmp_path / "o.zarr", mode="r")["labels"]
     assert labels.shape[0] == 128
     assert np.array_equal(labels[127], expected(127).labels)
+
+
+def test_dask_opens_the_labels_without_reading_them(tmp_path):
+    """The lines that README shows; a view of dask's is one of xarray's, too."""
+    dask_array = pytest.importorskip("dask.array")
+    write(tmp_path / "o.zarr", range(130))
+    lazy = dask_array.from_zarr(str(tmp_path / "o.zarr"), component="labels")
+    assert (lazy.shape, lazy.dtype) == ((130, *SIZE), np.uint16)
+    first = tmp_path / "o.zarr" / "labels" / "c.0.0.0"
+    first.rename(tmp_path / "away")
+    assert np.array_equal(lazy[129].compute(), expected(129).labels)  # only its own shard is read
+    (tmp_path / "away").rename(first)
+    areas = (lazy == 1).sum(axis=(1, 2)).compute(scheduler="threads")
+    assert areas.tolist() == [int((expected(i).labels == 1).sum()) for i in range(130)]
+
+
+def test_a_frame_is_read_without_its_neighbours(tmp_path):
+    """Its shard's index and its own record: of 64 frames of 80 KB, little more than one."""
+    size_hw, rng = (200, 200), np.random.default_rng(0)
+    info = replace(INFO, size_hw=size_hw)
+    with MaskStoreWriter(tmp_path / "o.zarr", info=info, attributes={}) as store:
+        for index in range(128):
+            labels = rng.integers(0, 1 << 16, size_hw, np.uint16)
+            store.append(replace(expected(index), labels=labels, objects=(), hidden=()))
+    masks = MaskStore(tmp_path / "o.zarr")
+    masks.frame(0)  # imports what it needs
+    for row in (3, 100, 64):
+        begun = bytes_read()
+        masks.frame(row)
+        assert bytes_read() - begun < 1.2 * labels.nbytes
+
+
+def bytes_read() -> int:
+    """Bytes that this process has read from files."""
+    counts = Path("/proc/self/io")
+    if not counts.exists():
+        pytest.skip("this system does not count what a process reads")
+    return int(counts.read_text().split()[1])
 
 
 def test_store_is_few_files(tmp_path):

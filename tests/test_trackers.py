@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from trackers.assignment import Assignment, assign, assign_in_turn, box_iou, mask_iou
+from trackers.assignment import Assignment, assign, assign_in_turn, box_iou, iou, mask_iou
 from trackers.flow import FlowEstimator
 from trackers.motion import KalmanBox
 from trackers.state import TrackState
@@ -64,6 +64,8 @@ def test_iou_of_masks_and_boxes_agree_on_rectangles():
     assert mask_iou(masks[:1], masks[1:])[0, 0] == pytest.approx(1 / 3)
     assert box_iou(boxes[:1], boxes[1:])[0, 0] == pytest.approx(1 / 3)
     assert mask_iou(masks[:1], np.zeros((1, 10, 20), bool))[0, 0] == 0
+    assert iou(masks[0], masks[1]) == pytest.approx(1 / 3)
+    assert iou(masks[0], ~masks[0]) == iou(np.zeros((2, 2), bool), np.zeros((2, 2), bool)) == 0
 
 
 def test_unsure_detections_get_the_tracks_that_sure_ones_leave():
@@ -131,6 +133,27 @@ def test_what_comes_in_front_of_a_carried_object_is_not_taken_for_it():
     (carried,) = flow.carry([seen])
     visible = (after > 0) & (bar < 0)
     assert mask_iou((carried.logits > 0)[None], visible[None])[0, 0] > 0.9
+
+
+def test_points_that_moved_with_an_object_are_followed_on():
+    """A few frames later they still lie in the object, and it is where they say."""
+    estimator = FlowEstimator()
+    estimator.step(texture())
+    seen, followed = disc(50, 30), None
+    for step in range(1, 5):
+        flow = estimator.step(texture((3 * step, step)))
+        (carried,) = flow.carry([seen], None if followed is None else [followed])
+        if followed is not None:
+            moved = carried.points[:, None] - followed - (3, 1)
+            assert (np.abs(moved).max(2).min(1) < 0.3).all()  # each is one of those before
+        seen, followed = carried.logits, carried.points
+        x, y = followed.round().astype(int).T
+        assert len(followed) >= 24
+        assert (seen[y, x] > 0).all()
+    assert mask_iou((seen > 0)[None], (disc(62, 34) > 0)[None])[0, 0] > 0.95
+    lost, strangers = disc(50, 30), np.full((30, 2), 5, np.float32)
+    (carried,) = estimator.step(texture((12, 4))).carry([lost], [strangers])
+    assert len(carried.points) == 0
 
 
 def test_nothing_and_tiny_things_are_carried_too():

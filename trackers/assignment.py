@@ -69,6 +69,11 @@ def assign_in_turn(
     )
 
 
+def iou(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
+    """IoU of two masks [H, W]; two empty masks have 0."""
+    return float(np.count_nonzero(a & b) / max(1.0, float(np.count_nonzero(a | b))))
+
+
 def mask_iou(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
     """IoU [n, m] of masks a [n, H, W] and b [m, H, W]; two empty masks have 0."""
     first = a.reshape(len(a), -1).astype(np.float32)

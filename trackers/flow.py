@@ -27,18 +27,27 @@ _CAMERA_SLACK_PX = 1.0  # from it, of points that still count as background
 _BACKGROUND_SHARE = 0.5  # of these points, below which nothing is said of the camera
 _ROOM_PX = 4  # around an object's box; logits farther away say no more than that they are outside
 _POINTS = 40  # in an object, about so many, are followed to see how it moves as a whole
-_FEWEST_POINTS = 6
+_ENOUGH_POINTS, _FEWEST_POINTS = 24, 6  # to go on with, and to say anything from
 _PATCH_PX, _LEVELS = 9, 2  # compared around each point; halvings of the picture
 _TOGETHER_PX, _TOGETHER_SHARE = 1.0, 0.4  # of points that move as one: slack, and how many do
 _FOREIGN_GREY, _CLEARLY_GREY = 12.0, 4.0  # difference from what an object looked like just before
 _LEAST_CONTRAST = 5.0  # grey levels; keeps noise in a dark frame from looking like a cut
 
 
+NO_POINTS: FloatMap = np.empty((0, 2), np.float32)
+
+
 class Carried(NamedTuple):
-    """An object a frame later: logits float32 [H, W], and how far it moved, (x, y) pixels."""
+    """An object a frame later: logits float32 [H, W], and how far it moved, (x, y) pixels.
+
+    motion: the similarity, float64 [2, 3], by which it moved as a whole; None if it did not.
+    points: (x, y) [N, 2] in it that moved so, to be followed further.
+    """
 
     logits: FloatMap
     shift: Vector
+    motion: Vector | None = None
+    points: FloatMap = NO_POINTS
 
 
 class FlowEstimator:
@@ -107,19 +116,31 @@ class Flow:
         """Of the present frame and the frame before moved along the flow, grey levels [H, W]."""
         return _blurred_difference(self._remap(self._previous), self._present)
 
-    def carry(self, masks: Sequence[FloatMap]) -> list[Carried]:
+    def carry(
+        self, masks: Sequence[FloatMap], points: Sequence[FloatMap] | None = None
+    ) -> list[Carried]:
         """Carry objects, given by their logits [H, W] on the frame before.
 
         An object whose points move together is moved, turned and scaled as a whole; what looks
         foreign there and moves otherwise is something in front of it. Others are carried along the
         dense flow, which slow and flat surroundings hold back at an object's border.
+        points: of each object, where it was carried to the frame before (`Carried.points`).
         """
         if not masks:
             return []
-        chosen = [_inner_points(logits > 0) for logits in masks]
+        known = [NO_POINTS] * len(masks) if points is None else points
+        chosen = [
+            followed if len(followed) >= _ENOUGH_POINTS else _inner_points(logits > 0)
+            for logits, followed in zip(masks, known, strict=True)
+        ]
         seen = self._follow(np.concatenate(chosen))
         moved = np.split(seen, np.cumsum([len(points) for points in chosen])[:-1])
-        return [self._carry(*each) for each in zip(masks, chosen, moved, strict=True)]
+        carried = []
+        for logits, before, now in zip(masks, chosen, moved, strict=True):
+            motion, together = _common_motion(before, now)
+            one = self.carry_by(logits, motion)
+            carried.append(one._replace(points=_inside(now[together], one.logits)))
+        return carried
 
     def _follow(self, points: FloatMap) -> FloatMap:
         """Where points (x, y) [N, 2] of the frame before are now, NaN where they are not found.
@@ -136,21 +157,22 @@ class Flow:
         )
         return np.where(found > 0, now[:, 0], np.nan).astype(np.float32)
 
-    def _carry(self, logits: FloatMap, points: FloatMap, moved: FloatMap) -> Carried:
-        matrix = _common_motion(points, moved)
-        if matrix is None:
+    def carry_by(self, logits: FloatMap, motion: Vector | None) -> Carried:
+        """As `carry`, of one object whose motion as a whole [2, 3] is known; None: it has none."""
+        if motion is None:
             dense = self.warp(logits)
             return Carried(dense, self._shift_inside(dense > 0))
         carried = np.minimum(logits, HIDDEN_LOGIT)
-        window = _window(_box(logits > 0), matrix, logits.shape)
-        part = _moved(logits, matrix, window)
-        foreign = self._foreign(matrix, window) & (part > 0)
+        box = _box(logits > 0)
+        window = _window(box, motion, logits.shape)
+        part = _moved(logits, motion, window)
+        foreign = self._foreign(motion, window) & (part > 0)
         if foreign.any():
             foreign &= self.warp(logits)[window] <= 0
             part[foreign] = HIDDEN_LOGIT
         carried[window] = part
-        centre = points.mean(0)
-        return Carried(carried, matrix[:, :2] @ centre + matrix[:, 2] - centre)
+        centre = np.array([box[1].start + box[1].stop, box[0].start + box[0].stop]) / 2
+        return Carried(carried, motion[:, :2] @ centre + motion[:, 2] - centre, motion)
 
     def _foreign(self, matrix: Vector, window: Window) -> npt.NDArray[np.bool_]:
         """Where an object that moved so would look unlike what is there, and the flow knows better.
@@ -255,20 +277,31 @@ def _inner_points(mask: npt.NDArray[np.bool_]) -> FloatMap:
     return np.stack([x + columns.start, y + rows.start], 1).astype(np.float32)
 
 
-def _common_motion(points: FloatMap, moved: FloatMap) -> Vector | None:
+def _common_motion(points: FloatMap, moved: FloatMap) -> tuple[Vector | None, npt.NDArray[np.intp]]:
     """The similarity, float64 [2, 3], by which most points moved; None if they did not together.
 
-    points, moved: (x, y) [N, 2] before and after, NaN where a point was not found again.
+    points, moved: (x, y) [N, 2] before and after, NaN where a point was not found again. Also gives
+    which of them moved so.
     """
-    found = ~np.isnan(moved[:, 0])
-    if found.sum() < _FEWEST_POINTS:
-        return None
+    found = np.flatnonzero(moved[:, 0] == moved[:, 0])  # not NaN
+    none = found[:0]
+    if len(found) < _FEWEST_POINTS:
+        return None, none
     matrix, together = cv2.estimateAffinePartial2D(
         points[found], moved[found], ransacReprojThreshold=_TOGETHER_PX, maxIters=100
     )
-    if matrix is None or together.mean() < _TOGETHER_SHARE:
-        return None
-    return np.asarray(matrix, np.float64)
+    if matrix is None or np.count_nonzero(together) < _TOGETHER_SHARE * len(found):
+        return None, none
+    return np.asarray(matrix, np.float64), found[together[:, 0] > 0]
+
+
+def _inside(points: FloatMap, logits: FloatMap) -> FloatMap:
+    """Those of the points (x, y) [N, 2] that lie in an object."""
+    height, width = logits.shape
+    x, y = (points + 0.5).astype(np.intp).T
+    inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
+    inside[inside] = logits[y[inside], x[inside]] > 0
+    return np.asarray(points[inside], np.float32)
 
 
 def _moved(image: Any, matrix: Vector, window: Window) -> Any:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from trackers.flow import Carried, Flow
+from trackers.flow import NO_POINTS, Carried, Flow
 from trackers.motion import KalmanBox
 from trackers.state import TrackState
 
@@ -43,7 +43,9 @@ class Track:
     hits, misses: keyframes in a row that found it, or did not. seen_s: when it was last found.
     affinity: how alike it usually is to what is remembered of it (`Reading.affinity`); 0: unknown.
     recognised_s: when the appearance memory last found it. travelled: how far it moved since the
-    last keyframe, in sides of a square of its area.
+    last keyframe, in sides of a square of its area. moved: the similarity [2, 3] by which it came
+    from the frame before; None if it did not move as a whole, or that is not known. points: (x, y)
+    [N, 2] in it that are followed from frame to frame.
     """
 
     id: int
@@ -58,6 +60,8 @@ class Track:
     affinity: float = 0.0
     recognised_s: float = -math.inf
     travelled: float = 0.0
+    moved: Vector | None = None
+    points: FloatMap = field(default_factory=lambda: NO_POINTS)
 
     @property
     def mask(self) -> BoolMap:
@@ -76,7 +80,7 @@ class Track:
 
     def carry(self, carried: Carried, flow: Flow, dt_s: float) -> None:
         """Take the mask as it was carried to the next frame and move the box along."""
-        self.logits = carried.logits
+        self.logits, self.moved, self.points = carried.logits, carried.motion, carried.points
         self.motion.predict(dt_s, flow.camera)
         mask = self.mask
         box = box_of(mask)
@@ -99,12 +103,18 @@ class Track:
 
         agreement: IoU of the detection with the carried mask; it is part of the confidence.
         """
-        self.logits = np.clip(detection.logits, -LOGIT_LIMIT, LOGIT_LIMIT)
+        self.see(detection.logits)
         self._found(detection.score * agreement, now_s)
+
+    def see(self, logits: FloatMap) -> None:
+        """Take logits [H, W] of what is seen where the mask was carried to."""
+        self.logits = np.clip(logits, -LOGIT_LIMIT, LOGIT_LIMIT)
+        self.points = NO_POINTS
 
     def replace(self, logits: FloatMap, score: float, now_s: float) -> None:
         """Take a new mask whatever the old one was (a person's prompt, or found again)."""
-        self.logits = np.clip(logits, -LOGIT_LIMIT, LOGIT_LIMIT)
+        self.see(logits)
+        self.moved = None
         box = box_of(self.mask)
         if box is not None:
             self.motion = KalmanBox.start(box)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trackers.assignment import assign, assign_in_turn, box_iou, mask_iou
+from trackers.assignment import assign, assign_in_turn, box_iou, iou, mask_iou
 from trackers.flow import Flow
 from trackers.motion import KalmanBox
 from trackers.state import TrackState
@@ -64,7 +64,7 @@ class Tracker:
                 track.motion.predict(dt_s, None if flow is None else flow.camera)
         if flow is not None:
             live = self.live()
-            carried = flow.carry([track.logits for track in live])
+            carried = flow.carry([t.logits for t in live], [t.points for t in live])
             for track, seen in zip(live, carried, strict=True):
                 track.carry(seen, flow, dt_s)
 
@@ -118,7 +118,7 @@ class Tracker:
         expected = track.alive and _agreement(track, logits) >= self.settings.sure_iou
         sure = expected and affinity >= self.settings.sure_share * track.affinity
         if track.alive:
-            track.logits = np.clip(logits, -LOGIT_LIMIT, LOGIT_LIMIT)
+            track.see(logits)
         else:
             track.replace(logits, track.score, now_s)
             track.state = TrackState.REENTERED
@@ -256,7 +256,7 @@ def _track(track_id: int, detection: Detection, now_s: float, *, prompted: bool)
 
 def _agreement(track: Track, logits: FloatMap) -> float:
     """IoU of a track's mask with logits > 0."""
-    return float(mask_iou((logits > 0)[None], track.mask[None])[0, 0])
+    return iou(logits > 0, track.mask)
 
 
 def _mask_cost(tracks: list[Track], detections: Sequence[Detection]) -> np.ndarray:

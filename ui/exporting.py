@@ -55,12 +55,11 @@ class ExportRequest:
 class _NamedStore(MaskStore):
     """A store whose objects have the names that the page gave them since."""
 
-    names: Mapping[int, str] = {}
+    given: Mapping[int, str] = {}
 
     @property
-    def events(self) -> Sequence[Mapping[str, Any]]:
-        renames = [{"type": "rename", "object": i, "name": n} for i, n in self.names.items()]
-        return [*super().events, *renames]
+    def names(self) -> dict[int, str]:
+        return super().names | dict(self.given)
 
 
 class _Cancelled(Exception):  # noqa: N818 - no error: somebody pressed Cancel
@@ -129,7 +128,7 @@ class ExportTask:
         wanted, place = self._request, self._place
         self._remove()
         store = _NamedStore(self._store)
-        store.names = wanted.names
+        store.given = wanted.names
         choice = ExportChoice(
             format=wanted.format,
             objects=",".join(str(i) for i in wanted.objects),

@@ -157,16 +157,16 @@ def _seconds(run: RunSummary) -> float:
 
 
 def _steps_ms(pipeline: Pipeline, source: Source, log: PromptLog) -> list[float]:
-    """Times between results that are not keyframes', nothing written and no frame held back."""
+    """Times between results while no keyframe is worked on, nothing written, no frame held back."""
     tracking = pipeline.config.tracking.model_copy(update={"refine": False})
     pipeline = Pipeline(pipeline.config.model_copy(update={"tracking": tracking}))
     steps = []
-    last = time.perf_counter()
-    for result in pipeline.stream(source, log):
+    last, keyframes = time.perf_counter(), 0
+    for _ in pipeline.stream(source, log):
         now = time.perf_counter()
-        if not result.keyframe:
+        if pipeline.summary.keyframes == keyframes:
             steps.append(1000 * (now - last))
-        last = now
+        last, keyframes = now, pipeline.summary.keyframes
     return steps
 
 

@@ -1,4 +1,4 @@
-"""Commands that measure: `bench models`, `rectangle`, `stream`, `everything`, `store`, `ui`."""
+"""Commands that measure: `bench models`, `rectangle`, `stream`, `everything` and so on."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from pipeline.bench.everything import EverythingReport
+    from pipeline.bench.exports import ExportsReport
     from pipeline.bench.models import BenchReport
     from pipeline.bench.rectangle import RectangleReport
     from pipeline.bench.store import StoreReport
@@ -32,6 +33,7 @@ def register(app: typer.Typer) -> None:
     bench.command()(stream)
     bench.command()(everything)
     bench.command()(store)
+    bench.command()(exports)
     bench.command("ui")(clicks)
     app.add_typer(bench, name="bench")
 
@@ -69,7 +71,7 @@ def rectangle(
     from pipeline.cli.run import demo_clip
     from pipeline.quantization.calibration import calibration_pictures
 
-    folder, trained = _model_folder(model)
+    folder, trained = _model_folder(model, "f32")
     frames = calibration_pictures(clip or demo_clip(), pictures)
     report = bench_rectangle(folder, frames, trained=trained, threads=os.cpu_count() or 1)
     if as_json:
@@ -98,7 +100,7 @@ def stream(
         counts = [int(part) for part in objects.split(",")]
     except ValueError as error:
         raise ConfigError(f"--objects takes numbers after commas, not '{objects}'") from error
-    folder = _model_folder(model)[0]
+    folder = _model_folder(model, "int8")[0]
     settings = load_config(config, [f"model={folder}"])
     report = bench_stream(
         settings, open_source(clip or str(demo_clip(_WIDE_CLIP))), counts, turns=turns
@@ -159,8 +161,23 @@ def store(
         _print_store(report)
 
 
-def _model_folder(model: str) -> tuple[Path, bool]:
-    """Folder of a model, and whether it was trained."""
+def exports(
+    video: Annotated[Path, typer.Argument(help="A clip; its objects are found.")],
+    as_json: AsJson = False,
+    frames: Annotated[int, typer.Option(min=1, help="How many from its beginning.")] = 20,
+) -> None:
+    """Export a clip's masks in every format, read each back, and list their sizes and times."""
+    from pipeline.bench.exports import bench_exports
+
+    report = bench_exports(video, frames, progress=_say)
+    if as_json:
+        typer.echo(json.dumps(report.to_json()))
+    else:
+        _print_exports(report)
+
+
+def _model_folder(model: str, precision: str) -> tuple[Path, bool]:
+    """Folder of a model (an untrained one's in a precision), and whether it was trained."""
     from pipeline.segmenter.model import find_model
 
     if model != "tinysam":
@@ -171,7 +188,7 @@ def _model_folder(model: str) -> tuple[Path, bool]:
     from pipeline.bench.fill import filled_model
     from pipeline.bench.folders import model_folders
 
-    return model_folders(filled_model(model), _say).fp32, False
+    return model_folders(filled_model(model), _say).by_precision()[precision], False
 
 
 def clicks(
@@ -332,3 +349,21 @@ def _print_store(report: StoreReport) -> None:
     console = Console()
     for table in (codecs, stores, ratios):
         console.print(table)
+
+
+def _print_exports(report: ExportsReport) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        *("format", "files", "KiB a frame", "CPU ms a frame", "least IoU"),
+        title=f"{report.video}, {report.frames} frames, {report.objects} objects",
+    )
+    for row in report.rows:
+        table.add_row(
+            *(row.format, str(row.files), f"{row.kib:.1f}", f"{row.cpu_ms:.0f}", f"{row.iou:.4f}")
+        )
+    console = Console()
+    console.print(table)
+    for reason in report.left_out:
+        console.print(f"left out {reason}", highlight=False)

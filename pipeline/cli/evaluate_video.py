@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pipeline.evaluation.video.report import Row, SeededReport, SeededSequence, VideoReport
 
 _OURS = "maskstream"
-_TITLE = "J and F in %: mean, recall, decay"
+_TITLE = "J and F in %: mean, recall, decay; sw: identities that changed"
 
 
 class Prompt(StrEnum):
@@ -164,7 +164,7 @@ def _print_videos(report: VideoReport) -> None:
     from rich.console import Console
 
     table = _table(f"objects given by {report.prompt}; {_TITLE}", "sequence", "method")
-    for header in ("J&F", "J", "rec", "dec", "F", "rec", "dec", "fps", "MiB"):
+    for header in ("J&F", "J", "rec", "dec", "F", "rec", "dec", "sw", "fps", "MiB"):
         table.add_column(header, justify="right", no_wrap=True)
     for sequence in report.sequences:
         _add_rows(table, sequence.name, sequence.ours, sequence.baselines)
@@ -180,7 +180,7 @@ def _add_rows(table: Table, name: str, ours: Row, baselines: Mapping[str, Row]) 
         for measure in (row.j, row.f):
             shares += [measure.mean, measure.recall, measure.decay]
         cells = [f"{100 * share:.1f}" for share in shares]
-        effort = (f"{row.effort.fps:.1f}", f"{row.effort.peak_mb:.0f}")
+        effort = (str(row.switches), f"{row.effort.fps:.1f}", f"{row.effort.peak_mb:.0f}")
         table.add_row(name if method == _OURS else "", method, *cells, *effort)
     table.add_section()
 

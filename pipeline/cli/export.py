@@ -13,7 +13,7 @@ from pipeline.cli.report import progress_bar
 _INTERRUPTED = 130
 _FORMATS = (
     "davis, youtube-vos, png, png-8, png-matte, png-matte-16, coco, coco-ytvis, mots, mot, "
-    "yolo-seg, labelme, cvat, npz, prores, vp9, ffv1, matte, matte-lossless, png-rgba, "
+    "yolo-seg, labelme, cvat, ome-zarr, npz, prores, vp9, ffv1, matte, matte-lossless, png-rgba, "
     "png-rgba-16, exr, green, background, overlay (docs/export.md)."
 )
 
@@ -50,6 +50,14 @@ def export(
             "--source", "--video", help="The video, if it is not where it was at the run."
         ),
     ] = None,
+    trust_video: Annotated[
+        bool,
+        typer.Option("--trust-video", help="Take a video that was encoded or packed anew."),
+    ] = False,
+    pictures: Annotated[
+        bool,
+        typer.Option("--pictures", help="With the video's pictures (JPEG), for datasets."),
+    ] = False,
     edge: Annotated[
         Edge, typer.Option(help="Edges of mattes: the masks' own, or drawn to the picture.")
     ] = Edge.HARD,
@@ -84,8 +92,10 @@ def export(
         offset=frame_offset,
         overwrite=overwrite,
         video=source,
+        trust_video=trust_video,
         edges=Edges(edge is Edge.SOFT, feather, grow, fill_holes, remove_islands, smooth),
         background=background,
+        pictures=pictures,
     )
     try:
         with progress_bar(hidden=quiet) as bar:

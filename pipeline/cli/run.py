@@ -124,13 +124,13 @@ def run(
         if not (quiet or json):
             typer.echo(f"{output}: {len(log.tracking)} jobs of the session were run again")
         return
-    finished = Outputs(output, mode=mode, span=span, prompts=log).finished()
-    if finished is not None:
-        typer.echo(f"{output} is complete already ({finished} frames); nothing to do.", err=True)
-        return
     pipeline = Pipeline(with_model_folder(configured, source))
-    opened = open_source(source, start=start, end=end, stride=stride)
     outputs = Outputs(output, overlay, contact, mode, span, log)
+    finished = outputs.finished(pipeline, source)
+    if finished is not None:
+        typer.echo(f"{output} is complete already ({finished} frames); nothing to run.", err=True)
+        return
+    opened = open_source(source, start=start, end=end, stride=stride)
     summary = _run(pipeline, opened, outputs, log, backward=backward, hide_progress=quiet or json)
     if json:
         typer.echo(summary_json(summary, output))

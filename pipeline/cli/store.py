@@ -1,4 +1,4 @@
-"""Commands about mask stores: `info`, `review`, `fsck`."""
+"""Commands about mask stores: `info`, `rename`, `review`, `fsck`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON line.")]
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(info)
+    app.command()(rename)
     app.command()(review)
     app.command()(fsck)
 
@@ -49,6 +50,7 @@ def info(
                     "objects": [
                         {
                             "id": o.id,
+                            "name": o.name,
                             "first_frame": o.first_index,
                             "last_frame": o.last_index,
                             "frames": o.frames_seen,
@@ -70,16 +72,43 @@ def info(
     state = "complete" if masks.complete else "not complete: run again with --resume to go on"
     last = f", the last is frame {masks.indices[-1]}" if len(masks) else ""
     console.print(f"frames   {len(masks)}{last}, {state}", highlight=False)
-    table = Table("object", "first frame", "last frame", "frames", "mean confidence")
+    table = Table("object", "name", "first frame", "last frame", "frames", "mean confidence")
     for found in objects:
         table.add_row(
             str(found.id),
+            found.name,
             str(found.first_index),
             str(found.last_index),
             str(found.frames_seen),
             f"{found.mean_score:.2f}",
         )
     console.print(table)
+
+
+def rename(
+    store: StoreArgument,
+    object_id: Annotated[int, typer.Argument(metavar="OBJECT", help="Its number.")],
+    name: Annotated[str, typer.Argument(help='Its name from now on; "" for none.')],
+) -> None:
+    """Give an object of a mask store a name, for `info`, `export --objects` and exports."""
+    from pydantic import ValidationError
+
+    from pipeline.errors import ConfigError, PromptError
+    from pipeline.prompts import RenameEvent
+    from pipeline.store import MaskStore, append_events
+
+    objects = {o.id: o for o in MaskStore(store).objects()}
+    if object_id not in objects:
+        there = ", ".join(map(str, objects)) or "none"
+        raise ConfigError(
+            f"There is no object {object_id} in the mask store {store}; it has {there}."
+        )
+    frame = objects[object_id].first_index
+    try:
+        event = RenameEvent(type="rename", frame=frame, object=object_id, name=name)
+    except ValidationError as error:
+        raise PromptError(f"The name {name!r} does not do: {error.errors()[0]['msg']}.") from error
+    append_events(store, [event.model_dump(mode="json")])
 
 
 def review(

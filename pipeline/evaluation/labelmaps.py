@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from pipeline.errors import SourceNotFoundError, UnreadableSourceError
@@ -13,11 +12,11 @@ from pipeline.evaluation.examples import (
     Example,
     ImageSet,
     draw_objects,
-    read_pixels,
     read_rgb,
     spread,
 )
 from pipeline.sources.images import SUFFIXES
+from pipeline.sources.labelmaps import read_label_map
 from pipeline.training.data import LabelledImage, is_held_back
 
 
@@ -31,12 +30,7 @@ class LabelMapItem:
         """Read both. Raises `SourceError`."""
         rgb = read_rgb(self.paths.image)
         masks = self.paths.masks
-        labels = read_pixels(masks, cv2.IMREAD_UNCHANGED)
-        if labels.ndim != 2:
-            raise UnreadableSourceError(
-                f"{masks} has {labels.shape[2]} channels; a label map is a grey PNG whose values "
-                "are the objects' numbers (palette colours are not read)"
-            )
+        labels = read_label_map(masks)
         if labels.shape != rgb.shape[:2]:
             (h, w), (height, width) = labels.shape, rgb.shape[:2]
             raise UnreadableSourceError(

@@ -19,7 +19,6 @@ from pipeline.exports.png import encode_png
 from pipeline.types import SizeHW
 
 _LABELME_VERSION = "5.2.1"  # the first that has masks
-_PICTURE = ".png"
 
 
 class LabelMe:
@@ -40,7 +39,7 @@ class LabelMe:
                 _shape(mask) | {"label": chosen.category, "group_id": chosen.id}
                 for chosen, mask in frame.masks()
             ],
-            "imagePath": PurePosixPath(name).name + _PICTURE,
+            "imagePath": PurePosixPath(self._job.picture_of(frame.number)).name,
             "imageData": None,
             "imageHeight": height,
             "imageWidth": width,

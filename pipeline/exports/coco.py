@@ -19,8 +19,6 @@ from pipeline.exports.frames import ExportFrame, Mask, box_xywh, iou
 from pipeline.exports.job import Job
 from pipeline.types import SizeHW
 
-_PICTURE = ".png"
-
 
 def rle_of(mask: Mask) -> dict[str, Any]:
     """A mask as COCO's compressed run lengths, JSON values."""
@@ -70,7 +68,7 @@ class Coco:
         height, width = self._size
         self._file.write(_dump(_head(job))[:-1] + b',\n"images":[')
         images = (
-            {"id": n, "file_name": job.names.of(n) + _PICTURE, "height": height, "width": width}
+            {"id": n, "file_name": job.picture_of(n), "height": height, "width": width}
             for n in job.numbers.tolist()
         )
         _write_lines(self._file, map(_dump, images))
@@ -151,7 +149,7 @@ class CocoVideo:
         video = {"id": 1, "width": width, "height": height, "length": len(job.numbers)}
         file.write(_dump(_head(job))[:-1] + b',\n"videos":[')
         file.write(_dump(video)[:-1] + b',"file_names":[')
-        names = (job.names.of(n) + _PICTURE for n in job.numbers.tolist())
+        names = (job.picture_of(n) for n in job.numbers.tolist())
         _write_lines(file, map(_dump, names))
         file.write(b']}],\n"annotations":[')
         seen = (chosen for chosen in job.objects if chosen.id in self._seen)

@@ -8,14 +8,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ConfigError, StoreError
+from pipeline.errors import ConfigError, SourceError, StoreError
 from pipeline.exports.edges import PLAIN, Edges
 from pipeline.exports.frames import ExportFrame, ExportObject
 from pipeline.exports.job import Exporter, Format, Job
 from pipeline.exports.names import NameTemplate, source_name
 from pipeline.exports.output import Output, open_output
+from pipeline.exports.pictures import WithPictures
 from pipeline.exports.registry import find_format
 from pipeline.exports.selection import choose_objects, choose_rows
+from pipeline.sources.identity import identity_of
 from pipeline.store import MaskStore
 from pipeline.types import FrameResult
 
@@ -26,7 +28,8 @@ class ExportChoice:
 
     objects: numbers and names with commas, None for all. start, end: as `run` has them. template:
     of file names, None for the format's own. offset: added to every frame number. video: where the
-    pixels are, None for where they were at the run. background: `background_of` takes it.
+    pixels are, None for where they were at the run. trust_video: take it although it is another
+    file than the run's. background: `background_of` takes it. pictures: write the video's, too.
     """
 
     format: str
@@ -37,8 +40,10 @@ class ExportChoice:
     offset: int = 0
     overwrite: bool = False
     video: Path | None = None
+    trust_video: bool = False
     edges: Edges = PLAIN
     background: str | None = None
+    pictures: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,8 @@ def export_store(
     """
     wanted = find_format(choice.format)
     video = _video_for(store, wanted, choice)
+    if video is not None and not choice.trust_video:
+        _check_identity(store, video)
     rows = choose_rows(store, choice.start, choice.end)
     objects = choose_objects(store, choice.objects)
     _check_ids(choice.format, wanted, objects)
@@ -91,7 +98,9 @@ def export_store(
         "frames": [int(numbers[0]), int(numbers[-1]), len(numbers)],
     }
     if wanted.takes_edges:
-        identity |= {"edges": asdict(choice.edges), "video": None if video is None else str(video)}
+        identity["edges"] = asdict(choice.edges)
+    if wanted.takes_edges or choice.pictures:
+        identity |= {"video": None if video is None else str(video), "pictures": choice.pictures}
 
     def frames() -> Iterator[ExportFrame]:
         for i, row in enumerate(rows):
@@ -99,9 +108,14 @@ def export_store(
             yield frame
             on_frame(frame.result)
 
-    output = open_output(place, wanted.suffix, identity, overwrite=choice.overwrite)
-    on_start(2 * len(rows))
+    outputs: list[Output] = []
     try:
+        if choice.pictures and wanted.suffix:
+            beside = place.with_name(f"{place.stem}_pictures")
+            outputs.append(open_output(beside, "", identity, overwrite=choice.overwrite))
+        output = open_output(place, wanted.suffix, identity, overwrite=choice.overwrite)
+        outputs.append(output)
+        on_start(2 * len(rows))
         job = Job(
             output,
             store.source,
@@ -112,20 +126,29 @@ def export_store(
             _whole_count(store),
             choice.edges,
             choice.background,
+            choice.pictures,
         )
-        with closing(wanted.open(job)) as exporter:
+        with closing(
+            WithPictures(wanted, job, outputs[0]) if choice.pictures else wanted.open(job)
+        ) as exporter:
             for frame in frames():
                 exporter.write(frame)
             exporter.finish()
             worst_iou = _read_back(exporter, frames(), wanted.iou_min, output)
-        output.finish()
+        for each in outputs:
+            each.finish()
     except OSError as error:
-        output.abandon()
+        _abandon(outputs)
         raise StoreError(f"{place} cannot be written: {error.strerror or error}.") from error
     except BaseException:
-        output.abandon()
+        _abandon(outputs)
         raise
-    return ExportSummary(len(rows), len(objects), output.kept, worst_iou)
+    return ExportSummary(len(rows), len(objects), sum(each.kept for each in outputs), worst_iou)
+
+
+def _abandon(outputs: list[Output]) -> None:
+    for output in outputs:
+        output.abandon()
 
 
 def _read_back(
@@ -158,13 +181,29 @@ def _video_for(store: MaskStore, wanted: Format, choice: ExportChoice) -> Path |
         raise ConfigError(
             f"The format {choice.format} has no background of its own: leave out --background."
         )
-    if wanted.needs_video or (wanted.takes_edges and choice.edges.soft):
+    if choice.pictures and wanted.pictures is None:
+        raise ConfigError(
+            f"The format {choice.format} has no place for pictures: leave out --pictures."
+        )
+    if wanted.needs_video or choice.pictures or (wanted.takes_edges and choice.edges.soft):
         return Path(store.source.name) if choice.video is None else choice.video
     if choice.video is not None:
         raise ConfigError(
-            f"The format {choice.format} holds no pixels of the video: leave out --source."
+            f"The format {choice.format} holds no pixels of the video: leave out --source"
+            f"{'' if wanted.pictures is None else ', or add --pictures'}."
         )
     return None
+
+
+def _check_identity(store: MaskStore, video: Path) -> None:
+    """Raise `SourceError` if the run's video had other content; what is not there is no matter."""
+    stored, found = store.attributes.get("identity"), identity_of(video)
+    if stored and found and stored != found:
+        raise SourceError(
+            f"{video} is not the file that the masks were made from: its content differs. Give "
+            "that one with --video; if this is the same video, frame by frame, only encoded or "
+            "packed anew, add --trust-video."
+        )
 
 
 def _whole_count(store: MaskStore) -> int | None:

@@ -16,6 +16,10 @@ from pipeline.exports.names import NameTemplate
 from pipeline.exports.output import Output
 from pipeline.types import SourceInfo
 
+PICTURE_SUFFIX = ".jpg"
+"""Of the video's pictures where they are written beside annotations."""
+_EXPECTED_SUFFIX = ".png"  # else: what others are taken to make of the video
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -23,7 +27,8 @@ class Job:
 
     numbers: those of all frames, as they are written, int64 [T]. video: where the pixels are, for
     formats that need them. frame_count: of the whole video, if the masks' maker read all of it and
-    it is known. edges: for formats that take them. background: as a person says it.
+    it is known. edges: for formats that take them. background: as a person says it. pictures: the
+    video's are written, too.
     """
 
     output: Output
@@ -35,6 +40,11 @@ class Job:
     frame_count: int | None = None
     edges: Edges = PLAIN
     background: str | None = None
+    pictures: bool = False
+
+    def picture_of(self, number: int) -> str:
+        """Name of the picture that a frame's annotations are of, below the pictures' folder."""
+        return self.names.of(number) + (PICTURE_SUFFIX if self.pictures else _EXPECTED_SUFFIX)
 
     @property
     def categories(self) -> list[str]:
@@ -69,7 +79,9 @@ class Format:
     suffix: the end of its one file's name; "" if it is a folder. template: of the names in it.
     largest_id: the greatest object number that fits. iou_min: below it, what was read back is
     taken for damaged. needs_video: pixels are written as well. takes_edges, takes_background: the
-    options of these names mean something.
+    options of these names mean something. pictures: folder of the video's pictures if they are
+    wanted, "{source}" in it stands for the video's name; below the place, or for one file below a
+    folder beside it; None: the format has no place for them.
     """
 
     summary: str
@@ -81,3 +93,4 @@ class Format:
     needs_video: bool = False
     takes_edges: bool = False
     takes_background: bool = False
+    pictures: str | None = None

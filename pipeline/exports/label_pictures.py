@@ -18,6 +18,9 @@ from pipeline.exports.shots import Shot, Shots
 from pipeline.sources.labelmaps import read_label_map
 from pipeline.types import LabelMap
 
+DAVIS_RESOLUTION = "480p"
+"""What its readers look for by default, whatever the size of the pictures is."""
+
 
 class LabelPictures:
     """Label maps, one file a frame; of objects that overlap the one on top shows.
@@ -36,8 +39,9 @@ class LabelPictures:
 
     @classmethod
     def davis(cls, job: Job) -> LabelPictures:
-        """Indexed pictures with DAVIS' colours."""
-        return cls(job, palette=davis_palette())
+        """Indexed pictures with DAVIS' colours; in DAVIS' tree if the video's are written, too."""
+        folder = f"Annotations/{DAVIS_RESOLUTION}/{job.names.source}/" if job.pictures else ""
+        return cls(job, palette=davis_palette(), folder=folder)
 
     def write(self, frame: ExportFrame) -> None:
         """Write the frame's file. Raises `OSError`."""

@@ -12,8 +12,14 @@ from pipeline.exports.coco import Coco, CocoVideo
 from pipeline.exports.cutouts import ExrLayers, PngCutOuts
 from pipeline.exports.editors import FFV1, H264, H264_MATTE, PRORES, VP9, Movie
 from pipeline.exports.job import Exporter, Format, Job
-from pipeline.exports.label_pictures import LabelPictures, Mattes, YoutubeVos
+from pipeline.exports.label_pictures import (
+    DAVIS_RESOLUTION,
+    LabelPictures,
+    Mattes,
+    YoutubeVos,
+)
 from pipeline.exports.npz import Npz
+from pipeline.exports.ome_zarr import OmeZarr
 from pipeline.exports.tracking_texts import Mot, Mots
 from pipeline.exports.yolo import IOU_MIN, Yolo
 
@@ -49,12 +55,14 @@ FORMATS: Mapping[str, Format] = {
         LabelPictures.davis,
         template="{frame:05d}",
         largest_id=_BESIDE_VOID,
+        pictures=f"JPEGImages/{DAVIS_RESOLUTION}/{{source}}/",
     ),
     "youtube-vos": Format(
         "Annotations/VIDEO/00012.png and meta.json",
         YoutubeVos,
         template="{frame:05d}",
         largest_id=_BESIDE_VOID,
+        pictures="JPEGImages/{source}/",
     ),
     "png": Format("grey 16-bit label maps", partial(LabelPictures, bits=16)),
     "png-8": Format("grey 8-bit label maps", LabelPictures, largest_id=_BYTE),
@@ -70,15 +78,22 @@ FORMATS: Mapping[str, Format] = {
         template="{source}_{object}_{frame:06d}",
         takes_edges=True,
     ),
-    "coco": Format("COCO JSON, an image a frame", Coco, ".json", _NAMED),
-    "coco-ytvis": Format("YouTube-VIS JSON, a track an object", CocoVideo, ".json", _NAMED),
-    "mots": Format("MOTS text, masks", Mots, ".txt"),
-    "mot": Format("MOTChallenge text, boxes", Mot, ".txt"),
-    "yolo-seg": Format(
-        "YOLO polygons, a text a frame, and data.yaml", Yolo, template=_NAMED, iou_min=IOU_MIN
+    "coco": Format("COCO JSON, an image a frame", Coco, ".json", _NAMED, pictures=""),
+    "coco-ytvis": Format(
+        "YouTube-VIS JSON, a track an object", CocoVideo, ".json", _NAMED, pictures=""
     ),
-    "labelme": Format("LabelMe JSON a frame, masks", LabelMe, template=_NAMED),
-    "cvat": Format("CVAT for video 1.1, XML of masks", Cvat, ".xml"),
+    "mots": Format("MOTS text, masks", Mots, ".txt", pictures=""),
+    "mot": Format("MOTChallenge text, boxes", Mot, ".txt", pictures=""),
+    "yolo-seg": Format(
+        "YOLO polygons, a text a frame, and data.yaml",
+        Yolo,
+        template=_NAMED,
+        iou_min=IOU_MIN,
+        pictures="images/",
+    ),
+    "labelme": Format("LabelMe JSON a frame, masks", LabelMe, template=_NAMED, pictures=""),
+    "cvat": Format("CVAT for video 1.1, XML of masks", Cvat, ".xml", pictures=""),
+    "ome-zarr": Format("OME-Zarr 0.5, label maps as an image", OmeZarr),
     "npz": Format("NumPy archive of label maps", Npz, ".npz"),
     "prores": _editors(
         "ProRes 4444 with alpha",

@@ -16,8 +16,7 @@ def choose_objects(store: MaskStore, wanted: str | None) -> tuple[ExportObject, 
     Raises:
         ConfigError: there is no such object.
     """
-    names = names_of(store)
-    known = {o.id: ExportObject(o.id, names.get(o.id, "")) for o in store.objects()}
+    known = {o.id: ExportObject(o.id, o.name) for o in store.objects()}
     if wanted is None:
         return tuple(known.values())
     chosen: dict[int, ExportObject] = {}
@@ -31,15 +30,6 @@ def choose_objects(store: MaskStore, wanted: str | None) -> tuple[ExportObject, 
             )
         chosen |= {o.id: o for o in found}
     return tuple(chosen[i] for i in sorted(chosen))
-
-
-def names_of(store: MaskStore) -> dict[int, str]:
-    """Names of objects: the last event `{"type": "rename", "object": 3, "name": "cup"}` of each."""
-    return {
-        int(event["object"]): str(event["name"])
-        for event in store.events
-        if event.get("type") == "rename"
-    }
 
 
 def choose_rows(store: MaskStore, start: str | None, end: str | None) -> range:

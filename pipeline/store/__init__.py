@@ -1,6 +1,7 @@
 """Mask store: every frame's label map and objects on disk, appended safely, read at random."""
 
 from pipeline.store.check import CheckReport, check_store, repair_store
+from pipeline.store.events import append_events
 from pipeline.store.hidden import runs_of
 from pipeline.store.reader import FrameObjects, MaskStore
 from pipeline.store.summary import ObjectSummary
@@ -13,6 +14,7 @@ __all__ = [
     "MaskStoreWriter",
     "ObjectSummary",
     "StoreMode",
+    "append_events",
     "check_store",
     "repair_store",
     "runs_of",

@@ -47,7 +47,7 @@ class Header:
         return {
             "format": FORMAT,
             "version": VERSION,
-            "ome": _as_image(self.source),
+            "ome": as_image(self.source),
             "source": _source_to_json(self.source),
             "span": dict(self.span),
             "attributes": dict(self.attributes),
@@ -152,15 +152,15 @@ def _review_from_json(values: object) -> list[dict[str, Any]] | None:
     return [dict(doubt) for doubt in values] if isinstance(values, list) else None
 
 
-def _as_image(source: SourceInfo) -> dict[str, Any]:
-    """The label array as the one dataset of an OME-Zarr 0.5 image, for viewers."""
+def as_image(source: SourceInfo, path: str = LABELS) -> dict[str, Any]:
+    """The label array at `path` as the one dataset of an OME-Zarr 0.5 image, for viewers."""
     axes = [
         {"name": "t", "type": "time"},
         {"name": "y", "type": "space"},
         {"name": "x", "type": "space"},
     ]
     scale = {"type": "scale", "scale": [1.0, 1.0, 1.0]}  # frames and pixels
-    dataset = {"path": LABELS, "coordinateTransformations": [scale]}
+    dataset = {"path": path, "coordinateTransformations": [scale]}
     return {
         "version": "0.5",
         "multiscales": [{"name": source.name, "axes": axes, "datasets": [dataset]}],

@@ -93,16 +93,7 @@ def metadata_files(size_hw: tuple[int, int]) -> dict[str, bytes]:
     """The `zarr.json` of every array and group below the root, of an empty store."""
     files: dict[str, Buffer] = {}
     group = zarr.create_group(MemoryStore(files), zarr_format=3)
-    group.create_array(
-        LABELS,
-        shape=(0, *size_hw),
-        shards=(FRAMES_PER_SHARD, *size_hw),
-        chunks=(1, *size_hw),
-        dtype="uint16",
-        compressors=_codec(2),
-        chunk_key_encoding=_ONE_FOLDER,
-        dimension_names=("t", "y", "x"),
-    )
+    _create_labels(group, LABELS, (0, *size_hw), _ONE_FOLDER)
     for table in TABLES:
         group.create_group(table.name)
         for field in table.fields:
@@ -116,6 +107,33 @@ def metadata_files(size_hw: tuple[int, int]) -> dict[str, bytes]:
                 chunk_key_encoding=_ONE_FOLDER,
             )
     return {key: data.to_bytes() for key, data in files.items() if key != ROOT_FILE}
+
+
+def label_array_files(path: str, shape: tuple[int, int, int]) -> dict[str, bytes]:
+    """The `zarr.json` of an array of label maps like a store's, uint16 [T, H, W], elsewhere.
+
+    Its shards are `path/c/K/0/0`.
+    """
+    files: dict[str, Buffer] = {}
+    group = zarr.create_group(MemoryStore(files), zarr_format=3)
+    _create_labels(group, path, shape, {"name": "default", "separator": "/"})
+    return {key: data.to_bytes() for key, data in files.items() if key != ROOT_FILE}
+
+
+def _create_labels(
+    group: zarr.Group, path: str, shape: tuple[int, int, int], keys: ChunkKeyEncodingLike
+) -> None:
+    size_hw = shape[1:]
+    group.create_array(
+        path,
+        shape=shape,
+        shards=(FRAMES_PER_SHARD, *size_hw),
+        chunks=(1, *size_hw),
+        dtype="uint16",
+        compressors=_codec(2),
+        chunk_key_encoding=keys,
+        dimension_names=("t", "y", "x"),
+    )
 
 
 def _codec(typesize: int) -> BloscCodec:

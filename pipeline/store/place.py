@@ -71,8 +71,8 @@ class Place(Protocol):
         """Bytes of a file; a negative start counts from its end."""
         ...
 
-    def replace(self, key: str, data: bytes, *, durable: bool = True) -> None:
-        """Write a whole file, atomically; `durable`: it survives a power cut from now on."""
+    def replace(self, key: str, data: bytes) -> None:
+        """Write a whole file, atomically; it survives a power cut from now on."""
         ...
 
     def delete(self, key: str) -> None:
@@ -143,18 +143,18 @@ class LocalPlace:
                 file.seek(start if start >= 0 else max(0, size + start))
             return file.read(-1 if stop is None else stop - file.tell())
 
-    def replace(self, key: str, data: bytes, *, durable: bool = True) -> None:
+    def replace(self, key: str, data: bytes) -> None:
         """See `Place`."""
         path = self._root / key
         partial = path.with_name(f"{path.name}.{uuid4().hex}{_PARTIAL}")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         try:
             with partial.open("xb") as file:
                 file.write(data)
-                if durable:
-                    file.flush()
-                    os.fsync(file.fileno())
+                file.flush()
+                os.fsync(file.fileno())
             partial.replace(path)
+            _sync_folder(path.parent)
         except OSError:
             partial.unlink(missing_ok=True)
             raise
@@ -194,7 +194,7 @@ class LocalPlace:
     def lock(self) -> Lock:
         """See `Place`."""
         path = self._root / LOCK_FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         return _LocalLock(path, self.name)
 
     def journal(self, first_row: int, records: bytes = b"") -> Journal:
@@ -257,6 +257,7 @@ class _LocalJournal:
         self._path = path
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         self.size = os.fstat(self._file).st_size
+        _sync_folder(path.parent)
 
     def append(self, record: bytes) -> None:
         """See `Journal`."""
@@ -272,6 +273,7 @@ class _LocalJournal:
         self._write(index)
         os.fsync(self._file)
         self._path.replace(self._path.with_name(Path(key).name))
+        _sync_folder(self._path.parent)
         self.close()
 
     def close(self) -> None:
@@ -305,6 +307,23 @@ def describe_holder(name: str, holder: bytes) -> str:
     return (
         f"The mask store {name} is being written by {who}; wait for it, or choose another output."
     )
+
+
+def _make_folder(path: Path) -> None:
+    """Make a folder, and those above it, to stay: their names survive a power cut."""
+    if not path.is_dir():
+        _make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    """Make durable which files a folder has. Without it a power cut may undo a rename."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _journal_key(first_row: int) -> str:

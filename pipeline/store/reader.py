@@ -96,6 +96,15 @@ class MaskStore:
         return [*self._header.events, *self._tail.events]
 
     @property
+    def names(self) -> dict[int, str]:
+        """What persons called objects, by id: the name of the last `rename` event of each."""
+        return {
+            int(event["object"]): str(event["name"])
+            for event in self.events
+            if event.get("type") == "rename"
+        }
+
+    @property
     def review(self) -> Sequence[Mapping[str, Any]] | None:
         """What a person should look at, as the writer left it, JSON objects.
 
@@ -162,7 +171,7 @@ class MaskStore:
 
     def objects(self) -> list[ObjectSummary]:
         """Every object that has pixels on some frame, by id."""
-        summaries = Summaries(self.indices)
+        summaries = Summaries(self.indices, self.names)
         for rows in self._object_rows(("frame", "id", "score", "area")):
             summaries.add(rows)
         return summaries.result()

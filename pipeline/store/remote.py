@@ -60,8 +60,8 @@ class RemotePlace:
             data: bytes = self._files.cat_file(self._path(key), start=start, end=stop)
             return data
 
-    def replace(self, key: str, data: bytes, *, durable: bool = True) -> None:
-        """See `Place`; an object is always durable."""
+    def replace(self, key: str, data: bytes) -> None:
+        """See `Place`."""
         with _as_os_errors():
             self._files.pipe_file(self._path(key), data)
 

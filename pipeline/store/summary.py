@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,8 @@ from pipeline.store.layout import Rows
 class ObjectSummary:
     """One object over the whole store, judged by the frames on which it has pixels.
 
-    first_index, last_index: the source's frame numbers. mean_score: 0..1.
+    first_index, last_index: the source's frame numbers. mean_score: 0..1. name: what a person
+    called it, "" if nobody did.
     """
 
     id: int
@@ -22,6 +24,7 @@ class ObjectSummary:
     last_index: int
     frames_seen: int
     mean_score: float
+    name: str = ""
 
 
 @dataclass(slots=True)
@@ -35,11 +38,12 @@ class _Sums:
 class Summaries:
     """Collects rows of the object table, which come in the order of frames.
 
-    `indices`: the source's frame number of every row, int64 [T].
+    `indices`: the source's frame number of every row, int64 [T]. `names`: of objects, by id.
     """
 
-    def __init__(self, indices: npt.NDArray[np.int64]) -> None:
+    def __init__(self, indices: npt.NDArray[np.int64], names: Mapping[int, str]) -> None:
         self._indices = indices
+        self._names = names
         self._sums: dict[int, _Sums] = {}
 
     def add(self, rows: Rows) -> None:
@@ -62,6 +66,7 @@ class Summaries:
                 last_index=int(self._indices[sums.last_row]),
                 frames_seen=sums.frames,
                 mean_score=sums.score / sums.frames,
+                name=self._names.get(object_id, ""),
             )
             for object_id, sums in sorted(self._sums.items())
         ]

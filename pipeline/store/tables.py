@@ -72,7 +72,7 @@ def set_length(place: Place, path: str, length: int) -> None:
         metadata["shape"][0] = length
     except (FileNotFoundError, KeyError, IndexError, TypeError, ValueError) as error:
         raise _damaged(place, path) from error
-    place.replace(key, json.dumps(metadata, indent=2).encode(), durable=False)
+    place.replace(key, json.dumps(metadata, indent=2).encode())
 
 
 def _append(place: Place, table: Table, field: str, start: int, rows: Rows) -> None:
@@ -91,7 +91,7 @@ def _append(place: Place, table: Table, field: str, start: int, rows: Rows) -> N
                 raise _damaged(place, path) from error
         new = rows[field][max(0, first - start) : first + size - start]
         values[kept : kept + len(new)] = new
-        place.replace(key, compress(values), durable=False)
+        place.replace(key, compress(values))
     set_length(place, path, stop)
 
 

@@ -48,13 +48,14 @@ StoreMode = Literal["create", "overwrite", "resume"]
 FRAMES_PER_COMMIT = 64
 SECONDS_PER_COMMIT = 2.0
 
-_SAME_SOURCE = ("name", "size_hw", "time_base")
+_SAME_SOURCE = ("size_hw", "time_base")
 
 
 class MaskStoreWriter:
     """A `Sink` that appends results to the store at `path`, a folder or a URL; one writer a store.
 
-    `attributes` are JSON values to keep with a new store; a resumed store keeps those it has.
+    `attributes` are JSON values to keep with a new store; a resumed store keeps those it has. That
+    it was made from the same source in the same way is for the caller to know.
     `mode` says what to do where something exists already: 'create' refuses, 'overwrite' replaces
     a mask store and nothing else, 'resume' goes on after the last committed frame (and creates
     what is missing). `span` says which part of the source is asked for, in JSON values. A commit
@@ -64,7 +65,7 @@ class MaskStoreWriter:
     Raises:
         StoreExistsError: `path` is taken. StoreLockedError: another writer is at work.
         StoreCorruptError: the store to resume is damaged.
-        StoreError: it belongs to another source, or `path` cannot be written.
+        StoreError: it has another size or time base, or `path` cannot be written.
     """
 
     def __init__(
@@ -105,6 +106,11 @@ class MaskStoreWriter:
     def attributes(self) -> Mapping[str, Any]:
         """The attributes the store keeps: the given ones, or a resumed store's own."""
         return self._header.attributes
+
+    @property
+    def events(self) -> Sequence[Mapping[str, Any]]:
+        """What persons asked for so far, JSON objects."""
+        return [*self._header.events, *self._pending.events]
 
     @property
     def committed_frames(self) -> int:
@@ -148,7 +154,7 @@ class MaskStoreWriter:
             StoreError: the log does not begin as the store's does, or the disk refused.
         """
         log = json.loads(json.dumps(events))
-        kept = [*self._header.events, *self._pending.events]
+        kept = self.events
         if log[: len(kept)] != kept:
             raise StoreError(
                 f"The mask store {self._place.name} was made with other prompts; give the same "
@@ -300,7 +306,7 @@ def _open(place: Place, fresh: Header, mode: StoreMode) -> tuple[Header, Pending
     """The store to go on with, or the fresh one."""
     stored = _header_to_resume(place, fresh.source) if mode == "resume" else None
     if stored is not None:
-        return recover(place, replace(stored, span=fresh.span))
+        return recover(place, replace(stored, source=fresh.source, span=fresh.span))
     _create(place, fresh)
     return fresh, Pending(), place.journal(0)
 
@@ -310,7 +316,7 @@ def _create(place: Place, header: Header) -> None:
     mark_emptying(place)
     place.clear()
     for key, data in metadata_files(header.source.size_hw).items():
-        place.replace(key, data, durable=False)
+        place.replace(key, data)
     write_header(place, header)
 
 

@@ -4,13 +4,13 @@ const GROUPS = [
   ["For editing", ["prores", "png-rgba", "vp9", "ffv1", "png-rgba-16", "exr"]],
   ["Mattes", ["matte", "matte-lossless", "png-matte", "png-matte-16"]],
   ["To look at", ["overlay", "green", "background"]],
-  ["For training and annotation", ["png", "png-8", "davis", "youtube-vos", "coco", "coco-ytvis", "yolo-seg", "labelme", "cvat", "mots", "mot", "npz"]],
+  ["For training and annotation", ["png", "png-8", "davis", "youtube-vos", "coco", "coco-ytvis", "yolo-seg", "labelme", "cvat", "mots", "mot", "npz", "ome-zarr"]],
 ];
 const TITLES = {
   prores: "ProRes 4444", "png-rgba": "PNG with alpha", vp9: "WebM (VP9)", ffv1: "FFV1", "png-rgba-16": "PNG with alpha, 16 bit", exr: "OpenEXR",
   matte: "Matte video", "matte-lossless": "Matte video, lossless", "png-matte": "PNG mattes", "png-matte-16": "PNG mattes, 16 bit",
   overlay: "Overlay", green: "Green screen", background: "Other background", png: "PNG label maps", "png-8": "PNG label maps, 8 bit",
-  davis: "DAVIS", "youtube-vos": "YouTube-VOS", coco: "COCO", "coco-ytvis": "YouTube-VIS", "yolo-seg": "YOLO", labelme: "LabelMe", cvat: "CVAT", mots: "MOTS", mot: "MOTChallenge", npz: "NumPy",
+  davis: "DAVIS", "youtube-vos": "YouTube-VOS", coco: "COCO", "coco-ytvis": "YouTube-VIS", "yolo-seg": "YOLO", labelme: "LabelMe", cvat: "CVAT", mots: "MOTS", mot: "MOTChallenge", npz: "NumPy", "ome-zarr": "OME-Zarr",
 };
 
 export function bytes(n) {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.evaluation.video.clips import Task
+from pipeline.evaluation.video.identities import (
+    IdentityScores,
+    overlap,
+    score_identities,
+)
 from pipeline.evaluation.video.measures import (
     Statistics,
     boundary_accuracy,
@@ -89,6 +94,16 @@ def score_objects(task: Task, labels: KeptLabels) -> dict[int, ObjectScores]:
             j[i].append(region_similarity(answer == i, truth == i))
             f[i].append(boundary_accuracy(answer == i, truth == i))
     return {i: ObjectScores(statistics(j[i]), statistics(f[i])) for i in task.objects}
+
+
+def score_identities_of(task: Task, labels: KeptLabels, frames: Iterable[int]) -> IdentityScores:
+    """HOTA, switches and the like over some annotated frames; what is not judged is left out."""
+    overlaps = []
+    for frame in frames:
+        truth, judged = task.truth(frame)
+        answer = np.where(judged, labels.at(frame), 0).astype(np.uint16)
+        overlaps.append(overlap(answer, truth))
+    return score_identities(overlaps)
 
 
 @dataclass(slots=True)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import cv2
-import numpy as np
 
 from pipeline.config import PipelineConfig
 from pipeline.engine import Pipeline
@@ -17,13 +16,15 @@ from pipeline.evaluation.video.answers import (
     Answers,
     Effort,
     KeptLabels,
+    ObjectScores,
     PeakMemory,
+    score_identities_of,
     score_objects,
 )
 from pipeline.evaluation.video.baselines import MakeBaseline
 from pipeline.evaluation.video.clips import BoolMap, ClipEntry, Task, set_task
-from pipeline.evaluation.video.identities import overlap, score_identities
 from pipeline.evaluation.video.report import (
+    Row,
     SeededReport,
     SeededSequence,
     SequenceReport,
@@ -74,10 +75,8 @@ def evaluate_videos(
         for name, make in baselines.items():
             on_run(f"{entry.name}, {name}")
             answers = follow_baseline(pipeline, make, task)
-            rows[name] = sequence_row(score_objects(task, answers.labels), answers.effort)
-        sequences.append(
-            SequenceReport(entry.name, sequence_row(objects, ours.effort), objects, rows)
-        )
+            rows[name] = _row(task, score_objects(task, answers.labels), answers)
+        sequences.append(SequenceReport(entry.name, _row(task, objects, ours), objects, rows))
     if not sequences:
         raise UnreadableSourceError("none of the videos has an object that can be judged")
     return VideoReport(prompt, tuple(sequences), tuple(skipped))
@@ -106,15 +105,16 @@ def evaluate_seeded(
         on_run(entry.name)
         frames = task.clip.truth.frames
         answers = follow(pipeline, entry.name, task, NO_PROMPTS, frames)
-        overlaps = []
-        for frame in frames:
-            truth, judged = task.truth(frame)
-            answer = np.where(judged, answers.labels.at(frame), 0).astype(np.uint16)
-            overlaps.append(overlap(answer, truth))
-        sequences.append(SeededSequence(entry.name, score_identities(overlaps), answers.effort))
+        scores = score_identities_of(task, answers.labels, frames)
+        sequences.append(SeededSequence(entry.name, scores, answers.effort))
     if not sequences:
         raise UnreadableSourceError("none of the videos has an object that can be judged")
     return SeededReport(tuple(sequences), tuple(skipped))
+
+
+def _row(task: Task, objects: Mapping[int, ObjectScores], answers: Answers) -> Row:
+    switches = score_identities_of(task, answers.labels, task.scored).switches
+    return sequence_row(objects, switches, answers.effort)
 
 
 def follow(

@@ -19,10 +19,14 @@ SOON_FRAMES = 25
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """J and F (means over objects, or over sequences) and what the run took."""
+    """J and F (means over objects, or over sequences) and what the run took.
+
+    switches: times an object's identity changed.
+    """
 
     j: Statistics
     f: Statistics
+    switches: int
     effort: Effort
 
     @property
@@ -31,11 +35,12 @@ class Row:
         return (self.j.mean + self.f.mean) / 2
 
     def to_json(self) -> dict[str, float]:
-        """J, F, J&F, their recall and decay, fps and peak memory."""
+        """J, F, J&F, their recall and decay, switches, fps and peak memory."""
         values = {"J": self.j.mean, "F": self.f.mean, "J&F": self.jf}
         for name, measure in (("J", self.j), ("F", self.f)):
             values |= {f"{name}_recall": measure.recall, f"{name}_decay": measure.decay}
-        return {name: round(v, _DIGITS) for name, v in values.items()} | effort_json(self.effort)
+        rounded = {name: round(v, _DIGITS) for name, v in values.items()}
+        return rounded | {"id_switches": self.switches} | effort_json(self.effort)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,20 +144,22 @@ class SeededReport:
         }
 
 
-def sequence_row(scores: Mapping[int, ObjectScores], effort: Effort) -> Row:
+def sequence_row(scores: Mapping[int, ObjectScores], switches: int, effort: Effort) -> Row:
     """Mean over a sequence's objects."""
     return Row(
         mean_statistics([s.j for s in scores.values()]),
         mean_statistics([s.f for s in scores.values()]),
+        switches,
         effort,
     )
 
 
 def mean_row(rows: Sequence[Row]) -> Row:
-    """Mean over rows; frames and seconds are added, of the peaks the greatest is taken."""
+    """Mean over rows; switches, frames and seconds are added, the greatest peak is taken."""
     return Row(
         mean_statistics([row.j for row in rows]),
         mean_statistics([row.f for row in rows]),
+        sum(row.switches for row in rows),
         total_effort([row.effort for row in rows]),
     )
 

@@ -1,0 +1,82 @@
+"""OME-Zarr 0.5 as the specification has it: label maps as one image with the axes t, y, x.
+
+A mask store is one for most readers, too; but its label array is called `labels`, which the
+specification keeps for a group, and strict readers refuse it.
+Format: https://ngff.openmicroscopy.org/0.5.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.errors import BaseZarrError
+
+from pipeline.exports.frames import ExportFrame
+from pipeline.exports.job import Job
+from pipeline.store.header import as_image
+from pipeline.store.layout import FRAMES_PER_SHARD, capped_threads, label_array_files
+from pipeline.store.records import compress
+from pipeline.store.shards import build_index
+
+_IMAGE = "0"
+
+
+class OmeZarr:
+    """`0`, uint16 [T, H, W] in shards of 64 frames; numbers and names are attributes of the root.
+
+    Of objects that overlap the one on top shows.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._shard: list[bytes] = []
+        self._array: Any = None
+
+    def write(self, frame: ExportFrame) -> None:
+        """Compress a frame; every 64th one and the last end a file. Raises `OSError`."""
+        self._shard.append(compress(np.ascontiguousarray(frame.label_map())))
+        is_last = frame.row == len(self._job.numbers) - 1
+        if len(self._shard) == FRAMES_PER_SHARD or is_last:
+            ends = np.cumsum([len(chunk) for chunk in self._shard]).tolist()
+            chunks = {
+                row: (end - len(chunk), len(chunk))
+                for row, (end, chunk) in enumerate(zip(ends, self._shard, strict=True))
+            }
+            number = frame.row // FRAMES_PER_SHARD
+            data = b"".join((*self._shard, build_index(chunks)))
+            self._job.output.put(f"{_IMAGE}/c/{number}/0/0", data)
+            self._shard = []
+
+    def finish(self) -> None:
+        """Write the metadata and open the array for reading. Raises `OSError`."""
+        job = self._job
+        shape = (len(job.numbers), *job.source.size_hw)
+        for name, data in label_array_files(_IMAGE, shape).items():
+            job.output.put(name, data)
+        root = {
+            "ome": as_image(job.source, _IMAGE),
+            "maskstream": {
+                "source": job.source.name,
+                "frames": job.numbers.tolist(),
+                "objects": {str(chosen.id): chosen.name for chosen in job.objects},
+            },
+        }
+        document = {"zarr_format": 3, "node_type": "group", "attributes": root}
+        job.output.put("zarr.json", json.dumps(document, indent=1).encode())
+        with capped_threads():
+            self._array = zarr.open_array(job.output.path, path=_IMAGE, mode="r")
+
+    def check(self, frame: ExportFrame) -> float:
+        """1 if the array's next frame is this one, else 0."""
+        try:
+            with capped_threads():
+                read = np.asarray(self._array[frame.row])
+        except (BaseZarrError, ValueError, RuntimeError):
+            return 0.0
+        return float(np.array_equal(read, frame.label_map()))
+
+    def close(self) -> None:
+        """Nothing is held open."""

@@ -1,0 +1,49 @@
+"""Add to the events of a store that is there: what persons ask for without a run, as names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import StoreError
+from pipeline.store.header import read_header, write_header
+from pipeline.store.place import open_place
+from pipeline.store.writer import MaskStoreWriter
+
+
+def append_events(path: Path | str, events: Sequence[Mapping[str, Any]]) -> None:
+    """Append events, JSON objects, to a store that no run is writing; a run has its own writer.
+
+    For events that change no mask (`rename`). What a complete store holds, review included, stays
+    what it is.
+
+    Raises:
+        StoreLockedError: a writer is at work. StoreCorruptError: the store is damaged.
+        StoreError: there is no mask store, or it cannot be written.
+    """
+    if not events:
+        return
+    place = open_place(path)
+    header = read_header(place)
+    if not header.complete:  # some events may be in the journal
+        writer = MaskStoreWriter(
+            path, info=header.source, attributes={}, span=header.span, mode="resume"
+        )
+        try:
+            writer.add_events([*writer.events, *events])
+        finally:
+            writer.close(complete=False)
+        return
+    try:
+        lock = place.lock()
+        try:
+            header = read_header(place)
+            write_header(place, replace(header, events=[*header.events, *events]))
+        finally:
+            lock.release()
+    except OSError as error:
+        raise StoreError(
+            f"The mask store {place.name} cannot be written: {error.strerror or error}."
+        ) from error
