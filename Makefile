@@ -4,12 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 RUN_STAMP := $(VENV)/.installed-run
+UI_STAMP := $(VENV)/.installed-ui
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: demo setup test lint bench clean
+.PHONY: demo ui setup test lint bench screenshots clean
 
 demo: $(RUN_STAMP)            ## run on a real clip; results in out/demo/
 	$(BIN)/python run_pipeline.py demo
+
+ui: $(UI_STAMP)               ## the page in a browser: click, track, correct, export
+	$(BIN)/python run_pipeline.py ui
 
 setup: $(DEV_STAMP)           ## the full development environment, all extras
 
@@ -26,6 +30,9 @@ bench: $(DEV_STAMP)           ## speed and memory, as ratios against baselines o
 	$(BIN)/python run_pipeline.py bench stream
 	$(BIN)/python run_pipeline.py bench store
 
+screenshots: $(DEV_STAMP)     ## pictures of the page, step by step, into docs/pictures
+	$(BIN)/python -m tests.page_screenshots docs/pictures
+
 clean:                        ## remove the environment, caches and results
 	rm -rf $(VENV) out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
@@ -36,6 +43,10 @@ $(RUN_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[demo]'
 	touch $@
 
+$(UI_STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e '.[demo,ui]'
+	touch $@
+
 $(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) -e '.[demo,train,eval,dev]'
-	touch $@ $(RUN_STAMP)
+	$(PIP) -e '.[demo,ui,train,eval,dev]'
+	touch $@ $(RUN_STAMP) $(UI_STAMP)

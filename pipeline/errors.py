@@ -11,6 +11,7 @@ MaskstreamError
 │   ├── StoreExistsError     the output is there already
 │   ├── StoreLockedError     another process is writing it
 │   └── StoreCorruptError    the store's parts contradict each other
+├── PageError                the page cannot be served, or not what it is asked for
 ├── TrainingDataError        training data are missing or malformed
 └── QueueClosedError         the other side of a frame queue has ended
 """
@@ -60,6 +61,10 @@ class StoreLockedError(StoreError):
 
 class StoreCorruptError(StoreError):
     """The store's parts contradict each other."""
+
+
+class PageError(MaskstreamError):
+    """The page cannot be served, or not what it is asked for."""
 
 
 class TrainingDataError(MaskstreamError):

@@ -105,14 +105,8 @@ class Outputs:
         return MaskStore.if_there(self.store) if self.mode == "resume" else None
 
     def _recipe(self, pipeline: Pipeline, source: str) -> Recipe:
-        config = pipeline.config
-        attributes = {
-            "identity": identity_of(source),
-            "model": {"name": Path(config.model).name, "hash": content_hash(pipeline.model)},
-            "config": config.model_dump(mode="json"),
-            "versions": library_versions(),
-        }
-        events = [_event_to_json(event) for event in self.prompts.events]
+        attributes = attributes_of(pipeline, source)
+        events = [event_to_json(event) for event in self.prompts.events]
         return Recipe(source, self.span, events, attributes)
 
     @property
@@ -149,7 +143,18 @@ class OnlyMissing:
         self._store.close(complete=complete, review=doubts)
 
 
-def _event_to_json(event: Event) -> dict[str, Any]:
+def attributes_of(pipeline: Pipeline, source: str) -> dict[str, Any]:
+    """What a store keeps of how it was made: source, model, configuration, versions."""
+    config = pipeline.config
+    return {
+        "identity": identity_of(source),
+        "model": {"name": Path(config.model).name, "hash": content_hash(pipeline.model)},
+        "config": config.model_dump(mode="json"),
+        "versions": library_versions(),
+    }
+
+
+def event_to_json(event: Event) -> dict[str, Any]:
     """A prompt as JSON values; a mask as start and length of its runs along rows."""
     if not isinstance(event, MaskEvent):
         return event.model_dump(mode="json")

@@ -9,6 +9,9 @@ frame.
 
 A mask is a PNG of the frame's size, its path relative to the prompts file; what is not 0 in it is
 the object.
+
+The page's session (`ui/session.py`) is such a file, too: `tracking` are the jobs it ran, which
+`pipeline.retrack` runs again, `page` is what it keeps for itself.
 """
 
 from __future__ import annotations
@@ -123,13 +126,68 @@ Prompt = PointEvent | BoxEvent | MaskEvent | RemoveEvent
 Event = Annotated[Prompt | RenameEvent, Field(discriminator="type")]
 
 
+class TrackPass(BaseModel):
+    """Following objects in one direction over the frames `first` to `last`, both included."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    direction: Literal["forward", "backward"]
+    first: int = Field(ge=0)
+    last: int = Field(ge=0)
+    events: tuple[Event, ...]
+
+
+class TrackStretch(BaseModel):
+    """Frames `first` to `last` of an object that a job tracks anew.
+
+    forward, backward: the passes of the job that do it, by their place; with both, the frames up to
+    where the two agree best are the forward one's.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    object: int = Field(ge=1, le=MAX_OBJECT_ID)
+    first: int = Field(ge=0)
+    last: int = Field(ge=0)
+    forward: int | None = None
+    backward: int | None = None
+
+
+class TrackJob(BaseModel):
+    """What was tracked at one go; everything else stays as the job before left it.
+
+    objects: names by number of all that there are; masks of others are dropped. finished: it was
+    not stopped; if it was, its passes end where it got to.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    objects: dict[int, str]
+    passes: tuple[TrackPass, ...]
+    stretches: tuple[TrackStretch, ...]
+    finished: bool = True
+
+    @model_validator(mode="after")
+    def _has_its_passes(self) -> TrackJob:
+        for stretch in self.stretches:
+            for number in (stretch.forward, stretch.backward):
+                if number is not None and not 0 <= number < len(self.passes):
+                    raise ValueError(f"there is no pass {number}")
+        return self
+
+
 class PromptLog(BaseModel):
-    """All events of a session, in the order in which they were made."""
+    """All events of a session, in the order in which they were made.
+
+    tracking: if there are any, the jobs that made the page's store, to be run again in turn.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     version: Literal[1]
     events: tuple[Event, ...] = ()
+    tracking: tuple[TrackJob, ...] = Field(default=(), repr=False)
+    page: dict[str, Any] = Field(default={}, repr=False)
 
     @property
     def prompts(self) -> tuple[Prompt, ...]:

@@ -16,6 +16,7 @@ from pipeline.cli import models as model_commands
 from pipeline.cli import run as run_commands
 from pipeline.cli import store as store_commands
 from pipeline.cli import train as train_commands
+from pipeline.cli import ui as page_commands
 from pipeline.errors import MaskstreamError
 
 app = typer.Typer(
@@ -27,7 +28,7 @@ app = typer.Typer(
 )
 for _commands in (
     *(run_commands, everything_commands, store_commands, model_commands),
-    *(export_commands, train_commands, bench_commands, evaluate_commands),
+    *(export_commands, train_commands, bench_commands, evaluate_commands, page_commands),
 ):
     _commands.register(app)
 

@@ -34,6 +34,7 @@ def register(app: typer.Typer) -> None:
     bench.command()(everything)
     bench.command()(store)
     bench.command()(exports)
+    bench.command("ui")(clicks)
     app.add_typer(bench, name="bench")
 
 
@@ -188,6 +189,32 @@ def _model_folder(model: str, precision: str) -> tuple[Path, bool]:
     from pipeline.bench.folders import model_folders
 
     return model_folders(filled_model(model), _say).by_precision()[precision], False
+
+
+def clicks(
+    as_json: AsJson = False,
+    video: Annotated[
+        Path | None, typer.Option(help="Default: a clip of 1280x720 from the extra demo.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Model name or folder.")] = "lite",
+) -> None:
+    """Measure the page: from a click to its mask, without the browser."""
+    from pipeline.cli.run import demo_clip, with_model_folder
+    from pipeline.config import load_config
+    from ui.bench import bench_clicks
+
+    clip = video or demo_clip(_WIDE_CLIP)
+    config = with_model_folder(load_config(overrides=[f"model={model}"]), str(clip))
+    report = bench_clicks(config, clip).to_json()
+    if as_json:
+        typer.echo(json.dumps(report))
+        return
+    for name, what in (("first", "first click on a frame"), ("again", "further clicks")):
+        times = report[name]
+        typer.echo(
+            f"{what}: median {times['median_ms']} ms, 95th percentile {times['p95_ms']} ms "
+            f"({times['clicks']} clicks)"
+        )
 
 
 def _say(sentence: str) -> None:

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.cli.report import print_summary, progress_bar, summary_json
-from pipeline.errors import ConfigError, SourceNotFoundError
+from pipeline.errors import ConfigError, SourceNotFoundError, StoreExistsError
 
 if TYPE_CHECKING:
     from pipeline.config import PipelineConfig
@@ -116,6 +117,13 @@ def run(
     passes = {"backward": backward, "refine": configured.refines}
     span = {"start": start, "end": end, "stride": stride} | {k: v for k, v in passes.items() if v}
     log = NO_PROMPTS if prompts is None else load_prompts(prompts)
+    if log.tracking:
+        span_given = start or end or stride != 1 or backward
+        _check_replay(resume=resume, others=bool(span_given or overlay or contact))
+        _replay(Pipeline(with_model_folder(configured, source)), Path(source), log, output, mode)
+        if not (quiet or json):
+            typer.echo(f"{output}: {len(log.tracking)} jobs of the session were run again")
+        return
     pipeline = Pipeline(with_model_folder(configured, source))
     outputs = Outputs(output, overlay, contact, mode, span, log)
     finished = outputs.finished(pipeline, source)
@@ -175,6 +183,38 @@ def with_model_folder(config: PipelineConfig, source: str) -> PipelineConfig:
         lambda sentence: typer.echo(sentence, err=True),
     )
     return config.model_copy(update={"model": str(folder)})
+
+
+def _check_replay(*, resume: bool, others: bool) -> None:
+    """Raise `ConfigError` for options that a session's own jobs leave no room for."""
+    if resume or others:
+        raise ConfigError(
+            "these prompts are a session of the page, which says itself what is tracked: leave out "
+            "--start, --end, --stride, --backward, --resume, --overlay and --contact "
+            "(`export --format overlay` makes the overlay)"
+        )
+
+
+def _replay(pipeline: Pipeline, source: Path, log: PromptLog, output: str, mode: StoreMode) -> None:
+    """Run the jobs of a session again, the last one into `output`."""
+    from pipeline.retrack import run_job
+    from pipeline.sources import VideoFile
+    from pipeline.sources.seek import SeekableVideo
+    from pipeline.store import MaskStore
+
+    if "://" in output:
+        raise ConfigError("a session of the page is run again into a local folder, not a URL")
+    if mode == "create" and Path(output).exists():
+        raise StoreExistsError(f"{output} is there already; give --overwrite to replace it.")
+    video = SeekableVideo(VideoFile(source))
+    with TemporaryDirectory(dir=Path(output).absolute().parent, prefix=".replay-") as folder:
+        before: MaskStore | None = None
+        for number, job in enumerate(log.tracking, start=1):
+            is_last = number == len(log.tracking)
+            target = Path(output) if is_last else Path(folder) / f"{number}.zarr"
+            run_job(pipeline, video, job, before, target)
+            before = MaskStore(target)
+    video.close()
 
 
 def _run(

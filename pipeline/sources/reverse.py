@@ -124,7 +124,7 @@ class _ReversedImages:
                 note_damage(report, f"{file.path.name} cannot be read")
 
 
-class _Anchor(NamedTuple):
+class Anchor(NamedTuple):
     """A frame where a video can be entered; without `pts` it is the beginning of the file."""
 
     number: int
@@ -135,7 +135,7 @@ class _Anchors:
     """Where a video can be entered: `ANCHORS_MAX` places at most, about equally far apart."""
 
     def __init__(self) -> None:
-        self.found = [_Anchor(0, None)]
+        self.found = [Anchor(0, None)]
         self._apart = 1
         self._latest_pts = -(1 << 63)
 
@@ -145,10 +145,10 @@ class _Anchors:
             if frame.pts is not None and frame.pts > self._latest_pts:
                 self._latest_pts = frame.pts
                 if isinstance(frame.view, VideoView) and frame.view.picture.key_frame:
-                    self._add(_Anchor(frame.index, frame.pts))
+                    self._add(Anchor(frame.index, frame.pts))
             yield frame
 
-    def _add(self, anchor: _Anchor) -> None:
+    def _add(self, anchor: Anchor) -> None:
         if anchor.number - self.found[-1].number < self._apart:
             return
         self.found.append(anchor)
@@ -163,7 +163,7 @@ class _ReversedVideo:
 
     source: VideoFile
     numbers: range
-    anchors: list[_Anchor]
+    anchors: list[Anchor]
 
     @contextmanager
     def open(self) -> Iterator[_Backwards]:
@@ -195,7 +195,7 @@ class _ReversedVideo:
             "it is being changed, or it is damaged."
         )
 
-    def _from(self, anchor: _Anchor) -> Iterator[Frame]:
+    def _from(self, anchor: Anchor) -> Iterator[Frame]:
         """Frames from an anchor on; none if seeking does not lead there."""
         with replace(self.source, frame_range=FrameRange()).open() as reader:
             yield from reader if anchor.pts is None else reader.enter(anchor.number, anchor.pts)
@@ -212,3 +212,8 @@ def _survey(source: VideoFile, last: int) -> _ReversedVideo:
             first, final = frame.index if first is None else first, frame.index
     numbers = range(first, final + 1) if first is not None and final is not None else range(0)
     return _ReversedVideo(source, numbers[:: source.frame_range.stride], anchors.found)
+
+
+def reverse_between(source: VideoFile, numbers: range, anchors: Sequence[Anchor]) -> Source:
+    """The frames of a video with these numbers, the last first; entered at `anchors`, ascending."""
+    return _ReversedVideo(source, numbers, list(anchors))

@@ -1,0 +1,65 @@
+"""Command `ui`: the page in a browser. Only here does the command line know of the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_SESSIONS = Path("~/.cache/maskstream/sessions")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("ui")(ui)
+
+
+def ui(
+    host: Annotated[str, typer.Option(help="Address to serve at; 0.0.0.0: all.")] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Default: the first free one from 7860.")
+    ] = None,
+    share: Annotated[bool, typer.Option("--share", help="Also make a public link.")] = False,
+    sessions: Annotated[Path, typer.Option(help="Folder of the sessions.")] = _SESSIONS,
+    allow: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder whose videos may be opened by path; by default the working folder, "
+            "and none where others can reach the page."
+        ),
+    ] = None,
+    upload_mb: Annotated[int, typer.Option(min=1, help="Largest upload, MB.")] = 4096,
+    age_h: Annotated[float, typer.Option(min=0.1, help="Hours untouched sessions live.")] = 72.0,
+    propose: Annotated[
+        bool, typer.Option("--propose/--no-propose", help="Look for objects in opened videos.")
+    ] = True,
+    config: Annotated[Path | None, typer.Option(help="YAML configuration (see configs/).")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Model name or folder.")] = None,
+) -> None:
+    """Open the page: click objects, track and correct them, export."""
+    from pipeline.config import load_config
+    from ui.app import ServerChoice, serve
+
+    settings = [*(overrides or []), *([] if model is None else [f"model={model}"])]
+    configured = load_config(config, settings)
+    choice = ServerChoice(
+        sessions.expanduser(), host, port, share, allow or None, upload_mb, age_h, propose
+    )
+    served = serve(choice, configured)
+    typer.echo(f"The page is at {served.url} (Ctrl-C ends it; sessions stay).")
+    if share:
+        typer.echo(
+            f"Everybody can reach it at {served.share_url}."
+            if served.share_url
+            else "No public link could be made: that needs a network that reaches Gradio's "
+            "tunnel. The page is served on this machine only.",
+            err=served.share_url is None,
+        )
+    try:
+        served.wait()
+    finally:
+        served.close()

@@ -1,0 +1,261 @@
+"""A session: everything follows from its log, and its file replays to the same store."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+
+import numpy as np
+import pytest
+
+from pipeline.config import PipelineConfig, ThreadsConfig
+from pipeline.errors import PromptError, StoreError
+from pipeline.store import MaskStore
+from tests.media import moving_shapes, write_video
+from ui.clicking import Segmenters
+from ui.editor import Editor
+from ui.entries import Changed, Cleared, Click, Deleted, Prompted, RangeSet
+from ui.planning import stale_stretches, stretches_of
+from ui.session import Session, fold
+
+COUNT = 30
+SEGMENTERS = Segmenters(PipelineConfig(threads=ThreadsConfig(inference=1)))
+SHAPE = (12, 16)
+
+
+def mask(value: int) -> np.ndarray:
+    filled = np.zeros(SHAPE, np.bool_)
+    filled[value % 12, : 1 + value % 15] = True
+    return filled
+
+
+def prompt(session: Session, frame: int, object_id: int = 1, value: int | None = None) -> Prompted:
+    name = session.masks.put(mask(frame + 1 if value is None else value))
+    return Prompted(object=object_id, frame=frame, candidates=(name,))
+
+
+@pytest.fixture
+def session(tmp_path):
+    return Session(tmp_path / "s", tmp_path / "clip.mp4", "clip")
+
+
+def test_undo_and_redo_move_through_everything(session):
+    steps = [
+        prompt(session, 0),
+        Changed(object=1, name="cup", colour="#102030"),
+        prompt(session, 7),
+        Changed(object=1, visible=False),
+        RangeSet(first=2, last=9),
+        Cleared(object=1, frame=7),
+        Changed(object=1, locked=True),
+    ]
+    states = [session.state]
+    for step in steps:
+        session.add(step)
+        states.append(session.state)
+    for expected in states[-2::-1]:
+        assert session.undo()
+        assert session.state == expected
+    assert not session.undo()
+    for expected in states[1:]:
+        assert session.redo()
+        assert session.state == expected
+    assert not session.redo()
+    assert session.state == fold(session.log)
+
+
+def test_something_new_after_an_undo_drops_what_was_undone(session):
+    session.add(prompt(session, 0))
+    session.add(Changed(object=1, name="cup"))
+    session.undo()
+    session.add(Changed(object=1, name="mug"))
+    assert not session.redo()
+    assert session.state.objects[1].name == "mug"
+
+
+def test_numbers_of_deleted_objects_are_not_used_again(session):
+    session.add(prompt(session, 0, object_id=session.next_object()))
+    session.add(Deleted(object=1))
+    assert session.next_object() == 2
+    with pytest.raises(PromptError, match="no object 1"):
+        session.add(Changed(object=1, name="cup"))
+
+
+def test_locked_objects_refuse_prompts(session):
+    session.add(prompt(session, 0))
+    session.add(Changed(object=1, name="cup", locked=True))
+    for entry in (prompt(session, 5), Cleared(object=1, frame=0), Deleted(object=1)):
+        with pytest.raises(PromptError, match="“cup” is locked"):
+            session.add(entry)
+
+
+def test_a_session_reopens_where_it_was_left(session):
+    session.add(prompt(session, 0))
+    session.add(prompt(session, 4, object_id=2))
+    session.add(Changed(object=2, name="dog"))
+    session.undo()
+    again = Session.reopen(session.folder)
+    assert (again.state, again.position) == (session.state, session.position)
+    assert again.redo()
+    assert again.state.objects[2].name == "dog"
+    assert np.array_equal(again.masks.get(again.state.objects[1].anchors[0].mask), mask(1))
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"page": {"log": 3}}', '{"page": {"source": "x"'])
+def test_a_damaged_file_is_a_sentence(tmp_path, text):
+    (tmp_path / "session.json").write_text(text)
+    with pytest.raises(StoreError, match="damaged"):
+        Session.reopen(tmp_path)
+
+
+def test_a_file_cut_off_in_writing_leaves_the_one_before(session):
+    session.add(prompt(session, 0))
+    (session.folder / ".session.json.part").write_text('{"version": 1, "ev')
+    assert Session.reopen(session.folder).state == session.state
+
+
+SPANS = [
+    pytest.param([0], [(0, 29)], id="first"),
+    pytest.param([10], [(0, 9), (10, 29)], id="middle"),
+    pytest.param([29], [(0, 28), (29, 29)], id="last"),
+    pytest.param([4, 20], [(0, 3), (4, 19), (20, 29)], id="two"),
+    pytest.param([4, 5], [(0, 3), (4, 4), (5, 29)], id="neighbours"),
+]
+
+
+@pytest.mark.parametrize(("anchors", "spans"), SPANS)
+def test_stretches_lie_between_anchors(session, anchors, spans):
+    for frame in anchors:
+        session.add(prompt(session, frame))
+    found = stretches_of(session.state.objects[1], 0, 29)
+    assert [(s.first, s.last) for s in found] == spans
+    assert stale_stretches(session.state, 29) == found
+
+
+def centre(masks, frame: int, object_id: int) -> Click:
+    rows, columns = np.nonzero(masks[frame] == object_id)
+    return Click(x=float(columns.mean()), y=float(rows.mean()), label=1)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    frames, masks = moving_shapes(COUNT, (120, 176), shapes=2, seed=3)
+    path = tmp_path_factory.mktemp("clip") / "shapes.mp4"
+    return write_video(path, frames, options={"g": "12"}), masks
+
+
+def edit(folder, path) -> Editor:
+    return Editor(Session(folder, path, "shapes"), SEGMENTERS, threading.Semaphore())
+
+
+def track(editor: Editor, direction="both") -> MaskStore:
+    editor.track(direction)
+    editor.task.wait(60)
+    assert editor.task.status == "done", editor.task.message
+    return MaskStore(editor.session.store)
+
+
+def labels_of(store: MaskStore) -> dict[int, np.ndarray]:
+    return {result.index: result.labels for result in store}
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / max(1, (a | b).sum()))
+
+
+def test_click_track_correct_undo_and_replay(tmp_path, clip, cli):
+    path, truth = clip
+    editor = edit(tmp_path / "s", path)
+    first = editor.click(10, centre(truth, 10, 1), None)
+    second = editor.click(10, centre(truth, 10, 2), None)
+    shown = editor.result(10)
+    assert iou(shown.mask(first), truth[10] == 1) > 0.7
+    store = track(editor)
+    before = labels_of(store)
+    assert sorted(before) == list(range(COUNT))
+    assert (
+        np.array_equal(before[10] == first, shown.labels == first)
+        or iou(before[10] == first, shown.labels == first) > 0.9
+    )
+    assert editor.to_json()["stale"] == []
+    with pytest.raises(PromptError, match="Everything is tracked"):
+        editor.track()
+
+    editor.box(20, [1, 1, 30, 30], second)  # a correction, of one object only
+    assert [(s["object"], s["first"], s["last"]) for s in editor.to_json()["stale"]] == [
+        (second, 10, 19),
+        (second, 20, 29),
+    ]
+    corrected = track(editor)
+    for row, result in enumerate(corrected):
+        old = store.frame(row)
+        assert np.array_equal(result.mask(first), old.mask(first)), result.index
+        if result.index < 10:
+            assert np.array_equal(result.labels, old.labels)
+    assert not np.array_equal(corrected.mask(second, 20), store.mask(second, 20))
+
+    last = editor.session.store
+    file = editor.session.folder / "session.json"
+    code, _, err = cli("run", path, "-o", tmp_path / "cli.zarr", "--prompts", file, "--quiet",
+                       "--set", "threads.inference=1")  # fmt: skip
+    assert code == 0, err
+    replayed, kept = labels_of(MaskStore(tmp_path / "cli.zarr")), labels_of(MaskStore(last))
+    assert replayed.keys() == kept.keys()
+    assert all(np.array_equal(replayed[t], kept[t]) for t in kept)
+
+    editor.undo()  # the tracking, then the box
+    editor.undo()
+    assert editor.session.store == store.path
+    assert np.array_equal(editor.result(20).labels, before[20])
+    editor.close()
+
+
+def test_a_stopped_job_keeps_its_frames_and_replays(tmp_path, clip, cli):
+    path, truth = clip
+    editor = edit(tmp_path / "s", path)
+    editor.click(0, centre(truth, 0, 1), None)
+    editor.track()
+    task = editor.task
+    while task.done_frames < 12:
+        task.pause()
+        task.resume()
+    task.stop()
+    task.wait(60)
+    assert task.status in ("stopped", "done")
+    kept = labels_of(MaskStore(editor.session.store))
+    assert 8 <= len(kept) <= COUNT
+    assert editor.to_json()["stale"] or len(kept) == COUNT
+    file = editor.session.folder / "session.json"
+    assert cli("run", path, "-o", tmp_path / "c.zarr", "--prompts", file, "--quiet", "--set",
+               "threads.inference=1")[0] == 0  # fmt: skip
+    replayed = labels_of(MaskStore(tmp_path / "c.zarr"))
+    assert replayed.keys() == kept.keys()
+    assert all(np.array_equal(replayed[t], kept[t]) for t in kept)
+    editor.close()
+
+
+def test_what_a_killed_job_did_is_there_after_reopening(tmp_path, clip):
+    path, truth = clip
+    editor = edit(tmp_path / "s", path)
+    editor.click(0, centre(truth, 0, 1), None)
+    editor.track()
+    task = editor.task
+    while task.done_frames < 20:
+        task.pause()
+        task.resume()
+    task.pause()  # and so it hangs while its files are taken as a crash would leave them
+    shutil.copytree(editor.session.folder, tmp_path / "crashed")
+    again = Editor(Session.reopen(tmp_path / "crashed"), SEGMENTERS, threading.Semaphore())
+    if again.session.store is not None:  # what was committed: every 2 s or 64 frames
+        assert again.result(0).labels.any()
+    assert not (tmp_path / "crashed" / "tracking.json").exists()
+    again.close()
+    editor.close()
+
+
+def test_the_file_is_a_prompts_file(session):
+    session.add(prompt(session, 0))
+    values = json.loads((session.folder / "session.json").read_text())
+    assert values["version"] == 1
+    assert [event["type"] for event in values["events"]] == ["mask"]

@@ -1,0 +1,78 @@
+"""How long a click takes to become a mask, without the browser."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.config import PipelineConfig
+from pipeline.errors import PromptError
+from ui.clicking import Segmenters
+from ui.editor import Editor
+from ui.entries import Click
+from ui.session import Session
+
+_LONGEST = 1920
+
+
+@dataclass(frozen=True, slots=True)
+class ClickReport:
+    """Milliseconds from a click to the packed masks that the page shows.
+
+    first: on a frame that is not encoded yet, but decoded; again: on one that is.
+    """
+
+    first_ms: tuple[float, ...]
+    again_ms: tuple[float, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Medians and 95th percentiles as JSON values."""
+        return {
+            name: {
+                "median_ms": round(float(np.median(times)), 1),
+                "p95_ms": round(float(np.percentile(times, 95)), 1),
+                "clicks": len(times),
+            }
+            for name, times in (("first", self.first_ms), ("again", self.again_ms))
+        }
+
+
+def bench_clicks(config: PipelineConfig, clip: Path, *, frames: int = 20) -> ClickReport:
+    """Click on a few places of `frames` frames of a clip. Raises `SourceError`, `ModelError`."""
+    rng = np.random.default_rng(0)
+    first: list[float] = []
+    again: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        session = Session(Path(folder), clip, clip.stem)
+        editor = Editor(session, Segmenters(config), threading.Semaphore())
+        height, width = editor.info.size_hw
+        _click(editor, 0, width / 2, height / 2)  # loads the network
+        for frame in np.linspace(1, editor.frame_count - 1, frames).astype(int).tolist():
+            editor.picture(frame, _LONGEST)
+            for place in range(3):
+                x, y = rng.uniform(0.2, 0.8, 2) * (width, height)
+                times = first if place == 0 else again
+                taken = _click(editor, frame, float(x), float(y))
+                if taken is not None:
+                    times.append(taken)
+        editor.close()
+    return ClickReport(tuple(first), tuple(again))
+
+
+def _click(editor: Editor, frame: int, x: float, y: float) -> float | None:
+    """Milliseconds of a click that begins an object; None if it was answered with nothing."""
+    begun = time.perf_counter()
+    try:
+        editor.click(frame, Click(x=x, y=y, label=1), None)
+    except PromptError:
+        return None
+    editor.labels(frame, _LONGEST)
+    taken = 1000 * (time.perf_counter() - begun)
+    editor.undo()
+    return taken

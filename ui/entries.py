@@ -1,0 +1,117 @@
+"""What a person did in the page: the entries of a session's log."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MAX_OBJECTS = 254  # the page's label maps are bytes, and 255 is none
+MaskName = Annotated[str, Field(pattern=r"^[0-9a-f]{20}$")]
+Colour = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
+ObjectId = Annotated[int, Field(ge=1, le=MAX_OBJECTS)]
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Click(_Entry):
+    """A place on the object (label 1) or beside it (label 0), pixels of the displayed frame."""
+
+    x: _Finite
+    y: _Finite
+    label: Literal[0, 1]
+
+
+class Prompted(_Entry):
+    """An object's whole prompt on a frame, as it is after this click, box or stroke.
+
+    candidates: names of the masks it was answered with, the best first, and which is `chosen`; the
+    mask is kept, so nothing has to be asked again. via: how the mask came about.
+    """
+
+    type: Literal["prompted"] = "prompted"
+    object: ObjectId
+    frame: int = Field(ge=0)
+    clicks: tuple[Click, ...] = ()
+    box_xyxy: tuple[_Finite, _Finite, _Finite, _Finite] | None = None
+    candidates: tuple[MaskName, ...] = Field(min_length=1)
+    scores: tuple[float, ...] = ()
+    chosen: int = Field(0, ge=0)
+    via: Literal["click", "box", "brush", "proposal"] = "click"
+
+    @property
+    def mask(self) -> str:
+        """Name of the mask that counts."""
+        return self.candidates[self.chosen % len(self.candidates)]
+
+
+class Cleared(_Entry):
+    """The object has no prompt on this frame any more."""
+
+    type: Literal["cleared"] = "cleared"
+    object: ObjectId
+    frame: int
+
+
+class Changed(_Entry):
+    """How an object looks in the page; what is None stays."""
+
+    type: Literal["changed"] = "changed"
+    object: ObjectId
+    name: str | None = Field(None, min_length=1, max_length=60)
+    colour: Colour | None = None
+    visible: bool | None = None
+    locked: bool | None = None
+
+
+class Deleted(_Entry):
+    """The object is not wanted; its number is never used again."""
+
+    type: Literal["deleted"] = "deleted"
+    object: ObjectId
+
+
+class RangeSet(_Entry):
+    """The frames that are tracked and exported, both included; None: to the end."""
+
+    type: Literal["range"] = "range"
+    first: int = Field(0, ge=0)
+    last: int | None = Field(None, ge=0)
+
+
+class Tracked(_Entry):
+    """A tracking job has ended and left a store.
+
+    job: as in a prompts file (`TrackJob`), masks as files. onto: the store it was joined with.
+    done: what it leaves tracked.
+    """
+
+    type: Literal["tracked"] = "tracked"
+    store: str = Field(pattern=r"^masks-\d+\.zarr$")
+    job: dict[str, Any]
+    onto: str | None = None
+    done: tuple[DoneStretch, ...]
+
+
+class DoneStretch(_Entry):
+    """Frames of an object between two of its prompts that are tracked as these masks say.
+
+    left, right: the frames of the prompts, None beyond the first and the last one.
+    """
+
+    object: ObjectId
+    first: int
+    last: int
+    left: int | None = None
+    right: int | None = None
+    left_mask: str | None = None
+    right_mask: str | None = None
+
+
+Entry = Annotated[
+    Prompted | Cleared | Changed | Deleted | RangeSet | Tracked, Field(discriminator="type")
+]
+Tracked.model_rebuild()

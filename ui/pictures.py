@@ -1,0 +1,32 @@
+"""Pictures for the page: JPEG of frames, no larger than a screen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+
+from pipeline.sources import VideoFile
+from pipeline.types import Frame, SizeHW
+
+JPEG_QUALITY = 88
+
+
+def first_picture(path: Path, longest: int) -> bytes:
+    """JPEG of a video's first frame. Raises `SourceError`."""
+    with VideoFile(path).open() as reader:
+        return jpeg(next(iter(reader)), longest)
+
+
+def jpeg(frame: Frame, longest: int) -> bytes:
+    """JPEG of a frame whose longer side is at most `longest`."""
+    rgb = frame.rgb(fitted(frame.size_hw, longest))
+    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+    encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+    return bytes(encoded.tobytes())
+
+
+def fitted(size_hw: SizeHW, longest: int) -> SizeHW:
+    """A size with the same aspect whose longer side is at most `longest`."""
+    scale = min(1.0, longest / max(size_hw))
+    return max(1, round(size_hw[0] * scale)), max(1, round(size_hw[1] * scale))

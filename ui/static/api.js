@@ -1,0 +1,67 @@
+// Talking to the server. Every failure becomes an Error whose message is a sentence to show.
+const BASE = new URL("api/", document.baseURI);
+
+async function ask(path, options = {}) {
+  let response;
+  try {
+    response = await fetch(new URL(path, BASE), options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    const lost = new Error("The server cannot be reached. Is it still running? Trying again.");
+    lost.offline = true;
+    throw lost;
+  }
+  if (response.ok) return response;
+  let sentence = `The server answered ${response.status}.`;
+  try { sentence = (await response.json()).error || sentence; } catch { /* not JSON */ }
+  const failure = new Error(sentence);
+  failure.status = response.status;
+  throw failure;
+}
+
+const post = (path, body) => ask(path, {
+  method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
+}).then((r) => r.json());
+
+export const about = () => ask("about").then((r) => r.json());
+export const openSession = (wanted) => post("sessions", wanted).then((r) => r.token);
+
+export function upload(file, onProgress) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    request.open("PUT", new URL(`upload?name=${encodeURIComponent(file.name)}`, BASE));
+    request.upload.onprogress = (e) => onProgress(e.loaded / Math.max(1, e.total));
+    request.onload = () => {
+      let answer = {};
+      try { answer = JSON.parse(request.responseText); } catch { /* not JSON */ }
+      if (request.status === 200) resolve(answer.token);
+      else reject(new Error(answer.error || `The upload failed (${request.status}).`));
+    };
+    request.onerror = () => reject(new Error("The upload was broken off; try again."));
+    request.send(file);
+  });
+}
+
+async function packed(path, options) {
+  const response = await ask(path, options);
+  const about = JSON.parse(response.headers.get("X-About"));
+  const labels = new Uint8Array(await response.arrayBuffer());
+  return { labels, width: about.size[0], height: about.size[1], objects: about.objects };
+}
+
+export class SessionApi {
+  constructor(token) { this.path = `s/${encodeURIComponent(token)}`; }
+  state() { return ask(this.path).then((r) => r.json()); }
+  act(what) { return post(`${this.path}/do`, what); }
+  async picture(frame, side, signal) {
+    const response = await ask(`${this.path}/picture/${frame}?side=${side}`, { signal });
+    return createImageBitmap(await response.blob());
+  }
+  labels(frame, side, signal) { return packed(`${this.path}/labels/${frame}?side=${side}`, { signal }); }
+  proposals(frame) { return packed(`${this.path}/proposals/${frame}`); }
+  prepare(frame) { return ask(`${this.path}/prepare/${frame}`, { method: "POST" }); }
+  timeline() { return ask(`${this.path}/timeline`).then((r) => r.json()); }
+  export(wanted) { return post(`${this.path}/export`, wanted); }
+  cancelExport() { return post(`${this.path}/export/cancel`, {}); }
+  get download() { return new URL(`${this.path}/download`, BASE).href; }
+}

@@ -1,0 +1,388 @@
+// The page: one session, its state as the server last told it, and what the person does to it.
+import { about, SessionApi } from "./api.js";
+import { ExportDialog } from "./exporting.js";
+import { Frames } from "./frames.js";
+import { fillIcons, setIcon } from "./icons.js";
+import { listenForKeys } from "./keys.js";
+import { fillShortcuts, startTips, toast } from "./notices.js";
+import { ObjectList, showDoubts } from "./panel.js";
+import { forget, remember, showStart } from "./start.js";
+import { clock, Timeline } from "./timeline.js";
+import { View } from "./view.js";
+
+const byId = (id) => document.getElementById(id);
+const ENDED = ["done", "stopped", "failed"];
+const POLL_BUSY_MS = 280, POLL_IDLE_MS = 4000;
+const AHEAD = 6;
+const HINTS = {
+  add: "Click on the object. Right click on what is too much.", subtract: "Click on what is too much.",
+  box: "Drag a box around an object.", brush: "Paint what belongs to the object.", erase: "Erase what does not belong to it.",
+};
+
+class Page {
+  constructor(token, facts) {
+    this.token = token; this.facts = facts;
+    this.api = new SessionApi(token);
+    this.frame = 0; this.selected = null; this.state = null; this.strips = {}; this.doubts = [];
+    this.playing = false; this.busy = 0; this.queue = Promise.resolve();
+    this.view = new View(byId("view"), {
+      click: (at) => this.click(at),
+      box: (xyxy) => this.act({ do: "box", frame: this.frame, xyxy, object: this.selected }),
+      stroke: (points, radius, erase) => this.act({ do: "brush", frame: this.frame, points, radius, erase, object: this.selected }),
+    });
+    this.timeline = new Timeline(byId("timeline"), { seek: (frame) => this.seek(frame), select: (id) => this.select(id) });
+    this.list = new ObjectList({
+      select: (id) => this.select(id),
+      change: (object, what) => this.entry({ type: "changed", object, ...what }),
+      remove: (object) => this.entry({ type: "deleted", object }),
+    });
+    this.exports = new ExportDialog(facts.formats, {
+      shown: () => this.view, download: () => this.api.download,
+      go: (wanted) => this.try(async () => this.take(await this.api.export(wanted))),
+      cancel: () => this.try(() => this.api.cancelExport()),
+    });
+    this.#wire();
+  }
+
+  async begin() {
+    const state = await this.api.state();
+    remember(this.token, state.title);
+    document.title = `${state.title} – maskstream`;
+    byId("editor").hidden = false;
+    byId("title").textContent = state.title;
+    byId("facts").textContent = `${state.width} × ${state.height} · ${Number(state.fps.toFixed(2))} fps · ${clock(state.frames / state.fps, false)}`;
+    byId("frame-count").textContent = `/ ${state.frames - 1}`;
+    this.frames = new Frames(this.api, Math.min(1920, 2 ** Math.ceil(Math.log2(Math.max(screen.width, screen.height) * devicePixelRatio))));
+    this.view.setSize(state.width, state.height);
+    const asked = Number(new URLSearchParams(location.hash.slice(1)).get("frame"));
+    this.frame = Math.min(state.frames - 1, Math.max(0, asked || 0));
+    this.select(state.objects[0]?.id ?? null, false);
+    this.setTool("add"); this.setMode("overlay");
+    this.take(state);
+    await this.seek(this.frame);
+    this.#poll();
+    if (this.facts.propose && !state.objects.length && !state.can_redo) this.find(true);
+  }
+
+  // State
+
+  take(state) {
+    const before = this.state;
+    if (before && state.revision < before.revision && state.store === before.store) return;
+    this.state = state;
+    if (!state.objects.some((o) => o.id === this.selected)) this.selected = this.fresh ? null : state.objects.at(-1)?.id ?? null;
+    const job = state.job, running = job && !ENDED.includes(job.status);
+    this.frames.setVersion(`${state.revision}|${running ? "live" : ""}`);
+    if (before?.job && !ENDED.includes(before.job.status) && job && !running) this.#ended(job);
+    if (!before || before.store !== state.store) this.#loadTimeline();
+    this.render();
+    if (running) this.#follow(before?.job, job);
+    else if (!before || before.revision !== state.revision || before.job?.status !== job?.status) this.refresh();
+    byId("export-dialog").open && this.exports.update(state);
+    if (byId("export-dialog").open) this.exports.state = state;
+  }
+
+  render() {
+    const { state, selected } = this;
+    byId("undo").disabled = !state.can_undo; byId("redo").disabled = !state.can_redo;
+    this.view.setStyle({
+      colours: Object.fromEntries(state.objects.map((o) => [o.id, o.colour])),
+      visible: new Set(this.masksHidden ? [] : state.objects.filter((o) => o.visible).map((o) => o.id)), selected,
+    });
+    this.timeline.selected = selected;
+    this.timeline.setState(state);
+    this.list.show(state.objects, selected, this.strips);
+    this.doubtsShown = showDoubts(this.doubts, state.objects, this.frame, state.store, (frame, object) => { this.select(object); this.seek(frame); });
+    this.timeline.setTracked(this.strips, this.doubtsShown);
+    this.#renderJob(); this.#renderFrame();
+  }
+
+  #renderJob() {
+    const { job, stale } = this.state;
+    const running = job && !ENDED.includes(job.status);
+    byId("job").hidden = !running; byId("track-split").hidden = running;
+    if (running) {
+      const words = { waiting: "Waiting for another job", running: "Tracking", paused: "Paused", stopping: "Stopping", joining: "Saving" };
+      byId("job-what").textContent = `${words[job.status]} ${job.done} / ${job.total}`;
+      byId("job-speed").textContent = job.status === "running" && job.fps ? `${job.fps} fps, ${clock(job.left_s ?? 0, false)} left` : "";
+      byId("job-bar").style.width = `${100 * job.done / Math.max(1, job.total)}%`;
+      setIcon(byId("pause"), job.status === "paused" ? "play" : "pause");
+    }
+    let frames = 0, end = -1;
+    for (const s of [...stale].sort((a, b) => a.first - b.first)) { frames += Math.max(0, s.last - Math.max(s.first, end + 1) + 1); end = Math.max(end, s.last); }
+    byId("track").disabled = byId("track-more").disabled = !stale.length;
+    byId("track-label").textContent = this.state.store && !stale.length ? "Tracked" : this.state.store ? `Track ${frames} ${frames === 1 ? "frame" : "frames"}` : "Track";
+  }
+
+  #renderFrame() {
+    const { state, frame } = this;
+    byId("time").textContent = clock(frame / state.fps);
+    if (document.activeElement !== byId("frame")) byId("frame").value = frame;
+    const here = state.objects.flatMap((o) => o.visible ? o.anchors.filter((a) => a.frame === frame).map((a) => ({ ...a, colour: o.colour, selected: o.id === this.selected })) : []);
+    this.view.prompts = here; this.view.draw();
+    const mine = here.find((a) => a.selected);
+    byId("candidates").hidden = !mine || mine.candidates < 2;
+    if (mine) byId("candidates-text").textContent = `Mask ${mine.chosen + 1} of ${mine.candidates}`;
+    byId("brush-size").hidden = !["brush", "erase"].includes(this.tool) || !byId("candidates").hidden;
+  }
+
+  // Doing things
+
+  async try(what) {
+    this.busy++; byId("busy").hidden = false;
+    try { return await what(); } catch (error) { this.fail(error); return null; } finally { if (!--this.busy) byId("busy").hidden = true; }
+  }
+
+  fail(error) {
+    if (error.name === "AbortError") return;
+    if (error.status === 404 && /session/.test(error.message)) { forget(this.token); }
+    toast(error.message);
+  }
+
+  // One after the other, so that clicks are never overtaken by later ones.
+  act(what) {
+    this.queue = this.queue.then(() => this.try(async () => {
+      const begun = performance.now();
+      const state = await this.api.act(what);
+      if (state.object != null) { this.selected = state.object; this.fresh = false; }
+      this.take(state);
+      await this.refresh();
+      await new Promise(requestAnimationFrame); // and drawn
+      this.lastActMs = performance.now() - begun;
+      return state;
+    }));
+    return this.queue;
+  }
+
+  entry(entry) { return this.act({ do: "entry", entry }); }
+
+  click({ x, y, negative, pick, label, found }) {
+    this.pause();
+    if (pick && label) return this.select(label);
+    if (!negative && found && this.view.proposals) {
+      this.view.setProposals(this.#without(found));
+      return this.act({ do: "accept", frame: this.frame, number: found });
+    }
+    if (negative && this.selected == null) return toast("Click on the object first, then on what does not belong to it.", "note");
+    return this.act({ do: "click", frame: this.frame, x, y, label: negative ? 0 : 1, object: this.selected });
+  }
+
+  #without(number) {
+    const map = this.view.proposals;
+    return { ...map, labels: map.labels.map((v) => v === number ? 0 : v) };
+  }
+
+  select(id, render = true) { this.selected = id; this.fresh = id == null; if (render && this.state) this.render(); }
+  newObject() { this.select(null); toast("The next click begins a new object.", "note"); }
+
+  // quietly: nobody asked for it.
+  async find(quietly = false) {
+    if (this.view.proposals) return this.leaveFind();
+    const frame = this.frame;
+    const found = await this.try(() => this.api.proposals(frame));
+    if (!found || frame !== this.frame || (quietly && this.state.objects.length)) return;
+    if (!found.labels.some((v) => v)) return quietly ? null : toast("Nothing was found on this frame by itself; click on an object instead.", "note");
+    this.view.setProposals(found); byId("find").setAttribute("aria-pressed", "true");
+    this.hint("Click on an outlined object to take it, or on anything else.");
+  }
+
+  leaveFind() {
+    if (!this.view.proposals) return;
+    this.view.setProposals(null); byId("find").setAttribute("aria-pressed", "false");
+    this.hint("");
+  }
+
+  track(direction = "both") { byId("track-menu").hidden = true; return this.act({ do: "track", direction }); }
+  get running() { return this.state.job && !ENDED.includes(this.state.job.status); }
+  stopTracking() { if (this.running) this.act({ do: "stop" }); }
+  clearPrompt() {
+    if (this.state.objects.find((o) => o.id === this.selected)?.anchors.some((a) => a.frame === this.frame)) this.entry({ type: "cleared", object: this.selected, frame: this.frame });
+  }
+  range(what) {
+    const { first, last, frames } = this.state;
+    const next = { first, last, ...what };
+    this.entry({ type: "range", first: next.first, ...(next.last < frames - 1 ? { last: next.last } : {}) });
+  }
+
+  markIn() { this.range({ first: this.state.first === this.frame ? 0 : this.frame }); }
+  markOut() { this.range({ last: this.state.last === this.frame ? this.state.frames - 1 : this.frame }); }
+
+  setTool(tool) {
+    this.tool = tool; this.view.setTool(tool);
+    for (const b of document.querySelectorAll("[data-tool]")) b.setAttribute("aria-pressed", String(b.dataset.tool === tool));
+    this.hint(HINTS[tool]);
+    if (this.state) this.#renderFrame();
+  }
+
+  hint(text) {
+    byId("hint").textContent = text;
+    clearTimeout(this.hintTimer);
+    this.hintTimer = setTimeout(() => { byId("hint").textContent = ""; }, 5000);
+  }
+
+  setMode(mode) {
+    this.view.setMode(mode);
+    for (const b of document.querySelectorAll("[data-mode]")) b.setAttribute("aria-pressed", String(b.dataset.mode === mode));
+  }
+
+  setRadius(radius) { this.view.radius = Math.min(120, Math.max(2, radius)) * this.state.width / 1280; byId("radius").value = radius; this.view.draw(); }
+
+  // Moving in time
+
+  async seek(frame) {
+    frame = Math.min(this.state.frames - 1, Math.max(0, Math.round(frame)));
+    if (frame !== this.frame) this.leaveFind();
+    this.frame = frame;
+    history.replaceState(null, "", `#frame=${frame}`);
+    this.timeline.setFrame(frame); this.#renderFrame();
+    await this.refresh();
+    clearTimeout(this.prepareTimer);
+    if (!this.playing && !this.running) this.prepareTimer = setTimeout(() => this.api.prepare(frame).catch(() => {}), 160);
+  }
+
+  // Fetch and show the frame of now; while one is on its way, only the newest wish is kept.
+  async refresh() {
+    if (this.loading) { this.again = true; return this.loading; }
+    this.loading = (async () => {
+      do {
+        this.again = false;
+        const frame = this.frame;
+        try {
+          const [picture, masks] = await this.frames.both(frame);
+          if (frame === this.frame || this.again) this.#display(frame, picture, masks);
+        } catch (error) { this.fail(error); }
+      } while (this.again);
+    })();
+    try { await this.loading; } finally { this.loading = null; }
+  }
+
+  #display(frame, picture, masks) {
+    this.shownFrame = frame;
+    this.view.show(picture, masks, this.view.prompts);
+    if (byId("export-dialog").open) this.exports.preview();
+  }
+
+  async play() {
+    if (this.playing) return this.pause();
+    this.playing = true; setIcon(byId("play"), "pause");
+    const { first, last, fps } = this.state;
+    if (this.frame >= last) await this.seek(first);
+    const start = this.frame, begun = performance.now();
+    while (this.playing) {
+      const wanted = start + Math.floor((performance.now() - begun) * fps / 1000);
+      if (wanted > last) { await this.seek(last); break; }
+      if (wanted !== this.frame) {
+        for (let i = 1; i <= AHEAD && wanted + i <= last; i++) this.frames.both(wanted + i).catch(() => {});
+        await this.seek(wanted);
+      }
+      await new Promise(requestAnimationFrame);
+    }
+    this.pause();
+  }
+
+  pause() { this.playing = false; setIcon(byId("play"), "play"); }
+
+  jumpAnchor(side) {
+    const all = this.state.objects.filter((o) => this.selected == null || o.id === this.selected).flatMap((o) => o.anchors.map((a) => a.frame)).sort((a, b) => a - b);
+    const next = side > 0 ? all.find((f) => f > this.frame) : all.reverse().find((f) => f < this.frame);
+    if (next !== undefined) this.seek(next);
+  }
+
+  // Round all doubts, in the order of time.
+  jumpDoubt(side) {
+    const sorted = [...(this.doubtsShown ?? [])].sort((a, b) => a.frame - b.frame);
+    if (!sorted.length) return;
+    const next = side > 0 ? sorted.find((d) => d.frame > this.frame) ?? sorted[0] : sorted.reverse().find((d) => d.frame < this.frame) ?? sorted[0];
+    this.select(next.object); this.seek(next.frame);
+  }
+
+  // Following the server
+
+  async #poll() {
+    for (;;) {
+      const busy = this.running || this.state.export?.status === "running";
+      await new Promise((done) => setTimeout(done, busy ? POLL_BUSY_MS : POLL_IDLE_MS));
+      if (document.hidden && !busy) continue;
+      try {
+        this.take(await this.api.state());
+        if (this.offline) { this.offline = false; toast("The server is back.", "note"); this.refresh(); }
+      } catch (error) {
+        if (!error.offline || !this.offline) this.fail(error);
+        this.offline = Boolean(error.offline);
+        if (error.status === 404) return;
+      }
+    }
+  }
+
+  #follow(before, job) {
+    if (job.frame < 0 || job.frame === before?.frame) return;
+    this.frames.forget(this.frame);
+    if (!this.playing && this.following !== false) { this.frames.forget(job.frame); this.seek(job.frame); }
+  }
+
+  #ended(job) {
+    if (job.status === "failed") toast(job.message);
+    else toast(job.status === "stopped" ? `Stopped. ${job.done} frames are kept.` : "Tracked.", "note");
+    if (this.came !== undefined) { this.seek(this.came); this.came = undefined; }
+  }
+
+  async #loadTimeline() {
+    const found = await this.try(() => this.api.timeline());
+    if (!found) return;
+    this.strips = found.strips; this.doubts = found.doubts;
+    this.render();
+  }
+
+  #wire() {
+    const on = (id, what) => { byId(id).onclick = what; };
+    on("undo", () => this.act({ do: "undo" })); on("redo", () => this.act({ do: "redo" }));
+    on("track", () => { this.came = this.frame; this.track(); });
+    on("track-more", () => { byId("track-menu").hidden = !byId("track-menu").hidden; });
+    for (const b of document.querySelectorAll("[data-direction]")) b.onclick = () => { this.came = this.frame; this.track(b.dataset.direction); };
+    document.addEventListener("pointerdown", (e) => { if (!e.target.closest("#track-split")) byId("track-menu").hidden = true; });
+    on("pause", () => this.act({ do: this.state.job.status === "paused" ? "resume" : "pause" }));
+    on("stop", () => this.stopTracking());
+    on("export", () => { this.pause(); this.exports.open(this.state); });
+    on("help", () => byId("help-dialog").showModal());
+    on("find", () => this.find()); on("fit", () => this.view.fit()); on("new-object", () => this.newObject());
+    on("choose", () => this.act({ do: "choose", frame: this.frame, object: this.selected }));
+    on("play", () => this.play()); on("back", () => this.seek(this.frame - 1)); on("forth", () => this.seek(this.frame + 1));
+    on("anchor-back", () => this.jumpAnchor(-1)); on("anchor-forth", () => this.jumpAnchor(1)); on("doubt", () => this.jumpDoubt(1));
+    on("mark-in", () => this.markIn()); on("mark-out", () => this.markOut());
+    for (const b of document.querySelectorAll("[data-tool]")) b.onclick = () => this.setTool(b.dataset.tool);
+    for (const b of document.querySelectorAll("[data-mode]")) b.onclick = () => this.setMode(b.dataset.mode);
+    byId("radius").oninput = (e) => this.setRadius(Number(e.target.value));
+    byId("frame").onkeydown = (e) => { e.stopPropagation(); if (e.key === "Enter") { this.seek(Number(e.target.value) || 0); e.target.blur(); } };
+    listenForKeys(this);
+  }
+}
+
+function startTheme() {
+  const root = document.documentElement;
+  let kept = null;
+  try { kept = localStorage.getItem("maskstream.theme"); } catch { /* private window */ }
+  const set = (theme) => { root.dataset.theme = theme; window.page?.timeline.draw(); window.page?.view.draw(); };
+  set(kept ?? (matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark"));
+  byId("theme").onclick = () => {
+    const theme = root.dataset.theme === "light" ? "dark" : "light";
+    try { localStorage.setItem("maskstream.theme", theme); } catch { /* same */ }
+    set(theme);
+  };
+}
+
+async function main() {
+  fillIcons(); startTheme(); startTips(); fillShortcuts();
+  const token = new URLSearchParams(location.search).get("s");
+  try {
+    const facts = await about();
+    if (!token) return showStart(facts);
+    window.page = new Page(token, facts);
+    try { await window.page.begin(); } catch (error) {
+      if (error.status === 404) forget(token);
+      byId("editor").hidden = true;
+      toast(error.message); showStart(facts);
+    }
+  } catch (error) { toast(error.message); }
+}
+
+main();

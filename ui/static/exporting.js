@@ -1,0 +1,132 @@
+// The export dialog: format, objects, edges, a preview over checkerboard, progress, download.
+const byId = (id) => document.getElementById(id);
+const GROUPS = [
+  ["For editing", ["prores", "png-rgba", "vp9", "ffv1", "png-rgba-16", "exr"]],
+  ["Mattes", ["matte", "matte-lossless", "png-matte", "png-matte-16"]],
+  ["To look at", ["overlay", "green", "background"]],
+  ["For training and annotation", ["png", "png-8", "davis", "youtube-vos", "coco", "coco-ytvis", "yolo-seg", "labelme", "cvat", "mots", "mot", "npz", "ome-zarr"]],
+];
+const TITLES = {
+  prores: "ProRes 4444", "png-rgba": "PNG with alpha", vp9: "WebM (VP9)", ffv1: "FFV1", "png-rgba-16": "PNG with alpha, 16 bit", exr: "OpenEXR",
+  matte: "Matte video", "matte-lossless": "Matte video, lossless", "png-matte": "PNG mattes", "png-matte-16": "PNG mattes, 16 bit",
+  overlay: "Overlay", green: "Green screen", background: "Other background", png: "PNG label maps", "png-8": "PNG label maps, 8 bit",
+  davis: "DAVIS", "youtube-vos": "YouTube-VOS", coco: "COCO", "coco-ytvis": "YouTube-VIS", "yolo-seg": "YOLO", labelme: "LabelMe", cvat: "CVAT", mots: "MOTS", mot: "MOTChallenge", npz: "NumPy", "ome-zarr": "OME-Zarr",
+};
+
+export function bytes(n) {
+  const units = ["B", "KB", "MB", "GB"];
+  let i = 0;
+  while (n >= 1000 && i < 3) { n /= 1000; i++; }
+  return `${n >= 100 || i === 0 ? Math.round(n) : n.toFixed(1)} ${units[i]}`;
+}
+
+export class ExportDialog {
+  constructor(formats, on) {
+    this.formats = formats;
+    this.on = on;
+    this.format = "prores";
+    this.chosen = new Set();
+    byId("export-go").onclick = () => this.#go();
+    byId("export-cancel").onclick = () => on.cancel();
+    this.#list();
+  }
+
+  open(state) {
+    this.state = state;
+    this.chosen = new Set(state.objects.filter((o) => o.visible).map((o) => o.id));
+    byId("export-objects").replaceChildren(...state.objects.map((object) => {
+      const chip = document.createElement("button");
+      chip.type = "button"; chip.className = "chip"; chip.setAttribute("aria-pressed", String(this.chosen.has(object.id)));
+      const dot = document.createElement("i"); dot.style.background = object.colour;
+      chip.append(dot, object.name);
+      chip.onclick = () => {
+        const on = !this.chosen.has(object.id);
+        if (on) this.chosen.add(object.id); else this.chosen.delete(object.id);
+        chip.setAttribute("aria-pressed", String(on));
+        this.preview();
+      };
+      return chip;
+    }));
+    byId("export-dialog").showModal();
+    this.update(state);
+    this.preview();
+  }
+
+  // What the masks cut out of the frame that is shown, over checkerboard.
+  preview() {
+    const shown = this.on.shown();
+    const canvas = byId("preview"), g = canvas.getContext("2d");
+    if (!shown.picture || !shown.masks) { g.clearRect(0, 0, canvas.width, canvas.height); return; }
+    const { width, height, labels } = shown.masks;
+    canvas.width = 896; canvas.height = 504;
+    const mask = document.createElement("canvas");
+    mask.width = width; mask.height = height;
+    const m = mask.getContext("2d");
+    const image = m.createImageData(width, height);
+    for (let i = 0; i < labels.length; i++) if (this.chosen.has(labels[i])) image.data[4 * i + 3] = 255;
+    m.putImageData(image, 0, 0);
+    m.globalCompositeOperation = "source-in";
+    m.drawImage(shown.picture, 0, 0, width, height);
+    const scale = Math.min(canvas.width / width, canvas.height / height);
+    const [w, h] = [width * scale, height * scale];
+    g.imageSmoothingQuality = "high";
+    g.drawImage(mask, (canvas.width - w) / 2, (canvas.height - h) / 2, w, h);
+  }
+
+  update(state) {
+    const task = state.export;
+    const status = byId("export-status");
+    const running = task?.status === "running";
+    const ready = task?.status === "done" && task.format === this.format;
+    status.classList.toggle("bad", task?.status === "failed");
+    status.textContent = running ? `${TITLES[task.format]}: ${task.total ? Math.floor(100 * task.done / task.total) : 0} %`
+      : task?.status === "failed" ? task.message
+      : ready ? `${task.file}, ${bytes(task.size)}`
+      : state.store ? `Frames ${state.first} to ${state.last}` : "Track first, then there is something to export.";
+    byId("export-cancel").hidden = !running;
+    byId("export-go").hidden = ready;
+    byId("export-go").disabled = running || !state.store;
+    byId("download").hidden = !ready;
+    byId("download").href = this.on.download();
+  }
+
+  #list() {
+    const known = new Map(this.formats.map((f) => [f.name, f]));
+    const grouped = new Set(GROUPS.flatMap(([, names]) => names));
+    const rest = this.formats.map((f) => f.name).filter((name) => !grouped.has(name));
+    const groups = rest.length ? [...GROUPS, ["Others", rest]] : GROUPS;
+    byId("formats").replaceChildren(...groups.flatMap(([title, names]) => {
+      const head = document.createElement("h3");
+      head.textContent = title;
+      return [head, ...names.filter((name) => known.has(name)).map((name) => this.#choice(known.get(name)))];
+    }));
+    this.#choose(this.format);
+  }
+
+  #choice(format) {
+    const choice = document.createElement("button");
+    choice.type = "button"; choice.className = "format"; choice.dataset.format = format.name;
+    choice.setAttribute("role", "radio");
+    const title = document.createElement("b"), about = document.createElement("small");
+    title.textContent = TITLES[format.name] ?? format.name; about.textContent = format.summary;
+    choice.append(title, about);
+    choice.onclick = () => this.#choose(format.name);
+    return choice;
+  }
+
+  #choose(name) {
+    this.format = name;
+    for (const choice of document.querySelectorAll(".format")) choice.setAttribute("aria-checked", String(choice.dataset.format === name));
+    const format = this.formats.find((f) => f.name === name);
+    byId("edges").classList.toggle("off", !format?.edges);
+    byId("background-label").hidden = !format?.background;
+    if (this.state) this.update({ ...this.state, export: this.state.export?.status === "failed" ? null : this.state.export });
+  }
+
+  #go() {
+    const format = this.formats.find((f) => f.name === this.format);
+    const edges = format.edges ? { soft: byId("soft").checked, feather: Number(byId("feather").value) || 0, grow: Number(byId("grow").value) || 0 } : {};
+    const background = format.background ? { background: byId("background").value } : {};
+    this.on.go({ format: this.format, objects: [...this.chosen], ...edges, ...background });
+  }
+}

@@ -1,0 +1,97 @@
+// The lists on the right: objects, and frames somebody should look at.
+import { icon } from "./icons.js";
+import { drawStrip } from "./timeline.js";
+
+const byId = (id) => document.getElementById(id);
+
+function button(name, tip, onclick, className = "") {
+  const made = document.createElement("button");
+  made.type = "button"; made.className = className; made.innerHTML = icon(name);
+  made.dataset.tip = tip; made.setAttribute("aria-label", tip);
+  made.onclick = (e) => { e.stopPropagation(); onclick(); };
+  return made;
+}
+
+export class ObjectList {
+  constructor(on) { this.on = on; this.rows = new Map(); }
+
+  show(objects, selected, strips) {
+    const list = byId("objects");
+    byId("object-count").textContent = objects.length || "";
+    byId("no-objects").hidden = objects.length > 0;
+    const editing = document.activeElement?.matches?.(".object .name") ? document.activeElement.closest(".object") : null;
+    const key = (o) => JSON.stringify([o.id, o.name, o.colour, o.visible, o.locked]);
+    const rows = objects.map((object) => {
+      const kept = this.rows.get(object.id);
+      const row = kept && (kept.dataset.key === key(object) || kept === editing) ? kept : this.#row(object);
+      row.dataset.key = key(object);
+      row.setAttribute("aria-selected", String(object.id === selected));
+      const strip = row.querySelector(".strip");
+      const g = strip.getContext("2d");
+      g.clearRect(0, 0, strip.width, strip.height);
+      strip.hidden = !strips[object.id];
+      drawStrip(g, strips[object.id], object.colour, "#ff6f6b", 0, 0, strip.width, strip.height);
+      return [object.id, row];
+    });
+    this.rows = new Map(rows);
+    const wanted = rows.map(([, row]) => row);
+    if (wanted.length !== list.children.length || wanted.some((row, i) => row !== list.children[i])) list.replaceChildren(...wanted);
+  }
+
+  #row(object) {
+    const row = document.createElement("li");
+    row.className = `object${object.visible ? "" : " hidden-object"}`;
+    row.dataset.object = object.id;
+    row.setAttribute("role", "option");
+    row.onclick = () => this.on.select(object.id);
+    const swatch = document.createElement("label");
+    swatch.className = "swatch"; swatch.style.background = object.colour; swatch.dataset.tip = "Colour";
+    const colour = document.createElement("input");
+    colour.type = "color"; colour.value = object.colour; colour.setAttribute("aria-label", `Colour of ${object.name}`);
+    colour.onchange = () => this.on.change(object.id, { colour: colour.value });
+    swatch.append(colour);
+    const name = document.createElement("input");
+    name.className = "name"; name.value = object.name; name.maxLength = 60; name.spellcheck = false;
+    name.setAttribute("aria-label", "Name");
+    name.onkeydown = (e) => {
+      e.stopPropagation();
+      if (e.key === "Escape") { name.value = object.name; name.blur(); }
+      if (e.key === "Enter") name.blur();
+    };
+    name.onchange = () => { if (name.value.trim()) this.on.change(object.id, { name: name.value.trim() }); else name.value = object.name; };
+    const acts = document.createElement("span");
+    acts.className = "acts";
+    acts.append(
+      button(object.visible ? "eye" : "eyeoff", object.visible ? "Hide" : "Show", () => this.on.change(object.id, { visible: !object.visible }), "on"),
+      button(object.locked ? "lock" : "unlock", object.locked ? "Unlock" : "Lock: it stays as it is", () => this.on.change(object.id, { locked: !object.locked }), object.locked ? "warn" : ""),
+      button("trash", "Delete", () => this.on.remove(object.id)),
+    );
+    const strip = document.createElement("canvas");
+    strip.className = "strip"; strip.width = 440; strip.height = 12; strip.dataset.tip = "How sure the tracker was, over time";
+    row.append(swatch, name, acts, strip);
+    return row;
+  }
+}
+
+export function showDoubts(doubts, objects, frame, tracked, seek) {
+  const known = doubts.filter((d) => objects.some((o) => o.id === d.object));
+  byId("doubt-count").textContent = known.length || "";
+  byId("no-doubts").hidden = known.length > 0;
+  byId("no-doubts").textContent = tracked ? "Nothing looks doubtful." : "After tracking, the frames worth a look are listed here.";
+  byId("doubt").disabled = !known.length;
+  byId("doubts").replaceChildren(...known.map((doubt) => {
+    const object = objects.find((o) => o.id === doubt.object);
+    const row = document.createElement("button");
+    row.type = "button"; row.className = `doubt${doubt.first <= frame && frame <= doubt.last ? " here" : ""}`;
+    const dot = document.createElement("i"); dot.style.background = object.colour;
+    const why = document.createElement("span"); why.className = "why";
+    const name = document.createElement("b"); name.textContent = object.name;
+    why.append(name, ` ${doubt.reason}`); why.title = doubt.detail;
+    const where = document.createElement("span"); where.textContent = doubt.frame;
+    row.append(dot, why, where);
+    row.onclick = () => seek(doubt.frame, doubt.object);
+    const item = document.createElement("li"); item.append(row);
+    return item;
+  }));
+  return known;
+}

@@ -1,0 +1,347 @@
+// The picture: zoom, pan, masks over it, clicks. Positions told are pixels of the video's frame.
+const EDGE = 255;
+const FILL = 0.42;
+const MOST_PIXELS = 1.8e6; // of masks that are enlarged
+const SLOP = 4; // screen pixels a press may move and still be a click
+
+export class View {
+  constructor(canvas, on) {
+    this.canvas = canvas;
+    this.on = on;
+    this.size = [16, 9];
+    this.zoom = 1;
+    this.centre = null;
+    this.mode = "overlay";
+    this.tool = "add";
+    this.radius = 18;
+    this.style = { colours: {}, visible: new Set(), selected: null };
+    this.prompts = [];
+    this.picture = null;
+    this.masks = null;
+    this.proposals = null;
+    this.hover = 0;
+    this.drag = null;
+    this.pointers = new Map();
+    this.layer = document.createElement("canvas");
+    this.found = document.createElement("canvas");
+    new ResizeObserver(() => this.draw()).observe(canvas);
+    canvas.addEventListener("pointerdown", (e) => this.#down(e));
+    canvas.addEventListener("pointermove", (e) => this.#move(e));
+    canvas.addEventListener("pointerup", (e) => this.#up(e));
+    canvas.addEventListener("pointercancel", () => { this.pointers.clear(); this.drag = null; this.draw(); });
+    canvas.addEventListener("pointerleave", () => { this.cursor = null; this.#hoverAt(null); });
+    canvas.addEventListener("contextmenu", (e) => e.preventDefault());
+    canvas.addEventListener("wheel", (e) => this.#wheel(e), { passive: false });
+  }
+
+  setSize(width, height) { this.size = [width, height]; this.fit(); }
+  fit() { this.zoom = 1; this.centre = null; this.draw(); }
+  setStyle(style) { this.style = style; this.#paintLayer(); this.draw(); }
+  setMode(mode) { this.mode = mode; this.#paintLayer(); this.draw(); }
+  setTool(tool) { this.tool = tool; this.draw(); }
+  show(picture, masks, prompts) {
+    this.picture = picture; this.masks = masks; this.prompts = prompts;
+    this.#paintLayer(); this.draw();
+  }
+  setProposals(proposals) { this.proposals = proposals; this.#paintFound(); this.draw(); }
+
+  // Where the frame lies in the canvas, CSS pixels.
+  place() {
+    const box = this.canvas.getBoundingClientRect();
+    const [width, height] = this.size;
+    const pad = 12;
+    const fit = Math.min((box.width - 2 * pad) / width, (box.height - 2 * pad) / height);
+    const scale = Math.max(0.01, fit) * this.zoom;
+    const [cx, cy] = this.centre ?? [width / 2, height / 2];
+    return { x: box.width / 2 - cx * scale, y: box.height / 2 - cy * scale, scale, box };
+  }
+
+  // From a place on the screen to the frame; may lie outside of it.
+  toFrame(clientX, clientY) {
+    const { x, y, scale, box } = this.place();
+    return [(clientX - box.left - x) / scale, (clientY - box.top - y) / scale];
+  }
+
+  toScreen(fx, fy) {
+    const { x, y, scale, box } = this.place();
+    return [box.left + x + fx * scale, box.top + y + fy * scale];
+  }
+
+  labelAt(map, [fx, fy]) {
+    if (!map) return 0;
+    const x = Math.floor(fx * map.width / this.size[0]), y = Math.floor(fy * map.height / this.size[1]);
+    return x < 0 || y < 0 || x >= map.width || y >= map.height ? 0 : map.labels[y * map.width + x];
+  }
+
+  zoomBy(factor, clientX, clientY) {
+    const { box } = this.place();
+    const at = [clientX ?? box.left + box.width / 2, clientY ?? box.top + box.height / 2];
+    const before = this.toFrame(...at);
+    this.zoom = Math.min(40, Math.max(1, this.zoom * factor));
+    if (this.zoom === 1) { this.centre = null; this.draw(); return; }
+    this.centre ??= [this.size[0] / 2, this.size[1] / 2];
+    const after = this.toFrame(...at);
+    this.#centreOn(this.centre[0] + before[0] - after[0], this.centre[1] + before[1] - after[1]);
+    this.draw();
+  }
+
+  draw() {
+    if (this.scheduled) return;
+    this.scheduled = requestAnimationFrame(() => { this.scheduled = null; this.#draw(); });
+  }
+
+  #draw() {
+    const { x, y, scale, box } = this.place();
+    const ratio = window.devicePixelRatio || 1;
+    const [w, h] = [Math.round(box.width * ratio), Math.round(box.height * ratio)];
+    if (this.canvas.width !== w || this.canvas.height !== h) { this.canvas.width = w; this.canvas.height = h; }
+    const g = this.canvas.getContext("2d");
+    g.setTransform(ratio, 0, 0, ratio, 0, 0);
+    g.clearRect(0, 0, box.width, box.height);
+    const [fw, fh] = [this.size[0] * scale, this.size[1] * scale];
+    g.imageSmoothingEnabled = scale * ratio < 4;
+    g.imageSmoothingQuality = "high";
+    if (this.mode === "cutout") this.#checkerboard(g, x, y, fw, fh);
+    if (this.mode === "matte") { g.fillStyle = "#000"; g.fillRect(x, y, fw, fh); }
+    if (this.picture && this.mode === "overlay") g.drawImage(this.picture, x, y, fw, fh);
+    if (this.masks) g.drawImage(this.layer, x, y, fw, fh);
+    if (this.proposals) g.drawImage(this.found, x, y, fw, fh);
+    this.#drawPrompts(g, x, y, scale);
+    this.#drawTool(g, x, y, scale);
+  }
+
+  #checkerboard(g, x, y, w, h) {
+    const css = getComputedStyle(this.canvas);
+    const tile = document.createElement("canvas");
+    tile.width = tile.height = 16;
+    const t = tile.getContext("2d");
+    t.fillStyle = css.getPropertyValue("--check-a"); t.fillRect(0, 0, 16, 16);
+    t.fillStyle = css.getPropertyValue("--check-b"); t.fillRect(0, 0, 8, 8); t.fillRect(8, 8, 8, 8);
+    g.save(); g.translate(x, y);
+    g.fillStyle = g.createPattern(tile, "repeat"); g.fillRect(0, 0, w, h);
+    g.restore();
+  }
+
+  #drawPrompts(g, x, y, scale) {
+    for (const prompt of this.prompts) {
+      if (prompt.box && prompt.selected) {
+        const [x0, y0, x1, y1] = prompt.box;
+        g.setLineDash([5, 4]); g.lineWidth = 1.5; g.strokeStyle = prompt.colour;
+        g.strokeRect(x + x0 * scale, y + y0 * scale, (x1 - x0) * scale, (y1 - y0) * scale);
+        g.setLineDash([]);
+      }
+      for (const [px, py, label] of prompt.clicks) {
+        const [sx, sy] = [x + (px + 0.5) * scale, y + (py + 0.5) * scale];
+        const r = prompt.selected ? 7 : 4;
+        g.beginPath(); g.arc(sx, sy, r, 0, 7);
+        g.fillStyle = label ? prompt.colour : "#f4f5f8"; g.fill();
+        g.lineWidth = 1.6; g.strokeStyle = label ? "#fff" : "#d23a3a"; g.stroke();
+        if (!prompt.selected) continue;
+        g.beginPath(); g.moveTo(sx - 3, sy); g.lineTo(sx + 3, sy);
+        if (label) { g.moveTo(sx, sy - 3); g.lineTo(sx, sy + 3); }
+        g.strokeStyle = label ? "#fff" : "#d23a3a"; g.stroke();
+      }
+    }
+  }
+
+  #drawTool(g, x, y, scale) {
+    if (this.drag?.kind === "box") {
+      const [[ax, ay], [bx, by]] = [this.drag.from, this.drag.to];
+      g.setLineDash([5, 4]); g.lineWidth = 1.5; g.strokeStyle = "#fff";
+      g.strokeRect(x + Math.min(ax, bx) * scale, y + Math.min(ay, by) * scale, Math.abs(bx - ax) * scale, Math.abs(by - ay) * scale);
+      g.setLineDash([]);
+    }
+    const brushes = this.tool === "brush" || this.tool === "erase";
+    const colour = this.tool === "erase" ? "#ffffff" : this.style.colours[this.style.selected] ?? "#7f8fff";
+    if (this.drag?.kind === "stroke") {
+      g.lineCap = g.lineJoin = "round"; g.lineWidth = 2 * this.radius * scale; g.globalAlpha = 0.5; g.strokeStyle = colour;
+      g.beginPath();
+      for (const [px, py] of this.drag.points) g.lineTo(x + px * scale, y + py * scale);
+      if (this.drag.points.length === 1) { const [px, py] = this.drag.points[0]; g.lineTo(x + px * scale + 0.01, y + py * scale); }
+      g.stroke(); g.globalAlpha = 1;
+    }
+    if (brushes && this.cursor) {
+      g.beginPath(); g.arc(x + this.cursor[0] * scale, y + this.cursor[1] * scale, this.radius * scale, 0, 7);
+      g.lineWidth = 1.5; g.strokeStyle = "#fff"; g.stroke();
+    }
+    const positive = this.tool === "add" || this.tool === "subtract" || this.tool === "box";
+    this.canvas.style.cursor = this.drag?.kind === "pan" ? "grabbing" : brushes ? "none" : positive ? "crosshair" : "default";
+  }
+
+  // The masks as a picture of their own, made anew when they or their colours change.
+  #paintLayer() {
+    if (!this.masks) return;
+    const { width, height, labels } = this.#enlarged(this.masks);
+    this.layer.width = width; this.layer.height = height;
+    const g = this.layer.getContext("2d");
+    const image = g.createImageData(width, height);
+    const out = new Uint32Array(image.data.buffer);
+    const table = this.#table();
+    const plain = this.mode !== "overlay";
+    for (let y = 0, i = 0; y < height; y++) {
+      for (let x = 0; x < width; x++, i++) {
+        const label = labels[i];
+        if (!label || !table.fill[label]) continue;
+        const inside = plain || (x > 0 && labels[i - 1] === label && x < width - 1 && labels[i + 1] === label
+          && y > 0 && labels[i - width] === label && y < height - 1 && labels[i + width] === label);
+        out[i] = inside ? table.fill[label] : table.edge[label];
+      }
+    }
+    g.putImageData(image, 0, 0);
+    if (this.mode === "cutout" && this.picture) {
+      g.globalCompositeOperation = "source-in";
+      g.drawImage(this.picture, 0, 0, width, height);
+      g.globalCompositeOperation = "source-over";
+    }
+  }
+
+  // A map of a small video as large as the screen has it, with smooth instead of stepped edges.
+  #enlarged(map) {
+    const ratio = window.devicePixelRatio || 1;
+    const times = Math.min(Math.round(this.place().scale / this.zoom * ratio), Math.floor(Math.sqrt(MOST_PIXELS / (map.width * map.height))));
+    if (times < 2 || this.zoom * times > 16) return map;
+    if (this.large?.map === map && this.large.times === times) return this.large;
+    const [width, height] = [map.width * times, map.height * times];
+    const small = document.createElement("canvas"), big = document.createElement("canvas");
+    small.width = map.width; small.height = map.height; big.width = width; big.height = height;
+    const s = small.getContext("2d", { willReadFrequently: true }), b = big.getContext("2d", { willReadFrequently: true });
+    const labels = new Uint8Array(width * height), best = new Uint8Array(width * height).fill(127);
+    b.imageSmoothingQuality = "high";
+    for (const id of new Set(map.labels)) {
+      if (!id) continue;
+      const image = s.createImageData(map.width, map.height);
+      for (let i = 0; i < map.labels.length; i++) if (map.labels[i] === id) image.data[4 * i + 3] = 255;
+      s.putImageData(image, 0, 0);
+      b.clearRect(0, 0, width, height); b.drawImage(small, 0, 0, width, height);
+      const alpha = b.getImageData(0, 0, width, height).data;
+      for (let i = 0; i < labels.length; i++) if (alpha[4 * i + 3] > best[i]) { best[i] = alpha[4 * i + 3]; labels[i] = id; }
+    }
+    this.large = { map, times, width, height, labels };
+    return this.large;
+  }
+
+  #table() {
+    const fill = new Uint32Array(256), edge = new Uint32Array(256);
+    for (const [id, colour] of Object.entries(this.style.colours)) {
+      if (!this.style.visible.has(Number(id))) continue;
+      const value = parseInt(colour.slice(1), 16);
+      const bgr = this.mode === "overlay" ? ((value & 255) << 16) | (value & 0xff00) | (value >> 16) : 0xffffff;
+      const strong = Number(id) === this.style.selected || Number(id) === this.hover;
+      const alpha = this.mode === "overlay" ? Math.round(255 * (strong ? FILL + 0.12 : FILL)) : EDGE;
+      fill[id] = (alpha << 24 | bgr) >>> 0;
+      edge[id] = (EDGE << 24 | bgr) >>> 0;
+    }
+    return { fill, edge };
+  }
+
+  #paintFound() {
+    const map = this.proposals;
+    if (!map) return;
+    const { width, height, labels } = map;
+    this.found.width = width; this.found.height = height;
+    const g = this.found.getContext("2d");
+    const image = g.createImageData(width, height);
+    const out = new Uint32Array(image.data.buffer);
+    const hot = this.hoverFound ?? 0;
+    for (let y = 0, i = 0; y < height; y++) {
+      for (let x = 0; x < width; x++, i++) {
+        const label = labels[i];
+        if (!label) continue;
+        const edge = x === 0 || y === 0 || x === width - 1 || y === height - 1
+          || labels[i - 1] !== label || labels[i + 1] !== label || labels[i - width] !== label || labels[i + width] !== label;
+        if (edge) out[i] = label === hot ? 0xffffffff : ((x + y) >> 2) & 1 ? 0xd0ffffff : 0x50101010;
+        else if (label === hot) out[i] = 0x55ffffff;
+      }
+    }
+    g.putImageData(image, 0, 0);
+  }
+
+  #centreOn(x, y) {
+    this.centre = [Math.min(this.size[0], Math.max(0, x)), Math.min(this.size[1], Math.max(0, y))];
+  }
+
+  #hoverAt(at) {
+    const found = at && this.proposals ? this.labelAt(this.proposals, at) : 0;
+    if (found !== this.hoverFound) { this.hoverFound = found; this.#paintFound(); this.draw(); }
+    const hover = at ? this.labelAt(this.masks, at) : 0;
+    if (hover === this.hover) return;
+    this.hover = hover;
+    this.#paintLayer(); this.draw(); this.on.hover?.(hover);
+  }
+
+  #down(e) {
+    this.canvas.focus({ preventScroll: true });
+    this.canvas.setPointerCapture(e.pointerId);
+    this.pointers.set(e.pointerId, [e.clientX, e.clientY]);
+    const at = this.toFrame(e.clientX, e.clientY);
+    if (this.pointers.size === 2) { this.drag = { kind: "pinch" }; return; }
+    if (e.button === 1 || (e.button === 0 && this.space)) this.drag = { kind: "pan", last: [e.clientX, e.clientY] };
+    else if (this.tool === "box" && e.button === 0) this.drag = { kind: "box", from: at, to: at, screen: [e.clientX, e.clientY] };
+    else if ((this.tool === "brush" || this.tool === "erase") && e.button === 0) this.drag = { kind: "stroke", points: [at] };
+    else this.drag = { kind: "press", screen: [e.clientX, e.clientY], button: e.button };
+    this.draw();
+  }
+
+  #move(e) {
+    const at = this.toFrame(e.clientX, e.clientY);
+    this.cursor = at;
+    const before = this.pointers.get(e.pointerId);
+    if (before) this.pointers.set(e.pointerId, [e.clientX, e.clientY]);
+    if (!this.drag) { this.#hoverAt(at); if (this.tool === "brush" || this.tool === "erase") this.draw(); return; }
+    if (this.drag.kind === "pinch" && before) this.#pinch(e, before);
+    if (this.drag.kind === "pan") {
+      const { scale } = this.place();
+      this.centre ??= [this.size[0] / 2, this.size[1] / 2];
+      this.#centreOn(this.centre[0] - (e.clientX - this.drag.last[0]) / scale, this.centre[1] - (e.clientY - this.drag.last[1]) / scale);
+      this.drag.last = [e.clientX, e.clientY];
+    }
+    if (this.drag.kind === "box") this.drag.to = at;
+    if (this.drag.kind === "stroke") this.drag.points.push(at);
+    this.draw();
+  }
+
+  #pinch(e, before) {
+    const other = [...this.pointers].find(([id]) => id !== e.pointerId)?.[1];
+    if (!other) return;
+    const gap = (a, b) => Math.hypot(a[0] - b[0], a[1] - b[1]);
+    const now = [e.clientX, e.clientY];
+    this.zoomBy(gap(now, other) / Math.max(1, gap(before, other)), (now[0] + other[0]) / 2, (now[1] + other[1]) / 2);
+    if (this.centre) {
+      const { scale } = this.place();
+      this.#centreOn(this.centre[0] - (now[0] - before[0]) / 2 / scale, this.centre[1] - (now[1] - before[1]) / 2 / scale);
+    }
+  }
+
+  #up(e) {
+    this.pointers.delete(e.pointerId);
+    const drag = this.drag;
+    if (drag?.kind === "pinch" && this.pointers.size) return;
+    this.drag = null;
+    this.draw();
+    if (!drag) return;
+    const at = this.toFrame(e.clientX, e.clientY);
+    const moved = drag.screen && Math.hypot(e.clientX - drag.screen[0], e.clientY - drag.screen[1]) > SLOP;
+    if (drag.kind === "press" && !moved) this.#click(at, drag.button, e);
+    if (drag.kind === "box" && moved) this.on.box(this.#clip(drag.from, at));
+    if (drag.kind === "box" && !moved) this.#click(at, 0, e);
+    if (drag.kind === "stroke") this.on.stroke(drag.points, this.radius, this.tool === "erase");
+  }
+
+  #click(at, button, e) {
+    const [x, y] = at.map(Math.floor);
+    if (x < 0 || y < 0 || x >= this.size[0] || y >= this.size[1]) return;
+    const negative = button === 2 || e.altKey || this.tool === "subtract";
+    this.on.click({ x, y, negative, pick: e.ctrlKey || e.metaKey, label: this.labelAt(this.masks, at), found: this.labelAt(this.proposals, at) });
+  }
+
+  #clip([ax, ay], [bx, by]) {
+    const [w, h] = this.size;
+    const inside = (v, most) => Math.min(most, Math.max(0, v));
+    return [inside(Math.min(ax, bx), w), inside(Math.min(ay, by), h), inside(Math.max(ax, bx), w), inside(Math.max(ay, by), h)];
+  }
+
+  #wheel(e) {
+    e.preventDefault();
+    if (e.ctrlKey || !e.shiftKey) this.zoomBy(Math.exp(-e.deltaY * 0.0016), e.clientX, e.clientY);
+  }
+}

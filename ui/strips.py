@@ -1,0 +1,30 @@
+"""How sure the tracker was of every object over time, as small as a screen is wide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pipeline.store import FrameObjects
+from trackers.state import TrackState
+
+NOT_TRACKED = -1
+NOT_SEEN = -2
+_SEEN = (TrackState.TRACKED, TrackState.REENTERED)
+
+
+def confidence_strips(
+    frames: Iterable[FrameObjects], frame_count: int, bins: int
+) -> dict[int, list[int]]:
+    """Per object its least confidence in each of at most `bins` stretches of the video.
+
+    0..100; `NOT_SEEN` where the object is hidden or lost, `NOT_TRACKED` where nothing is known.
+    """
+    count = min(bins, frame_count)
+    strips: dict[int, list[int]] = {}
+    for frame in frames:
+        place = min(frame.index * count // frame_count, count - 1)
+        for found in frame.objects:
+            strip = strips.setdefault(found.id, [NOT_TRACKED] * count)
+            value = round(100 * min(found.score, 1.0)) if found.state in _SEEN else NOT_SEEN
+            strip[place] = value if strip[place] == NOT_TRACKED else min(strip[place], value)
+    return strips
