@@ -10,7 +10,7 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 _WRITE_AHEAD = 8  # results waiting for the writer thread
 _THREAD_END_S = 30.0
+_IDLE_S = 0.5  # without a result, after which sinks are told
 
 
 @dataclass(slots=True)
@@ -130,9 +131,20 @@ class _Writer:
         if self._failure is not None:
             raise self._failure
 
+    def _arriving(self) -> Iterator[tuple[Frame, FrameResult]]:
+        """Results as they come; sinks are told while none does."""
+        while True:
+            while not self._queue.wait(_IDLE_S):
+                for sink in self._sinks:
+                    sink.idle()
+            result = next(self._queue, None)
+            if result is None:
+                return
+            yield result
+
     def _write(self) -> None:
         try:
-            for frame, result in self._queue:
+            for frame, result in self._arriving():
                 begun = time.perf_counter()
                 for sink in self._sinks:
                     sink.write(frame, result)

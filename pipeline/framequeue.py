@@ -77,6 +77,11 @@ class FrameQueue(Generic[T]):
         except StopIteration:
             raise QueueClosedError("The frame queue is closed and empty.") from None
 
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until there is an item or the queue has ended; False if the time is up before."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._closed or bool(self._items), timeout_s)
+
     def __iter__(self) -> FrameQueue[T]:
         return self
 

@@ -137,6 +137,10 @@ class OnlyMissing:
             self._store.write(frame, result)
             self._reviewer.add(result)
 
+    def idle(self) -> None:
+        """Commit what is due."""
+        self._store.commit_due()
+
     def close(self, *, complete: bool) -> None:
         """Close the store."""
         doubts = [doubt.to_json() for doubt in self._reviewer.doubts()]

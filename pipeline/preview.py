@@ -64,6 +64,9 @@ class OverlayVideo:
         image.pts, image.time_base = self._pts(result), self._time_base
         self._encode(image)
 
+    def idle(self) -> None:
+        """Nothing is safe before the end."""
+
     def close(self, *, complete: bool) -> None:
         """Finish the file with the frames there are; none at all leaves no file."""
         written = self._last_pts is not None
@@ -124,6 +127,9 @@ class ContactSheet:
                 self._kept = self._kept[::2]
                 self._step *= 2
         self._seen += 1
+
+    def idle(self) -> None:
+        """Nothing is safe before the end."""
 
     def close(self, *, complete: bool) -> None:
         """Write the sheet; nothing if there were no frames."""

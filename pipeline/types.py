@@ -170,6 +170,10 @@ class Sink(Protocol):
         """Take one result; `frame` is there for sinks that need pixels."""
         ...
 
+    def idle(self) -> None:
+        """Nothing has come for a moment; a chance to make safe what was written."""
+        ...
+
     def close(self, *, complete: bool) -> None:
         """Finish; called exactly once, also after an error.
 

@@ -51,6 +51,9 @@ class Collect:
         self.results.append(result)
         self.threads.add(threading.current_thread().name)
 
+    def idle(self) -> None:
+        pass
+
     def close(self, *, complete: bool) -> None:
         assert self.complete is None
         self.complete = complete
@@ -177,6 +180,24 @@ def test_a_failing_sink_stops_the_run_and_the_others_are_closed(clip):
         Pipeline(UNSEEDED).run(open_source(clip[0]), lambda info: [other, broken])
     assert other.complete is False
     assert len(other.results) == 3
+
+
+def test_sinks_are_told_while_a_source_stalls(clip):
+    _, frames, _ = clip
+    told = threading.Event()
+
+    class Waits(Collect):
+        def idle(self) -> None:
+            told.set()
+
+    def stalling():
+        yield from frames[:2]
+        assert told.wait(timeout=60)
+        yield from frames[2:4]
+
+    sink = Waits()
+    Pipeline(UNSEEDED).run(ArraySource(stalling()), lambda info: [sink])
+    assert len(sink.results) == 4
 
 
 def test_a_failing_source_is_raised_as_it_is():

@@ -65,6 +65,18 @@ def test_commits_every_so_many_frames_or_seconds(tmp_path):
     assert seen == [0, 0, 0, 4, 4, 4, 7, 7, 7, 7]
 
 
+def test_commits_what_is_due_though_no_frame_comes(tmp_path):
+    now = [0.0]
+    with writer(tmp_path / "o.zarr", seconds_per_commit=2.0, monotonic=lambda: now[0]) as store:
+        store.append(result(0))
+        seen = []
+        for seconds in (0.5, 1.9, 2.1):
+            now[0] = seconds
+            store.commit_due()
+            seen.append(store.committed_frames)
+        assert seen == [0, 0, 1]
+
+
 def test_error_inside_the_with_block_leaves_an_incomplete_store(tmp_path):
     with pytest.raises(ZeroDivisionError), writer(tmp_path / "o.zarr") as store:
         store.write(FRAME, result(0))

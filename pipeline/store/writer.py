@@ -143,9 +143,14 @@ class MaskStoreWriter:
             if len(self._pending.chunks) == FRAMES_PER_SHARD:
                 self._finish_shard(complete=False)
                 self._journal = self._place.journal(self._frames)
-            elif self._commit_is_due():
-                self._journal.sync()
-                self._mark_committed()
+            else:
+                self._commit_if_due()
+
+    def commit_due(self) -> None:
+        """Commit now if it is time, though no frame comes. Raises `StoreError`."""
+        if self._uncommitted:
+            with self._disk():
+                self._commit_if_due()
 
     def add_events(self, events: Sequence[Mapping[str, Any]]) -> None:
         """Keep what a person asked for: the whole log, JSON objects, of which the new are added.
@@ -221,9 +226,11 @@ class MaskStoreWriter:
         self._pending = Pending()
         self._mark_committed()
 
-    def _commit_is_due(self) -> bool:
+    def _commit_if_due(self) -> None:
         overdue = self._monotonic() - self._committed_at >= self._seconds_per_commit
-        return overdue or self._uncommitted >= self._frames_per_commit
+        if overdue or self._uncommitted >= self._frames_per_commit:
+            self._journal.sync()
+            self._mark_committed()
 
     def _mark_committed(self) -> None:
         self._uncommitted = 0
