@@ -18,7 +18,7 @@ ui: $(UI_STAMP)               ## the page in a browser: click, track, correct, e
 setup: $(DEV_STAMP)           ## the full development environment, all extras
 
 test: lint                    ## lint, types and tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .
