@@ -166,5 +166,5 @@ def test_a_port_that_is_taken_is_a_sentence(tmp_path):
         command = [sys.executable, "run_pipeline.py", "ui", "--sessions", tmp_path, "--port", port]
         done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=90)
     assert done.returncode == 1
-    assert f"port {port} cannot be used" in done.stderr
+    assert f"port {port} is taken" in done.stderr
     assert "Traceback" not in done.stderr

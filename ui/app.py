@@ -116,9 +116,9 @@ def serve(choice: ServerChoice, config: PipelineConfig) -> Served:
                 enable_monitoring=False,
             )
     except OSError as error:
-        taken = f"port {choice.port}" if choice.port else "the ports 7860 to 7959"
+        taken = f"port {choice.port} is" if choice.port else "the ports 7860 to 7959 are"
         raise PageError(
-            f"The page cannot be served at {choice.host}: {taken} cannot be used ({error}); "
+            f"The page cannot be served at {choice.host}: {taken} taken, or not to be had; "
             "give another one with --port."
         ) from error
     return Served(url, share_url or None, workspace, app)
