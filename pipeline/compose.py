@@ -49,7 +49,7 @@ def compose(tracks: Sequence[Track], frame_hw: SizeHW) -> Composed:
         objects.append(_visible(track, window, own) or _withheld(track, frame_hw))
         under = inside & (own == 0)
         if under.any():
-            hidden.append(_part(track.id, window, under))
+            hidden.append(hidden_part(track.id, window, under))
     return Composed(labels, tuple(objects), tuple(hidden))
 
 
@@ -73,7 +73,7 @@ def _withheld(track: Track, frame_hw: SizeHW) -> ObjectResult:
     return ObjectResult(track.id, box, track.score, track.state, 0)
 
 
-def _part(object_id: int, window: Window, under: BoolMap) -> HiddenPart:
+def hidden_part(object_id: int, window: Window, under: BoolMap) -> HiddenPart:
     """The part of an object that other labels cover, cut to its box."""
     x, y, w, h = cv2.boundingRect(under.view(np.uint8))
     return HiddenPart(

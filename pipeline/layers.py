@@ -8,9 +8,20 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.types import FrameResult, HiddenPart, LabelMap, ObjectResult
+from pipeline.compose import hidden_part
+from pipeline.segmenter.geometry import boxes_of
+from pipeline.types import FrameResult, LabelMap, ObjectResult
+from trackers.state import TrackState
 
 BoolMap = npt.NDArray[np.bool_]
+
+_WHOLE = (slice(0, None), slice(0, None))
+
+
+def given_object(object_id: int, mask: BoolMap, score: float) -> ObjectResult:
+    """An object whose mask, bool [H, W] and not empty, a person gave."""
+    x0, y0, x1, y1 = (float(v) for v in boxes_of(mask[None])[0])
+    return ObjectResult(object_id, (x0, y0, x1, y1), score, TrackState.TRACKED, int(mask.sum()))
 
 
 def only(result: FrameResult, kept: Collection[int]) -> FrameResult:
@@ -53,17 +64,6 @@ def _result(
         shown = labels == found.id
         counted.append(replace(found, area=int(shown.sum())))
         under = masks[found.id] & ~shown
-        rows, columns = under.any(1), under.any(0)
-        if rows.any():
-            y0, x0 = int(rows.argmax()), int(columns.argmax())
-            y1, x1 = (
-                len(rows) - int(rows[::-1].argmax()),
-                len(columns) - int(columns[::-1].argmax()),
-            )
-            hidden.append(HiddenPart(found.id, y0, x0, under[y0:y1, x0:x1]))
+        if under.any():
+            hidden.append(hidden_part(found.id, _WHOLE, under))
     return replace(result, labels=labels, objects=tuple(counted), hidden=tuple(hidden))
-
-
-def _ends(line: BoolMap) -> tuple[int, int]:
-    """First place that is True, and the one after the last."""
-    return int(line.argmax()), len(line) - int(line[::-1].argmax())

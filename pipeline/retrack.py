@@ -20,15 +20,14 @@ import numpy as np
 
 from pipeline.backward import mirrored
 from pipeline.engine import Pipeline
-from pipeline.layers import BoolMap, only, with_object
+from pipeline.exports.frames import iou
+from pipeline.layers import BoolMap, given_object, only, with_object
 from pipeline.outputs import attributes_of, event_to_json
 from pipeline.prompts import MaskEvent, PromptLog, TrackJob, TrackPass, TrackStretch
 from pipeline.review import Reviewer
-from pipeline.segmenter.geometry import boxes_of
 from pipeline.sources.seek import SeekableVideo
 from pipeline.store import MaskStore, MaskStoreWriter
 from pipeline.types import Frame, FrameResult, ObjectResult, Source, SourceInfo, SourceReport
-from trackers.state import TrackState
 
 OnFrame = Callable[[int, FrameResult], None]
 
@@ -311,10 +310,7 @@ def _given(job: TrackJob) -> dict[int, list[tuple[ObjectResult, BoolMap]]]:
         for event in job.passes[stretch.forward].events:
             begins = event.object == stretch.object and event.frame == stretch.first
             if begins and isinstance(event, MaskEvent):
-                x0, y0, x1, y1 = boxes_of(event.mask[None])[0].tolist()
-                area = int(event.mask.sum())
-                box = (float(x0), float(y0), float(x1), float(y1))
-                found = ObjectResult(stretch.object, box, 1.0, TrackState.TRACKED, area)
+                found = given_object(stretch.object, event.mask, 1.0)
                 given.setdefault(event.frame, []).append((found, event.mask))
     return given
 
@@ -340,10 +336,8 @@ def _turn(
     best, turn = (-1.0, 0.0), default
     middle = (frames[0] + frames[-1]) / 2 if frames else 0.0
     for t in frames:
-        one, other = forward.frame(t).mask(object_id), backward.frame(t).mask(object_id)
-        union = int((one | other).sum())
-        iou = float((one & other).sum() / union) if union else 1.0
-        rank = (iou, -abs(t - middle))
+        agreement = iou(forward.frame(t).mask(object_id), backward.frame(t).mask(object_id))
+        rank = (agreement, -abs(t - middle))
         if rank > best:
             best, turn = rank, t
     return turn

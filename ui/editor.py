@@ -13,14 +13,13 @@ import cv2
 import numpy as np
 
 from pipeline.errors import MaskstreamError, PromptError
-from pipeline.layers import only, with_object
+from pipeline.layers import given_object, only, with_object
 from pipeline.review import review_of
-from pipeline.segmenter.geometry import FloatMap, boxes_of
+from pipeline.segmenter.geometry import FloatMap
 from pipeline.sources import VideoFile
 from pipeline.sources.seek import SeekableVideo
 from pipeline.store import MaskStore
 from pipeline.types import FrameResult, ObjectResult, SizeHW
-from trackers.state import TrackState
 from ui.clicking import BoolMap, Clicker, Segmenters
 from ui.entries import Changed, Cleared, Click, Deleted, Prompted, RangeSet, Tracked
 from ui.pictures import fitted, jpeg
@@ -31,6 +30,7 @@ from ui.telling import session_json
 from ui.tracking import Outcome, Plan, TrackingTask, recovered
 
 _LOGITS_KEPT = 32
+_SUREST = 1.01  # score of what a person gave: it lies on top
 
 
 class Editor:
@@ -130,7 +130,7 @@ class Editor:
             shown = only(shown, ids)
             for anchor in anchors:
                 mask = self.session.masks.get(anchor.mask)
-                shown = with_object(shown, _given(anchor.object, mask), mask)
+                shown = with_object(shown, given_object(anchor.object, mask, _SUREST), mask)
             return shown
 
     def timeline(self, bins: int) -> dict[str, Any]:
@@ -353,9 +353,3 @@ class Editor:
 
     def _changed(self) -> None:
         self.revision += 1
-
-
-def _given(object_id: int, mask: BoolMap) -> ObjectResult:
-    """A mask that a person gave; the surest there is, so it lies on top."""
-    x0, y0, x1, y1 = (float(v) for v in boxes_of(mask[None])[0])
-    return ObjectResult(object_id, (x0, y0, x1, y1), 1.01, TrackState.TRACKED, int(mask.sum()))

@@ -210,8 +210,7 @@ class Session:
 
     def next_object(self) -> int:
         """The number of a new object. Raises `PromptError` if there are too many."""
-        used = (e.object for e in self._log[: self._position] if isinstance(e, Prompted))
-        number = max(used, default=0) + 1
+        number = self._state.highest + 1
         if number > MAX_OBJECTS:
             raise PromptError(f"The page takes up to {MAX_OBJECTS} objects; begin a new session.")
         return number
