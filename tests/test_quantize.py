@@ -55,6 +55,10 @@ def test_int8_is_close_to_fp32(quantised):
     assert quantised.comparison.cosine > 0.9
 
 
+def test_convolutions_pad_by_themselves(quantised):
+    assert "Pad" not in {layer.get_type_name() for layer in quantised.encoder.get_ops()}
+
+
 def test_what_stays_in_float_is_on_the_card(quantised):
     assert any(line.startswith("decoder: ") for line in quantised.card.kept_in_float)
 

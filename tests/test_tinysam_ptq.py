@@ -271,6 +271,10 @@ def test_encoder_graph_computes_what_torch_does(model, result):
     assert 0.99 < cosine < 0.999999
 
 
+def test_convolutions_pad_by_themselves(result):
+    assert "Pad" not in {layer.get_type_name() for layer in result.encoder.get_ops()}
+
+
 def test_small_network_runs_in_integers(result):
     encoder, decoder = (
         executed_precisions(ov.Core().compile_model(graph, "CPU", OPTIONS))
