@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -137,25 +138,7 @@ class ContactSheet:
             return
         chosen = np.linspace(0, len(self._kept) - 1, min(self._count, len(self._kept)))
         tiles = [self._kept[round(i)] for i in chosen]
-        height, width, _ = tiles[0].shape
-        rows = -(-len(tiles) // self._columns)
-        sheet = np.full(
-            (rows * (height + _GAP) + _GAP, self._columns * (width + _GAP) + _GAP, 3), 24, np.uint8
-        )
-        for i, tile in enumerate(tiles):
-            y = _GAP + i // self._columns * (height + _GAP)
-            x = _GAP + i % self._columns * (width + _GAP)
-            sheet[y : y + height, x : x + width] = tile
-        encoded = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1]
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            part = self._path.with_name(f".{self._path.name}.part")
-            part.write_bytes(encoded.tobytes())
-            os.replace(part, self._path)
-        except OSError as error:
-            raise StoreError(
-                f"The contact sheet {self._path} cannot be written: {error.strerror}."
-            ) from error
+        write_sheet(self._path, tiles, self._columns)
 
     def _tile(self, frame: Frame, result: FrameResult) -> RgbImage:
         height, width = result.labels.shape
@@ -165,3 +148,30 @@ class ContactSheet:
         when = "" if result.pts_s is None else f"  {result.pts_s:.2f} s"
         draw_tag(tile, (0, 0), f"frame {result.index}{when}", (0, 0, 0))
         return tile
+
+
+def write_sheet(path: Path, tiles: Sequence[RgbImage], columns: int) -> None:
+    """Write pictures of one size as one, row by row: a JPEG if the path ends in .jpg, else a PNG.
+
+    Raises `StoreError`.
+    """
+    form = ".jpg" if path.suffix == ".jpg" else ".png"
+    height, width, _ = tiles[0].shape
+    rows = -(-len(tiles) // columns)
+    sheet = np.full(
+        (rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, 3), 24, np.uint8
+    )
+    for i, tile in enumerate(tiles):
+        y = _GAP + i // columns * (height + _GAP)
+        x = _GAP + i % columns * (width + _GAP)
+        sheet[y : y + height, x : x + width] = tile
+    encoded = cv2.imencode(form, cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.part")
+        part.write_bytes(encoded.tobytes())
+        os.replace(part, path)
+    except OSError as error:
+        raise StoreError(
+            f"The contact sheet {path} cannot be written: {error.strerror}."
+        ) from error

@@ -18,6 +18,7 @@ from pipeline.evaluation.images import evaluate_images
 from pipeline.evaluation.labelmaps import find_label_maps
 from pipeline.evaluation.scores import MEASURES, ZOOM_MEASURES, score_image
 from pipeline.evaluation.segmenters import SegmenterPool, segmenter_opener
+from pipeline.evaluation.sheets import AnswerSheets
 from pipeline.segmenter.geometry import InputGeometry
 from pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, PAD, POSITIVE
 from pipeline.segmenter.model import Decoded, Features, ModelCard, PromptBatch
@@ -94,6 +95,34 @@ def test_table_names_what_was_left_out_and_torch_is_not_imported(data):
     assert "specks" in ended.stdout
     assert "recall" not in ended.stdout
     assert "…" not in ended.stdout
+
+
+def test_sheets_show_the_best_and_the_worst_of_every_source(tmp_path):
+    sheets = AnswerSheets()
+    rgb = np.zeros((40, 60, 3), np.uint8)
+    truth = np.stack([square(4, 4, 12), square(20, 30, 12)])
+    example = Example(rgb, truth)
+    for source in ("one", "other"):
+        look = sheets.of(source, example)
+        for measure in ("box", "click1", "click2"):
+            look(measure, np.stack([truth[0], square(0, 0, 4)]), np.array([1.0, 0.0]))
+    files = sheets.write(tmp_path / "sheets")
+    names = {"box-best.jpg", "box-worst.jpg", "click1-best.jpg", "click1-worst.jpg"}
+    assert {file.name for file in files} == names
+    best, worst = (cv2.imread(str(tmp_path / "sheets" / f"box-{n}.jpg")) for n in ("best", "worst"))
+    assert best.shape == worst.shape
+    assert best.shape[1] > 2 * best.shape[0]  # two sources side by side, and room for more
+    centre = best.shape[0] // 2
+    assert best[centre, centre].min() > 20  # tinted: the answer is where the object is
+    assert worst[centre, centre].max() < 20
+
+
+def test_sheets_by_the_command_line(cli, data, tmp_path):
+    folder = tmp_path / "sheets"
+    images = ("--images", 1, "--no-everything", "--sheets", folder)
+    code, *_ = cli("eval", "images", "--data", data, *images)
+    assert code == 0
+    assert len(list(folder.iterdir())) == 4
 
 
 def test_results_do_not_depend_on_the_selection(pool, data):

@@ -72,6 +72,10 @@ def images(
     limit: Annotated[
         int | None, typer.Option("--images", min=1, help="Images of a source, evenly spread.")
     ] = None,
+    sheets: Annotated[
+        Path | None,
+        typer.Option(help="Folder for contact sheets of every source's best and worst answers."),
+    ] = None,
     image_root: Annotated[
         Path | None, typer.Option(help="Folder of the images that the JSON names.")
     ] = None,
@@ -88,6 +92,7 @@ def images(
     from pipeline.evaluation.coco import as_image_set, coco_images
     from pipeline.evaluation.images import evaluate_images
     from pipeline.evaluation.labelmaps import find_label_maps
+    from pipeline.evaluation.sheets import AnswerSheets
 
     pool = _pool(model, device, threads)
     if data.suffix.lower() != ".json":
@@ -103,10 +108,18 @@ def images(
             _mask_ap(pool, annotations, items, detections, model=model, as_json=as_json)
             return
         sets = [as_image_set(items, data.stem)]
+    drawn = AnswerSheets() if sheets is not None else None
     with _progress(sum(len(s.items) for s in sets), hidden=as_json) as on_image:
         report = evaluate_images(
-            pool, sets, model=model, everything=everything, zoom=zoom, on_image=on_image
+            *(pool, sets),
+            model=model,
+            everything=everything,
+            zoom=zoom,
+            sheets=drawn,
+            on_image=on_image,
         )
+    if drawn is not None and sheets is not None:
+        drawn.write(sheets)
     if as_json:
         typer.echo(json.dumps(report.to_json()))
     else:

@@ -13,6 +13,7 @@ from pipeline.errors import UnreadableSourceError
 from pipeline.evaluation.examples import ImageSet, spread
 from pipeline.evaluation.scores import MEASURES, ZOOM_MEASURES, ImageScores, score_image
 from pipeline.evaluation.segmenters import SegmenterPool
+from pipeline.evaluation.sheets import AnswerSheets
 
 EVERYTHING_IMAGES = 10
 """Images of a source on which everything mode runs at most."""
@@ -76,17 +77,21 @@ def evaluate_images(
     model: str,
     everything: bool = True,
     zoom: bool = False,
+    sheets: AnswerSheets | None = None,
     on_image: OnImage = lambda _: None,
 ) -> ImagesReport:
     """Measure a model on every image of every set.
 
-    zoom: ask for small objects again in a crop around them (`ZOOM_MEASURES`). on_image: told the
-    set's name after each image. Raises `SourceError`, also if there is no object to ask for at all.
+    zoom: ask for small objects again in a crop around them (`ZOOM_MEASURES`). sheets: are shown
+    the answers. on_image: told the set's name after each image. Raises `SourceError`, also if there
+    is no object to ask for at all.
     """
     begun = time.perf_counter()
     sources: dict[str, SourceScores] = {}
     for images in sets:
-        scores = _score_set(pool, images, everything=everything, zoom=zoom, on_image=on_image)
+        scores = _score_set(
+            *(pool, images, sheets), everything=everything, zoom=zoom, on_image=on_image
+        )
         if scores:
             sources[images.name] = _summary(scores)
     if not sources:
@@ -101,7 +106,13 @@ def evaluate_images(
 
 
 def _score_set(
-    pool: SegmenterPool, images: ImageSet, *, everything: bool, zoom: bool, on_image: OnImage
+    pool: SegmenterPool,
+    images: ImageSet,
+    sheets: AnswerSheets | None,
+    *,
+    everything: bool,
+    zoom: bool,
+    on_image: OnImage,
 ) -> list[ImageScores]:
     searched = set(spread(range(len(images.items)), EVERYTHING_IMAGES)) if everything else set()
     scores = []
@@ -116,6 +127,7 @@ def _score_set(
                     example,
                     everything=index in searched,
                     zoom=pool.for_size if zoom else None,
+                    on_answers=sheets.of(images.name, example) if sheets else lambda *_: None,
                 )
             )
         on_image(images.name)

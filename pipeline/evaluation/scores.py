@@ -52,24 +52,38 @@ class ImageScores:
     zoomed: Mapping[str, Ious] | None = None
 
 
+OnAnswers = Callable[[str, BoolMap, Ious], None]
+"""Told a measure, the answers bool [P, H, W] and their IoU [P]."""
+
+
 def score_image(
-    segmenter: Segmenter, example: Example, *, everything: bool, zoom: SegmenterFor | None = None
+    segmenter: Segmenter,
+    example: Example,
+    *,
+    everything: bool,
+    zoom: SegmenterFor | None = None,
+    on_answers: OnAnswers = lambda *_: None,
 ) -> ImageScores:
     """Ask for every object of an example that has some; masks are compared at its full size.
 
-    zoom: gives what encodes the crops; None: nothing is cropped.
+    zoom: gives what encodes the crops; None: nothing is cropped. on_answers: told of those to boxes
+    and to single clicks.
     """
     features = segmenter.encode(frame_of(example.rgb))
     truth = example.masks
     boxes = segmenter.decode(features, PromptBatch.boxes(boxes_of(truth)))
     answers = full_size(segmenter.geometry, boxes.masks[:, 0])
-    ious = {"box": paired_ious(answers, truth)} | _click_ious(segmenter, features, truth)
+    ious = {"box": paired_ious(answers, truth)}
+    on_answers("box", answers, ious["box"])
+    ious |= _click_ious(segmenter, features, truth, on_answers)
     found = _found(segmenter, features, truth) if everything else None
     zoomed = None if zoom is None else _zoom_ious(segmenter, features, example, ious, zoom)
     return ImageScores(ious, truth.sum((1, 2)), found, zoomed)
 
 
-def _click_ious(segmenter: Segmenter, features: Features, truth: BoolMap) -> dict[str, Ious]:
+def _click_ious(
+    segmenter: Segmenter, features: Features, truth: BoolMap, on_answers: OnAnswers
+) -> dict[str, Ious]:
     """IoU after 1..`CLICKS` clicks and of the best of the first click's three candidates.
 
     The first answer is the candidate with the highest predicted IoU. Later ones are the single
@@ -86,6 +100,7 @@ def _click_ious(segmenter: Segmenter, features: Features, truth: BoolMap) -> dic
     )
     ious = {"click1": candidates[chosen - 1, everyone], "oracle3": candidates.max(0)}
     answers = full_size(geometry, logits)
+    on_answers("click1", answers, ious["click1"])
     for count in range(2, CLICKS + 1):
         clicks = clicks.and_then(next_clicks(answers, truth))
         prompts = PromptBatch.points(clicks.xy, clicks.labels)
