@@ -37,7 +37,7 @@ class KeyframeConfig(_Section):
 
     interval: int = Field(8, ge=1, le=300)
     motion: float = Field(0.35, gt=0)
-    shortest: int = Field(2, ge=1, le=300)
+    shortest: int = Field(4, ge=1, le=300)
     ahead: int = Field(8, ge=0, le=300)
     cut_residual: float = Field(0.55, gt=0)
 

@@ -137,18 +137,27 @@ class FrameProcessor:
         events = self._prompts.at(frame.index)
         self._since_keyframe += 1
         regular = self._encoder.is_regular(frame)
-        early = self._since_keyframe >= self._config.keyframes.shortest and (
-            self._tracker.moved_far(self._config.keyframes.motion)
-        )
-        keyframe = first or cut or regular or early or bool(events)
+        fresh = first or cut
+        due = self._due(everything=fresh or regular or bool(events))
+        keyframe = fresh or regular or bool(events or due)
         if keyframe:
             self._since_keyframe = 0
             self.keyframes += 1
-            fresh = first or cut
             with self._libraries.limit(limits=1, user_api="blas"):  # its threads spin and starve us
-                self._keyframe(frame, events, now_s, None if fresh else flow, seed=fresh or regular)
+                self._keyframe(
+                    *(frame, events, due, now_s, None if fresh else flow),
+                    seed=fresh or regular,
+                )
         tracks = [_as_it_is(track) for track in self._tracker.tracks]
         return Tracked(frame, keyframe, None if cut else flow, tracks)
+
+    def _due(self, *, everything: bool) -> list[Track]:
+        """Tracks that a keyframe now is to look at: all, or those that moved far since the last."""
+        if everything:
+            return self._tracker.live()
+        if self._since_keyframe < self._config.keyframes.shortest:
+            return []
+        return self._tracker.moved_far(self._config.keyframes.motion)
 
     def _results(self, shown: Future[list[Shown]]) -> Iterator[tuple[Frame, FrameResult]]:
         with self.times.stage("wait"):
@@ -172,20 +181,24 @@ class FrameProcessor:
         self,
         frame: Frame,
         events: Sequence[Event],
+        due: Sequence[Track],
         now_s: float,
         flow: Flow | None,
         *,
         seed: bool,
     ) -> None:
-        """flow: from the frame before, None in a fresh shot. seed: look for new objects."""
+        """due: tracks to look at. flow: from the frame before, None in a fresh shot.
+
+        seed: look for new objects.
+        """
         with self.times.stage("wait"):
             features = self._encoder.encode(frame)
         self.times.seconds["encode"] = self._encoder.seconds
         with self.times.stage("recognise"):
             cells = self._recognizer.cells(features)
-            self._recognise(cells, now_s)
+            seen = self._recognise(due, cells, now_s)
         with self.times.stage("decode"):
-            self._tracker.confirm(self._redetect(features), now_s)
+            self._tracker.confirm(seen, self._redetect(seen, features), now_s)
             self._apply(events, features, now_s)
         if self._config.seeding.enabled and seed:
             with self.times.stage("seed"):
@@ -199,11 +212,14 @@ class FrameProcessor:
         with self.times.stage("recognise"):
             self._learn(cells, {e.object for e in events})
 
-    def _recognise(self, cells: CellFeatures, now_s: float) -> None:
-        """Propose a mask for every track that is remembered, or hide it; look for the hidden."""
+    def _recognise(self, due: Sequence[Track], cells: CellFeatures, now_s: float) -> list[Track]:
+        """Propose a mask for tracks that are remembered, or hide them; look for the hidden.
+
+        Gives those that live, and hidden ones that were found.
+        """
         readings: dict[int, Reading] = {}
         looks = self._config.appearance.sought  # in the whole picture, on this keyframe
-        for track in self._tracker.live():
+        for track in due:
             if not (self._recognizer.knows(track.id) and track.mask.any()):
                 continue
             reading = self._recognizer.read(track.id, cells, track.logits)
@@ -218,12 +234,14 @@ class FrameProcessor:
                 self._tracker.hide(track)
         readings = settle(readings)
         visible = list(readings.values())
+        seen = [track for track in due if track.alive]
         for track in self._sought_next(looks):
             reading = self._recognizer.read(track.id, cells, None)
             free = reading.outside(visible)
             mostly_free = free.size > 0.5 * reading.size
             if mostly_free and self._recognises(track, free):
                 readings[track.id] = free
+                seen.append(track)
         for object_id, reading in readings.items():
             known = self._tracker.find(object_id)
             logits = self._recognizer.logits(reading)
@@ -231,6 +249,7 @@ class FrameProcessor:
                 known, logits, reading.affinity, now_s
             ):
                 self._recognizer.follow(object_id, cells, reading, now_s)
+        return seen
 
     def _sought_next(self, looks: int) -> list[Track]:
         """The hidden tracks that this keyframe looks for: a few, all in turn."""
@@ -260,9 +279,9 @@ class FrameProcessor:
                 self._recognizer.learn(track.id, cells, track.logits)
         self._recognizer.forget_others(track.id for track in known)
 
-    def _redetect(self, features: Features) -> list[Detection]:
-        """Decode every live track from its box, a point deep inside and its carried mask."""
-        live = [t for t in self._tracker.live() if t.mask.any()]
+    def _redetect(self, tracks: Sequence[Track], features: Features) -> list[Detection]:
+        """Decode tracks from their box, a point deep inside and their carried mask."""
+        live = [t for t in tracks if t.mask.any()]
         if not live:
             return []
         prompts = PromptBatch(

@@ -118,7 +118,7 @@ def test_a_hidden_object_is_withheld_then_lost_then_seen_again_under_its_id():
     tracker.hide(track)
     assert (track.state, track.visible) == (TrackState.OCCLUDED, False)
     assert tracker.hidden() == [track]
-    tracker.confirm([], 2.0)
+    tracker.confirm(tracker.live(), [], 2.0)
     assert track.state == TrackState.LOST
     tracker.recognised(track, square(50), 1.6, 2.2)
     assert (track.id, track.state, track.visible) == (4, TrackState.REENTERED, True)
@@ -130,7 +130,7 @@ def test_a_recognised_object_is_not_missed_when_the_decoder_disagrees():
     tracker.set(1, square(10), 0.9, 0.0)
     (track,) = tracker.tracks
     tracker.recognised(track, square(12), 1.7, 0.2)
-    tracker.confirm([Detection(square(60), 0.9)], 0.2)
+    tracker.confirm(tracker.live(), [Detection(square(60), 0.9)], 0.2)
     assert track.state == TrackState.TRACKED
     assert track.mask[15, 13]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from trackers.assignment import Assignment, assign, assign_in_turn, box_iou, iou, mask_iou
-from trackers.flow import FlowEstimator
+from trackers.flow import Carried, FlowEstimator
 from trackers.motion import KalmanBox
 from trackers.state import TrackState
 from trackers.track import Detection, box_of
@@ -226,7 +226,9 @@ def test_admitted_at_once_gets_an_id_and_is_shown():
 
 def test_identities_follow_the_masks_not_the_order_of_detections():
     tracker = tracker_with((30, 30), (90, 40))
-    tracker.confirm([Detection(disc(91, 40), 0.8), Detection(disc(31, 30), 0.8)], 0.2)
+    tracker.confirm(
+        tracker.live(), [Detection(disc(91, 40), 0.8), Detection(disc(31, 30), 0.8)], 0.2
+    )
     left, right = tracker.tracks
     assert box_of(left.mask)[0] < box_of(right.mask)[0]
     assert (left.id, right.id) == (1, 2)
@@ -237,14 +239,14 @@ def test_new_object_is_shown_only_after_enough_keyframes():
     tracker.admit([Detection(disc(30, 30), 0.9)], 0.0, at_once=False)
     (track,) = tracker.tracks
     assert (track.state, track.id, track.visible) == (TrackState.TENTATIVE, 0, False)
-    tracker.confirm([Detection(disc(30, 30), 0.9)], 0.2)
+    tracker.confirm(tracker.live(), [Detection(disc(30, 30), 0.9)], 0.2)
     assert (track.state, track.id) == (TrackState.TRACKED, 1)
 
 
 def test_tentative_object_that_is_not_seen_again_is_forgotten_without_an_id():
     tracker = Tracker(TrackerSettings(confirm_hits=2))
     tracker.admit([Detection(disc(30, 30), 0.9)], 0.0, at_once=False)
-    tracker.confirm([], 0.2)
+    tracker.confirm(tracker.live(), [], 0.2)
     assert tracker.tracks == []
     tracker.admit([Detection(disc(90, 30), 0.9)], 0.4, at_once=True)
     assert tracker.tracks[0].id == 1
@@ -253,16 +255,16 @@ def test_tentative_object_that_is_not_seen_again_is_forgotten_without_an_id():
 def test_lost_then_found_keeps_its_id_then_expires_and_the_id_is_not_reused():
     tracker = tracker_with((30, 30), lost_after_misses=2, remove_after_s=1.0)
     (track,) = tracker.tracks
-    tracker.confirm([], 0.2)
+    tracker.confirm(tracker.live(), [], 0.2)
     assert track.state == TrackState.TRACKED
-    tracker.confirm([], 0.4)
+    tracker.confirm(tracker.live(), [], 0.4)
     assert (track.state, track.visible) == (TrackState.LOST, False)
     tracker.admit([Detection(disc(33, 30), 0.9)], 0.6, at_once=False)
     assert (track.id, track.state) == (1, TrackState.REENTERED)
     tracker.advance(None, 0.04)
     assert track.state == TrackState.TRACKED
     for now in (0.8, 1.0, 2.5):
-        tracker.confirm([], now)
+        tracker.confirm(tracker.live(), [], now)
     assert tracker.tracks == []
     tracker.admit([Detection(disc(33, 30), 0.9)], 2.6, at_once=True)
     assert tracker.tracks[0].id == 2
@@ -270,7 +272,7 @@ def test_lost_then_found_keeps_its_id_then_expires_and_the_id_is_not_reused():
 
 def test_what_is_found_where_a_lost_object_is_expected_must_look_like_it():
     tracker = tracker_with((30, 30), lost_after_misses=1)
-    tracker.confirm([], 0.2)
+    tracker.confirm(tracker.live(), [], 0.2)
     found = [Detection(disc(33, 30), 0.9)]
     tracker.admit(found, 0.4, at_once=True, alike=lambda track, seen: False)
     assert [(t.id, t.visible) for t in tracker.tracks] == [(1, False), (2, True)]
@@ -287,14 +289,36 @@ def test_how_far_an_object_moved_is_counted_from_the_last_keyframe():
     assert track.travelled == pytest.approx(12 / side, rel=0.15)
     assert tracker.moved_far(0.4)
     assert not tracker.moved_far(0.8)
-    tracker.confirm([Detection(track.logits, 0.9)], 0.2)
+    tracker.confirm(tracker.live(), [Detection(track.logits, 0.9)], 0.2)
     assert not tracker.moved_far(0.01)
+
+
+def test_growing_and_turning_count_as_moving():
+    tracker = tracker_with((60, 36))
+    estimator = FlowEstimator()
+    estimator.step(texture())
+    flow = estimator.step(texture())
+    (track,) = tracker.tracks
+    for motion, moved in (((1.2, 0), 0.1), ((1, 0.2), 0.1), ((1, 0), 0.0)):
+        track.travelled = 0.0
+        grown = np.array([[motion[0], -motion[1], 0], [motion[1], motion[0], 0]])
+        track.carry(Carried(track.logits, np.zeros(2), grown), flow, 0.04)
+        assert track.travelled == pytest.approx(moved)
+
+
+def test_a_keyframe_for_some_objects_says_nothing_of_the_others():
+    tracker = tracker_with((30, 30), (90, 40), lost_after_misses=1)
+    moving, other = tracker.tracks
+    moving.travelled = other.travelled = 0.3
+    tracker.confirm([moving], [Detection(disc(31, 30), 0.8)], 0.2)
+    assert (moving.travelled, other.travelled) == (0.0, 0.3)
+    assert (other.state, other.misses) == (TrackState.TRACKED, 0)
 
 
 def test_prompted_object_is_never_given_up_and_its_id_is_kept_from_seeds():
     tracker = Tracker(TrackerSettings(lost_after_misses=1, remove_after_s=0.1), first_id=8)
     tracker.set(7, disc(30, 30), 0.9, 0.0)
-    tracker.confirm([], 5.0)
+    tracker.confirm(tracker.live(), [], 5.0)
     assert tracker.find(7).state == TrackState.LOST
     tracker.admit([Detection(disc(90, 30), 0.9)], 5.0, at_once=True)
     assert sorted(t.id for t in tracker.tracks) == [7, 8]

@@ -87,7 +87,9 @@ class Track:
         if box is None:
             return
         area = cv2.countNonZero(mask.view(np.uint8))
-        self.travelled += float(np.hypot(*carried.shift)) / math.sqrt(area)
+        self.travelled += float(np.hypot(*carried.shift)) / math.sqrt(area) + _border_moved(
+            self.moved
+        )
         self.motion.update(box, self._velocity(carried.shift, flow, dt_s))
 
     def _velocity(self, shift: Vector, flow: Flow, dt_s: float) -> Vector | None:
@@ -131,3 +133,8 @@ class Track:
         self.hits = 0
         self.misses += 1
         self.score *= 0.8
+
+
+def _border_moved(motion: Vector | None) -> float:
+    """How far turning and growing move an object's border, in sides of a square of its size."""
+    return 0.0 if motion is None else math.hypot(motion[0, 0] - 1, motion[1, 0]) / 2

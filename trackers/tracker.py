@@ -68,9 +68,9 @@ class Tracker:
             for track, seen in zip(live, carried, strict=True):
                 track.carry(seen, flow, dt_s)
 
-    def moved_far(self, share: float) -> bool:
-        """Whether a visible object has moved by this share of its size since the last keyframe."""
-        return any(t.visible and t.travelled > share for t in self.tracks)
+    def moved_far(self, share: float) -> list[Track]:
+        """Visible objects that have moved by this share of their size since they were looked at."""
+        return [t for t in self.tracks if t.visible and t.travelled > share]
 
     def lose_all(self) -> None:
         """A cut: nothing is where it was. Only what a person prompted is remembered, as lost."""
@@ -132,14 +132,13 @@ class Tracker:
         if track.alive:
             track.state = TrackState.OCCLUDED
 
-    def confirm(self, detections: Sequence[Detection], now_s: float) -> None:
-        """Join what was decoded for the live tracks with them, by mask IoU (Hungarian).
+    def confirm(self, live: Sequence[Track], detections: Sequence[Detection], now_s: float) -> None:
+        """Join what was decoded for live tracks with them, by mask IoU (Hungarian).
 
-        Confident detections choose first.
+        live: those that were looked at. Confident detections choose first.
         """
-        for track in self.tracks:
+        for track in live:
             track.travelled = 0.0
-        live = self.live()
         cost = _mask_cost(live, detections)
         sure = np.array([d.score >= self.settings.confident for d in detections], np.bool_)
         matched = assign_in_turn(cost, 1 - self.settings.match_iou_min, sure)
@@ -259,7 +258,7 @@ def _agreement(track: Track, logits: FloatMap) -> float:
     return iou(logits > 0, track.mask)
 
 
-def _mask_cost(tracks: list[Track], detections: Sequence[Detection]) -> np.ndarray:
+def _mask_cost(tracks: Sequence[Track], detections: Sequence[Detection]) -> np.ndarray:
     """1 - mask IoU, [tracks, detections]."""
     if not tracks or not detections:
         return np.zeros((len(tracks), len(detections)))
