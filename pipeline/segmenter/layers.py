@@ -41,3 +41,35 @@ class MLP(nn.Module):
             x = F.relu(layer(x))
         out: Tensor = self.layers[-1](x)
         return out
+
+
+def sam_neck(channels: int, embed_dim: int) -> nn.Sequential:
+    """The neck of SAM's ViT, which TinyViT has as well: [B, channels, h, w] to the embedding."""
+    return nn.Sequential(
+        nn.Conv2d(channels, embed_dim, 1, bias=False),
+        LayerNorm2d(embed_dim),
+        nn.Conv2d(embed_dim, embed_dim, 3, padding=1, bias=False),
+        LayerNorm2d(embed_dim),
+    )
+
+
+def to_windows(x: Tensor, side: int) -> Tensor:
+    """A map [B, H, W, C] as the tokens of its windows, [B * windows, side * side, C].
+
+    It is padded with zeros at the bottom and right to whole windows.
+    """
+    b, h, w, c = x.shape
+    # rows [W * C], not cells [W, C]: OpenVINO would take W for the channels and transpose
+    lines = F.pad(x.reshape(b, h, w * c), (0, -w % side * c, 0, -h % side))
+    rows, columns = lines.shape[1] // side, lines.shape[2] // (side * c)
+    windows = lines.reshape(b, rows, side, columns, side, c).transpose(2, 3)
+    return windows.reshape(-1, side * side, c)
+
+
+def from_windows(windows: Tensor, side: int, x: Tensor) -> Tensor:
+    """Undo `to_windows(x, side)` for other tokens of the same shape: a map of the shape of x."""
+    b, h, w, c = x.shape
+    rows, columns = (h + side - 1) // side, (w + side - 1) // side
+    lines = windows.reshape(b, rows, columns, side, side, c).transpose(2, 3)
+    lines = lines.reshape(b, rows * side, columns * side * c)[:, :h, : w * c]
+    return lines.reshape(b, h, w, c)

@@ -12,6 +12,8 @@ from typing import Protocol, cast
 
 from torch import Tensor, nn
 
+from pipeline.segmenter.encoders import efficient_vit, plain_vit
+from pipeline.segmenter.encoders.efficient_vit import EfficientViTEncoder
 from pipeline.segmenter.encoders.efficientnet_lite import (
     LITE0_STAGES,
     LITE2_STAGES,
@@ -20,6 +22,7 @@ from pipeline.segmenter.encoders.efficientnet_lite import (
     LiteEncoder,
     Stage,
 )
+from pipeline.segmenter.encoders.plain_vit import PlainViTEncoder
 from pipeline.segmenter.encoders.tiny_vit import TinyViTEncoder
 from pipeline.segmenter.mask_decoder import DecoderOutput, MaskDecoder
 from pipeline.segmenter.prompt_encoder import PromptEncoder, cell_centres
@@ -37,8 +40,9 @@ class Architecture:
     """What the outside must know of a network.
 
     long_side: the input's long side, pixels. multiple: height and width are multiples of it.
-    prompt_side: the side of the square that prompt coordinates are given in before they are
-    normalised (1024 for the published models). mean, std: of RGB in 0..255.
+    mean, std: of RGB in 0..255. stride: input pixels a cell of the embedding, four a side of which
+    the low-resolution logits have. Prompt coordinates are in 0..1 of the padded square, whatever
+    frame a paper gives them in.
     """
 
     name: str
@@ -46,6 +50,7 @@ class Architecture:
     multiple: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    stride: int = 16
 
 
 class Sam(nn.Module):
@@ -118,16 +123,43 @@ def _lite(
     )
 
 
-def _tiny_vit_sam(name: str) -> Sam:
+def _published(
+    name: str,
+    image_encoder: EfficientViTEncoder | PlainViTEncoder | TinyViTEncoder,
+    long_side: int = 1024,
+) -> Sam:
+    """A network with SAM's own prompt encoder, mask decoder and normalisation."""
     dim = 256
     return Sam(
         Architecture(
-            name, 1024, TinyViTEncoder.multiple, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+            name,
+            long_side,
+            image_encoder.multiple,
+            (123.675, 116.28, 103.53),
+            (58.395, 57.12, 57.375),
+            image_encoder.stride,
         ),
-        TinyViTEncoder(dim),
+        image_encoder,
         PromptEncoder(dim),
         MaskDecoder(dim, mlp=2048, iou_hidden=256),
     )
+
+
+def _tiny_vit_sam(name: str) -> Sam:
+    return _published(name, TinyViTEncoder())
+
+
+def _vit_sam(size: str) -> Sam:
+    return _published(f"sam-vit-{size}", PlainViTEncoder(plain_vit.SIZES[size]))
+
+
+def _efficient_vit_sam(size: str) -> Sam:
+    encoder = EfficientViTEncoder(efficient_vit.SIZES[size])
+    model = _published(f"efficientvit-sam-{size}", encoder, 64 * encoder.stride)
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.eps = efficient_vit.NORM_EPS  # the authors set it for the decoder, too
+    return model
 
 
 BUILDERS: dict[str, Callable[[], Sam]] = {
@@ -142,6 +174,8 @@ BUILDERS: dict[str, Callable[[], Sam]] = {
     ),
     "tinysam": partial(_tiny_vit_sam, "tinysam"),
     "mobilesam": partial(_tiny_vit_sam, "mobilesam"),
+    **{f"efficientvit-sam-{s}": partial(_efficient_vit_sam, s) for s in efficient_vit.SIZES},
+    **{f"sam-vit-{s}": partial(_vit_sam, s) for s in plain_vit.SIZES},
 }
 
 

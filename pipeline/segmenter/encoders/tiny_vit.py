@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.segmenter.encoders.efficientnet_lite import EncoderFeatures, ImageFeatures
-from pipeline.segmenter.layers import LayerNorm2d
+from pipeline.segmenter.layers import from_windows, sam_neck, to_windows
 
 _DIMS = (64, 128, 160, 320)
 _DEPTHS = (2, 2, 6, 2)
@@ -105,16 +105,8 @@ class WindowAttention(nn.Module):
         through the layer norm, which makes it the norm's bias, and takes part in the softmax, as
         it did when the published weights were trained.
         """
-        b, h, w, c = x.shape
         side = self.window
-        # rows [W * C], not cells [W, C]: OpenVINO would take W for the channels and transpose
-        lines = F.pad(x.reshape(b, h, w * c), (0, -w % side * c, 0, -h % side))
-        rows, columns = lines.shape[1] // side, lines.shape[2] // (side * c)
-        windows = lines.reshape(b, rows, side, columns, side, c).transpose(2, 3)
-        mixed = self._attend(windows.reshape(-1, side * side, c))
-        lines = mixed.reshape(b, rows, columns, side, side, c).transpose(2, 3)
-        lines = lines.reshape(b, rows * side, columns * side * c)[:, :h, : w * c]
-        return lines.reshape(b, h, w, c)
+        return from_windows(self._attend(to_windows(x, side)), side, x)
 
     def _attend(self, x: Tensor) -> Tensor:
         """Attention among the n tokens of each window, [B, n, C].
@@ -216,12 +208,7 @@ class TinyViTEncoder(nn.Module):
         self.layers = nn.ModuleList(Stage(index) for index in range(len(_DIMS)))
         self.norm_head = nn.LayerNorm(_DIMS[-1])
         self.head = nn.Linear(_DIMS[-1], _IMAGENET_CLASSES)
-        self.neck = nn.Sequential(
-            nn.Conv2d(_DIMS[-1], embed_dim, 1, bias=False),
-            LayerNorm2d(embed_dim),
-            nn.Conv2d(embed_dim, embed_dim, 3, padding=1, bias=False),
-            LayerNorm2d(embed_dim),
-        )
+        self.neck = sam_neck(_DIMS[-1], embed_dim)
 
     def features(self, x: Tensor) -> EncoderFeatures:
         """The embedding of an image [B, 3, H, W] and the features on the way to it.
