@@ -85,7 +85,9 @@ def _make(model: Sam, folders: Folders) -> None:
     encoder, decoder = export(model)
     _write(folders.fp32, encoder, decoder, architecture | {"method": "fp32"})
 
-    geometry = InputGeometry.fit((720, 1280), CALIBRATION_SIDE, architecture["multiple"])
+    geometry = InputGeometry.fit(
+        (720, 1280), CALIBRATION_SIDE, architecture["multiple"], architecture["cell"]
+    )
     pictures = [sample_picture(geometry.input_hw, phase)[None] for phase in range(3)]
     options = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = ov.Core().compile_model(encoder, "CPU", options)

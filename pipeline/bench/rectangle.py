@@ -19,7 +19,7 @@ import numpy.typing as npt
 from pipeline.errors import SourceError
 from pipeline.quantization.gate import GRID_SIDE, SMALLEST_MASK
 from pipeline.segmenter.everything import BoolMap, coarse_points
-from pipeline.segmenter.geometry import GRID_STRIDE, FloatMap, InputGeometry
+from pipeline.segmenter.geometry import FloatMap, InputGeometry
 from pipeline.segmenter.model import (
     Decoded,
     Features,
@@ -105,7 +105,7 @@ def bench_rectangle(
     card = read_card(folder)
     side = card.long_side
     height, width, _ = pictures[0].shape
-    valid_hw = InputGeometry.fit((height, width), side, card.multiple).valid_hw
+    valid_hw = card.fit((height, width)).valid_hw
     padded = InputGeometry(valid_hw, valid_hw, (side, side), side)
     rectangle = OpenVinoSegmenter(folder, valid_hw, threads=threads)
     square = OpenVinoSegmenter(folder, (side, side), threads=threads)
@@ -170,7 +170,8 @@ def _mask_ious(ours: _Encoded, theirs: _Encoded, valid_hw: SizeHW) -> dict[str, 
     Of a point's three candidates the one is compared that the square rates best, and, as a stricter
     test, the one that each of the two rates best.
     """
-    h, w = (n // GRID_STRIDE for n in valid_hw)
+    cell = ours.segmenter.geometry.cell
+    h, w = (n // cell for n in valid_hw)
 
     def chosen(decoded: Decoded, index: npt.NDArray[np.intp]) -> BoolMap:
         masks = decoded.masks[np.arange(len(index)), index, :h, :w] > 0
@@ -185,7 +186,7 @@ def _mask_ious(ours: _Encoded, theirs: _Encoded, valid_hw: SizeHW) -> dict[str, 
         "points": _ious(truth, chosen(our_answers, best)),
         "points, each one's best": _ious(truth, chosen(our_answers, best_of_three(our_answers))),
     }
-    boxes = [box * GRID_STRIDE for box in map(box_of, truth) if box is not None]
+    boxes = [box * cell for box in map(box_of, truth) if box is not None]
     if boxes:
         prompts = PromptBatch.boxes(np.stack(boxes))
         first = np.zeros(len(boxes), np.intp)

@@ -21,7 +21,7 @@ from pipeline.engine import Pipeline, RunSummary
 from pipeline.outputs import Outputs
 from pipeline.prompts import BoxEvent, PromptLog
 from pipeline.seeding import Seeder
-from pipeline.segmenter.geometry import GRID_STRIDE, boxes_of
+from pipeline.segmenter.geometry import boxes_of
 from pipeline.segmenter.open import open_segmenter
 from pipeline.types import Frame, SizeHW, Source
 
@@ -116,7 +116,7 @@ def find_boxes(pipeline: Pipeline, frame: Frame, count: int) -> list[Box]:
     nothing = np.zeros(segmenter.geometry.grid_hw, np.bool_)
     seeder = Seeder(segmenter, pipeline.config.seeding)
     found = seeder.search_fresh(segmenter.encode(frame), nothing, count)
-    scale = np.tile(GRID_STRIDE / np.array(segmenter.geometry.scale_xy), 2)
+    scale = np.tile(segmenter.geometry.cell / np.array(segmenter.geometry.scale_xy), 2)
     masks = np.array([p.logits > 0 for p in found]).reshape(-1, *segmenter.geometry.grid_hw)
     boxes = [tuple(map(float, box)) for box in boxes_of(masks) * scale]
     height, width = frame.size_hw

@@ -45,7 +45,7 @@ class SegmenterPool:
         known = next(iter(self._by_input.values()), None)
         if known is None:
             return None
-        return InputGeometry.fit(frame_hw, known.card.long_side, known.card.multiple)
+        return known.card.fit(frame_hw)
 
 
 def segmenter_opener(config: PipelineConfig) -> OpenSegmenter:

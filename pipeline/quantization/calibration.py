@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import SourceError, SourceNotFoundError
-from pipeline.segmenter.geometry import InputGeometry
+from pipeline.segmenter.geometry import GRID_STRIDE, InputGeometry
 from pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD, POSITIVE
 from pipeline.types import RgbImage
 
@@ -73,11 +73,15 @@ class PreparedPicture:
 
 
 def prepare(
-    picture: RgbImage, long_side: int, multiple: int, pad_rgb: tuple[int, int, int]
+    picture: RgbImage,
+    long_side: int,
+    multiple: int,
+    pad_rgb: tuple[int, int, int],
+    cell: int = GRID_STRIDE,
 ) -> PreparedPicture:
     """Scale and pad a picture for a network."""
     height, width = picture.shape[:2]
-    geometry = InputGeometry.fit((height, width), long_side, multiple)
+    geometry = InputGeometry.fit((height, width), long_side, multiple, cell)
     valid_h, valid_w = geometry.valid_hw
     scaled = cv2.resize(picture, (valid_w, valid_h), interpolation=cv2.INTER_AREA)
     padded = geometry.pad(np.asarray(scaled, np.uint8), pad_rgb)

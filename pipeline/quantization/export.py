@@ -189,4 +189,5 @@ def architecture_of(model: Sam) -> dict[str, Any]:
         "long_side": a.long_side,
         "multiple": a.multiple,
         "pad_rgb": [round(v) for v in a.mean],
+        "cell": a.cell,
     }

@@ -16,7 +16,7 @@ import openvino as ov
 from pipeline.errors import ModelError
 from pipeline.quantization.calibration import PreparedPicture
 from pipeline.segmenter.everything import coarse_points
-from pipeline.segmenter.geometry import GRID_STRIDE, boxes_of
+from pipeline.segmenter.geometry import boxes_of
 from pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD, POSITIVE
 
 GRID_SIDE = 6  # prompts a side of the grid on every picture
@@ -165,7 +165,7 @@ def grid_prompts(
     best = 1 + np.argmax(answer["iou"][:, 1:], axis=1)
     masks = answer["masks"][np.arange(count), best] > 0
     boxes = fixed | {
-        "xy": boxes_of(masks).reshape(-1, 2, 2) * GRID_STRIDE / np.float32(geometry.side),
+        "xy": boxes_of(masks).reshape(-1, 2, 2) * geometry.cell / np.float32(geometry.side),
         "labels": np.tile(np.array([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], np.float32), (count, 1)),
     }
     return [(clicks, True), (boxes, False)]

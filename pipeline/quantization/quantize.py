@@ -61,10 +61,8 @@ def quantise(
     result does not pass the gate (None: no gate).
     """
     architecture = architecture_of(model)
-    prepared = [
-        prepare(p, architecture["long_side"], architecture["multiple"], architecture["pad_rgb"])
-        for p in pictures
-    ]
+    fit = {key: architecture[key] for key in ("long_side", "multiple", "pad_rgb", "cell")}
+    prepared = [prepare(picture, **fit) for picture in pictures]
     calibrating, judging = prepared[::2], prepared[1::2] or prepared
     say("converting to OpenVINO")
     fp32 = export(model)

@@ -22,7 +22,7 @@ from pydantic import Field
 
 from pipeline.config import SeedingConfig
 from pipeline.errors import ConfigError
-from pipeline.segmenter.geometry import GRID_STRIDE, FloatMap, boxes_of
+from pipeline.segmenter.geometry import FloatMap, boxes_of
 from pipeline.segmenter.model import Features, PromptBatch, Segmenter, stability
 
 BATCH = 32  # prompts decoded together
@@ -225,7 +225,7 @@ class EverythingSearch:
 
     def _cells(self, points: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
         geometry = self._segmenter.geometry
-        valid = np.array(geometry.valid_hw[::-1]) / GRID_STRIDE
+        valid = np.array(geometry.valid_hw[::-1]) / geometry.cell
         limit = np.array(geometry.grid_hw[::-1]) - 1
         return np.asarray(np.minimum((points * valid).astype(np.intp), limit))
 
@@ -316,7 +316,7 @@ def refine(
     """
     if not proposals:
         return []
-    scale = np.tile(GRID_STRIDE / np.array(segmenter.geometry.scale_xy), 2)
+    scale = np.tile(segmenter.geometry.cell / np.array(segmenter.geometry.scale_xy), 2)
     asked = np.stack([p.logits > 0 for p in proposals])
     decoded = segmenter.decode(features, PromptBatch.boxes(boxes_of(asked) * scale))
     answers = decoded.masks[:, 0] > 0

@@ -16,7 +16,7 @@ from pipeline.types import RgbImage, SizeHW
 
 FloatMap = npt.NDArray[np.float32]
 
-GRID_STRIDE = 4  # low-resolution logits have a cell every 4 input pixels
+GRID_STRIDE = 4  # input pixels a cell of low-resolution logits, unless a network says otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,26 +24,30 @@ class InputGeometry:
     """Maps a displayed frame of `frame_hw` to the input of a network and its logits back.
 
     valid_hw: the scaled picture inside the input. input_hw: with padding, multiples of the
-    network's. side: of the square that normalises coordinates.
+    network's. side: of the square that normalises coordinates. cell: input pixels a cell of the
+    low-resolution logits.
     """
 
     frame_hw: SizeHW
     valid_hw: SizeHW
     input_hw: SizeHW
     side: int
+    cell: int = GRID_STRIDE
 
     @classmethod
-    def fit(cls, frame_hw: SizeHW, long_side: int, multiple: int) -> InputGeometry:
+    def fit(
+        cls, frame_hw: SizeHW, long_side: int, multiple: int, cell: int = GRID_STRIDE
+    ) -> InputGeometry:
         """Fit a frame into `long_side` pixels."""
         scale = long_side / max(frame_hw)
         h, w = (max(1, round(n * scale)) for n in frame_hw)
         padded = (h + -h % multiple, w + -w % multiple)
-        return cls(frame_hw, (h, w), padded, long_side)
+        return cls(frame_hw, (h, w), padded, long_side, cell)
 
     @property
     def grid_hw(self) -> SizeHW:
         """Size of the low-resolution logits."""
-        return self.input_hw[0] // GRID_STRIDE, self.input_hw[1] // GRID_STRIDE
+        return self.input_hw[0] // self.cell, self.input_hw[1] // self.cell
 
     @property
     def scale_xy(self) -> tuple[float, float]:
@@ -66,8 +70,8 @@ class InputGeometry:
     def cell_centres(self) -> FloatMap:
         """Normalised centres of the low-resolution cells, [2, 4h, 4w] (x, y)."""
         h, w = self.grid_hw
-        x = (np.arange(w, dtype=np.float32) + 0.5) * GRID_STRIDE / self.side
-        y = (np.arange(h, dtype=np.float32) + 0.5) * GRID_STRIDE / self.side
+        x = (np.arange(w, dtype=np.float32) + 0.5) * self.cell / self.side
+        y = (np.arange(h, dtype=np.float32) + 0.5) * self.cell / self.side
         return np.stack(np.broadcast_arrays(x[None, :], y[:, None])).astype(np.float32)
 
     def to_size(self, logits: FloatMap, size_hw: SizeHW) -> FloatMap:
@@ -82,8 +86,8 @@ class InputGeometry:
 
     def _grid_from(self, size_hw: SizeHW) -> npt.NDArray[np.float64]:
         """Affine map from pixels of a picture of the frame to cells of the grid."""
-        sx = self.valid_hw[1] / size_hw[1] / GRID_STRIDE
-        sy = self.valid_hw[0] / size_hw[0] / GRID_STRIDE
+        sx = self.valid_hw[1] / size_hw[1] / self.cell
+        sy = self.valid_hw[0] / size_hw[0] / self.cell
         return np.array([[sx, 0, 0.5 * sx - 0.5], [0, sy, 0.5 * sy - 0.5]])
 
 

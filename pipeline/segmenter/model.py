@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.errors import ModelError
-from pipeline.segmenter.geometry import FloatMap, InputGeometry
+from pipeline.segmenter.geometry import GRID_STRIDE, FloatMap, InputGeometry
 from pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD
 from pipeline.segmenter.openvino_decoder import OpenVinoDecoder
 from pipeline.types import Frame, SizeHW
@@ -27,8 +27,8 @@ EMBEDDED = Path(__file__).parent.parent / "models"
 class ModelCard(BaseModel):
     """Contents of `model.yaml`.
 
-    pad_rgb: colour that normalises to zero. seeding: thresholds that suit this network in
-    everything mode. accuracy, speed, versions: as measured when the folder was made.
+    pad_rgb: colour that normalises to zero. cell: as `InputGeometry` has it. accuracy, speed,
+    versions: as measured when the folder was made.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -37,6 +37,7 @@ class ModelCard(BaseModel):
     long_side: int
     multiple: int
     pad_rgb: tuple[int, int, int]
+    cell: int = GRID_STRIDE
     method: str
     source: str = ""
     calibration: dict[str, Any] = {}
@@ -44,6 +45,10 @@ class ModelCard(BaseModel):
     speed: dict[str, float] = {}
     kept_in_float: list[str] = []
     versions: dict[str, str] = {}
+
+    def fit(self, frame_hw: SizeHW) -> InputGeometry:
+        """How a frame lies in the network's input."""
+        return InputGeometry.fit(frame_hw, self.long_side, self.multiple, self.cell)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +163,7 @@ class OpenVinoSegmenter:
         import openvino as ov
 
         self.card = read_card(folder)
-        self.geometry = InputGeometry.fit(frame_hw, self.card.long_side, self.card.multiple)
+        self.geometry = self.card.fit(frame_hw)
         core = ov.Core()
         options = {
             "INFERENCE_PRECISION_HINT": "f32",

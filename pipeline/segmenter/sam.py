@@ -24,6 +24,7 @@ from pipeline.segmenter.encoders.efficientnet_lite import (
 )
 from pipeline.segmenter.encoders.plain_vit import PlainViTEncoder
 from pipeline.segmenter.encoders.tiny_vit import TinyViTEncoder
+from pipeline.segmenter.geometry import GRID_STRIDE
 from pipeline.segmenter.mask_decoder import DecoderOutput, MaskDecoder
 from pipeline.segmenter.prompt_encoder import PromptEncoder, cell_centres
 
@@ -40,8 +41,8 @@ class Architecture:
     """What the outside must know of a network.
 
     long_side: the input's long side, pixels. multiple: height and width are multiples of it.
-    mean, std: of RGB in 0..255. stride: input pixels a cell of the embedding, four a side of which
-    the low-resolution logits have. Prompt coordinates are in 0..1 of the padded square, whatever
+    mean, std: of RGB in 0..255. cell: input pixels a cell of the low-resolution logits; a cell of
+    the embedding has 4 x 4 of them. Prompt coordinates are in 0..1 of the padded square, whatever
     frame a paper gives them in.
     """
 
@@ -50,7 +51,7 @@ class Architecture:
     multiple: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    stride: int = 16
+    cell: int = GRID_STRIDE
 
 
 class Sam(nn.Module):
@@ -123,7 +124,7 @@ def _lite(
     )
 
 
-def _published(
+def sam_with(
     name: str,
     image_encoder: EfficientViTEncoder | PlainViTEncoder | TinyViTEncoder,
     long_side: int = 1024,
@@ -137,7 +138,7 @@ def _published(
             image_encoder.multiple,
             (123.675, 116.28, 103.53),
             (58.395, 57.12, 57.375),
-            image_encoder.stride,
+            image_encoder.stride // 4,
         ),
         image_encoder,
         PromptEncoder(dim),
@@ -146,16 +147,16 @@ def _published(
 
 
 def _tiny_vit_sam(name: str) -> Sam:
-    return _published(name, TinyViTEncoder())
+    return sam_with(name, TinyViTEncoder())
 
 
 def _vit_sam(size: str) -> Sam:
-    return _published(f"sam-vit-{size}", PlainViTEncoder(plain_vit.SIZES[size]))
+    return sam_with(f"sam-vit-{size}", PlainViTEncoder(plain_vit.SIZES[size]))
 
 
 def _efficient_vit_sam(size: str) -> Sam:
     encoder = EfficientViTEncoder(efficient_vit.SIZES[size])
-    model = _published(f"efficientvit-sam-{size}", encoder, 64 * encoder.stride)
+    model = sam_with(f"efficientvit-sam-{size}", encoder, 64 * encoder.stride)
     for module in model.modules():
         if isinstance(module, nn.LayerNorm):
             module.eps = efficient_vit.NORM_EPS  # the authors set it for the decoder, too

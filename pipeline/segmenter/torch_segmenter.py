@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.segmenter.encoders.efficientnet_lite import ImageFeatures
-from pipeline.segmenter.geometry import InputGeometry
 from pipeline.segmenter.layers import LayerNorm2d
 from pipeline.segmenter.mask_decoder import MASK_TOKENS
 from pipeline.segmenter.model import Decoded, Features, ModelCard, PromptBatch
@@ -53,9 +52,10 @@ class TorchSegmenter:
             long_side=architecture.long_side,
             multiple=architecture.multiple,
             pad_rgb=_bytes(architecture.mean),
+            cell=architecture.cell,
             method=f"torch {device}",
         )
-        self.geometry = InputGeometry.fit(frame_hw, architecture.long_side, architecture.multiple)
+        self.geometry = self.card.fit(frame_hw)
         self._device = torch.device(device)
         self._network = network.eval().to(self._device)
         for layer in network.modules():

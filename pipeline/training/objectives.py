@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.segmenter.encoders.efficientnet_lite import ImageFeatures
-from pipeline.segmenter.geometry import GRID_STRIDE
 from pipeline.segmenter.mask_decoder import DecoderOutput
 from pipeline.segmenter.sam import Sam
 from pipeline.training.config import TeacherConfig, TrainConfig
@@ -179,7 +178,7 @@ class PromptObjective:
         distance = (square.embedding[..., :h, :w] - features.embedding).abs().mean()
         for prompts, out, takes_part in asked:
             height, width = out.masks.shape[-2:]
-            mask = _pad(prompts.mask[:, None], side // GRID_STRIDE, -_LOGIT_LIMIT)
+            mask = _pad(prompts.mask[:, None], side // model.architecture.cell, -_LOGIT_LIMIT)
             padded = _repeat(square, len(prompts.xy) // len(images))
             there = model.decode(padded, prompts.xy, prompts.labels, mask, prompts.has_mask).masks
             there = there[..., :height, :width]
@@ -192,7 +191,8 @@ class PromptObjective:
     ) -> tuple[Prompts, DecoderOutput, Tensor]:
         """Points anywhere in the pictures, as everything mode asks them, and the answers."""
         count, height, width = images.shape[:3]
-        prompts = points_anywhere(count * _ANYWHERE, (height, width), generator)
+        cell = model.architecture.cell
+        prompts = points_anywhere(count * _ANYWHERE, (height, width), generator, cell)
         repeated = _repeat(features, _ANYWHERE)
         out = model.decode(
             repeated, prompts.xy, prompts.labels, prompts.mask[:, None], prompts.has_mask

@@ -190,15 +190,20 @@ def scattered_points(
     return xy, torch.full(xy.shape[:2], POSITIVE, device=masks.device)
 
 
-def points_anywhere(count: int, size_hw: tuple[int, int], generator: torch.Generator) -> Prompts:
-    """`count` prompts of one positive point, uniform in pictures of a size, whatever is there."""
+def points_anywhere(
+    count: int, size_hw: tuple[int, int], generator: torch.Generator, cell: int = GRID_STRIDE
+) -> Prompts:
+    """`count` prompts of one positive point, uniform in pictures of a size, whatever is there.
+
+    cell: pixels a cell of the mask prompts.
+    """
     height, width = size_hw
     device = generator.device
     side = max(size_hw)
     share = torch.tensor([width / side, height / side], device=device)
     points = torch.rand(count, 1, 2, generator=generator, device=device) * share
     labels = torch.tensor([[POSITIVE, PAD]], device=device).float().expand(count, 2)
-    grid = (height // GRID_STRIDE, width // GRID_STRIDE)
+    grid = (height // cell, width // cell)
     nothing = torch.zeros(count, device=device)
     return Prompts(
         torch.cat([points, torch.zeros_like(points)], 1),

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import TrainingDataError
+from pipeline.segmenter.geometry import GRID_STRIDE
 from pipeline.training.augment import (
     AugmentConfig,
     Image,
@@ -30,7 +31,7 @@ from pipeline.training.proposals import Proposal, disturb, elsewhere
 class Sample:
     """One training image with its objects.
 
-    image: RGB uint8 [H, W, 3]; masks: float32 [P, H/4, W/4] coverage 0..1 of each cell by the
+    image: RGB uint8 [H, W, 3]; masks: float32 [P, H/cell, W/cell] coverage 0..1 of each cell by the
     object; proposals: what a tracker might believe of each object; source: name.
     """
 
@@ -55,7 +56,9 @@ class Sampler:
         min_area: float = 0.001,
         max_area: float = 0.9,
         gone: float = 0.0,
+        cell: int = GRID_STRIDE,
     ) -> None:
+        self._cell = cell
         self.sources = [s for s in sources if s.train]
         weights = np.array([s.weight for s in self.sources])
         self._odds = weights / weights.sum()
@@ -87,10 +90,10 @@ class Sampler:
             objects = self._choose(rng, labels, source.whole if source else False)
             if objects is not None:
                 break
-        h, w = size_hw
+        cells_wh = (size_hw[1] // self._cell, size_hw[0] // self._cell)
         small = np.stack(
             [
-                cv2.resize(m.astype(np.float32), (w // 4, h // 4), interpolation=cv2.INTER_AREA)
+                cv2.resize(m.astype(np.float32), cells_wh, interpolation=cv2.INTER_AREA)
                 for m in objects
             ]
         )

@@ -19,7 +19,6 @@ from torch.nn import functional as F
 from pipeline.errors import TrainingDataError
 from pipeline.quantization.checkpoint import load_network
 from pipeline.segmenter.encoders.efficientnet_lite import ImageFeatures
-from pipeline.segmenter.geometry import GRID_STRIDE
 from pipeline.segmenter.mask_decoder import DecoderOutput
 from pipeline.segmenter.sam import Sam
 from pipeline.training.config import TeacherConfig
@@ -96,7 +95,7 @@ class Teacher:
         Masks are given on the cells of the prompts' own masks; features are repeated per prompt.
         """
         h, w = features.embedding.shape[-2:]
-        own = extent_of((h, w), GRID_STRIDE * 4, self._side)
+        own = extent_of((h, w), self._stride, self._side)
         mask = resample(prompts.mask[:, None], extent, (4 * h, 4 * w), own)
         out = self.network.decode(features, prompts.xy, prompts.labels, mask, prompts.has_mask)
         size: tuple[int, int] = (prompts.mask.shape[-2], prompts.mask.shape[-1])
@@ -107,8 +106,13 @@ class Teacher:
     ) -> Tensor:
         """The embedding read on the cells of a student's."""
         h, w = features.embedding.shape[-2:]
-        own = extent_of((h, w), GRID_STRIDE * 4, self._side)
+        own = extent_of((h, w), self._stride, self._side)
         return resample(features.embedding, own, size_hw, extent)
+
+    @property
+    def _stride(self) -> int:
+        """Input pixels a cell of its embedding."""
+        return 4 * self.network.architecture.cell
 
     @property
     def _side(self) -> float:

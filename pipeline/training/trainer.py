@@ -97,6 +97,7 @@ class Trainer:
             objects=config.objects,
             augment=AugmentConfig(),
             gone=config.gone_share,
+            cell=self.model.architecture.cell,
         )
         self._log = config.folder / "log.jsonl"
 

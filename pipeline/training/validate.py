@@ -49,7 +49,7 @@ def validate(
     images_per_source: int = 4,
     objects_per_image: int = 6,
 ) -> dict[str, dict[str, float]]:
-    """Mean IoU at stride 4 by source, with the macro average as "macro".
+    """Mean IoU on the network's own cells by source, with the macro average as "macro".
 
     box, click1 (deepest point, best of three by predicted IoU), click3 (two more where the
     answer is wrong), given and proposal: a disturbed mask before and after the decoder saw it.
@@ -83,7 +83,8 @@ def _judge(model: Sam, image: Image, full: np.ndarray) -> dict[str, list[float]]
     count = len(full)
     device = next(model.parameters()).device
     truth = torch.from_numpy(full.astype(np.float32))
-    target = torch.nn.functional.avg_pool2d(truth[:, None], 4)[:, 0].to(device)
+    target = torch.nn.functional.avg_pool2d(truth[:, None], model.architecture.cell)[:, 0]
+    target = target.to(device)
     features = model.encode(normalise(image[None], model).to(device))
     side = max(image.shape[:2])
 
