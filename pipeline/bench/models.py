@@ -17,8 +17,9 @@ from pipeline.bench.folders import Folders, Progress, model_folders
 from pipeline.bench.memory import peak_in_child, use_openvino, use_torch
 from pipeline.bench.original import torch_decode
 from pipeline.bench.pictures import sample_picture, sample_points
+from pipeline.quantization.gate import cosine
 from pipeline.segmenter.model import OpenVinoSegmenter, PromptBatch
-from pipeline.segmenter.sam import Sam
+from pipeline.segmenter.sam import Sam, build
 from pipeline.types import SizeHW
 
 ROUNDS = 3
@@ -30,7 +31,7 @@ PROMPTS: Mapping[tuple[str, int], tuple[int, ...]] = {
     ("lite", 1024): (),  # twice its size: only the encoder, for the ratio at equal size
     ("lite", 512): (1, 8, MANY),
 }
-"""Prompts of the decoder calls that are measured, by network and long side."""
+"""Prompts of the decoder calls that are measured by default, by network and long side."""
 
 Memory = Mapping[tuple[str, str, SizeHW], float | None]
 
@@ -42,7 +43,8 @@ class Row:
     model: network and long side. part: "encoder" or "decoder". engine, precision: who computes and
     in what. input_hw: pixels of the input. prompts: of a decoder call. median_ms: of `rounds`
     interleaved runs. memory_mb: the peak of a process of its own that loads the network in this
-    engine, encodes a picture and decodes 8 prompts, MiB (None where it was not measured).
+    engine, encodes a picture and decodes 8 prompts, MiB (None where it was not measured). cosine:
+    of an INT8 encoder's embedding with the FP32 graph's, of one picture.
     """
 
     model: str
@@ -54,11 +56,15 @@ class Row:
     median_ms: float
     rounds: int
     memory_mb: float | None
+    cosine: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BenchReport:
-    """All rows, and the ratios of times that the goals are about (larger is better)."""
+    """All rows, and the ratios of times that the goals are about (larger is better).
+
+    No ratios where other networks were asked for than those that the goals are about.
+    """
 
     rows: tuple[Row, ...]
     ratios: Mapping[str, float]
@@ -90,24 +96,30 @@ class _Case:
     input_hw: SizeHW
     prompts: int
     run: Callable[[], object]
+    cosine: float | None = None
 
     @property
     def rounds(self) -> int:
         return 1 if self.prompts == MANY else ROUNDS
 
 
-def bench_models(*, quick: bool = False, progress: Progress = lambda _: None) -> BenchReport:
-    """Measure `tinysam` and `lite` at the sizes in `PROMPTS`.
+def bench_models(
+    names: Sequence[str] = (), *, quick: bool = False, progress: Progress = lambda _: None
+) -> BenchReport:
+    """Measure `tinysam` and `lite` at the sizes in `PROMPTS`, or other networks at their own.
 
-    torch and OpenVINO use all cores. quick: only what the ratios need.
+    torch and OpenVINO use all cores. names: of `sam.BUILDERS`; they get weights at random, and
+    single prompts and ten are asked of their decoders. quick: only what the ratios need, and no
+    memory.
     """
+    cases = {(name, build(name).architecture.long_side): (1, TEN) for name in names}
     threads = os.cpu_count() or 1
     kept = torch.get_num_threads()
     torch.set_num_threads(threads)
     rows: list[Row] = []
     try:
-        for (name, side), counts in PROMPTS.items():
-            if quick and side != 1024:
+        for (name, side), counts in (cases or PROMPTS).items():
+            if quick and not cases and side != 1024:
                 continue
             model = filled_model(name)
             label = f"{name}-{side}"
@@ -121,7 +133,7 @@ def bench_models(*, quick: bool = False, progress: Progress = lambda _: None) ->
             rows += _measure(label, _cases(network, threads, asked), memory)
     finally:
         torch.set_num_threads(kept)
-    return BenchReport(tuple(rows), ratios_of(rows))
+    return BenchReport(tuple(rows), {} if cases else ratios_of(rows))
 
 
 def _memory(network: _Network, name: str, threads: int) -> Memory:
@@ -148,12 +160,16 @@ def _cases(network: _Network, threads: int, counts: tuple[int, ...]) -> list[_Ca
         for count in counts if square else few:
             decode = torch_decode(network.model, features, count)
             cases.append(_Case("decoder", "torch", "f32", size_hw, count, decode))
+        exact = None
         for precision, folder in network.folders.by_precision().items():
             segmenter = OpenVinoSegmenter(folder, size_hw, threads=threads)
             picture = sample_picture(size_hw)
             run: Callable[[], object] = partial(segmenter.encode_rgb, picture)
-            cases.append(_Case("encoder", "openvino", precision, size_hw, 0, run))
             encoded = segmenter.encode_rgb(picture)
+            embedding = encoded.tensors["embedding"]
+            near = None if exact is None else round(cosine(exact, embedding), 5)
+            exact = embedding
+            cases.append(_Case("encoder", "openvino", precision, size_hw, 0, run, near))
             for count in few if square else counts:
                 prompts = PromptBatch.points(sample_points(count) * size_hw[::-1])
                 run = partial(segmenter.decode, encoded, prompts)
@@ -186,6 +202,7 @@ def _measure(label: str, cases: list[_Case], memory: Memory) -> list[Row]:
             median_ms=round(median(taken), 2),
             rounds=case.rounds,
             memory_mb=memory.get((case.engine, case.precision, case.input_hw)),
+            cosine=case.cosine,
         )
         for case, taken in zip(cases, times, strict=True)
     ]

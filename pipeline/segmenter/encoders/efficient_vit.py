@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.segmenter.encoders.efficientnet_lite import EncoderFeatures, ImageFeatures
-from pipeline.segmenter.layers import LayerNorm2d
+from pipeline.segmenter.layers import LayerNorm2d, without_autocast
 
 NORM_EPS = 1e-6  # of every norm of the published networks, the decoder's too
 _HEAD_DIM = 32
@@ -164,7 +164,7 @@ class LinearAttention(nn.Module):
         """[B, C, H, W] to the same shape."""
         qkv = self.qkv(x)
         both = torch.cat([qkv, *(aggregate(qkv) for aggregate in self.aggreg)], dim=1)
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             mixed = self._attend(both.float())
         out: Tensor = self.proj(mixed.to(x.dtype))
         return out
@@ -172,7 +172,7 @@ class LinearAttention(nn.Module):
     def _attend(self, qkv: Tensor) -> Tensor:
         """Heads of [q | k | v], [B, 3 C, H, W], to [B, C, H, W]."""
         b, _, h, w = qkv.shape
-        q, k, v = qkv.reshape(b, -1, 3 * _HEAD_DIM, h * w).chunk(3, dim=2)
+        q, k, v = qkv.reshape(b, -1, 3, _HEAD_DIM, h * w).unbind(2)
         q, k = F.relu(q), F.relu(k)
         mixed = (v @ k.transpose(-2, -1)) @ q
         total = k.sum(-1, keepdim=True).transpose(-2, -1) @ q
