@@ -30,6 +30,7 @@ from pipeline.training.prompts import (
     boxes_of,
     corrective_points,
     first_prompts,
+    more_points,
     scattered_points,
 )
 from pipeline.training.proposals import Proposal, disturb, elsewhere
@@ -119,6 +120,24 @@ def test_samples_are_a_function_of_seed_and_step(data):
         assert sample.masks.shape == (4, 16, 24)
         assert (sample.masks.reshape(4, -1).sum(1) > 0).all()
         assert len(sample.proposals) == 4
+
+
+def test_whole_pictures_are_only_mirrored_if_nothing_else_is_wanted(data):
+    sampler = Sampler(
+        find_sources(data), [], [], seed=1, objects=2, augment=AugmentConfig(flip_only=True)
+    )
+    scenes = {scene.image.tobytes() for scene in sampler.batch(0, 40, (64, 64))}
+    assert len(scenes) > 24  # of 24 pictures, each of which has two ways to be shown
+    mirrored = [np.frombuffer(s, np.uint8).reshape(64, 64, 3) for s in scenes]
+    assert all((view[48:] == PADDING_GREY).all() for view in mirrored)
+    assert sum(m[:48, ::-1].tobytes() == n[:48].tobytes() for m in mirrored for n in mirrored) > 4
+
+
+def test_masks_have_the_network_s_cells(data):
+    sampler = Sampler(
+        find_sources(data), [], [], seed=1, objects=2, augment=AugmentConfig(), cell=2
+    )
+    assert sampler.batch(0, 1, (64, 96))[0].masks.shape == (2, 32, 48)
 
 
 def test_pictures_are_padded_right_or_below_as_when_used(data):
@@ -244,6 +263,21 @@ def test_scattered_points_lie_in_their_object():
     assert (labels == POSITIVE).all()
     for mask, points in zip(truth, xy, strict=True):
         assert all(mask[int(y * 32), int(x * 32)] for x, y in points.tolist())
+
+
+def test_single_points_become_as_many_as_drawn_and_boxes_are_padded():
+    masks = torch.stack([disc(8 + i, 16, 5) for i in range(16)])
+    generator = torch.Generator().manual_seed(0)
+    prompts = first_prompts(masks, generator)
+    single = prompts.ambiguous
+    counts = set()
+    for _ in range(20):
+        more = more_points(prompts, masks, generator, 3)
+        points = (more.labels == POSITIVE).sum(1)
+        counts |= set(points[single].tolist())
+        assert points[single].unique().numel() == 1
+        assert (points[~single] == 0).all()
+    assert counts == {1, 2, 3}
 
 
 def test_proposals_are_near_the_truth_and_never_equal_to_it():
@@ -390,6 +424,24 @@ def test_a_teacher_s_features_are_computed_once(data, tmp_path, teacher, stage, 
     kept = again.objective.teacher.features(0, images)
     exact = encode(trainer.objective.teacher._fit(images))
     assert torch.allclose(kept.embedding, exact.embedding, atol=2e-2)
+
+
+def test_efficientvit_sam_learns_from_a_teacher_and_teaches(data, tmp_path, teacher):
+    """Its cells are half as large; a student and a teacher that `lite` is not alike."""
+    torch.set_num_threads(1)
+    recipe = {"model": "efficientvit-sam-l0", "init_from": (), "loss": "sam", "first_points": 3}
+    student = taught(data, tmp_path / "student", teacher, **recipe, augmentation="flip")
+    Trainer(student.model_copy(update={"steps": 1})).run()
+    row = json.loads((tmp_path / "student" / "log.jsonl").read_text().splitlines()[-1])
+    assert np.isfinite(row["loss"])
+    assert {"box", "click1"} <= row["validation"]["macro"].keys()
+
+    lesson = TeacherConfig(
+        checkpoint=tmp_path / "student" / "last.pt", model="efficientvit-sam-l0", long_side=64,
+        token=0.1, output=0.1,
+    )  # fmt: skip
+    pupil = taught(data, tmp_path / "pupil", teacher)
+    assert Trainer(pupil.model_copy(update={"steps": 1, "teacher": lesson})).run()
 
 
 def test_features_of_other_batches_are_refused(data, tmp_path, teacher):

@@ -78,7 +78,12 @@ def _make(model: Sam, folders: Folders) -> None:
     import openvino as ov
 
     from pipeline.quantization.calibration import random_prompts
-    from pipeline.quantization.export import architecture_of, export, kept_in_float
+    from pipeline.quantization.export import (
+        architecture_of,
+        attention_in_float,
+        export,
+        kept_in_float,
+    )
     from pipeline.quantization.nncf_method import quantize_graph
 
     architecture = architecture_of(model)
@@ -100,7 +105,9 @@ def _make(model: Sam, folders: Folders) -> None:
         features = {name: value for name, value in named.items() if name in taken}
         samples += [features | p for p in random_prompts(geometry, PROMPTS, rng)]
     int8 = (
-        quantize_graph(encoder, [{"image": p} for p in pictures]),
+        quantize_graph(
+            encoder, [{"image": p} for p in pictures], ignored=attention_in_float(encoder)
+        ),
         quantize_graph(decoder, samples, ignored=kept_in_float(decoder)),
     )
     _write(folders.int8, *int8, architecture | {"method": "nncf"})

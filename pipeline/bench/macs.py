@@ -1,4 +1,4 @@
-"""`bench macs`: parameters of every network and the products it computes, counted without weights."""
+"""`bench macs`: parameters of every network and the products it computes."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def macs(as_json: AsJson = False) -> None:
 def rectangle(
     as_json: AsJson = False,
     model: Annotated[
-        str, typer.Option(help="Embedded model, model folder, or a published name (random weights).")
+        str, typer.Option(help="Embedded model, folder, or published name (random weights).")
     ] = "lite",
     clip: Annotated[Path | None, typer.Option(help="Video; the demo's if not given.")] = None,
     pictures: Annotated[int, typer.Option(min=1, help="Frames of it.")] = 8,
@@ -261,7 +261,8 @@ def _print_models(report: BenchReport) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("model", "part", "engine", "precision", "input", "prompts", "ms", "peak MiB", "cosine")
+    columns = ("model", "part", "engine", "precision", "input", "prompts", "ms", "peak MiB")
+    table = Table(*columns, "cosine")
     for row in report.rows:
         height, width = row.input_hw
         table.add_row(

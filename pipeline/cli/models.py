@@ -85,7 +85,7 @@ def quantize(
     ] = "nncf",
     frames: Annotated[int, typer.Option(min=1, help="Pictures to calibrate on.")] = 32,
     architecture: Annotated[
-        str | None, typer.Option(help="Network of the file, if it cannot be told.")
+        str | None, typer.Option(help="Network of the file, if its keys do not tell.")
     ] = None,
     sensitivity: Annotated[
         bool,

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ModelError
-from pipeline.segmenter.checkpoints import load_checkpoint, load_into
+from pipeline.segmenter.checkpoints import load_checkpoint, load_into, shapes_of
 from pipeline.segmenter.sam import BUILDERS, Sam, build
+from pipeline.segmenter.weights import Registry
 
 
 def load_network(checkpoint: Path, architecture: str | None = None) -> Sam:
     """Build the network of a checkpoint and load it, ready for inference.
 
-    architecture: a name of `sam.BUILDERS`; needed for published files, whose keys several models
-    share. Training checkpoints say their own and give the averaged weights. Raises `ModelError`.
+    architecture: a name of `sam.BUILDERS`; None: told from the keys and shapes. Training
+    checkpoints say their own and give the averaged weights. Raises `ModelError`.
     """
     trained = _training_state(checkpoint)
     state: Mapping[str, Tensor]
@@ -26,12 +27,21 @@ def load_network(checkpoint: Path, architecture: str | None = None) -> Sam:
         architecture, state = trained
     else:
         state = load_checkpoint(checkpoint)
+        architecture = architecture or _published_network(state)
     if architecture not in BUILDERS:
         known = ", ".join(BUILDERS)
         raise ModelError(f"say which network {checkpoint} holds: {known}")
     model = build(architecture)
     load_into(model, {key: value.float() for key, value in state.items()})
     return model.eval()
+
+
+def _published_network(state: Mapping[str, Tensor]) -> str | None:
+    """The first published model with these keys and shapes: TinySAM's are MobileSAM's as well."""
+    registry = Registry.published()
+    architecture = registry.recognise(shapes_of(state))
+    names = (entry.name for entry in registry.entries() if entry.architecture == architecture)
+    return next(names, None)
 
 
 def _training_state(checkpoint: Path) -> tuple[str, dict[str, Tensor]] | None:

@@ -27,7 +27,7 @@ from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
 from openvino._offline_transformations import compress_quantize_weights_transformation
 
 from pipeline.quantization.calibration import PreparedPicture, random_prompts, spread
-from pipeline.quantization.export import kept_in_float
+from pipeline.quantization.export import attention_in_float, kept_in_float
 from pipeline.quantization.gate import (
     Graphs,
     Tensors,
@@ -88,6 +88,8 @@ def quantize_graphs(
     parts = _parts(fp32, fitted)
     int8 = [part.quantized() for part in parts]
     kept = {"decoder": "everything but the upsampling (docs/quantisation.md)"}
+    if parts[0].ignored:
+        kept["encoder"] = "linear attention's products and division (docs/quantisation.md)"
     errors: list[dict[str, float]] = [{}, {}]
     trials = None if goal is None else Trials(fp32, spread(tried, JUDGED_ON), goal)
     missed = trials is not None and not trials.passes((int8[0], int8[1]), "all layers in INT8", say)
@@ -185,7 +187,9 @@ def _parts(fp32: Graphs, pictures: Sequence[PreparedPicture]) -> list[_Part]:
             for prompts in random_prompts(picture.geometry, PROMPTS_A_PICTURE, rng)
         ]
     return [
-        _Part(PARTS[0], encoder, [{"image": p.image} for p in pictures], []),
+        _Part(
+            PARTS[0], encoder, [{"image": p.image} for p in pictures], attention_in_float(encoder)
+        ),
         _Part(PARTS[1], decoder, samples, kept_in_float(decoder)),
     ]
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from pipeline.cache import cache_folder
 from pipeline.errors import ModelError
-from pipeline.segmenter.model import find_model
+from pipeline.segmenter.model import content_hash, find_model
 from pipeline.segmenter.open import names_checkpoint
 from pipeline.segmenter.weights import Registry
 from pipeline.types import RgbImage
@@ -30,8 +29,7 @@ def resolve_model(
     if not names_checkpoint(name):
         return find_model(name)
     checkpoint, architecture = find_checkpoint(name)
-    digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:12]
-    folder = cache_folder("models", f"{Path(name).stem}-{digest}")
+    folder = cache_folder("models", f"{Path(name).stem}-{content_hash(checkpoint)}")
     if (folder / "model.yaml").is_file():
         return folder
     require_training_extra(f"quantising {name} on first use")

@@ -45,6 +45,11 @@ def load_checkpoint(path: Path) -> dict[str, Tensor]:
     return {str(key): value for key, value in state.items()}
 
 
+def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Shapes of a state dict's tensors by key, without `NORMALISATION_KEYS`."""
+    return {k: tuple(v.shape) for k, v in state.items() if k not in NORMALISATION_KEYS}
+
+
 def load_into(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load a state dict whose keys and shapes are exactly the model's.
 

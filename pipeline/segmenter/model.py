@@ -149,7 +149,9 @@ def content_hash(model: Path) -> str:
     digest = hashlib.sha256()
     graphs = sorted(p for p in model.glob("*") if p.suffix in {".xml", ".bin"})
     for file in graphs or [model]:
-        digest.update(file.read_bytes())
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 24):
+                digest.update(chunk)
     return digest.hexdigest()[:12]
 
 

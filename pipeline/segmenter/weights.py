@@ -94,6 +94,12 @@ class Registry:
         """
         return self.folder / self._entry(name).file
 
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+        """The architecture whose state dict has these keys and shapes; None if none has."""
+        digest = tensors_digest(shapes)
+        names = (name for name, known in self.architectures.items() if known == digest)
+        return next(names, None)
+
     def get(self, name: str, progress: Progress | None = None) -> Path:
         """The path of a checkpoint, downloaded first if it is not in the cache.
 
@@ -153,14 +159,12 @@ class Registry:
         return self._checkpoints[name]
 
     def _architecture_of(self, file: Path) -> str:
-        from pipeline.segmenter.checkpoints import NORMALISATION_KEYS, load_checkpoint
+        from pipeline.segmenter.checkpoints import load_checkpoint, shapes_of
 
         state = load_checkpoint(file)
-        shapes = {k: tuple(v.shape) for k, v in state.items() if k not in NORMALISATION_KEYS}
-        digest = tensors_digest(shapes)
-        for architecture, known in self.architectures.items():
-            if digest == known:
-                return architecture
+        architecture = self.recognise(shapes_of(state))
+        if architecture is not None:
+            return architecture
         known_names = ", ".join(self.architectures)
         raise ModelError(f"The {len(state)} tensors of {file} fit none of {known_names}.")
 

@@ -16,8 +16,12 @@ Labels = npt.NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True)
 class AugmentConfig:
-    """Strengths of the augmentation; probabilities in 0..1."""
+    """Strengths of the augmentation; probabilities in 0..1.
 
+    flip_only: whole pictures, half of them mirrored, and nothing else (EfficientViT-SAM's recipe).
+    """
+
+    flip_only: bool = False
     min_crop: float = 0.4
     whole_image: float = 0.3
     rotate: float = 0.3
@@ -37,6 +41,16 @@ def pad_to(image: Image, labels: Labels, size_hw: tuple[int, int]) -> tuple[Imag
     pad = ((0, size_hw[0] - h), (0, size_hw[1] - w))
     padded = np.pad(image, (*pad, (0, 0)), constant_values=PADDING_GREY)
     return np.asarray(padded, np.uint8), np.asarray(np.pad(labels, pad), np.int32)
+
+
+def fit_into(image: Image, labels: Labels, size_hw: tuple[int, int]) -> tuple[Image, Labels]:
+    """Scale a whole picture so that it just fits into `size_hw`, without padding."""
+    h, w = labels.shape
+    scale = min(size_hw[0] / h, size_hw[1] / w)
+    size_wh = (max(1, round(w * scale)), max(1, round(h * scale)))
+    scaled = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)
+    ids = cv2.resize(labels, size_wh, interpolation=cv2.INTER_NEAREST)
+    return np.asarray(scaled, np.uint8), np.asarray(ids, np.int32)
 
 
 def content_size(

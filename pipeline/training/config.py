@@ -53,6 +53,9 @@ class TrainConfig(BaseModel):
     where people click. box_jitter: noise on first boxes, of their size. proposal_share: of first
     prompts that are a tracker's proposal; gone_share: of those, proposals of an object that is
     not there. init_from: the first of these files that exists gives the weights to start from.
+    augmentation: full, or whole pictures of which half are mirrored. first_points: positive points
+    of a first prompt that is no box, 1 to this many. loss: balanced (focal loss by the sum of its
+    own weights, as `lite` learns) or sam (20 focal by pixels + dice).
     square_consistency: weight of the distance (L1 of logits and embedding, soft IoU of masks)
     between narrow pictures as they are and in their padded square. left_out: sources that
     training never sees at all.
@@ -77,6 +80,9 @@ class TrainConfig(BaseModel):
     rounds: int = Field(2, ge=1, le=10)
     hard_prompts: bool = True
     most_points: int = Field(1, ge=1, le=10)
+    first_points: int = Field(1, ge=1, le=10)
+    loss: Literal["balanced", "sam"] = "balanced"
+    augmentation: Literal["full", "flip"] = "full"
     centred_share: float = Field(0.0, ge=0, le=1)
     box_jitter: float = Field(0.08, ge=0, le=1)
     proposal_share: float = Field(0.0, ge=0, le=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,13 @@ def focal_loss(logits: Tensor, target: Tensor, gamma: float = 2.0) -> Tensor:
     weight = (p - target).abs().pow(gamma).detach() + 1e-4
     entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     return (weight * entropy).sum((-2, -1)) / weight.sum((-2, -1))
+
+
+def focal_loss_by_pixels(logits: Tensor, target: Tensor, gamma: float = 2.0) -> Tensor:
+    """SAM's focal loss [...], 20 times the mean over pixels, to be added to one dice."""
+    p = torch.sigmoid(logits)
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return 20 * ((p - target).abs().pow(gamma) * entropy).mean((-2, -1))
 
 
 def mask_iou(logits: Tensor, target: Tensor) -> Tensor:
@@ -65,7 +73,12 @@ class Answer:
 
 
 def segmentation_loss(
-    masks: Tensor, iou: Tensor, target: Tensor, ambiguous: Tensor, gone: Tensor
+    masks: Tensor,
+    iou: Tensor,
+    target: Tensor,
+    ambiguous: Tensor,
+    gone: Tensor,
+    focal: Callable[[Tensor, Tensor], Tensor] = focal_loss,
 ) -> Answer:
     """Loss of one prompt round.
 
@@ -75,7 +88,7 @@ def segmentation_loss(
     learn nothing there.
     """
     expanded = target[:, None].expand_as(masks)
-    per_mask = focal_loss(masks, expanded) + dice_loss(masks, expanded)
+    per_mask = focal(masks, expanded) + dice_loss(masks, expanded)
     least = per_mask[:, 1:].argmin(1) + 1
     trained = torch.where(ambiguous, least, torch.zeros_like(least))
     there = (~gone).to(masks.dtype)

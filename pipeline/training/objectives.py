@@ -22,6 +22,8 @@ from pipeline.segmenter.sam import Sam
 from pipeline.training.config import TeacherConfig, TrainConfig
 from pipeline.training.losses import (
     Answer,
+    focal_loss,
+    focal_loss_by_pixels,
     hard_mask_weights,
     mask_iou,
     segmentation_loss,
@@ -32,6 +34,7 @@ from pipeline.training.prompts import (
     ProposalBatch,
     corrective_points,
     first_prompts,
+    more_points,
     points_anywhere,
     scattered_points,
 )
@@ -122,6 +125,8 @@ class PromptObjective:
             box_jitter=config.box_jitter,
             centred_share=config.centred_share,
         )
+        if config.first_points > 1:
+            prompts = more_points(prompts, target, generator, config.first_points)
         whole, features = features, _repeat(features, config.objects)
         for turn in range(config.rounds):
             out, answer = self._answer(model, features, prompts, target)
@@ -201,14 +206,17 @@ class PromptObjective:
         takes_part[:, 0] = 0  # a point is answered by the other three
         return prompts, out, takes_part
 
-    @staticmethod
     def _answer(
-        model: Sam, features: ImageFeatures, prompts: Prompts, target: Tensor
+        self, model: Sam, features: ImageFeatures, prompts: Prompts, target: Tensor
     ) -> tuple[DecoderOutput, Answer]:
         out = model.decode(
             features, prompts.xy, prompts.labels, prompts.mask[:, None], prompts.has_mask
         )
-        return out, segmentation_loss(out.masks, out.iou, target, prompts.ambiguous, prompts.gone)
+        focal = focal_loss_by_pixels if self.config.loss == "sam" else focal_loss
+        answer = segmentation_loss(
+            out.masks, out.iou, target, prompts.ambiguous, prompts.gone, focal
+        )
+        return out, answer
 
     def _distil(
         self,

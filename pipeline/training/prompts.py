@@ -190,6 +190,18 @@ def scattered_points(
     return xy, torch.full(xy.shape[:2], POSITIVE, device=masks.device)
 
 
+def more_points(prompts: Prompts, masks: Tensor, generator: torch.Generator, most: int) -> Prompts:
+    """Add as many points to every single one so that they are 1 to `most`, drawn for all at once.
+
+    Prompts of another kind are padded.
+    """
+    count = int(torch.randint(most, (), generator=generator, device=masks.device))
+    if count == 0:
+        return prompts
+    xy, labels = scattered_points(masks, generator, count)
+    return prompts.with_points(xy, torch.where(prompts.ambiguous[:, None], labels, PAD))
+
+
 def points_anywhere(
     count: int, size_hw: tuple[int, int], generator: torch.Generator, cell: int = GRID_STRIDE
 ) -> Prompts:

@@ -20,6 +20,7 @@ from pipeline.training.augment import (
     Labels,
     content_size,
     crop,
+    fit_into,
     pad_to,
     photometric,
 )
@@ -80,13 +81,7 @@ class Sampler:
     def _sample(self, rng: np.random.Generator, size_hw: tuple[int, int]) -> Sample:
         while True:
             scene, ids, source = self._scene(rng)
-            content_hw = content_size(rng, size_hw, self._augment)
-            image, labels = crop(rng, scene, ids, content_hw, self._augment)
-            if rng.random() < self._augment.paste and self._cutouts:
-                for _ in range(int(rng.integers(1, 4))):
-                    self._paste(rng, image, labels)
-            image = photometric(rng, image, self._augment)
-            image, labels = pad_to(image, labels, size_hw)
+            image, labels = pad_to(*self._view(rng, scene, ids, size_hw), size_hw)
             objects = self._choose(rng, labels, source.whole if source else False)
             if objects is not None:
                 break
@@ -99,6 +94,21 @@ class Sampler:
         )
         proposals = tuple(self._propose(rng, small, i) for i in range(len(small)))
         return Sample(image, small, proposals, source.name if source else "composite")
+
+    def _view(
+        self, rng: np.random.Generator, scene: Image, ids: Labels, size_hw: tuple[int, int]
+    ) -> tuple[Image, Labels]:
+        """A scene as it is shown, of at most `size_hw`."""
+        if self._augment.flip_only:
+            image, labels = fit_into(scene, ids, size_hw)
+            step = 1 if rng.random() < 0.5 else -1
+            return image[:, ::step], labels[:, ::step]
+        content_hw = content_size(rng, size_hw, self._augment)
+        image, labels = crop(rng, scene, ids, content_hw, self._augment)
+        if rng.random() < self._augment.paste and self._cutouts:
+            for _ in range(int(rng.integers(1, 4))):
+                self._paste(rng, image, labels)
+        return photometric(rng, image, self._augment), labels
 
     def _propose(
         self, rng: np.random.Generator, masks: npt.NDArray[np.float32], index: int

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from pipeline.errors import TrainingDataError
 from pipeline.quantization.checkpoint import load_network
+from pipeline.quantization.resolve import find_checkpoint
 from pipeline.segmenter.encoders.efficientnet_lite import ImageFeatures
 from pipeline.segmenter.mask_decoder import DecoderOutput
 from pipeline.segmenter.sam import Sam
@@ -59,13 +60,13 @@ class Teacher:
         self, config: TeacherConfig, folder: Path, identity: str, device: torch.device
     ) -> None:
         self.config = config
-        self.network: Sam = load_network(config.checkpoint.expanduser(), config.model)
+        checkpoint, _ = find_checkpoint(str(config.checkpoint.expanduser()))
+        self.network: Sam = load_network(checkpoint, config.model)
         self.network.requires_grad_(False).to(device)
         self._device = device
         self._store: FeatureStore | None = None
         if config.epoch_steps:
-            weights = zlib.crc32(config.checkpoint.expanduser().read_bytes())
-            whole = f"{weights:08x} {config.model} {config.long_side} {identity}"
+            whole = f"{_crc32(checkpoint):08x} {config.model} {config.long_side} {identity}"
             self._store = FeatureStore(folder / "teacher.zarr", whole)
 
     @property
@@ -128,6 +129,15 @@ class Teacher:
             x = F.interpolate(x, size, mode="bilinear", align_corners=False)
         multiple = self.network.architecture.multiple
         return F.pad(x, (0, -size[1] % multiple, 0, -size[0] % multiple))
+
+
+def _crc32(file: Path) -> int:
+    """Of a file that may be large."""
+    crc = 0
+    with file.open("rb") as stream:
+        while chunk := stream.read(1 << 24):
+            crc = zlib.crc32(chunk, crc)
+    return crc
 
 
 class FeatureStore:

@@ -58,6 +58,14 @@ def _keep_batch_norm_fixed(model: Sam) -> None:
                 module.eval()
 
 
+def _pasted(config: TrainConfig) -> tuple[list[Path], list[Path]]:
+    """Cut-outs to paste, and backgrounds for pictures of nothing else."""
+    if config.data is None or config.augmentation == "flip":
+        return [], []
+    backgrounds = (config.data.parent / "backgrounds").glob("*.jpg")
+    return sorted(config.data.glob("*/cutouts/*.webp")), sorted(backgrounds)
+
+
 def learning_rate_factor(step: int, config: TrainConfig) -> float:
     """Linear warm-up, then cosine to zero."""
     if step < config.warmup_steps:
@@ -91,11 +99,10 @@ class Trainer:
         )
         self.sampler = Sampler(
             self.sources,
-            sorted(config.data.glob("*/cutouts/*.webp")) if config.data else [],
-            sorted((config.data.parent / "backgrounds").glob("*.jpg")) if config.data else [],
+            *_pasted(config),
             seed=config.seed,
             objects=config.objects,
-            augment=AugmentConfig(),
+            augment=AugmentConfig(flip_only=config.augmentation == "flip"),
             gone=config.gone_share,
             cell=self.model.architecture.cell,
         )

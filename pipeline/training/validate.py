@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from torch import Tensor
 from pipeline.segmenter.geometry import deepest
 from pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD, POSITIVE
 from pipeline.segmenter.sam import Sam
-from pipeline.training.augment import Image, Labels, pad_to
+from pipeline.training.augment import Image, Labels, fit_into, pad_to
 from pipeline.training.data import Source
 from pipeline.training.losses import mask_iou
 from pipeline.training.prompts import Prompts, ProposalBatch, boxes_of, corrective_points
@@ -23,13 +22,9 @@ CLICKS = 3
 
 def fit(image: Image, labels: Labels, long_side: int, multiple: int) -> tuple[Image, Labels]:
     """Scale to the long side and pad right and below to the multiple with the mean's grey."""
-    h, w = labels.shape
-    scale = long_side / max(h, w)
-    new_h, new_w = round(h * scale), round(w * scale)
-    scaled = cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_AREA)
-    ids = cv2.resize(labels, (new_w, new_h), interpolation=cv2.INTER_NEAREST)
-    padded_size = (new_h + -new_h % multiple, new_w + -new_w % multiple)
-    return pad_to(np.asarray(scaled, np.uint8), np.asarray(ids, np.int32), padded_size)
+    scaled, ids = fit_into(image, labels, (long_side, long_side))
+    h, w = ids.shape
+    return pad_to(scaled, ids, (h + -h % multiple, w + -w % multiple))
 
 
 def normalise(images: np.ndarray, model: Sam) -> Tensor:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import openvino as ov
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.quantization.calibration import PreparedPicture, spread
 from pipeline.quantization.export import _DecoderGraph, _EncoderGraph, export
@@ -31,9 +31,11 @@ from pipeline.quantization.tinysam_ptq.folding import fold_batch_norms
 from pipeline.quantization.tinysam_ptq.layers import QuantizedCalls, QuantizedLayer
 from pipeline.quantization.tinysam_ptq.quantizers import SYMMETRIC, Quantizer, codes_for
 from pipeline.quantization.tinysam_ptq.search import Operand, Product, relative_error, search
+from pipeline.segmenter.encoders.efficient_vit import LinearAttention
 from pipeline.segmenter.sam import Sam
 
 _COMPARED = 16  # pictures on which masks are compared with FP32's
+_LINEAR = "a product of linear attention (docs/quantisation.md)"
 _ZERO_POINTS = (Kind.CONVOLUTION, Kind.LINEAR)  # the others run in float with a zero point
 
 Progress = Callable[[str, int, int], None]
@@ -83,7 +85,8 @@ def quantize_model(
         progress=lambda done: report("calibrating", done, len(chosen)),
     )
     layers: dict[str, QuantizedLayer] = {}
-    kept = dict.fromkeys(ignored, "asked for")
+    kept = {name: _LINEAR for name in records if _is_linear_attention(networks[0], name)}
+    kept |= dict.fromkeys(ignored, "asked for")
     generator = torch.Generator().manual_seed(seed)
     for done, name in enumerate(list(records), 1):
         record = records.pop(name)  # its samples are not needed again
@@ -120,6 +123,12 @@ def folded_copy(model: Sam) -> Sam:
 
     fold_batch_norms(folded, run)
     return folded
+
+
+def _is_linear_attention(encoder: nn.Module, layer: str) -> bool:
+    """Whether a layer is one of the products in linear attention, by its name in the encoder."""
+    module = dict(encoder.named_modules()).get(layer.rpartition(".")[0])
+    return isinstance(module, LinearAttention) and ".matmul" in layer
 
 
 def _obstacle(record: Record) -> str | None:
