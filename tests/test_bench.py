@@ -9,6 +9,7 @@ import torch
 from pipeline.bench import folders
 from pipeline.bench.exports import bench_exports
 from pipeline.bench.fill import filled_model
+from pipeline.bench.macs import count_macs
 from pipeline.bench.models import BenchReport, Row, ratios_of
 from pipeline.bench.rectangle import BAND_STARTS, bands_of, bench_rectangle, cell_cosines
 from pipeline.bench.store import bench_store
@@ -66,7 +67,24 @@ def test_report_is_one_json_object():
         "median_ms": 800,
         "rounds": 3,
         "memory_mb": None,
+        "cosine": None,
     }
+
+
+def test_counted_products_and_parameters_are_those_of_the_papers():
+    counted = {row.model: row for row in count_macs()}
+    for name, billions in {
+        "tinysam": 39,
+        "efficientvit-sam-l0": 35,
+        "efficientvit-sam-l1": 49,
+        "efficientvit-sam-l2": 69,
+        "efficientvit-sam-xl0": 185,
+        "efficientvit-sam-xl1": 322,
+        "sam-vit-b": 486,
+    }.items():
+        assert round(counted[name].encoder_square / 1e9) == billions
+    assert round(counted["tinysam"].encoder_rectangle / 1e9, 1) == 22.2
+    assert round(counted["tinysam"].decoder / 1e9, 2) == 1.83
 
 
 def test_folders_are_made_once_for_the_same_weights(monkeypatch, tmp_path):

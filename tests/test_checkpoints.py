@@ -13,7 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline.errors import ModelError
+from pipeline.quantization.checkpoint import load_network
 from pipeline.segmenter.checkpoints import load_checkpoint, load_into
+from pipeline.segmenter.sam import build
 
 
 def state_dict() -> dict[str, Tensor]:
@@ -140,3 +142,16 @@ def test_normalisation_constants_are_left_out() -> None:
     layer = nn.Linear(3, 2)
     load_into(layer, state_dict() | {"pixel_mean": torch.ones(3), "pixel_std": torch.ones(3)})
     torch.testing.assert_close(dict(layer.state_dict()), state_dict())
+
+
+def test_a_published_file_is_known_by_its_keys(tmp_path: Path) -> None:
+    state = build("tinysam").state_dict()
+    torch.save({"state_dict": state}, tmp_path / "any.pt")
+    assert load_network(tmp_path / "any.pt").architecture.name == "tinysam"
+
+    del state["image_encoder.neck.0.weight"]
+    torch.save(state, tmp_path / "wrong.pt")
+    with pytest.raises(ModelError, match="say which network .*efficientvit-sam-l0.*sam-vit-h"):
+        load_network(tmp_path / "wrong.pt")
+    with pytest.raises(ModelError, match="missing: image_encoder.neck.0.weight"):
+        load_network(tmp_path / "wrong.pt", "tinysam")

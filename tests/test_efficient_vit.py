@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import openvino as ov
 import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.segmenter.encoders.efficient_vit import LinearAttention
+from pipeline.bench.fill import filled
+from pipeline.quantization.calibration import prepare
+from pipeline.quantization.export import _EncoderGraph, attention_in_float, export
+from pipeline.quantization.gate import cosine, run
+from pipeline.quantization.nncf_method import quantize_graph
+from pipeline.quantization.tinysam_ptq.method import _in_linear_attention
+from pipeline.segmenter.encoders.efficient_vit import SIZES, EfficientViTEncoder, LinearAttention
+from pipeline.segmenter.sam import Sam, sam_with
+from tests.media import moving_shapes
 
 CHANNELS, SIZE = 64, 32
+FRAMES = list(moving_shapes(4, (72, 128), shapes=2)[0])
 HALF_MOST = torch.finfo(torch.float16).max
 
 
@@ -59,3 +71,49 @@ def test_attention_survives_half_precision(attention, size):
 def test_cells_that_see_nothing_are_zero_not_nan(attention):
     mixed = attention._attend(-torch.ones(1, 96, 4, 4))
     assert (mixed == 0).all()
+
+
+@pytest.fixture(scope="module")
+def small() -> Sam:
+    """EfficientViT-SAM L with few channels at 128 pixels."""
+    torch.manual_seed(0)
+    size = replace(SIZES["l0"], widths=(8, 16, 16, 32, 64), depths=(1, 1, 1, 1, 1), neck_depth=1)
+    model = sam_with("small", EfficientViTEncoder(size), long_side=128)
+    model.load_state_dict(filled(model.state_dict()))
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_nncf_leaves_linear_attention_in_float_between_its_projections(small):
+    encoder, _ = export(small)
+    pictures = [prepare(f, 128, 32, (124, 116, 104), 2).image for f in FRAMES]
+    ignored = attention_in_float(encoder)
+    graph = quantize_graph(
+        encoder, [{"image": p} for p in pictures[::2]], ignored=ignored, correct_bias=False
+    )
+    assert int8_in_attention(graph) == {".qkv.conv"}
+    exact, int8 = (
+        run(ov.Core().compile_model(g, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}), [pictures[1]])
+        for g in (encoder, graph)
+    )
+    assert cosine(exact["embedding"], int8["embedding"]) > 0.98
+
+
+def test_so_does_tinysam_s_method(small):
+    encoder = _EncoderGraph(small)
+    inner = ("matmul0", "matmul2", "aggreg.0.0", "aggreg.0.1")
+    attention = "encoder.backbone.stages.4.op_list.1.context_module.main"
+    assert all(_in_linear_attention(encoder, f"{attention}.{name}") for name in inner)
+    others = (f"{attention}.qkv.conv", f"{attention}.proj.conv", "encoder.neck.middle.op_list.0")
+    assert not any(_in_linear_attention(encoder, name) for name in others)
+
+
+def int8_in_attention(graph: ov.Model) -> set[str]:
+    """What of linear attention takes something quantised just before it; "" is the attention."""
+    return {
+        op.get_friendly_name().split(".context_module.main")[1].split("/")[0]
+        for op in graph.get_ops()
+        if ".context_module.main" in op.get_friendly_name()
+        and op.get_type_name() in {"Convolution", "GroupConvolution", "MatMul", "Divide"}
+        and op.input_value(0).get_node().get_type_name() == "FakeQuantize"
+    }

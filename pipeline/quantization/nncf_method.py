@@ -89,7 +89,7 @@ def quantize_graphs(
     int8 = [part.quantized() for part in parts]
     kept = {"decoder": "everything but the upsampling (docs/quantisation.md)"}
     if parts[0].ignored:
-        kept["encoder"] = "linear attention's products and division (docs/quantisation.md)"
+        kept["encoder"] = "linear attention between its projections (docs/quantisation.md)"
     errors: list[dict[str, float]] = [{}, {}]
     trials = None if goal is None else Trials(fp32, spread(tried, JUDGED_ON), goal)
     missed = trials is not None and not trials.passes((int8[0], int8[1]), "all layers in INT8", say)

@@ -35,7 +35,7 @@ from pipeline.segmenter.encoders.efficient_vit import LinearAttention
 from pipeline.segmenter.sam import Sam
 
 _COMPARED = 16  # pictures on which masks are compared with FP32's
-_LINEAR = "a product of linear attention (docs/quantisation.md)"
+_LINEAR = "part of linear attention (docs/quantisation.md)"
 _ZERO_POINTS = (Kind.CONVOLUTION, Kind.LINEAR)  # the others run in float with a zero point
 
 Progress = Callable[[str, int, int], None]
@@ -85,7 +85,7 @@ def quantize_model(
         progress=lambda done: report("calibrating", done, len(chosen)),
     )
     layers: dict[str, QuantizedLayer] = {}
-    kept = {name: _LINEAR for name in records if _is_linear_attention(networks[0], name)}
+    kept = {name: _LINEAR for name in records if _in_linear_attention(networks[0], name)}
     kept |= dict.fromkeys(ignored, "asked for")
     generator = torch.Generator().manual_seed(seed)
     for done, name in enumerate(list(records), 1):
@@ -125,10 +125,12 @@ def folded_copy(model: Sam) -> Sam:
     return folded
 
 
-def _is_linear_attention(encoder: nn.Module, layer: str) -> bool:
-    """Whether a layer is one of the products in linear attention, by its name in the encoder."""
-    module = dict(encoder.named_modules()).get(layer.rpartition(".")[0])
-    return isinstance(module, LinearAttention) and ".matmul" in layer
+def _in_linear_attention(encoder: nn.Module, layer: str) -> bool:
+    """Whether a layer, by its name, is in linear attention and none of its projections."""
+    for path, module in encoder.named_modules():
+        if isinstance(module, LinearAttention) and layer.startswith(f"{path}."):
+            return not layer.startswith((f"{path}.qkv.", f"{path}.proj."))
+    return False
 
 
 def _obstacle(record: Record) -> str | None:
