@@ -151,7 +151,7 @@ def test_a_published_file_is_known_by_its_keys(tmp_path: Path) -> None:
 
     del state["image_encoder.neck.0.weight"]
     torch.save(state, tmp_path / "wrong.pt")
-    with pytest.raises(ModelError, match="say which network .*efficientvit-sam-l0.*sam-vit-h"):
+    with pytest.raises(ModelError, match=r"say which network .*efficientvit-sam-l0.*sam-vit-h"):
         load_network(tmp_path / "wrong.pt")
-    with pytest.raises(ModelError, match="missing: image_encoder.neck.0.weight"):
+    with pytest.raises(ModelError, match=r"missing: image_encoder\.neck\.0\.weight"):
         load_network(tmp_path / "wrong.pt", "tinysam")
