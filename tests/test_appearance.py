@@ -37,6 +37,15 @@ def scene(column: int, *, present: bool = True, seed: int = 0) -> tuple[CellFeat
     return CellFeatures.of((maps, maps), GRID), coverage
 
 
+def test_features_of_any_number_of_channels_come_to_the_grid():
+    maps = np.random.default_rng(0).standard_normal((300, 8, 12)).astype(np.float32)
+    features = CellFeatures.of((maps, maps[:1]), (4, 6))
+    mean = maps.reshape(300, 4, 2, 6, 2).mean((2, 4)).reshape(300, -1).T
+    expected = mean / np.linalg.norm(mean, axis=1, keepdims=True)
+    np.testing.assert_allclose(features.keys[:, :300], expected, atol=1e-5)
+    assert features.keys.shape == (24, 301)
+
+
 def test_an_object_is_read_where_it_has_moved_to():
     memory = AppearanceMemory(AppearanceSettings())
     memory.learn(1, *scene(2))

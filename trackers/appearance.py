@@ -26,6 +26,7 @@ _BORDER = 2  # cells on either side of an object's border that are asked one by 
 # Rows and columns remembered of the rest of the picture, where objects may be that look alike. With
 # 3 for both, the generated crossing of alike objects has a J&F of 64 instead of 69.
 _REFERENCE_STEP, _RECENT_STEP = 2, 4
+_MOST_CHANNELS = 128  # of a picture that OpenCV 5 resizes
 _BLOCK = 256  # cells asked at once; bounds the memory that a reading takes
 
 FloatMap = npt.NDArray[np.float32]
@@ -68,11 +69,21 @@ class CellFeatures:
             if image.shape[:2] != grid_hw:
                 shrink = image.shape[0] > h
                 how = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
-                image = np.asarray(cv2.resize(image, (w, h), interpolation=how), np.float32)
+                image = _resized(image, (w, h), how)
             flat = image.reshape(h * w, -1)
             length = np.sqrt(np.einsum("nc,nc->n", flat, flat)) + 1e-6
             keys.append(flat / length[:, None])
         return cls(np.concatenate(keys, axis=1), grid_hw)
+
+
+def _resized(image: FloatMap, size_wh: tuple[int, int], how: int) -> FloatMap:
+    """Resize [h, w, C], at most as many channels at once as OpenCV 5 takes."""
+    width, height = size_wh
+    parts = [
+        cv2.resize(image[..., first : first + _MOST_CHANNELS], size_wh, interpolation=how)
+        for first in range(0, image.shape[2], _MOST_CHANNELS)
+    ]
+    return np.concatenate([part.reshape(height, width, -1) for part in parts], axis=2)
 
 
 @dataclass(frozen=True, slots=True)
