@@ -44,6 +44,22 @@ class MLP(nn.Module):
         return out
 
 
+class TransformerMLP(nn.Module):
+    """Two linear layers, ReLU (SAM's decoder) or GELU (its ViT) between them."""
+
+    def __init__(self, dim: int, hidden: int, *, gelu: bool = False) -> None:
+        super().__init__()
+        self.lin1 = nn.Linear(dim, hidden)
+        self.lin2 = nn.Linear(hidden, dim)
+        self.gelu = gelu
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., C] to the same shape."""
+        x = self.lin1(x)
+        out: Tensor = self.lin2(F.gelu(x) if self.gelu else F.relu(x))
+        return out
+
+
 def sam_neck(channels: int, embed_dim: int) -> nn.Sequential:
     """The neck of SAM's ViT, which TinyViT has as well: [B, channels, h, w] to the embedding."""
     return nn.Sequential(

@@ -12,9 +12,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from pipeline.segmenter.layers import MLP, LayerNorm2d
+from pipeline.segmenter.layers import MLP, LayerNorm2d, TransformerMLP
 
 MASK_TOKENS = 4  # token 0: one mask for an unambiguous prompt; 1..3: whole, part, subpart
 
@@ -53,20 +52,6 @@ class Attention(nn.Module):
         weights = torch.softmax(q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1]), dim=-1)
         mixed = (weights @ v).transpose(1, 2).flatten(2)
         out: Tensor = self.out_proj(mixed)
-        return out
-
-
-class TransformerMLP(nn.Module):
-    """Two linear layers with ReLU."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.lin1 = nn.Linear(dim, hidden)
-        self.lin2 = nn.Linear(hidden, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., C] to the same shape."""
-        out: Tensor = self.lin2(F.relu(self.lin1(x)))
         return out
 
 

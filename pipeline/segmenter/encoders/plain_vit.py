@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.segmenter.encoders.efficientnet_lite import EncoderFeatures, ImageFeatures
-from pipeline.segmenter.layers import from_windows, sam_neck, to_windows
+from pipeline.segmenter.layers import TransformerMLP, from_windows, sam_neck, to_windows
 
 _PATCH = 16
 _CELLS = 64  # a side, for which positions were learned
@@ -97,20 +97,6 @@ class Attention(nn.Module):
         return table[at[:, None] - at + (self.cells - 1)]
 
 
-class FeedForward(nn.Module):
-    """Two linear layers."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.lin1 = nn.Linear(dim, hidden)
-        self.lin2 = nn.Linear(hidden, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., C] to the same shape."""
-        out: Tensor = self.lin2(F.gelu(self.lin1(x)))
-        return out
-
-
 class Block(nn.Module):
     """Attention, in windows or (window 0) across the picture, and an MLP; norms before both."""
 
@@ -120,7 +106,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(dim, eps=_NORM_EPS)
         self.attn = Attention(dim, heads, window or _CELLS)
         self.norm2 = nn.LayerNorm(dim, eps=_NORM_EPS)
-        self.mlp = FeedForward(dim, 4 * dim)
+        self.mlp = TransformerMLP(dim, 4 * dim, gelu=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, h, w, C] to the same shape; windows that stick out see zeros there."""
