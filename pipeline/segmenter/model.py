@@ -151,14 +151,19 @@ def content_hash(model: Path) -> str:
 class OpenVinoSegmenter:
     """A model folder compiled for the CPU and one frame size.
 
-    threads: inference threads. Raises `ModelError` when the folder cannot be loaded.
+    threads: inference threads. input_share: of the long side that the model was made for. Raises
+    `ModelError` when the folder cannot be loaded.
     """
 
-    def __init__(self, folder: Path, frame_hw: SizeHW, *, threads: int = 2) -> None:
+    def __init__(
+        self, folder: Path, frame_hw: SizeHW, *, threads: int = 2, input_share: float = 1.0
+    ) -> None:
         import openvino as ov
 
         self.card = read_card(folder)
-        self.geometry = InputGeometry.fit(frame_hw, self.card.long_side, self.card.multiple)
+        multiple = self.card.multiple
+        long_side = multiple * max(1, round(input_share * self.card.long_side / multiple))
+        self.geometry = InputGeometry.fit(frame_hw, long_side, multiple)
         core = ov.Core()
         options = {
             "INFERENCE_PRECISION_HINT": "f32",
