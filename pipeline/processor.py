@@ -331,9 +331,7 @@ class FrameProcessor:
             found = self._seeder.search_fresh(features, covered, room)
         else:
             moving = self._on_grid(flow.own_speed() > OWN_MOTION_PX)
-            found = self._seeder.search_on(
-                features, covered, room, moving, self._budget.prompts
-            )
+            found = self._seeder.search_on(features, covered, room, moving, self._budget.prompts)
         return [Detection(self._to_work(p.logits), p.score) for p in found]
 
     def _on_grid(self, mask: BoolMap) -> BoolMap:

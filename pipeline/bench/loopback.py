@@ -29,13 +29,13 @@ class LoopbackCamera:
     """Sends a few frames in a loop, encoded once, from a thread for each connection.
 
     frames: RGB uint8 [H, W, 3]. rate: frames a second. port: 0 for any that is free. It can be told
-    to misbehave: `paused` sends nothing, `corrupt` sends damaged packets, `hang_up` ends every
-    connection, `jump_s` is added to all timestamps.
+    to misbehave: `pause_s` sends nothing for so long, once; `corrupt` damages so many frames;
+    `jump_s` is added to all timestamps; `hang_up` ends every connection.
     """
 
     def __init__(self, frames: Iterable[RgbImage], rate: int = 30, port: int = 0) -> None:
-        self.paused = self.corrupt = False
-        self.jump_s = 0.0
+        self.corrupt = 0
+        self.pause_s = self.jump_s = 0.0
         self.connections = 0
         self._rate = rate
         self._encoded = _encode(frames, rate)
@@ -92,10 +92,10 @@ class LoopbackCamera:
 
     def _serve(self, client: socket.socket) -> None:
         with client, suppress(OSError, av.error.FFmpegError):
-            send = _Sender(client, lambda: self.corrupt)
+            send = _Sender(client, lambda: self.corrupt > 0)
             with av.open(io.BytesIO(self._encoded)) as source:
                 template = source.streams.video[0]
-                with av.open(send, "w", format="mpegts") as container:  # type: ignore[call-overload]
+                with av.open(send, "w", format="mpegts") as container:
                     self._send(container.add_stream_from_template(template), container)
         self._clients.remove(client)
 
@@ -103,10 +103,11 @@ class LoopbackCamera:
         begun = time.monotonic()
         for number, packet in enumerate(self._packets()):
             due = begun + number / self._rate
-            while self.paused and not self._stopped.wait(0.01):
-                begun += 0.01
-            if self._stopped.wait(max(0.0, due - time.monotonic())):
+            pause_s, self.pause_s = self.pause_s, 0.0
+            begun += pause_s
+            if self._stopped.wait(max(0.0, due + pause_s - time.monotonic())):
                 return
+            self.corrupt = max(0, self.corrupt - 1)
             packet.stream = stream
             packet.time_base = Fraction(1, self._rate)
             packet.pts = packet.dts = number + round(self.jump_s * self._rate)
@@ -114,8 +115,8 @@ class LoopbackCamera:
 
     def _packets(self) -> Iterator[Packet[VideoStream]]:
         while True:
-            with av.open(io.BytesIO(self._encoded)) as source:
-                for packet in source.demux(video=0):
+            with av.open(io.BytesIO(self._encoded), "r") as source:
+                for packet in source.demux(source.streams.video[0]):
                     if packet.size:
                         yield packet
 
@@ -159,7 +160,8 @@ def clip_frames(clip: Path, size_hw: SizeHW, most: int = 120) -> Iterator[RgbIma
         frames = []
         for frame in container.decode(video=0):
             height, width = size_hw
-            frames.append(frame.to_ndarray(format="rgb24", width=width, height=height))
+            rgb = frame.to_ndarray(format="rgb24", width=width, height=height)
+            frames.append(np.asarray(rgb, np.uint8))
             if len(frames) == most:
                 break
     yield from frames

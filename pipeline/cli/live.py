@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from enum import StrEnum
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from pipeline.sources.live import InputOptions
     from pipeline.store import MaskStoreWriter
     from pipeline.types import Sink, SourceInfo
+
+
+SWITCH_S = 0.0005
+"""How long a keyframe's Python may keep a frame waiting; the interpreter's own 5 ms, at each of a
+frame's dozens of calls into OpenCV, would cost more than the frame."""
 
 
 class Transport(StrEnum):
@@ -136,6 +142,7 @@ def live(
         elif not quiet:
             typer.echo(f"\r{_line(status)}", nl=False, err=True)
 
+    sys.setswitchinterval(SWITCH_S)
     with ExitStack() as stack:
         if metrics is not None:
             from pipeline.live.metrics import MetricsServer

@@ -143,6 +143,7 @@ class Governor:
         elif self._stepped_back_at is not None:
             relapsed = now_s - self._stepped_back_at < _RELAPSE_S
             self._calm_s = min(2 * self._calm_s, _CALM_MOST_S) if relapsed else _CALM_S
+            self._stepped_back_at = None
         self._reason = f"{why}: {_difference(self._steps[before], self._steps[self._level])}"
         self.history.append(self._reason)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from typing import Any
 
 import cv2
@@ -77,7 +76,7 @@ def stamp_ns(frame: Frame, result: FrameResult) -> int:
 
 def captured_ns(frame: Frame) -> int:
     """When the frame came by the capture clock, nanoseconds since 1970; 0 if it is not live."""
-    return 0 if frame.arrival is None else round(frame.arrival.unix_s * 1e9)
+    return 0 if frame.arrival is None else 1000 * round(frame.arrival.unix_s * 1e6)
 
 
 def jpeg(frame: Frame, long_side: int) -> bytes:

@@ -115,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
     timeout = 30
 
-    def do_GET(self) -> None:  # noqa: N802 - the base class calls it so
+    def do_GET(self) -> None:
         """The page, the stream of pictures, the status."""
         if self.path == "/":
             self._send(_PAGE.read_bytes(), "text/html; charset=utf-8")
@@ -126,7 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.send_error(404)
 
-    def do_POST(self) -> None:  # noqa: N802 - the base class calls it so
+    def do_POST(self) -> None:
         """A command."""
         length = int(self.headers.get("Content-Length") or 0)
         from_here = self.headers.get("Content-Type") == "application/json"  # no foreign form

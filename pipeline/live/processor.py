@@ -226,7 +226,7 @@ class LiveProcessor(FrameProcessor):
             wanted, times = command.pts_s, [m.frame.pts_s for m in self._moments]
         elif command.captured_s is not None:
             arrivals = [m.frame.arrival for m in self._moments]
-            wanted, times = command.captured_s, [a and a.unix_s for a in arrivals]
+            wanted, times = command.captured_s, [a.unix_s if a else None for a in arrivals]
         else:
             return newest
         known = [(t, m) for t, m in zip(times, self._moments, strict=True) if t is not None]

@@ -17,8 +17,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """gap_s: time without a frame that counts as a gap. first_s: wait before the first attempt to
-    reconnect; each further wait is twice as long, up to most_s.
+    """gap_s: time without a frame that counts as a gap (a new connection always does).
+
+    first_s: wait before the first attempt to reconnect; each further one is twice as long, up to
+    most_s.
     """
 
     gap_s: float = 1.0
@@ -64,18 +66,20 @@ class ReconnectingSource:
             yield _Reader(self, connection.enter_context(self._source.open()), connection)
 
     def _frames(self, first: FrameReader, connection: ExitStack) -> Iterator[Frame]:
-        index, last = 0, None
+        index, connections = 0, self.connections
+        last: Arrival | None = None
         for frame in self._arriving(first, connection):
             if self._stopped.is_set():
                 return
             now = frame.arrival or Arrival(self._clock.monotonic(), self._clock.unix())
             away_s = 0.0 if last is None else now.monotonic_s - last.monotonic_s
-            if away_s > self._patience.gap_s:
+            anew = last is not None and self.connections != connections
+            if anew or away_s > self._patience.gap_s:
                 now = replace(now, gap_s=away_s, gap_reason=self.trouble or "no frame came")
                 logger.warning("no frame for %.1f s: %s", away_s, now.gap_reason)
             self.trouble = ""
             yield _fitted(replace(frame, index=index, arrival=now), first.info)
-            index, last = index + 1, now
+            index, last, connections = index + 1, now, self.connections
 
     def _arriving(self, first: FrameReader, connection: ExitStack) -> Iterator[Frame]:
         """Frames of the first connection and of those that follow it."""

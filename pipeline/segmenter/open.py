@@ -35,8 +35,9 @@ def open_segmenter(
 ) -> Segmenter:
     """Set up `config.model` on `config.device` for frames of one size.
 
-    input_share: of the encoder's long side (CPU only). model: where `config.model` lies: a folder of OpenVINO graphs, which run on the CPU, or the
-    checkpoint file that CUDA needs. "auto" never takes a folder to CUDA. Raises `ModelError`.
+    input_share: of the encoder's long side (CPU only). model: where `config.model` lies: a folder
+    of OpenVINO graphs, which run on the CPU, or the checkpoint file that CUDA needs. "auto" never
+    takes a folder to CUDA. Raises `ModelError`.
     """
     is_folder = model.is_dir()
     device = "cpu" if is_folder and config.device == "auto" else choose_device(config.device)

@@ -15,6 +15,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from pipeline.errors import ConfigError
+from pipeline.sources.video import ONE_THREAD
 from pipeline.types import RgbImage, SizeHW
 
 logger = logging.getLogger(__name__)
@@ -74,9 +75,8 @@ class PictureRecorder:
         at_ms = round(1000 * at_s)
         self._first_ms = at_ms if self._first_ms is None else self._first_ms
         self._last_ms = max(self._last_ms + 1, at_ms - self._first_ms)
-        bgr0 = np.zeros((*rgb.shape[:2], 4), np.uint8)
-        bgr0[..., :3] = rgb[..., ::-1]
-        picture = VideoFrame.from_ndarray(bgr0, format="bgr0")
+        packed = VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+        picture = packed.reformat(format="bgr0", **ONE_THREAD)
         picture.pts, picture.time_base = self._last_ms, Fraction(1, 1000)
         self._container.mux(self._stream.encode(picture))
 

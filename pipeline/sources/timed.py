@@ -43,7 +43,7 @@ class LiveArrays:
 
     @contextmanager
     def open(self) -> Iterator[_ArraysReader]:
-        """Wait for the first picture. Raises `SourceError` if there is none, or it is no picture."""
+        """Wait for the first picture. Raises `SourceError` if there is none."""
         reader = _ArraysReader(self)
         try:
             yield reader

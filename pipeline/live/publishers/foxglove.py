@@ -114,13 +114,16 @@ class McapFile:
         """Raises `ConfigError` if it cannot be begun, `MissingExtraError`."""
         foxglove = need("foxglove", "recording MCAP", _INSTALL)
         if not path or Path(path).exists():
-            raise ConfigError(f"--publish mcap:FILE needs a file that is not there yet, not '{path}'")
+            raise ConfigError(
+                f"--publish mcap:FILE needs a file that is not there yet, not '{path}'"
+            )
         context = foxglove.Context()
         try:
             self._writer = foxglove.open_mcap(path, context=context)
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path} cannot be recorded to: {error}") from error
         self._topics = _Topics(foxglove, context)
+        self._context = context  # nothing else keeps it
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Record the result."""
@@ -160,6 +163,7 @@ class FoxgloveServer:
                 f"Foxglove cannot be served at {address}: {error}; choose another port"
             ) from error
         self._topics = _Topics(foxglove, context)
+        self._context = context  # nothing else keeps it
 
     @property
     def port(self) -> int:

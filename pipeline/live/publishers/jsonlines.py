@@ -41,8 +41,8 @@ class JsonToOutput:
 class JsonOverTcp:
     """A sink that serves lines at HOST:PORT (or PORT of the loopback), and takes commands there.
 
-    Every line that a client sends is a command; the answer is a line of type "answer". A client that
-    reads too slowly misses results, and holds up nobody.
+    Every line that a client sends is a command; the answer is a line of type "answer". A client
+    that reads too slowly misses results, and holds up nobody.
     """
 
     def __init__(self, address: str, take: TakeCommand) -> None:

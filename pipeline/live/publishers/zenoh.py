@@ -1,7 +1,7 @@
 """Results over Zenoh: a JSON message and a label image a frame; commands come the same way.
 
-Keys below a prefix: `PREFIX/result` (JSON), `PREFIX/labels` (PNG of 16 bits, the stamp and the frame
-in its attachment, JSON), `PREFIX/command` (JSON, subscribed), `PREFIX/answer`.
+Keys below a prefix: `PREFIX/result` (JSON), `PREFIX/labels` (PNG of 16 bits; its attachment, JSON,
+has frame and stamp), `PREFIX/command` (JSON, subscribed), `PREFIX/answer`.
 """
 
 from __future__ import annotations
