@@ -183,24 +183,31 @@ def test_a_click_acts_on_the_frame_it_names_and_remove_and_reset_at_once(shapes)
     come, taken = pictures(shapes, 400)
     settings = [*PATIENT, "seeding.enabled=false"]
     session = LiveSession.open(come, load_config(overrides=settings))
-    answers, state = [], {}
+    answers, state, answered = [], {}, threading.Event()
+
+    def answer(outcome):
+        answers.append(outcome)
+        if not outcome.refused:
+            answered.set()
 
     def steps(live):
+        if live.frame.index > 12:  # the keyframe shares a core with frames that come at once
+            answered.wait(0.3)
         taken.release()
         index, shown = live.frame.index, {o.id for o in live.result.objects if o.area}
         if index == 12:
             xy = disc_of(shapes, 5)
             command = Command(type="point", xy=xy, pts_s=(5 + 30) / RATE)  # frame 5
-            session.command(command, answers.append)
-            session.command(Command(type="point", xy=xy, pts_s=0.5), answers.append)
-            session.command(Command(type="point", xy=(999, 5)), answers.append)
+            session.command(command, answer)
+            session.command(Command(type="point", xy=xy, pts_s=0.5), answer)
+            session.command(Command(type="point", xy=(999, 5)), answer)
         if shown and "followed" not in state:
             state["first"] = state.get("first", index)
-            if index >= state["first"] + 10:
+            if index >= state["first"] + 5:
                 mask = live.result.mask(min(shown))
                 truth = shapes[1][index % 60] == 2
                 state["followed"] = (mask & truth).sum() / (mask | truth).sum()
-                session.command(Command(type="remove", object=min(shown)), answers.append)
+                session.command(Command(type="remove", object=min(shown)), answer)
         elif "followed" in state:
             return not shown
         return False
@@ -210,8 +217,8 @@ def test_a_click_acts_on_the_frame_it_names_and_remove_and_reset_at_once(shapes)
     assert state["followed"] > 0.6
     refused = sorted(answer.refused for answer in answers if answer.refused)
     assert len(refused) == 2
-    assert "is gone" in refused[1]
-    assert "outside the picture" in refused[0]
+    assert "is gone" in refused[0]
+    assert "outside the picture" in refused[1]
     assert [a.object for a in answers if not a.refused] == [1, 1]
 
 
@@ -344,8 +351,9 @@ def test_a_live_run_is_the_same_pipeline_with_another_queue(shapes):
 
 
 def test_a_soak_counts_and_comes_to_an_end():
-    report = bench_soak(load_config(overrides=[*PATIENT, "keyframes.interval=30"]), 200, (54, 96))
-    assert report.frames == 200
+    quick = [*PATIENT, "keyframes.interval=30", "seeding.max_objects=2", "live.prompts_first=16"]
+    report = bench_soak(load_config(overrides=quick), 100, (54, 96))
+    assert report.frames == 100
     assert report.connections >= 20
     assert report.gaps >= 19
     assert len(report.samples) == 20

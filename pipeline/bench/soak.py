@@ -32,7 +32,7 @@ _BREAKS = 20  # connections of a run; every other one comes back in another size
 _SAMPLES = 20
 _WARM = 5  # samples before memory must have settled
 _ALLOWED_MB = 16.0
-_STORE_PARTS = 40  # stores that a run goes through
+_STORE_PARTS = 15  # stores that a run goes through
 _WAIT_S = 10.0
 _PATIENCE = Patience(first_s=0.004, most_s=0.004)
 

@@ -60,7 +60,13 @@ class Command(BaseModel):
             log = PromptLog(version=1, events=(self.event(0, self.object or 1),))
         except ValidationError as error:
             raise PromptError(describe(error)) from error
-        log.check_inside(size_hw)
+        try:
+            log.check_inside(size_hw)
+        except PromptError as error:
+            height, width = size_hw
+            raise PromptError(
+                f"the {self.type} lies outside the picture of {width}x{height} pixels"
+            ) from error
 
 
 def parse_command(text: str | bytes) -> Command:
