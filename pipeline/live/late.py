@@ -51,13 +51,15 @@ class Moment:
 class Job:
     """A keyframe under way. asked: the commands it carries out, as `events` of its frame.
 
-    fresh: nothing is known of the frame before. only: ids that it decides; None for all.
+    fresh: nothing is known of the frame before. moved: ids that it looks at, for they moved far;
+    None for all, and for new objects. only: ids that it decides; None for all.
     """
 
     moment: Moment
     events: Sequence[Event] = ()
     asked: Sequence[Asked] = ()
     fresh: bool = False
+    moved: Collection[int] | None = None
     only: Collection[int] | None = None
     later: deque[Moment] = field(default_factory=deque)
     removed: set[int] = field(default_factory=set)

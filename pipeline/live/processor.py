@@ -12,7 +12,7 @@ from pipeline.errors import PromptError
 from pipeline.keyframes import KeyframeBudget
 from pipeline.live.commands import Asked, Outcome
 from pipeline.live.late import Job, LateKeyframes, Moment
-from pipeline.processor import DEFAULT_STEP_S, FrameProcessor, as_it_is
+from pipeline.processor import DEFAULT_STEP_S, FrameProcessor, as_it_is, in_turn
 from pipeline.prompts import NO_PROMPTS
 from pipeline.recognition import Recognizer
 from pipeline.refining import Tracked
@@ -20,6 +20,7 @@ from pipeline.seeding import Seeder
 from pipeline.segmenter.model import Segmenter
 from pipeline.segmenter.open import open_segmenter
 from pipeline.types import Frame, SizeHW
+from trackers.track import Track
 from trackers.tracker import Tracker
 
 _SAME_FRAME_S = 0.001  # a stamp in JSON may have lost its last digits
@@ -58,8 +59,8 @@ class LiveProcessor(FrameProcessor):
         self._late = LateKeyframes(self._tracker, self._work, as_it_is)
         self._moments: deque[Moment] = deque(maxlen=config.live.kept_frames)
         self._asked: list[Asked] = []
-        self._fresh = True
-        self._wanted = True
+        self._fresh = self._wanted = True
+        self._since_regular = self._due_cursor = 0
         self._last: Frame | None = None
 
     def close(self) -> None:
@@ -105,6 +106,7 @@ class LiveProcessor(FrameProcessor):
         with self.times.stage("carry"):
             moment.carry(self._carried)
         self._since_keyframe += 1
+        self._since_regular += 1
         self._fresh |= cut
         self._wanted |= cut or gap
         return moment
@@ -131,19 +133,40 @@ class LiveProcessor(FrameProcessor):
         self._budget = self._control.budget()
         if self._begin_asked(moment):
             return self._late.busy and self._since_keyframe == 0
-        early = self._since_keyframe >= self._config.keyframes.shortest and (
-            self._carried.moved_far(self._config.keyframes.motion)
-        )
-        due = self._since_keyframe >= self._budget.interval
-        if not (self._wanted or due or early):
-            return False
-        self._start(Job(moment, fresh=self._fresh))
-        return True
+        if self._wanted or self._since_regular >= self._budget.interval:
+            self._start(Job(moment, fresh=self._fresh))
+            return True
+        moved = self._moved_far()
+        if moved:
+            self._since_keyframe = 0
+            self._begin_job(Job(moment, moved=moved))
+        return bool(moved)
+
+    def _moved_far(self) -> frozenset[int]:
+        """Ids that want an early keyframe; the fewer regular ones there are, the later it comes."""
+        keyframes = self._config.keyframes
+        shortest = keyframes.shortest * self._budget.interval / keyframes.interval
+        if self._since_keyframe < shortest:
+            return frozenset()
+        return frozenset(t.id for t in self._carried.moved_far(keyframes.motion)) - {0}
 
     def _start(self, job: Job) -> None:
-        self._since_keyframe, self._fresh, self._wanted = 0, False, False
+        """Begin a regular keyframe."""
+        self._since_keyframe, self._since_regular = 0, 0
+        self._fresh, self._wanted = False, False
+        self._begin_job(job)
+
+    def _begin_job(self, job: Job, later: Sequence[Moment] = ()) -> None:
         self.keyframes += 1
-        self._late.begin(job)
+        self._late.begin(job, later)
+
+    def _due_now(self, job: Job) -> list[Track]:
+        """The live tracks that a keyframe looks at: as many as it may, all in turn."""
+        live = self._tracker.live()
+        if job.moved is not None:
+            live = [track for track in live if track.id in job.moved]
+        due, self._due_cursor = in_turn(live, self._budget.refreshed, self._due_cursor)
+        return due
 
     def _work(self, job: Job) -> None:
         """Do a keyframe, in the thread of the late ones."""
@@ -151,11 +174,12 @@ class LiveProcessor(FrameProcessor):
         self._encoder.segmenter = self._segmenter
         moment = job.moment
         flow = None if job.fresh else moment.flow
-        seed = job.only is None
+        seed = job.only is None and job.moved is None
+        due = self._due_now(job)
         refused = ""
         try:
             with self._libraries.limit(limits=1, user_api="blas"):
-                self._keyframe(moment.frame, job.events, moment.now_s, flow, seed=seed)
+                self._keyframe(moment.frame, job.events, due, moment.now_s, flow, seed=seed)
         except PromptError as error:
             refused = str(error)
         for asked, event in zip(job.asked, job.events, strict=True):
@@ -214,9 +238,8 @@ class LiveProcessor(FrameProcessor):
             self._start(Job(chosen, events, together, fresh=self._fresh))
         else:
             later = list(self._moments)[self._moments.index(chosen) + 1 :]
-            self.keyframes += 1
-            job = Job(chosen, events, together, only={e.object for e in events})
-            self._late.begin(job, later)
+            only = {e.object for e in events}
+            self._begin_job(Job(chosen, events, together, only=only), later)
         return True
 
     def _meant(self, asked: Asked, newest: Moment) -> Moment | str | None:
