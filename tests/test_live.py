@@ -25,7 +25,10 @@ from trackers.state import TrackState
 SIZE = (90, 160)
 RATE = 30
 # Deadlines are the bench's business: here the machine may be as slow as it likes.
-PATIENT = ["live.latency_ms=60000", "live.retry_first_s=0.1", "threads.inference=1"]
+PATIENT = [
+    *("live.latency_ms=60000", "live.retry_first_s=0.1"),
+    *("threads.inference=1", "live.input_shares=[1.0]"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -220,6 +223,27 @@ def test_a_click_acts_on_the_frame_it_names_and_remove_and_reset_at_once(shapes)
     assert "is gone" in refused[0]
     assert "outside the picture" in refused[1]
     assert [a.object for a in answers if not a.refused] == [1, 1]
+
+
+def test_a_governor_that_has_gone_to_the_end_still_follows(shapes):
+    """No machine keeps this deadline: few keyframes, a smaller input, one track at a time."""
+    come, taken = pictures(shapes, 2000)
+    settings = ["live.latency_ms=1", "live.interval_max=8", "live.input_shares=[1.0, 0.75]"]
+    session = LiveSession.open(come, load_config(overrides=[*settings, "seeding.enabled=false"]))
+    state = {"followed": 0}
+
+    def steps(live):
+        index = live.frame.index
+        if index == 1:
+            session.command(Command(type="point", xy=disc_of(shapes, 1), pts_s=31 / RATE))
+        threading.Timer(0.03, taken.release).start()
+        level = session.governor.state.level
+        state["followed"] += level > 0 and any(o.area for o in live.result.objects)
+        return level == session.governor.state.levels and state["followed"] > 10
+
+    _, summary = run_until(session, steps)
+    assert summary.governor.budget.input_share == 0.75
+    assert summary.governor.budget.refreshed == 1
 
 
 def test_a_loop_gets_results_and_leaving_it_ends_the_run(shapes):
