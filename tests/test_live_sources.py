@@ -1,8 +1,13 @@
 """Live sources: which one reads what, stamps, gaps, reconnection with backoff, recordings."""
 
+import socket
+import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -226,3 +231,62 @@ def test_what_cannot_be_opened_at_first_is_an_error():
     _, source, _ = reconnecting(UnreadableSourceError("no camera"))
     with pytest.raises(UnreadableSourceError, match="no camera"), source.open():
         pass
+
+
+def test_raw_frames_come_on_standard_input():
+    shapes, _ = moving_shapes(5, (36, 64))
+    script = (
+        "from pipeline.sources.live import InputOptions, open_live\n"
+        "with open_live('-', InputOptions(size_wh=(64, 36))).source.open() as reader:\n"
+        "    for frame in reader:\n"
+        "        print(reader.info.clock, frame.index, int(frame.rgb().sum()))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], input=shapes.tobytes(), capture_output=True, timeout=120
+    )
+    told = done.stdout.decode().splitlines()
+    assert told == [f"capture {i} {int(rgb.sum())}" for i, rgb in enumerate(shapes)], done.stderr
+
+
+def test_hls_is_read_over_http(tmp_path):
+    shapes, _ = moving_shapes(12, (36, 64))
+    write_video(tmp_path / "live.m3u8", shapes)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            live = open_live(f"http://127.0.0.1:{server.server_port}/live.m3u8")
+            _, _, frames = read(live.source)
+        finally:
+            server.shutdown()
+            thread.join()
+    assert len(frames) == 12
+    assert all(frame.arrival is not None for frame in frames)
+
+
+def test_mpeg_ts_is_read_over_udp(tmp_path):
+    shapes, _ = moving_shapes(40, (36, 64))
+    clip = write_video(tmp_path / "sent.ts", shapes, options={"g": "5"}).read_bytes()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    over = threading.Event()
+
+    def send():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            while True:
+                for start in range(0, len(clip), 7 * 188):
+                    sender.sendto(clip[start : start + 7 * 188], ("127.0.0.1", port))
+                    if over.wait(0.001):
+                        return
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        with open_live(f"udp://127.0.0.1:{port}").source.open() as reader:
+            came = [frame.rgb().shape for frame, _ in zip(reader, range(20), strict=False)]
+    finally:
+        over.set()
+        thread.join()
+    assert came == [(36, 64, 3)] * 20

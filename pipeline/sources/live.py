@@ -19,7 +19,8 @@ from pipeline.sources.timed import LiveArrays, Picture, Replay
 from pipeline.types import Source
 
 # Decode what comes at once, and do not study a stream for FFmpeg's five seconds before it.
-_PROMPTLY = {"fflags": "nobuffer", "flags": "low_delay", "analyzeduration": "1000000"}
+_PROMPTLY = {"flags": "low_delay", "analyzeduration": "1000000"}
+_UNBUFFERED = {"fflags": "nobuffer"}  # forgets what was studied, of HLS a whole segment
 _SCHEMES = ("rtsp", "rtsps", "http", "https", "tcp", "udp", "rtp", "srt")
 _CAMERAS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 _NAMED_FORMAT = re.compile(r"([a-z0-9_]+):(.+)")
@@ -108,7 +109,7 @@ def _stream(name: str, given: InputOptions) -> tuple[str | None, str, dict[str, 
         return "rawvideo", "pipe:0", wanted, False  # its times would follow from an assumed rate
     scheme = name.partition("://")[0].lower()
     if "://" in name and scheme in _SCHEMES:
-        wanted = dict(_PROMPTLY)
+        wanted = _PROMPTLY | ({} if scheme.startswith("http") else _UNBUFFERED)
         if scheme.startswith("rtsp"):
             wanted["rtsp_transport"] = given.rtsp_transport
         return ("mpegts" if scheme in ("tcp", "udp") else None), name, wanted, True
