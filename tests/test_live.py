@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 import threading
 import urllib.error
 import urllib.request
@@ -94,6 +96,22 @@ def test_objects_that_nobody_gave_are_found_and_kept(shapes, camera):
     taken, _ = run_until(session, for_a_while)
     assert seen[-1] & seen[-20]
     assert taken[-1].frame.arrival is not None
+
+
+def test_ctrl_c_ends_a_run_well(cli, camera, tmp_path, monkeypatch):
+    status, sent = LiveSession.status, []
+
+    def interrupted(self):
+        if not sent:
+            sent.append(os.kill(os.getpid(), signal.SIGINT))
+        return status(self)
+
+    monkeypatch.setattr(LiveSession, "status", interrupted)
+    settings = [option for setting in PATIENT for option in ("--set", setting)]
+    code, out, err = cli("live", camera.url, "--json", "-o", tmp_path / "a.zarr", *settings)
+    assert code == 0, err
+    assert json.loads(out.splitlines()[-1])["type"] == "summary"
+    assert MaskStore(tmp_path / "a.zarr").complete
 
 
 def test_a_source_that_is_not_there_is_one_sentence(cli):

@@ -290,3 +290,15 @@ def test_mpeg_ts_is_read_over_udp(tmp_path):
         over.set()
         thread.join()
     assert came == [(36, 64, 3)] * 20
+
+
+def test_a_size_that_changes_within_a_stream_is_shown_at_the_first_one(tmp_path):
+    parts = [
+        write_video(tmp_path / f"{height}.ts", moving_shapes(6, (height, 2 * height))[0])
+        for height in (36, 54)
+    ]
+    both = tmp_path / "both.ts"
+    both.write_bytes(b"".join(part.read_bytes() for part in parts))
+    with LiveStream(str(both), "mpegts").open() as reader:
+        shapes = [frame.rgb(reader.info.size_hw).shape for frame in reader]
+    assert shapes == [(36, 72, 3)] * 12

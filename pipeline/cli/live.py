@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -164,11 +166,18 @@ def _run(
     tell: Callable[[LiveStatus], None],
     duration_s: float | None,
 ) -> LiveStatus:
-    """Run to the end; Ctrl-C is one."""
+    """Run to the end; the first Ctrl-C or SIGTERM is one."""
+
+    def end(number: int, stack: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)  # the next one is not so gentle
+        session.stop()
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         return session.run(publishing, behind=behind, on_status=tell, duration_s=duration_s)
-    except KeyboardInterrupt:
-        return session.status()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _with_model(config: PipelineConfig, source: str) -> PipelineConfig:
