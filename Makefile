@@ -29,6 +29,7 @@ bench: $(DEV_STAMP)           ## speed and memory, as ratios against baselines o
 	$(BIN)/python run_pipeline.py bench models
 	$(BIN)/python run_pipeline.py bench stream
 	$(BIN)/python run_pipeline.py bench store
+	$(BIN)/python run_pipeline.py bench live --burn
 
 screenshots: $(DEV_STAMP)     ## pictures of the page, step by step, into docs/pictures
 	$(BIN)/python -m tests.page_screenshots docs/pictures

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pipeline.errors import ConfigError
 from pipeline.segmenter.devices import WantedDevice
@@ -94,6 +94,33 @@ class StoreConfig(_Section):
     commit_s: float = Field(2.0, gt=0)
 
 
+class LiveConfig(_Section):
+    """What `live` promises, and what it does when a source or the machine lets it down.
+
+    input_shares: of the encoder's input size, descending from 1; each is kept compiled.
+    """
+
+    latency_ms: float = Field(150.0, gt=0)
+    interval_max: int = Field(32, ge=1, le=300)
+    input_shares: tuple[float, ...] = (1.0, 0.75)
+    prompts_first: int = Field(96, ge=0)
+    kept_frames: int = Field(30, ge=1, le=300)
+    stall_s: float = Field(3.0, gt=0)
+    gap_s: float = Field(1.0, gt=0)
+    retry_first_s: float = Field(0.5, gt=0)
+    retry_most_s: float = Field(10.0, gt=0)
+    hang_s: float = Field(5.0, gt=0)
+
+    @field_validator("input_shares")
+    @classmethod
+    def _descend_from_one(cls, shares: tuple[float, ...]) -> tuple[float, ...]:
+        if not shares or shares[0] != 1 or list(shares) != sorted({*shares}, reverse=True):
+            raise ValueError("the shares descend from 1, for example [1.0, 0.75]")
+        if shares[-1] < 0.25:
+            raise ValueError("an input a quarter the size is the least that shows anything")
+        return shares
+
+
 class PipelineConfig(_Section):
     """The whole configuration; see `configs/default.yaml`."""
 
@@ -106,6 +133,7 @@ class PipelineConfig(_Section):
     appearance: AppearanceConfig = AppearanceConfig()
     seeding: SeedingConfig = SeedingConfig()
     store: StoreConfig = StoreConfig()
+    live: LiveConfig = LiveConfig()
 
     @property
     def refines(self) -> bool:

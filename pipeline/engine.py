@@ -10,7 +10,7 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -27,7 +27,10 @@ from pipeline.prompts import NO_PROMPTS, PromptLog
 from pipeline.refining import check_refinable
 from pipeline.segmenter.open import locate_model
 from pipeline.sources.reverse import check_reversible, reverse
+from pipeline.stages import StageTimes
 from pipeline.types import Frame, FrameResult, Sink, SizeHW, Source, SourceInfo, SourceReport
+
+MakeProcessor = Callable[[PipelineConfig, Path, SizeHW], FrameProcessor]
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +71,7 @@ class _Reader:
     """Runs a source in its own thread into a queue."""
 
     def __init__(self, source: Source, queue: FrameQueue[Frame]) -> None:
-        self.seconds = 0.0
+        self.times = StageTimes()
         self.report = SourceReport()
         self._source = source
         self._queue = queue
@@ -92,9 +95,8 @@ class _Reader:
                 self._info.set_result(reader.info)
                 frames = iter(reader)
                 while True:
-                    begun = time.perf_counter()
-                    frame = next(frames, None)
-                    self.seconds += time.perf_counter() - begun
+                    with self.times.stage("read"):
+                        frame = next(frames, None)
                     if frame is None:
                         break
                     self._queue.put(frame)
@@ -111,7 +113,7 @@ class _Writer:
     """Runs sinks in their own thread behind a bounded queue."""
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
-        self.seconds = 0.0
+        self.times = StageTimes()
         self._sinks = sinks
         self._complete = False
         self._failure: BaseException | None = None
@@ -145,10 +147,9 @@ class _Writer:
     def _write(self) -> None:
         try:
             for frame, result in self._arriving():
-                begun = time.perf_counter()
-                for sink in self._sinks:
-                    sink.write(frame, result)
-                self.seconds += time.perf_counter() - begun
+                with self.times.stage("write"):
+                    for sink in self._sinks:
+                        sink.write(frame, result)
         except BaseException as error:
             self._failure = error
             self._queue.fail(error)
@@ -173,6 +174,7 @@ class Pipeline:
         self.config = config
         self.model = locate_model(config)
         self.summary = RunSummary()
+        self._at_work: list[Callable[[], Mapping[str, float]]] = []
 
     @classmethod
     def from_config(cls, file: Path | str | None = None, overrides: Sequence[str] = ()) -> Pipeline:
@@ -206,11 +208,12 @@ class Pipeline:
         *,
         on_frame: Callable[[FrameResult], None] | None = None,
         backward: BackwardPass | None = None,
+        make_processor: MakeProcessor | None = None,
     ) -> RunSummary:
         """Run to the end and write every result to the sinks, which the opened source's info makes.
 
-        `backward` is as in `stream`. Sinks are closed in any case. Also raises what they raise
-        (`StoreError`).
+        `backward` is as in `stream`. make_processor: another kind than files have
+        (`pipeline.live`). Sinks are closed in any case. Also raises what they raise (`StoreError`).
         """
         sinks: list[Sink] = []
         writer = _Writer(sinks)
@@ -218,8 +221,10 @@ class Pipeline:
         begun = time.perf_counter()
         try:
             results = self._frames(
-                source, prompts, lambda info: sinks.extend(make_sinks(info)), backward
+                *(source, prompts, lambda info: sinks.extend(make_sinks(info))),
+                *(backward, make_processor),
             )
+            self._at_work.append(writer.times.running)
             with closing(results):
                 for frame, result in results:
                     writer.put(frame, result)
@@ -228,9 +233,16 @@ class Pipeline:
             complete = True
         finally:
             writer.finish(complete=complete)
-            self.summary.stage_s["write"] = writer.seconds
+            self.summary.stage_s |= writer.times.seconds
             self.summary.seconds = time.perf_counter() - begun
         return self.summary
+
+    def running(self) -> dict[str, float]:
+        """How long each stage of the run at work now has been, seconds; for any thread."""
+        told: dict[str, float] = {}
+        for stages in self._at_work.copy():
+            told |= stages()
+        return told
 
     def _frames(
         self,
@@ -238,6 +250,7 @@ class Pipeline:
         prompts: PromptLog,
         on_open: Callable[[SourceInfo], None] | None,
         backward: BackwardPass | None,
+        make_processor: MakeProcessor | None = None,
     ) -> Generator[tuple[Frame, FrameResult], None, None]:
         config = self.config
         cv2.setNumThreads(config.threads.opencv)
@@ -246,6 +259,7 @@ class Pipeline:
             check_reversible(source)
         queue: FrameQueue[Frame] = FrameQueue(config.queue.capacity, Policy(config.queue.policy))
         reader = _Reader(source, queue)
+        self._at_work.append(reader.times.running)
         waiting = set(prompts.frames)
         processor: FrameProcessor | None = None
         begun = time.perf_counter()
@@ -253,7 +267,11 @@ class Pipeline:
         try:
             info = reader.start()
             prompts.check_inside(info.size_hw)
-            processor = FrameProcessor(config, self.model, info.size_hw, prompts, earlier.at)
+            if make_processor is None:
+                processor = FrameProcessor(config, self.model, info.size_hw, prompts, earlier.at)
+            else:
+                processor = make_processor(config, self.model, info.size_hw)
+            self._at_work.append(processor.running)
             if on_open is not None:
                 on_open(info)
             if backward is not None:
@@ -266,6 +284,8 @@ class Pipeline:
                 summary.frames += 1
                 summary.objects = len(seen)
                 summary.keyframes = processor.keyframes
+                summary.dropped = queue.dropped
+                summary.report = reader.report
                 summary.stage_s |= processor.times.seconds
                 yield frame, result
         finally:
@@ -273,9 +293,10 @@ class Pipeline:
             if processor is not None:
                 processor.close()
             earlier.close()
+            self._at_work.clear()
             summary.report = reader.report
             summary.dropped = queue.dropped
-            summary.stage_s["read"] = reader.seconds
+            summary.stage_s |= reader.times.seconds
             summary.seconds = time.perf_counter() - begun
         if waiting:
             raise PromptError(

@@ -12,6 +12,7 @@ MaskstreamError
 │   ├── StoreLockedError     another process is writing it
 │   └── StoreCorruptError    the store's parts contradict each other
 ├── PageError                the page cannot be served, or not what it is asked for
+├── MissingExtraError        a part needs a package that is not installed
 ├── TrainingDataError        training data are missing or malformed
 └── QueueClosedError         the other side of a frame queue has ended
 """
@@ -73,3 +74,7 @@ class TrainingDataError(MaskstreamError):
 
 class QueueClosedError(MaskstreamError):
     """The other side of a frame queue has ended."""
+
+
+class MissingExtraError(MaskstreamError):
+    """A part needs a package that is not installed."""

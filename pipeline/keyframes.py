@@ -6,9 +6,24 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 from pipeline.segmenter.model import Features, Segmenter
 from pipeline.types import Frame
+
+
+@dataclass(frozen=True, slots=True)
+class KeyframeBudget:
+    """What keyframes may cost.
+
+    interval: frames between regular ones. input_share: of the encoder's full input size. prompts:
+    asked on one to find new objects. refreshed: tracks that one corrects at most, all in turn.
+    """
+
+    interval: int
+    input_share: float
+    prompts: int
+    refreshed: int
 
 
 class KeyframeEncoder:
@@ -21,7 +36,7 @@ class KeyframeEncoder:
 
     def __init__(self, segmenter: Segmenter, interval: int) -> None:
         self.seconds = 0.0
-        self._segmenter = segmenter
+        self.segmenter = segmenter
         self._interval = interval
         self._frames = 0
         self._begun: dict[int, Future[Features]] = {}
@@ -55,6 +70,6 @@ class KeyframeEncoder:
 
     def _encode(self, frame: Frame) -> Features:
         begun = time.perf_counter()
-        features = self._segmenter.encode(frame)
+        features = self.segmenter.encode(frame)
         self.seconds += time.perf_counter() - begun
         return features

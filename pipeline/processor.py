@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -16,9 +17,16 @@ from threadpoolctl import ThreadpoolController
 from pipeline.ahead import FlowAhead
 from pipeline.config import PipelineConfig
 from pipeline.errors import PromptError
-from pipeline.keyframes import KeyframeEncoder
+from pipeline.keyframes import KeyframeBudget, KeyframeEncoder
 from pipeline.painting import Painter, Shown
-from pipeline.prompts import BoxEvent, Event, MaskEvent, PointEvent, PromptLog
+from pipeline.prompts import (
+    MAX_OBJECT_ID,
+    BoxEvent,
+    Event,
+    MaskEvent,
+    PointEvent,
+    PromptLog,
+)
 from pipeline.recognition import Recognizer, appearance_settings
 from pipeline.refining import Tracked
 from pipeline.seeding import Seeder
@@ -34,9 +42,11 @@ from trackers.flow import Flow
 from trackers.track import LOGIT_LIMIT, BoolMap, Detection, Track, box_of
 from trackers.tracker import Tracker, TrackerSettings
 
+T = TypeVar("T")
+
 OWN_MOTION_PX = 0.5  # a frame, on the work grid, beside the camera's: something moves here
 _BEHIND = 2  # frames that are tracked while the label map of one is composed (files)
-_DEFAULT_STEP_S = 1 / 25  # between frames that carry no timestamps
+DEFAULT_STEP_S = 1 / 25  # between frames that carry no timestamps
 
 
 class FrameProcessor:
@@ -84,6 +94,9 @@ class FrameProcessor:
         self._recognizer = Recognizer(
             self._segmenter.geometry, self._work_hw, appearance_settings(config)
         )
+        self._budget = KeyframeBudget(
+            *(config.keyframes.interval, 1.0, config.seeding.prompts_per_keyframe, MAX_OBJECT_ID)
+        )
         self._hidden_cursor = 0
         self._libraries = ThreadpoolController()
         self._now_s: float | None = None
@@ -95,6 +108,10 @@ class FrameProcessor:
         self._flows.close()
         self._encoder.close()
         self._painter.close()
+
+    def running(self) -> dict[str, float]:
+        """How long each stage at work has been, seconds; for any thread."""
+        return self.times.running() | self._painter.times.running()
 
     @property
     def tracks(self) -> Sequence[Track]:
@@ -120,9 +137,12 @@ class FrameProcessor:
         for frame in self._encoder.look_ahead(self._flows.look_ahead(frames), self._ahead):
             yield self._step(frame)
 
+    def _displayed(self, frame: Frame) -> Frame:
+        """A frame at the size of the first one."""
+        return frame if frame.size_hw == self._frame_hw else replace(frame, size_hw=self._frame_hw)
+
     def _step(self, frame: Frame) -> Tracked:
-        if frame.size_hw != self._frame_hw:
-            frame = Frame(frame.index, frame.pts, frame.time_base, self._frame_hw, frame.view)
+        frame = self._displayed(frame)
         first = self._now_s is None
         dt_s = self._clock(frame)
         now_s = self._now_s or 0.0
@@ -148,7 +168,7 @@ class FrameProcessor:
                     *(frame, events, due, now_s, None if fresh else flow),
                     seed=fresh or regular,
                 )
-        tracks = [_as_it_is(track) for track in self._tracker.tracks]
+        tracks = [as_it_is(track) for track in self._tracker.tracks]
         return Tracked(frame, keyframe, None if cut else flow, tracks)
 
     def _due(self, *, everything: bool) -> list[Track]:
@@ -174,7 +194,7 @@ class FrameProcessor:
         if before is None:
             self._now_s = given or 0.0
             return 0.0
-        self._now_s = given if given is not None and given > before else before + _DEFAULT_STEP_S
+        self._now_s = given if given is not None and given > before else before + DEFAULT_STEP_S
         return self._now_s - before
 
     def _keyframe(
@@ -254,12 +274,8 @@ class FrameProcessor:
     def _sought_next(self, looks: int) -> list[Track]:
         """The hidden tracks that this keyframe looks for: a few, all in turn."""
         hidden = [t for t in self._tracker.hidden() if self._recognizer.knows(t.id)]
-        if not hidden:
-            return []
-        most = min(len(hidden), looks)
-        start = self._hidden_cursor % len(hidden)
-        self._hidden_cursor = start + most
-        return (hidden + hidden)[start : start + most]
+        sought, self._hidden_cursor = in_turn(hidden, looks, self._hidden_cursor)
+        return sought
 
     def _recognises(self, track: Track, reading: Reading) -> bool:
         return self._tracker.recognises(track, self._recognizer.logits(reading), reading.affinity)
@@ -315,7 +331,7 @@ class FrameProcessor:
             found = self._seeder.search_fresh(features, covered, room)
         else:
             moving = self._on_grid(flow.own_speed() > OWN_MOTION_PX)
-            found = self._seeder.search_on(features, covered, room, moving)
+            found = self._seeder.search_on(features, covered, room, moving, self._budget.prompts)
         return [Detection(self._to_work(p.logits), p.score) for p in found]
 
     def _on_grid(self, mask: BoolMap) -> BoolMap:
@@ -373,7 +389,15 @@ class FrameProcessor:
         return self._segmenter.geometry.to_size(logits, self._work_hw)
 
 
-def _as_it_is(track: Track) -> Track:
+def in_turn(items: Sequence[T], most: int, cursor: int) -> tuple[list[T], int]:
+    """At most so many items, from the cursor on and round, and where to go on next time."""
+    if not items:
+        return [], cursor
+    start, count = cursor % len(items), min(len(items), most)
+    return [*items, *items][start : start + count], start + count
+
+
+def as_it_is(track: Track) -> Track:
     """A track that stays as it is; its arrays are never written to again."""
     return replace(track, motion=replace(track.motion))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 
 import cv2
 import numpy as np
@@ -33,11 +34,20 @@ class Recognizer:
         self, geometry: InputGeometry, work_hw: SizeHW, settings: AppearanceSettings
     ) -> None:
         self.memory = AppearanceMemory(settings)
-        self._geometry = geometry
         self._work_hw = work_hw
-        self._stride = -(-max(geometry.grid_hw) // MOST_CELLS)
+        self._set(geometry)
+
+    def _set(self, geometry: InputGeometry) -> None:
+        self._geometry = geometry
+        stride = -(-max(geometry.grid_hw) // MOST_CELLS)
         height, width = geometry.grid_hw
-        self._cells_hw = (height // self._stride, width // self._stride)
+        self._cells_hw = (height // stride, width // stride)
+
+    def at(self, geometry: InputGeometry) -> Recognizer:
+        """The same, with the same memory, for another size of the encoder's input."""
+        other = copy(self)
+        other._set(geometry)
+        return other
 
     def cells(self, features: Features) -> CellFeatures:
         """A keyframe's features by cell."""

@@ -55,10 +55,18 @@ class Seeder:
         return self._distinct(features, search.run(budget - again)[:again], covered, room)
 
     def search_on(
-        self, features: Features, covered: BoolMap, room: int, moving: BoolMap
+        self,
+        features: Features,
+        covered: BoolMap,
+        room: int,
+        moving: BoolMap,
+        budget: int | None = None,
     ) -> list[Proposal]:
-        """The same on a later keyframe, of which nothing but `moving` [4h, 4w] is known."""
-        budget = self._config.prompts_per_keyframe
+        """The same on a later keyframe, of which nothing but `moving` [4h, 4w] is known.
+
+        budget: prompts at most, `prompts_per_keyframe` if not given.
+        """
+        budget = self._config.prompts_per_keyframe if budget is None else budget
         if room <= 0 or budget <= 0:
             return []
         ask = (budget + 1) // 2  # the other half asks again

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -32,11 +32,26 @@ class PixelView(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Arrival:
+    """When a live frame came: the moment at which its packet left the demuxer.
+
+    monotonic_s: by the clock that latency is measured with. unix_s: by the capture clock, seconds
+    since 1970. gap_s: if nothing came for too long before it, for how long; then `gap_reason` says
+    why.
+    """
+
+    monotonic_s: float
+    unix_s: float
+    gap_s: float = 0.0
+    gap_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
     """One frame of a source.
 
     index: the source's own frame number. pts: presentation timestamp in `time_base` units, as the
-    container gives it, or None. size_hw: displayed size, pixels.
+    container gives it, or None. size_hw: displayed size, pixels. arrival: of live frames only.
     """
 
     index: int
@@ -44,6 +59,7 @@ class Frame:
     time_base: Fraction
     size_hw: SizeHW
     view: PixelView
+    arrival: Arrival | None = None
 
     @property
     def pts_s(self) -> float | None:
@@ -66,6 +82,7 @@ class SourceInfo:
     size_hw: displayed size. frame_count: frames in the selected range if known (an estimate for
     containers that do not say). rate: average frames per second if known. rotation_deg: counter-
     clockwise turn that was applied. sample_aspect: width of a pixel by its height, applied.
+    clock: whose the timestamps are: the stream's own, or the capture clock's (seconds since 1970).
     """
 
     name: str
@@ -76,6 +93,7 @@ class SourceInfo:
     rotation_deg: int = 0
     sample_aspect: Fraction = Fraction(1)
     codec: str = ""
+    clock: Literal["stream", "capture"] = "stream"
 
 
 @dataclass(slots=True)

@@ -72,9 +72,12 @@ class Tracker:
         """Visible objects that have moved by this share of their size since they were looked at."""
         return [t for t in self.tracks if t.visible and t.travelled > share]
 
-    def lose_all(self) -> None:
-        """A cut: nothing is where it was. Only what a person prompted is remembered, as lost."""
-        self.tracks = [t for t in self.tracks if t.prompted]
+    def lose_all(self, *, keep_seeded: bool = False) -> None:
+        """Nothing is where it was, as after a cut. Only what a person prompted is lost, not gone.
+
+        keep_seeded: so is what has an id: the same scene is likely, seen again after a while.
+        """
+        self.tracks = [t for t in self.tracks if t.prompted or (keep_seeded and t.id > 0)]
         for track in self.tracks:
             track.state = TrackState.LOST
             track.motion = KalmanBox.start(np.zeros(4))  # expected nowhere
@@ -190,9 +193,14 @@ class Tracker:
         """The track with an id, if it lives."""
         return next((t for t in self.tracks if t.id == track_id), None)
 
+    def take_id(self) -> int:
+        """An id that no object has had."""
+        taken, self._next_id = self._next_id, self._next_id + 1
+        return taken
+
     def _confirmed(self, track: Track) -> None:
         if track.state == TrackState.TENTATIVE and track.hits >= self.settings.confirm_hits:
-            track.id = self._take_id()
+            track.id = self.take_id()
             track.state = TrackState.TRACKED
 
     def _missed(self, track: Track) -> None:
@@ -239,10 +247,6 @@ class Tracker:
             return track.state == TrackState.REMOVED or (expired and not track.prompted)
 
         self.tracks = [t for t in self.tracks if not over(t)]
-
-    def _take_id(self) -> int:
-        taken, self._next_id = self._next_id, self._next_id + 1
-        return taken
 
 
 def _track(track_id: int, detection: Detection, now_s: float, *, prompted: bool) -> Track:

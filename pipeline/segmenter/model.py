@@ -46,9 +46,10 @@ class ModelCard(BaseModel):
     kept_in_float: list[str] = []
     versions: dict[str, str] = {}
 
-    def fit(self, frame_hw: SizeHW) -> InputGeometry:
-        """How a frame lies in the network's input."""
-        return InputGeometry.fit(frame_hw, self.long_side, self.multiple, self.cell)
+    def fit(self, frame_hw: SizeHW, share: float = 1.0) -> InputGeometry:
+        """How a frame lies in the network's input; share: of its long side, about."""
+        long_side = self.multiple * max(1, round(share * self.long_side / self.multiple))
+        return InputGeometry.fit(frame_hw, long_side, self.multiple, self.cell)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,14 +159,17 @@ def content_hash(model: Path) -> str:
 class OpenVinoSegmenter:
     """A model folder compiled for the CPU and one frame size.
 
-    threads: inference threads. Raises `ModelError` when the folder cannot be loaded.
+    threads: inference threads. input_share: of the long side that the model was made for. Raises
+    `ModelError` when the folder cannot be loaded.
     """
 
-    def __init__(self, folder: Path, frame_hw: SizeHW, *, threads: int = 2) -> None:
+    def __init__(
+        self, folder: Path, frame_hw: SizeHW, *, threads: int = 2, input_share: float = 1.0
+    ) -> None:
         import openvino as ov
 
         self.card = read_card(folder)
-        self.geometry = self.card.fit(frame_hw)
+        self.geometry = self.card.fit(frame_hw, input_share)
         core = ov.Core()
         options = {
             "INFERENCE_PRECISION_HINT": "f32",

@@ -30,16 +30,20 @@ def names_checkpoint(model: str) -> bool:
     return model in published or Path(model).is_file()
 
 
-def open_segmenter(config: PipelineConfig, model: Path, frame_hw: SizeHW) -> Segmenter:
+def open_segmenter(
+    config: PipelineConfig, model: Path, frame_hw: SizeHW, *, input_share: float = 1.0
+) -> Segmenter:
     """Set up `config.model` on `config.device` for frames of one size.
 
-    model: where `config.model` lies: a folder of OpenVINO graphs, which run on the CPU, or the
-    checkpoint file that CUDA needs. "auto" never takes a folder to CUDA. Raises `ModelError`.
+    input_share: of the encoder's long side (CPU only). model: where `config.model` lies: a folder
+    of OpenVINO graphs, which run on the CPU, or the checkpoint file that CUDA needs. "auto" never
+    takes a folder to CUDA. Raises `ModelError`.
     """
     is_folder = model.is_dir()
     device = "cpu" if is_folder and config.device == "auto" else choose_device(config.device)
     if device == "cpu":
-        return OpenVinoSegmenter(model, frame_hw, threads=config.threads.inference)
+        threads = config.threads.inference
+        return OpenVinoSegmenter(model, frame_hw, threads=threads, input_share=input_share)
     if is_folder:
         raise ModelError(
             f"device cuda cannot run the model '{config.model}', whose graphs are for the CPU: "

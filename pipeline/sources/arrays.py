@@ -74,7 +74,7 @@ class ArrayReader:
         first = next(arrays, None)
         if first is None:
             raise UnreadableSourceError("The iterable given as source holds no frames.")
-        _check_rgb(first, index=0)
+        check_rgb(first, index=0)
         self._arrays = chain([first], arrays)
         self._range = source.frame_range
         total = len(source.frames) if isinstance(source.frames, Sized) else None
@@ -95,7 +95,7 @@ class ArrayReader:
     def _frames(self) -> Iterator[Frame]:
         size_hw, time_base = self.info.size_hw, self.info.time_base
         for index, array in enumerate(self._arrays):
-            _check_rgb(array, index)
+            check_rgb(array, index)
             if array.shape[:2] != size_hw:
                 raise SourceError(
                     f"Frame {index} of the arrays is {array.shape[:2]} (height, width), but the "
@@ -105,7 +105,8 @@ class ArrayReader:
             yield Frame(index, pts, time_base, size_hw, ArrayView(array))
 
 
-def _check_rgb(array: object, index: int) -> None:
+def check_rgb(array: object, index: int) -> None:
+    """Raise `SourceError` unless the array, frame `index`, is RGB uint8 [H, W, 3]."""
     if (
         not isinstance(array, np.ndarray)
         or array.dtype != np.uint8

@@ -62,7 +62,7 @@ class VideoFile:
             UnreadableSourceError: it holds no video that can be decoded.
         """
         with open_container(self.path) as container:
-            reader = VideoReader(self, container)
+            reader = VideoReader(str(self.path), container, self.frame_range, self.threads)
             try:
                 yield reader
             finally:
@@ -70,28 +70,30 @@ class VideoFile:
 
 
 class VideoReader:
-    """An opened `VideoFile`: iterate once.
+    """An opened video, `VideoFile` or another input of FFmpeg: iterate once.
 
     A packet that cannot be decoded is counted and skipped; a damaged frame is counted and kept.
     """
 
-    def __init__(self, source: VideoFile, container: InputContainer) -> None:
+    def __init__(
+        self, name: str, container: InputContainer, frame_range: FrameRange, threads: int = 1
+    ) -> None:
         self.report = SourceReport()
         self._container = container
-        self._range = source.frame_range
-        self._stream = _video_stream(source.path, container)
-        self._stream.codec_context.thread_count = source.threads
+        self._range = frame_range
+        self._stream = _video_stream(name, container)
+        self._stream.codec_context.thread_count = threads
         self._stream.codec_context.thread_type = "AUTO"
         self._time_base = _fraction(self._stream.time_base) or Fraction(1)
         self._packets = self._demux()
         self._decoded: deque[VideoFrame] = deque()
         if not self._decode_some():
             raise UnreadableSourceError(
-                f"{source.path} holds no frame that can be decoded"
+                f"{name} holds no frame that can be decoded"
                 f"{''.join(f' ({message})' for message in self.report.messages[:1])}; the file is "
                 "probably damaged or cut short."
             )
-        self.info = self._describe(source.path, self._decoded[0])
+        self.info = self._describe(name, self._decoded[0])
 
     def __iter__(self) -> Iterator[Frame]:
         for frame in self._range.select(self._frames()):
@@ -163,15 +165,15 @@ class VideoReader:
             return "at an unknown time"
         return f"at {float(item.pts * self._time_base):.3f} s"
 
-    def _describe(self, path: Path, first: VideoFrame) -> SourceInfo:
+    def _describe(self, name: str, first: VideoFrame) -> SourceInfo:
         rate = _fraction(self._stream.average_rate)
         sample_aspect = _fraction(self._stream.sample_aspect_ratio) or Fraction(1)
         turns = round(first.rotation / 90) % 4
         stretched = first.height, max(1, round(first.width * sample_aspect))
         size_hw = stretched[::-1] if turns % 2 else stretched
-        check_size(str(path), size_hw)
+        check_size(name, size_hw)
         return SourceInfo(
-            name=str(path),
+            name=name,
             size_hw=size_hw,
             time_base=self._time_base,
             rate=rate,
@@ -265,18 +267,18 @@ def open_container(path: Path) -> InputContainer:
         ) from error
 
 
-def _video_stream(path: Path, container: InputContainer) -> VideoStream:
+def _video_stream(name: str, container: InputContainer) -> VideoStream:
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
         others = {stream.type for stream in container.streams} - {"video"}  # no cover pictures
         raise UnreadableSourceError(
-            f"{path} holds no video stream, only {', '.join(sorted(others)) or 'a still picture'}."
+            f"{name} holds no video stream, only {', '.join(sorted(others)) or 'a still picture'}."
         )
     stream = container.streams.best("video")
     stream = stream if stream in streams else streams[0]
     if stream.codec_context is None:
-        raise UnreadableSourceError(f"{path} uses a video codec that this FFmpeg cannot decode.")
-    check_size(str(path), (stream.codec_context.height, stream.codec_context.width))
+        raise UnreadableSourceError(f"{name} uses a video codec that this FFmpeg cannot decode.")
+    check_size(name, (stream.codec_context.height, stream.codec_context.width))
     return stream
 
 

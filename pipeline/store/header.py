@@ -177,6 +177,7 @@ def _source_to_json(info: SourceInfo) -> dict[str, Any]:
         "rotation_deg": info.rotation_deg,
         "sample_aspect": str(info.sample_aspect),
         "codec": info.codec,
+        "clock": info.clock,
     }
 
 
@@ -191,4 +192,5 @@ def _source_from_json(values: Mapping[str, Any]) -> SourceInfo:
         rotation_deg=values["rotation_deg"],
         sample_aspect=Fraction(values["sample_aspect"]),
         codec=values["codec"],
+        clock=values.get("clock", "stream"),
     )

@@ -1,0 +1,1 @@
+"""Live runs: the pipeline on cameras and streams, with bounded latency."""

@@ -1,0 +1,119 @@
+"""What may be asked of a live run while it goes on: objects by point or box, remove, reset."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.config import describe
+from pipeline.errors import PromptError
+from pipeline.prompts import MAX_OBJECT_ID, BoxEvent, Event, PointEvent, PromptLog, RemoveEvent
+from pipeline.types import SizeHW
+
+_MOST_WAITING = 256
+
+
+class Command(BaseModel):
+    """One command, as a JSON object.
+
+    object: its number; a point or box without one begins a new object. xy, xyxy: pixels of the
+    displayed frame. label: 1 on, 0 beside the object. pts_s: the stream's time of the frame that is
+    meant (a result's `pts_s`), captured_s: its time by the capture clock (`captured_s`), seconds;
+    without either the newest frame is meant.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: Literal["point", "box", "remove", "reset"]
+    object: int | None = Field(None, ge=1, le=MAX_OBJECT_ID)
+    xy: tuple[float, float] | None = None
+    xyxy: tuple[float, float, float, float] | None = None
+    label: Literal[0, 1] = 1
+    pts_s: float | None = Field(None, allow_inf_nan=False)
+    captured_s: float | None = Field(None, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Command:
+        needed = {"point": ("xy",), "box": ("xyxy",), "remove": ("object",)}.get(self.type, ())
+        for key in needed:
+            if getattr(self, key) is None:
+                raise ValueError(f"a {self.type} needs '{key}'")
+        return self
+
+    def event(self, frame: int, object_id: int) -> Event:
+        """The same as an event of the prompt log."""
+        common: dict[str, Any] = {"frame": frame, "object": object_id}
+        if self.type == "point":
+            return PointEvent(type="point", xy=self.xy or (0, 0), label=self.label, **common)
+        if self.type == "box":
+            return BoxEvent(type="box", xyxy=self.xyxy or (0, 0, 0, 0), **common)
+        return RemoveEvent(type="remove", **common)
+
+    def check_inside(self, size_hw: SizeHW) -> None:
+        """Raise `PromptError` if it points outside a picture of this size, or at nothing."""
+        try:
+            log = PromptLog(version=1, events=(self.event(0, self.object or 1),))
+        except ValidationError as error:
+            raise PromptError(describe(error)) from error
+        try:
+            log.check_inside(size_hw)
+        except PromptError as error:
+            height, width = size_hw
+            raise PromptError(
+                f"the {self.type} lies outside the picture of {width}x{height} pixels"
+            ) from error
+
+
+def parse_command(text: str | bytes) -> Command:
+    """Read a command from a line of JSON. Raises `PromptError` that says what is wrong."""
+    try:
+        return Command.model_validate(json.loads(text))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise PromptError(f"a command is one line of JSON: {error}") from error
+    except ValidationError as error:
+        problems = describe(error).partition(": ")[2]
+        raise PromptError(f"the command is wrong: {problems}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a command. object: whose it was. refused: why nothing was done, if so."""
+
+    object: int | None = None
+    refused: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        told = {"type": "answer", "object": self.object}
+        return told | ({"error": self.refused} if self.refused else {"ok": True})
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A command and whom to tell what became of it, in whatever thread that is found out."""
+
+    command: Command
+    answer: Callable[[Outcome], None] = lambda outcome: None
+
+
+class CommandQueue:
+    """Commands from any thread that wait for the frame they mean; the oldest of too many go."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Asked] = deque(maxlen=_MOST_WAITING)
+
+    def put(self, asked: Asked) -> None:
+        """Leave a command."""
+        self._waiting.append(asked)
+
+    def take(self) -> list[Asked]:
+        """Everything that came since the last time."""
+        taken = []
+        while self._waiting:
+            taken.append(self._waiting.popleft())
+        return taken

@@ -1,0 +1,163 @@
+"""The governor: keeps live results within their deadline by making keyframes cheaper.
+
+It takes the steps of a ladder, one at a time, and goes back when there is time to spare. In order:
+fewer keyframes, a smaller encoder input, fewer prompts that look for new objects, fewer tracks
+corrected on a keyframe.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from pipeline.config import PipelineConfig
+from pipeline.keyframes import KeyframeBudget
+from pipeline.prompts import MAX_OBJECT_ID
+
+_WINDOW_S = 1.0  # over which results are judged
+_LEAST_RESULTS = 8  # to be judged at all
+_SPARE = 0.6  # share of the deadline below which there is time to spare
+_LOSSES = 0.2  # share of frames dropped from which the machine is overloaded whatever the latency
+_CALM_S, _CALM_MOST_S = 5.0, 80.0  # with time to spare before a step back; doubled if it was wrong
+_RELAPSE_S = 10.0  # a step down so soon after one back shows that it was wrong
+_FEW_TRACKS = (4, 2, 1)
+_REASONS_KEPT = 20
+
+
+@dataclass(frozen=True, slots=True)
+class GovernorState:
+    """What the governor has decided.
+
+    level: steps taken, 0 for none. levels: that there are. reason: of the last step, a sentence.
+    """
+
+    level: int
+    levels: int
+    budget: KeyframeBudget
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        budget = self.budget
+        return {
+            "level": self.level,
+            "levels": self.levels,
+            "interval": budget.interval,
+            "input_share": budget.input_share,
+            "prompts": budget.prompts,
+            "refreshed": budget.refreshed if budget.refreshed < MAX_OBJECT_ID else None,
+            "reason": self.reason,
+        }
+
+
+def ladder(config: PipelineConfig) -> list[KeyframeBudget]:
+    """Budgets from the configuration's own to the cheapest, each with one thing less."""
+    live = config.live
+    steps = [
+        KeyframeBudget(
+            config.keyframes.interval, 1.0, config.seeding.prompts_per_keyframe, MAX_OBJECT_ID
+        )
+    ]
+    while steps[-1].interval < live.interval_max:
+        interval = min(live.interval_max, -(-steps[-1].interval * 3 // 2))
+        steps.append(replace(steps[-1], interval=interval))
+    for share in live.input_shares[1:]:
+        steps.append(replace(steps[-1], input_share=share))
+    if config.seeding.enabled:
+        for prompts in (steps[-1].prompts // 2, 0):
+            if prompts < steps[-1].prompts:
+                steps.append(replace(steps[-1], prompts=prompts))
+    for refreshed in _FEW_TRACKS:
+        steps.append(replace(steps[-1], refreshed=refreshed))
+    return steps
+
+
+class Governor:
+    """Decides once a second; knows no clock but the times it is told, seconds.
+
+    deadline_s: for 95 % of the results.
+    """
+
+    def __init__(self, steps: Sequence[KeyframeBudget], deadline_s: float) -> None:
+        self.deadline_s = deadline_s
+        self.history: deque[str] = deque(maxlen=_REASONS_KEPT)
+        self._steps = steps
+        self._level = 0
+        self._reason = "within the deadline"
+        self._latencies: list[float] = []
+        self._window_began: float | None = None
+        self._dropped_before = 0
+        self._calm_since: float | None = None
+        self._calm_s = _CALM_S
+        self._stepped_back_at: float | None = None
+
+    @property
+    def state(self) -> GovernorState:
+        """What holds now."""
+        return GovernorState(
+            self._level, len(self._steps) - 1, self._steps[self._level], self._reason
+        )
+
+    def observe(self, latency_s: float, dropped: int, now_s: float) -> None:
+        """Take a result's latency and the number of frames dropped since the run began."""
+        if self._window_began is None:
+            self._begin(dropped, now_s)
+        self._latencies.append(latency_s)
+        over = now_s - (self._window_began or 0.0) >= _WINDOW_S
+        if over and len(self._latencies) >= _LEAST_RESULTS:
+            self._judge(dropped - self._dropped_before, now_s)
+            self._begin(dropped, now_s)
+
+    def _begin(self, dropped: int, now_s: float) -> None:
+        self._latencies.clear()
+        self._window_began, self._dropped_before = now_s, dropped
+
+    def _judge(self, dropped: int, now_s: float) -> None:
+        p95_s = float(np.percentile(self._latencies, 95))
+        lost = dropped / (dropped + len(self._latencies))
+        late = p95_s > self.deadline_s
+        if late or lost > _LOSSES:
+            self._calm_since = None
+            told = f"p95 {1000 * p95_s:.0f} ms of {1000 * self.deadline_s:.0f}"
+            self._step(+1, told if late else f"{100 * lost:.0f} % of the frames dropped", now_s)
+        elif p95_s > _SPARE * self.deadline_s or lost > _LOSSES / 2:
+            self._calm_since = None
+        elif self._calm_since is None:
+            self._calm_since = now_s
+        elif now_s - self._calm_since >= self._calm_s:
+            self._calm_since = now_s
+            self._step(-1, f"p95 {1000 * p95_s:.0f} ms, time to spare", now_s)
+
+    def _step(self, direction: int, why: str, now_s: float) -> None:
+        before = self._level
+        self._level = min(max(before + direction, 0), len(self._steps) - 1)
+        if self._level == before:
+            self._reason = f"{why}; nothing more to save" if direction > 0 else self._reason
+            return
+        if direction < 0:
+            self._stepped_back_at = now_s
+        elif self._stepped_back_at is not None:
+            relapsed = now_s - self._stepped_back_at < _RELAPSE_S
+            self._calm_s = min(2 * self._calm_s, _CALM_MOST_S) if relapsed else _CALM_S
+            self._stepped_back_at = None
+        self._reason = f"{why}: {_difference(self._steps[before], self._steps[self._level])}"
+        self.history.append(self._reason)
+
+
+def _difference(before: KeyframeBudget, after: KeyframeBudget) -> str:
+    told = {
+        "a keyframe every {} frames": (before.interval, after.interval),
+        "encoder input x {}": (before.input_share, after.input_share),
+        "{} seeding prompts a keyframe": (before.prompts, after.prompts),
+        "{} tracks corrected a keyframe": (before.refreshed, after.refreshed),
+    }
+    changed = [
+        text.format("all" if new == MAX_OBJECT_ID else new)
+        for text, (old, new) in told.items()
+        if old != new
+    ]
+    return ", ".join(changed)

@@ -1,0 +1,155 @@
+"""Keyframes that never hold up a frame: worked on beside the stream, merged when they are done.
+
+The encoder runs on frame t while t+1, t+2, … are shown with the masks they were carried. When what
+it says of t is there, it is carried to the present by the motion kept since t, and shown from then
+on. So latency is that of carrying, however slow the model.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from pipeline.live.commands import Asked
+from pipeline.prompts import Event
+from pipeline.types import Frame
+from trackers.flow import Flow
+from trackers.track import Track
+from trackers.tracker import Tracker
+
+logger = logging.getLogger(__name__)
+
+_MOST_CARRIED = 90  # frames over which a keyframe is carried to the present
+
+
+@dataclass(slots=True, eq=False)
+class Moment:
+    """A frame that was shown, with all that is needed to do its keyframe later.
+
+    flow: from the frame before; None on the first frame and after a cut or a gap that nothing
+    survived (`scene`: "cut", "gap", else ""). tracks: as they were shown; nobody changes them.
+    """
+
+    frame: Frame
+    flow: Flow | None
+    scene: str
+    dt_s: float
+    now_s: float
+    tracks: Sequence[Track] = ()
+
+    def carry(self, tracker: Tracker) -> None:
+        """Bring tracks from the frame before to this one."""
+        if self.scene:
+            tracker.lose_all(keep_seeded=self.scene == "gap")
+        tracker.advance(self.flow, self.dt_s)
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A keyframe under way. asked: the commands it carries out, as `events` of its frame.
+
+    fresh: nothing is known of the frame before. moved: ids that it looks at, for they moved far;
+    None for all, and for new objects. only: ids that it decides; None for all.
+    """
+
+    moment: Moment
+    events: Sequence[Event] = ()
+    asked: Sequence[Asked] = ()
+    fresh: bool = False
+    moved: Collection[int] | None = None
+    only: Collection[int] | None = None
+    later: deque[Moment] = field(default_factory=deque)
+    removed: set[int] = field(default_factory=set)
+    all_removed: bool = False
+    overdue: bool = False
+
+
+class LateKeyframes:
+    """Runs one job at a time in a thread of its own.
+
+    tracker: belongs to the job while one runs. work: does the keyframe of a job on it. copied:
+    copies a track, so that it can be changed.
+    """
+
+    def __init__(
+        self, tracker: Tracker, work: Callable[[Job], None], copied: Callable[[Track], Track]
+    ) -> None:
+        self.overdue = 0
+        self._tracker = tracker
+        self._work = work
+        self._copied = copied
+        self._thread = ThreadPoolExecutor(1, "maskstream-keyframes")
+        self._running: tuple[Job, Future[None]] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job runs, or waits to be merged."""
+        return self._running is not None
+
+    def begin(self, job: Job, later: Sequence[Moment] = ()) -> None:
+        """Begin a job; `later` are the moments after its own that were shown already."""
+        job.later.extend(later)
+        self._tracker.tracks = [self._copied(track) for track in job.moment.tracks]
+        self._running = job, self._thread.submit(self._run, job)
+
+    def pass_on(self, moment: Moment) -> None:
+        """Tell the running job of the next frame."""
+        if self._running is None:
+            return
+        job = self._running[0]
+        if len(job.later) < _MOST_CARRIED:
+            job.later.append(moment)
+        elif not job.overdue:
+            job.overdue = True
+            self.overdue += 1
+            logger.warning("a keyframe took longer than %d frames", _MOST_CARRIED)
+
+    def remove(self, ids: Collection[int] | None) -> None:
+        """Objects (None: all) are not wanted any more, whatever the running job says of them."""
+        if self._running is not None:
+            self._running[0].removed.update(ids or ())
+            self._running[0].all_removed |= ids is None
+
+    def finished(self) -> Job | None:
+        """The job, if it is done by now, its outcome carried to the present; raises its error."""
+        if self._running is None or not self._running[1].done():
+            return None
+        job, outcome = self._running
+        self._running = None
+        outcome.result()
+        if job.overdue:
+            self._tracker.lose_all(keep_seeded=True)
+        else:
+            self._catch_up(job)
+        return job
+
+    def merge(self, job: Job, shown: Tracker) -> None:
+        """Put the outcome of a finished job in the place of what is shown.
+
+        What an overdue one found is lost from sight at once; the next keyframe may recognise it.
+        """
+        if job.all_removed:
+            return
+        outcome = [self._copied(t) for t in self._tracker.tracks if t.id not in job.removed]
+        if job.overdue:
+            known = {t.id for t in shown.tracks}
+            outcome = [*shown.tracks, *(t for t in outcome if t.id not in known)]
+        elif job.only is not None:
+            kept = [t for t in shown.tracks if t.id not in job.only]
+            outcome = kept + [t for t in outcome if t.id in job.only]
+        shown.tracks = outcome
+
+    def close(self) -> None:
+        """Wait for the running job and end the thread."""
+        self._thread.shutdown(cancel_futures=True)
+
+    def _run(self, job: Job) -> None:
+        self._work(job)
+        self._catch_up(job)
+
+    def _catch_up(self, job: Job) -> None:
+        while job.later:
+            job.later.popleft().carry(self._tracker)

@@ -1,0 +1,80 @@
+"""A Prometheus endpoint of a live run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pipeline.errors import ConfigError
+from pipeline.live.publishers.extras import need
+from pipeline.live.status import LiveStatus
+
+_WHAT = "serving metrics"
+_INSTALL = "prometheus-client: pip install 'maskstream[prometheus]'"
+
+
+class MetricsServer:
+    """Serves `/metrics` at a port, made anew of `status` for every look; no label has many values.
+
+    Raises `ConfigError` if the port is taken, `MissingExtraError`.
+    """
+
+    def __init__(
+        self, port: int, status: Callable[[], LiveStatus], host: str = "127.0.0.1"
+    ) -> None:
+        client = need("prometheus_client", _WHAT, _INSTALL)
+        registry = client.CollectorRegistry()
+        registry.register(_Collector(need("prometheus_client.core", _WHAT, _INSTALL), status))
+        try:
+            self._server, self._thread = client.start_http_server(port, host, registry)
+        except OSError as error:
+            raise ConfigError(
+                f"metrics cannot be served at port {port}: {error.strerror}; choose another one"
+            ) from error
+
+    @property
+    def url(self) -> str:
+        """Where the metrics are."""
+        host, port = self._server.server_address[:2]
+        return f"http://{host}:{port}/metrics"
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Collector:
+    def __init__(self, core: Any, status: Callable[[], LiveStatus]) -> None:
+        self._core = core
+        self._status = status
+
+    def collect(self) -> Iterator[Any]:
+        """The metrics of this moment."""
+        now = self._status()
+        counter, gauge = self._core.CounterMetricFamily, self._core.GaugeMetricFamily
+        for name, about, value in (
+            ("frames", "Results since the start", now.frames),
+            ("dropped", "Frames that newer ones overtook", now.drops),
+            ("keyframes", "Frames on which the encoder ran", now.keyframes),
+            ("connections", "Connections to the source", now.source["connections"]),
+            ("gaps", "Gaps of the source", now.source["gaps"]),
+            ("corrupt_packets", "Packets that could not be decoded", now.source["corrupt_packets"]),
+        ):
+            yield counter(f"maskstream_{name}", about, value=value)
+        for name, about, value in (
+            ("results_per_second", "Results a second since the start", now.fps),
+            ("objects", "Objects that are seen", now.objects),
+            ("memory_bytes", "Resident memory", now.rss_mb["end"] * 2**20),
+            ("connected", "Whether the source is connected", float(now.source["connected"])),
+            ("governor_level", "Steps the governor has taken", now.governor.level),
+            ("hanging_stages", "Stages that are at work for too long", len(now.hanging)),
+        ):
+            yield gauge(f"maskstream_{name}", about, value=value)
+        latency = gauge(
+            "maskstream_latency_seconds", "Capture to result, last results", labels=["quantile"]
+        )
+        for percent, value in now.recent_latency_ms.items():
+            latency.add_metric([f"0.{percent.removeprefix('p')}"], value / 1000)
+        yield latency

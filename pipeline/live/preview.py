@@ -1,0 +1,179 @@
+"""A page that shows a live run: the picture with its masks, latency, governor; a click adds."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from pipeline.drawing import draw, scaled
+from pipeline.errors import ConfigError, PromptError
+from pipeline.live.commands import Asked, Outcome, parse_command
+from pipeline.live.publishers import TakeCommand
+from pipeline.types import Frame, FrameResult
+
+_PAGE = Path(__file__).parent / "preview.html"
+_LONG_SIDE = 960
+_PAUSE_S = 0.08  # between pictures: the page may not cost the run its time
+_WAIT_S = 1.0
+_LONGEST_BODY = 64 * 1024
+_ANSWER_S = 5.0
+_BOUNDARY = "frame"
+
+
+class PreviewServer:
+    """A sink behind a small web server, of this machine unless `host` says otherwise.
+
+    status: what the page shows beside the picture, JSON values. Pictures are made only while
+    somebody looks, in the thread of who does. Raises `ConfigError` if the port is taken.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        status: Callable[[], dict[str, Any]],
+        take: TakeCommand,
+        host: str = "127.0.0.1",
+    ) -> None:
+        self.status = status
+        self.take = take
+        self._newest: tuple[Frame, FrameResult] | None = None
+        self._changed = threading.Condition()
+        self._closed = False
+        try:
+            self._server = _Server((host, port), self)
+        except OSError as error:
+            raise ConfigError(
+                f"the preview cannot be served at {host}:{port}: {error.strerror}; choose another "
+                "port"
+            ) from error
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, name="maskstream-preview", daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        """Where the page is."""
+        host, port = self._server.server_address[:2]
+        return f"http://{host!s}:{port}/"
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Take the newest result."""
+        with self._changed:
+            self._newest = frame, result
+            self._changed.notify_all()
+
+    def idle(self) -> None:
+        """Nothing to do."""
+
+    def close(self, *, complete: bool) -> None:
+        """Stop serving."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def picture_after(self, index: int) -> tuple[int, bytes] | None:
+        """Number and JPEG of a newer frame than that; None if none comes."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._closed or (self._newest and self._newest[0].index > index), _WAIT_S
+            )
+            newest = self._newest
+        if self._closed or newest is None or newest[0].index <= index:
+            return None
+        frame, result = newest
+        height, width = frame.size_hw
+        share = min(1.0, _LONG_SIDE / max(height, width))
+        size_hw = max(1, round(share * height)), max(1, round(share * width))
+        shown = draw(frame.rgb(size_hw), scaled(result, size_hw))
+        return frame.index, bytes(cv2.imencode(".jpg", shown[..., ::-1])[1])
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has stopped."""
+        return self._closed
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], preview: PreviewServer) -> None:
+        self.preview = preview
+        super().__init__(address, _Handler)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    timeout = 30
+
+    def do_GET(self) -> None:
+        """The page, the stream of pictures, the status."""
+        if self.path == "/":
+            self._send(_PAGE.read_bytes(), "text/html; charset=utf-8")
+        elif self.path == "/status":
+            self._send(json.dumps(self.server.preview.status()).encode(), "application/json")
+        elif self.path == "/stream":
+            self._stream()
+        else:
+            self.send_error(404)
+
+    def do_POST(self) -> None:
+        """A command."""
+        length = int(self.headers.get("Content-Length") or 0)
+        from_here = self.headers.get("Content-Type") == "application/json"  # no foreign form
+        if self.path != "/command" or not 0 < length <= _LONGEST_BODY or not from_here:
+            self.send_error(400)
+            return
+        answered = threading.Event()
+        outcomes: list[Outcome] = []
+
+        def answer(outcome: Outcome) -> None:
+            outcomes.append(outcome)
+            answered.set()
+
+        try:
+            self.server.preview.take(Asked(parse_command(self.rfile.read(length)), answer))
+            answered.wait(_ANSWER_S)
+        except PromptError as error:
+            outcomes.append(Outcome(refused=str(error)))
+        outcome = outcomes[0] if outcomes else Outcome(refused="no frame came to act on")
+        self._send(json.dumps(outcome.to_json()).encode(), "application/json")
+
+    def _stream(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        index, pause = -1, threading.Event()
+        try:
+            while not self.server.preview.closed:
+                newer = self.server.preview.picture_after(index)
+                if newer is None:
+                    continue
+                index, jpeg = newer
+                head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}"
+                self.wfile.write(head.encode() + b"\r\n\r\n" + jpeg + b"\r\n")
+                pause.wait(_PAUSE_S)
+        except OSError:
+            return  # the viewer has gone
+
+    def _send(self, body: bytes, kind: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing on standard error."""

@@ -1,0 +1,92 @@
+"""Where live results go, by name: `--publish jsonl:-`, `mcap:FILE`, `foxglove:PORT`, …."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pipeline.errors import ConfigError
+from pipeline.live.commands import Asked
+from pipeline.types import Sink
+
+TakeCommand = Callable[[Asked], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """What a channel's name says: its kind and where it leads."""
+
+    kind: str
+    target: str
+
+
+def parse_channel(text: str) -> Channel:
+    """Read KIND[:TARGET]. Raises `ConfigError` if there is no such kind, or its target is wrong."""
+    kind, _, target = text.partition(":")
+    if kind not in KINDS:
+        raise ConfigError(f"there is no channel '{kind}'; --publish takes {', '.join(KINDS)}")
+    return Channel(kind, target)
+
+
+def open_channel(channel: Channel, take: TakeCommand) -> Sink:
+    """Begin to publish; `take` is given the commands that come over the channel.
+
+    Raises:
+        ConfigError: the channel's target is wrong, or taken.
+        MissingExtraError: it needs a package that is not installed.
+    """
+    return KINDS[channel.kind](channel.target, take)
+
+
+def _jsonl(target: str, take: TakeCommand) -> Sink:
+    from pipeline.live.publishers.jsonlines import JsonOverTcp, JsonToOutput
+
+    if target in ("", "-"):
+        return JsonToOutput()
+    return JsonOverTcp(target, take)
+
+
+def _mcap(target: str, take: TakeCommand) -> Sink:
+    from pipeline.live.publishers.foxglove import McapFile
+
+    return McapFile(target)
+
+
+def _foxglove(target: str, take: TakeCommand) -> Sink:
+    from pipeline.live.publishers.foxglove import FoxgloveServer
+
+    return FoxgloveServer(target or "8765", take)
+
+
+def _zenoh(target: str, take: TakeCommand) -> Sink:
+    from pipeline.live.publishers.zenoh import ZenohPublisher
+
+    return ZenohPublisher(target or "maskstream", take)
+
+
+def _ros2(target: str, take: TakeCommand) -> Sink:
+    from pipeline.live.publishers.ros2 import Ros2Publisher
+
+    return Ros2Publisher(target or "maskstream", take)
+
+
+KINDS: dict[str, Callable[[str, TakeCommand], Sink]] = {
+    "jsonl": _jsonl,
+    "mcap": _mcap,
+    "foxglove": _foxglove,
+    "zenoh": _zenoh,
+    "ros2": _ros2,
+}
+
+
+def open_channels(channels: Sequence[Channel], take: TakeCommand) -> list[Sink]:
+    """Begin to publish over all of them; if one cannot, none does. Raises as `open_channel`."""
+    opened: list[Sink] = []
+    try:
+        for channel in channels:
+            opened.append(open_channel(channel, take))
+    except BaseException:
+        for sink in opened:
+            sink.close(complete=False)
+        raise
+    return opened

@@ -1,0 +1,16 @@
+"""Packages that only some channels need: imported when such a channel is opened."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from pipeline.errors import MissingExtraError
+
+
+def need(module: str, what: str, install: str) -> Any:
+    """Import a module. Raises `MissingExtraError` that says how to install it."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(f"{what} needs {install}") from error

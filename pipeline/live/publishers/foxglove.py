@@ -1,0 +1,197 @@
+"""Results for Foxglove: an MCAP recording, or a WebSocket that its app connects to.
+
+Topics: `/camera` (JPEG), `/labels` (one label image, mono16), `/objects` (boxes over the picture),
+`/table` (the same as JSON), all with the source's stamp; the log's time is that of the capture
+clock. Commands come on `/command` as JSON.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from pipeline.drawing import object_color
+from pipeline.errors import ConfigError, PromptError
+from pipeline.live.commands import Asked, parse_command
+from pipeline.live.messages import captured_ns, jpeg, parsed_port, result_message, stamp_ns
+from pipeline.live.publishers import TakeCommand
+from pipeline.live.publishers.extras import need
+from pipeline.types import Frame, FrameResult
+
+logger = logging.getLogger(__name__)
+
+_FRAME_ID = "camera"
+_INSTALL = "foxglove-sdk: pip install 'maskstream[foxglove]'"
+_BACKLOG = 8  # messages that wait for a slow client, which then misses the oldest
+_LARGEST_PX = 4096
+
+
+class _Topics:
+    """The topics of one recording or server."""
+
+    def __init__(self, foxglove: Any, context: Any) -> None:
+        channels = need("foxglove.channels", "Foxglove", _INSTALL)
+        self._messages = need("foxglove.messages", "Foxglove", _INSTALL)
+        self._camera = channels.CompressedImageChannel("/camera", context=context)
+        self._labels = channels.RawImageChannel("/labels", context=context)
+        self._boxes = channels.ImageAnnotationsChannel("/objects", context=context)
+        self._table = foxglove.Channel("/table", message_encoding="json", context=context)
+
+    def log(self, frame: Frame, result: FrameResult) -> None:
+        """Log a result; what nobody listens to is not made."""
+        at = captured_ns(frame) or None
+        stamp = self._stamp(stamp_ns(frame, result))
+        if self._camera.has_sinks():
+            self._camera.log(self._picture(frame, stamp), log_time=at)
+        if self._labels.has_sinks():
+            self._labels.log(self._label_image(result, stamp), log_time=at)
+        if self._boxes.has_sinks():
+            self._boxes.log(self._annotations(result, stamp), log_time=at)
+        if self._table.has_sinks():
+            self._table.log(result_message(frame, result), log_time=at)
+
+    def close(self) -> None:
+        """Take the topics away."""
+        for channel in (self._camera, self._labels, self._boxes, self._table):
+            channel.close()
+
+    def _stamp(self, nanoseconds: int) -> Any:
+        seconds, rest = divmod(nanoseconds, 1_000_000_000)
+        return self._messages.Timestamp(sec=seconds, nsec=rest)
+
+    def _picture(self, frame: Frame, stamp: Any) -> Any:
+        return self._messages.CompressedImage(
+            timestamp=stamp, frame_id=_FRAME_ID, format="jpeg", data=jpeg(frame, _LARGEST_PX)
+        )
+
+    def _label_image(self, result: FrameResult, stamp: Any) -> Any:
+        height, width = result.labels.shape
+        return self._messages.RawImage(
+            timestamp=stamp,
+            frame_id=_FRAME_ID,
+            width=width,
+            height=height,
+            encoding="mono16",
+            step=2 * width,
+            data=result.labels.astype("<u2", copy=False).tobytes(),
+        )
+
+    def _annotations(self, result: FrameResult, stamp: Any) -> Any:
+        m = self._messages
+        boxes, texts = [], []
+        for found in result.objects:
+            red, green, blue = (value / 255 for value in object_color(found.id))
+            colour = m.Color(r=red, g=green, b=blue, a=1.0)
+            x0, y0, x1, y1 = found.box_xyxy
+            corners = [m.Point2(x=x, y=y) for x, y in ((x0, y0), (x1, y0), (x1, y1), (x0, y1))]
+            boxes.append(
+                m.PointsAnnotation(
+                    timestamp=stamp,
+                    type=m.PointsAnnotationType.LineLoop,
+                    points=corners,
+                    outline_color=colour,
+                    thickness=2.0,
+                )
+            )
+            text = f"#{found.id} {found.score:.2f} {found.state.name.lower()}"
+            texts.append(
+                m.TextAnnotation(
+                    timestamp=stamp,
+                    position=corners[0],
+                    text=text,
+                    font_size=14.0,
+                    text_color=colour,
+                )
+            )
+        return m.ImageAnnotations(timestamp=stamp, points=boxes, texts=texts)
+
+
+class McapFile:
+    """A sink that records to a new MCAP file."""
+
+    def __init__(self, path: str) -> None:
+        """Raises `ConfigError` if it cannot be begun, `MissingExtraError`."""
+        foxglove = need("foxglove", "recording MCAP", _INSTALL)
+        if not path or Path(path).exists():
+            raise ConfigError(
+                f"--publish mcap:FILE needs a file that is not there yet, not '{path}'"
+            )
+        context = foxglove.Context()
+        try:
+            self._writer = foxglove.open_mcap(path, context=context)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path} cannot be recorded to: {error}") from error
+        self._topics = _Topics(foxglove, context)
+        self._context = context  # nothing else keeps it
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Record the result."""
+        self._topics.log(frame, result)
+
+    def idle(self) -> None:
+        """Nothing to do."""
+
+    def close(self, *, complete: bool) -> None:
+        """Finish the file."""
+        self._topics.close()
+        self._writer.close()
+
+
+class FoxgloveServer:
+    """A sink that serves Foxglove's WebSocket at [HOST:]PORT and takes commands there."""
+
+    def __init__(self, address: str, take: TakeCommand) -> None:
+        """Raises `ConfigError` if the address is wrong or taken, `MissingExtraError`."""
+        foxglove = need("foxglove", "serving Foxglove", _INSTALL)
+        host, _, port = address.rpartition(":")
+        number = parsed_port(port, "--publish foxglove:[HOST:]PORT")
+        context = foxglove.Context()
+        try:
+            self._server = foxglove.start_server(
+                name="maskstream",
+                host=host or "127.0.0.1",
+                port=number,
+                context=context,
+                capabilities=[foxglove.Capability.ClientPublish],
+                supported_encodings=["json"],
+                server_listener=_listener(take),
+                message_backlog_size=_BACKLOG,
+            )
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f"Foxglove cannot be served at {address}: {error}; choose another port"
+            ) from error
+        self._topics = _Topics(foxglove, context)
+        self._context = context  # nothing else keeps it
+
+    @property
+    def port(self) -> int:
+        """The port that is served."""
+        return int(self._server.port)
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Send the result to those who listen."""
+        self._topics.log(frame, result)
+
+    def idle(self) -> None:
+        """Nothing to do."""
+
+    def close(self, *, complete: bool) -> None:
+        """Stop serving."""
+        self._topics.close()
+        self._server.stop()
+
+
+def _listener(take: TakeCommand) -> Any:
+    """What hears the messages that clients publish."""
+    base: Any = need("foxglove.websocket", "serving Foxglove", _INSTALL).ServerListener
+
+    class Listener(base):  # type: ignore[misc]
+        def on_message_data(self, client: Any, client_channel_id: Any, data: bytes) -> None:
+            try:
+                take(Asked(parse_command(data)))
+            except PromptError as error:
+                logger.warning("a client of Foxglove sent no command: %s", error)
+
+    return Listener()

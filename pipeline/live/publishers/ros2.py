@@ -1,0 +1,142 @@
+"""Results as ROS 2 messages: a label image and detections with the source's header.
+
+rclpy is imported only by `Ros2Publisher`; what builds the messages is given their classes, so that
+it can be used, and tested, without ROS.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import PromptError
+from pipeline.live.commands import Asked, parse_command
+from pipeline.live.messages import stamp_ns
+from pipeline.live.publishers import TakeCommand
+from pipeline.live.publishers.extras import need
+from pipeline.types import Frame, FrameResult
+
+logger = logging.getLogger(__name__)
+
+_INSTALL = "ROS 2 (rclpy, sensor_msgs, vision_msgs, std_msgs): source its setup.bash first"
+_FRAME_ID = "camera"
+_DEPTH = 1  # results kept for a slow subscriber
+
+
+@dataclass(frozen=True, slots=True)
+class MessageTypes:
+    """The message classes of ROS: std_msgs/Header, sensor_msgs/Image, vision_msgs/…."""
+
+    header: Callable[[], Any]
+    image: Callable[[], Any]
+    detections: Callable[[], Any]
+    detection: Callable[[], Any]
+    hypothesis: Callable[[], Any]
+
+
+def header_of(frame: Frame, result: FrameResult, types: MessageTypes, frame_id: str) -> Any:
+    """A header with the source's own stamp (`stamp_ns`), never the time of sending."""
+    header = types.header()
+    header.stamp.sec, header.stamp.nanosec = divmod(stamp_ns(frame, result), 1_000_000_000)
+    header.frame_id = frame_id
+    return header
+
+
+def label_image(result: FrameResult, header: Any, types: MessageTypes) -> Any:
+    """A sensor_msgs/Image `mono16`: 0 background, else the object's id."""
+    image = types.image()
+    image.header = header
+    image.height, image.width = result.labels.shape
+    image.encoding = "mono16"
+    image.is_bigendian = 0
+    image.step = 2 * image.width
+    image.data = result.labels.astype("<u2", copy=False).tobytes()
+    return image
+
+
+def detections(result: FrameResult, header: Any, types: MessageTypes) -> Any:
+    """A vision_msgs/Detection2DArray of the objects that are seen; `id` is the label's value."""
+    array = types.detections()
+    array.header = header
+    for found in result.objects:
+        if not found.area:
+            continue
+        x0, y0, x1, y1 = found.box_xyxy
+        detection = types.detection()
+        detection.header = header
+        detection.id = str(found.id)
+        detection.bbox.center.position.x = (x0 + x1) / 2
+        detection.bbox.center.position.y = (y0 + y1) / 2
+        detection.bbox.size_x = x1 - x0
+        detection.bbox.size_y = y1 - y0
+        hypothesis = types.hypothesis()
+        hypothesis.hypothesis.class_id = found.state.name.lower()
+        hypothesis.hypothesis.score = found.score
+        detection.results.append(hypothesis)
+        array.detections.append(detection)
+    return array
+
+
+def ros_types() -> MessageTypes:
+    """The classes of the ROS that is sourced. Raises `MissingExtraError`."""
+    std = need("std_msgs.msg", "publishing to ROS 2", _INSTALL)
+    sensor = need("sensor_msgs.msg", "publishing to ROS 2", _INSTALL)
+    vision = need("vision_msgs.msg", "publishing to ROS 2", _INSTALL)
+    return MessageTypes(
+        std.Header,
+        sensor.Image,
+        vision.Detection2DArray,
+        vision.Detection2D,
+        vision.ObjectHypothesisWithPose,
+    )
+
+
+class Ros2Publisher:
+    """A sink that is a ROS 2 node: `~/labels`, `~/detections`, and `~/command` (std_msgs/String).
+
+    name: of the node. Quality of service: best effort, depth 1. Raises `MissingExtraError`.
+    """
+
+    def __init__(self, name: str, take: TakeCommand) -> None:
+        self._rclpy = need("rclpy", "publishing to ROS 2", _INSTALL)
+        self._types = ros_types()
+        qos = need("rclpy.qos", "publishing to ROS 2", _INSTALL)
+        std = need("std_msgs.msg", "publishing to ROS 2", _INSTALL)
+        self._take = take
+        self._context = self._rclpy.Context()
+        self._context.init()
+        self._node = self._rclpy.create_node(name, context=self._context)
+        profile = qos.QoSProfile(depth=_DEPTH, reliability=qos.ReliabilityPolicy.BEST_EFFORT)
+        self._labels = self._node.create_publisher(self._types.image, "~/labels", profile)
+        self._detections = self._node.create_publisher(
+            self._types.detections, "~/detections", profile
+        )
+        self._node.create_subscription(std.String, "~/command", self._hear, 10)
+        executors = need("rclpy.executors", "publishing to ROS 2", _INSTALL)
+        self._executor = executors.SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Publish the result; take in commands."""
+        header = header_of(frame, result, self._types, _FRAME_ID)
+        self._labels.publish(label_image(result, header, self._types))
+        self._detections.publish(detections(result, header, self._types))
+        self._executor.spin_once(timeout_sec=0)
+
+    def idle(self) -> None:
+        """Take in commands."""
+        self._executor.spin_once(timeout_sec=0)
+
+    def close(self, *, complete: bool) -> None:
+        """Leave."""
+        self._executor.shutdown()
+        self._node.destroy_node()
+        self._context.try_shutdown()
+
+    def _hear(self, message: Any) -> None:
+        try:
+            self._take(Asked(parse_command(message.data)))
+        except PromptError as error:
+            logger.warning("~/command got no command: %s", error)

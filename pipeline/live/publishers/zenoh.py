@@ -1,0 +1,68 @@
+"""Results over Zenoh: a JSON message and a label image a frame; commands come the same way.
+
+Keys below a prefix: `PREFIX/result` (JSON), `PREFIX/labels` (PNG of 16 bits; its attachment, JSON,
+has frame and stamp), `PREFIX/command` (JSON, subscribed), `PREFIX/answer`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pipeline.errors import ConfigError, PromptError
+from pipeline.exports.png import encode_png
+from pipeline.live.commands import Asked, Outcome, parse_command
+from pipeline.live.messages import captured_ns, result_message, stamp_ns
+from pipeline.live.publishers import TakeCommand
+from pipeline.live.publishers.extras import need
+from pipeline.types import Frame, FrameResult
+
+_INSTALL = "eclipse-zenoh: pip install 'maskstream[zenoh]'"
+
+
+class ZenohPublisher:
+    """A sink that publishes below a key prefix.
+
+    target: PREFIX, or PREFIX@FILE with a Zenoh configuration (JSON5); without one the session is a
+    peer that finds others by multicast. Raises `ConfigError`, `MissingExtraError`.
+    """
+
+    def __init__(self, target: str, take: TakeCommand) -> None:
+        zenoh = need("zenoh", "publishing over Zenoh", _INSTALL)
+        prefix, _, file = target.partition("@")
+        try:
+            config = zenoh.Config.from_file(file) if file else zenoh.Config()
+            self._session = zenoh.open(config)
+            self._results = self._session.declare_publisher(f"{prefix}/result")
+            self._labels = self._session.declare_publisher(f"{prefix}/labels")
+            self._answers = self._session.declare_publisher(f"{prefix}/answer")
+            self._session.declare_subscriber(f"{prefix}/command", self._hear)
+        except zenoh.ZError as error:
+            raise ConfigError(f"Zenoh cannot publish at {target}: {error}") from error
+        self._take = take
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Publish the result."""
+        self._results.put(json.dumps(result_message(frame, result)))
+        about = {
+            "frame": result.index,
+            "stamp_ns": stamp_ns(frame, result),
+            "captured_ns": captured_ns(frame),
+        }
+        self._labels.put(encode_png(result.labels), attachment=json.dumps(about))
+
+    def idle(self) -> None:
+        """Nothing to do."""
+
+    def close(self, *, complete: bool) -> None:
+        """Leave the network."""
+        self._session.close()
+
+    def _hear(self, sample: Any) -> None:
+        try:
+            self._take(Asked(parse_command(sample.payload.to_bytes()), self._answer))
+        except PromptError as error:
+            self._answer(Outcome(refused=str(error)))
+
+    def _answer(self, outcome: Outcome) -> None:
+        self._answers.put(json.dumps(outcome.to_json()))

@@ -1,0 +1,259 @@
+"""A live run: source, pipeline, governor, watchdog and what listens, from start to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.clock import SYSTEM_CLOCK, Clock
+from pipeline.config import PipelineConfig
+from pipeline.engine import Pipeline
+from pipeline.errors import QueueClosedError
+from pipeline.framequeue import FrameQueue, Policy
+from pipeline.keyframes import KeyframeBudget
+from pipeline.live.commands import Asked, Command, CommandQueue
+from pipeline.live.governor import Governor, ladder
+from pipeline.live.processor import LiveProcessor
+from pipeline.live.reconnecting import Patience, ReconnectingSource
+from pipeline.live.status import LiveStatus, Meter, Watchdog, resident_mb
+from pipeline.sources.live import InputOptions, open_live
+from pipeline.sources.timed import Picture
+from pipeline.types import Frame, FrameResult, Sink, SizeHW, SourceInfo
+
+_TICK_S = 1.0
+_ITERATOR_AHEAD = 2  # results that wait for a loop; older ones make room
+
+
+@dataclass(frozen=True, slots=True)
+class LiveResult:
+    """A result with its frame, whose pixels are there until the next ones come."""
+
+    frame: Frame
+    result: FrameResult
+
+
+MakeSinks = Callable[[SourceInfo], Sequence[Sink]]
+
+
+class LiveSession:
+    """One live run, to be started once: by `run`, or by a loop over it.
+
+    >>> session = LiveSession.open("rtsp://camera/stream")            # doctest: +SKIP
+    >>> for live in session:                                          # doctest: +SKIP
+    ...     print(live.frame.pts_s, [o.id for o in live.result.objects])
+
+    The same goes for `async for`. A loop that is slower than the stream gets the newest results;
+    leaving it stops the run.
+    """
+
+    def __init__(
+        self,
+        config: PipelineConfig,
+        source: ReconnectingSource,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        """Raises `ConfigError`, `ModelError`."""
+        self.commands = CommandQueue()
+        self.governor = Governor(ladder(config), config.live.latency_ms / 1000)
+        self.pipeline = Pipeline(config)
+        self._source = source
+        self._clock = clock
+        self._meter = Meter(self.governor, clock, lambda: self.pipeline.summary.dropped)
+        self._watchdog = Watchdog(self._at_work, config.live.hang_s)
+        self._over = threading.Event()
+
+    @classmethod
+    def open(
+        cls,
+        target: str | Path | Iterable[Picture],
+        config: PipelineConfig | None = None,
+        options: InputOptions | None = None,
+        *,
+        record: Path | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> LiveSession:
+        """A session on a live input (`open_live`); frames that newer ones overtake are dropped.
+
+        Raises `SourceError`, `ConfigError`, `ModelError`.
+        """
+        config = live_config(config or PipelineConfig())
+        found = open_live(target, options, record=record, clock=clock)
+        live = config.live
+        patience = Patience(live.gap_s, live.retry_first_s, live.retry_most_s)
+        source = ReconnectingSource(
+            found.source, returns=found.returns, patience=patience, clock=clock
+        )
+        return cls(config, source, clock=clock)
+
+    def run(
+        self,
+        make_sinks: MakeSinks = lambda info: (),
+        *,
+        behind: MakeSinks = lambda info: (),
+        on_status: Callable[[LiveStatus], None] | None = None,
+        duration_s: float | None = None,
+    ) -> LiveStatus:
+        """Run until the source ends, `stop` is called or `duration_s` after its opening.
+
+        make_sinks: those that publish; a result counts as published when they have it. behind: the
+        others, as the store. on_status: told once a second, in a thread of its own.
+
+        Raises `SourceError` if the source cannot be opened, and what sinks raise.
+        """
+        ticker = threading.Thread(
+            target=self._tick, args=(on_status, duration_s), name="maskstream-ticker", daemon=True
+        )
+
+        def all_sinks(info: SourceInfo) -> list[Sink]:
+            sinks = [*make_sinks(info), self._meter, *behind(info)]
+            ticker.start()
+            return sinks
+
+        try:
+            self.pipeline.run(self._source, all_sinks, make_processor=self._processor)
+        finally:
+            self._over.set()
+            if ticker.ident is not None:
+                ticker.join()
+        return self.status()
+
+    def stop(self) -> None:
+        """End the run soon: with the next frame, or when the stream has stalled."""
+        self._source.stop()
+
+    def command(self, command: Command, answer: Callable[..., None] = lambda outcome: None) -> None:
+        """Ask for something; `answer` gets the `Outcome` when it is done, in another thread."""
+        self.commands.put(Asked(command, answer))
+
+    def status(self) -> LiveStatus:
+        """How the run goes; for any thread."""
+        meter, summary = self._meter, self.pipeline.summary
+        source = self._source
+        return LiveStatus(
+            seconds=0.0 if meter.first_s is None else meter.last_s - meter.first_s,
+            frames=meter.frames,
+            drops=meter.drops,
+            keyframes=summary.keyframes,
+            objects=meter.objects,
+            latency_ms=meter.latency.to_json(),
+            recent_latency_ms=meter.recent_ms,
+            rss_mb={"start": meter.rss_start_mb, "end": resident_mb()},
+            governor=self.governor.state,
+            source={
+                "connected": source.connected,
+                "connections": source.connections,
+                "gaps": meter.gaps,
+                "corrupt_packets": summary.report.corrupt_packets,
+                "trouble": source.trouble,
+            },
+            hanging=self._watchdog.hanging(),
+        )
+
+    def __iter__(self) -> Iterator[LiveResult]:
+        queue: FrameQueue[LiveResult] = FrameQueue(_ITERATOR_AHEAD, Policy.DROP_OLDEST)
+        thread = threading.Thread(
+            target=self._run_into, args=(queue,), name="maskstream-live", daemon=True
+        )
+        thread.start()
+        try:
+            yield from queue
+        finally:
+            self.stop()
+            queue.cancel()
+            thread.join()
+
+    async def __aiter__(self) -> AsyncIterator[LiveResult]:
+        results = iter(self)
+        try:
+            while (live := await asyncio.to_thread(next, results, None)) is not None:
+                yield live
+        finally:
+            self.stop()
+            await asyncio.to_thread(results.close)  # type: ignore[attr-defined]
+
+    def _run_into(self, queue: FrameQueue[LiveResult]) -> None:
+        try:
+            self.run(lambda info: [_IntoQueue(queue)])
+            queue.close()
+        except BaseException as error:
+            queue.fail(error)
+
+    def _processor(self, config: PipelineConfig, model: Path, size_hw: SizeHW) -> LiveProcessor:
+        return LiveProcessor(config, model, size_hw, self)
+
+    def budget(self) -> KeyframeBudget:
+        """What keyframes may cost now, for the processor."""
+        return self.governor.state.budget
+
+    def take_commands(self) -> Sequence[Asked]:
+        """The commands that came since the last call, for the processor."""
+        return self.commands.take()
+
+    def _at_work(self) -> dict[str, float]:
+        running = self.pipeline.running()
+        if not self._source.connected:  # it waits to reconnect, which is no hang
+            running.pop("read", None)
+        return running
+
+    def _tick(
+        self, on_status: Callable[[LiveStatus], None] | None, duration_s: float | None
+    ) -> None:
+        begun = self._clock.monotonic()
+        while True:
+            left_s = None if duration_s is None else begun + duration_s - self._clock.monotonic()
+            if left_s is not None and left_s <= 0:
+                self.stop()
+                left_s = None
+            if self._clock.wait(self._over, _TICK_S if left_s is None else min(_TICK_S, left_s)):
+                return
+            status = self.status()  # looks after what hangs, too
+            if on_status is not None:
+                on_status(status)
+
+
+class _IntoQueue:
+    """A sink that hands results to a loop."""
+
+    def __init__(self, queue: FrameQueue[LiveResult]) -> None:
+        self._queue = queue
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Hand over; nobody wants it any more once the loop was left."""
+        with suppress(QueueClosedError):
+            self._queue.put(LiveResult(frame, result))
+
+    def idle(self) -> None:
+        """Nothing to do."""
+
+    def close(self, *, complete: bool) -> None:
+        """Nothing to do."""
+
+
+class CallbackSink:
+    """A sink that calls a function with every result, in the writer's thread."""
+
+    def __init__(self, callback: Callable[[LiveResult], None]) -> None:
+        self._callback = callback
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Call."""
+        self._callback(LiveResult(frame, result))
+
+    def idle(self) -> None:
+        """Nothing to do."""
+
+    def close(self, *, complete: bool) -> None:
+        """Nothing to do."""
+
+
+def live_config(config: PipelineConfig) -> PipelineConfig:
+    """A configuration as live runs have it: the newest frame is next, a fresh shot costs less."""
+    queue = config.queue.model_copy(update={"policy": "latest"})
+    prompts = min(config.seeding.prompts_first, config.live.prompts_first)
+    seeding = config.seeding.model_copy(update={"prompts_first": prompts})
+    return config.model_copy(update={"queue": queue, "seeding": seeding})

@@ -1,0 +1,166 @@
+"""What a live run says of itself: counts, latency, memory, governor, source, what hangs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.clock import Clock
+from pipeline.live.governor import Governor, GovernorState
+from pipeline.live.latency import LatencyHistogram
+from pipeline.types import Frame, FrameResult
+
+logger = logging.getLogger(__name__)
+
+_RECENT = 60  # results
+
+
+@dataclass(frozen=True, slots=True)
+class LiveStatus:
+    """A live run at one moment, or at its end.
+
+    drops: frames that newer ones overtook, since the first result. latency_ms: p50, p95 and p99 of
+    all results; recent_latency_ms: of the last 60. rss_mb: resident memory at the first result and
+    now, MiB. source: connected, connections, gaps, corrupt packets, what went wrong last. hanging:
+    stages that are at work for too long, by name, seconds.
+    """
+
+    seconds: float
+    frames: int
+    drops: int
+    keyframes: int
+    objects: int
+    latency_ms: Mapping[str, float]
+    recent_latency_ms: Mapping[str, float]
+    rss_mb: Mapping[str, float]
+    governor: GovernorState
+    source: Mapping[str, Any]
+    hanging: Mapping[str, float]
+
+    @property
+    def fps(self) -> float:
+        """Results a second since the first one."""
+        return (self.frames - 1) / self.seconds if self.seconds > 0 and self.frames > 1 else 0.0
+
+    def to_json(self, kind: str = "status") -> dict[str, Any]:
+        """As JSON values; kind: "status", or "summary" at the end."""
+        return {
+            "type": kind,
+            "frames": self.frames,
+            "fps": round(self.fps, 2),
+            "drops": self.drops,
+            "keyframes": self.keyframes,
+            "keyframe_share": round(self.keyframes / max(1, self.frames), 4),
+            "objects": self.objects,
+            "seconds": round(self.seconds, 2),
+            "latency_ms": dict(self.latency_ms),
+            "recent_latency_ms": dict(self.recent_latency_ms),
+            "rss_mb": dict(self.rss_mb),
+            "governor": self.governor.to_json(),
+            "source": dict(self.source),
+            "hanging": {name: round(seconds, 1) for name, seconds in self.hanging.items()},
+        }
+
+
+class Meter:
+    """A `Sink` behind the publishers: takes the time when a result is out, and tells the governor.
+
+    dropped: frames dropped since the source was opened.
+    """
+
+    def __init__(self, governor: Governor, clock: Clock, dropped: Callable[[], int]) -> None:
+        self.frames = self.objects = self.gaps = 0
+        self.latency = LatencyHistogram()
+        self.rss_start_mb = 0.0
+        self.first_s: float | None = None
+        self.last_s = 0.0
+        self._governor = governor
+        self._clock = clock
+        self._dropped = dropped
+        self._dropped_before = 0
+        self._recent: deque[float] = deque(maxlen=_RECENT)
+
+    @property
+    def drops(self) -> int:
+        """Frames dropped since the first result: those before waited for the model to load."""
+        return self._dropped() - self._dropped_before if self.frames else 0
+
+    @property
+    def recent_ms(self) -> dict[str, float]:
+        """p50, p95 and p99 of the last results, ms."""
+        recent = list(self._recent) or [0.0]
+        values = np.percentile(recent, (50, 95, 99)) * 1000
+        return {f"p{p}": round(float(v), 1) for p, v in zip((50, 95, 99), values, strict=True)}
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Count a result that has been published just now."""
+        now = self.last_s = self._clock.monotonic()
+        if self.first_s is None:
+            self.first_s, self._dropped_before = now, self._dropped()
+            self.rss_start_mb = resident_mb()
+        self.frames += 1
+        self.objects = sum(1 for found in result.objects if found.area)
+        if frame.arrival is None:
+            return
+        self.gaps += frame.arrival.gap_s > 0
+        latency_s = now - frame.arrival.monotonic_s
+        self._recent.append(latency_s)
+        if self.frames > 1:  # the first frame waited for the model
+            self.latency.add(latency_s)
+            self._governor.observe(latency_s, self.drops, now)
+
+    def idle(self) -> None:
+        """Nothing to do."""
+
+    def close(self, *, complete: bool) -> None:
+        """Nothing to do."""
+
+
+class Watchdog:
+    """Names the stages that hang. limit_s: of one piece of work, from which on it does."""
+
+    def __init__(self, running: Callable[[], Mapping[str, float]], limit_s: float) -> None:
+        self._running = running
+        self._limit_s = limit_s
+        self._named: set[str] = set()
+
+    def hanging(self) -> dict[str, float]:
+        """The stages and for how long, seconds; each is logged once."""
+        found = {n: s for n, s in self._running().items() if s > self._limit_s}
+        for name in found.keys() - self._named:
+            logger.error("the stage '%s' hangs for %.1f s", name, found[name])
+        self._named = set(found)
+        return found
+
+
+def resident_mb() -> float:
+    """Resident memory of this process now, MiB (0 where it is not told)."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0.0
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
+
+
+def open_handles() -> int:
+    """Open file handles of this process (0 where they are not told)."""
+    try:
+        return len(os.listdir("/proc/self/fd"))
+    except OSError:
+        return 0
+
+
+def thread_count() -> int:
+    """Threads of this process, those of libraries included where the system tells."""
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return threading.active_count()

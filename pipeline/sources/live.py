@@ -1,0 +1,134 @@
+"""Which source reads a live input: chosen by how its name looks."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import av
+
+from pipeline.clock import SYSTEM_CLOCK, Clock
+from pipeline.errors import ConfigError, SourceNotFoundError
+from pipeline.sources import open_source
+from pipeline.sources.stream import LiveStream
+from pipeline.sources.timed import LiveArrays, Picture, Replay
+from pipeline.types import Source
+
+# Decode what comes at once, and do not study a stream for FFmpeg's five seconds before it.
+_PROMPTLY = {"flags": "low_delay", "analyzeduration": "1000000"}
+_UNBUFFERED = {"fflags": "nobuffer"}  # forgets what was studied, of HLS a whole segment
+_SCHEMES = ("rtsp", "rtsps", "http", "https", "tcp", "udp", "rtp", "srt")
+_CAMERAS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
+_NAMED_FORMAT = re.compile(r"([a-z0-9_]+):(.+)")
+
+
+@dataclass(frozen=True, slots=True)
+class InputOptions:
+    """What a live input cannot say of itself.
+
+    size_wh, pixel_format, rate: of raw frames on standard input, where the size is required; a
+    camera or screen is asked for them. rtsp_transport: how RTSP carries its packets. stall_s:
+    seconds without a packet after which a connection counts as broken. extra: FFmpeg's own options.
+    """
+
+    size_wh: tuple[int, int] | None = None
+    pixel_format: str | None = None
+    rate: float | None = None
+    rtsp_transport: Literal["tcp", "udp"] = "tcp"
+    stall_s: float = 3.0
+    extra: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveInput:
+    """A source, and whether it can be opened anew when it has ended."""
+
+    source: Source
+    returns: bool
+
+
+def open_live(
+    target: str | Path | Iterable[Picture],
+    options: InputOptions | None = None,
+    *,
+    record: Path | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+) -> LiveInput:
+    """Choose the source for a live input; nothing is opened yet.
+
+    Args:
+        target: `rtsp://`, `http(s)://` (HLS, too), `tcp://` or `udp://` (MPEG-TS); a camera
+            (`/dev/video0`, `0`); `FORMAT:INPUT` for any other input of FFmpeg (`x11grab::0.0`,
+            `lavfi:testsrc2`); `-` for raw frames on standard input; a video file, replayed at its
+            own pace; or pictures (`LiveArrays`).
+        options: what the input cannot say of itself.
+        record: a file to record it to, for replay.
+        clock: stamps frames.
+
+    Raises:
+        SourceNotFoundError: there is no such file or device, and no such format of FFmpeg.
+        ConfigError: an option is missing or does not go with the input.
+    """
+    given = options or InputOptions()
+    if not isinstance(target, str | Path):
+        return LiveInput(LiveArrays(target, record, clock), returns=False)
+    name = str(target)
+    stream = _stream(name, given)
+    if stream is None:
+        if not Path(name).is_file():
+            raise SourceNotFoundError(
+                f"There is no live input {name}: give a URL, a camera (/dev/video0, 0), "
+                "FORMAT:INPUT, - for raw frames, or a video file."
+            )
+        if record is not None:
+            raise ConfigError(f"{name} is a recording already; leave --record out.")
+        return LiveInput(Replay(open_source(name), clock), returns=False)
+    protocol, found, wanted, own_times = stream
+    source = LiveStream(
+        found,
+        protocol,
+        wanted | given.extra,
+        timeout_s=given.stall_s,
+        own_times=own_times,
+        record=record,
+        clock=clock,
+    )
+    return LiveInput(source, returns=name != "-")
+
+
+def _stream(name: str, given: InputOptions) -> tuple[str | None, str, dict[str, str], bool] | None:
+    """Format, input and options for FFmpeg, and whether its timestamps count; None for a file."""
+    if name == "-":
+        if given.size_wh is None:
+            raise ConfigError("raw frames on standard input need --size WIDTHxHEIGHT")
+        wanted = {"pixel_format": given.pixel_format or "rgb24"} | _asked(given)
+        return "rawvideo", "pipe:0", wanted, False  # its times would follow from an assumed rate
+    scheme = name.partition("://")[0].lower()
+    if "://" in name and scheme in _SCHEMES:
+        wanted = _PROMPTLY | ({} if scheme.startswith("http") else _UNBUFFERED)
+        if scheme.startswith("rtsp"):
+            wanted["rtsp_transport"] = given.rtsp_transport
+        return ("mpegts" if scheme in ("tcp", "udp") else None), name, wanted, True
+    if name.isdigit() or name.startswith("/dev/video"):
+        camera = _CAMERAS.get(sys.platform, "v4l2")
+        device = f"/dev/video{name}" if name.isdigit() and camera == "v4l2" else name
+        return camera, device, _asked(given), True
+    by_format = _NAMED_FORMAT.fullmatch(name)
+    if by_format and any(by_format[1] in f.split(",") for f in av.formats_available):
+        return by_format[1], by_format[2], _asked(given), True
+    return None
+
+
+def _asked(given: InputOptions) -> dict[str, str]:
+    asked = {}
+    if given.size_wh is not None:
+        asked["video_size"] = "{}x{}".format(*given.size_wh)
+    if given.pixel_format is not None:
+        asked["pixel_format"] = given.pixel_format
+    if given.rate is not None:
+        asked["framerate"] = str(given.rate)
+    return asked

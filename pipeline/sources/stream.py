@@ -1,0 +1,137 @@
+"""Live inputs of FFmpeg: network streams, cameras, screens, raw frames on standard input."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.error
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from pipeline.clock import SYSTEM_CLOCK, Clock
+from pipeline.errors import SourceNotFoundError, UnreadableSourceError
+from pipeline.sources.position import FrameRange
+from pipeline.sources.recording import PacketRecorder
+from pipeline.sources.video import VideoReader
+from pipeline.types import Arrival, Frame, SourceInfo
+
+CAPTURE_TIME_BASE = Fraction(1, 1_000_000)
+_MOST_STAMPS = 256  # packets whose pictures the decoder still holds
+
+
+@dataclass(frozen=True, slots=True)
+class LiveStream:
+    """A source that reads a live input of FFmpeg and stamps every frame with its arrival.
+
+    target: URL, device or what `format` takes. options: FFmpeg's. timeout_s: without a packet for
+    so long, opening or reading fails. own_times: the input's timestamps count; otherwise, and where
+    it has none, those of the capture clock do. record: a file that gets the packets as they come
+    (its suffix says the container); those after a reconnection go to NAME-2, NAME-3, ….
+    """
+
+    target: str
+    format: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    timeout_s: float = 5.0
+    own_times: bool = True
+    record: Path | None = None
+    clock: Clock = SYSTEM_CLOCK
+
+    @contextmanager
+    def open(self) -> Iterator[LiveReader]:
+        """Connect and decode the first frame; to be called by the thread that iterates.
+
+        Raises:
+            SourceNotFoundError: there is no such device.
+            UnreadableSourceError: nothing answers, or what comes is no video.
+        """
+        with self._container() as container:
+            reader = LiveReader(self, container)
+            try:
+                yield reader
+            finally:
+                reader.close()
+
+    def _container(self) -> InputContainer:
+        try:
+            container: InputContainer = av.open(
+                self.target,
+                format=self.format,
+                options=dict(self.options),
+                timeout=(self.timeout_s, self.timeout_s),
+            )
+        except (FileNotFoundError, av.error.OptionNotFoundError) as error:
+            raise SourceNotFoundError(f"There is no input {self.target}.") from error
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise UnreadableSourceError(
+                f"{self.target} cannot be opened ({_reason(error)}); is the camera or the server "
+                "on, and does it send video?"
+            ) from error
+        return container
+
+
+class LiveReader(VideoReader):
+    """An opened `LiveStream`: iterate once; ends when the stream does or stalls.
+
+    ended: why it ended, as far as FFmpeg says.
+    """
+
+    def __init__(self, source: LiveStream, container: InputContainer) -> None:
+        self.ended = "the stream ended"
+        self._source = source
+        self._stamps: OrderedDict[int | None, Arrival] = OrderedDict()
+        self._arrival = _now(source.clock)
+        self._recorder: PacketRecorder | None = None
+        super().__init__(source.target, container, FrameRange())
+        if not source.own_times or self._decoded[0].pts is None:
+            self.info = replace(self.info, clock="capture", time_base=CAPTURE_TIME_BASE)
+
+    def close(self) -> None:
+        """Finish the recording and let go of the decoder."""
+        super().close()
+        if self._recorder is not None:
+            self._recorder.close()
+
+    def _demux(self) -> Generator[Packet[VideoStream] | None, None, None]:
+        packets = self._container.demux(self._stream)
+        if self._source.record is not None:
+            self._recorder = PacketRecorder(self._source.record, self._stream)
+        try:
+            for packet in packets:
+                self._arrival = self._stamps[packet.pts] = _now(self._source.clock)
+                if len(self._stamps) > _MOST_STAMPS:
+                    self._stamps.popitem(last=False)
+                yield packet
+                if self._recorder is not None and packet.size:
+                    self._recorder.write(packet)
+        except av.error.FFmpegError as error:
+            self.ended = f"the stream broke off: {_reason(error)}"
+
+    def _frame(self, index: int, picture: VideoFrame) -> Frame:
+        frame = super()._frame(index, picture)
+        arrival = self._stamps.pop(picture.pts, self._arrival)
+        if self.info.clock == "stream":
+            return replace(frame, arrival=arrival)
+        pts = round(arrival.unix_s / CAPTURE_TIME_BASE)
+        return replace(frame, arrival=arrival, pts=pts, time_base=CAPTURE_TIME_BASE)
+
+    def _describe(self, name: str, first: VideoFrame) -> SourceInfo:
+        return replace(super()._describe(name, first), frame_count=None)
+
+
+def _now(clock: Clock) -> Arrival:
+    return Arrival(clock.monotonic(), clock.unix())
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, av.error.ExitError):  # what the timeout makes of a read
+        return "nothing came in time"
+    return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,126 @@
+"""Frames that a program gives as they come, and recordings replayed as if they were live."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from threading import Event
+
+from pipeline.clock import SYSTEM_CLOCK, Clock
+from pipeline.errors import SourceError, UnreadableSourceError
+from pipeline.sources.arrays import ArrayView, check_rgb
+from pipeline.sources.recording import PictureRecorder
+from pipeline.types import (
+    Arrival,
+    Frame,
+    FrameReader,
+    RgbImage,
+    Source,
+    SourceInfo,
+    SourceReport,
+)
+
+TIME_BASE = Fraction(1, 1_000_000_000)
+Picture = RgbImage | tuple[RgbImage, int]
+
+
+@dataclass(frozen=True, slots=True)
+class LiveArrays:
+    """A source of pictures that come while the program runs, RGB uint8 [H, W, 3] of one size.
+
+    pictures: arrays, or pairs of an array and its stamp in nanoseconds, as a camera's driver or a
+    ROS header gives it; arrays alone get the stamp of the capture clock. record: a file that gets
+    them without loss.
+    """
+
+    pictures: Iterable[Picture]
+    record: Path | None = None
+    clock: Clock = SYSTEM_CLOCK
+
+    @contextmanager
+    def open(self) -> Iterator[_ArraysReader]:
+        """Wait for the first picture. Raises `SourceError` if there is none."""
+        reader = _ArraysReader(self)
+        try:
+            yield reader
+        finally:
+            reader.close()
+
+
+class _ArraysReader:
+    def __init__(self, source: LiveArrays) -> None:
+        pictures = iter(source.pictures)
+        first = next(pictures, None)
+        if first is None:
+            raise UnreadableSourceError("The iterable given as source holds no frames.")
+        self._clock = source.clock
+        self._pictures = chain([first], pictures)
+        stamped = isinstance(first, tuple)
+        rgb = first[0] if isinstance(first, tuple) else first
+        check_rgb(rgb, index=0)
+        self.info = SourceInfo(
+            name="pictures",
+            size_hw=(rgb.shape[0], rgb.shape[1]),
+            time_base=TIME_BASE,
+            clock="stream" if stamped else "capture",
+        )
+        self.report = SourceReport()
+        self._recorder = source.record and PictureRecorder(source.record, self.info.size_hw)
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index, picture in enumerate(self._pictures):
+            arrival = Arrival(self._clock.monotonic(), self._clock.unix())
+            rgb, pts = picture if isinstance(picture, tuple) else (picture, None)
+            check_rgb(rgb, index)
+            if rgb.shape[:2] != self.info.size_hw:
+                raise SourceError(
+                    f"Picture {index} is {rgb.shape[:2]} (height, width), but the first is "
+                    f"{self.info.size_hw}; give pictures of one size."
+                )
+            pts = round(arrival.unix_s / TIME_BASE) if pts is None else pts
+            if self._recorder:
+                self._recorder.write(rgb, float(pts * TIME_BASE))
+            self.report.frames += 1
+            view = ArrayView(rgb)
+            yield Frame(index, pts, TIME_BASE, self.info.size_hw, view, arrival)
+
+    def close(self) -> None:
+        if self._recorder:
+            self._recorder.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A recording that comes as fast as it was recorded, by its timestamps."""
+
+    source: Source
+    clock: Clock = SYSTEM_CLOCK
+
+    @contextmanager
+    def open(self) -> Iterator[_ReplayReader]:
+        """Open the recording. Raises `SourceError`."""
+        with self.source.open() as reader:
+            yield _ReplayReader(reader, self.clock)
+
+
+class _ReplayReader:
+    def __init__(self, reader: FrameReader, clock: Clock) -> None:
+        self.info = replace(reader.info, frame_count=None)
+        self.report = reader.report
+        self._reader = reader
+        self._clock = clock
+
+    def __iter__(self) -> Iterator[Frame]:
+        never = Event()
+        begun: float | None = None
+        for frame in self._reader:
+            now, shown = self._clock.monotonic(), frame.pts_s or 0.0
+            begun = now - shown if begun is None else begun
+            if begun + shown > now:
+                self._clock.wait(never, begun + shown - now)
+            arrival = Arrival(self._clock.monotonic(), self._clock.unix())
+            yield replace(frame, arrival=arrival)

@@ -1,0 +1,409 @@
+"""Live runs on a real MPEG-TS stream of the loopback, and on pictures that a program gives."""
+
+import asyncio
+import json
+import os
+import signal
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.bench.loopback import LoopbackCamera
+from pipeline.bench.soak import bench_soak
+from pipeline.config import load_config
+from pipeline.engine import Pipeline
+from pipeline.errors import SourceError
+from pipeline.live.commands import Command
+from pipeline.live.preview import PreviewServer
+from pipeline.live.session import CallbackSink, LiveSession, live_config
+from pipeline.store import MaskStore
+from tests.media import moving_shapes
+from trackers.state import TrackState
+
+SIZE = (90, 160)
+RATE = 30
+# Deadlines are the bench's business: here the machine may be as slow as it likes.
+PATIENT = [
+    *("live.latency_ms=60000", "live.retry_first_s=0.1"),
+    *("threads.inference=1", "live.input_shares=[1.0]"),
+]
+
+
+@pytest.fixture(scope="module")
+def shapes():
+    return moving_shapes(60, SIZE, shapes=2, seed=1)
+
+
+@pytest.fixture
+def camera(shapes):
+    frames, _ = shapes
+    with LoopbackCamera([*frames, *frames[-2:0:-1]], RATE) as camera:
+        yield camera
+
+
+def run_until(session, done, **options):
+    """Run and take results until `done(live)` says so; gives all of them and the summary."""
+    taken = []
+
+    def take(live):
+        taken.append(live)
+        if done(live) or len(taken) > 3000:
+            session.stop()
+
+    summary = session.run(lambda info: [CallbackSink(take)], **options)
+    assert len(taken) <= 3000, "it was waited for in vain"
+    return taken, summary
+
+
+def test_live_follows_a_stream_and_tells_how_it_goes(cli, camera, tmp_path):
+    store, kept = tmp_path / "live.zarr", tmp_path / "kept.mkv"
+    settings = [option for setting in PATIENT for option in ("--set", setting)]
+    code, out, err = cli(
+        *("live", camera.url, "--duration", "4", "--json", "-o", store, "--record", kept),
+        *("--publish", "jsonl:-", *settings),
+    )
+    assert code == 0, err
+    lines = [json.loads(line) for line in out.splitlines()]
+    results = [line for line in lines if line["type"] == "result"]
+    summary = lines[-1]
+    assert summary["type"] == "summary"
+    assert {"frames", "fps", "drops", "keyframes", "latency_ms", "rss_mb"} <= summary.keys()
+    assert summary["latency_ms"].keys() == {"p50", "p95", "p99"}
+    assert summary["rss_mb"].keys() == {"start", "end"}
+    assert summary["governor"]["level"] == 0
+    assert summary["frames"] == len(results) > 4
+    assert any(line["type"] == "status" for line in lines)
+    stored = MaskStore(store)
+    assert stored.complete
+    assert stored.indices.tolist() == [r["frame"] for r in results]
+    pts = [r["pts_s"] for r in results]
+    assert pts == sorted(pts)
+    assert kept.stat().st_size > 0
+
+
+def test_objects_that_nobody_gave_are_found_and_kept(shapes, camera):
+    session = LiveSession.open(camera.url, load_config(overrides=PATIENT))
+    seen = []
+
+    def for_a_while(live):
+        seen.append({o.id for o in live.result.objects if o.area})
+        return len(seen) > 20 and all(seen[-20:])
+
+    taken, _ = run_until(session, for_a_while)
+    assert seen[-1] & seen[-20]
+    assert taken[-1].frame.arrival is not None
+
+
+def test_ctrl_c_ends_a_run_well(cli, camera, tmp_path, monkeypatch):
+    status, sent = LiveSession.status, []
+
+    def interrupted(self):
+        if not sent:
+            sent.append(os.kill(os.getpid(), signal.SIGINT))
+        return status(self)
+
+    monkeypatch.setattr(LiveSession, "status", interrupted)
+    settings = [option for setting in PATIENT for option in ("--set", setting)]
+    code, out, err = cli("live", camera.url, "--json", "-o", tmp_path / "a.zarr", *settings)
+    assert code == 0, err
+    assert json.loads(out.splitlines()[-1])["type"] == "summary"
+    assert MaskStore(tmp_path / "a.zarr").complete
+
+
+def test_a_source_that_is_not_there_is_one_sentence(cli):
+    code, _, err = cli("live", "tcp://127.0.0.1:9", "--quiet")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "cannot be opened" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--publish", "smoke"], "no channel 'smoke'"),
+        (["--duration", "soon"], "10m"),
+        (["--size", "big"], "WIDTHxHEIGHT"),
+        (["--input", "x"], "KEY=VALUE"),
+        (["--set", "live.input_shares=[0.5]"], "descend from 1"),
+    ],
+)
+def test_wrong_options_are_one_sentence(cli, options, says):
+    code, _, err = cli("live", "lavfi:testsrc2", "--quiet", *options)
+    assert code == 1
+    assert says in err
+
+
+def test_a_server_that_restarts_leaves_a_gap_and_the_same_ids(shapes, camera):
+    session = LiveSession.open(camera.url, load_config(overrides=PATIENT))
+    state = {"seen": 0, "hung_up": False}
+
+    def found_again(live):
+        shown = [o for o in live.result.objects if o.area]
+        if live.frame.arrival.gap_s:
+            state["gap"] = live.frame.index
+        if not state["hung_up"]:
+            state["seen"] += len(shown) >= 1
+            if state["seen"] > 20:
+                state["before"] = {o.id for o in shown}
+                state["hung_up"] = True
+                camera.hang_up()
+            return False
+        return "gap" in state and {o.id for o in shown} & state["before"]
+
+    _, summary = run_until(session, found_again)
+    assert state["gap"] > 0
+    assert summary.source["connections"] == 2
+    assert summary.source["gaps"] == 1
+
+
+def test_a_stalled_and_a_corrupt_stream_and_a_clock_that_jumps(camera):
+    settings = [*PATIENT, "live.stall_s=0.7", "seeding.enabled=false"]
+    session = LiveSession.open(camera.url, load_config(overrides=settings))
+    troubles = iter([("corrupt", 15), ("jump_s", 3600.0), ("pause_s", 2.0)])
+    state = {"next": 10}
+
+    def after_all(live):
+        if live.frame.index < state["next"]:
+            return False
+        state["next"] = live.frame.index + 20
+        trouble = next(troubles, None)
+        if trouble is not None:
+            setattr(camera, *trouble)
+        return trouble is None
+
+    taken, summary = run_until(session, after_all)
+    indices = [live.frame.index for live in taken]
+    assert indices == sorted(set(indices))
+    assert summary.source["gaps"] >= 1
+    assert max(live.frame.pts_s for live in taken) > 3600
+
+
+def pictures(shapes, count):
+    """So many stamped pictures, 1/30 s apart, each when the one before has been taken."""
+    frames, _ = shapes
+    taken = threading.Semaphore(1)
+
+    def come():
+        for index in range(count):
+            taken.acquire(timeout=30)
+            yield frames[index % len(frames)], (10**9 * (index + 30)) // RATE
+
+    return come(), taken
+
+
+def disc_of(shapes, index):
+    """A point inside the second shape on a frame."""
+    rows, columns = np.nonzero(shapes[1][index] == 2)
+    return float(columns.mean()), float(rows.mean())
+
+
+def test_a_click_acts_on_the_frame_it_names_and_remove_and_reset_at_once(shapes):
+    come, taken = pictures(shapes, 400)
+    settings = [*PATIENT, "seeding.enabled=false"]
+    session = LiveSession.open(come, load_config(overrides=settings))
+    answers, state, answered = [], {}, threading.Event()
+
+    def answer(outcome):
+        answers.append(outcome)
+        if not outcome.refused:
+            answered.set()
+
+    def steps(live):
+        if live.frame.index > 12:  # the keyframe shares a core with frames that come at once
+            answered.wait(0.3)
+        taken.release()
+        index, shown = live.frame.index, {o.id for o in live.result.objects if o.area}
+        if index == 12:
+            xy = disc_of(shapes, 5)
+            command = Command(type="point", xy=xy, pts_s=(5 + 30) / RATE)  # frame 5
+            session.command(command, answer)
+            session.command(Command(type="point", xy=xy, pts_s=0.5), answer)
+            session.command(Command(type="point", xy=(999, 5)), answer)
+        if shown and "followed" not in state:
+            state["first"] = state.get("first", index)
+            if index >= state["first"] + 5:
+                mask = live.result.mask(min(shown))
+                truth = shapes[1][index % 60] == 2
+                state["followed"] = (mask & truth).sum() / (mask | truth).sum()
+                session.command(Command(type="remove", object=min(shown)), answer)
+        elif "followed" in state:
+            return not shown
+        return False
+
+    run_until(session, steps)
+    assert state["first"] > 12
+    assert state["followed"] > 0.6
+    refused = sorted(answer.refused for answer in answers if answer.refused)
+    assert len(refused) == 2
+    assert "is gone" in refused[0]
+    assert "outside the picture" in refused[1]
+    assert [a.object for a in answers if not a.refused] == [1, 1]
+
+
+def test_a_governor_that_has_gone_to_the_end_still_follows(shapes):
+    """No machine keeps this deadline: few keyframes, a smaller input, one track at a time."""
+    come, taken = pictures(shapes, 2000)
+    settings = ["live.latency_ms=1", "live.interval_max=8", "live.input_shares=[1.0, 0.75]"]
+    session = LiveSession.open(come, load_config(overrides=[*settings, "seeding.enabled=false"]))
+    state = {"followed": 0}
+
+    def steps(live):
+        index = live.frame.index
+        if index == 1:
+            session.command(Command(type="point", xy=disc_of(shapes, 1), pts_s=31 / RATE))
+        threading.Timer(0.03, taken.release).start()
+        level = session.governor.state.level
+        state["followed"] += level > 0 and any(o.area for o in live.result.objects)
+        return level == session.governor.state.levels and state["followed"] > 10
+
+    _, summary = run_until(session, steps)
+    assert summary.governor.budget.input_share == 0.75
+    assert summary.governor.budget.refreshed == 1
+
+
+def test_a_loop_gets_results_and_leaving_it_ends_the_run(shapes):
+    come, taken = pictures(shapes, 100)
+    session = LiveSession.open(come, load_config(overrides=[*PATIENT, "seeding.enabled=false"]))
+    numbers = []
+    for live in session:
+        taken.release()
+        numbers.append(live.frame.index)
+        if len(numbers) == 5:
+            taken.release(5)
+            break
+    assert numbers == sorted(numbers)
+    assert not [t for t in threading.enumerate() if t.name.startswith("maskstream-live")]
+
+
+def test_an_async_loop_gets_results(shapes):
+    come, taken = pictures(shapes, 8)
+    session = LiveSession.open(come, load_config(overrides=[*PATIENT, "seeding.enabled=false"]))
+
+    async def collect():
+        numbers = []
+        async for live in session:
+            taken.release()
+            numbers.append(live.result.index)
+        return numbers
+
+    assert asyncio.run(collect()) == list(range(8))
+
+
+def test_a_loop_raises_what_went_wrong():
+    session = LiveSession.open(iter([np.zeros((4, 4), np.uint8)]), load_config(overrides=PATIENT))
+    with pytest.raises(SourceError, match="RGB uint8"):
+        list(session)
+
+
+def test_a_slow_model_holds_up_no_frame(shapes, monkeypatch):
+    """The keyframe of frame 0 takes as long as twenty frames, and is then shown where they are."""
+    from pipeline.segmenter.model import OpenVinoSegmenter
+
+    come, taken = pictures(shapes, 200)
+    release, encode = threading.Event(), OpenVinoSegmenter.encode
+
+    def slow(self, frame):
+        assert release.wait(30)
+        return encode(self, frame)
+
+    monkeypatch.setattr(OpenVinoSegmenter, "encode", slow)
+    session = LiveSession.open(come, load_config(overrides=PATIENT))
+
+    def shown(live):
+        taken.release()
+        if live.frame.index == 20:
+            release.set()
+        return any(o.area for o in live.result.objects)
+
+    results, _ = run_until(session, shown)
+    last = results[-1]
+    assert last.frame.index > 20
+    assert not any(o.area for live in results[:-1] for o in live.result.objects)
+    for found in last.result.objects:
+        mask = last.result.mask(found.id)
+        truth = shapes[1][last.frame.index % 60]
+        best = max((mask & (truth == n)).sum() / (mask | (truth == n)).sum() for n in (1, 2))
+        assert best > 0.5 or found.state is not TrackState.TRACKED or mask.sum() < 60
+
+
+def test_the_page_shows_the_run_and_takes_commands(shapes):
+    come, taken = pictures(shapes, 100)
+    session = LiveSession.open(come, load_config(overrides=[*PATIENT, "seeding.enabled=false"]))
+    told = {}
+
+    def get(url, data=None):
+        request = urllib.request.Request(url, data, {"Content-Type": "application/json"})  # noqa: S310
+        with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
+            return answer.read(30_000)
+
+    def look(url):
+        told["page"] = get(url)
+        told["status"] = json.loads(get(url + "status"))
+        told["command"] = json.loads(get(url + "command", b'{"type": "reset"}'))
+        with urllib.request.urlopen(url + "stream", timeout=20) as stream:  # noqa: S310
+            told["stream"] = stream.read(200)
+        with pytest.raises(urllib.error.HTTPError):
+            get(url + "nothing")
+        session.stop()
+
+    def behind(info):
+        preview = PreviewServer(0, lambda: session.status().to_json(), session.commands.put)
+        viewer = threading.Thread(target=look, args=(preview.url,))
+        viewer.start()
+        told["viewer"] = viewer
+        return [preview]
+
+    def paced(live):
+        threading.Timer(0.02, taken.release).start()
+        return not told["viewer"].is_alive()
+
+    run_until(session, paced, behind=behind)
+    assert b"maskstream live" in told["page"]
+    assert told["status"]["governor"]["level"] == 0
+    assert told["command"]["ok"]
+    assert b"image/jpeg" in told["stream"]
+
+
+def test_metrics_are_served(shapes):
+    client = pytest.importorskip("prometheus_client")
+    from pipeline.live.metrics import MetricsServer
+
+    come, taken = pictures(shapes, 10)
+    session = LiveSession.open(come, load_config(overrides=[*PATIENT, "seeding.enabled=false"]))
+    run_until(session, lambda live: taken.release())
+    server = MetricsServer(0, session.status)
+    try:
+        with urllib.request.urlopen(server.url, timeout=20) as answer:  # noqa: S310
+            text = answer.read().decode()
+    finally:
+        server.close()
+    assert "maskstream_frames_total 10.0" in text
+    assert 'maskstream_latency_seconds{quantile="0.95"}' in text
+    assert client is not None
+
+
+def test_a_live_run_is_the_same_pipeline_with_another_queue(shapes):
+    config = live_config(load_config(overrides=["seeding.prompts_first=500"]))
+    assert config.queue.policy == "latest"
+    assert config.seeding.prompts_first == config.live.prompts_first
+    assert isinstance(LiveSession.open(pictures(shapes, 1)[0], config).pipeline, Pipeline)
+
+
+def test_a_soak_counts_and_comes_to_an_end():
+    quick = [*PATIENT, "keyframes.interval=30", "seeding.max_objects=2", "live.prompts_first=16"]
+    report = bench_soak(load_config(overrides=quick), 100, (54, 96))
+    assert report.frames == 100
+    assert report.connections >= 20
+    assert report.gaps >= 19
+    assert len(report.samples) == 20
+    assert report.growth.handles <= 0
+    assert json.dumps(report.to_json())
+
+
+def test_robotics_is_documented():
+    text = (Path(__file__).parent.parent / "docs" / "robotics.md").read_text()
+    for word in ("foxglove:", "ros2:", "zenoh:", "header", "captured_s", "LiveSession"):
+        assert word in text

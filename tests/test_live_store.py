@@ -1,0 +1,84 @@
+"""Live stores: where the source gaps, how the clocks join, what is retained."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from pipeline.errors import ConfigError, StoreExistsError
+from pipeline.live.storing import LiveStore, RetainingStore, make_room, parse_duration
+from pipeline.sources.arrays import ArrayView
+from pipeline.store import MaskStore, MaskStoreWriter
+from pipeline.types import Arrival, Frame, FrameResult, SourceInfo
+
+SIZE = (18, 32)
+TIME_BASE = Fraction(1, 10)
+INFO = SourceInfo("camera", SIZE, TIME_BASE, clock="capture")
+
+
+def frames_at(*arrivals):
+    """Frames with consecutive timestamps; an arrival is seconds, or seconds and a gap before."""
+    for index, given in enumerate(arrivals):
+        at, gap_s, pts = given if isinstance(given, tuple) else (given, 0.0, index)
+        arrival = Arrival(at, 5000 + at, gap_s, "the cable was pulled" if gap_s else "")
+        frame = Frame(
+            index, pts, TIME_BASE, SIZE, ArrayView(np.zeros((*SIZE, 3), np.uint8)), arrival
+        )
+        yield frame, FrameResult(index, pts, TIME_BASE, False, np.full(SIZE, 1, np.uint16), ())
+
+
+def opener(**options):
+    return lambda path: MaskStoreWriter(path, info=INFO, attributes={}, **options)
+
+
+def test_the_store_says_where_the_gap_is_and_joins_the_clocks(tmp_path):
+    sink = LiveStore(opener()(tmp_path / "a.zarr"))
+    for frame, result in frames_at(0.0, 0.1, (7.3, 7.2, 2), 7.4, (7.5, 0.0, 900)):
+        sink.write(frame, result)
+    sink.close(complete=True)
+    store = MaskStore(tmp_path / "a.zarr")
+    assert store.complete
+    assert store.source.clock == "capture"
+    gap = {"type": "gap", "frame": 2, "after": 1, "seconds": 7.2, "reason": "the cable was pulled"}
+    clocks = [
+        {"type": "clock", "frame": index, "pts": pts, "captured_s": captured_s}
+        for index, pts, captured_s in ((0, 0, 5000.0), (2, 2, 5007.3), (4, 900, 5007.5))
+    ]
+    assert store.events == [clocks[0], gap, clocks[1], clocks[2]]
+
+
+def test_only_the_last_stores_are_retained(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.live.storing._PARTS", 2)
+    make_room(tmp_path / "live", overwrite=False)
+    sink = RetainingStore(tmp_path / "live", 4.0, opener())
+    for frame, result in frames_at(*(0.5 * number for number in range(21))):
+        sink.write(frame, result)
+    sink.close(complete=True)
+    stores = sorted((tmp_path / "live").iterdir())
+    assert len(stores) == 4
+    kept = [int(index) for path in stores for index in MaskStore(path).indices]
+    assert kept == list(range(kept[0], 21))  # without a hole
+    assert 4.0 <= 10.0 - 0.5 * kept[0] <= 8.0
+    with pytest.raises(StoreExistsError, match="--overwrite"):
+        make_room(tmp_path / "live", overwrite=False)
+    make_room(tmp_path / "live", overwrite=True)
+    assert list((tmp_path / "live").iterdir()) == []
+
+
+def test_what_is_no_live_store_is_never_deleted(tmp_path):
+    (tmp_path / "letters").write_text("dear")
+    with pytest.raises(StoreExistsError, match="no live stores"):
+        make_room(tmp_path, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400), ("0.5", 0.5)]
+)
+def test_durations(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "-3", "0", "ten", "nan", "1d"])
+def test_wrong_durations(text):
+    with pytest.raises(ConfigError, match="10m"):
+        parse_duration(text)
