@@ -25,6 +25,7 @@ from pipeline.framequeue import FrameQueue, Policy
 from pipeline.processor import FrameProcessor
 from pipeline.prompts import NO_PROMPTS, PromptLog
 from pipeline.refining import check_refinable
+from pipeline.segmenter.model import Segmenter
 from pipeline.segmenter.open import locate_model
 from pipeline.sources.reverse import check_reversible, reverse
 from pipeline.types import Frame, FrameResult, Sink, SizeHW, Source, SourceInfo, SourceReport
@@ -173,6 +174,7 @@ class Pipeline:
         self.config = config
         self.model = locate_model(config)
         self.summary = RunSummary()
+        self._idle: dict[SizeHW, Segmenter] = {}  # of the stream before: loading takes seconds
 
     @classmethod
     def from_config(cls, file: Path | str | None = None, overrides: Sequence[str] = ()) -> Pipeline:
@@ -253,7 +255,10 @@ class Pipeline:
         try:
             info = reader.start()
             prompts.check_inside(info.size_hw)
-            processor = FrameProcessor(config, self.model, info.size_hw, prompts, earlier.at)
+            idle = self._idle.pop(info.size_hw, None)
+            processor = FrameProcessor(
+                config, self.model, info.size_hw, prompts, earlier.at, segmenter=idle
+            )
             if on_open is not None:
                 on_open(info)
             if backward is not None:
@@ -272,6 +277,7 @@ class Pipeline:
             reader.stop()
             if processor is not None:
                 processor.close()
+                self._idle = {info.size_hw: processor.segmenter}
             earlier.close()
             summary.report = reader.report
             summary.dropped = queue.dropped

@@ -53,6 +53,17 @@ def browser() -> Iterator:
             chromium.close()
 
 
+def centre(truth: np.ndarray, shape: int) -> tuple[int, int]:
+    """A pixel in the middle of a shape, x and y; truth: numbers of shapes [H, W]."""
+    rows, columns = np.nonzero(truth == shape)
+    return int(columns.mean()), int(rows.mean())
+
+
+def iou(one: np.ndarray, other: np.ndarray) -> float:
+    """Of two masks, bool [H, W]."""
+    return float((one & other).sum() / max(1, (one | other).sum()))
+
+
 class Tab:
     """One tab with the page in it; what goes wrong in its script fails the test at the end."""
 
@@ -138,6 +149,15 @@ class Tab:
         """Until no job runs."""
         self.page.wait_for_function("!page.running", timeout=60_000)
         self.settle()
+
+    def exported(self, name: str) -> Path:
+        """Export in a format in the dialog, which is open, and download the file."""
+        self.page.click(f"[data-format={name}]")
+        self.page.click("#export-go")
+        self.page.wait_for_selector("#download:visible", timeout=120_000)
+        with self.page.expect_download() as got:
+            self.page.click("#download")
+        return Path(got.value.path())
 
     def labels(self):
         """What the page has of the masks it shows: width, height and ids by rows."""

@@ -20,3 +20,12 @@ def cli(monkeypatch, capsys):
         return int(code or 0), out, err
 
     return call
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """The system's Chromium, for the tests of the page."""
+    from tests.browser import browser
+
+    with browser() as found:
+        yield found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import zipfile
 
 import cv2
@@ -10,17 +9,11 @@ import numpy as np
 import pytest
 
 from pipeline.sources import VideoFile
-from tests.browser import Tab, browser, served, why_not
+from tests.browser import Tab, centre, iou, served, why_not
 from tests.media import moving_shapes, read, write_audio, write_video
 from ui.examples import SHAPES_COUNT, shapes_frames
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with browser() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +34,6 @@ def server(tmp_path_factory, clips):
     sessions = tmp_path_factory.mktemp("sessions")
     with served(sessions, "--allow", clips, "--upload-mb", 1) as found:
         yield found
-
-
-def centre(truth: np.ndarray, shape: int) -> tuple[int, int]:
-    rows, columns = np.nonzero(truth == shape)
-    return int(columns.mean()), int(rows.mean())
-
-
-def iou(one: np.ndarray, other: np.ndarray) -> float:
-    return float((one & other).sum() / max(1, (one | other).sum()))
 
 
 def test_from_opening_to_the_exported_file_and_on_after_a_reload(server, chromium, tmp_path):
@@ -102,12 +86,7 @@ def test_from_opening_to_the_exported_file_and_on_after_a_reload(server, chromiu
             assert np.array_equal(corrected.mask(1, row), store.mask(1, row))
 
         tab.page.click("#export")
-        tab.page.click("[data-format=png]")
-        tab.page.click("#export-go")
-        tab.page.wait_for_selector("#download:visible")
-        with tab.page.expect_download() as got:
-            tab.page.click("#download")
-        exported = zipfile.ZipFile(io.BytesIO(got.value.path().read_bytes()))
+        exported = zipfile.ZipFile(tab.exported("png"))
         name = next(n for n in exported.namelist() if "000017" in n)
         label_map = cv2.imdecode(np.frombuffer(exported.read(name), np.uint8), cv2.IMREAD_UNCHANGED)
         assert np.array_equal(label_map, corrected.frame(17).labels)

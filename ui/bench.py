@@ -53,7 +53,7 @@ def bench_clicks(config: PipelineConfig, clip: Path, *, frames: int = 20) -> Cli
         editor = Editor(session, Segmenters(config), threading.Semaphore())
         height, width = editor.info.size_hw
         _click(editor, 0, width / 2, height / 2)  # loads the network
-        for frame in np.linspace(1, editor.frame_count - 1, frames).astype(int).tolist():
+        for frame in np.linspace(1, editor.frames[-1], frames).astype(int).tolist():
             editor.picture(frame, _LONGEST)
             for place in range(3):
                 x, y = rng.uniform(0.2, 0.8, 2) * (width, height)

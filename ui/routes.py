@@ -16,8 +16,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 
 from pipeline.errors import ConfigError, MaskstreamError, PageError, PromptError
-from pipeline.exports.edges import Edges
-from ui.actions import ExportBody, OpenRequest, carry_out, parse_action
+from ui.actions import CutoutBody, ExportBody, OpenRequest, carry_out, parse_action
 from ui.examples import find_example, find_examples
 from ui.exporting import ExportRequest, ExportTask, formats_json
 from ui.pictures import first_picture
@@ -26,6 +25,7 @@ from ui.workspace import Workspace
 _PACKED = "application/octet-stream"
 _LONGEST = 1920
 _BINS = 1200
+_PREVIEW = 896
 _POSTER = 320
 _NEVER = {"Cache-Control": "no-store"}
 
@@ -126,6 +126,11 @@ def make_router(workspace: Workspace) -> APIRouter:
         touched = carry_out(editor, parse_action(body))
         return _with_export(editor.to_json(), exports.get(token)) | {"object": touched}
 
+    @router.post("/s/{token}/cutout/{frame}")
+    def cutout(token: str, frame: int, body: CutoutBody, side: int = _PREVIEW) -> Response:
+        png = workspace.editor(token).cutout(frame, body.objects, body.edges, min(side, _LONGEST))
+        return Response(png, media_type="image/png", headers=_NEVER)
+
     @router.post("/s/{token}/export")
     def export(token: str, body: ExportBody) -> dict[str, Any]:
         editor = workspace.editor(token)
@@ -146,7 +151,7 @@ def make_router(workspace: Workspace) -> APIRouter:
                 names={known["id"]: known["name"] for known in shown["objects"]},
                 first=shown["first"],
                 last=shown["last"],
-                edges=Edges(body.soft, body.feather, body.grow),
+                edges=body.edges,
                 background=body.background,
             ),
         )

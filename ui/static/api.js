@@ -19,9 +19,10 @@ async function ask(path, options = {}) {
   throw failure;
 }
 
-const post = (path, body) => ask(path, {
+const send = (path, body) => ask(path, {
   method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
-}).then((r) => r.json());
+});
+const post = (path, body) => send(path, body).then((r) => r.json());
 
 export const about = () => ask("about").then((r) => r.json());
 export const openSession = (wanted) => post("sessions", wanted).then((r) => r.token);
@@ -61,6 +62,10 @@ export class SessionApi {
   proposals(frame) { return packed(`${this.path}/proposals/${frame}`); }
   prepare(frame) { return ask(`${this.path}/prepare/${frame}`, { method: "POST" }); }
   timeline() { return ask(`${this.path}/timeline`).then((r) => r.json()); }
+  async cutout(frame, wanted) {
+    const response = await send(`${this.path}/cutout/${frame}`, wanted);
+    return createImageBitmap(await response.blob());
+  }
   export(wanted) { return post(`${this.path}/export`, wanted); }
   cancelExport() { return post(`${this.path}/export/cancel`, {}); }
   get download() { return new URL(`${this.path}/download`, BASE).href; }

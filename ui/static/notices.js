@@ -54,7 +54,7 @@ const SHORTCUTS = [
   ["Play, pause", "Space"], ["Frame by frame", "← →"], ["Ten frames", "⇧ ← →"], ["Start, end", "Home End"],
   ["Prompt before, after", "↑ ↓"], ["Next doubt, doubt before", "K J"], ["In, out", "I O"],
   ["Add by click", "A"], ["Remove by click", "S, right click"], ["Box", "B"], ["Brush, eraser", "P E"], ["Brush size", "[ ]"],
-  ["Another mask", "C"], ["New object", "N"], ["Find objects", "F"], ["Select under pointer", "Ctrl click"],
+  ["Another mask", "C"], ["New object", "N"], ["Find objects", "F"], ["Gone from here on", "G"], ["Select under pointer", "Ctrl click"],
   ["Delete prompt here", "Backspace"], ["Undo, redo", "Ctrl Z, Ctrl ⇧ Z"], ["Track", "T"], ["Stop tracking", "Esc"],
   ["Overlay, cut-out, matte", "1 2 3"], ["Hide masks", "H"], ["Zoom", "+ − wheel"], ["Fit", "0"],
 ];
