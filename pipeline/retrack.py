@@ -25,7 +25,7 @@ from pipeline.layers import BoolMap, given_object, only, with_object
 from pipeline.outputs import attributes_of, event_to_json
 from pipeline.prompts import MaskEvent, PromptLog, TrackJob, TrackPass, TrackStretch
 from pipeline.review import Reviewer
-from pipeline.sources.seek import SeekableVideo
+from pipeline.sources.seekable import Seekable
 from pipeline.store import MaskStore, MaskStoreWriter
 from pipeline.types import Frame, FrameResult, ObjectResult, Source, SourceInfo, SourceReport
 
@@ -64,7 +64,7 @@ class PassRows:
 
 def run_job(
     pipeline: Pipeline,
-    video: SeekableVideo,
+    video: Seekable,
     job: TrackJob,
     before: MaskStore | None,
     target: Path,
@@ -166,7 +166,7 @@ def _without_passes(stretch: TrackStretch, count: int) -> TrackStretch | None:
 
 def _run_pass(
     pipeline: Pipeline,
-    video: SeekableVideo,
+    video: Seekable,
     task: TrackPass,
     place: Path,
     number: int,

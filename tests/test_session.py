@@ -14,7 +14,7 @@ from pipeline.config import PipelineConfig, ThreadsConfig
 from pipeline.errors import PromptError, StoreError
 from pipeline.segmenter.open import open_segmenter
 from pipeline.store import MaskStore, MaskStoreWriter
-from tests.media import moving_shapes, write_video
+from tests.media import moving_shapes, write_images, write_video
 from ui.clicking import Segmenters
 from ui.editor import Editor
 from ui.entries import Changed, Cleared, Click, Deleted, Prompted, RangeSet
@@ -207,6 +207,22 @@ def test_click_track_correct_undo_and_replay(tmp_path, clip, cli):
     editor.undo()
     assert editor.session.store == store.path
     assert np.array_equal(editor.result(20).labels, before[20])
+    editor.close()
+
+
+def test_images_are_tracked_under_their_own_numbers(tmp_path, cli):
+    frames, truth = moving_shapes(12, (120, 176), shapes=1, seed=3)
+    folder = write_images(tmp_path / "shot", frames, start=1001)
+    editor = edit(tmp_path / "s", folder)
+    shown = editor.to_json()
+    assert [shown[name] for name in ("start", "end", "first", "last")] == [1001, 1012, 1001, 1012]
+    editor.click(1005, centre(truth, 4, 1), None)
+    tracked = labels_of(track(editor))
+    assert sorted(tracked) == list(range(1001, 1013))
+    assert all(iou(tracked[t] == 1, truth[t - 1001] == 1) > 0.6 for t in tracked)
+    assert len(editor.timeline(100)["strips"][1]) == 12
+    replayed = replay(cli, editor, tmp_path / "cli.zarr")
+    assert all(np.array_equal(replayed[t], tracked[t]) for t in tracked)
     editor.close()
 
 

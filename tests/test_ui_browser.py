@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.sources import VideoFile
 from tests.browser import Tab, centre, iou, served, why_not
-from tests.media import moving_shapes, read, write_audio, write_video
+from tests.media import moving_shapes, read, write_audio, write_images, write_video
 from ui.examples import SHAPES_COUNT, shapes_frames
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
@@ -25,6 +25,7 @@ def clips(tmp_path_factory):
     write_video(folder / "rotated.mp4", moving_shapes(6, (90, 160), seed=1)[0], rotation=90)
     write_video(folder / "tall.mp4", moving_shapes(6, (320, 48), seed=1)[0])
     write_audio(folder / "sound.mp4")
+    write_images(folder / "shot", moving_shapes(6, (90, 160), seed=1)[0], start=1001)
     (folder / "text.mp4").write_text("no video at all")
     return folder
 
@@ -221,6 +222,23 @@ def test_a_path_that_cannot_be_opened_is_a_sentence(server, chromium, clips, nam
         tab.page.fill("#path", str(clips / name))
         tab.page.click("#path-form button")
         assert sentence in tab.toast()
+
+
+def test_a_folder_of_images_and_an_address_are_opened(server, chromium, clips):
+    with Tab(chromium, server.url) as tab:
+        tab.open()
+        tab.page.fill("#path", str(clips / "shot"))
+        tab.page.click("#path-form button")
+        tab.wait_shown()
+        assert tab.run("[page.frame, page.state.start, page.state.end]") == [1001, 1001, 1006]
+        tab.page.keyboard.press("End")
+        tab.page.wait_for_function("page.shownFrame === 1006")
+        assert tab.run("page.timeline.frameAt(page.timeline.xOf(1003))") == 1003
+        address = f"{server.url}static/none.mp4"
+        tab.open()
+        tab.page.fill("#path", address)
+        tab.page.click("#path-form button")
+        assert "does not give this file (404" in tab.toast()
 
 
 def test_uploads_are_checked_limited_and_opened(server, chromium, clips, tmp_path):

@@ -107,6 +107,12 @@ class OpenRequest(_Action):
     path: str | None = None
 
 
+class FetchRequest(_Action):
+    """Which video of the web to open."""
+
+    url: str
+
+
 class CutoutBody(_Action):
     """Objects and the edges they get (`pipeline.exports.edges`)."""
 

@@ -17,8 +17,7 @@ from pipeline.exports.edges import Edges
 from pipeline.layers import given_object, only, with_object
 from pipeline.review import review_of
 from pipeline.segmenter.geometry import FloatMap
-from pipeline.sources import VideoFile
-from pipeline.sources.seek import SeekableVideo
+from pipeline.sources.seekable import open_seekable
 from pipeline.store import MaskStore
 from pipeline.types import FrameResult, ObjectResult, SizeHW
 from ui.clicking import BoolMap, Clicker, Segmenters
@@ -53,7 +52,7 @@ class Editor:
         self._config = segmenters.config
         self._slots = slots
         self._lock = threading.RLock()
-        self.video = SeekableVideo(VideoFile(session.source))
+        self.video = open_seekable(session.source)
         self.info = self.video.info
         self._clicker = Clicker(segmenters, self.info.size_hw)
         self._logits: dict[str, FloatMap] = {}
@@ -79,7 +78,7 @@ class Editor:
     @property
     def frames(self) -> range:
         """The numbers of the video's frames; of some containers how many is an estimate."""
-        return range(self.info.frame_count or 1)
+        return self.video.numbers
 
     def to_json(self) -> dict[str, Any]:
         """The state of everything but pixels, as JSON values."""

@@ -16,9 +16,10 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 
 from pipeline.errors import ConfigError, MaskstreamError, PageError, PromptError
-from ui.actions import CutoutBody, ExportBody, OpenRequest, carry_out, parse_action
+from ui.actions import CutoutBody, ExportBody, FetchRequest, OpenRequest, carry_out, parse_action
 from ui.examples import find_example, find_examples
 from ui.exporting import ExportRequest, ExportTask, formats_json
+from ui.fetching import fetch
 from ui.pictures import first_picture
 from ui.workspace import Workspace
 
@@ -81,6 +82,10 @@ def make_router(workspace: Workspace) -> APIRouter:
             raise PageError("Say which example or which path to open.")
         path, title = find_example(wanted.example, workspace.folder / "examples")
         return {"token": workspace.begin(path, title)}
+
+    @router.post("/fetch")
+    async def fetch_video(wanted: FetchRequest) -> dict[str, str]:
+        return {"token": await fetch(workspace, wanted.url)}
 
     @router.put("/upload")
     async def upload(request: Request, name: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from pipeline.config import PipelineConfig
 from pipeline.engine import Pipeline
 from pipeline.errors import MaskstreamError, StoreError
 from pipeline.retrack import TrackingStopped, pass_store, run_job
-from pipeline.sources.seek import SeekableVideo
+from pipeline.sources.seekable import Seekable
 from pipeline.store import MaskStore
 from pipeline.types import FrameResult
 from ui.jobs import Outcome, Plan, outcome_of
@@ -55,7 +55,7 @@ class TrackingTask:
         self,
         plan: Plan,
         config: PipelineConfig,
-        video: SeekableVideo,
+        video: Seekable,
         slots: threading.Semaphore,
         masks: MaskFiles,
         finished: Callable[[Plan, Outcome], None],

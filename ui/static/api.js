@@ -27,6 +27,8 @@ const post = (path, body) => send(path, body).then((r) => r.json());
 export const about = () => ask("about").then((r) => r.json());
 export const openSession = (wanted) => post("sessions", wanted).then((r) => r.token);
 
+export const fetchVideo = (url) => post("fetch", { url }).then((r) => r.token);
+
 export function upload(file, onProgress) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
