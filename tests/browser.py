@@ -41,12 +41,12 @@ def why_not() -> str | None:
 
 
 @contextmanager
-def browser() -> Iterator:
-    """The system's Chromium, without a window."""
+def browser(*flags: str) -> Iterator:
+    """The system's Chromium, without a window; flags: further ones."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=str(CHROMIUM), args=list(FLAGS))
+        chromium = driver.chromium.launch(executable_path=str(CHROMIUM), args=[*FLAGS, *flags])
         try:
             yield chromium
         finally:

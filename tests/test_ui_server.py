@@ -21,6 +21,7 @@ from tests.media import moving_shapes, write_images, write_video
 from ui.actions import parse_action
 from ui.app import ServerChoice, is_loopback, limits_of, make_app
 from ui.fetching import fetch
+from ui.live_rooms import LiveRooms
 from ui.workspace import Limits, Workspace, resolved_roots
 
 
@@ -214,8 +215,9 @@ def test_an_action_that_makes_no_sense_is_a_sentence(values, place):
 
 def test_without_gradio_the_page_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
+    place = workspace(tmp_path)
     with pytest.raises(PageError, match=r"maskstream\[ui\]"):
-        make_app(workspace(tmp_path))
+        make_app(place, LiveRooms(place))
 
 
 def test_a_port_that_is_taken_is_a_sentence(tmp_path):

@@ -17,10 +17,14 @@ from fastapi.staticfiles import StaticFiles
 
 from pipeline.errors import ConfigError, MaskstreamError, PageError, PromptError
 from ui.actions import CutoutBody, ExportBody, FetchRequest, OpenRequest, carry_out, parse_action
+from ui.entries import MAX_OBJECTS
 from ui.examples import find_example, find_examples
 from ui.exporting import ExportRequest, ExportTask, formats_json
 from ui.fetching import fetch
+from ui.live_rooms import LiveRooms
+from ui.live_routes import make_live_router
 from ui.pictures import first_picture
+from ui.session import new_object
 from ui.workspace import Workspace
 
 _PACKED = "application/octet-stream"
@@ -38,17 +42,23 @@ _POLICY = (
 )
 
 
-def add_page(app: FastAPI, workspace: Workspace) -> None:
-    """Give a server the page, its files and its routes."""
+def add_page(app: FastAPI, workspace: Workspace, rooms: LiveRooms) -> None:
+    """Give a server the pages, their files and their routes."""
     app.add_exception_handler(MaskstreamError, error_response)
     app.add_exception_handler(Exception, _unexpected)
 
+    headers = {"Content-Security-Policy": _POLICY, "Cache-Control": "no-cache"}
+
     @app.get("/", include_in_schema=False)
     def page() -> Response:
-        headers = {"Content-Security-Policy": _POLICY, "Cache-Control": "no-cache"}
         return FileResponse(STATIC / "index.html", headers=headers)
 
+    @app.get("/camera", include_in_schema=False)
+    def camera() -> Response:
+        return FileResponse(STATIC / "camera.html", headers=headers)
+
     app.include_router(make_router(workspace))
+    app.include_router(make_live_router(rooms))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
 
@@ -65,6 +75,7 @@ def make_router(workspace: Workspace) -> APIRouter:
             "upload_mb": workspace.limits.upload_mb,
             "propose": workspace.limits.propose,
             "formats": formats_json(),
+            "colours": [new_object(number).colour for number in range(1, MAX_OBJECTS + 1)],
         }
 
     @router.get("/examples/{name}.jpg")

@@ -55,6 +55,7 @@ class Workspace:
         now_s: Callable[[], float] = time.time,
     ) -> None:
         self.folder = folder
+        self.config = config
         self.limits = limits
         self._segmenters = Segmenters(config)
         self._now_s = now_s

@@ -45,6 +45,28 @@ export function upload(file, onProgress) {
   });
 }
 
+const begin = (address) => post("live", { address }).then((r) => r.token);
+
+// A camera that is watched. address: of the server's; null: pictures of the browser's are sent.
+export class CameraApi {
+  static async begin(address) { return new CameraApi(await begin(address)); }
+  constructor(token) { this.path = `live/${encodeURIComponent(token)}`; }
+  act(what) { return post(`${this.path}/do`, what); }
+  picture(blob, stamp) { return ask(`${this.path}/picture?stamp=${stamp}`, { method: "POST", body: blob }); }
+  get recording() { return new URL(`${this.path}/recording`, BASE).href; }
+  // The newest result after a frame: how it goes, and with it, if there is one, picture and masks.
+  async next(after) {
+    const response = await ask(`${this.path}/next?after=${after}`);
+    const about = JSON.parse(response.headers.get("X-About"));
+    if (!about.jpeg) return { about };
+    const body = await response.blob();
+    const picture = await createImageBitmap(body.slice(0, about.jpeg));
+    const inflated = body.slice(about.jpeg).stream().pipeThrough(new DecompressionStream("deflate"));
+    const labels = new Uint8Array(await new Response(inflated).arrayBuffer());
+    return { about, picture, masks: { labels, width: about.labels[0], height: about.labels[1] } };
+  }
+}
+
 async function packed(path, options) {
   const response = await ask(path, options);
   const about = JSON.parse(response.headers.get("X-About"));

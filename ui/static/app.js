@@ -5,7 +5,7 @@ import { Frames } from "./frames.js";
 import { fillIcons, setIcon } from "./icons.js";
 import { isRunning, showJob } from "./job.js";
 import { listenForKeys } from "./keys.js";
-import { fillShortcuts, startTips, toast } from "./notices.js";
+import { fillShortcuts, startTheme, startTips, toast } from "./notices.js";
 import { ObjectList, showDoubts } from "./panel.js";
 import { forget, remember, showStart } from "./start.js";
 import { clock, Timeline } from "./timeline.js";
@@ -349,21 +349,8 @@ class Page {
   }
 }
 
-function startTheme() {
-  const root = document.documentElement;
-  let kept = null;
-  try { kept = localStorage.getItem("maskstream.theme"); } catch { /* private window */ }
-  const set = (theme) => { root.dataset.theme = theme; window.page?.timeline.draw(); window.page?.view.draw(); };
-  set(kept ?? (matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark"));
-  byId("theme").onclick = () => {
-    const theme = root.dataset.theme === "light" ? "dark" : "light";
-    try { localStorage.setItem("maskstream.theme", theme); } catch { /* same */ }
-    set(theme);
-  };
-}
-
 async function main() {
-  fillIcons(); startTheme(); startTips(); fillShortcuts();
+  fillIcons(); startTheme(() => { window.page?.timeline.draw(); window.page?.view.draw(); }); startTips(); fillShortcuts();
   const token = new URLSearchParams(location.search).get("s");
   try {
     const facts = await about();

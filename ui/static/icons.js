@@ -32,6 +32,8 @@ const PATHS = {
   lock: '<rect x="5.500" y="11" width="13" height="9" rx="2"/><path d="M8.500 11V8a3.500 3.500 0 0 1 7 0v3"/>',
   unlock: '<rect x="5.500" y="11" width="13" height="9" rx="2"/><path d="M8.500 11V8a3.500 3.500 0 0 1 6.700-1.400"/>',
   trash: '<path d="M5 7h14M10 7V5h4v2M7 7l.8 12h8.400L17 7"/>',
+  camera: '<path d="M4 8.500h3l1.500-2.500h7L17 8.500h3a1 1 0 0 1 1 1V18a1 1 0 0 1-1 1H4a1 1 0 0 1-1-1V9.500a1 1 0 0 1 1-1z"/><circle cx="12" cy="13.500" r="3.500"/>',
+  record: '<circle class="fill" cx="12" cy="12" r="6"/>',
   film: '<rect x="3" y="5" width="18" height="14" rx="2"/><path d="M7.500 5v14M16.500 5v14M3 9.700h4.500M3 14.300h4.500M16.500 9.700H21M16.500 14.300H21"/>',
 };
 
