@@ -126,6 +126,17 @@ class Tab:
         self.page.mouse.click(*self.screen(x, y), button=button)
         self.settle()
 
+    def touch(self, *steps: list[tuple[float, float]]) -> None:
+        """Fingers on the screen that move from step to step, each a place a finger; then lift."""
+        driver = self.context.new_cdp_session(self.page)
+        for number, places in enumerate(steps):
+            points = [{"x": x, "y": y, "id": finger} for finger, (x, y) in enumerate(places)]
+            kind = "touchMove" if number else "touchStart"
+            driver.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        driver.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        driver.detach()
+        self.settle()
+
     def drag(self, first: tuple[float, float], last: tuple[float, float]) -> None:
         """Press on a pixel of the video, move, let go."""
         self.page.mouse.move(*self.screen(*first))
@@ -224,9 +235,9 @@ class Server:
 
 
 @contextmanager
-def served(sessions: Path, *options: object) -> Iterator[Server]:
-    """The page, served at a free port of this machine."""
-    port = free_port()
+def served(sessions: Path, *options: object, port: int | None = None) -> Iterator[Server]:
+    """The page, served at a port of this machine, a free one by default."""
+    port = port or free_port()
     command = [sys.executable, "run_pipeline.py", "ui", "--port", port, "--sessions", sessions]
     command += ["--set", "threads.inference=1", "--no-propose", *options]
     with subprocess.Popen(

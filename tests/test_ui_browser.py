@@ -281,26 +281,3 @@ def test_two_tabs_agree_and_two_people_do_not_meet(server, chromium):
         other.open_example("shapes")
         assert other.token != one.token
         assert other.run("page.state.objects.length") == 0
-
-
-def test_a_server_that_is_killed_while_tracking(chromium, tmp_path):
-    truth = next(masks for _, masks in shapes_frames())
-    with served(tmp_path) as first:
-        tab = Tab(chromium, first.url)
-        tab.open_example("shapes")
-        tab.click(*centre(truth, 1))
-        tab.page.click("#track")
-        tab.page.wait_for_function("page.state.job?.status === 'running'")
-        tab.page.click("#pause")
-        tab.page.wait_for_function("page.state.job?.status !== 'running'")
-        token = tab.token
-        first.kill()
-        tab.wait_toast("server cannot be reached")
-        tab.context.close()
-    with served(tmp_path) as second, Tab(chromium, second.url) as tab:
-        tab.open(f"?s={token}")
-        assert tab.run("page.state.objects.length") == 1
-        assert iou(tab.labels() == 1, truth == 1) > 0.8
-        if tab.run("page.state.stale.length"):
-            tab.track()
-        assert len(second.store(token)) == SHAPES_COUNT

@@ -190,6 +190,15 @@ def test_sessions_are_cleaned_up_by_age(tmp_path, clip):
         place.editor(old)
 
 
+def test_a_session_whose_video_is_gone_is_a_sentence(tmp_path, clip):
+    place = workspace(tmp_path)
+    token = place.begin(clip, "clip")
+    place.close()
+    clip.unlink()
+    with pytest.raises(SourceError, match=r"There is no file .*clip\.mp4"):
+        place.editor(token)
+
+
 @pytest.mark.parametrize("token", ["", "..", "../x", "a" * 22, "x/../../etc/passwd0000"])
 def test_a_name_that_is_no_session_is_a_sentence(tmp_path, token):
     with pytest.raises(PageError, match="not on this server"):

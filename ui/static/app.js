@@ -15,7 +15,7 @@ const byId = (id) => document.getElementById(id);
 const POLL_BUSY_MS = 280, POLL_IDLE_MS = 4000;
 const AHEAD = 6;
 const HINTS = {
-  add: "Click on the object. Right click on what is too much.", subtract: "Click on what is too much.",
+  add: matchMedia("(pointer: coarse)").matches ? "Tap on the object; then with − on what is too much." : "Click on the object. Right click on what is too much.", subtract: "Click on what is too much.",
   box: "Drag a box around an object.", brush: "Paint what belongs to the object.", erase: "Erase what does not belong to it.",
 };
 
