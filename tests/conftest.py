@@ -29,3 +29,20 @@ def chromium():
 
     with browser() as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The page, served in a process of its own."""
+    from tests.browser import served
+
+    with served(tmp_path_factory.mktemp("sessions")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def truth():
+    """What is where in the drawn example, by frames: numbers of shapes [H, W]."""
+    from ui.examples import shapes_frames
+
+    return [masks for _, masks in shapes_frames()]

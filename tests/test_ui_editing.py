@@ -10,23 +10,12 @@ import av
 import numpy as np
 import pytest
 
-from tests.browser import Tab, centre, iou, served, why_not
-from ui.examples import SHAPES_COUNT, SHAPES_HW, shapes_frames
+from tests.browser import Tab, centre, iou, why_not
+from ui.examples import SHAPES_COUNT, SHAPES_HW
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
 
 LAST = SHAPES_COUNT - 1
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with served(tmp_path_factory.mktemp("sessions")) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def truth():
-    return [masks for _, masks in shapes_frames()]
 
 
 @pytest.fixture(scope="module")

@@ -5,23 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.browser import Tab, centre, iou, served, why_not
-from ui.examples import shapes_frames
+from tests.browser import Tab, centre, iou, why_not
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
 
 LANDSCAPE, PORTRAIT = (1180, 820), (834, 1112)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with served(tmp_path_factory.mktemp("sessions")) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def truth():
-    return next(masks for _, masks in shapes_frames())
 
 
 @pytest.fixture
@@ -32,9 +20,9 @@ def tab(server, chromium):
 
 
 def test_taps_drags_and_pinches(tab, truth):
-    at = centre(truth, 1)
+    at = centre(truth[0], 1)
     tab.touch([tab.screen(*at)])
-    assert iou(tab.labels() == 1, truth == 1) > 0.8
+    assert iou(tab.labels() == 1, truth[0] == 1) > 0.8
 
     x, y = tab.screen(*at)
     tab.touch(*([(x - gap, y), (x + gap, y)] for gap in (30, 60, 90, 120)))
@@ -52,12 +40,12 @@ def test_taps_drags_and_pinches(tab, truth):
     tab.page.tap("#fit")
     tab.page.tap("#new-object")
     tab.page.tap("[data-tool=box]")
-    rows, columns = np.nonzero(truth == 2)
+    rows, columns = np.nonzero(truth[0] == 2)
     corners = [(columns.min() - 2, rows.min() - 2), (columns.max() + 2, rows.max() + 2)]
     first, last = (tab.screen(*corner) for corner in corners)
     middle = ((first[0] + last[0]) / 2, (first[1] + last[1]) / 2)
     tab.touch([first], [middle], [last])
-    assert iou(tab.labels() == 2, truth == 2) > 0.8
+    assert iou(tab.labels() == 2, truth[0] == 2) > 0.8
 
 
 def test_the_timeline_is_dragged_by_a_finger(tab):
@@ -86,7 +74,7 @@ OUT_OF_REACH = """() => {
 @pytest.mark.parametrize("size", SIZES)
 def test_no_part_is_out_of_reach(tab, truth, size):
     tab.page.set_viewport_size({"width": size[0], "height": size[1]})
-    tab.touch([tab.screen(*centre(truth, 1))])
+    tab.touch([tab.screen(*centre(truth[0], 1))])
     assert tab.run("page.state.stale.length") > 0  # the bars say as much as they ever do
     assert tab.run("document.documentElement.scrollWidth") <= size[0]
     assert tab.run(OUT_OF_REACH) == []

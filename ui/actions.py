@@ -22,7 +22,10 @@ class _Action(BaseModel):
 
 
 class ClickAction(_Action):
-    """A click with the object chosen, or without one to begin a new object."""
+    """A click with the object chosen, or without one to begin a new object.
+
+    frame: that was shown, here and below.
+    """
 
     do: Literal["click"]
     frame: int

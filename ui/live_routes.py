@@ -14,6 +14,7 @@ from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.errors import PageError, QueueClosedError
+from ui.actions import BoxAction, ClickAction
 from ui.exporting import zip_folder
 from ui.live import Shown
 from ui.live_rooms import LiveRooms
@@ -36,24 +37,6 @@ class CameraRequest(_Body):
     address: str | None = None
 
 
-class LiveClick(_Body):
-    """A click, with the object chosen or without one to begin a new object."""
-
-    do: Literal["click"]
-    x: float
-    y: float
-    label: Literal[0, 1] = 1
-    object: int | None = None
-
-
-class LiveBox(_Body):
-    """A box around an object."""
-
-    do: Literal["box"]
-    xyxy: tuple[float, float, float, float]
-    object: int | None = None
-
-
 class LivePlain(_Body):
     """A button. object: to remove."""
 
@@ -61,7 +44,7 @@ class LivePlain(_Body):
     object: int = 0
 
 
-LiveAction = Annotated[LiveClick | LiveBox | LivePlain, Field(discriminator="do")]
+LiveAction = Annotated[ClickAction | BoxAction | LivePlain, Field(discriminator="do")]
 
 
 def make_live_router(rooms: LiveRooms) -> APIRouter:
@@ -108,9 +91,9 @@ def make_live_router(rooms: LiveRooms) -> APIRouter:
         run = rooms.find(token).run
         touched: int | None = None
         match action:
-            case LiveClick():
+            case ClickAction():
                 touched = run.click(action.x, action.y, action.label, action.object)
-            case LiveBox():
+            case BoxAction():
                 touched = run.box(action.xyxy, action.object)
             case LivePlain(do="remove"):
                 run.remove(action.object)

@@ -13,8 +13,8 @@ class Camera {
   constructor(api, title, colours) {
     this.api = api; this.colours = colours; this.selected = null; this.objects = []; this.after = -1; this.shown = 0;
     this.view = new View(byId("view"), {
-      click: ({ x, y, negative, pick, label }) => (pick && label ? this.select(label) : this.ask({ do: "click", x, y, label: negative ? 0 : 1, object: this.selected })),
-      box: (xyxy) => this.ask({ do: "box", xyxy, object: this.selected }),
+      click: ({ x, y, negative, pick, label }) => (pick && label ? this.select(label) : this.ask({ do: "click", frame: this.after, x, y, label: negative ? 0 : 1, object: this.selected })),
+      box: (xyxy) => this.ask({ do: "box", frame: this.after, xyxy, object: this.selected }),
     });
     byId("start").hidden = true; byId("editor").hidden = false;
     byId("title").textContent = title; byId("recording").href = api.recording;
