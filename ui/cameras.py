@@ -25,6 +25,7 @@ from pipeline.types import Frame, FrameReader, SizeHW, SourceInfo, SourceReport
 
 LIVE_SCHEMES = ("rtsp", "rtsps", "tcp", "udp", "rtmp", "srt", "http", "https")
 _OPEN_S, _STALL_S = 8.0, 5.0  # without a packet, after which a stream is given up
+_READY_S = 60.0  # at the most, until the network is loaded
 _SILENT_S = 15.0  # without a picture from the browser
 _MILLISECOND = Fraction(1, 1000)
 _PROMPTLY = {"fflags": "nobuffer", "flags": "low_delay", "analyzeduration": "1000000"}
@@ -42,23 +43,24 @@ def is_device(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class StreamSource:
-    """A stream or a camera of the server; a file comes at its own pace."""
+    """A stream or a camera of the server; a file comes at its own pace.
+
+    ready: when it is set somebody can take frames, and a file goes on after its first one.
+    """
 
     target: str
+    ready: threading.Event | None = None
 
     @contextmanager
     def open(self) -> Iterator[FrameReader]:
         """Connect. Raises `UnreadableSourceError`."""
         device = is_device(self.target)
         name = f"/dev/video{self.target}" if self.target.isdecimal() else self.target
+        bare = name.startswith(("tcp:", "udp:"))
         try:
             container = av.open(
                 name,
-                format="v4l2"
-                if device
-                else "mpegts"
-                if name.startswith(("tcp:", "udp:"))
-                else None,
+                format="v4l2" if device else "mpegts" if bare else None,
                 options=_PROMPTLY if is_address(name) else {},
                 timeout=(_OPEN_S, _STALL_S),
             )
@@ -71,8 +73,22 @@ class StreamSource:
             reader = VideoReader(VideoFile(Path(name)), container)
             info = replace(reader.info, name=self.target)
             paced = not (device or is_address(name))
-            yield LiveReader(info, reader.report, _paced(reader) if paced else iter(reader))
+            yield LiveReader(info, reader.report, self._paced(reader) if paced else iter(reader))
             reader.close()
+
+    def _paced(self, frames: FrameReader) -> Iterator[Frame]:
+        """Frames of a file when they are due."""
+        begun: float | None = None
+        hurry = threading.Event()  # never set: only to wait
+        for frame in frames:
+            early_s = (frame.pts_s or 0.0) - time.monotonic()
+            if begun is not None:
+                hurry.wait(max(0.0, early_s - begun))
+            yield frame
+            if begun is None:
+                if self.ready is not None:
+                    self.ready.wait(_READY_S)
+                begun = (frame.pts_s or 0.0) - time.monotonic()
 
 
 @dataclass(slots=True)
@@ -85,17 +101,6 @@ class LiveReader:
 
     def __iter__(self) -> Iterator[Frame]:
         return self.frames
-
-
-def _paced(frames: FrameReader) -> Iterator[Frame]:
-    """Frames of a file when they are due."""
-    begun: float | None = None
-    hurry = threading.Event()  # never set: only to wait
-    for frame in frames:
-        due_s = (frame.pts_s or 0.0) - time.monotonic()
-        begun = due_s if begun is None else begun
-        hurry.wait(max(0.0, due_s - begun))
-        yield frame
 
 
 class PushedPictures:

@@ -60,7 +60,8 @@ class Shown:
 class LiveRun:
     """One source that is watched, from its opening on. status: starting, running, ended, failed.
 
-    folder: for recordings. monotonic: tells seconds.
+    folder: for recordings. on_open: called when the source is open and the network loaded, on_stop:
+    when it is to end. monotonic: tells seconds.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class LiveRun:
         source: Source,
         folder: Path,
         *,
+        on_open: Callable[[], None] = lambda: None,
         on_stop: Callable[[], None] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -80,6 +82,7 @@ class LiveRun:
         self._config = config.model_copy(update={"queue": queue, "seeding": seeding})
         self._source = _Timed(source, monotonic)
         self._folder = folder
+        self._on_open = on_open
         self._on_stop = on_stop
         self._monotonic = monotonic
         self._prompts = LivePrompts(version=1)
@@ -220,6 +223,7 @@ class LiveRun:
     def _sinks(self, info: SourceInfo) -> list[LiveRun]:
         self._info = info
         self.status = "running"
+        self._on_open()
         return [self]
 
     def write(self, frame: Frame, result: FrameResult) -> None:

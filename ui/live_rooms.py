@@ -44,7 +44,9 @@ class LiveRooms:
             if pushed is not None:
                 run = LiveRun(config, pushed, folder, on_stop=pushed.close)
             else:
-                run = LiveRun(config, StreamSource(str(text)), folder)
+                ready = threading.Event()
+                source = StreamSource(str(text), ready)
+                run = LiveRun(config, source, folder, on_open=ready.set, on_stop=ready.set)
             self._rooms[token] = Watched(run, pushed)
         return token
 

@@ -163,7 +163,7 @@ async function begin(address, colours) {
   byId("opening").hidden = false;
   try {
     const stream = address ? null : await ownCamera();
-    const camera = new Camera(await CameraApi.begin(address), address ?? "This device's camera", colours);
+    const camera = new Camera(await CameraApi.begin(address), address ? address.split("/").pop() || address : "This device's camera", colours);
     window.camera = camera;
     if (!stream) return;
     const video = byId("own-video");

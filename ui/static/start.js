@@ -56,7 +56,8 @@ export function showStart(about) {
     if (e.dataTransfer.files[0]) send(e.dataTransfer.files[0], about.upload_mb);
   });
   byId("path-form").hidden = !about.roots.length;
-  byId("path").placeholder = `https://…, or a video or folder of images below ${about.roots.join(", ")}`;
+  byId("path").placeholder = "https://…, or the path of a video or a folder of images";
+  byId("path").title = `Paths below ${about.roots.join(", ")}`;
   byId("path-form").onsubmit = (e) => {
     e.preventDefault();
     const place = byId("path").value.trim();

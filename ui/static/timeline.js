@@ -3,6 +3,7 @@ const RULER = 24;
 const LANE = 22;
 const GUTTER = 128;
 const RIGHT = 14;
+const GONE = "#101217";
 const GRIP = { mouse: 7, touch: 18 }; // how near to an end of the range it is taken hold of
 
 export class Timeline {
@@ -97,10 +98,11 @@ export class Timeline {
     g.fillStyle = colour("over"); g.globalAlpha = 0.7;
     g.fillRect(GUTTER, top, end - GUTTER, high);
     drawStrip(g, this.strips[object.id], object.colour, colour("bad"), GUTTER, top, end - GUTTER, high);
+    g.globalAlpha = 1;
+    for (const stale of this.state.stale) if (stale.object === object.id) hatch(g, colour("text"), colour("bar"), this.#left(stale.first), top, (stale.last - stale.first + 1) * step, high);
     this.#progress(g, object, top, high, step);
     g.globalAlpha = 1;
-    for (const stale of this.state.stale) if (stale.object === object.id) hatch(g, colour("text"), this.#left(stale.first), top, (stale.last - stale.first + 1) * step, high);
-    for (const anchor of object.anchors) diamond(g, this.xOf(anchor.frame), middle, object.colour, anchor.via === "gone" ? colour("bar") : object.colour);
+    for (const anchor of object.anchors) diamond(g, this.xOf(anchor.frame), middle, anchor.via === "gone" ? GONE : object.colour);
   }
 
   // What the job that runs has done of an object by now.
@@ -108,7 +110,7 @@ export class Timeline {
     const { job } = this.state;
     if (!job?.pass || ["done", "stopped", "failed"].includes(job.status) || !job.pass.objects.includes(object.id)) return;
     const [from, to] = job.pass.direction === "forward" ? [job.pass.first, job.frame] : [job.frame, job.pass.last];
-    g.fillStyle = object.colour; g.globalAlpha = 0.6;
+    g.fillStyle = object.colour; g.globalAlpha = 0.7;
     g.fillRect(this.#left(from), y, (to - from + 1) * step, height);
   }
 
@@ -198,16 +200,17 @@ export function drawStrip(g, strip, colour, lost, x, y, width, height) {
   g.globalAlpha = 1;
 }
 
-function hatch(g, colour, x, y, width, height) {
+function hatch(g, colour, ground, x, y, width, height) {
   g.save(); g.beginPath(); g.rect(x, y, width, height); g.clip();
-  g.strokeStyle = colour; g.globalAlpha = 0.24; g.lineWidth = 1.2; g.beginPath();
+  g.fillStyle = ground; g.globalAlpha = 0.5; g.fill(); // what is there does not count any more
+  g.strokeStyle = colour; g.globalAlpha = 0.34; g.lineWidth = 1.2; g.beginPath();
   for (let i = x - height; i < x + width; i += 6) { g.moveTo(i, y + height); g.lineTo(i + height, y); }
   g.stroke(); g.restore();
 }
 
-function diamond(g, x, y, edge, fill) {
+function diamond(g, x, y, fill) {
   g.beginPath(); g.moveTo(x, y - 6); g.lineTo(x + 6, y); g.lineTo(x, y + 6); g.lineTo(x - 6, y); g.closePath();
-  g.fillStyle = fill; g.fill(); g.lineWidth = 1.5; g.strokeStyle = fill === edge ? "#fff" : edge; g.stroke();
+  g.fillStyle = fill; g.fill(); g.lineWidth = 1.5; g.strokeStyle = "#fff"; g.stroke();
 }
 
 function cut(g, text, width) {
