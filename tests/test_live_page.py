@@ -191,7 +191,7 @@ needs_browser = pytest.mark.skipif(why_not() is not None, reason=why_not() or ""
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    return write_video(tmp_path_factory.mktemp("clips") / "clip.mp4", still(), rate=25)
+    return write_video(tmp_path_factory.mktemp("clips") / "clip.mp4", still(), rate=2)
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +202,7 @@ def server(tmp_path_factory, clip):
 
 def still() -> list[np.ndarray]:
     """The drawn example's first frame for a while: what is clicked is still there."""
-    return [next(shapes_frames())[0]] * 500
+    return [next(shapes_frames())[0]] * 400
 
 
 @pytest.fixture(scope="module")
