@@ -25,6 +25,7 @@ from pipeline.framequeue import FrameQueue, Policy
 from pipeline.processor import FrameProcessor
 from pipeline.prompts import NO_PROMPTS, PromptLog
 from pipeline.refining import check_refinable
+from pipeline.segmenter.model import Segmenter
 from pipeline.segmenter.open import locate_model
 from pipeline.sources.reverse import check_reversible, reverse
 from pipeline.stages import StageTimes
@@ -175,6 +176,7 @@ class Pipeline:
         self.model = locate_model(config)
         self.summary = RunSummary()
         self._at_work: list[Callable[[], Mapping[str, float]]] = []
+        self._idle: dict[SizeHW, Segmenter] = {}  # of the stream before: loading takes seconds
 
     @classmethod
     def from_config(cls, file: Path | str | None = None, overrides: Sequence[str] = ()) -> Pipeline:
@@ -268,7 +270,10 @@ class Pipeline:
             info = reader.start()
             prompts.check_inside(info.size_hw)
             if make_processor is None:
-                processor = FrameProcessor(config, self.model, info.size_hw, prompts, earlier.at)
+                processor = FrameProcessor(
+                    *(config, self.model, info.size_hw, prompts, earlier.at),
+                    segmenter=self._idle.pop(info.size_hw, None),
+                )
             else:
                 processor = make_processor(config, self.model, info.size_hw)
             self._at_work.append(processor.running)
@@ -292,6 +297,8 @@ class Pipeline:
             reader.stop()
             if processor is not None:
                 processor.close()
+                if make_processor is None:
+                    self._idle = {info.size_hw: processor.segmenter}
             earlier.close()
             self._at_work.clear()
             summary.report = reader.report

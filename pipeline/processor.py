@@ -32,7 +32,7 @@ from pipeline.refining import Tracked
 from pipeline.seeding import Seeder
 from pipeline.segmenter.geometry import FloatMap, deepest
 from pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, POSITIVE
-from pipeline.segmenter.model import Features, PromptBatch, best_of_three
+from pipeline.segmenter.model import Features, PromptBatch, Segmenter, best_of_three
 from pipeline.segmenter.open import open_segmenter
 from pipeline.segmenter.predictor import single_prompt
 from pipeline.stages import StageTimes
@@ -63,8 +63,12 @@ class FrameProcessor:
         frame_hw: SizeHW,
         prompts: PromptLog,
         more_tracks: Callable[[int], Sequence[Track]] = lambda index: (),
+        segmenter: Segmenter | None = None,
     ) -> None:
-        """more_tracks: of a frame, by its number; they are shown beside those followed here."""
+        """more_tracks: of a frame, by its number; they are shown beside those followed here.
+
+        segmenter: one for frames of this size that nobody else uses; None: it is loaded.
+        """
         self.times = StageTimes()
         self.keyframes = 0
         self._config = config
@@ -72,7 +76,7 @@ class FrameProcessor:
         self._frame_hw = frame_hw
         self._work_hw = work_size(frame_hw, config.tracking.flow_long_side)
         with self.times.stage("load"):
-            self._segmenter = open_segmenter(config, model, frame_hw)
+            self._segmenter = segmenter or open_segmenter(config, model, frame_hw)
         self._encoder = KeyframeEncoder(self._segmenter, config.keyframes.interval)
         self._flows = FlowAhead(self._work_hw)
         self._painter = Painter(frame_hw, more_tracks, refine=config.refines)
@@ -112,6 +116,11 @@ class FrameProcessor:
     def running(self) -> dict[str, float]:
         """How long each stage at work has been, seconds; for any thread."""
         return self.times.running() | self._painter.times.running()
+
+    @property
+    def segmenter(self) -> Segmenter:
+        """The network, for somebody else's use once this is closed."""
+        return self._segmenter
 
     @property
     def tracks(self) -> Sequence[Track]:

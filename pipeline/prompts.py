@@ -141,7 +141,8 @@ class TrackStretch(BaseModel):
     """Frames `first` to `last` of an object that a job tracks anew.
 
     forward, backward: the passes of the job that do it, by their place; with both, the frames up to
-    where the two agree best are the forward one's.
+    where the two agree best are the forward one's. With neither the object is nowhere to be seen.
+    gone: it is not there on the first frame. onto: the job before did the forward pass.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -151,6 +152,13 @@ class TrackStretch(BaseModel):
     last: int = Field(ge=0)
     forward: int | None = None
     backward: int | None = None
+    gone: bool = False
+    onto: bool = False
+
+    @property
+    def empty(self) -> bool:
+        """Whether the object is on none of its frames: no pass has to look."""
+        return self.forward is None and self.backward is None
 
 
 class TrackJob(BaseModel):

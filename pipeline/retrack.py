@@ -25,7 +25,7 @@ from pipeline.layers import BoolMap, given_object, only, with_object
 from pipeline.outputs import attributes_of, event_to_json
 from pipeline.prompts import MaskEvent, PromptLog, TrackJob, TrackPass, TrackStretch
 from pipeline.review import Reviewer
-from pipeline.sources.seek import SeekableVideo
+from pipeline.sources.seekable import Seekable
 from pipeline.store import MaskStore, MaskStoreWriter
 from pipeline.types import Frame, FrameResult, ObjectResult, Source, SourceInfo, SourceReport
 
@@ -64,7 +64,7 @@ class PassRows:
 
 def run_job(
     pipeline: Pipeline,
-    video: SeekableVideo,
+    video: Seekable,
     job: TrackJob,
     before: MaskStore | None,
     target: Path,
@@ -159,14 +159,14 @@ def _without_passes(stretch: TrackStretch, count: int) -> TrackStretch | None:
         for name, number in (("forward", stretch.forward), ("backward", stretch.backward))
         if number is not None and number < count
     }
-    if not kept:
+    if not kept and not stretch.empty:
         return None
     return stretch.model_copy(update={"forward": None, "backward": None} | kept)
 
 
 def _run_pass(
     pipeline: Pipeline,
-    video: SeekableVideo,
+    video: Seekable,
     task: TrackPass,
     place: Path,
     number: int,
@@ -243,8 +243,15 @@ class _Origin(NamedTuple):
     backward: PassRows | None
     turn: int  # the first frame that comes from the backward pass, if both are there
 
+    def empties(self, frame: int) -> bool:
+        """Whether the object is not there: somebody said so."""
+        within = self.stretch.first <= frame <= self.stretch.last
+        return within and (
+            self.stretch.empty or (self.stretch.gone and frame == self.stretch.first)
+        )
+
     def at(self, frame: int) -> PassRows | None:
-        if not self.stretch.first <= frame <= self.stretch.last:
+        if not self.stretch.first <= frame <= self.stretch.last or self.empties(frame):
             return None
         ahead = self.forward if self.forward is not None and frame in self.forward else None
         back = self.backward if self.backward is not None and frame in self.backward else None
@@ -260,7 +267,7 @@ def join(
         for i, task in enumerate(job.passes)
     ]
     old = None if before is None else PassRows(before)
-    origins = [_origin(stretch, passes) for stretch in job.stretches]
+    origins = [_origin(stretch, passes, old) for stretch in job.stretches]
     frames: set[int] = set(() if old is None else old.numbers)
     for origin in origins:
         stretch = origin.stretch
@@ -319,13 +326,16 @@ def _ids(result: FrameResult) -> set[int]:
     return {found.id for found in result.objects}
 
 
-def _origin(stretch: TrackStretch, passes: Sequence[PassRows]) -> _Origin:
-    forward = None if stretch.forward is None else passes[stretch.forward]
+def _origin(stretch: TrackStretch, passes: Sequence[PassRows], old: PassRows | None) -> _Origin:
+    forward = passes[stretch.forward] if stretch.forward is not None else None
+    if stretch.onto:
+        forward = old
     backward = None if stretch.backward is None else passes[stretch.backward]
     turn = stretch.last + 1
     if forward is not None and backward is not None:
         both = [t for t in range(stretch.first, stretch.last + 1) if t in forward and t in backward]
-        turn = _turn(stretch.object, both, forward, backward, turn)
+        stopped = stretch.first not in backward  # where the next job goes on, with what is here
+        turn = both[0] if both and stopped else _turn(stretch.object, both, forward, backward, turn)
     return _Origin(stretch, forward, backward, turn)
 
 
@@ -349,7 +359,8 @@ def _joined(
     fresh = {o.stretch.object: rows for o in origins if (rows := o.at(frame)) is not None}
     result: FrameResult | None = None
     if old is not None and frame in old:
-        result = only(old.frame(frame), job.objects.keys() - fresh.keys())
+        empty = {o.stretch.object for o in origins if o.empties(frame)}
+        result = only(old.frame(frame), job.objects.keys() - fresh.keys() - empty)
     for rows in dict.fromkeys(fresh.values()):
         there = rows.frame(frame)
         ids = {i for i, origin in fresh.items() if origin is rows and i in job.objects}

@@ -41,16 +41,27 @@ def why_not() -> str | None:
 
 
 @contextmanager
-def browser() -> Iterator:
-    """The system's Chromium, without a window."""
+def browser(*flags: str) -> Iterator:
+    """The system's Chromium, without a window; flags: further ones."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=str(CHROMIUM), args=list(FLAGS))
+        chromium = driver.chromium.launch(executable_path=str(CHROMIUM), args=[*FLAGS, *flags])
         try:
             yield chromium
         finally:
             chromium.close()
+
+
+def centre(truth: np.ndarray, shape: int) -> tuple[int, int]:
+    """A pixel in the middle of a shape, x and y; truth: numbers of shapes [H, W]."""
+    rows, columns = np.nonzero(truth == shape)
+    return int(columns.mean()), int(rows.mean())
+
+
+def iou(one: np.ndarray, other: np.ndarray) -> float:
+    """Of two masks, bool [H, W]."""
+    return float((one & other).sum() / max(1, (one | other).sum()))
 
 
 class Tab:
@@ -115,6 +126,17 @@ class Tab:
         self.page.mouse.click(*self.screen(x, y), button=button)
         self.settle()
 
+    def touch(self, *steps: list[tuple[float, float]]) -> None:
+        """Fingers on the screen that move from step to step, each a place a finger; then lift."""
+        driver = self.context.new_cdp_session(self.page)
+        for number, places in enumerate(steps):
+            points = [{"x": x, "y": y, "id": finger} for finger, (x, y) in enumerate(places)]
+            kind = "touchMove" if number else "touchStart"
+            driver.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        driver.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        driver.detach()
+        self.settle()
+
     def drag(self, first: tuple[float, float], last: tuple[float, float]) -> None:
         """Press on a pixel of the video, move, let go."""
         self.page.mouse.move(*self.screen(*first))
@@ -138,6 +160,15 @@ class Tab:
         """Until no job runs."""
         self.page.wait_for_function("!page.running", timeout=60_000)
         self.settle()
+
+    def exported(self, name: str) -> Path:
+        """Export in a format in the dialog, which is open, and download the file."""
+        self.page.click(f"[data-format={name}]")
+        self.page.click("#export-go")
+        self.page.wait_for_selector("#download:visible", timeout=120_000)
+        with self.page.expect_download() as got:
+            self.page.click("#download")
+        return Path(got.value.path())
 
     def labels(self):
         """What the page has of the masks it shows: width, height and ids by rows."""
@@ -204,9 +235,9 @@ class Server:
 
 
 @contextmanager
-def served(sessions: Path, *options: object) -> Iterator[Server]:
-    """The page, served at a free port of this machine."""
-    port = free_port()
+def served(sessions: Path, *options: object, port: int | None = None) -> Iterator[Server]:
+    """The page, served at a port of this machine, a free one by default."""
+    port = port or free_port()
     command = [sys.executable, "run_pipeline.py", "ui", "--port", port, "--sessions", sessions]
     command += ["--set", "threads.inference=1", "--no-propose", *options]
     with subprocess.Popen(

@@ -20,3 +20,29 @@ def cli(monkeypatch, capsys):
         return int(code or 0), out, err
 
     return call
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """The system's Chromium, for the tests of the page."""
+    from tests.browser import browser
+
+    with browser() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The page, served in a process of its own."""
+    from tests.browser import served
+
+    with served(tmp_path_factory.mktemp("sessions")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def truth():
+    """What is where in the drawn example, by frames: numbers of shapes [H, W]."""
+    from ui.examples import shapes_frames
+
+    return [masks for _, masks in shapes_frames()]

@@ -60,6 +60,14 @@ def write_video(
     return path
 
 
+def write_images(folder: Path, frames: Sequence[RgbImage] | RgbImage, *, start: int = 0) -> Path:
+    """Write RGB uint8 frames [T, H, W, 3] as PNG files, numbered from `start`."""
+    folder.mkdir(exist_ok=True)
+    for number, pixels in enumerate(frames, start):
+        cv2.imwrite(str(folder / f"{number}.png"), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+    return folder
+
+
 def read(source: Source) -> tuple[SourceInfo, SourceReport, list[Frame]]:
     """Open a source and read all of it."""
     with source.open() as reader:

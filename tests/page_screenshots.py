@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from tests.browser import Tab, browser, click_times_ms, served
+from ui.examples import find_example
 
 _SIZE = (1280, 800)
 
@@ -35,7 +36,7 @@ def main(folder: Path) -> None:
 
     with (
         tempfile.TemporaryDirectory() as sessions,
-        served(Path(sessions)) as server,
+        served(Path(sessions), "--allow", find_example("bunny", Path())[0].parent) as server,
         browser() as chromium,
         Tab(chromium, server.url, _SIZE, color_scheme="dark") as tab,
     ):
@@ -74,16 +75,42 @@ def main(folder: Path) -> None:
         snap(tab, "correct")
         tab.page.keyboard.press("Control+z")
         tab.settle()
+        tab.page.keyboard.press("g")
+        snap(tab, "gone")
+        tab.page.keyboard.press("Control+z")
+        tab.settle()
         tab.page.keyboard.press("2")
         snap(tab, "cutout")
         tab.page.keyboard.press("1")
         tab.page.click("#export")
+        tab.page.fill("#feather", "6")
+        tab.page.wait_for_function("page.exports.drawn > 1")
+        tab.page.wait_for_timeout(1000)
         snap(tab, "export")
         tab.page.keyboard.press("Escape")
         tab.page.click("#theme")
         snap(tab, "light")
         tab.page.set_viewport_size({"width": 834, "height": 1112})
         snap(tab, "tablet")
+        tab.page.set_viewport_size({"width": _SIZE[0], "height": _SIZE[1]})
+        tab.open()
+        tab.page.wait_for_function("[...document.images].every(i => i.complete)")
+        snap(tab, "open-light")
+        tab.page.click("text=Camera")
+        snap(tab, "camera-open-light")
+        tab.run("() => localStorage.setItem('maskstream.theme', 'dark')")
+        tab.page.reload()
+        tab.page.wait_for_selector("#address-form:visible")
+        tab.page.fill("#address", str(find_example("bunny", Path())[0]))
+        tab.page.click("#address-form button")
+        tab.page.wait_for_function("window.camera?.after > 55", timeout=120_000)
+        x, y = tab.run("() => camera.view.toScreen(450, 420)")
+        tab.page.mouse.click(x, y)
+        tab.page.wait_for_selector(".object[data-object='1']")
+        tab.page.wait_for_function("camera.view.masks.labels.includes(1)")
+        tab.page.wait_for_timeout(700)
+        take(tab, "camera")
+        sys.stdout.write(f"camera: {tab.run('JSON.stringify(camera.told)')}\n")
 
 
 if __name__ == "__main__":

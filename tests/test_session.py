@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
 
 from pipeline.config import PipelineConfig, ThreadsConfig
 from pipeline.errors import PromptError, StoreError
-from pipeline.store import MaskStore
-from tests.media import moving_shapes, write_video
+from pipeline.segmenter.open import open_segmenter
+from pipeline.store import MaskStore, MaskStoreWriter
+from tests.media import moving_shapes, write_images, write_video
 from ui.clicking import Segmenters
 from ui.editor import Editor
 from ui.entries import Changed, Cleared, Click, Deleted, Prompted, RangeSet
 from ui.planning import stale_stretches, stretches_of
 from ui.session import Session, fold
+from ui.tracking import TrackingTask
 
 COUNT = 30
 SEGMENTERS = Segmenters(PipelineConfig(threads=ThreadsConfig(inference=1)))
@@ -130,7 +133,7 @@ def test_stretches_lie_between_anchors(session, anchors, spans):
         session.add(prompt(session, frame))
     found = stretches_of(session.state.objects[1], 0, 29)
     assert [(s.first, s.last) for s in found] == spans
-    assert stale_stretches(session.state, 29) == found
+    assert [todo.whole for todo in stale_stretches(session.state, range(30))] == found
 
 
 def centre(masks, frame: int, object_id: int) -> Click:
@@ -196,11 +199,7 @@ def test_click_track_correct_undo_and_replay(tmp_path, clip, cli):
     assert not np.array_equal(corrected.mask(second, 20), store.mask(second, 20))
 
     last = editor.session.store
-    file = editor.session.folder / "session.json"
-    code, _, err = cli("run", path, "-o", tmp_path / "cli.zarr", "--prompts", file, "--quiet",
-                       "--set", "threads.inference=1")  # fmt: skip
-    assert code == 0, err
-    replayed, kept = labels_of(MaskStore(tmp_path / "cli.zarr")), labels_of(MaskStore(last))
+    replayed, kept = replay(cli, editor, tmp_path / "cli.zarr"), labels_of(MaskStore(last))
     assert replayed.keys() == kept.keys()
     assert all(np.array_equal(replayed[t], kept[t]) for t in kept)
 
@@ -211,27 +210,157 @@ def test_click_track_correct_undo_and_replay(tmp_path, clip, cli):
     editor.close()
 
 
-def test_a_stopped_job_keeps_its_frames_and_replays(tmp_path, clip, cli):
+def test_images_are_tracked_under_their_own_numbers(tmp_path, cli):
+    frames, truth = moving_shapes(12, (120, 176), shapes=1, seed=3)
+    folder = write_images(tmp_path / "shot", frames, start=1001)
+    editor = edit(tmp_path / "s", folder)
+    shown = editor.to_json()
+    assert [shown[name] for name in ("start", "end", "first", "last")] == [1001, 1012, 1001, 1012]
+    editor.click(1005, centre(truth, 4, 1), None)
+    tracked = labels_of(track(editor))
+    assert sorted(tracked) == list(range(1001, 1013))
+    assert all(iou(tracked[t] == 1, truth[t - 1001] == 1) > 0.6 for t in tracked)
+    assert len(editor.timeline(100)["strips"][1]) == 12
+    replayed = replay(cli, editor, tmp_path / "cli.zarr")
+    assert all(np.array_equal(replayed[t], tracked[t]) for t in tracked)
+    editor.close()
+
+
+def stop_after(monkeypatch, count: int) -> None:
+    """Press Stop when a job has done so many frames."""
+    on_frame = TrackingTask._on_frame
+
+    def counted(task, number, result):
+        if task.done_frames + 1 == count:
+            task.stop()
+        on_frame(task, number, result)
+
+    monkeypatch.setattr(TrackingTask, "_on_frame", counted)
+
+
+def replay(cli, editor: Editor, place) -> dict[int, np.ndarray]:
+    file = editor.session.folder / "session.json"
+    code, _, err = cli("run", editor.session.source, "-o", place, "--prompts", file, "--quiet",
+                       "--set", "threads.inference=1")  # fmt: skip
+    assert code == 0, err
+    return labels_of(MaskStore(place))
+
+
+STOPS = [
+    pytest.param([0], 12, id="forward"),
+    pytest.param([29], 12, id="backward"),
+    pytest.param([4, 20], 12, id="forward-of-two"),
+    pytest.param([4, 20], 27, id="between-the-passes"),
+    pytest.param([4, 20], 36, id="backward-of-two"),
+]
+
+
+def stale_spans(editor: Editor) -> list[tuple[int, int]]:
+    return [(s["first"], s["last"]) for s in editor.to_json()["stale"]]
+
+
+@pytest.mark.parametrize(("anchors", "count"), STOPS)
+def test_a_stopped_job_goes_on_where_it_stopped(tmp_path, clip, cli, monkeypatch, anchors, count):
     path, truth = clip
     editor = edit(tmp_path / "s", path)
-    editor.click(0, centre(truth, 0, 1), None)
-    editor.track()
-    task = editor.task
-    while task.done_frames < 12:
-        task.pause()
-        task.resume()
-    task.stop()
-    task.wait(60)
-    assert task.status in ("stopped", "done")
-    kept = labels_of(MaskStore(editor.session.store))
-    assert 8 <= len(kept) <= COUNT
-    assert editor.to_json()["stale"] or len(kept) == COUNT
-    file = editor.session.folder / "session.json"
-    assert cli("run", path, "-o", tmp_path / "c.zarr", "--prompts", file, "--quiet", "--set",
-               "threads.inference=1")[0] == 0  # fmt: skip
-    replayed = labels_of(MaskStore(tmp_path / "c.zarr"))
-    assert replayed.keys() == kept.keys()
-    assert all(np.array_equal(replayed[t], kept[t]) for t in kept)
+    for frame in anchors:
+        known = 1 if frame != anchors[0] else None
+        editor.click(frame, centre(truth, frame, 1), known)
+    with monkeypatch.context() as patched:
+        stop_after(patched, count)
+        editor.track()
+        editor.task.wait(60)
+    assert editor.task.status == "stopped", editor.task.message
+    total = editor.task.plan.frames
+    stopped = labels_of(MaskStore(editor.session.store))
+    left = stale_spans(editor)
+    finished = labels_of(track(editor))
+    interval = editor._config.keyframes.interval  # what comes after a keyframe may still change
+    assert editor.task.plan.frames <= total - count + interval + 1
+    assert sorted(finished) == list(range(COUNT))
+    assert stale_spans(editor) == []
+    kept = set(stopped).difference(*(range(a, b + 1) for a, b in left))
+    assert kept
+    assert all(np.array_equal(finished[frame], stopped[frame]) for frame in kept)
+    assert min(iou(finished[t] == 1, truth[t] == 1) for t in finished) > 0.6
+    replayed = replay(cli, editor, tmp_path / "cli.zarr")
+    assert all(np.array_equal(replayed[t], finished[t]) for t in range(COUNT))
+    assert Session.reopen(editor.session.folder).state == editor.session.state
+    editor.undo()  # the second job
+    assert stale_spans(editor) == left
+    editor.close()
+
+
+def test_an_object_that_is_gone_is_nowhere_until_its_next_prompt(tmp_path, clip, cli):
+    path, truth = clip
+    editor = edit(tmp_path / "s", path)
+    for number in (1, 2):
+        editor.click(0, centre(truth, 0, number), None)
+    before = labels_of(track(editor))
+    editor.gone(12, 1)
+    assert not (editor.result(12).labels == 1).any()
+    stale = [(s["object"], s["first"], s["last"]) for s in editor.to_json()["stale"]]
+    assert stale == [(1, 12, 29)]
+    after = labels_of(track(editor))
+    assert [t for t in after if (after[t] == 1).any()] == list(range(12))
+    assert all(np.array_equal(after[t], before[t]) for t in range(12))
+    assert all((after[t] == 2).sum() >= (before[t] == 2).sum() for t in after)
+    assert editor.to_json()["stale"] == []
+    replayed = replay(cli, editor, tmp_path / "cli.zarr")
+    assert all(np.array_equal(replayed[t], after[t]) for t in after)
+
+    editor.click(20, centre(truth, 20, 1), 1)  # it is back, from some frame on
+    last = labels_of(track(editor))
+    assert not (last[12] == 1).any()
+    assert all((last[t] == 1).any() for t in (11, 20, 29))
+    editor.undo()  # the tracking, the click, the tracking, the mark
+    editor.undo()
+    editor.undo()
+    editor.undo()
+    assert (editor.result(12).labels == 1).any()
+    editor.close()
+
+
+def test_all_frames_of_a_running_job_can_be_looked_at(tmp_path, clip, monkeypatch):
+    path, truth = clip
+    monkeypatch.setattr("ui.tracking.LIVE_KEPT", 3)
+    at_once = partial(MaskStoreWriter, frames_per_commit=1)
+    monkeypatch.setattr("pipeline.retrack.MaskStoreWriter", at_once)
+    seen, looked = {}, []
+    on_frame = TrackingTask._on_frame
+
+    def looked_at(task, number, result):
+        seen[number, result.index] = result.labels.copy()
+        on_frame(task, number, result)
+        if task.done_frames == 28:
+            shown = [found for t in range(COUNT) if (found := task.live(t)) is not None]
+            assert [found.index for found in shown] == list(range(3, COUNT))
+            for found in shown:
+                last = max(n for n, t in seen if t == found.index)
+                assert np.array_equal(found.labels, seen[last, found.index])
+            looked.append(number)
+
+    monkeypatch.setattr(TrackingTask, "_on_frame", looked_at)
+    editor = edit(tmp_path / "s", path)
+    editor.click(10, centre(truth, 10, 1), None)
+    track(editor)
+    assert looked == [1]  # in the backward pass
+    editor.close()
+
+
+def test_a_job_loads_the_network_once(tmp_path, clip, monkeypatch):
+    path, truth = clip
+    editor = edit(tmp_path / "s", path)
+    editor.click(10, centre(truth, 10, 1), None)
+    loaded = []
+
+    def counted(*arguments):
+        loaded.append(arguments)
+        return open_segmenter(*arguments)
+
+    monkeypatch.setattr("pipeline.processor.open_segmenter", counted)
+    track(editor)
+    assert len(loaded) == 1
     editor.close()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import zipfile
 
 import cv2
@@ -10,17 +9,11 @@ import numpy as np
 import pytest
 
 from pipeline.sources import VideoFile
-from tests.browser import Tab, browser, served, why_not
-from tests.media import moving_shapes, read, write_audio, write_video
+from tests.browser import Tab, centre, iou, served, why_not
+from tests.media import moving_shapes, read, write_audio, write_images, write_video
 from ui.examples import SHAPES_COUNT, shapes_frames
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with browser() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +25,7 @@ def clips(tmp_path_factory):
     write_video(folder / "rotated.mp4", moving_shapes(6, (90, 160), seed=1)[0], rotation=90)
     write_video(folder / "tall.mp4", moving_shapes(6, (320, 48), seed=1)[0])
     write_audio(folder / "sound.mp4")
+    write_images(folder / "shot", moving_shapes(6, (90, 160), seed=1)[0], start=1001)
     (folder / "text.mp4").write_text("no video at all")
     return folder
 
@@ -41,15 +35,6 @@ def server(tmp_path_factory, clips):
     sessions = tmp_path_factory.mktemp("sessions")
     with served(sessions, "--allow", clips, "--upload-mb", 1) as found:
         yield found
-
-
-def centre(truth: np.ndarray, shape: int) -> tuple[int, int]:
-    rows, columns = np.nonzero(truth == shape)
-    return int(columns.mean()), int(rows.mean())
-
-
-def iou(one: np.ndarray, other: np.ndarray) -> float:
-    return float((one & other).sum() / max(1, (one | other).sum()))
 
 
 def test_from_opening_to_the_exported_file_and_on_after_a_reload(server, chromium, tmp_path):
@@ -102,12 +87,7 @@ def test_from_opening_to_the_exported_file_and_on_after_a_reload(server, chromiu
             assert np.array_equal(corrected.mask(1, row), store.mask(1, row))
 
         tab.page.click("#export")
-        tab.page.click("[data-format=png]")
-        tab.page.click("#export-go")
-        tab.page.wait_for_selector("#download:visible")
-        with tab.page.expect_download() as got:
-            tab.page.click("#download")
-        exported = zipfile.ZipFile(io.BytesIO(got.value.path().read_bytes()))
+        exported = zipfile.ZipFile(tab.exported("png"))
         name = next(n for n in exported.namelist() if "000017" in n)
         label_map = cv2.imdecode(np.frombuffer(exported.read(name), np.uint8), cv2.IMREAD_UNCHANGED)
         assert np.array_equal(label_map, corrected.frame(17).labels)
@@ -244,6 +224,23 @@ def test_a_path_that_cannot_be_opened_is_a_sentence(server, chromium, clips, nam
         assert sentence in tab.toast()
 
 
+def test_a_folder_of_images_and_an_address_are_opened(server, chromium, clips):
+    with Tab(chromium, server.url) as tab:
+        tab.open()
+        tab.page.fill("#path", str(clips / "shot"))
+        tab.page.click("#path-form button")
+        tab.wait_shown()
+        assert tab.run("[page.frame, page.state.start, page.state.end]") == [1001, 1001, 1006]
+        tab.page.keyboard.press("End")
+        tab.page.wait_for_function("page.shownFrame === 1006")
+        assert tab.run("page.timeline.frameAt(page.timeline.xOf(1003))") == 1003
+        address = f"{server.url}static/none.mp4"
+        tab.open()
+        tab.page.fill("#path", address)
+        tab.page.click("#path-form button")
+        assert "does not give this file (404" in tab.toast()
+
+
 def test_uploads_are_checked_limited_and_opened(server, chromium, clips, tmp_path):
     huge = tmp_path / "huge.mp4"
     huge.write_bytes(bytes(2 << 20))
@@ -284,26 +281,3 @@ def test_two_tabs_agree_and_two_people_do_not_meet(server, chromium):
         other.open_example("shapes")
         assert other.token != one.token
         assert other.run("page.state.objects.length") == 0
-
-
-def test_a_server_that_is_killed_while_tracking(chromium, tmp_path):
-    truth = next(masks for _, masks in shapes_frames())
-    with served(tmp_path) as first:
-        tab = Tab(chromium, first.url)
-        tab.open_example("shapes")
-        tab.click(*centre(truth, 1))
-        tab.page.click("#track")
-        tab.page.wait_for_function("page.state.job?.status === 'running'")
-        tab.page.click("#pause")
-        tab.page.wait_for_function("page.state.job?.status !== 'running'")
-        token = tab.token
-        first.kill()
-        tab.wait_toast("server cannot be reached")
-        tab.context.close()
-    with served(tmp_path) as second, Tab(chromium, second.url) as tab:
-        tab.open(f"?s={token}")
-        assert tab.run("page.state.objects.length") == 1
-        assert iou(tab.labels() == 1, truth == 1) > 0.8
-        if tab.run("page.state.stale.length"):
-            tab.track()
-        assert len(second.store(token)) == SHAPES_COUNT

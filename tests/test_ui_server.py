@@ -8,16 +8,21 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from pipeline.config import PipelineConfig
 from pipeline.errors import MaskstreamError, PageError, SourceError
-from tests.media import moving_shapes, write_video
+from tests.media import moving_shapes, write_images, write_video
 from ui.actions import parse_action
 from ui.app import ServerChoice, is_loopback, limits_of, make_app
-from ui.workspace import Limits, Workspace
+from ui.fetching import fetch
+from ui.live_rooms import LiveRooms
+from ui.workspace import Limits, Workspace, resolved_roots
 
 
 @pytest.fixture
@@ -55,7 +60,9 @@ def test_an_allowed_folder_must_be_there(tmp_path):
 
 PATHS = [
     pytest.param("videos/clip.mp4", None, id="inside"),
-    pytest.param("videos", "is a folder", id="folder"),
+    pytest.param("images", None, id="folder"),
+    pytest.param("images/%d.png", None, id="pattern"),
+    pytest.param("leak", "Only files in", id="link-in-folder"),
     pytest.param("videos/../secret.mp4", "Only files in", id="dots"),
     pytest.param("videos/link.mp4", "Only files in", id="link"),
     pytest.param("/etc/passwd", "Only files in", id="elsewhere"),
@@ -63,12 +70,19 @@ PATHS = [
 
 
 @pytest.mark.parametrize(("name", "sentence"), PATHS)
-def test_only_files_below_the_roots_are_opened(tmp_path, clip, name, sentence):
+def test_only_what_lies_below_the_roots_is_opened(tmp_path, clip, name, sentence):
     (tmp_path / "secret.mp4").write_bytes(b"x")
     os.symlink(tmp_path / "secret.mp4", clip.parent / "link.mp4")
-    place = workspace(tmp_path, roots=(clip.parent.resolve(),))
+    for folder in ("images", "leak"):
+        (tmp_path / folder).mkdir()
+    write_images(tmp_path / "images", moving_shapes(3, (32, 48))[0])
+    os.symlink(tmp_path / "secret.mp4", tmp_path / "leak" / "0.png")
+    roots = [clip.parent, tmp_path / "images", tmp_path / "leak"]
+    place = workspace(tmp_path, roots=resolved_roots(roots))
     if sentence is None:
-        assert place.server_path(str(tmp_path / name)) == clip.resolve()
+        path = place.server_path(str(tmp_path / name))
+        assert path == (tmp_path / name).resolve()
+        place.begin(path, "opened")
         return
     with pytest.raises(MaskstreamError, match=sentence):
         place.server_path(str(tmp_path / name))
@@ -115,6 +129,55 @@ def test_a_refused_upload_leaves_nothing(tmp_path, data, size, kind, sentence):
     assert list((tmp_path / "sessions").iterdir()) == []
 
 
+@pytest.fixture
+def web(clip):
+    """The clip's folder, served by HTTP; its address."""
+    handler = partial(Quiet, directory=str(clip.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_video_of_the_web_becomes_a_session(tmp_path, clip, web):
+    place = workspace(tmp_path, roots=(tmp_path,))
+    session = place.editor(asyncio.run(fetch(place, f" {web}/clip.mp4?size=large "))).session
+    assert session.title == "clip"
+    assert session.source.read_bytes() == clip.read_bytes()
+    place.close()
+
+
+ADDRESSES = [
+    pytest.param("{web}/none.mp4", {}, PageError, "does not give this file .404", id="missing"),
+    pytest.param("{web}/big.mp4", {}, PageError, "too large", id="too-large"),
+    pytest.param("{web}/text.mp4", {}, SourceError, "as a video", id="no-video"),
+    pytest.param("http://127.0.0.1:1/a.mp4", {}, PageError, "cannot be reached", id="no-server"),
+    pytest.param("rtsp://camera/1", {}, PageError, "under Camera", id="stream"),
+    pytest.param("http://", {}, PageError, "no address", id="nothing"),
+    pytest.param("file:///etc/passwd", {}, PageError, "no address", id="file"),
+    pytest.param("{web}/clip.mp4", {"roots": ()}, PageError, "switched off", id="off"),
+]
+
+
+@pytest.mark.parametrize(("address", "limits", "kind", "sentence"), ADDRESSES)
+def test_an_address_that_gives_no_video_leaves_nothing(
+    tmp_path, clip, web, address, limits, kind, sentence
+):
+    (clip.parent / "big.mp4").write_bytes(bytes(2 << 20))
+    (clip.parent / "text.mp4").write_text("no video")
+    place = workspace(tmp_path, **{"roots": (tmp_path,), "upload_mb": 1} | limits)
+    with pytest.raises(kind, match=sentence):
+        asyncio.run(fetch(place, address.format(web=web)))
+    assert list((tmp_path / "sessions").iterdir()) == []
+
+
 def test_sessions_are_cleaned_up_by_age(tmp_path, clip):
     now = [0.0]
     place = Workspace(tmp_path / "s", PipelineConfig(), Limits(age_h=2.0), now_s=lambda: now[0])
@@ -125,6 +188,15 @@ def test_sessions_are_cleaned_up_by_age(tmp_path, clip):
     assert place.sweep() == 1
     with pytest.raises(PageError, match="not on this server"):
         place.editor(old)
+
+
+def test_a_session_whose_video_is_gone_is_a_sentence(tmp_path, clip):
+    place = workspace(tmp_path)
+    token = place.begin(clip, "clip")
+    place.close()
+    clip.unlink()
+    with pytest.raises(SourceError, match=r"There is no file .*clip\.mp4"):
+        place.editor(token)
 
 
 @pytest.mark.parametrize("token", ["", "..", "../x", "a" * 22, "x/../../etc/passwd0000"])
@@ -152,8 +224,9 @@ def test_an_action_that_makes_no_sense_is_a_sentence(values, place):
 
 def test_without_gradio_the_page_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
+    place = workspace(tmp_path)
     with pytest.raises(PageError, match=r"maskstream\[ui\]"):
-        make_app(workspace(tmp_path))
+        make_app(place, LiveRooms(place))
 
 
 def test_a_port_that_is_taken_is_a_sentence(tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from pipeline.errors import PageError
+from pipeline.exports.edges import Edges
 from pipeline.types import SizeHW
 from ui.clicking import BoolMap
 from ui.editor import Editor
@@ -21,7 +22,10 @@ class _Action(BaseModel):
 
 
 class ClickAction(_Action):
-    """A click with the object chosen, or without one to begin a new object."""
+    """A click with the object chosen, or without one to begin a new object.
+
+    frame: that was shown, here and below.
+    """
 
     do: Literal["click"]
     frame: int
@@ -52,9 +56,9 @@ class BrushAction(_Action):
 
 
 class FrameAction(_Action):
-    """`number`: of the proposal to accept; `object`: whose next mask to take."""
+    """`number`: of the proposal to accept; `object`: whose next mask to take, or what is gone."""
 
-    do: Literal["accept", "choose"]
+    do: Literal["accept", "choose", "gone"]
     frame: int
     number: int = 0
     object: int = 0
@@ -106,14 +110,30 @@ class OpenRequest(_Action):
     path: str | None = None
 
 
-class ExportBody(_Action):
-    """What to export, and with what edges (`pipeline.exports.edges`)."""
+class FetchRequest(_Action):
+    """Which video of the web to open."""
 
-    format: str
+    url: str
+
+
+class CutoutBody(_Action):
+    """Objects and the edges they get (`pipeline.exports.edges`)."""
+
     objects: tuple[int, ...]
     soft: bool = False
     feather: float = Field(0.0, ge=0, le=100)
     grow: float = Field(0.0, ge=-100, le=100)
+
+    @property
+    def edges(self) -> Edges:
+        """The edges."""
+        return Edges(self.soft, self.feather, self.grow)
+
+
+class ExportBody(CutoutBody):
+    """What to export."""
+
+    format: str
     background: str | None = None
 
 
@@ -132,6 +152,9 @@ def carry_out(editor: Editor, action: Action) -> int | None:
             return editor.brush(action.frame, stroke, action.object, erase=action.erase)
         case FrameAction(do="accept"):
             return editor.accept(action.frame, action.number)
+        case FrameAction(do="gone"):
+            editor.gone(action.frame, action.object)
+            return action.object
         case FrameAction():
             editor.choose(action.frame, action.object)
             return action.object

@@ -18,6 +18,7 @@ from typing import Any
 
 from pipeline.config import PipelineConfig
 from pipeline.errors import PageError
+from ui.live_rooms import LiveRooms
 from ui.workspace import Limits, Workspace, resolved_roots
 
 
@@ -46,6 +47,7 @@ class Served:
     url: str
     share_url: str | None
     workspace: Workspace
+    rooms: LiveRooms
     server: Any
 
     def wait(self) -> None:
@@ -56,6 +58,7 @@ class Served:
     def close(self) -> None:
         """Stop serving; what runs is stopped, what is done is kept."""
         self.server.blocks.close(verbose=False)
+        self.rooms.close()
         self.workspace.close()
 
 
@@ -75,7 +78,7 @@ def limits_of(choice: ServerChoice) -> Limits:
     return Limits(roots, choice.upload_mb, choice.age_h, propose=choice.propose)
 
 
-def make_app(workspace: Workspace) -> Any:
+def make_app(workspace: Workspace, rooms: LiveRooms) -> Any:
     """The Gradio server with the page and its routes. Raises `PageError` without Gradio."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -88,7 +91,7 @@ def make_app(workspace: Workspace) -> Any:
     from ui.routes import add_page
 
     app = gradio.Server(title="maskstream", docs_url=None, redoc_url=None, openapi_url=None)
-    add_page(app, workspace)
+    add_page(app, workspace, rooms)
     return app
 
 
@@ -99,7 +102,8 @@ def serve(choice: ServerChoice, config: PipelineConfig) -> Served:
         PageError: Gradio is absent, the port is taken, or a folder is not there.
     """
     workspace = Workspace(choice.folder, config, limits_of(choice))
-    app = make_app(workspace)
+    rooms = LiveRooms(workspace)
+    app = make_app(workspace, rooms)
     workspace.sweep()
     said = io.StringIO()
     try:
@@ -121,4 +125,4 @@ def serve(choice: ServerChoice, config: PipelineConfig) -> Served:
             f"The page cannot be served at {choice.host}: {taken} taken, or not to be had; "
             "give another one with --port."
         ) from error
-    return Served(url, share_url or None, workspace, app)
+    return Served(url, share_url or None, workspace, rooms, app)

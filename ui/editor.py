@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +13,22 @@ import cv2
 import numpy as np
 
 from pipeline.errors import MaskstreamError, PromptError
+from pipeline.exports.edges import Edges
 from pipeline.layers import given_object, only, with_object
 from pipeline.review import review_of
 from pipeline.segmenter.geometry import FloatMap
-from pipeline.sources import VideoFile
-from pipeline.sources.seek import SeekableVideo
+from pipeline.sources.seekable import open_seekable
 from pipeline.store import MaskStore
 from pipeline.types import FrameResult, ObjectResult, SizeHW
 from ui.clicking import BoolMap, Clicker, Segmenters
 from ui.entries import Changed, Cleared, Click, Deleted, Prompted, RangeSet, Tracked
-from ui.pictures import fitted, jpeg
+from ui.jobs import Outcome, Plan, recovered
+from ui.pictures import cutout, fitted, jpeg
 from ui.planning import Direction, done_after, plan_job, stale_stretches
-from ui.session import Session
+from ui.session import Session, mask_event
 from ui.strips import confidence_strips
 from ui.telling import session_json
-from ui.tracking import Outcome, Plan, TrackingTask, recovered
+from ui.tracking import TrackingTask
 
 _LOGITS_KEPT = 32
 _SUREST = 1.01  # score of what a person gave: it lies on top
@@ -51,7 +52,7 @@ class Editor:
         self._config = segmenters.config
         self._slots = slots
         self._lock = threading.RLock()
-        self.video = SeekableVideo(VideoFile(session.source))
+        self.video = open_seekable(session.source)
         self.info = self.video.info
         self._clicker = Clicker(segmenters, self.info.size_hw)
         self._logits: dict[str, FloatMap] = {}
@@ -75,16 +76,16 @@ class Editor:
     # What is shown
 
     @property
-    def frame_count(self) -> int:
-        """Frames of the video; of some containers an estimate."""
-        return self.info.frame_count or 1
+    def frames(self) -> range:
+        """The numbers of the video's frames; of some containers how many is an estimate."""
+        return self.video.numbers
 
     def to_json(self) -> dict[str, Any]:
         """The state of everything but pixels, as JSON values."""
         with self._lock:
             state, task = self.session.tracked_state, self.task
-            stale = stale_stretches(state, self.frame_count - 1)
-            told = session_json(self.session, self.info, self.frame_count)
+            stale = stale_stretches(state, self.frames)
+            told = session_json(self.session, self.info, self.frames)
             return {
                 "revision": self.revision,
                 **told,
@@ -95,6 +96,15 @@ class Editor:
     def picture(self, index: int, longest: int) -> bytes:
         """JPEG of a frame, its longer side at most `longest`. Raises `SourceError`."""
         return jpeg(self.video.frame(index), longest)
+
+    def cutout(self, index: int, objects: Collection[int], edges: Edges, longest: int) -> bytes:
+        """PNG RGBA of what objects cut out of a frame. Raises `SourceError`."""
+        frame, result = self.video.frame(index), self.result(index)
+        mask = np.zeros(self.info.size_hw, np.bool_)
+        if result is not None:
+            for object_id in objects:
+                mask |= result.mask(object_id)
+        return cutout(frame, mask, edges, longest)
 
     def labels(self, index: int, longest: int) -> tuple[bytes, SizeHW, Sequence[ObjectResult]]:
         """The label map of a frame as gzipped bytes [h, w], its size, and its objects."""
@@ -114,7 +124,9 @@ class Editor:
             state = self.session.tracked_state
             shown = self._with_live(index, self._tracked(index))
             stale = {
-                s.object for s in stale_stretches(state, self.frame_count - 1) if s.left == index
+                todo.object
+                for todo in stale_stretches(state, self.frames)
+                if todo.first == todo.whole.left == index
             }
             anchors = [
                 known.anchors[index]
@@ -129,6 +141,8 @@ class Editor:
             ids = set(state.objects) - {anchor.object for anchor in anchors}
             shown = only(shown, ids)
             for anchor in anchors:
+                if anchor.handover is None:
+                    continue
                 mask = self.session.masks.get(anchor.mask)
                 shown = with_object(shown, given_object(anchor.object, mask, _SUREST), mask)
             return shown
@@ -144,7 +158,7 @@ class Editor:
             else:
                 store = MaskStore(place)
                 values = {
-                    "strips": confidence_strips(store.frame_objects(), self.frame_count, bins),
+                    "strips": confidence_strips(store.frame_objects(), self.frames, bins),
                     "doubts": [doubt.to_json() for doubt in review_of(store)],
                 }
             self._timeline = place, values
@@ -194,6 +208,12 @@ class Editor:
             raise PromptError("That proposal is not there any more.")
         return self._give(frame, None, masks[number - 1], "proposal")
 
+    def gone(self, frame: int, object_id: int) -> None:
+        """Say that an object is not there from a frame on, up to its next prompt."""
+        with self._lock:
+            self.session.object(object_id)
+            self._give(frame, object_id, np.zeros(self.info.size_hw, np.bool_), "gone")
+
     def choose(self, frame: int, object_id: int) -> None:
         """Take the next of the masks that the click was answered with."""
         with self._lock:
@@ -208,8 +228,8 @@ class Editor:
         """Rename, colour, show, lock, clear, delete, or set the range."""
         with self._lock:
             if isinstance(entry, RangeSet):
-                last = self.frame_count - 1 if entry.last is None else entry.last
-                if not entry.first <= last < self.frame_count:
+                last = self.frames[-1] if entry.last is None else entry.last
+                if not entry.first <= last <= self.frames[-1]:
                     raise PromptError("The out point must lie after the in point.")
             self.session.add(entry)
             self._changed()
@@ -236,7 +256,7 @@ class Editor:
             if self.task is not None and self.task.active:
                 raise PromptError("Tracking is running already.")
             state = self.session.tracked_state
-            stale = stale_stretches(state, self.frame_count - 1, direction)
+            stale = stale_stretches(state, self.frames, direction)
             if not stale:
                 raise PromptError(
                     "Click on an object first."
@@ -245,19 +265,21 @@ class Editor:
                 )
             plan = Plan(
                 self.session.folder,
-                plan_job(state, stale, self.session.mask_event),
+                plan_job(state, stale, mask_event),
                 tuple(stale),
                 self.session.new_store(),
                 state.store,
             )
-            self.task = TrackingTask(plan, self._config, self.video, self._slots, self._tracked_now)
+            self.task = TrackingTask(
+                plan, self._config, self.video, self._slots, self.session.masks, self._tracked_now
+            )
             self.task.start()
             self.revision += 1
 
     def _tracked_now(self, plan: Plan, outcome: Outcome) -> None:
         with self._lock:
             state = self.session.tracked_state
-            done = done_after(state, plan.stretches, outcome.whole)
+            done = done_after(state, outcome.touched, outcome.done)
             entry = Tracked(store=plan.store, job=outcome.job, onto=plan.onto, done=done)
             self.session.add(entry)
             self.session.drop_old_stores()
@@ -268,7 +290,7 @@ class Editor:
         if plan is None:
             return
         try:
-            outcome = recovered(plan, self._config, self.info)
+            outcome = recovered(plan, self._config, self.info, self.session.masks)
             if outcome is not None:
                 self._tracked_now(plan, outcome)
         except MaskstreamError:

@@ -29,7 +29,8 @@ class Prompted(_Entry):
     """An object's whole prompt on a frame, as it is after this click, box or stroke.
 
     candidates: names of the masks it was answered with, the best first, and which is `chosen`; the
-    mask is kept, so nothing has to be asked again. via: how the mask came about.
+    mask is kept, so nothing has to be asked again. via: how the mask came about; gone: it is empty,
+    the object is not there from this frame up to its next prompt, if it is not found before that.
     """
 
     type: Literal["prompted"] = "prompted"
@@ -40,12 +41,17 @@ class Prompted(_Entry):
     candidates: tuple[MaskName, ...] = Field(min_length=1)
     scores: tuple[float, ...] = ()
     chosen: int = Field(0, ge=0)
-    via: Literal["click", "box", "brush", "proposal"] = "click"
+    via: Literal["click", "box", "brush", "proposal", "gone"] = "click"
 
     @property
     def mask(self) -> str:
         """Name of the mask that counts."""
         return self.candidates[self.chosen % len(self.candidates)]
+
+    @property
+    def handover(self) -> Handover | None:
+        """Where following the object begins; None if it is gone."""
+        return None if self.via == "gone" else Handover(frame=self.frame, mask=self.mask)
 
 
 class Cleared(_Entry):
@@ -96,10 +102,19 @@ class Tracked(_Entry):
     done: tuple[DoneStretch, ...]
 
 
+class Handover(_Entry):
+    """A frame and a mask from which an object is followed on, or back."""
+
+    frame: int
+    mask: MaskName
+
+
 class DoneStretch(_Entry):
     """Frames of an object between two of its prompts that are tracked as these masks say.
 
-    left, right: the frames of the prompts, None beyond the first and the last one.
+    left, right: the frames of the prompts, None beyond the first and the last one. A job that was
+    stopped leaves where it goes on: ahead, if it was on its way forward, or back, if it was on its
+    way backward (and forward as far as it has to go).
     """
 
     object: ObjectId
@@ -109,6 +124,8 @@ class DoneStretch(_Entry):
     right: int | None = None
     left_mask: str | None = None
     right_mask: str | None = None
+    ahead: Handover | None = None
+    back: Handover | None = None
 
 
 Entry = Annotated[

@@ -62,6 +62,14 @@ class _NamedStore(MaskStore):
         return super().names | dict(self.given)
 
 
+def zip_folder(folder: Path, archive: Path) -> None:
+    """Pack the files of a folder, which are compressed already."""
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                packed.write(file, file.relative_to(folder))
+
+
 class _Cancelled(Exception):  # noqa: N818 - no error: somebody pressed Cancel
     """Ends an export."""
 
@@ -141,10 +149,7 @@ class ExportTask:
         export_store(store, place, choice, on_start=self._begin, on_frame=self._on_frame)
         if place.is_dir():
             archive = place.with_name(f"{place.name}.zip")
-            with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
-                for file in sorted(place.rglob("*")):
-                    if file.is_file():
-                        packed.write(file, file.relative_to(place))
+            zip_folder(place, archive)
             shutil.rmtree(place)
             place = archive
         self.file = place

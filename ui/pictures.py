@@ -1,11 +1,14 @@
-"""Pictures for the page: JPEG of frames, no larger than a screen."""
+"""Pictures for the page, no larger than a screen: JPEG of frames, PNG of what masks cut out."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import cv2
+import numpy as np
 
+from pipeline.exports.edges import Edges, alpha_of
+from pipeline.exports.frames import Mask
 from pipeline.sources import VideoFile
 from pipeline.types import Frame, SizeHW
 
@@ -23,6 +26,17 @@ def jpeg(frame: Frame, longest: int) -> bytes:
     rgb = frame.rgb(fitted(frame.size_hw, longest))
     bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
     encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+    return bytes(encoded.tobytes())
+
+
+def cutout(frame: Frame, mask: Mask, edges: Edges, longest: int) -> bytes:
+    """PNG RGBA of what a mask, bool [H, W], cuts out of a frame with these edges, as exports do."""
+    alpha = alpha_of(mask, edges, frame.gray)
+    size_hw = fitted(frame.size_hw, longest)
+    opacity = cv2.resize(alpha, size_hw[::-1], interpolation=cv2.INTER_AREA)
+    bgr = cv2.cvtColor(frame.rgb(size_hw), cv2.COLOR_RGB2BGR)
+    bgra = np.dstack([bgr, np.rint(255 * opacity).astype(np.uint8)])
+    encoded = cv2.imencode(".png", bgra, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
     return bytes(encoded.tobytes())
 
 

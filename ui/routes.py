@@ -16,16 +16,21 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 
 from pipeline.errors import ConfigError, MaskstreamError, PageError, PromptError
-from pipeline.exports.edges import Edges
-from ui.actions import ExportBody, OpenRequest, carry_out, parse_action
+from ui.actions import CutoutBody, ExportBody, FetchRequest, OpenRequest, carry_out, parse_action
+from ui.entries import MAX_OBJECTS
 from ui.examples import find_example, find_examples
 from ui.exporting import ExportRequest, ExportTask, formats_json
+from ui.fetching import fetch
+from ui.live_rooms import LiveRooms
+from ui.live_routes import make_live_router
 from ui.pictures import first_picture
+from ui.session import new_object
 from ui.workspace import Workspace
 
 _PACKED = "application/octet-stream"
 _LONGEST = 1920
 _BINS = 1200
+_PREVIEW = 896
 _POSTER = 320
 _NEVER = {"Cache-Control": "no-store"}
 
@@ -37,17 +42,23 @@ _POLICY = (
 )
 
 
-def add_page(app: FastAPI, workspace: Workspace) -> None:
-    """Give a server the page, its files and its routes."""
+def add_page(app: FastAPI, workspace: Workspace, rooms: LiveRooms) -> None:
+    """Give a server the pages, their files and their routes."""
     app.add_exception_handler(MaskstreamError, error_response)
     app.add_exception_handler(Exception, _unexpected)
 
+    headers = {"Content-Security-Policy": _POLICY, "Cache-Control": "no-cache"}
+
     @app.get("/", include_in_schema=False)
     def page() -> Response:
-        headers = {"Content-Security-Policy": _POLICY, "Cache-Control": "no-cache"}
         return FileResponse(STATIC / "index.html", headers=headers)
 
+    @app.get("/camera", include_in_schema=False)
+    def camera() -> Response:
+        return FileResponse(STATIC / "camera.html", headers=headers)
+
     app.include_router(make_router(workspace))
+    app.include_router(make_live_router(rooms))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
 
@@ -64,6 +75,7 @@ def make_router(workspace: Workspace) -> APIRouter:
             "upload_mb": workspace.limits.upload_mb,
             "propose": workspace.limits.propose,
             "formats": formats_json(),
+            "colours": [new_object(number).colour for number in range(1, MAX_OBJECTS + 1)],
         }
 
     @router.get("/examples/{name}.jpg")
@@ -81,6 +93,10 @@ def make_router(workspace: Workspace) -> APIRouter:
             raise PageError("Say which example or which path to open.")
         path, title = find_example(wanted.example, workspace.folder / "examples")
         return {"token": workspace.begin(path, title)}
+
+    @router.post("/fetch")
+    async def fetch_video(wanted: FetchRequest) -> dict[str, str]:
+        return {"token": await fetch(workspace, wanted.url)}
 
     @router.put("/upload")
     async def upload(request: Request, name: str) -> dict[str, str]:
@@ -126,6 +142,11 @@ def make_router(workspace: Workspace) -> APIRouter:
         touched = carry_out(editor, parse_action(body))
         return _with_export(editor.to_json(), exports.get(token)) | {"object": touched}
 
+    @router.post("/s/{token}/cutout/{frame}")
+    def cutout(token: str, frame: int, body: CutoutBody, side: int = _PREVIEW) -> Response:
+        png = workspace.editor(token).cutout(frame, body.objects, body.edges, min(side, _LONGEST))
+        return Response(png, media_type="image/png", headers=_NEVER)
+
     @router.post("/s/{token}/export")
     def export(token: str, body: ExportBody) -> dict[str, Any]:
         editor = workspace.editor(token)
@@ -146,7 +167,7 @@ def make_router(workspace: Workspace) -> APIRouter:
                 names={known["id"]: known["name"] for known in shown["objects"]},
                 first=shown["first"],
                 last=shown["last"],
-                edges=Edges(body.soft, body.feather, body.grow),
+                edges=body.edges,
                 background=body.background,
             ),
         )

@@ -35,6 +35,7 @@ from ui.entries import (
     Deleted,
     DoneStretch,
     Entry,
+    Handover,
     Prompted,
     RangeSet,
     Tracked,
@@ -254,7 +255,7 @@ class Session:
         values = {
             "version": 1,
             "events": [
-                self.mask_event(anchor)
+                _event(anchor)
                 for known in self._state.objects.values()
                 for anchor in known.anchors.values()
             ],
@@ -272,12 +273,6 @@ class Session:
                 f"The session cannot be saved in {self.folder}: {error.strerror or error}."
             ) from error
 
-    @staticmethod
-    def mask_event(anchor: Prompted) -> dict[str, Any]:
-        """An anchor as an event of a prompts file."""
-        mask = f"{MASKS}/{anchor.mask}.png"
-        return {"frame": anchor.frame, "object": anchor.object, "type": "mask", "mask": mask}
-
     def _move(self, step: int) -> bool:
         position = self._position + step
         if not 0 <= position <= len(self._log):
@@ -291,6 +286,18 @@ class Session:
         known = self.object(object_id)
         if known.locked:
             raise PromptError(f"“{known.name}” is locked; unlock it in the list of objects first.")
+
+
+def mask_event(object_id: int, given: Handover) -> dict[str, Any]:
+    """A mask of an object as an event of a prompts file in a session's folder."""
+    mask = f"{MASKS}/{given.mask}.png"
+    return {"frame": given.frame, "object": object_id, "type": "mask", "mask": mask}
+
+
+def _event(anchor: Prompted) -> dict[str, Any]:
+    if anchor.handover is None:
+        return {"frame": anchor.frame, "object": anchor.object, "type": "remove"}
+    return mask_event(anchor.object, anchor.handover)
 
 
 def _entry_json(entry: Entry) -> dict[str, Any]:

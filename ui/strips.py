@@ -13,17 +13,17 @@ _SEEN = (TrackState.TRACKED, TrackState.REENTERED)
 
 
 def confidence_strips(
-    frames: Iterable[FrameObjects], frame_count: int, bins: int
+    rows: Iterable[FrameObjects], frames: range, bins: int
 ) -> dict[int, list[int]]:
-    """Per object its least confidence in each of at most `bins` stretches of the video.
+    """Per object its least confidence in each of at most `bins` stretches of the video's frames.
 
     0..100; `NOT_SEEN` where the object is hidden or lost, `NOT_TRACKED` where nothing is known.
     """
-    count = min(bins, frame_count)
+    count = min(bins, len(frames))
     strips: dict[int, list[int]] = {}
-    for frame in frames:
-        place = min(frame.index * count // frame_count, count - 1)
-        for found in frame.objects:
+    for row in rows:
+        place = min((row.index - frames.start) * count // len(frames), count - 1)
+        for found in row.objects:
             strip = strips.setdefault(found.id, [NOT_TRACKED] * count)
             value = round(100 * min(found.score, 1.0)) if found.state in _SEEN else NOT_SEEN
             strip[place] = value if strip[place] == NOT_TRACKED else min(strip[place], value)

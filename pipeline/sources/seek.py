@@ -52,6 +52,11 @@ class SeekableVideo:
         """What the file says of itself; the number of frames may be an estimate."""
         return self._reader.info
 
+    @property
+    def numbers(self) -> range:
+        """The numbers of its frames; of some containers how many is an estimate."""
+        return range(self.info.frame_count or 1)
+
     def close(self) -> None:
         """Let go of the file."""
         with self._lock:

@@ -19,12 +19,15 @@ async function ask(path, options = {}) {
   throw failure;
 }
 
-const post = (path, body) => ask(path, {
+const send = (path, body) => ask(path, {
   method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
-}).then((r) => r.json());
+});
+const post = (path, body) => send(path, body).then((r) => r.json());
 
 export const about = () => ask("about").then((r) => r.json());
 export const openSession = (wanted) => post("sessions", wanted).then((r) => r.token);
+
+export const fetchVideo = (url) => post("fetch", { url }).then((r) => r.token);
 
 export function upload(file, onProgress) {
   return new Promise((resolve, reject) => {
@@ -40,6 +43,28 @@ export function upload(file, onProgress) {
     request.onerror = () => reject(new Error("The upload was broken off; try again."));
     request.send(file);
   });
+}
+
+const begin = (address) => post("live", { address }).then((r) => r.token);
+
+// A camera that is watched. address: of the server's; null: pictures of the browser's are sent.
+export class CameraApi {
+  static async begin(address) { return new CameraApi(await begin(address)); }
+  constructor(token) { this.path = `live/${encodeURIComponent(token)}`; }
+  act(what) { return post(`${this.path}/do`, what); }
+  picture(blob, stamp) { return ask(`${this.path}/picture?stamp=${stamp}`, { method: "POST", body: blob }); }
+  get recording() { return new URL(`${this.path}/recording`, BASE).href; }
+  // The newest result after a frame: how it goes, and with it, if there is one, picture and masks.
+  async next(after) {
+    const response = await ask(`${this.path}/next?after=${after}`);
+    const about = JSON.parse(response.headers.get("X-About"));
+    if (!about.jpeg) return { about };
+    const body = await response.blob();
+    const picture = await createImageBitmap(body.slice(0, about.jpeg));
+    const inflated = body.slice(about.jpeg).stream().pipeThrough(new DecompressionStream("deflate"));
+    const labels = new Uint8Array(await new Response(inflated).arrayBuffer());
+    return { about, picture, masks: { labels, width: about.labels[0], height: about.labels[1] } };
+  }
 }
 
 async function packed(path, options) {
@@ -61,6 +86,10 @@ export class SessionApi {
   proposals(frame) { return packed(`${this.path}/proposals/${frame}`); }
   prepare(frame) { return ask(`${this.path}/prepare/${frame}`, { method: "POST" }); }
   timeline() { return ask(`${this.path}/timeline`).then((r) => r.json()); }
+  async cutout(frame, wanted) {
+    const response = await send(`${this.path}/cutout/${frame}`, wanted);
+    return createImageBitmap(await response.blob());
+  }
   export(wanted) { return post(`${this.path}/export`, wanted); }
   cancelExport() { return post(`${this.path}/export/cancel`, {}); }
   get download() { return new URL(`${this.path}/download`, BASE).href; }

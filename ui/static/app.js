@@ -3,19 +3,19 @@ import { about, SessionApi } from "./api.js";
 import { ExportDialog } from "./exporting.js";
 import { Frames } from "./frames.js";
 import { fillIcons, setIcon } from "./icons.js";
+import { isRunning, showJob } from "./job.js";
 import { listenForKeys } from "./keys.js";
-import { fillShortcuts, startTips, toast } from "./notices.js";
+import { fillShortcuts, startTheme, startTips, toast } from "./notices.js";
 import { ObjectList, showDoubts } from "./panel.js";
 import { forget, remember, showStart } from "./start.js";
 import { clock, Timeline } from "./timeline.js";
 import { View } from "./view.js";
 
 const byId = (id) => document.getElementById(id);
-const ENDED = ["done", "stopped", "failed"];
 const POLL_BUSY_MS = 280, POLL_IDLE_MS = 4000;
 const AHEAD = 6;
 const HINTS = {
-  add: "Click on the object. Right click on what is too much.", subtract: "Click on what is too much.",
+  add: matchMedia("(pointer: coarse)").matches ? "Tap on the object; then with − on what is too much." : "Click on the object. Right click on what is too much.", subtract: "Click on what is too much.",
   box: "Drag a box around an object.", brush: "Paint what belongs to the object.", erase: "Erase what does not belong to it.",
 };
 
@@ -30,14 +30,16 @@ class Page {
       box: (xyxy) => this.act({ do: "box", frame: this.frame, xyxy, object: this.selected }),
       stroke: (points, radius, erase) => this.act({ do: "brush", frame: this.frame, points, radius, erase, object: this.selected }),
     });
-    this.timeline = new Timeline(byId("timeline"), { seek: (frame) => this.seek(frame), select: (id) => this.select(id) });
+    this.timeline = new Timeline(byId("timeline"), {
+      seek: (frame) => this.seek(frame), select: (id) => this.select(id), range: (what) => this.range(what),
+    });
     this.list = new ObjectList({
       select: (id) => this.select(id),
       change: (object, what) => this.entry({ type: "changed", object, ...what }),
       remove: (object) => this.entry({ type: "deleted", object }),
     });
     this.exports = new ExportDialog(facts.formats, {
-      shown: () => this.view, download: () => this.api.download,
+      shown: () => this.view, cutout: (wanted) => this.try(() => this.api.cutout(this.frame, wanted)), download: () => this.api.download,
       go: (wanted) => this.try(async () => this.take(await this.api.export(wanted))),
       cancel: () => this.try(() => this.api.cancelExport()),
     });
@@ -51,11 +53,11 @@ class Page {
     byId("editor").hidden = false;
     byId("title").textContent = state.title;
     byId("facts").textContent = `${state.width} × ${state.height} · ${Number(state.fps.toFixed(2))} fps · ${clock(state.frames / state.fps, false)}`;
-    byId("frame-count").textContent = `/ ${state.frames - 1}`;
+    byId("frame-count").textContent = `/ ${state.end}`;
     this.frames = new Frames(this.api, Math.min(1920, 2 ** Math.ceil(Math.log2(Math.max(screen.width, screen.height) * devicePixelRatio))));
     this.view.setSize(state.width, state.height);
     const asked = Number(new URLSearchParams(location.hash.slice(1)).get("frame"));
-    this.frame = Math.min(state.frames - 1, Math.max(0, asked || 0));
+    this.frame = Math.min(state.end, Math.max(state.start, asked || 0));
     this.select(state.objects[0]?.id ?? null, false);
     this.setTool("add"); this.setMode("overlay");
     this.take(state);
@@ -71,9 +73,9 @@ class Page {
     if (before && state.revision < before.revision && state.store === before.store) return;
     this.state = state;
     if (!state.objects.some((o) => o.id === this.selected)) this.selected = this.fresh ? null : state.objects.at(-1)?.id ?? null;
-    const job = state.job, running = job && !ENDED.includes(job.status);
+    const job = state.job, running = isRunning(job);
     this.frames.setVersion(`${state.revision}|${running ? "live" : ""}`);
-    if (before?.job && !ENDED.includes(before.job.status) && job && !running) this.#ended(job);
+    if (isRunning(before?.job) && job && !running) this.#ended(job);
     if (!before || before.store !== state.store) this.#loadTimeline();
     this.render();
     if (running) this.#follow(before?.job, job);
@@ -94,34 +96,18 @@ class Page {
     this.list.show(state.objects, selected, this.strips);
     this.doubtsShown = showDoubts(this.doubts, state.objects, this.frame, state.store, (frame, object) => { this.select(object); this.seek(frame); });
     this.timeline.setTracked(this.strips, this.doubtsShown);
-    this.#renderJob(); this.#renderFrame();
-  }
-
-  #renderJob() {
-    const { job, stale } = this.state;
-    const running = job && !ENDED.includes(job.status);
-    byId("job").hidden = !running; byId("track-split").hidden = running;
-    if (running) {
-      const words = { waiting: "Waiting for another job", running: "Tracking", paused: "Paused", stopping: "Stopping", joining: "Saving" };
-      byId("job-what").textContent = `${words[job.status]} ${job.done} / ${job.total}`;
-      byId("job-speed").textContent = job.status === "running" && job.fps ? `${job.fps} fps, ${clock(job.left_s ?? 0, false)} left` : "";
-      byId("job-bar").style.width = `${100 * job.done / Math.max(1, job.total)}%`;
-      setIcon(byId("pause"), job.status === "paused" ? "play" : "pause");
-    }
-    let frames = 0, end = -1;
-    for (const s of [...stale].sort((a, b) => a.first - b.first)) { frames += Math.max(0, s.last - Math.max(s.first, end + 1) + 1); end = Math.max(end, s.last); }
-    byId("track").disabled = byId("track-more").disabled = !stale.length;
-    byId("track-label").textContent = this.state.store && !stale.length ? "Tracked" : this.state.store ? `Track ${frames} ${frames === 1 ? "frame" : "frames"}` : "Track";
+    showJob(state); this.#renderFrame();
   }
 
   #renderFrame() {
     const { state, frame } = this;
-    byId("time").textContent = clock(frame / state.fps);
+    byId("time").textContent = clock((frame - state.start) / state.fps);
     if (document.activeElement !== byId("frame")) byId("frame").value = frame;
     const here = state.objects.flatMap((o) => o.visible ? o.anchors.filter((a) => a.frame === frame).map((a) => ({ ...a, colour: o.colour, selected: o.id === this.selected })) : []);
     this.view.prompts = here; this.view.draw();
     const mine = here.find((a) => a.selected);
     byId("candidates").hidden = !mine || mine.candidates < 2;
+    byId("gone-here").hidden = mine?.via !== "gone";
     if (mine) byId("candidates-text").textContent = `Mask ${mine.chosen + 1} of ${mine.candidates}`;
     byId("brush-size").hidden = !["brush", "erase"].includes(this.tool) || !byId("candidates").hidden;
   }
@@ -193,19 +179,24 @@ class Page {
   }
 
   track(direction = "both") { byId("track-menu").hidden = true; return this.act({ do: "track", direction }); }
-  get running() { return this.state.job && !ENDED.includes(this.state.job.status); }
+  get running() { return isRunning(this.state.job); }
   stopTracking() { if (this.running) this.act({ do: "stop" }); }
   clearPrompt() {
     if (this.state.objects.find((o) => o.id === this.selected)?.anchors.some((a) => a.frame === this.frame)) this.entry({ type: "cleared", object: this.selected, frame: this.frame });
   }
+  gone() {
+    if (this.selected == null) return toast("Select the object that is gone first.", "note");
+    this.pause();
+    return this.act({ do: "gone", frame: this.frame, object: this.selected });
+  }
   range(what) {
-    const { first, last, frames } = this.state;
+    const { first, last, end } = this.state;
     const next = { first, last, ...what };
-    this.entry({ type: "range", first: next.first, ...(next.last < frames - 1 ? { last: next.last } : {}) });
+    return this.entry({ type: "range", first: next.first, ...(next.last < end ? { last: next.last } : {}) });
   }
 
-  markIn() { this.range({ first: this.state.first === this.frame ? 0 : this.frame }); }
-  markOut() { this.range({ last: this.state.last === this.frame ? this.state.frames - 1 : this.frame }); }
+  markIn() { this.range({ first: this.state.first === this.frame ? this.state.start : this.frame }); }
+  markOut() { this.range({ last: this.state.last === this.frame ? this.state.end : this.frame }); }
 
   setTool(tool) {
     this.tool = tool; this.view.setTool(tool);
@@ -230,7 +221,7 @@ class Page {
   // Moving in time
 
   async seek(frame) {
-    frame = Math.min(this.state.frames - 1, Math.max(0, Math.round(frame)));
+    frame = Math.min(this.state.end, Math.max(this.state.start, Math.round(frame)));
     if (frame !== this.frame) this.leaveFind();
     this.frame = frame;
     history.replaceState(null, "", `#frame=${frame}`);
@@ -336,7 +327,8 @@ class Page {
   #wire() {
     const on = (id, what) => { byId(id).onclick = what; };
     on("undo", () => this.act({ do: "undo" })); on("redo", () => this.act({ do: "redo" }));
-    on("track", () => { this.came = this.frame; this.track(); });
+    on("track", () => { this.came = this.frame; this.track(); }); on("next-track", () => byId("track").click());
+    on("gone", () => this.gone()); on("gone-undo", () => this.clearPrompt());
     on("track-more", () => { byId("track-menu").hidden = !byId("track-menu").hidden; });
     for (const b of document.querySelectorAll("[data-direction]")) b.onclick = () => { this.came = this.frame; this.track(b.dataset.direction); };
     document.addEventListener("pointerdown", (e) => { if (!e.target.closest("#track-split")) byId("track-menu").hidden = true; });
@@ -357,21 +349,8 @@ class Page {
   }
 }
 
-function startTheme() {
-  const root = document.documentElement;
-  let kept = null;
-  try { kept = localStorage.getItem("maskstream.theme"); } catch { /* private window */ }
-  const set = (theme) => { root.dataset.theme = theme; window.page?.timeline.draw(); window.page?.view.draw(); };
-  set(kept ?? (matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark"));
-  byId("theme").onclick = () => {
-    const theme = root.dataset.theme === "light" ? "dark" : "light";
-    try { localStorage.setItem("maskstream.theme", theme); } catch { /* same */ }
-    set(theme);
-  };
-}
-
 async function main() {
-  fillIcons(); startTheme(); startTips(); fillShortcuts();
+  fillIcons(); startTheme(() => { window.page?.timeline.draw(); window.page?.view.draw(); }); startTips(); fillShortcuts();
   const token = new URLSearchParams(location.search).get("s");
   try {
     const facts = await about();

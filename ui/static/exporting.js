@@ -6,6 +6,7 @@ const GROUPS = [
   ["To look at", ["overlay", "green", "background"]],
   ["For training and annotation", ["png", "png-8", "davis", "youtube-vos", "coco", "coco-ytvis", "yolo-seg", "labelme", "cvat", "mots", "mot", "npz", "ome-zarr"]],
 ];
+const SETTLED_MS = 150; // after which a number is taken as typed
 const TITLES = {
   prores: "ProRes 4444", "png-rgba": "PNG with alpha", vp9: "WebM (VP9)", ffv1: "FFV1", "png-rgba-16": "PNG with alpha, 16 bit", exr: "OpenEXR",
   matte: "Matte video", "matte-lossless": "Matte video, lossless", "png-matte": "PNG mattes", "png-matte-16": "PNG mattes, 16 bit",
@@ -26,8 +27,10 @@ export class ExportDialog {
     this.on = on;
     this.format = "prores";
     this.chosen = new Set();
+    this.drawn = 0; // previews so far
     byId("export-go").onclick = () => this.#go();
     byId("export-cancel").onclick = () => on.cancel();
+    for (const id of ["soft", "feather", "grow"]) byId(id).oninput = () => this.preview();
     this.#list();
   }
 
@@ -52,13 +55,21 @@ export class ExportDialog {
     this.preview();
   }
 
-  // What the masks cut out of the frame that is shown, over checkerboard.
-  preview() {
+  // What is cut out of the frame that is shown, over checkerboard, with the edges it will have.
+  async preview() {
+    const edges = this.#edges(), turn = this.turn = (this.turn ?? 0) + 1;
+    if (!edges.soft && !edges.feather && !edges.grow) { this.#draw(this.#plain()); return; }
+    await new Promise((done) => setTimeout(done, SETTLED_MS));
+    if (turn !== this.turn) return;
+    const picture = await this.on.cutout({ objects: [...this.chosen], ...edges });
+    if (picture && turn === this.turn) this.#draw(picture);
+  }
+
+  // Masks as they are need no server.
+  #plain() {
     const shown = this.on.shown();
-    const canvas = byId("preview"), g = canvas.getContext("2d");
-    if (!shown.picture || !shown.masks) { g.clearRect(0, 0, canvas.width, canvas.height); return; }
+    if (!shown.picture || !shown.masks) return null;
     const { width, height, labels } = shown.masks;
-    canvas.width = 896; canvas.height = 504;
     const mask = document.createElement("canvas");
     mask.width = width; mask.height = height;
     const m = mask.getContext("2d");
@@ -67,10 +78,24 @@ export class ExportDialog {
     m.putImageData(image, 0, 0);
     m.globalCompositeOperation = "source-in";
     m.drawImage(shown.picture, 0, 0, width, height);
-    const scale = Math.min(canvas.width / width, canvas.height / height);
-    const [w, h] = [width * scale, height * scale];
+    return mask;
+  }
+
+  #draw(picture) {
+    const canvas = byId("preview"), g = canvas.getContext("2d");
+    canvas.width = 896; canvas.height = 504;
+    this.drawn++;
+    if (!picture) return;
+    const scale = Math.min(canvas.width / picture.width, canvas.height / picture.height);
+    const [w, h] = [picture.width * scale, picture.height * scale];
     g.imageSmoothingQuality = "high";
-    g.drawImage(mask, (canvas.width - w) / 2, (canvas.height - h) / 2, w, h);
+    g.drawImage(picture, (canvas.width - w) / 2, (canvas.height - h) / 2, w, h);
+  }
+
+  // Formats that take none have none.
+  #edges() {
+    if (!this.formats.find((f) => f.name === this.format)?.edges) return {};
+    return { soft: byId("soft").checked, feather: Number(byId("feather").value) || 0, grow: Number(byId("grow").value) || 0 };
   }
 
   update(state) {
@@ -120,13 +145,13 @@ export class ExportDialog {
     const format = this.formats.find((f) => f.name === name);
     byId("edges").classList.toggle("off", !format?.edges);
     byId("background-label").hidden = !format?.background;
+    if (this.state) this.preview();
     if (this.state) this.update({ ...this.state, export: this.state.export?.status === "failed" ? null : this.state.export });
   }
 
   #go() {
     const format = this.formats.find((f) => f.name === this.format);
-    const edges = format.edges ? { soft: byId("soft").checked, feather: Number(byId("feather").value) || 0, grow: Number(byId("grow").value) || 0 } : {};
     const background = format.background ? { background: byId("background").value } : {};
-    this.on.go({ format: this.format, objects: [...this.chosen], ...edges, ...background });
+    this.on.go({ format: this.format, objects: [...this.chosen], ...this.#edges(), ...background });
   }
 }

@@ -5,7 +5,7 @@ export function listenForKeys(page) {
   const { view } = page;
   const plain = {
     " ": () => page.play(), a: () => page.setTool("add"), s: () => page.setTool("subtract"), b: () => page.setTool("box"),
-    p: () => page.setTool("brush"), e: () => page.setTool("erase"), f: () => page.find(), n: () => page.newObject(),
+    p: () => page.setTool("brush"), e: () => page.setTool("erase"), f: () => page.find(), n: () => page.newObject(), g: () => page.gone(),
     c: () => { if (!byId("candidates").hidden) byId("choose").click(); },
     t: () => { if (!byId("track").disabled && !page.running) byId("track").click(); },
     i: () => page.markIn(), o: () => page.markOut(),

@@ -1,4 +1,4 @@
-// Sentences to the person: toasts for what went wrong, tips on what a button does.
+// What every page has: toasts for what went wrong, tips on what a button does, light or dark.
 const byId = (id) => document.getElementById(id);
 
 export function toast(text, kind = "bad") {
@@ -17,6 +17,19 @@ export function toast(text, kind = "bad") {
   box.append(item);
   while (box.children.length > 3) box.firstChild.remove();
   setTimeout(() => item.remove(), kind === "bad" ? 9000 : 5000);
+}
+
+export function startTheme(redraw) {
+  const root = document.documentElement;
+  let kept = null;
+  try { kept = localStorage.getItem("maskstream.theme"); } catch { /* private window */ }
+  const set = (theme) => { root.dataset.theme = theme; redraw(); };
+  set(kept ?? (matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark"));
+  byId("theme").onclick = () => {
+    const theme = root.dataset.theme === "light" ? "dark" : "light";
+    try { localStorage.setItem("maskstream.theme", theme); } catch { /* same */ }
+    set(theme);
+  };
 }
 
 export function startTips() {
@@ -54,7 +67,7 @@ const SHORTCUTS = [
   ["Play, pause", "Space"], ["Frame by frame", "← →"], ["Ten frames", "⇧ ← →"], ["Start, end", "Home End"],
   ["Prompt before, after", "↑ ↓"], ["Next doubt, doubt before", "K J"], ["In, out", "I O"],
   ["Add by click", "A"], ["Remove by click", "S, right click"], ["Box", "B"], ["Brush, eraser", "P E"], ["Brush size", "[ ]"],
-  ["Another mask", "C"], ["New object", "N"], ["Find objects", "F"], ["Select under pointer", "Ctrl click"],
+  ["Another mask", "C"], ["New object", "N"], ["Find objects", "F"], ["Gone from here on", "G"], ["Select under pointer", "Ctrl click"],
   ["Delete prompt here", "Backspace"], ["Undo, redo", "Ctrl Z, Ctrl ⇧ Z"], ["Track", "T"], ["Stop tracking", "Esc"],
   ["Overlay, cut-out, matte", "1 2 3"], ["Hide masks", "H"], ["Zoom", "+ − wheel"], ["Fit", "0"],
 ];

@@ -1,5 +1,5 @@
 // The start screen: drop a file, open a path, take an example, go on with something.
-import { openSession, upload } from "./api.js";
+import { fetchVideo, openSession, upload } from "./api.js";
 import { bytes } from "./exporting.js";
 import { toast } from "./notices.js";
 
@@ -22,8 +22,10 @@ export function forget(token) {
 export const addressOf = (token) => `?s=${encodeURIComponent(token)}`;
 
 async function go(opening) {
-  document.body.style.cursor = "progress";
-  try { location.href = addressOf(await opening); } catch (error) { toast(error.message); } finally { document.body.style.cursor = ""; }
+  document.body.style.cursor = "progress"; byId("opening").hidden = false;
+  try { location.href = addressOf(await opening); } catch (error) { toast(error.message); } finally {
+    document.body.style.cursor = ""; byId("opening").hidden = true;
+  }
 }
 
 function send(file, limit) {
@@ -54,8 +56,13 @@ export function showStart(about) {
     if (e.dataTransfer.files[0]) send(e.dataTransfer.files[0], about.upload_mb);
   });
   byId("path-form").hidden = !about.roots.length;
-  byId("path").placeholder = `A video on this machine, below ${about.roots.join(", ")}`;
-  byId("path-form").onsubmit = (e) => { e.preventDefault(); if (byId("path").value.trim()) go(openSession({ path: byId("path").value })); };
+  byId("path").placeholder = "https://…, or the path of a video or a folder of images";
+  byId("path").title = `Paths below ${about.roots.join(", ")}`;
+  byId("path-form").onsubmit = (e) => {
+    e.preventDefault();
+    const place = byId("path").value.trim();
+    if (place) go(/^https?:/i.test(place) ? fetchVideo(place) : openSession({ path: place }));
+  };
   byId("examples").replaceChildren(...about.examples.map((example) => {
     const card = document.createElement("button");
     card.className = "example"; card.dataset.example = example.name;

@@ -3,6 +3,8 @@ const RULER = 24;
 const LANE = 22;
 const GUTTER = 128;
 const RIGHT = 14;
+const GONE = "#101217";
+const GRIP = { mouse: 7, touch: 18 }; // how near to an end of the range it is taken hold of
 
 export class Timeline {
   constructor(canvas, on) {
@@ -19,7 +21,7 @@ export class Timeline {
     canvas.addEventListener("pointercancel", () => this.#up());
   }
 
-  setState(state) { this.state = state; this.draw(); }
+  setState(state) { this.state = this.dragged ? { ...state, ...this.dragged } : state; this.draw(); }
   setTracked(strips, doubts) { this.strips = strips; this.doubts = doubts; this.draw(); }
   setFrame(frame) { this.frame = frame; this.draw(); }
 
@@ -28,8 +30,10 @@ export class Timeline {
     this.scheduled = requestAnimationFrame(() => { this.scheduled = null; this.#draw(); });
   }
 
-  xOf(frame) { return GUTTER + (frame + 0.5) * this.#step(); }
-  frameAt(x) { return Math.min(this.state.frames - 1, Math.max(0, Math.floor((x - GUTTER) / this.#step()))); }
+  xOf(frame) { return this.#left(frame) + 0.5 * this.#step(); }
+  frameAt(x) { return Math.min(this.state.end, Math.max(this.state.start, this.state.start + Math.floor((x - GUTTER) / this.#step()))); }
+  xOfEnd(end) { return end === "first" ? this.#left(this.state.first) : this.#left(this.state.last + 1); }
+  #left(frame) { return GUTTER + (frame - this.state.start) * this.#step(); } // where a frame begins
   #step() { return (this.canvas.clientWidth - GUTTER - RIGHT) / Math.max(1, this.state.frames); }
 
   #draw() {
@@ -53,11 +57,11 @@ export class Timeline {
       g.fillStyle = colour("faint"); g.fillText("Objects appear here", left + 8, RULER + LANE / 2);
     }
     g.fillStyle = colour("bar"); g.globalAlpha = 0.72;
-    const [from, to] = [left + state.first * step, left + (state.last + 1) * step];
+    const [from, to] = [this.xOfEnd("first"), this.xOfEnd("last")];
     g.fillRect(left, 0, from - left, height); g.fillRect(to, 0, right - to, height);
     g.globalAlpha = 1;
-    if (state.first > 0) this.#bracket(g, colour("text"), from, height, 1);
-    if (state.last < state.frames - 1) this.#bracket(g, colour("text"), to, height, -1);
+    this.#bracket(g, colour(state.first > state.start ? "text" : "faint"), from, height, 1);
+    this.#bracket(g, colour(state.last < state.end ? "text" : "faint"), to, height, -1);
     for (const doubt of this.doubts.slice(0, 60)) this.#flag(g, this.xOf(doubt.frame), doubt.severity > 0.6 ? colour("bad") : colour("warn"));
     const job = state.job;
     if (job && job.frame >= 0 && !["done", "stopped", "failed"].includes(job.status)) {
@@ -94,10 +98,11 @@ export class Timeline {
     g.fillStyle = colour("over"); g.globalAlpha = 0.7;
     g.fillRect(GUTTER, top, end - GUTTER, high);
     drawStrip(g, this.strips[object.id], object.colour, colour("bad"), GUTTER, top, end - GUTTER, high);
+    g.globalAlpha = 1;
+    for (const stale of this.state.stale) if (stale.object === object.id) hatch(g, colour("text"), colour("bar"), this.#left(stale.first), top, (stale.last - stale.first + 1) * step, high);
     this.#progress(g, object, top, high, step);
     g.globalAlpha = 1;
-    for (const stale of this.state.stale) if (stale.object === object.id) hatch(g, colour("text"), GUTTER + stale.first * step, top, (stale.last - stale.first + 1) * step, high);
-    for (const anchor of object.anchors) diamond(g, this.xOf(anchor.frame), middle, object.colour);
+    for (const anchor of object.anchors) diamond(g, this.xOf(anchor.frame), middle, anchor.via === "gone" ? GONE : object.colour);
   }
 
   // What the job that runs has done of an object by now.
@@ -105,13 +110,24 @@ export class Timeline {
     const { job } = this.state;
     if (!job?.pass || ["done", "stopped", "failed"].includes(job.status) || !job.pass.objects.includes(object.id)) return;
     const [from, to] = job.pass.direction === "forward" ? [job.pass.first, job.frame] : [job.frame, job.pass.last];
-    g.fillStyle = object.colour; g.globalAlpha = 0.6;
-    g.fillRect(GUTTER + from * step, y, (to - from + 1) * step, height);
+    g.fillStyle = object.colour; g.globalAlpha = 0.7;
+    g.fillRect(this.#left(from), y, (to - from + 1) * step, height);
   }
 
+  // An end of the range; its tab is the place to take hold of it.
   #bracket(g, colour, x, height, side) {
-    g.strokeStyle = colour; g.lineWidth = 2; g.beginPath();
-    g.moveTo(x + 5 * side, 2); g.lineTo(x, 2); g.lineTo(x, height - 2); g.lineTo(x + 5 * side, height - 2); g.stroke();
+    g.strokeStyle = g.fillStyle = colour; g.lineWidth = 2; g.beginPath();
+    g.moveTo(x, 2); g.lineTo(x, height - 2); g.lineTo(x + 5 * side, height - 2); g.stroke();
+    g.beginPath(); g.moveTo(x, 2); g.lineTo(x + 9 * side, 2); g.lineTo(x + 9 * side, 9); g.lineTo(x, 15); g.fill();
+  }
+
+  // Which end of the range lies at a place, if any does.
+  #endAt(x, y, kind) {
+    if (y >= RULER) return null;
+    const near = GRIP[kind] ?? GRIP.mouse;
+    const [from, to] = [x - this.xOfEnd("first"), x - this.xOfEnd("last")];
+    if (to >= -near - 2 && to <= near && Math.abs(to) <= Math.abs(from)) return "last";
+    return from <= near + 2 && from >= -near ? "first" : null;
   }
 
   #flag(g, x, colour) {
@@ -132,8 +148,10 @@ export class Timeline {
     const row = Math.floor((y - RULER) / LANE);
     const object = y > RULER ? this.state.objects[row] : null;
     if (object) this.on.select(object.id);
-    if (x < GUTTER - 4) return;
+    const end = this.#endAt(x, y, e.pointerType);
+    if (x < GUTTER - 4 && !end) return;
     this.canvas.setPointerCapture(e.pointerId);
+    if (end) { this.end = end; return; }
     this.scrubbing = true;
     const anchor = object?.anchors.find((a) => Math.abs(this.xOf(a.frame) - x) < 6);
     const doubt = y < 12 ? this.doubts.find((d) => Math.abs(this.xOf(d.frame) - x) < 5) : null;
@@ -143,10 +161,24 @@ export class Timeline {
   #move(e) {
     const [x, y] = this.#at(e);
     if (this.scrubbing) this.on.seek(this.frameAt(x));
-    this.canvas.style.cursor = x < GUTTER ? "default" : y < RULER ? "ew-resize" : "default";
+    if (this.end) this.#dragEnd(this.frameAt(x));
+    this.canvas.style.cursor = this.state && this.#endAt(x, y, e.pointerType) ? "col-resize" : x >= GUTTER && y < RULER ? "ew-resize" : "default";
   }
 
-  #up() { this.scrubbing = false; }
+  // The other end stays where it is; the frame under the hand is shown.
+  #dragEnd(frame) {
+    const { first, last } = this.state;
+    this.dragged = this.end === "first" ? { first: Math.min(frame, last) } : { last: Math.max(frame, first) };
+    this.setState(this.state);
+    this.on.seek(Object.values(this.dragged)[0]);
+  }
+
+  #up() {
+    this.scrubbing = false;
+    const { dragged } = this;
+    this.end = this.dragged = null;
+    if (dragged) this.on.range(dragged);
+  }
 }
 
 export function drawStrip(g, strip, colour, lost, x, y, width, height) {
@@ -168,16 +200,17 @@ export function drawStrip(g, strip, colour, lost, x, y, width, height) {
   g.globalAlpha = 1;
 }
 
-function hatch(g, colour, x, y, width, height) {
+function hatch(g, colour, ground, x, y, width, height) {
   g.save(); g.beginPath(); g.rect(x, y, width, height); g.clip();
-  g.strokeStyle = colour; g.globalAlpha = 0.24; g.lineWidth = 1.2; g.beginPath();
+  g.fillStyle = ground; g.globalAlpha = 0.5; g.fill(); // what is there does not count any more
+  g.strokeStyle = colour; g.globalAlpha = 0.34; g.lineWidth = 1.2; g.beginPath();
   for (let i = x - height; i < x + width; i += 6) { g.moveTo(i, y + height); g.lineTo(i + height, y); }
   g.stroke(); g.restore();
 }
 
-function diamond(g, x, y, colour) {
+function diamond(g, x, y, fill) {
   g.beginPath(); g.moveTo(x, y - 6); g.lineTo(x + 6, y); g.lineTo(x, y + 6); g.lineTo(x - 6, y); g.closePath();
-  g.fillStyle = colour; g.fill(); g.lineWidth = 1.5; g.strokeStyle = "#fff"; g.stroke();
+  g.fillStyle = fill; g.fill(); g.lineWidth = 1.5; g.strokeStyle = "#fff"; g.stroke();
 }
 
 function cut(g, text, width) {

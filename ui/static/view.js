@@ -2,7 +2,7 @@
 const EDGE = 255;
 const FILL = 0.42;
 const MOST_PIXELS = 1.8e6; // of masks that are enlarged
-const SLOP = 4; // screen pixels a press may move and still be a click
+const SLOP = { mouse: 4, touch: 10 }; // screen pixels a press may move and still be a click
 
 export class View {
   constructor(canvas, on) {
@@ -289,6 +289,7 @@ export class View {
     if (before) this.pointers.set(e.pointerId, [e.clientX, e.clientY]);
     if (!this.drag) { this.#hoverAt(at); if (this.tool === "brush" || this.tool === "erase") this.draw(); return; }
     if (this.drag.kind === "pinch" && before) this.#pinch(e, before);
+    if (this.drag.kind === "press" && this.drag.button === 0 && this.zoom > 1 && this.#moved(e)) this.drag = { kind: "pan", last: this.drag.screen };
     if (this.drag.kind === "pan") {
       const { scale } = this.place();
       this.centre ??= [this.size[0] / 2, this.size[1] / 2];
@@ -304,12 +305,11 @@ export class View {
     const other = [...this.pointers].find(([id]) => id !== e.pointerId)?.[1];
     if (!other) return;
     const gap = (a, b) => Math.hypot(a[0] - b[0], a[1] - b[1]);
-    const now = [e.clientX, e.clientY];
+    const now = [e.clientX, e.clientY], { scale } = this.place();
+    // What lay between the fingers stays there.
+    this.centre ??= [this.size[0] / 2, this.size[1] / 2];
+    this.#centreOn(this.centre[0] - (now[0] - before[0]) / 2 / scale, this.centre[1] - (now[1] - before[1]) / 2 / scale);
     this.zoomBy(gap(now, other) / Math.max(1, gap(before, other)), (now[0] + other[0]) / 2, (now[1] + other[1]) / 2);
-    if (this.centre) {
-      const { scale } = this.place();
-      this.#centreOn(this.centre[0] - (now[0] - before[0]) / 2 / scale, this.centre[1] - (now[1] - before[1]) / 2 / scale);
-    }
   }
 
   #up(e) {
@@ -320,11 +320,15 @@ export class View {
     this.draw();
     if (!drag) return;
     const at = this.toFrame(e.clientX, e.clientY);
-    const moved = drag.screen && Math.hypot(e.clientX - drag.screen[0], e.clientY - drag.screen[1]) > SLOP;
+    const moved = drag.screen && this.#moved(e, drag);
     if (drag.kind === "press" && !moved) this.#click(at, drag.button, e);
     if (drag.kind === "box" && moved) this.on.box(this.#clip(drag.from, at));
     if (drag.kind === "box" && !moved) this.#click(at, 0, e);
     if (drag.kind === "stroke") this.on.stroke(drag.points, this.radius, this.tool === "erase");
+  }
+
+  #moved(e, { screen } = this.drag) {
+    return Math.hypot(e.clientX - screen[0], e.clientY - screen[1]) > (SLOP[e.pointerType] ?? SLOP.mouse);
   }
 
   #click(at, button, e) {

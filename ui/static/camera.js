@@ -1,0 +1,186 @@
+// The camera page: a live picture with masks, objects clicked while it runs, latency, recording.
+import { about, CameraApi } from "./api.js";
+import { fillIcons, icon } from "./icons.js";
+import { startTheme, startTips, toast } from "./notices.js";
+import { View } from "./view.js";
+
+const byId = (id) => document.getElementById(id);
+const SENT_SIDE = 960, SENT_QUALITY = 0.85;
+const OVER = ["ended", "failed"];
+const HINTS = { add: "Click on the object. Right click on what is too much.", subtract: "Click on what is too much.", box: "Drag a box around an object." };
+
+class Camera {
+  constructor(api, title, colours) {
+    this.api = api; this.colours = colours; this.selected = null; this.objects = []; this.after = -1; this.shown = 0;
+    this.view = new View(byId("view"), {
+      click: ({ x, y, negative, pick, label }) => (pick && label ? this.select(label) : this.ask({ do: "click", frame: this.after, x, y, label: negative ? 0 : 1, object: this.selected })),
+      box: (xyxy) => this.ask({ do: "box", frame: this.after, xyxy, object: this.selected }),
+    });
+    byId("start").hidden = true; byId("editor").hidden = false;
+    byId("title").textContent = title; byId("recording").href = api.recording;
+    this.#wire();
+    this.setTool("add"); this.setMode("overlay");
+    this.#watch();
+  }
+
+  async #watch() {
+    for (;;) {
+      let told;
+      try { told = await this.api.next(this.after); } catch (error) {
+        toast(error.message);
+        if (!error.offline) return this.#over();
+        await new Promise((done) => setTimeout(done, 2000));
+        continue;
+      }
+      this.#figures(told.about);
+      if (told.picture) this.#show(told);
+      if (OVER.includes(told.about.status)) {
+        toast(told.about.message || "The camera has ended.", told.about.status === "failed" ? "bad" : "note");
+        return this.#over();
+      }
+    }
+  }
+
+  #show({ about, picture, masks }) {
+    if (this.size !== about.size.join()) { this.size = about.size.join(); this.view.setSize(...about.size); }
+    this.after = about.frame;
+    this.view.picture?.close();
+    this.#list(about.objects);
+    this.view.show(picture, masks, []);
+    if (about.stamp != null) this.roundTrip = Math.round(performance.now() - about.stamp);
+    byId("facts").textContent = `${about.size[0]} × ${about.size[1]}`;
+    this.shown++;
+  }
+
+  #figures(told) {
+    this.told = told;
+    byId("fps").textContent = told.fps || "–";
+    byId("latency").textContent = told.latency_ms == null ? "–" : `${told.latency_ms} / ${told.worst_ms} ms${this.roundTrip ? `, ${this.roundTrip} ms to the screen` : ""}`;
+    byId("dropped").textContent = told.dropped;
+    byId("record-label").textContent = told.recording ? `Finish (${told.recorded})` : "Record";
+    byId("record").classList.toggle("recording", told.recording);
+    byId("recording").hidden = told.recording || !told.store;
+  }
+
+  // Objects come and go while it runs; those that were clicked stay in the list.
+  #list(found) {
+    const key = JSON.stringify([found.map(([id, , state]) => [id, state]), this.selected]);
+    if (key === this.listed) return;
+    this.listed = key;
+    const states = new Map(found.map(([id, , state]) => [id, state]));
+    for (const [id] of found) if (!this.objects.includes(id) && !this.removed?.has(id)) this.objects.push(id);
+    byId("no-objects").hidden = this.objects.length > 0;
+    byId("objects").replaceChildren(...this.objects.map((id) => this.#row(id, states.get(id))));
+    this.#style();
+  }
+
+  #row(id, state) {
+    const row = document.createElement("li");
+    row.className = "object"; row.dataset.object = id; row.setAttribute("aria-selected", String(id === this.selected));
+    row.onclick = () => this.select(id);
+    const swatch = document.createElement("span"), name = document.createElement("span"), remove = document.createElement("button");
+    swatch.className = "swatch"; swatch.style.background = this.colours[id - 1];
+    name.textContent = `Object ${id}${state === "tracked" || state === "reentered" ? "" : " (not seen)"}`;
+    remove.innerHTML = icon("trash"); remove.setAttribute("aria-label", `Remove object ${id}`);
+    remove.onclick = (e) => { e.stopPropagation(); this.remove(id); };
+    const acts = document.createElement("span"); acts.className = "acts"; acts.append(remove);
+    row.append(swatch, name, acts);
+    return row;
+  }
+
+  #style() {
+    this.view.setStyle({ colours: Object.fromEntries(this.objects.map((id) => [id, this.colours[id - 1]])), visible: new Set(this.objects), selected: this.selected });
+  }
+
+  #over() {
+    this.sending = false;
+    byId("own-video").srcObject?.getTracks().forEach((track) => track.stop());
+    byId("record").disabled = true;
+    byId("stop").textContent = "Begin anew"; byId("stop").onclick = () => location.reload();
+  }
+
+  async ask(what) {
+    try {
+      const told = await this.api.act(what);
+      if (told.object != null) { this.selected = told.object; this.listed = null; }
+      this.#figures(told);
+      return told;
+    } catch (error) { toast(error.message); return null; }
+  }
+
+  async remove(id) {
+    (this.removed ??= new Set()).add(id);
+    this.objects = this.objects.filter((other) => other !== id);
+    if (this.selected === id) this.selected = null;
+    this.listed = null;
+    await this.ask({ do: "remove", object: id });
+  }
+
+  select(id) { this.selected = id; this.listed = null; this.#style(); }
+  newObject() { this.select(null); toast("The next click begins a new object.", "note"); }
+  record() { return this.ask({ do: this.told?.recording ? "finish" : "record" }); }
+  setTool(tool) { this.view.setTool(tool); press("tool", tool); byId("hint").textContent = HINTS[tool]; setTimeout(() => { byId("hint").textContent = ""; }, 5000); }
+  setMode(mode) { this.view.setMode(mode); press("mode", mode); }
+
+  // Send pictures of the browser's camera, one at a time: the newest there is when the last is taken.
+  async send(video) {
+    const canvas = document.createElement("canvas"), g = canvas.getContext("2d");
+    this.sending = true;
+    while (this.sending) {
+      await new Promise((done) => video.requestVideoFrameCallback(done));
+      const scale = Math.min(1, SENT_SIDE / Math.max(video.videoWidth, video.videoHeight)), stamp = performance.now();
+      canvas.width = Math.round(video.videoWidth * scale); canvas.height = Math.round(video.videoHeight * scale);
+      g.drawImage(video, 0, 0, canvas.width, canvas.height);
+      const blob = await new Promise((done) => canvas.toBlob(done, "image/jpeg", SENT_QUALITY));
+      try { await this.api.picture(blob, stamp); } catch (error) { if (!error.offline) return; }
+    }
+  }
+
+  #wire() {
+    byId("record").onclick = () => this.record(); byId("stop").onclick = () => this.ask({ do: "stop" }); byId("new-object").onclick = () => this.newObject();
+    for (const b of document.querySelectorAll("[data-tool]")) b.onclick = () => this.setTool(b.dataset.tool);
+    for (const b of document.querySelectorAll("[data-mode]")) b.onclick = () => this.setMode(b.dataset.mode);
+    const keys = { a: () => this.setTool("add"), s: () => this.setTool("subtract"), b: () => this.setTool("box"), n: () => this.newObject(), r: () => this.record(), 1: () => this.setMode("overlay"), 2: () => this.setMode("cutout"), 3: () => this.setMode("matte") };
+    addEventListener("keydown", (e) => { if (!e.ctrlKey && !e.metaKey && keys[e.key.toLowerCase()]) keys[e.key.toLowerCase()](); });
+    addEventListener("pagehide", () => navigator.sendBeacon(new URL(`api/${this.api.path}/do`, document.baseURI), new Blob(['{"do":"stop"}'], { type: "application/json" })));
+  }
+}
+
+function press(kind, value) {
+  for (const b of document.querySelectorAll(`[data-${kind}]`)) b.setAttribute("aria-pressed", String(b.dataset[kind] === value));
+}
+
+const REFUSED = { NotAllowedError: "The browser may not use the camera; allow it beside the address of this page.", NotFoundError: "This device has no camera.", NotReadableError: "Another program uses the camera." };
+
+async function ownCamera() {
+  if (!navigator.mediaDevices?.getUserMedia) throw new Error("The browser gives its camera to safe pages only: open this one by https, or at localhost.");
+  try { return await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 1280 } } }); } catch (error) {
+    throw new Error(REFUSED[error.name] ?? `The camera cannot be used: ${error.message}.`);
+  }
+}
+
+async function begin(address, colours) {
+  byId("opening").hidden = false;
+  try {
+    const stream = address ? null : await ownCamera();
+    const camera = new Camera(await CameraApi.begin(address), address ? address.split("/").pop() || address : "This device's camera", colours);
+    window.camera = camera;
+    if (!stream) return;
+    const video = byId("own-video");
+    video.srcObject = stream;
+    await video.play();
+    camera.send(video);
+  } catch (error) { toast(error.message); } finally { byId("opening").hidden = true; }
+}
+
+async function main() {
+  fillIcons(); startTips(); startTheme(() => window.camera?.view.draw());
+  try {
+    const facts = await about();
+    byId("own").onclick = () => begin(null, facts.colours);
+    byId("address-form").hidden = !facts.roots.length;
+    byId("address-form").onsubmit = (e) => { e.preventDefault(); if (byId("address").value.trim()) begin(byId("address").value.trim(), facts.colours); };
+  } catch (error) { toast(error.message); }
+}
+
+main();

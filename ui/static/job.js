@@ -1,0 +1,41 @@
+// What is being tracked, and what still has to be: the bar above, and the next step over the picture.
+import { setIcon } from "./icons.js";
+import { clock } from "./timeline.js";
+
+const byId = (id) => document.getElementById(id);
+const ENDED = ["done", "stopped", "failed"];
+const WORDS = { waiting: "Waiting for another job", running: "Tracking", paused: "Paused", stopping: "Stopping", joining: "Saving" };
+const frameWord = (count) => `${count} ${count === 1 ? "frame" : "frames"}`;
+
+export const isRunning = (job) => Boolean(job) && !ENDED.includes(job.status);
+
+// Frames that lie in any of some stretches.
+function countFrames(stretches) {
+  let count = 0, end = -1;
+  for (const s of [...stretches].sort((a, b) => a.first - b.first)) {
+    count += Math.max(0, s.last - Math.max(s.first, end + 1) + 1);
+    end = Math.max(end, s.last);
+  }
+  return count;
+}
+
+export function showJob({ job, stale, store, objects }) {
+  const running = isRunning(job);
+  byId("job").hidden = !running; byId("track-split").hidden = running;
+  if (running) {
+    byId("job-what").textContent = `${WORDS[job.status]} ${job.done} / ${job.total}`;
+    byId("job-speed").textContent = job.status === "running" && job.fps ? `${job.fps} fps, ${clock(job.left_s ?? 0, false)} left` : "";
+    byId("job-bar").style.width = `${100 * job.done / Math.max(1, job.total)}%`;
+    setIcon(byId("pause"), job.status === "paused" ? "play" : "pause");
+  }
+  const frames = countFrames(stale), stopped = job?.status === "stopped" && store;
+  byId("track").disabled = byId("track-more").disabled = !stale.length;
+  byId("track-label").textContent = store && !stale.length ? "Tracked" : store ? `Track ${frameWord(frames)}` : "Track";
+  byId("track-split").classList.toggle("due", stale.length > 0);
+  byId("next").hidden = running || !stale.length;
+  const names = [...new Set(stale.map((s) => objects.find((o) => o.id === s.object)?.name))];
+  const who = names.length > 2 ? `${names.length} objects` : names.join(" and ");
+  byId("next-text").textContent = !store ? `${who}: known on the clicked frames only.`
+    : stopped ? `Stopped; ${frameWord(frames)} left.` : `${who}: ${frameWord(frames)} to track again.`;
+  byId("next-label").textContent = stopped ? "Go on" : "Track now";
+}
