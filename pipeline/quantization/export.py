@@ -14,7 +14,6 @@ from typing import Any, cast
 
 import openvino as ov
 import torch
-from openvino import opset13 as opset
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
@@ -22,6 +21,7 @@ from pipeline.quantization.decoder_graph import FastMaskDecoder, ImageSides, ski
 from pipeline.segmenter.encoders.efficientnet_lite import LiteEncoder
 from pipeline.segmenter.encoders.tiny_vit import TinyViTEncoder
 from pipeline.segmenter.openvino_decoder import DENSE, DENSE_SIDES, POSITIONS
+from pipeline.segmenter.openvino_padding import fold_paddings
 from pipeline.segmenter.prompt_encoder import cell_centres
 from pipeline.segmenter.sam import Architecture, Sam
 
@@ -30,7 +30,6 @@ SKIP_OUTPUTS = ("skip_s4", "skip_s8")
 NOT_DECODED = ENCODER_OUTPUTS[:3]
 DECODER_INPUTS = ("xy", "labels", "mask", "has_mask", "grid")
 DECODER_OUTPUTS = ("masks", "iou")
-_CONVOLUTIONS = {"Convolution": opset.convolution, "GroupConvolution": opset.group_convolution}
 INNER_TENSORS = (POSITIONS, DENSE, DENSE_SIDES)  # the last two: of undrawn prompts only
 
 
@@ -91,42 +90,6 @@ def _convert(module: nn.Module, example: tuple[Tensor, ...], shapes: list[Any]) 
         warnings.simplefilter("ignore", TracerWarning)
         graph = ov.convert_model(module, example_input=example, input=shapes)
     return fold_paddings(graph)
-
-
-def fold_paddings(graph: ov.Model) -> ov.Model:
-    """Let convolutions pad by themselves what a layer of its own pads before them; exact.
-
-    OpenVINO does so when it compiles, but not past a FakeQuantize. That keeps zeros as they are.
-    """
-    for pad in graph.get_ops():
-        if pad.get_type_name() != "Pad":
-            continue
-        last, convolution = pad, _only_user(pad)
-        if convolution is not None and convolution.get_type_name() == "FakeQuantize":
-            last, convolution = convolution, _only_user(convolution)
-        if convolution is None or convolution.get_type_name() not in _CONVOLUTIONS:
-            continue
-        own = convolution.get_attributes()
-        before, after = (pad.input_value(i).get_node().get_data()[2:] for i in (1, 2))
-        padded = _CONVOLUTIONS[convolution.get_type_name()](
-            pad.input_value(0) if last is pad else last.output(0),
-            convolution.input_value(1),
-            own["strides"],
-            [int(n + m) for n, m in zip(own["pads_begin"], before, strict=True)],
-            [int(n + m) for n, m in zip(own["pads_end"], after, strict=True)],
-            own["dilations"],
-        )
-        padded.set_friendly_name(convolution.get_friendly_name())
-        if last is not pad:
-            last.input(0).replace_source_output(pad.input_value(0))
-        convolution.output(0).replace(padded.output(0))
-    graph.validate_nodes_and_infer_types()
-    return graph
-
-
-def _only_user(node: ov.Node) -> ov.Node | None:
-    users = node.output(0).get_target_inputs()
-    return next(iter(users)).get_node() if len(users) == 1 else None
 
 
 @torch.no_grad()

@@ -168,6 +168,8 @@ class OpenVinoSegmenter:
     ) -> None:
         import openvino as ov
 
+        from pipeline.segmenter.openvino_padding import fold_paddings
+
         self.card = read_card(folder)
         self.geometry = self.card.fit(frame_hw, input_share)
         core = ov.Core()
@@ -178,7 +180,7 @@ class OpenVinoSegmenter:
             "ENABLE_CPU_PINNING": False,  # the encoder and the decoder run side by side
         }
         try:
-            encoder = core.read_model(folder / "encoder.xml")
+            encoder = fold_paddings(core.read_model(folder / "encoder.xml"))
             encoder.reshape({"image": [1, *self.geometry.input_hw, 3]})
             self._encoder = core.compile_model(encoder, "CPU", options)
             shapes = {port.any_name: list(port.shape) for port in self._encoder.outputs}
