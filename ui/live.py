@@ -1,101 +1,73 @@
-"""A camera that is watched: objects clicked while it runs, latency, recording.
+"""A camera that is watched: a live run, what the page shows of it, clicks that act on it.
 
-This is all that the page knows of live runs. Pictures come from `ui.cameras`, results from the
-engine with a queue in which the newest frame wins.
+What a live run does is `pipeline.live`'s; here is only what a page needs beside it: the newest
+result for whoever waits for it, answers to clicks, an end when nobody looks any more.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from pydantic import PrivateAttr
-
-from pipeline.config import PipelineConfig
-from pipeline.engine import Pipeline
+from pipeline.clock import SYSTEM_CLOCK, Clock
 from pipeline.errors import MaskstreamError, PromptError, StoreError
-from pipeline.outputs import attributes_of
-from pipeline.prompts import BoxEvent, PointEvent, Prompt, PromptLog, RemoveEvent
-from pipeline.store import MaskStoreWriter
-from pipeline.types import Frame, FrameReader, FrameResult, Source, SourceInfo
-from ui.cameras import LiveReader
+from pipeline.live.commands import Command, Outcome
+from pipeline.live.session import CallbackSink, LiveResult, LiveSession
+from pipeline.live.status import LiveStatus
+from pipeline.live.storing import writer_opener
+from pipeline.types import Sink, SourceInfo
 from ui.entries import MAX_OBJECTS
+from ui.recorder import Recorder
 
 logger = logging.getLogger(__name__)
 
-ABANDONED_S = 60.0  # after nobody has looked for so long it ends
-_OVER = 30  # results over which speed and latency are told
-
-
-class LivePrompts(PromptLog):
-    """Prompts that come while a stream runs; those that wait are of the frame that is next."""
-
-    _waiting: deque[Prompt] = PrivateAttr(default_factory=deque)
-
-    def put(self, prompt: Prompt) -> None:
-        """Leave a prompt, from any thread."""
-        self._waiting.append(prompt)
-
-    def at(self, frame: int) -> tuple[Prompt, ...]:
-        """Everything that came since the last frame."""
-        return tuple(self._waiting.popleft() for _ in range(len(self._waiting)))
+ABANDONED_S = 60.0
+"""After nobody has looked for so long a run ends."""
+_ANSWER_S = 20.0  # that a click waits for its keyframe
+_ENDED = "The camera has ended; begin anew."
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """The newest result, with its frame."""
+class _Seen:
+    """A frame that was shown. captured_s: its time by the capture clock. ids: of its objects."""
 
-    frame: Frame
-    result: FrameResult
+    index: int
+    captured_s: float
+    ids: frozenset[int]
 
 
 class LiveRun:
-    """One source that is watched, from its opening on. status: starting, running, ended, failed.
+    """A session that runs and is watched. status: starting, running, ended, failed.
 
-    folder: for recordings. on_open: called when the source is open and the network loaded, on_stop:
-    when it is to end. monotonic: tells seconds.
+    folder: for recordings. on_stop: called when it is to end. clock: the session's.
     """
 
     def __init__(
         self,
-        config: PipelineConfig,
-        source: Source,
+        session: LiveSession,
         folder: Path,
         *,
-        on_open: Callable[[], None] = lambda: None,
         on_stop: Callable[[], None] = lambda: None,
-        monotonic: Callable[[], float] = time.monotonic,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        queue = config.queue.model_copy(update={"policy": "latest"})
-        seeding = config.seeding.model_copy(update={"enabled": False})
         self.status = "starting"
         self.message = ""
-        self.recording: Path | None = None
-        self._config = config.model_copy(update={"queue": queue, "seeding": seeding})
-        self._source = _Timed(source, monotonic)
+        self._session = session
         self._folder = folder
-        self._on_open = on_open
         self._on_stop = on_stop
-        self._monotonic = monotonic
-        self._prompts = LivePrompts(version=1)
+        self._clock = clock
         self._changed = threading.Condition()
-        self._shown: Shown | None = None
-        self._frames = 0
-        self._objects = 0
-        self._looked_s = monotonic()
-        self._times: deque[tuple[float, float]] = deque(maxlen=_OVER)  # when, latency
-        self._writer: MaskStoreWriter | None = None
-        self._recorded = 0
-        self._pipeline: Pipeline | None = None
-        self._info: SourceInfo | None = None
+        self._shown: LiveResult | None = None
+        self._seen: deque[_Seen] = deque(maxlen=session.pipeline.config.live.kept_frames)
+        self._known: set[int] = set()
+        self._begun = 0  # objects asked for, the refused included
+        self._recorder: Recorder | None = None
+        self._looked_s = clock.monotonic()
         self._thread = threading.Thread(target=self._run, name="maskstream-watch", daemon=True)
         self._thread.start()
 
@@ -104,40 +76,62 @@ class LiveRun:
         """Whether it has not ended."""
         return self.status in ("starting", "running")
 
+    @property
+    def recording(self) -> Path | None:
+        """The newest recording that is finished."""
+        recorder = self._recorder
+        return None if recorder is None or recorder.recording else recorder.newest
+
     def stop(self) -> None:
         """End it with the next frame; what was recorded is kept."""
-        self._source.stopped.set()
+        self._session.stop()
         self._on_stop()
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Until it has ended."""
         self._thread.join(timeout_s)
 
-    def click(self, x: float, y: float, label: int, object_id: int | None) -> int:
-        """A click on the newest frame: on an object (1), beside it (0), or on a new one.
+    def click(
+        self, frame: int, xy: tuple[float, float], label: int, object_id: int | None
+    ) -> int | None:
+        """A click on a frame that was shown: on an object (1), beside it (0), or on a new one.
 
-        Gives the object's number. Raises `PromptError`.
+        Waits until it is answered and gives the object's number; None while no frame comes that it
+        could act on. Raises `PromptError`.
         """
-        number = self._number(object_id)
-        if not label and not self._sees(number):
+        seen = self._frame(frame, object_id)
+        if not label and object_id not in seen.ids:
             raise PromptError("Click on the object first, then on what does not belong to it.")
-        event = PointEvent(type="point", frame=0, object=number, xy=(x, y), label=1 if label else 0)
-        return self._ask(event)
+        return self._ask(
+            Command(
+                type="point",
+                object=object_id,
+                xy=xy,
+                label=1 if label else 0,
+                captured_s=seen.captured_s,
+            )
+        )
 
-    def box(self, box_xyxy: tuple[float, float, float, float], object_id: int | None) -> int:
-        """A box around an object of the newest frame; gives its number. Raises `PromptError`."""
-        number = self._number(object_id)
+    def box(
+        self, frame: int, box_xyxy: tuple[float, float, float, float], object_id: int | None
+    ) -> int | None:
+        """A box around an object of a frame that was shown, otherwise as `click`."""
+        seen = self._frame(frame, object_id)
         if box_xyxy[2] <= box_xyxy[0] or box_xyxy[3] <= box_xyxy[1]:
             raise PromptError("Draw the box larger.")
-        return self._ask(BoxEvent(type="box", frame=0, object=number, xyxy=box_xyxy))
+        return self._ask(
+            Command(type="box", object=object_id, xyxy=box_xyxy, captured_s=seen.captured_s)
+        )
 
     def remove(self, object_id: int) -> None:
-        """An object is not wanted any more."""
-        self._ask(RemoveEvent(type="remove", frame=0, object=self._number(object_id)))
+        """An object is not wanted any more, from the next frame on. Raises `PromptError`."""
+        self._check_known(object_id)
+        self._known.discard(object_id)
+        self._session.command(Command(type="remove", object=object_id))
 
-    def newest(self, after: int, wait_s: float) -> Shown | None:
+    def newest(self, after: int, wait_s: float) -> LiveResult | None:
         """The newest result if its frame comes after this number; waits a while for one."""
-        self._looked_s = self._monotonic()
+        self._looked_s = self._clock.monotonic()
 
         def there() -> bool:
             return not self.active or (self._shown is not None and self._shown.frame.index > after)
@@ -149,137 +143,119 @@ class LiveRun:
 
     def record(self, *, on: bool) -> None:
         """Begin to write results into a new mask store, or finish it. Raises `StoreError`."""
-        with self._changed:
-            if on == (self._writer is not None):
-                return
-            if not on:
-                self._finish_recording()
-                return
-            if self._pipeline is None or self._info is None or not self.active:
-                raise StoreError("There is no picture to record yet.")
-            self._folder.mkdir(parents=True, exist_ok=True)
-            number = 1 + sum(1 for _ in self._folder.glob("live-*.zarr"))
-            place = self._folder / f"live-{number}.zarr"
-            attributes = attributes_of(self._pipeline, self._info.name)
-            self._writer = MaskStoreWriter(place, info=self._info, attributes=attributes)
-            self.recording, self._recorded = place, 0
+        recorder = self._recorder
+        if not on:
+            if recorder is not None:
+                recorder.finish()
+            return
+        if recorder is None or not self.active:
+            raise StoreError("There is no picture to record yet.")
+        recorder.begin()
 
     def to_json(self) -> dict[str, Any]:
         """How it goes, as JSON values; latency from a frame's arrival to its result, ms."""
-        times = list(self._times)
-        span_s = times[-1][0] - times[0][0] if len(times) > 1 else 0.0
-        late = sorted(1000 * latency for _, latency in times)
-        shown = self._shown
+        told, recorder = self._session.status(), self._recorder
+        away = self.status == "running" and not told.source["connected"]
+        newest = None if recorder is None else recorder.newest
         return {
             "status": self.status,
             "message": self.message,
-            "fps": round((len(times) - 1) / span_s, 1) if span_s > 0 else 0.0,
-            "latency_ms": round(late[len(late) // 2]) if late else None,
-            "worst_ms": round(float(np.percentile(late, 95))) if late else None,
-            "dropped": 0 if shown is None else shown.frame.index + 1 - self._frames,
-            "recording": self._writer is not None,
-            "recorded": self._recorded,
-            "store": None if self.recording is None else self.recording.name,
+            "frames": told.frames,
+            "fps": round(told.fps, 1),
+            "latency_ms": round(told.recent_latency_ms["p50"]) if told.frames else None,
+            "worst_ms": round(told.recent_latency_ms["p95"]) if told.frames else None,
+            "dropped": told.drops,
+            "governor": told.governor.to_json(),
+            "trouble": told.source["trouble"] if away else "",
+            "gaps": told.source["gaps"],
+            "recording": recorder is not None and recorder.recording,
+            "recorded": 0 if recorder is None else recorder.count,
+            "store": None if newest is None else newest.name,
         }
 
-    def _number(self, object_id: int | None) -> int:
+    # What is asked for
+
+    def _frame(self, index: int, object_id: int | None) -> _Seen:
+        """The frame that a click on an object, None for a new one, was made on."""
         if not self.active:
-            raise PromptError("The camera has ended; begin anew.")
-        if object_id is None:
-            if self._objects >= MAX_OBJECTS:
-                raise PromptError(f"A camera takes up to {MAX_OBJECTS} objects; begin anew.")
-            return self._objects + 1
-        if not 1 <= object_id <= self._objects:
-            raise PromptError(f"There is no object {object_id}.")
-        return object_id
+            raise PromptError(_ENDED)
+        if object_id is not None:
+            self._check_known(object_id)
+        with self._changed:
+            seen = next((seen for seen in self._seen if seen.index == index), None)
+        if seen is None:
+            raise PromptError(
+                "The picture that was clicked is gone by now; click once more."
+                if self._seen
+                else "There is no picture to click on yet."
+            )
+        return seen
 
-    def _sees(self, object_id: int) -> bool:
-        shown = self._shown
-        return shown is not None and any(o.id == object_id for o in shown.result.objects)
+    def _check_known(self, object_id: int) -> None:
+        if object_id not in self._known:
+            raise PromptError(f"There is no object {object_id} (any more).")
 
-    def _ask(self, event: Prompt) -> int:
-        if self._info is None:
-            raise PromptError("There is no picture to click on yet.")
-        PromptLog(version=1, events=(event,)).check_inside(self._info.size_hw)
-        self._objects = max(self._objects, event.object)
-        self._prompts.put(event)
-        return event.object
+    def _ask(self, command: Command) -> int | None:
+        outcomes: list[Outcome] = []
+
+        def answer(outcome: Outcome) -> None:
+            with self._changed:
+                outcomes.append(outcome)
+                if command.object is None and outcome.object is not None and not outcome.refused:
+                    self._known.add(outcome.object)
+                self._changed.notify_all()
+
+        with self._changed:
+            if command.object is None:
+                if self._begun >= MAX_OBJECTS:
+                    raise PromptError(f"A camera takes up to {MAX_OBJECTS} objects; begin anew.")
+                self._begun += 1
+            self._session.command(command, answer)
+            self._changed.wait_for(lambda: outcomes or not self.active, _ANSWER_S)
+        if outcomes and outcomes[0].refused:
+            raise PromptError(_sentence(outcomes[0].refused))
+        if not (outcomes or self.active):
+            raise PromptError(_ENDED)
+        return outcomes[0].object if outcomes else None
+
+    # What the session calls
 
     def _run(self) -> None:
+        status = "failed"
         try:
-            pipeline = Pipeline(self._config)
-            self._pipeline = pipeline
-            pipeline.run(self._source, self._sinks, self._prompts)
-            self.status = "ended"
+            self._session.run(self._opened, behind=self._behind, on_status=self._look_after)
+            status = "ended"
         except MaskstreamError as error:
-            self._fail(str(error))
+            self.message = str(error)
         except Exception as error:
             logger.exception("a live run failed")
-            self._fail(f"The camera failed: {error}.")
+            self.message = f"The camera failed: {error}."
         with self._changed:
-            self._finish_recording()
+            self.status = status
             self._changed.notify_all()
 
-    def _sinks(self, info: SourceInfo) -> list[LiveRun]:
-        self._info = info
+    def _opened(self, info: SourceInfo) -> Sequence[Sink]:
         self.status = "running"
-        self._on_open()
-        return [self]
+        return [CallbackSink(self._show)]
 
-    def write(self, frame: Frame, result: FrameResult) -> None:
-        """Show a result, and record it if that is wanted; for the engine."""
-        now = self._monotonic()
+    def _behind(self, info: SourceInfo) -> Sequence[Sink]:
+        self._recorder = Recorder(self._folder, writer_opener(self._session.pipeline, info))
+        return [self._recorder]
+
+    def _show(self, live: LiveResult) -> None:
+        arrival = live.frame.arrival
+        assert arrival is not None  # noqa: S101 - frames of live sources have one
+        ids = frozenset(found.id for found in live.result.objects)
         with self._changed:
-            self._frames += 1
-            self._times.append((now, now - self._source.arrived_s(frame.index, now)))
-            self._shown = Shown(frame, result)
-            if self._writer is not None:
-                self._writer.append(result)
-                self._recorded += 1
+            self._seen.append(_Seen(live.frame.index, arrival.unix_s, ids))
+            self._shown = live
             self._changed.notify_all()
-        if now - self._looked_s > ABANDONED_S:
+
+    def _look_after(self, status: LiveStatus) -> None:
+        if self._clock.monotonic() - self._looked_s > ABANDONED_S:
             self.stop()
 
-    def idle(self) -> None:
-        """Make safe what was recorded; for the engine."""
-        with self._changed:
-            if self._writer is not None:
-                self._writer.commit_due()
 
-    def close(self, *, complete: bool) -> None:
-        """Nothing to do: recordings are finished in any case; for the engine."""
-
-    def _finish_recording(self) -> None:
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.close(complete=True)
-
-    def _fail(self, message: str) -> None:
-        self.message = message
-        self.status = "failed"
-
-
-class _Timed:
-    """A source that can be stopped, and knows when its last frames arrived."""
-
-    def __init__(self, source: Source, monotonic: Callable[[], float]) -> None:
-        self.stopped = threading.Event()
-        self._source = source
-        self._monotonic = monotonic
-        self._arrived: deque[tuple[int, float]] = deque(maxlen=128)
-
-    def arrived_s(self, index: int, default: float) -> float:
-        """When a frame arrived; `default` if that was long ago."""
-        return next((when for number, when in tuple(self._arrived) if number == index), default)
-
-    @contextmanager
-    def open(self) -> Iterator[LiveReader]:
-        with self._source.open() as reader:
-            yield LiveReader(reader.info, reader.report, self._frames(reader))
-
-    def _frames(self, reader: FrameReader) -> Iterator[Frame]:
-        for frame in reader:
-            if self.stopped.is_set():
-                return
-            self._arrived.append((frame.index, self._monotonic()))
-            yield frame
+def _sentence(refused: str) -> str:
+    """Why something was refused, as the page says it."""
+    return f"{refused[:1].upper()}{refused[1:]}."

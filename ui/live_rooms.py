@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
+from pipeline.config import PipelineConfig
 from pipeline.errors import PageError
-from ui.cameras import PushedPictures, StreamSource, is_address, is_device
+from pipeline.live.session import LiveSession
+from ui.cameras import PushedPictures, is_address, is_device
 from ui.live import LiveRun
 from ui.workspace import Workspace, new_token
 
@@ -30,7 +32,11 @@ class LiveRooms:
         self._rooms: dict[str, Watched] = {}
 
     def begin(self, address: str | None) -> str:
-        """Watch a camera; gives the run's name. Raises `PageError`, `SourceError`."""
+        """Watch a camera; gives the run's name.
+
+        address: of the server's; None: the browser sends pictures. Raises `PageError`,
+        `SourceError`, `ModelError`.
+        """
         text = None if address is None else self._checked(address.strip())
         with self._lock:
             self._rooms = {t: w for t, w in self._rooms.items() if w.run.active}
@@ -39,15 +45,14 @@ class LiveRooms:
                     f"{MOST_LIVE} cameras are watched on this server already; stop one of them."
                 )
             token = new_token()
-            folder, config = self._workspace.folder / token, self._workspace.config
-            pushed = PushedPictures() if text is None else None
-            if pushed is not None:
-                run = LiveRun(config, pushed, folder, on_stop=pushed.close)
+            folder, config = self._workspace.folder / token, clicked_only(self._workspace.config)
+            if text is None:
+                pushed = PushedPictures()
+                run = LiveRun(LiveSession.open(pushed, config), folder, on_stop=pushed.close)
+                self._rooms[token] = Watched(run, pushed)
             else:
-                ready = threading.Event()
-                source = StreamSource(str(text), ready)
-                run = LiveRun(config, source, folder, on_open=ready.set, on_stop=ready.set)
-            self._rooms[token] = Watched(run, pushed)
+                run = LiveRun(LiveSession.open(text, config), folder)
+                self._rooms[token] = Watched(run, None)
         return token
 
     def find(self, token: str) -> Watched:
@@ -74,3 +79,9 @@ class LiveRooms:
         if is_address(text) or is_device(text):
             return text
         return str(self._workspace.server_path(text))
+
+
+def clicked_only(config: PipelineConfig) -> PipelineConfig:
+    """The configuration, but nothing is followed that nobody clicked."""
+    seeding = config.seeding.model_copy(update={"enabled": False})
+    return config.model_copy(update={"seeding": seeding})

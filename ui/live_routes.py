@@ -14,9 +14,9 @@ from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.errors import PageError, QueueClosedError
+from pipeline.live.session import LiveResult
 from ui.actions import BoxAction, ClickAction
 from ui.exporting import zip_folder
-from ui.live import Shown
 from ui.live_rooms import LiveRooms
 from ui.pictures import fitted, jpeg
 
@@ -92,9 +92,9 @@ def make_live_router(rooms: LiveRooms) -> APIRouter:
         touched: int | None = None
         match action:
             case ClickAction():
-                touched = run.click(action.x, action.y, action.label, action.object)
+                touched = run.click(action.frame, (action.x, action.y), action.label, action.object)
             case BoxAction():
-                touched = run.box(action.xyxy, action.object)
+                touched = run.box(action.frame, action.xyxy, action.object)
             case LivePlain(do="remove"):
                 run.remove(action.object)
             case LivePlain(do="stop"):
@@ -105,17 +105,17 @@ def make_live_router(rooms: LiveRooms) -> APIRouter:
 
     @router.get("/{token}/recording")
     def recording(token: str) -> Response:
-        run = rooms.find(token).run
-        if run.recording is None or run.to_json()["recording"]:
+        finished = rooms.find(token).run.recording
+        if finished is None:
             raise PageError("There is no finished recording; press Record, then Finish.")
-        archive = run.recording.with_name(f"{run.recording.name}.zip")
-        zip_folder(run.recording, archive)
+        archive = finished.with_name(f"{finished.name}.zip")
+        zip_folder(finished, archive)
         return FileResponse(archive, filename=archive.name, headers={"Cache-Control": "no-store"})
 
     return router
 
 
-def _about(shown: Shown) -> dict[str, Any]:
+def _about(shown: LiveResult) -> dict[str, Any]:
     height, width = shown.frame.size_hw
     rows, columns = fitted(shown.frame.size_hw, _LONGEST)
     found = shown.result.objects
@@ -127,7 +127,7 @@ def _about(shown: Shown) -> dict[str, Any]:
     }
 
 
-def _labels(shown: Shown) -> bytes:
+def _labels(shown: LiveResult) -> bytes:
     """The label map, uint8 [h, w] as large as the picture, deflated."""
     rows, columns = fitted(shown.frame.size_hw, _LONGEST)
     labels = shown.result.labels.astype(np.uint8)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pipeline.live.session import LiveSession, MakeSinks
     from pipeline.live.status import LiveStatus
     from pipeline.sources.live import InputOptions
-    from pipeline.store import MaskStoreWriter
     from pipeline.types import Sink, SourceInfo
 
 
@@ -223,23 +222,9 @@ def _input_options(
 def _store(
     session: LiveSession, info: SourceInfo, output: str, retain_s: float | None, *, overwrite: bool
 ) -> Sink:
-    from pipeline.live.storing import LiveStore, RetainingStore, make_room
-    from pipeline.outputs import attributes_of
-    from pipeline.store import MaskStoreWriter
+    from pipeline.live.storing import LiveStore, RetainingStore, make_room, writer_opener
 
-    config = session.pipeline.config.store
-    attributes = attributes_of(session.pipeline, info.name)
-
-    def open_writer(path: Path | str) -> MaskStoreWriter:
-        return MaskStoreWriter(
-            path,
-            info=info,
-            attributes=attributes,
-            mode="overwrite" if overwrite else "create",
-            frames_per_commit=config.commit_frames,
-            seconds_per_commit=config.commit_s,
-        )
-
+    open_writer = writer_opener(session.pipeline, info, overwrite=overwrite)
     if retain_s is None:
         return LiveStore(open_writer(output))
     if "://" in output:

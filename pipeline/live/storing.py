@@ -9,16 +9,35 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.engine import Pipeline
 from pipeline.errors import ConfigError, StoreExistsError
+from pipeline.outputs import attributes_of
 from pipeline.review import Reviewer
 from pipeline.store import MaskStoreWriter
-from pipeline.types import Arrival, Frame, FrameResult
+from pipeline.types import Arrival, Frame, FrameResult, SourceInfo
 
 _PARTS = 10  # of the time to retain; so much more may be kept
 _JUMP_S = 1.0  # between what the two clocks say of the time since the frame before
 _SUFFIX = ".zarr"
 
 OpenWriter = Callable[[Path | str], MaskStoreWriter]
+
+
+def writer_opener(pipeline: Pipeline, info: SourceInfo, *, overwrite: bool = False) -> OpenWriter:
+    """What opens stores of a pipeline's results, as it is configured, of a source."""
+    config, attributes = pipeline.config.store, attributes_of(pipeline, info.name)
+
+    def open_writer(path: Path | str) -> MaskStoreWriter:
+        return MaskStoreWriter(
+            path,
+            info=info,
+            attributes=attributes,
+            mode="overwrite" if overwrite else "create",
+            frames_per_commit=config.commit_frames,
+            seconds_per_commit=config.commit_s,
+        )
+
+    return open_writer
 
 
 class LiveStore:

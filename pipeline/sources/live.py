@@ -21,7 +21,8 @@ from pipeline.types import Source
 # Decode what comes at once, and do not study a stream for FFmpeg's five seconds before it.
 _PROMPTLY = {"flags": "low_delay", "analyzeduration": "1000000"}
 _UNBUFFERED = {"fflags": "nobuffer"}  # forgets what was studied, of HLS a whole segment
-_SCHEMES = ("rtsp", "rtsps", "http", "https", "tcp", "udp", "rtp", "srt")
+SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "tcp", "udp", "rtp", "srt")
+"""Of the addresses that are live inputs."""
 _CAMERAS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 _NAMED_FORMAT = re.compile(r"([a-z0-9_]+):(.+)")
 
@@ -108,7 +109,7 @@ def _stream(name: str, given: InputOptions) -> tuple[str | None, str, dict[str, 
         wanted = {"pixel_format": given.pixel_format or "rgb24"} | _asked(given)
         return "rawvideo", "pipe:0", wanted, False  # its times would follow from an assumed rate
     scheme = name.partition("://")[0].lower()
-    if "://" in name and scheme in _SCHEMES:
+    if "://" in name and scheme in SCHEMES:
         wanted = _PROMPTLY | ({} if scheme.startswith("http") else _UNBUFFERED)
         if scheme.startswith("rtsp"):
             wanted["rtsp_transport"] = given.rtsp_transport

@@ -13,8 +13,8 @@ class Camera {
   constructor(api, title, colours) {
     this.api = api; this.colours = colours; this.selected = null; this.objects = []; this.after = -1; this.shown = 0;
     this.view = new View(byId("view"), {
-      click: ({ x, y, negative, pick, label }) => (pick && label ? this.select(label) : this.ask({ do: "click", frame: this.after, x, y, label: negative ? 0 : 1, object: this.selected })),
-      box: (xyxy) => this.ask({ do: "box", frame: this.after, xyxy, object: this.selected }),
+      click: ({ x, y, negative, pick, label }) => (pick && label ? this.select(label) : this.prompt({ do: "click", frame: this.after, x, y, label: negative ? 0 : 1 })),
+      box: (xyxy) => this.prompt({ do: "box", frame: this.after, xyxy }),
     });
     byId("start").hidden = true; byId("editor").hidden = false;
     byId("title").textContent = title; byId("recording").href = api.recording;
@@ -57,6 +57,9 @@ class Camera {
     byId("fps").textContent = told.fps || "–";
     byId("latency").textContent = told.latency_ms == null ? "–" : `${told.latency_ms} / ${told.worst_ms} ms${this.roundTrip ? `, ${this.roundTrip} ms to the screen` : ""}`;
     byId("dropped").textContent = told.dropped;
+    byId("governor").textContent = `${told.governor.level} / ${told.governor.levels}`;
+    byId("governor-tip").dataset.tip = `Steps taken to stay within the deadline. Last: ${told.governor.reason}`;
+    byId("trouble").textContent = told.trouble && `The camera is away (${told.trouble}); it is tried again.`;
     byId("record-label").textContent = told.recording ? `Finish (${told.recorded})` : "Record";
     byId("record").classList.toggle("recording", told.recording);
     byId("recording").hidden = told.recording || !told.store;
@@ -102,21 +105,31 @@ class Camera {
   async ask(what) {
     try {
       const told = await this.api.act(what);
-      if (told.object != null) { this.selected = told.object; this.listed = null; }
       this.#figures(told);
       return told;
     } catch (error) { toast(error.message); return null; }
   }
 
+  // A click or box on the frame that was shown. One is answered before the next is sent, which may refine what it began.
+  prompt(what) {
+    this.asked = (this.asked ?? Promise.resolve()).then(async () => {
+      const choice = this.choice, told = await this.ask({ ...what, object: this.selected });
+      if (told && told.object == null) toast("No picture comes; this counts when one does.", "note");
+      else if (told && choice === this.choice) this.select(told.object);
+    });
+    return this.asked;
+  }
+
   async remove(id) {
     (this.removed ??= new Set()).add(id);
     this.objects = this.objects.filter((other) => other !== id);
-    if (this.selected === id) this.selected = null;
+    if (this.selected === id) this.select(null);
     this.listed = null;
     await this.ask({ do: "remove", object: id });
   }
 
-  select(id) { this.selected = id; this.listed = null; this.#style(); }
+  // choice: changes whenever another object, or a new one, is chosen.
+  select(id) { this.selected = id; this.choice = {}; this.listed = null; this.#style(); }
   newObject() { this.select(null); toast("The next click begins a new object.", "note"); }
   record() { return this.ask({ do: this.told?.recording ? "finish" : "record" }); }
   setTool(tool) { this.view.setTool(tool); press("tool", tool); byId("hint").textContent = HINTS[tool]; setTimeout(() => { byId("hint").textContent = ""; }, 5000); }
