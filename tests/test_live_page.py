@@ -387,8 +387,11 @@ def test_the_camera_page(server, camera_browser, clip, own):
         assert tab.run("camera.size") == f"{SHAPES_HW[1]},{SHAPES_HW[0]}"
         x, y = tab.run("([x, y]) => camera.view.toScreen(x + .5, y + .5)", list(centre(truth, 1)))
         tab.page.mouse.click(x, y)
-        tab.page.wait_for_selector(".object[data-object='1']")
+        tab.page.mouse.click(x + 2, y)  # refines what the first one begins
+        tab.page.wait_for_selector(".object[data-object='1'][aria-selected='true']")
         tab.page.wait_for_function("camera.view.masks.labels.includes(1)")
+        tab.run("camera.asked")
+        assert tab.page.locator(".object").count() == 1
         width, height, values = tab.run(
             "() => { const m = camera.view.masks; return [m.width, m.height, [...m.labels]] }"
         )
@@ -406,6 +409,22 @@ def test_the_camera_page(server, camera_browser, clip, own):
         assert any(name.endswith("zarr.json") for name in packed.namelist())
         tab.page.click("[aria-label='Remove object 1']")
         tab.page.wait_for_function("!camera.view.masks.labels.includes(1)")
+        tab.page.click("#stop")
+        tab.wait_toast("camera has ended")
+
+
+@needs_browser
+def test_a_camera_that_is_away_is_said(server, camera_browser, tmp_path):
+    with Tab(camera_browser, server.url) as tab:
+        with LoopbackCamera(still()[:30]) as camera:
+            tab.open("camera")
+            tab.page.fill("#address", camera.url)
+            tab.page.click("#address-form button")
+            tab.page.wait_for_function("window.camera?.shown > 3", timeout=60_000)
+            assert not tab.page.inner_text("#trouble")
+        tab.page.wait_for_function("document.querySelector('#trouble').textContent")
+        assert "The camera is away" in tab.page.inner_text("#trouble")
+        tab.page.screenshot(path=tmp_path / "away.png")
         tab.page.click("#stop")
         tab.wait_toast("camera has ended")
 

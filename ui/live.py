@@ -161,7 +161,7 @@ class LiveRun:
             "status": self.status,
             "message": self.message,
             "frames": told.frames,
-            "fps": round(told.fps, 1),
+            "fps": round(told.recent_fps, 1),
             "latency_ms": round(told.recent_latency_ms["p50"]) if told.frames else None,
             "worst_ms": round(told.recent_latency_ms["p95"]) if told.frames else None,
             "dropped": told.drops,

@@ -142,6 +142,7 @@ class LiveSession:
             objects=meter.objects,
             latency_ms=meter.latency.to_json(),
             recent_latency_ms=meter.recent_ms,
+            recent_fps=meter.recent_fps,
             rss_mb={"start": meter.rss_start_mb, "end": resident_mb()},
             governor=self.governor.state,
             source={

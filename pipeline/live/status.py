@@ -28,9 +28,9 @@ class LiveStatus:
     """A live run at one moment, or at its end.
 
     drops: frames that newer ones overtook, since the first result. latency_ms: p50, p95 and p99 of
-    all results; recent_latency_ms: of the last 60. rss_mb: resident memory at the first result and
-    now, MiB. source: connected, connections, gaps, corrupt packets, what went wrong last. hanging:
-    stages that are at work for too long, by name, seconds.
+    all results; recent_latency_ms, recent_fps: of the last 60. rss_mb: resident memory at the first
+    result and now, MiB. source: connected, connections, gaps, corrupt packets, what went wrong
+    last. hanging: stages that are at work for too long, by name, seconds.
     """
 
     seconds: float
@@ -40,6 +40,7 @@ class LiveStatus:
     objects: int
     latency_ms: Mapping[str, float]
     recent_latency_ms: Mapping[str, float]
+    recent_fps: float
     rss_mb: Mapping[str, float]
     governor: GovernorState
     source: Mapping[str, Any]
@@ -63,6 +64,7 @@ class LiveStatus:
             "seconds": round(self.seconds, 2),
             "latency_ms": dict(self.latency_ms),
             "recent_latency_ms": dict(self.recent_latency_ms),
+            "recent_fps": round(self.recent_fps, 2),
             "rss_mb": dict(self.rss_mb),
             "governor": self.governor.to_json(),
             "source": dict(self.source),
@@ -87,6 +89,7 @@ class Meter:
         self._dropped = dropped
         self._dropped_before = 0
         self._recent: deque[float] = deque(maxlen=_RECENT)
+        self._recent_s: deque[float] = deque(maxlen=_RECENT)  # when they were out
 
     @property
     def drops(self) -> int:
@@ -100,9 +103,17 @@ class Meter:
         values = np.percentile(recent, (50, 95, 99)) * 1000
         return {f"p{p}": round(float(v), 1) for p, v in zip((50, 95, 99), values, strict=True)}
 
+    @property
+    def recent_fps(self) -> float:
+        """The last results a second."""
+        times = list(self._recent_s)
+        seconds = times[-1] - times[0] if times else 0.0
+        return (len(times) - 1) / seconds if seconds > 0 else 0.0
+
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Count a result that has been published just now."""
         now = self.last_s = self._clock.monotonic()
+        self._recent_s.append(now)
         if self.first_s is None:
             self.first_s, self._dropped_before = now, self._dropped()
             self.rss_start_mb = resident_mb()
