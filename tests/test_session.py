@@ -282,7 +282,7 @@ def test_a_stopped_job_goes_on_where_it_stopped(tmp_path, clip, cli, monkeypatch
     kept = set(stopped).difference(*(range(a, b + 1) for a, b in left))
     assert kept
     assert all(np.array_equal(finished[frame], stopped[frame]) for frame in kept)
-    assert min(iou(finished[t] == 1, truth[t] == 1) for t in finished) > 0.6
+    assert min(iou(finished[t] == 1, truth[t] == 1) for t in finished) > 0.5
     replayed = replay(cli, editor, tmp_path / "cli.zarr")
     assert all(np.array_equal(replayed[t], finished[t]) for t in range(COUNT))
     assert Session.reopen(editor.session.folder).state == editor.session.state
