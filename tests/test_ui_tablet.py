@@ -34,12 +34,16 @@ def test_taps_drags_and_pinches(tab, truth):
     assert tab.screen(*at) == pytest.approx((x + 60, y + 60), abs=2)
     assert tab.run("page.state.objects[0].anchors[0].clicks.length") == 1
     tab.page.tap("[data-tool=subtract]")
+    tab.page.wait_for_selector(
+        "[data-tool=subtract][aria-pressed=true]"
+    )  # a tap becomes a click later
     tab.touch([tab.screen(at[0] + 20, at[1])])
     assert tab.run("page.state.objects[0].anchors[0].clicks[1]") == [at[0] + 20, at[1], 0]
 
     tab.page.tap("#fit")
     tab.page.tap("#new-object")
     tab.page.tap("[data-tool=box]")
+    tab.page.wait_for_selector("[data-tool=box][aria-pressed=true]")
     rows, columns = np.nonzero(truth[0] == 2)
     corners = [(columns.min() - 2, rows.min() - 2), (columns.max() + 2, rows.max() + 2)]
     first, last = (tab.screen(*corner) for corner in corners)
