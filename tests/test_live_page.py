@@ -16,10 +16,11 @@ from pipeline.bench.loopback import LoopbackCamera
 from pipeline.config import load_config
 from pipeline.errors import PageError, PromptError, SourceError, StoreError
 from pipeline.live.session import LiveSession
+from pipeline.sources.live import is_address
 from pipeline.store import MaskStore
 from tests.browser import Tab, browser, centre, iou, served, why_not
 from tests.media import moving_shapes, write_video
-from ui.cameras import PushedPictures, is_address, is_device
+from ui.cameras import PushedPictures, is_device
 from ui.examples import SHAPES_HW, shapes_frames
 from ui.live import ABANDONED_S, LiveRun
 from ui.live_rooms import MOST_LIVE, LiveRooms, clicked_only

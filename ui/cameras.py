@@ -11,16 +11,10 @@ import numpy as np
 from pipeline.errors import QueueClosedError, UnreadableSourceError
 from pipeline.framequeue import FrameQueue, Policy
 from pipeline.sources.checks import check_size
-from pipeline.sources.live import SCHEMES
 from pipeline.types import RgbImage, SizeHW
 
 _SILENT_S = 15.0  # without a picture from the browser
 _STAMPS_KEPT = 64
-
-
-def is_address(text: str) -> bool:
-    """Whether a text names a stream rather than a file."""
-    return text.partition("://")[0].lower() in SCHEMES and "://" in text
 
 
 def is_device(text: str) -> bool:

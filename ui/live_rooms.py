@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pipeline.config import PipelineConfig
 from pipeline.errors import PageError
 from pipeline.live.session import LiveSession
-from ui.cameras import PushedPictures, is_address, is_device
+from pipeline.sources.live import is_address
+from ui.cameras import PushedPictures, is_device
 from ui.live import LiveRun
 from ui.workspace import Workspace, new_token
 

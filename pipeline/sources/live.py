@@ -21,7 +21,7 @@ from pipeline.types import Source
 # Decode what comes at once, and do not study a stream for FFmpeg's five seconds before it.
 _PROMPTLY = {"flags": "low_delay", "analyzeduration": "1000000"}
 _UNBUFFERED = {"fflags": "nobuffer"}  # forgets what was studied, of HLS a whole segment
-SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "tcp", "udp", "rtp", "srt")
+_SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "tcp", "udp", "rtp", "srt")
 """Of the addresses that are live inputs."""
 _CAMERAS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 _NAMED_FORMAT = re.compile(r"([a-z0-9_]+):(.+)")
@@ -101,6 +101,12 @@ def open_live(
     return LiveInput(source, returns=name != "-")
 
 
+def is_address(text: str) -> bool:
+    """Whether a text names a stream of the network rather than a file."""
+    scheme, separator, _ = text.partition("://")
+    return bool(separator) and scheme.lower() in _SCHEMES
+
+
 def _stream(name: str, given: InputOptions) -> tuple[str | None, str, dict[str, str], bool] | None:
     """Format, input and options for FFmpeg, and whether its timestamps count; None for a file."""
     if name == "-":
@@ -108,8 +114,8 @@ def _stream(name: str, given: InputOptions) -> tuple[str | None, str, dict[str, 
             raise ConfigError("raw frames on standard input need --size WIDTHxHEIGHT")
         wanted = {"pixel_format": given.pixel_format or "rgb24"} | _asked(given)
         return "rawvideo", "pipe:0", wanted, False  # its times would follow from an assumed rate
-    scheme = name.partition("://")[0].lower()
-    if "://" in name and scheme in SCHEMES:
+    if is_address(name):
+        scheme = name.partition("://")[0].lower()
         wanted = _PROMPTLY | ({} if scheme.startswith("http") else _UNBUFFERED)
         if scheme.startswith("rtsp"):
             wanted["rtsp_transport"] = given.rtsp_transport
