@@ -92,6 +92,7 @@ class FrameProcessor:
                 lost_after_misses=tracking.lost_after_misses,
                 remove_after_s=tracking.remove_after_s,
                 confirm_hits=tracking.confirm_hits,
+                last_id=MAX_OBJECT_ID,
             ),
             first_id=prompts.last_object + 1,
         )
@@ -364,8 +365,18 @@ class FrameProcessor:
             else:
                 self._tracker.remove(event.object)
         for object_id, given in prompted.items():
-            logits, score = self._decode_events(features, object_id, given)
-            self._tracker.set(object_id, self._to_work(logits), score, now_s)
+            self._prompt(features, object_id, given, now_s)
+
+    def _prompt(
+        self,
+        features: Features,
+        object_id: int,
+        given: list[PointEvent | BoxEvent],
+        now_s: float,
+    ) -> None:
+        """Carry out an object's points and box. Raises `PromptError`."""
+        logits, score = self._decode_events(features, object_id, given)
+        self._tracker.set(object_id, self._to_work(logits), score, now_s)
 
     def _decode_events(
         self, features: Features, object_id: int, events: list[PointEvent | BoxEvent]

@@ -1,5 +1,6 @@
 """Live stores: where the source gaps, how the clocks join, what is retained."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -7,9 +8,11 @@ import pytest
 
 from pipeline.errors import ConfigError, StoreExistsError
 from pipeline.live.storing import LiveStore, RetainingStore, make_room, parse_duration
+from pipeline.prompts import MAX_OBJECT_ID
 from pipeline.sources.arrays import ArrayView
 from pipeline.store import MaskStore, MaskStoreWriter
-from pipeline.types import Arrival, Frame, FrameResult, SourceInfo
+from pipeline.types import Arrival, Frame, FrameResult, ObjectResult, SourceInfo
+from trackers.state import TrackState
 
 SIZE = (18, 32)
 TIME_BASE = Fraction(1, 10)
@@ -45,6 +48,19 @@ def test_the_store_says_where_the_gap_is_and_joins_the_clocks(tmp_path):
         for index, pts, captured_s in ((0, 0, 5000.0), (2, 2, 5007.3), (4, 900, 5007.5))
     ]
     assert store.events == [clocks[0], gap, clocks[1], clocks[2]]
+
+
+def test_the_store_says_once_when_no_number_is_left(tmp_path):
+    last = ObjectResult(MAX_OBJECT_ID, (0, 0, 32, 18), 1.0, TrackState.TRACKED, 18 * 32)
+    sink = LiveStore(opener()(tmp_path / "a.zarr"))
+    for frame, result in frames_at(0.0, 0.1, 0.2):
+        if frame.index:
+            labels = np.full(SIZE, MAX_OBJECT_ID, np.uint16)
+            result = replace(result, labels=labels, objects=(last,))
+        sink.write(frame, result)
+    sink.close(complete=True)
+    events = MaskStore(tmp_path / "a.zarr").events
+    assert [e for e in events if e["type"] != "clock"] == [{"type": "full", "frame": 1}]
 
 
 def test_only_the_last_stores_are_retained(tmp_path, monkeypatch):

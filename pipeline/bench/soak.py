@@ -95,6 +95,7 @@ def bench_soak(
     source = ReconnectingSource(camera, returns=True, patience=_PATIENCE)
     camera.at_end = source.stop
     session = LiveSession(live_config(config), source)
+    source.go_on()  # this camera waits for its results by itself
     samples: list[SoakSample] = []
     every = max(1, frames // _SAMPLES)
     objects: set[int] = set()
