@@ -59,6 +59,7 @@ def test_live_follows_a_stream_and_tells_how_it_goes(cli, camera, tmp_path):
     stored = MaskStore(store)
     assert stored.complete
     assert stored.indices.tolist() == [r["frame"] for r in results]
+    assert stored.captured_s.tolist() == [r["captured_s"] for r in results]
     pts = [r["pts_s"] for r in results]
     assert pts == sorted(pts)
     assert kept.stat().st_size > 0
