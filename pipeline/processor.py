@@ -56,6 +56,9 @@ class FrameProcessor:
     keyframes among them, the live tracks; if it refines, also the frames that wait for a keyframe.
     """
 
+    waits_for_encoder = "wait"
+    """Name of the stage of waiting for a keyframe's features (as of waiting for label maps)."""
+
     def __init__(
         self,
         config: PipelineConfig,
@@ -221,7 +224,7 @@ class FrameProcessor:
 
         seed: look for new objects.
         """
-        with self.times.stage("wait"):
+        with self.times.stage(self.waits_for_encoder):
             features = self._encoder.encode(frame)
         self.times.seconds["encode"] = self._encoder.seconds
         with self.times.stage("recognise"):

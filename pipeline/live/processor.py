@@ -56,6 +56,8 @@ class LiveProcessor(FrameProcessor):
     beside: the last frames, for commands that name one, and those that waiting commands have named.
     """
 
+    waits_for_encoder = "encode"  # in a thread of its own, while label maps are waited for here
+
     def __init__(
         self, config: PipelineConfig, model: Path, frame_hw: SizeHW, control: LiveControl
     ) -> None:
@@ -80,13 +82,6 @@ class LiveProcessor(FrameProcessor):
         for asked in [*(w.asked for w in self._waiting), *self._control.take_commands()]:
             asked.answer(Outcome(asked.command.object, "the run has ended"))
         super().close()
-
-    def running(self) -> dict[str, float]:
-        """How long each stage at work has been, seconds."""
-        told = super().running()
-        if "wait" in told:  # in the keyframes' thread, for the encoder
-            told["encode"] = told.pop("wait")
-        return told
 
     def _input(self, segmenter: Segmenter) -> tuple[Segmenter, Recognizer, Seeder]:
         """What works on one size of the encoder's input; the memory of objects is shared."""
