@@ -17,11 +17,10 @@ from pipeline.bench.soak import bench_soak
 from pipeline.config import load_config
 from pipeline.engine import Pipeline
 from pipeline.errors import SourceError, StoreError
-from pipeline.live.commands import Command
 from pipeline.live.preview import PreviewServer
 from pipeline.live.session import LiveSession, live_config
 from pipeline.store import MaskStore
-from tests.live_runs import PATIENT, RATE, SIZE, disc_of, pictures, run_until
+from tests.live_runs import PATIENT, RATE, SIZE, pictures, run_until
 from tests.media import moving_shapes, write_video
 from trackers.state import TrackState
 
@@ -114,27 +113,6 @@ def test_wrong_options_are_one_sentence(cli, options, says):
     code, _, err = cli("live", "lavfi:testsrc2", "--quiet", *options)
     assert code == 1
     assert says in err
-
-
-def test_a_governor_that_has_gone_to_the_end_still_follows(shapes):
-    """No machine keeps this deadline: few keyframes, a smaller input, one track at a time."""
-    come, taken = pictures(shapes, 2000)
-    settings = ["live.latency_ms=1", "live.interval_max=8", "live.input_shares=[1.0, 0.75]"]
-    session = LiveSession.open(come, load_config(overrides=[*settings, "seeding.enabled=false"]))
-    state = {"followed": 0}
-
-    def steps(live):
-        index = live.frame.index
-        if index == 1:
-            session.command(Command(type="point", xy=disc_of(shapes, 1), pts_s=31 / RATE))
-        threading.Timer(0.03, taken.release).start()
-        level = session.governor.state.level
-        state["followed"] += level > 0 and any(o.area for o in live.result.objects)
-        return level == session.governor.state.levels and state["followed"] > 10
-
-    _, summary = run_until(session, steps)
-    assert summary.governor.budget.input_share == 0.75
-    assert summary.governor.budget.refreshed == 1
 
 
 def test_a_loop_gets_results_and_leaving_it_ends_the_run(shapes):

@@ -20,9 +20,13 @@ def shapes():
 
 @pytest.fixture
 def camera(shapes):
-    frames, _ = shapes
-    with LoopbackCamera([*frames, *frames[-2:0:-1]], RATE) as camera:
+    with LoopbackCamera(to_and_fro(shapes[0]), RATE) as camera:
         yield camera
+
+
+def to_and_fro(frames):
+    """What moves a little about where it was, so that it is there after a gap, too."""
+    return [*frames[:12], *frames[10:0:-1]]
 
 
 def test_a_camera_that_was_away_and_has_another_size_now_leaves_a_gap_and_the_same_ids(
@@ -30,14 +34,14 @@ def test_a_camera_that_was_away_and_has_another_size_now_leaves_a_gap_and_the_sa
 ):
     session = LiveSession.open(camera.url, load_config(overrides=PATIENT))
     state = {"seen": 0, "gap": 0, "before": set()}
-    larger = [np.repeat(np.repeat(rgb, 2, 0), 2, 1) for rgb in shapes[0]]
+    larger = np.repeat(np.repeat(shapes[0], 2, 1), 2, 2)
     over, cameras, port = threading.Event(), [], camera.port
 
     def be_away():
         camera.close()
         while "cannot be opened" not in session.status().source["trouble"]:
             over.wait(0.02)
-        cameras.append(LoopbackCamera([*larger, *larger[-2:0:-1]], RATE, port))
+        cameras.append(LoopbackCamera(to_and_fro(larger), RATE, port))
 
     away = threading.Thread(target=be_away)
 

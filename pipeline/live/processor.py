@@ -11,14 +11,14 @@ from pipeline.config import PipelineConfig
 from pipeline.errors import PromptError
 from pipeline.keyframes import KeyframeBudget
 from pipeline.live.commands import Asked, Outcome
+from pipeline.live.inputs import Input, Inputs
 from pipeline.live.late import Job, LateKeyframes, Moment, Step
 from pipeline.live.past import Past
 from pipeline.processor import DEFAULT_STEP_S, FrameProcessor, as_it_is, in_turn
 from pipeline.prompts import MAX_OBJECT_ID, NO_PROMPTS, BoxEvent, Event, PointEvent
-from pipeline.recognition import Recognizer
 from pipeline.refining import Tracked
 from pipeline.seeding import Seeder
-from pipeline.segmenter.model import Features, Segmenter
+from pipeline.segmenter.model import Features
 from pipeline.segmenter.open import open_segmenter
 from pipeline.types import Frame, SizeHW
 from trackers.track import Track
@@ -63,10 +63,9 @@ class LiveProcessor(FrameProcessor):
     ) -> None:
         super().__init__(config, model, frame_hw, NO_PROMPTS)
         self._control = control
-        self._inputs = {1.0: (self._segmenter, self._recognizer, self._seeder)}
-        for share in config.live.input_shares[1:]:
-            segmenter = open_segmenter(config, model, frame_hw, input_share=share)
-            self._inputs[share] = self._input(segmenter)
+        self._model = model
+        full = Input(self._segmenter, self._recognizer, self._seeder)
+        self._inputs = Inputs(full, self._load_input)
         self._carried = Tracker(self._tracker.settings)
         self._late = LateKeyframes(self._tracker, self._work, as_it_is)
         self._past = Past(config.live.kept_frames)
@@ -79,14 +78,16 @@ class LiveProcessor(FrameProcessor):
     def close(self) -> None:
         """End the threads; commands that wait are answered."""
         self._late.close()
+        self._inputs.close()
         for asked in [*(w.asked for w in self._waiting), *self._control.take_commands()]:
             asked.answer(Outcome(asked.command.object, "the run has ended"))
         super().close()
 
-    def _input(self, segmenter: Segmenter) -> tuple[Segmenter, Recognizer, Seeder]:
-        """What works on one size of the encoder's input; the memory of objects is shared."""
+    def _load_input(self, share: float) -> Input:
+        config = self._config
+        segmenter = open_segmenter(config, self._model, self._frame_hw, input_share=share)
         recognizer = self._recognizer.at(segmenter.geometry)
-        return segmenter, recognizer, Seeder(segmenter, self._config.seeding)
+        return Input(segmenter, recognizer, Seeder(segmenter, config.seeding))
 
     def _steps(self, frames: Iterable[Frame]) -> Iterator[Tracked]:
         for frame in self._flows.look_ahead(frames):
@@ -181,7 +182,7 @@ class LiveProcessor(FrameProcessor):
 
     def _work(self, job: Job) -> None:
         """Do a keyframe, in the thread of the late ones."""
-        self._segmenter, self._recognizer, self._seeder = self._inputs[self._budget.input_share]
+        self._segmenter, self._recognizer, self._seeder = self._inputs.at(self._budget.input_share)
         self._encoder.segmenter = self._segmenter
         moment = job.moment
         flow = None if job.fresh else moment.step.flow
