@@ -10,7 +10,7 @@ from pipeline.live.commands import Asked, Command, CommandQueue
 from pipeline.live.session import LiveSession
 from pipeline.prompts import MAX_OBJECT_ID
 from pipeline.segmenter.model import OpenVinoSegmenter
-from tests.live_runs import PATIENT, RATE, SIZE, disc_of, pictures, run_until
+from tests.live_runs import PATIENT, RATE, SIZE, AtOnce, disc_of, pictures, run_until
 from tests.media import moving_shapes
 
 UNSEEDED = [*PATIENT, "seeding.enabled=false"]
@@ -127,7 +127,8 @@ def test_a_click_waits_for_a_slow_keyframe_and_one_refused_prompt_spoils_no_othe
     assert not summary.full
 
 
-def test_when_all_numbers_are_given_nothing_is_added_and_it_is_said(shapes):
+def test_when_all_numbers_are_given_nothing_is_added_and_it_is_said(shapes, monkeypatch):
+    monkeypatch.setattr("pipeline.live.late.ThreadPoolExecutor", AtOnce)
     come, taken = pictures(shapes, 200)
     session = LiveSession.open(come, load_config(overrides=UNSEEDED))
     answers = []

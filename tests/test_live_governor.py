@@ -13,6 +13,7 @@ from pipeline.live.latency import LatencyHistogram
 from pipeline.live.session import CallbackSink, LiveSession
 from pipeline.live.status import Watchdog
 from tests.clock import FakeClock
+from tests.live_runs import AtOnce
 from tests.media import moving_shapes
 
 CONFIG = load_config(overrides=["live.interval_max=16"])
@@ -94,8 +95,11 @@ class StillClock(FakeClock):
         return event.wait()
 
 
-def test_a_slow_model_is_asked_for_less_step_by_step_and_for_all_again_when_it_is_fast():
+def test_a_slow_model_is_asked_for_less_step_by_step_and_for_all_again_when_it_is_fast(
+    monkeypatch,
+):
     """A whole live run on a clock that a frame moves on by its share of what keyframes cost."""
+    monkeypatch.setattr("pipeline.live.late.ThreadPoolExecutor", AtOnce)
     frames, truth = moving_shapes(60, (54, 96), shapes=1, seed=1)
     settings = ["live.interval_max=12", "threads.inference=1", "seeding.prompts_per_keyframe=2"]
     config = load_config(overrides=[*settings, "live.latency_ms=100", "live.prompts_first=0"])
