@@ -9,6 +9,7 @@ import pytest
 from pipeline.config import load_config
 from pipeline.live.commands import Command
 from pipeline.live.governor import Governor, ladder
+from pipeline.live.inputs import Inputs
 from pipeline.live.latency import LatencyHistogram
 from pipeline.live.session import CallbackSink, LiveSession
 from pipeline.live.status import Watchdog
@@ -155,6 +156,22 @@ def test_a_slow_model_is_asked_for_less_step_by_step_and_for_all_again_when_it_i
     assert all("p95" in state.reason and "ms of 100" in state.reason for state in told[1:8])
     assert all("time to spare" in state.reason for state in told[8:])
     assert summary.to_json()["governor"]["reason"] == told[-1].reason
+
+
+def test_a_smaller_input_is_loaded_beside_the_stream_and_once():
+    loading, loaded = threading.Event(), []
+
+    def load(share):
+        assert loading.wait(30)
+        loaded.append(share)
+        return ("small",)
+
+    inputs = Inputs(("full",), load)
+    assert [inputs.at(share) for share in (1.0, 0.75, 0.75)] == [("full",)] * 3
+    loading.set()
+    inputs.close()
+    assert [inputs.at(share) for share in (0.75, 1.0, 0.75)] == [("small",), ("full",), ("small",)]
+    assert loaded == [0.75]
 
 
 def test_few_results_are_not_judged():
