@@ -66,5 +66,6 @@ class Painter:
         result = FrameResult(
             *(frame.index, frame.pts, frame.time_base, tracked.keyframe),
             *(seen.labels, seen.objects, seen.hidden),
+            None if frame.arrival is None else frame.arrival.unix_s,
         )
         return Shown(tracked, result)

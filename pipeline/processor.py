@@ -56,6 +56,9 @@ class FrameProcessor:
     keyframes among them, the live tracks; if it refines, also the frames that wait for a keyframe.
     """
 
+    waits_for_encoder = "wait"
+    """Name of the stage of waiting for a keyframe's features (as of waiting for label maps)."""
+
     def __init__(
         self,
         config: PipelineConfig,
@@ -92,6 +95,7 @@ class FrameProcessor:
                 lost_after_misses=tracking.lost_after_misses,
                 remove_after_s=tracking.remove_after_s,
                 confirm_hits=tracking.confirm_hits,
+                last_id=MAX_OBJECT_ID,
             ),
             first_id=prompts.last_object + 1,
         )
@@ -220,7 +224,7 @@ class FrameProcessor:
 
         seed: look for new objects.
         """
-        with self.times.stage("wait"):
+        with self.times.stage(self.waits_for_encoder):
             features = self._encoder.encode(frame)
         self.times.seconds["encode"] = self._encoder.seconds
         with self.times.stage("recognise"):
@@ -364,8 +368,18 @@ class FrameProcessor:
             else:
                 self._tracker.remove(event.object)
         for object_id, given in prompted.items():
-            logits, score = self._decode_events(features, object_id, given)
-            self._tracker.set(object_id, self._to_work(logits), score, now_s)
+            self._prompt(features, object_id, given, now_s)
+
+    def _prompt(
+        self,
+        features: Features,
+        object_id: int,
+        given: list[PointEvent | BoxEvent],
+        now_s: float,
+    ) -> None:
+        """Carry out an object's points and box. Raises `PromptError`."""
+        logits, score = self._decode_events(features, object_id, given)
+        self._tracker.set(object_id, self._to_work(logits), score, now_s)
 
     def _decode_events(
         self, features: Features, object_id: int, events: list[PointEvent | BoxEvent]

@@ -83,6 +83,7 @@ class SourceInfo:
     containers that do not say). rate: average frames per second if known. rotation_deg: counter-
     clockwise turn that was applied. sample_aspect: width of a pixel by its height, applied.
     clock: whose the timestamps are: the stream's own, or the capture clock's (seconds since 1970).
+    live: frames come as they are captured, and say when (`Frame.arrival`).
     """
 
     name: str
@@ -94,6 +95,7 @@ class SourceInfo:
     sample_aspect: Fraction = Fraction(1)
     codec: str = ""
     clock: Literal["stream", "capture"] = "stream"
+    live: bool = False
 
 
 @dataclass(slots=True)
@@ -155,7 +157,8 @@ class FrameResult:
     """What the pipeline says about one frame.
 
     labels: uint16 [H, W] at the displayed size, 0 background, else the object's id. hidden: where
-    objects overlap, what the label map cannot show of them; at most one part an object.
+    objects overlap, what the label map cannot show of them; at most one part an object. captured_s:
+    when a live frame came, by the capture clock, seconds since 1970.
     """
 
     index: int
@@ -165,6 +168,7 @@ class FrameResult:
     labels: LabelMap
     objects: tuple[ObjectResult, ...]
     hidden: tuple[HiddenPart, ...] = field(default=(), compare=False)  # arrays do not compare
+    captured_s: float | None = None
 
     def mask(self, object_id: int) -> npt.NDArray[np.bool_]:
         """Whole mask of one object, bool [H, W], also where another one lies over it."""

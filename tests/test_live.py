@@ -16,21 +16,13 @@ from pipeline.bench.loopback import LoopbackCamera
 from pipeline.bench.soak import bench_soak
 from pipeline.config import load_config
 from pipeline.engine import Pipeline
-from pipeline.errors import SourceError
-from pipeline.live.commands import Command
+from pipeline.errors import SourceError, StoreError
 from pipeline.live.preview import PreviewServer
-from pipeline.live.session import CallbackSink, LiveSession, live_config
+from pipeline.live.session import LiveSession, live_config
 from pipeline.store import MaskStore
-from tests.media import moving_shapes
+from tests.live_runs import PATIENT, RATE, SIZE, pictures, run_until
+from tests.media import moving_shapes, write_video
 from trackers.state import TrackState
-
-SIZE = (90, 160)
-RATE = 30
-# Deadlines are the bench's business: here the machine may be as slow as it likes.
-PATIENT = [
-    *("live.latency_ms=60000", "live.retry_first_s=0.1"),
-    *("threads.inference=1", "live.input_shares=[1.0]"),
-]
 
 
 @pytest.fixture(scope="module")
@@ -43,20 +35,6 @@ def camera(shapes):
     frames, _ = shapes
     with LoopbackCamera([*frames, *frames[-2:0:-1]], RATE) as camera:
         yield camera
-
-
-def run_until(session, done, **options):
-    """Run and take results until `done(live)` says so; gives all of them and the summary."""
-    taken = []
-
-    def take(live):
-        taken.append(live)
-        if done(live) or len(taken) > 3000:
-            session.stop()
-
-    summary = session.run(lambda info: [CallbackSink(take)], **options)
-    assert len(taken) <= 3000, "it was waited for in vain"
-    return taken, summary
 
 
 def test_live_follows_a_stream_and_tells_how_it_goes(cli, camera, tmp_path):
@@ -80,6 +58,7 @@ def test_live_follows_a_stream_and_tells_how_it_goes(cli, camera, tmp_path):
     stored = MaskStore(store)
     assert stored.complete
     assert stored.indices.tolist() == [r["frame"] for r in results]
+    assert stored.captured_s.tolist() == [r["captured_s"] for r in results]
     pts = [r["pts_s"] for r in results]
     assert pts == sorted(pts)
     assert kept.stat().st_size > 0
@@ -136,134 +115,6 @@ def test_wrong_options_are_one_sentence(cli, options, says):
     assert says in err
 
 
-def test_a_server_that_restarts_leaves_a_gap_and_the_same_ids(shapes, camera):
-    session = LiveSession.open(camera.url, load_config(overrides=PATIENT))
-    state = {"seen": 0, "hung_up": False}
-
-    def found_again(live):
-        shown = [o for o in live.result.objects if o.area]
-        if live.frame.arrival.gap_s:
-            state["gap"] = live.frame.index
-        if not state["hung_up"]:
-            state["seen"] += len(shown) >= 1
-            if state["seen"] > 20:
-                state["before"] = {o.id for o in shown}
-                state["hung_up"] = True
-                camera.hang_up()
-            return False
-        return "gap" in state and {o.id for o in shown} & state["before"]
-
-    _, summary = run_until(session, found_again)
-    assert state["gap"] > 0
-    assert summary.source["connections"] == 2
-    assert summary.source["gaps"] == 1
-
-
-def test_a_stalled_and_a_corrupt_stream_and_a_clock_that_jumps(camera):
-    settings = [*PATIENT, "live.stall_s=0.7", "seeding.enabled=false"]
-    session = LiveSession.open(camera.url, load_config(overrides=settings))
-    troubles = iter([("corrupt", 15), ("jump_s", 3600.0), ("pause_s", 2.0)])
-    state = {"next": 10}
-
-    def after_all(live):
-        if live.frame.index < state["next"]:
-            return False
-        state["next"] = live.frame.index + 20
-        trouble = next(troubles, None)
-        if trouble is not None:
-            setattr(camera, *trouble)
-        return trouble is None
-
-    taken, summary = run_until(session, after_all)
-    indices = [live.frame.index for live in taken]
-    assert indices == sorted(set(indices))
-    assert summary.source["gaps"] >= 1
-    assert max(live.frame.pts_s for live in taken) > 3600
-
-
-def pictures(shapes, count):
-    """So many stamped pictures, 1/30 s apart, each when the one before has been taken."""
-    frames, _ = shapes
-    taken = threading.Semaphore(1)
-
-    def come():
-        for index in range(count):
-            taken.acquire(timeout=30)
-            yield frames[index % len(frames)], (10**9 * (index + 30)) // RATE
-
-    return come(), taken
-
-
-def disc_of(shapes, index):
-    """A point inside the second shape on a frame."""
-    rows, columns = np.nonzero(shapes[1][index] == 2)
-    return float(columns.mean()), float(rows.mean())
-
-
-def test_a_click_acts_on_the_frame_it_names_and_remove_and_reset_at_once(shapes):
-    come, taken = pictures(shapes, 400)
-    settings = [*PATIENT, "seeding.enabled=false"]
-    session = LiveSession.open(come, load_config(overrides=settings))
-    answers, state, answered = [], {}, threading.Event()
-
-    def answer(outcome):
-        answers.append(outcome)
-        if not outcome.refused:
-            answered.set()
-
-    def steps(live):
-        if live.frame.index > 12:  # the keyframe shares a core with frames that come at once
-            answered.wait(0.3)
-        taken.release()
-        index, shown = live.frame.index, {o.id for o in live.result.objects if o.area}
-        if index == 12:
-            xy = disc_of(shapes, 5)
-            command = Command(type="point", xy=xy, pts_s=(5 + 30) / RATE)  # frame 5
-            session.command(command, answer)
-            session.command(Command(type="point", xy=xy, pts_s=0.5), answer)
-            session.command(Command(type="point", xy=(999, 5)), answer)
-        if shown and "followed" not in state:
-            state["first"] = state.get("first", index)
-            if index >= state["first"] + 5:
-                mask = live.result.mask(min(shown))
-                truth = shapes[1][index % 60] == 2
-                state["followed"] = (mask & truth).sum() / (mask | truth).sum()
-                session.command(Command(type="remove", object=min(shown)), answer)
-        elif "followed" in state:
-            return not shown
-        return False
-
-    run_until(session, steps)
-    assert state["first"] > 12
-    assert state["followed"] > 0.6
-    refused = sorted(answer.refused for answer in answers if answer.refused)
-    assert len(refused) == 2
-    assert "is gone" in refused[0]
-    assert "outside the picture" in refused[1]
-    assert [a.object for a in answers if not a.refused] == [1, 1]
-
-
-def test_a_governor_that_has_gone_to_the_end_still_follows(shapes):
-    """No machine keeps this deadline: few keyframes, a smaller input, one track at a time."""
-    come, taken = pictures(shapes, 2000)
-    settings = ["live.latency_ms=1", "live.interval_max=8", "live.input_shares=[1.0, 0.75]"]
-    session = LiveSession.open(come, load_config(overrides=[*settings, "seeding.enabled=false"]))
-    state = {"followed": 0}
-
-    def steps(live):
-        index = live.frame.index
-        if index == 1:
-            session.command(Command(type="point", xy=disc_of(shapes, 1), pts_s=31 / RATE))
-        threading.Timer(0.03, taken.release).start()
-        level = session.governor.state.level
-        state["followed"] += level > 0 and any(o.area for o in live.result.objects)
-        return level == session.governor.state.levels and state["followed"] > 10
-
-    _, summary = run_until(session, steps)
-    assert summary.governor.budget.input_share == 0.75
-    assert summary.governor.budget.refreshed == 1
-
-
 def test_a_loop_gets_results_and_leaving_it_ends_the_run(shapes):
     come, taken = pictures(shapes, 100)
     session = LiveSession.open(come, load_config(overrides=[*PATIENT, "seeding.enabled=false"]))
@@ -310,11 +161,12 @@ def test_a_slow_model_holds_up_no_frame(shapes, monkeypatch):
         return encode(self, frame)
 
     monkeypatch.setattr(OpenVinoSegmenter, "encode", slow)
-    session = LiveSession.open(come, load_config(overrides=PATIENT))
+    session = LiveSession.open(come, load_config(overrides=[*PATIENT, "live.hang_s=0.001"]))
 
     def shown(live):
         taken.release()
         if live.frame.index == 20:
+            assert "encode" in session.status().hanging
             release.set()
         return any(o.area for o in live.result.objects)
 
@@ -390,6 +242,25 @@ def test_a_live_run_is_the_same_pipeline_with_another_queue(shapes):
     assert config.queue.policy == "latest"
     assert config.seeding.prompts_first == config.live.prompts_first
     assert isinstance(LiveSession.open(pictures(shapes, 1)[0], config).pipeline, Pipeline)
+
+
+def test_a_replayed_file_starts_when_the_model_is_there(shapes, tmp_path):
+    clip = write_video(tmp_path / "clip.mp4", shapes[0][:2], pts=[0, 2000])
+    session = LiveSession.open(clip, load_config(overrides=[*PATIENT, "seeding.enabled=false"]))
+    results, summary = run_until(session, lambda live: False)
+    assert [live.frame.pts_s for live in results] == [0, 2]
+    assert summary.drops == 0
+
+
+def test_a_sink_that_cannot_be_opened_ends_a_run(shapes):
+    come, _ = pictures(shapes, 10)
+    session = LiveSession.open(come, load_config(overrides=PATIENT))
+
+    def full(info):
+        raise StoreError("no room")
+
+    with pytest.raises(StoreError, match="no room"):
+        session.run(full)
 
 
 def test_a_soak_counts_and_comes_to_an_end():

@@ -1,11 +1,21 @@
 """The governor: the order of its steps, when it takes them, and when it goes back."""
 
+import threading
+from itertools import count
+
+import numpy as np
 import pytest
 
 from pipeline.config import load_config
+from pipeline.live.commands import Command
 from pipeline.live.governor import Governor, ladder
+from pipeline.live.inputs import Inputs
 from pipeline.live.latency import LatencyHistogram
+from pipeline.live.session import CallbackSink, LiveSession
 from pipeline.live.status import Watchdog
+from tests.clock import FakeClock
+from tests.live_runs import AtOnce
+from tests.media import moving_shapes
 
 CONFIG = load_config(overrides=["live.interval_max=16"])
 
@@ -77,6 +87,91 @@ def test_it_goes_back_when_there_is_time_to_spare_and_waits_longer_after_a_relap
     feed(governor, 30, 7, start=now)
     assert governor.state.level == relapsed - 1
     assert len(governor.history) >= 5
+
+
+class StillClock(FakeClock):
+    """One that nobody moves on by waiting."""
+
+    def wait(self, event, timeout_s):
+        return event.wait()
+
+
+def test_a_slow_model_is_asked_for_less_step_by_step_and_for_all_again_when_it_is_fast(
+    monkeypatch,
+):
+    """A whole live run on a clock that a frame moves on by its share of what keyframes cost."""
+    monkeypatch.setattr("pipeline.live.late.ThreadPoolExecutor", AtOnce)
+    frames, truth = moving_shapes(60, (54, 96), shapes=1, seed=1)
+    settings = ["live.interval_max=12", "threads.inference=1", "seeding.prompts_per_keyframe=2"]
+    config = load_config(overrides=[*settings, "live.latency_ms=100", "live.prompts_first=0"])
+    clock, taken = StillClock(), threading.Semaphore(1)
+    state = {"slow": 2.0, "followed": 0, "over": False}
+    told = []
+
+    def come():
+        for index in count():
+            taken.acquire(timeout=30)
+            if state["over"]:
+                return
+            clock.now += 0.1
+            yield frames[index % 60]
+
+    def costs_s(budget):
+        keyframe_s = budget.input_share**2 + 0.1 * budget.prompts + 0.01 * min(5, budget.refreshed)
+        return 0.02 + state["slow"] * keyframe_s / budget.interval
+
+    def compute(live):
+        governor = session.governor.state
+        clock.now += costs_s(governor.budget)
+        if not told or told[-1].level != governor.level:
+            told.append(governor)
+        state["followed"] += governor.level == governor.levels and bool(live.result.objects)
+        if live.frame.index == 0:
+            rows, columns = np.nonzero(truth[0])
+            session.command(Command(type="point", xy=(columns.mean(), rows.mean())))
+        if "nothing more to save" in governor.reason and state["followed"] > 20:
+            state["slow"] = 0.1
+        recovered = state["slow"] < 1 and governor.level == 0
+        state["over"] = recovered or live.frame.index > 2000
+
+    def next_one(live):  # when the time of this one has been taken
+        taken.release()
+
+    session = LiveSession.open(come(), config, clock=clock)
+    summary = session.run(
+        lambda info: [CallbackSink(compute)], behind=lambda info: [CallbackSink(next_one)]
+    )
+    steps = ladder(session.pipeline.config)
+    assert [state.budget for state in told] == [*steps, *steps[-2::-1]]
+    down = [state.reason.partition(": ")[2] for state in told[1 : len(steps)]]
+    assert down == [
+        "a keyframe every 12 frames",
+        "encoder input x 0.75",
+        "1 seeding prompts a keyframe",
+        "0 seeding prompts a keyframe",
+        "4 tracks corrected a keyframe",
+        "2 tracks corrected a keyframe",
+        "1 tracks corrected a keyframe",
+    ]
+    assert all("p95" in state.reason and "ms of 100" in state.reason for state in told[1:8])
+    assert all("time to spare" in state.reason for state in told[8:])
+    assert summary.to_json()["governor"]["reason"] == told[-1].reason
+
+
+def test_a_smaller_input_is_loaded_beside_the_stream_and_once():
+    loading, loaded = threading.Event(), []
+
+    def load(share):
+        assert loading.wait(30)
+        loaded.append(share)
+        return ("small",)
+
+    inputs = Inputs(("full",), load)
+    assert [inputs.at(share) for share in (1.0, 0.75, 0.75)] == [("full",)] * 3
+    loading.set()
+    inputs.close()
+    assert [inputs.at(share) for share in (0.75, 1.0, 0.75)] == [("small",), ("full",), ("small",)]
+    assert loaded == [0.75]
 
 
 def test_few_results_are_not_judged():

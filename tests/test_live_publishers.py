@@ -3,10 +3,10 @@
 import json
 import socket
 import sys
+from array import array
 from contextlib import suppress
 from fractions import Fraction
 from queue import Empty, Queue
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -234,23 +234,49 @@ def test_zenoh_carries_results_and_commands(shown, tmp_path):
     assert [asked.command.type for asked in waiting] == ["reset"]
 
 
-def nested(*names):
-    """A message as ROS makes them: attributes that are there already."""
-    message = SimpleNamespace(results=[], detections=[])
-    for name in names:
-        part = message
-        for step in name.split("."):
-            part.__dict__.setdefault(step, SimpleNamespace())
-            part = part.__dict__[step]
-    return message
+def message(**fields):
+    """A message class as rosidl makes them: these fields and no others, of these types."""
+
+    class Message:
+        __slots__ = tuple(fields)
+
+        def __init__(self):
+            for name, kind in fields.items():
+                setattr(self, name, kind())
+
+        def __setattr__(self, name, value):
+            assert isinstance(value, array if fields[name] is uint8s else fields[name])
+            object.__setattr__(self, name, value)
+
+    return Message
 
 
+def uint8s():
+    return array("B")
+
+
+# As the .msg files of std_msgs, sensor_msgs and vision_msgs 4 have them.
+Header = message(stamp=message(sec=int, nanosec=int), frame_id=str)
+Pose2D = message(position=message(x=float, y=float), theta=float)
 ROS = MessageTypes(
-    header=lambda: nested("stamp"),
-    image=nested,
-    detections=nested,
-    detection=lambda: nested("bbox.center.position"),
-    hypothesis=lambda: nested("hypothesis"),
+    header=Header,
+    image=message(
+        header=Header,
+        height=int,
+        width=int,
+        encoding=str,
+        is_bigendian=int,
+        step=int,
+        data=uint8s,
+    ),
+    detections=message(header=Header, detections=list),
+    detection=message(
+        header=Header,
+        results=list,
+        bbox=message(center=Pose2D, size_x=float, size_y=float),
+        id=str,
+    ),
+    hypothesis=message(hypothesis=message(class_id=str, score=float), pose=object),
 )
 
 
@@ -262,9 +288,9 @@ def test_ros_messages_have_the_sources_header_and_one_label_image(shown):
     image = label_image(result, header, ROS)
     assert (image.encoding, image.height, image.width, image.step) == ("mono16", 36, 64, 128)
     assert np.array_equal(np.frombuffer(image.data, "<u2").reshape(SIZE), result.labels)
-    array = detections(result, header, ROS)
-    assert [d.id for d in array.detections] == ["7", "300"]  # what is out of sight is left out
-    first = array.detections[0]
+    found = detections(result, header, ROS).detections
+    assert [d.id for d in found] == ["7", "300"]  # what is out of sight is left out
+    first = found[0]
     assert (first.bbox.center.position.x, first.bbox.size_x) == (19.0, 22.0)
     assert first.results[0].hypothesis.score == 0.9
     assert first.header is image.header is header

@@ -227,6 +227,29 @@ def test_a_camera_that_comes_back_otherwise_is_shown_as_before():
     assert frames[0].rgb().shape == (36, 64, 3)
 
 
+def test_a_camera_that_is_held_gives_its_newest_frame_afterwards():
+    def steps():
+        yield from (0.1, 0.1, 5.0)
+        source.go_on()
+        yield from (0.1, 0.1)
+
+    clock, source, _ = reconnecting(steps())
+    source.hold()
+    with source.open() as reader:
+        frames = list(reader)
+    assert [(f.index, f.pts, f.arrival.gap_s) for f in frames] == [(0, 3, 0), (1, 4, 0)]
+    assert frames[0].arrival.monotonic_s == pytest.approx(1005.3)
+    assert clock.monotonic() > 1005.4
+
+
+def test_a_recording_that_is_held_can_be_stopped():
+    source = ReconnectingSource(Flaky(FakeClock(), [0.1]), returns=False, clock=FakeClock())
+    source.hold()
+    source.stop()
+    with source.open() as reader:
+        assert list(reader) == []
+
+
 def test_what_cannot_be_opened_at_first_is_an_error():
     _, source, _ = reconnecting(UnreadableSourceError("no camera"))
     with pytest.raises(UnreadableSourceError, match="no camera"), source.open():

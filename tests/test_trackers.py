@@ -252,6 +252,17 @@ def test_tentative_object_that_is_not_seen_again_is_forgotten_without_an_id():
     assert tracker.tracks[0].id == 1
 
 
+def test_without_an_id_left_no_object_is_added(caplog):
+    tracker = Tracker(TrackerSettings(confirm_hits=2, last_id=2))
+    found = [Detection(disc(x, 30), 0.9) for x in (20, 60, 100)]
+    tracker.admit(found, 0.0, at_once=False)
+    tracker.confirm(tracker.live(), found, 0.2)
+    tracker.admit([Detection(disc(60, 60), 0.9)], 0.4, at_once=True)
+    assert [t.id for t in tracker.tracks] == [1, 2]
+    assert tracker.full
+    assert caplog.text.count("all 2 ids are given") == 1
+
+
 def test_lost_then_found_keeps_its_id_then_expires_and_the_id_is_not_reused():
     tracker = tracker_with((30, 30), lost_after_misses=2, remove_after_s=1.0)
     (track,) = tracker.tracks

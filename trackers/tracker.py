@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from trackers.flow import Flow
 from trackers.motion import KalmanBox
 from trackers.state import TrackState
 from trackers.track import LOGIT_LIMIT, BoolMap, Detection, FloatMap, Track, box_of
+
+logger = logging.getLogger(__name__)
 
 _AFFINITY_RATE = 0.2  # share of the newest keyframe in what is usual
 
@@ -27,6 +30,7 @@ class TrackerSettings:
     affinity_anywhere: least share of its usual affinity where at least `near_iou` of it was
     expected, and elsewhere. sure_iou, sure_share: agreement and share of the usual affinity from
     which a sight is remembered. occluded_s: time after which a hidden object counts as lost.
+    last_id: the greatest there is; when it has been given, no object is added any more.
     """
 
     match_iou_min: float = 0.5
@@ -42,6 +46,7 @@ class TrackerSettings:
     sure_iou: float = 0.85
     sure_share: float = 0.95
     occluded_s: float = 2.0
+    last_id: int = 65535  # label maps have 16 bits
 
 
 class Tracker:
@@ -54,6 +59,11 @@ class Tracker:
         self.settings = settings
         self.tracks: list[Track] = []
         self._next_id = first_id
+
+    @property
+    def full(self) -> bool:
+        """Whether every id has been given, so that no object can be added."""
+        return self._next_id > self.settings.last_id
 
     def advance(self, flow: Flow | None, dt_s: float) -> None:
         """Carry every track to the next frame; without `flow` (after a cut) masks stay behind."""
@@ -172,14 +182,15 @@ class Tracker:
             if at_once:
                 track.hits = self.settings.confirm_hits
             self._confirmed(track)
-            self.tracks.append(track)
+            if not self.full or track.id:
+                self.tracks.append(track)
 
     def set(self, track_id: int, logits: FloatMap, score: float, now_s: float) -> None:
         """Set the mask of an object that a person prompted; starts it if it is new."""
         track = self.find(track_id)
         if track is None:
             self.tracks.append(_track(track_id, Detection(logits, score), now_s, prompted=True))
-            self._next_id = max(self._next_id, track_id + 1)
+            self._given(track_id)
             return
         track.replace(logits, score, now_s)
         track.state = TrackState.TRACKED
@@ -194,12 +205,23 @@ class Tracker:
         return next((t for t in self.tracks if t.id == track_id), None)
 
     def take_id(self) -> int:
-        """An id that no object has had."""
-        taken, self._next_id = self._next_id, self._next_id + 1
+        """An id that no object has had; there is one unless the tracker is `full`."""
+        taken = self._next_id
+        self._given(taken)
         return taken
 
+    def _given(self, track_id: int) -> None:
+        left = not self.full
+        self._next_id = max(self._next_id, track_id + 1)
+        if left and self.full:
+            logger.warning("all %d ids are given; no object is added any more", track_id)
+
     def _confirmed(self, track: Track) -> None:
-        if track.state == TrackState.TENTATIVE and track.hits >= self.settings.confirm_hits:
+        if track.state != TrackState.TENTATIVE:
+            return
+        if self.full:
+            track.state = TrackState.REMOVED
+        elif track.hits >= self.settings.confirm_hits:
             track.id = self.take_id()
             track.state = TrackState.TRACKED
 

@@ -14,12 +14,17 @@ from typing import Any
 import numpy as np
 
 from pipeline.bench.loopback import camera_process
+from pipeline.bench.stream import Box
 from pipeline.config import PipelineConfig
+from pipeline.live.commands import Command
 from pipeline.live.session import CallbackSink, LiveResult, LiveSession
 from pipeline.live.status import LiveStatus
 from pipeline.types import SizeHW
+from trackers.state import TrackState
 
 _WARM_UP_S = 5.0
+_GIVEN_EVERY_S = 1.0
+_FOLLOWED = (TrackState.TRACKED, TrackState.REENTERED)
 GOAL_FPS = 24.0
 
 
@@ -27,7 +32,7 @@ GOAL_FPS = 24.0
 class Phase:
     """A part of the run. latencies: from the demuxer to the published result, ms.
 
-    objects: seen, mean. level: the governor's steps, at the end.
+    objects: followed, mean. level: the governor's steps, at the end.
     """
 
     name: str
@@ -65,17 +70,28 @@ class LiveReport:
 
 
 def bench_live(
-    config: PipelineConfig, clip: Path, size_hw: SizeHW, seconds: float, *, burn: bool = False
+    config: PipelineConfig,
+    clip: Path,
+    size_hw: SizeHW,
+    seconds: float,
+    *,
+    burn: bool = False,
+    boxes: Sequence[Box] = (),
 ) -> LiveReport:
     """Run on a clip that comes at 30 frames a second, `seconds` long after a few to warm up.
 
     burn: then as long with a process that uses one core whole, then as long without it again.
-    Raises `ModelError`, `SourceError`.
+    boxes: of objects that are given, pixels xyxy; every second again, since a network with random
+    weights does not recognise them. Without any, objects are looked for. Raises `ModelError`,
+    `SourceError`.
     """
+    if boxes:
+        unseeded = config.seeding.model_copy(update={"enabled": False})
+        config = config.model_copy(update={"seeding": unseeded})
     names = ["calm", "a core burnt", "afterwards"] if burn else ["calm"]
     with camera_process(clip, size_hw) as url:
         session = LiveSession.open(url, config)
-        watch = _Watch(session)
+        watch = _Watch(session, boxes)
         conductor = threading.Thread(target=watch.conduct, args=(names, seconds), daemon=True)
         conductor.start()
         session.run(lambda info: [CallbackSink(watch.take)])
@@ -89,9 +105,11 @@ def bench_live(
 class _Watch:
     """Takes results, and begins and ends the phases."""
 
-    def __init__(self, session: LiveSession) -> None:
+    def __init__(self, session: LiveSession, boxes: Sequence[Box]) -> None:
         self.phases: list[Phase] = []
         self._session = session
+        self._boxes = boxes
+        self._given_s = 0.0
         self._begun = threading.Event()
         self._latencies_ms: list[float] = []
         self._objects: list[int] = []
@@ -99,9 +117,14 @@ class _Watch:
     def take(self, live: LiveResult) -> None:
         """Take a result as it is published."""
         self._begun.set()
+        now_s = time.monotonic()
+        if now_s - self._given_s >= _GIVEN_EVERY_S:
+            self._given_s = now_s
+            for number, box in enumerate(self._boxes, 1):
+                self._session.command(Command(type="box", object=number, xyxy=box))
         if live.frame.arrival is not None:
             self._latencies_ms.append(1000 * (time.monotonic() - live.frame.arrival.monotonic_s))
-            self._objects.append(sum(1 for found in live.result.objects if found.area))
+            self._objects.append(sum(found.state in _FOLLOWED for found in live.result.objects))
 
     def conduct(self, names: Sequence[str], seconds: float) -> None:
         """Let the phases follow each other, then stop the run."""

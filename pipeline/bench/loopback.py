@@ -28,16 +28,19 @@ _OPTIONS = {"preset": "ultrafast", "tune": "zerolatency", "g": "30", "crf": "20"
 class LoopbackCamera:
     """Sends a few frames in a loop, encoded once, from a thread for each connection.
 
-    frames: RGB uint8 [H, W, 3]. rate: frames a second. port: 0 for any that is free. It can be told
+    frames: RGB uint8 [H, W, 3]. rate: frames a second. port: 0 for any that is free. speed: times
+    as fast as the timestamps say, at which they are sent. It can be told
     to misbehave: `pause_s` sends nothing for so long, once; `corrupt` damages so many frames;
     `jump_s` is added to all timestamps; `hang_up` ends every connection.
     """
 
-    def __init__(self, frames: Iterable[RgbImage], rate: int = 30, port: int = 0) -> None:
+    def __init__(
+        self, frames: Iterable[RgbImage], rate: int = 30, port: int = 0, speed: float = 1.0
+    ) -> None:
         self.corrupt = 0
         self.pause_s = self.jump_s = 0.0
         self.connections = 0
-        self._rate = rate
+        self._rate, self._speed = rate, speed
         self._encoded = _encode(frames, rate)
         self._stopped = threading.Event()
         self._clients: list[socket.socket] = []
@@ -102,7 +105,7 @@ class LoopbackCamera:
     def _send(self, stream: VideoStream, container: av.container.OutputContainer) -> None:
         begun = time.monotonic()
         for number, packet in enumerate(self._packets()):
-            due = begun + number / self._rate
+            due = begun + number / self._rate / self._speed
             pause_s, self.pause_s = self.pause_s, 0.0
             begun += pause_s
             if self._stopped.wait(max(0.0, due + pause_s - time.monotonic())):
@@ -133,7 +136,7 @@ class _Sender:
         sent = bytearray(data)
         if self._corrupt():
             for start in range(0, len(sent), 188):
-                inner = slice(start + 24, start + 188)
+                inner = slice(start + 80, start + 188)
                 sent[inner] = bytes(byte ^ 0xFF for byte in sent[inner])
         self._client.sendall(sent)
         return len(data)

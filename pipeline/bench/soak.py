@@ -95,6 +95,7 @@ def bench_soak(
     source = ReconnectingSource(camera, returns=True, patience=_PATIENCE)
     camera.at_end = source.stop
     session = LiveSession(live_config(config), source)
+    source.go_on()  # this camera waits for its results by itself
     samples: list[SoakSample] = []
     every = max(1, frames // _SAMPLES)
     objects: set[int] = set()
@@ -157,7 +158,7 @@ class _FakeReader:
         smaller = camera.connections % 2 == 0
         height, width = camera.scene[0].shape[:2]
         size_hw = (height * 3 // 4, width * 3 // 4) if smaller else (height, width)
-        self.info = SourceInfo("fake camera", size_hw, _TIME_BASE, Fraction(_RATE))
+        self.info = SourceInfo("fake camera", size_hw, _TIME_BASE, Fraction(_RATE), live=True)
         self.report = SourceReport()
         self._camera = camera
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pipeline.bench.models import BenchReport
     from pipeline.bench.rectangle import RectangleReport
     from pipeline.bench.store import StoreReport
-    from pipeline.bench.stream import StreamReport
+    from pipeline.bench.stream import Box, StreamReport
 
 _WIDE_CLIP = Path("datasets/data/bigbuckbunny.mp4")  # 1280x720
 
@@ -156,7 +156,11 @@ def live(
     ] = None,
     model: Annotated[str, typer.Option(help="Model name or folder, or tinysam (random).")] = "lite",
     seconds: Annotated[float, typer.Option(min=1, help="Of each phase.")] = 30.0,
-    objects: Annotated[int, typer.Option(min=1, help="Looked for, at most.")] = 5,
+    objects: Annotated[int, typer.Option(min=1, help="Looked for, at most, or given.")] = 5,
+    given: Annotated[
+        bool,
+        typer.Option("--given", help="Objects are boxes (where lite finds some), not looked for."),
+    ] = False,
     latency_ms: Annotated[float, typer.Option(min=1, help="Deadline of 95 % of results.")] = 80.0,
     burn: Annotated[
         bool, typer.Option("--burn", help="Then with a core burnt, then without again.")
@@ -176,11 +180,22 @@ def live(
     configured = load_config(config, [*settings, f"live.latency_ms={latency_ms}"])
     sys.setswitchinterval(SWITCH_S)
     video = clip or demo_clip(_WIDE_CLIP)
-    report = bench_live(configured, video, (720, 1280), seconds, burn=burn)
+    boxes = _boxes_of(video, objects) if given else ()
+    report = bench_live(configured, video, (720, 1280), seconds, burn=burn, boxes=boxes)
     if as_json:
         typer.echo(json.dumps(report.to_json()))
     else:
         _print_live(report)
+
+
+def _boxes_of(video: Path, count: int) -> list[Box]:
+    """Boxes of objects in a clip's first frame, as the embedded model finds them."""
+    from pipeline.bench.stream import find_boxes
+    from pipeline.engine import Pipeline
+    from pipeline.sources import open_source
+
+    with open_source(str(video)).open() as reader:
+        return find_boxes(Pipeline.from_config(), next(iter(reader)), count)
 
 
 def soak(

@@ -256,6 +256,8 @@ def _line(status: LiveStatus) -> str:
         f"{status.objects} objects, latency p50 {recent['p50']} p95 {recent['p95']} ms, governor "
         f"{governor.level}/{governor.levels} ({governor.reason})"
     )
+    if status.full:
+        line += ", no more objects: every number is given"
     if not status.source["connected"] and status.source["trouble"]:
         line += f", away: {status.source['trouble']}"
     return f"{line:<150}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,6 +46,8 @@ def info(
                     "size_hw": masks.source.size_hw,
                     "frames": len(masks),
                     "complete": masks.complete,
+                    "clock": masks.source.clock,
+                    "captured_s": _captured(masks),
                     "last_frame": int(masks.indices[-1]) if len(masks) else None,
                     "model": masks.attributes.get("model"),
                     "objects": [
@@ -72,6 +75,12 @@ def info(
     state = "complete" if masks.complete else "not complete: run again with --resume to go on"
     last = f", the last is frame {masks.indices[-1]}" if len(masks) else ""
     console.print(f"frames   {len(masks)}{last}, {state}", highlight=False)
+    captured = _captured(masks)
+    if captured is not None:
+        first, until = (
+            datetime.fromtimestamp(at, UTC).isoformat(" ", "seconds") for at in captured
+        )
+        console.print(f"captured {first} to {until}", highlight=False)
     table = Table("object", "name", "first frame", "last frame", "frames", "mean confidence")
     for found in objects:
         table.add_row(
@@ -83,6 +92,12 @@ def info(
             f"{found.mean_score:.2f}",
         )
     console.print(table)
+
+
+def _captured(masks: MaskStore) -> list[float] | None:
+    """When the first and the last frame of a live source came, seconds since 1970."""
+    times = masks.captured_s
+    return [float(times[0]), float(times[-1])] if times is not None and len(times) else None
 
 
 def rename(

@@ -102,14 +102,18 @@ class Asked:
 
 
 class CommandQueue:
-    """Commands from any thread that wait for the frame they mean; the oldest of too many go."""
+    """Commands from any thread that wait to be taken; those that are too many are refused."""
 
     def __init__(self) -> None:
-        self._waiting: deque[Asked] = deque(maxlen=_MOST_WAITING)
+        self._waiting: deque[Asked] = deque()
 
     def put(self, asked: Asked) -> None:
         """Leave a command."""
-        self._waiting.append(asked)
+        if len(self._waiting) < _MOST_WAITING:
+            self._waiting.append(asked)
+        else:
+            why = f"{_MOST_WAITING} commands wait already; ask again when frames come"
+            asked.answer(Outcome(asked.command.object, why))
 
     def take(self) -> list[Asked]:
         """Everything that came since the last time."""

@@ -22,23 +22,21 @@ from trackers.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
-_MOST_CARRIED = 90  # frames over which a keyframe is carried to the present
+MOST_CARRIED = 90
+"""Frames over which a keyframe is carried to the present."""
 
 
-@dataclass(slots=True, eq=False)
-class Moment:
-    """A frame that was shown, with all that is needed to do its keyframe later.
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """From the frame before to a frame.
 
-    flow: from the frame before; None on the first frame and after a cut or a gap that nothing
-    survived (`scene`: "cut", "gap", else ""). tracks: as they were shown; nobody changes them.
+    flow: None on the first frame and after a cut or a gap that nothing survived (`scene`: "cut",
+    "gap", else "").
     """
 
-    frame: Frame
     flow: Flow | None
     scene: str
     dt_s: float
-    now_s: float
-    tracks: Sequence[Track] = ()
 
     def carry(self, tracker: Tracker) -> None:
         """Bring tracks from the frame before to this one."""
@@ -48,11 +46,26 @@ class Moment:
 
 
 @dataclass(slots=True, eq=False)
+class Moment:
+    """A frame that was shown, with all that is needed to do its keyframe later.
+
+    number: frames shown before it. step: to it. tracks: as they were shown; nobody changes them.
+    """
+
+    number: int
+    frame: Frame
+    step: Step
+    now_s: float
+    tracks: Sequence[Track] = ()
+
+
+@dataclass(slots=True, eq=False)
 class Job:
     """A keyframe under way. asked: the commands it carries out, as `events` of its frame.
 
     fresh: nothing is known of the frame before. moved: ids that it looks at, for they moved far;
-    None for all, and for new objects. only: ids that it decides; None for all.
+    None for all, and for new objects. only: ids that it decides; None for all. later: what came
+    since its frame, at most so many steps; beyond that it is overdue.
     """
 
     moment: Moment
@@ -61,7 +74,8 @@ class Job:
     fresh: bool = False
     moved: Collection[int] | None = None
     only: Collection[int] | None = None
-    later: deque[Moment] = field(default_factory=deque)
+    later: deque[Step] = field(default_factory=deque)
+    most_later: int = MOST_CARRIED
     removed: set[int] = field(default_factory=set)
     all_removed: bool = False
     overdue: bool = False
@@ -89,23 +103,25 @@ class LateKeyframes:
         """Whether a job runs, or waits to be merged."""
         return self._running is not None
 
-    def begin(self, job: Job, later: Sequence[Moment] = ()) -> None:
-        """Begin a job; `later` are the moments after its own that were shown already."""
-        job.later.extend(later)
+    def begin(self, job: Job) -> None:
+        """Begin a job; its `later` are the steps since its frame."""
+        job.most_later += len(job.later)
         self._tracker.tracks = [self._copied(track) for track in job.moment.tracks]
         self._running = job, self._thread.submit(self._run, job)
 
-    def pass_on(self, moment: Moment) -> None:
+    def pass_on(self, step: Step) -> None:
         """Tell the running job of the next frame."""
         if self._running is None:
             return
         job = self._running[0]
-        if len(job.later) < _MOST_CARRIED:
-            job.later.append(moment)
-        elif not job.overdue:
+        if job.overdue:
+            return
+        if len(job.later) < job.most_later:
+            job.later.append(step)
+        else:
             job.overdue = True
             self.overdue += 1
-            logger.warning("a keyframe took longer than %d frames", _MOST_CARRIED)
+            logger.warning("a keyframe took longer than %d frames", MOST_CARRIED)
 
     def remove(self, ids: Collection[int] | None) -> None:
         """Objects (None: all) are not wanted any more, whatever the running job says of them."""

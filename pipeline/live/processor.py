@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -11,19 +11,21 @@ from pipeline.config import PipelineConfig
 from pipeline.errors import PromptError
 from pipeline.keyframes import KeyframeBudget
 from pipeline.live.commands import Asked, Outcome
-from pipeline.live.late import Job, LateKeyframes, Moment
+from pipeline.live.inputs import Input, Inputs
+from pipeline.live.late import Job, LateKeyframes, Moment, Step
+from pipeline.live.past import Past
 from pipeline.processor import DEFAULT_STEP_S, FrameProcessor, as_it_is, in_turn
-from pipeline.prompts import NO_PROMPTS
-from pipeline.recognition import Recognizer
+from pipeline.prompts import MAX_OBJECT_ID, NO_PROMPTS, BoxEvent, Event, PointEvent
 from pipeline.refining import Tracked
 from pipeline.seeding import Seeder
-from pipeline.segmenter.model import Segmenter
+from pipeline.segmenter.model import Features
 from pipeline.segmenter.open import open_segmenter
 from pipeline.types import Frame, SizeHW
 from trackers.track import Track
 from trackers.tracker import Tracker
 
-_SAME_FRAME_S = 0.001  # a stamp in JSON may have lost its last digits
+_MOST_WAITING = 64  # commands; each may keep a frame
+_NO_MORE = f"no object can be added: all {MAX_OBJECT_ID} numbers have been given; begin a new run"
 _LONGEST_STEP_S = 1.0  # between timestamps; more is a jump of the source's clock
 
 
@@ -39,59 +41,67 @@ class LiveControl(Protocol):
         ...
 
 
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A command that waits for a keyframe of the frame it means, once that has come."""
+
+    asked: Asked
+    moment: Moment | None = None
+
+
 class LiveProcessor(FrameProcessor):
     """A `FrameProcessor` whose keyframes are late, cost what `control` says, and obey commands.
 
     `_tracker` of the base belongs to the keyframes; what is shown is carried by another one. Held
-    beside: the last frames, for commands that name one, each with its motion and its tracks.
+    beside: the last frames, for commands that name one, and those that waiting commands have named.
     """
+
+    waits_for_encoder = "encode"  # in a thread of its own, while label maps are waited for here
 
     def __init__(
         self, config: PipelineConfig, model: Path, frame_hw: SizeHW, control: LiveControl
     ) -> None:
         super().__init__(config, model, frame_hw, NO_PROMPTS)
         self._control = control
-        self._inputs = {1.0: (self._segmenter, self._recognizer, self._seeder)}
-        for share in config.live.input_shares[1:]:
-            segmenter = open_segmenter(config, model, frame_hw, input_share=share)
-            self._inputs[share] = self._input(segmenter)
+        self._model = model
+        full = Input(self._segmenter, self._recognizer, self._seeder)
+        self._inputs = Inputs(full, self._load_input)
         self._carried = Tracker(self._tracker.settings)
         self._late = LateKeyframes(self._tracker, self._work, as_it_is)
-        self._moments: deque[Moment] = deque(maxlen=config.live.kept_frames)
-        self._asked: list[Asked] = []
+        self._past = Past(config.live.kept_frames)
+        self._waiting: list[_Waiting] = []
+        self._refused: dict[int, str] = {}
         self._fresh = self._wanted = True
-        self._since_regular = self._due_cursor = 0
+        self._since_regular = self._due_cursor = self._shown_count = 0
         self._last: Frame | None = None
 
     def close(self) -> None:
-        """End the threads."""
+        """End the threads; commands that wait are answered."""
         self._late.close()
+        self._inputs.close()
+        for asked in [*(w.asked for w in self._waiting), *self._control.take_commands()]:
+            asked.answer(Outcome(asked.command.object, "the run has ended"))
         super().close()
 
-    def running(self) -> dict[str, float]:
-        """How long each stage at work has been, seconds."""
-        told = super().running()
-        if "wait" in told:  # in the keyframes' thread, for the encoder
-            told["encode"] = told.pop("wait")
-        return told
-
-    def _input(self, segmenter: Segmenter) -> tuple[Segmenter, Recognizer, Seeder]:
-        """What works on one size of the encoder's input; the memory of objects is shared."""
+    def _load_input(self, share: float) -> Input:
+        config = self._config
+        segmenter = open_segmenter(config, self._model, self._frame_hw, input_share=share)
         recognizer = self._recognizer.at(segmenter.geometry)
-        return segmenter, recognizer, Seeder(segmenter, self._config.seeding)
+        return Input(segmenter, recognizer, Seeder(segmenter, config.seeding))
 
     def _steps(self, frames: Iterable[Frame]) -> Iterator[Tracked]:
         for frame in self._flows.look_ahead(frames):
             moment = self._carry(self._displayed(frame))
-            self._late.pass_on(moment)
+            self._late.pass_on(moment.step)
             job = self._late.finished()
             if job is not None:
                 self._late.merge(job, self._carried)
-            self._remove(self._hear())
+            self._hear()
             moment.tracks = [as_it_is(track) for track in self._carried.tracks]
-            self._moments.append(moment)
+            self._past.add(moment, [w.moment for w in self._waiting if w.moment is not None])
+            self._find_meant()
             keyframe = not self._late.busy and self._begin(moment)
-            yield Tracked(moment.frame, keyframe, moment.flow, moment.tracks)
+            yield Tracked(moment.frame, keyframe, moment.step.flow, moment.tracks)
 
     def _carry(self, frame: Frame) -> Moment:
         gap = frame.arrival is not None and frame.arrival.gap_s > 0
@@ -102,9 +112,11 @@ class LiveProcessor(FrameProcessor):
         self.times.seconds["flow"] = self._flows.seconds
         cut = flow is not None and flow.residual > self._config.keyframes.cut_residual
         scene = ("gap" if gap else "cut") if cut else ""
-        moment = Moment(frame, None if cut else flow, scene, dt_s, self._now_s)
+        step = Step(None if cut else flow, scene, dt_s)
+        moment = Moment(self._shown_count, frame, step, self._now_s)
+        self._shown_count += 1
         with self.times.stage("carry"):
-            moment.carry(self._carried)
+            step.carry(self._carried)
         self._since_keyframe += 1
         self._since_regular += 1
         self._fresh |= cut
@@ -156,9 +168,9 @@ class LiveProcessor(FrameProcessor):
         self._fresh, self._wanted = False, False
         self._begin_job(job)
 
-    def _begin_job(self, job: Job, later: Sequence[Moment] = ()) -> None:
+    def _begin_job(self, job: Job) -> None:
         self.keyframes += 1
-        self._late.begin(job, later)
+        self._late.begin(job)
 
     def _due_now(self, job: Job) -> list[Track]:
         """The live tracks that a keyframe looks at: as many as it may, all in turn."""
@@ -170,96 +182,100 @@ class LiveProcessor(FrameProcessor):
 
     def _work(self, job: Job) -> None:
         """Do a keyframe, in the thread of the late ones."""
-        self._segmenter, self._recognizer, self._seeder = self._inputs[self._budget.input_share]
+        self._segmenter, self._recognizer, self._seeder = self._inputs.at(self._budget.input_share)
         self._encoder.segmenter = self._segmenter
         moment = job.moment
-        flow = None if job.fresh else moment.flow
+        flow = None if job.fresh else moment.step.flow
         seed = job.only is None and job.moved is None
         due = self._due_now(job)
-        refused = ""
-        try:
-            with self._libraries.limit(limits=1, user_api="blas"):
-                self._keyframe(moment.frame, job.events, due, moment.now_s, flow, seed=seed)
-        except PromptError as error:
-            refused = str(error)
+        self._refused.clear()
+        with self._libraries.limit(limits=1, user_api="blas"):
+            self._keyframe(moment.frame, job.events, due, moment.now_s, flow, seed=seed)
         for asked, event in zip(job.asked, job.events, strict=True):
-            asked.answer(Outcome(event.object, refused))
+            refused = self._refused.get(event.object, "")
+            asked.answer(Outcome(asked.command.object if refused else event.object, refused))
+
+    def _prompt(
+        self,
+        features: Features,
+        object_id: int,
+        given: list[PointEvent | BoxEvent],
+        now_s: float,
+    ) -> None:
+        """One object's prompt may be refused; the others are carried out."""
+        try:
+            super()._prompt(features, object_id, given, now_s)
+        except PromptError as error:
+            self._refused[object_id] = str(error)
 
     # What is asked for while the stream goes on.
 
-    def _hear(self) -> list[Asked]:
-        """Take in new commands; gives those that take objects away, which act at once."""
-        removing = []
+    def _hear(self) -> None:
+        """Take in new commands; those that take objects away act at once."""
         for asked in self._control.take_commands():
             if asked.command.type in ("remove", "reset"):
-                removing.append(asked)
+                self._remove(asked)
                 continue
             try:
                 asked.command.check_inside(self._frame_hw)
+                if len(self._waiting) >= _MOST_WAITING:
+                    raise PromptError(f"{_MOST_WAITING} commands wait already; ask again")
             except PromptError as error:
                 asked.answer(Outcome(asked.command.object, str(error)))
             else:
-                self._asked.append(asked)
-        return removing
+                self._waiting.append(_Waiting(asked))
 
-    def _remove(self, removing: Sequence[Asked]) -> None:
-        for asked in removing:
-            object_id = asked.command.object
-            if object_id is None:
-                self._carried.tracks = []
-                self._asked.clear()
-                self._late.remove(None)
-                self._wanted = True
-            else:
-                self._carried.remove(object_id)
-                self._late.remove([object_id])
-            asked.answer(Outcome(object_id))
+    def _remove(self, removing: Asked) -> None:
+        object_id = removing.command.object
+        if object_id is None:
+            self._carried.tracks = []
+            self._late.remove(None)
+            self._wanted = True
+        else:
+            self._carried.remove(object_id)
+            self._late.remove([object_id])
+        for waiting in list(self._waiting):
+            if object_id in (None, waiting.asked.command.object):
+                self._refuse(waiting, f"a {removing.command.type} came after it")
+        removing.answer(Outcome(object_id))
+
+    def _refuse(self, waiting: _Waiting, why: str) -> None:
+        self._waiting.remove(waiting)
+        waiting.asked.answer(Outcome(waiting.asked.command.object, why))
+
+    def _find_meant(self) -> None:
+        """Find the frames that waiting commands mean; those that come later are found then."""
+        for waiting in list(self._waiting):
+            if waiting.moment is None:
+                try:
+                    waiting.moment = self._past.meant(waiting.asked.command)
+                except PromptError as error:
+                    self._refuse(waiting, str(error))
 
     def _begin_asked(self, newest: Moment) -> bool:
         """Begin the keyframe that the first waiting command means, with all others that mean it."""
-        chosen: Moment | None = None
+        chosen = next((w.moment for w in self._waiting if w.moment is not None), None)
+        events: list[Event] = []
         together: list[Asked] = []
-        for asked in list(self._asked):
-            meant = self._meant(asked, newest)
-            if isinstance(meant, str):
-                self._asked.remove(asked)
-                asked.answer(Outcome(asked.command.object, meant))
-            elif meant is not None and (chosen is None or meant is chosen):
-                chosen = meant
-                together.append(asked)
-                self._asked.remove(asked)
         if chosen is None:
             return False
-        events = [
-            a.command.event(chosen.frame.index, a.command.object or self._tracker.take_id())
-            for a in together
-        ]
+        for waiting in [w for w in self._waiting if w.moment is chosen]:
+            command = waiting.asked.command
+            if command.object is None and self._tracker.full:
+                self._refuse(waiting, _NO_MORE)
+                continue
+            self._waiting.remove(waiting)
+            together.append(waiting.asked)
+            object_id = command.object or self._tracker.take_id()
+            events.append(command.event(chosen.frame.index, object_id))
+        if not events:
+            return False
         if chosen is newest:
             self._start(Job(chosen, events, together, fresh=self._fresh))
-        else:
-            later = list(self._moments)[self._moments.index(chosen) + 1 :]
-            only = {e.object for e in events}
-            self._begin_job(Job(chosen, events, together, only=only), later)
+            return True
+        job = Job(chosen, events, together, only={e.object for e in events})
+        later = self._past.since(chosen)
+        job.later.extend(later or ())
+        job.overdue = later is None
+        self._begin_job(job)
         return True
-
-    def _meant(self, asked: Asked, newest: Moment) -> Moment | str | None:
-        """The frame that a command means, None if it has not come; or why there is none."""
-        command = asked.command
-        if command.pts_s is not None:
-            wanted, times = command.pts_s, [m.frame.pts_s for m in self._moments]
-        elif command.captured_s is not None:
-            arrivals = [m.frame.arrival for m in self._moments]
-            wanted, times = command.captured_s, [a.unix_s if a else None for a in arrivals]
-        else:
-            return newest
-        known = [(t, m) for t, m in zip(times, self._moments, strict=True) if t is not None]
-        if not known:
-            return "the frames of this source have no such times; leave the time out"
-        if wanted > known[-1][0] + _SAME_FRAME_S:
-            return None
-        if wanted < known[0][0] - _SAME_FRAME_S:
-            return (
-                f"the frame at {wanted:.3f} s is gone; the last {len(known)} frames, from "
-                f"{known[0][0]:.3f} s on, are kept (live.kept_frames)"
-            )
-        return min(known, key=lambda pair: abs(pair[0] - wanted))[1]

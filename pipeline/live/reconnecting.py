@@ -34,7 +34,9 @@ class ReconnectingSource:
     They are numbered on from connection to connection and shown at the size of the first frame;
     timestamps are the source's own, in the time base of the first connection. The first frame after
     a gap says so (`Arrival.gap_s`). A source that cannot be opened at all raises `SourceError`;
-    after that only `stop` ends it, or its own end if it does not `return`.
+    after that only `stop` ends it, or its own end if it does not `return`. While it is held (`hold`
+    to `go_on`) nobody is ready for frames: a camera's are read and thrown away, so that the first
+    one afterwards is new; a source that does not return keeps its frames.
     connected: whether frames may come. connections: made so far. trouble: what went wrong last.
     """
 
@@ -54,10 +56,21 @@ class ReconnectingSource:
         self._patience = patience or Patience()
         self._clock = clock
         self._stopped = Event()
+        self._wanted = Event()
+        self._wanted.set()
+
+    def hold(self) -> None:
+        """Give no frame until `go_on`."""
+        self._wanted.clear()
+
+    def go_on(self) -> None:
+        """Give frames, from now on."""
+        self._wanted.set()
 
     def stop(self) -> None:
         """Let the frames end with the next one; a read that waits ends when it stalls."""
         self._stopped.set()
+        self._wanted.set()
 
     @contextmanager
     def open(self) -> Iterator[_Reader]:
@@ -68,9 +81,13 @@ class ReconnectingSource:
     def _frames(self, first: FrameReader, connection: ExitStack) -> Iterator[Frame]:
         index, connections = 0, self.connections
         last: Arrival | None = None
+        if not self._returns:
+            self._wanted.wait()
         for frame in self._arriving(first, connection):
             if self._stopped.is_set():
                 return
+            if not self._wanted.is_set():
+                continue
             now = frame.arrival or Arrival(self._clock.monotonic(), self._clock.unix())
             away_s = 0.0 if last is None else now.monotonic_s - last.monotonic_s
             anew = last is not None and self.connections != connections

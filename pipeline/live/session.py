@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +66,7 @@ class LiveSession:
         self._meter = Meter(self.governor, clock, lambda: self.pipeline.summary.dropped)
         self._watchdog = Watchdog(self._at_work, config.live.hang_s)
         self._over = threading.Event()
+        source.hold()  # until the model is loaded and sinks are open
 
     @classmethod
     def open(
@@ -110,8 +111,10 @@ class LiveSession:
         )
 
         def all_sinks(info: SourceInfo) -> list[Sink]:
-            sinks = [*make_sinks(info), self._meter, *behind(info)]
+            with self._or_stop():
+                sinks = [*make_sinks(info), self._meter, *behind(info)]
             ticker.start()
+            self._source.go_on()
             return sinks
 
         try:
@@ -140,6 +143,7 @@ class LiveSession:
             drops=meter.drops,
             keyframes=summary.keyframes,
             objects=meter.objects,
+            full=meter.full,
             latency_ms=meter.latency.to_json(),
             recent_latency_ms=meter.recent_ms,
             recent_fps=meter.recent_fps,
@@ -185,7 +189,17 @@ class LiveSession:
             queue.fail(error)
 
     def _processor(self, config: PipelineConfig, model: Path, size_hw: SizeHW) -> LiveProcessor:
-        return LiveProcessor(config, model, size_hw, self)
+        with self._or_stop():
+            return LiveProcessor(config, model, size_hw, self)
+
+    @contextmanager
+    def _or_stop(self) -> Iterator[None]:
+        """What fails before the first frame ends the source, which is held."""
+        try:
+            yield
+        except BaseException:
+            self._source.stop()
+            raise
 
     def budget(self) -> KeyframeBudget:
         """What keyframes may cost now, for the processor."""

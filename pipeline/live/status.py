@@ -16,6 +16,7 @@ import numpy as np
 from pipeline.clock import Clock
 from pipeline.live.governor import Governor, GovernorState
 from pipeline.live.latency import LatencyHistogram
+from pipeline.prompts import MAX_OBJECT_ID
 from pipeline.types import Frame, FrameResult
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,8 @@ _RECENT = 60  # results
 class LiveStatus:
     """A live run at one moment, or at its end.
 
-    drops: frames that newer ones overtook, since the first result. latency_ms: p50, p95 and p99 of
+    drops: frames that newer ones overtook, since the first result. full: every object number has
+    been given, so no object is added any more. latency_ms: p50, p95 and p99 of
     all results; recent_latency_ms, recent_fps: of the last 60. rss_mb: resident memory at the first
     result and now, MiB. source: connected, connections, gaps, corrupt packets, what went wrong
     last. hanging: stages that are at work for too long, by name, seconds.
@@ -38,6 +40,7 @@ class LiveStatus:
     drops: int
     keyframes: int
     objects: int
+    full: bool
     latency_ms: Mapping[str, float]
     recent_latency_ms: Mapping[str, float]
     recent_fps: float
@@ -61,6 +64,7 @@ class LiveStatus:
             "keyframes": self.keyframes,
             "keyframe_share": round(self.keyframes / max(1, self.frames), 4),
             "objects": self.objects,
+            "full": self.full,
             "seconds": round(self.seconds, 2),
             "latency_ms": dict(self.latency_ms),
             "recent_latency_ms": dict(self.recent_latency_ms),
@@ -80,6 +84,7 @@ class Meter:
 
     def __init__(self, governor: Governor, clock: Clock, dropped: Callable[[], int]) -> None:
         self.frames = self.objects = self.gaps = 0
+        self.full = False
         self.latency = LatencyHistogram()
         self.rss_start_mb = 0.0
         self.first_s: float | None = None
@@ -93,7 +98,7 @@ class Meter:
 
     @property
     def drops(self) -> int:
-        """Frames dropped since the first result: those before waited for the model to load."""
+        """Frames dropped since the first result: those before waited for its first keyframe."""
         return self._dropped() - self._dropped_before if self.frames else 0
 
     @property
@@ -119,12 +124,13 @@ class Meter:
             self.rss_start_mb = resident_mb()
         self.frames += 1
         self.objects = sum(1 for found in result.objects if found.area)
+        self.full |= uses_last_id(result)
         if frame.arrival is None:
             return
         self.gaps += frame.arrival.gap_s > 0
         latency_s = now - frame.arrival.monotonic_s
         self._recent.append(latency_s)
-        if self.frames > 1:  # the first frame waited for the model
+        if self.frames > 1:  # standard input's first frame waited for the model
             self.latency.add(latency_s)
             self._governor.observe(latency_s, self.drops, now)
 
@@ -133,6 +139,11 @@ class Meter:
 
     def close(self, *, complete: bool) -> None:
         """Nothing to do."""
+
+
+def uses_last_id(result: FrameResult) -> bool:
+    """Whether a result has the object with the greatest number there is."""
+    return any(found.id == MAX_OBJECT_ID for found in result.objects)
 
 
 class Watchdog:

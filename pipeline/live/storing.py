@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline.engine import Pipeline
 from pipeline.errors import ConfigError, StoreExistsError
+from pipeline.live.status import uses_last_id
 from pipeline.outputs import attributes_of
 from pipeline.review import Reviewer
 from pipeline.store import MaskStoreWriter
@@ -53,11 +54,15 @@ class LiveStore:
         self._writer = writer
         self._reviewer = Reviewer()
         self._last: tuple[Frame, Arrival] | None = None
+        self._full = False
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Append the result. Raises `StoreError`."""
         if frame.arrival is not None:
             self._note(frame, frame.arrival)
+        if not self._full and uses_last_id(result):
+            self._full = True
+            self._add([{"type": "full", "frame": frame.index}])
         self._writer.append(result)
         self._reviewer.add(result)
 
@@ -87,8 +92,11 @@ class LiveStore:
             clock = {"type": "clock", "frame": frame.index, "pts": frame.pts}
             events.append(clock | {"captured_s": round(arrival.unix_s, 6)})
         if events:
-            self._writer.add_events([*self._writer.events, *events])
+            self._add(events)
         self._last = frame, arrival
+
+    def _add(self, events: Sequence[Mapping[str, Any]]) -> None:
+        self._writer.add_events([*self._writer.events, *events])
 
 
 def _jumped(frame: Frame, arrival: Arrival, before: Frame, came: Arrival) -> bool:

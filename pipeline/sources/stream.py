@@ -124,7 +124,7 @@ class LiveReader(VideoReader):
         return replace(frame, arrival=arrival, pts=pts, time_base=CAPTURE_TIME_BASE)
 
     def _describe(self, name: str, first: VideoFrame) -> SourceInfo:
-        return replace(super()._describe(name, first), frame_count=None)
+        return replace(super()._describe(name, first), frame_count=None, live=True)
 
 
 def _now(clock: Clock) -> Arrival:

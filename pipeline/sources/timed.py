@@ -67,6 +67,7 @@ class _ArraysReader:
             size_hw=(rgb.shape[0], rgb.shape[1]),
             time_base=TIME_BASE,
             clock="stream" if stamped else "capture",
+            live=True,
         )
         self.report = SourceReport()
         self._recorder = source.record and PictureRecorder(source.record, self.info.size_hw)
@@ -109,7 +110,7 @@ class Replay:
 
 class _ReplayReader:
     def __init__(self, reader: FrameReader, clock: Clock) -> None:
-        self.info = replace(reader.info, frame_count=None)
+        self.info = replace(reader.info, frame_count=None, live=True)
         self.report = reader.report
         self._reader = reader
         self._clock = clock

@@ -19,7 +19,6 @@ from pipeline.store.layout import (
     FRAMES_PER_SHARD,
     LABELS,
     ROOT_FILE,
-    TABLES,
     capped_threads,
     metadata_files,
     shard_key,
@@ -91,7 +90,7 @@ def check_store(path: Path | str) -> CheckReport:
         if not damaged and counted:
             problems += _table_problems(place, counts, counted)
             for table, rows_of_table in rows_by_table(counted).items():
-                counts[table] += len(rows_of_table)
+                counts[table.name] += len(rows_of_table)
     if not damaged and counts != header.counts:
         problems.append(f"{ROOT_FILE} counts {dict(header.counts)}, the frames hold {counts}")
     return CheckReport(whole, problems)
@@ -123,7 +122,7 @@ def repair_store(path: Path | str) -> CheckReport:
 
 def _repair(place: Place, old: Header) -> None:
     header = replace(old, complete=False, frames=0, objects=0, hidden=0, review=None)
-    for key, data in metadata_files(old.source.size_hw).items():
+    for key, data in metadata_files(old.source.size_hw, live=old.source.live).items():
         place.replace(key, data)
     kept = set()
     for number in count():
@@ -250,9 +249,7 @@ def _hidden_fit(rows: FrameRows, labels: LabelMap) -> bool:
 def _table_problems(place: Place, start: dict[str, int], frames: Sequence[FrameRows]) -> list[str]:
     """Columns whose stretch from `start` on is not what the frames say."""
     problems = []
-    parts = rows_by_table(frames)
-    for table in TABLES:
-        rows = parts[table.name]
+    for table, rows in rows_by_table(frames).items():
         first = start[table.name]
         for field in table.fields:
             try:
@@ -260,6 +257,6 @@ def _table_problems(place: Place, start: dict[str, int], frames: Sequence[FrameR
                     stored = np.asarray(open_column(place, table, field)[first : first + len(rows)])
             except (StoreCorruptError, ValueError, RuntimeError):
                 stored = rows[field][:0]
-            if not np.array_equal(stored, rows[field]):
+            if not np.array_equal(stored, rows[field], equal_nan=field == "captured_s"):
                 problems.append(f"{table.path(field)}: rows from {first} on are not the frames'")
     return problems

@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from pipeline.errors import StoreCorruptError, StoreError
-from pipeline.store.layout import FORMAT, LABELS, ROOT_FILE, VERSION
+from pipeline.store.layout import FORMAT, LABELS, ROOT_FILE, VERSION, Table, tables
 from pipeline.store.place import Place
 from pipeline.types import SourceInfo
 
@@ -41,6 +41,11 @@ class Header:
     def counts(self) -> Mapping[str, int]:
         """Rows by table."""
         return {"frames": self.frames, "objects": self.objects, "hidden": self.hidden}
+
+    @property
+    def tables(self) -> tuple[Table, Table, Table]:
+        """The tables there are: frames, objects, hidden."""
+        return tables(live=self.source.live)
 
     def to_json(self) -> dict[str, Any]:
         """The attributes as Zarr stores them."""
@@ -178,6 +183,7 @@ def _source_to_json(info: SourceInfo) -> dict[str, Any]:
         "sample_aspect": str(info.sample_aspect),
         "codec": info.codec,
         "clock": info.clock,
+        "live": info.live,
     }
 
 
@@ -193,4 +199,5 @@ def _source_from_json(values: Mapping[str, Any]) -> SourceInfo:
         sample_aspect=Fraction(values["sample_aspect"]),
         codec=values["codec"],
         clock=values.get("clock", "stream"),
+        live=values.get("live", False),
     )

@@ -56,7 +56,10 @@ class Table:
         return f"{self.name}/{field}"
 
 
-FRAMES = Table("frames", np.dtype([("index", "<i8"), ("pts", "<i8"), ("keyframe", "?")]), 1024)
+_FRAME_FIELDS = [("index", "<i8"), ("pts", "<i8"), ("keyframe", "?")]
+FRAMES = Table("frames", np.dtype(_FRAME_FIELDS), 1024)
+LIVE_FRAMES = Table("frames", np.dtype([*_FRAME_FIELDS, ("captured_s", "<f8")]), 1024)
+"""The same of a live source, whose frames have a capture time."""
 OBJECTS = Table(
     "objects",
     np.dtype(
@@ -76,7 +79,16 @@ HIDDEN = Table(
     np.dtype([("frame", "<i8"), ("id", "<i8"), ("start", "<u4"), ("length", "<u4")]),
     16384,
 )
-TABLES = (FRAMES, OBJECTS, HIDDEN)
+
+
+def frame_table(*, live: bool) -> Table:
+    """The table of frames of a store."""
+    return LIVE_FRAMES if live else FRAMES
+
+
+def tables(*, live: bool) -> tuple[Table, Table, Table]:
+    """All tables of a store, whose source is live or not."""
+    return frame_table(live=live), OBJECTS, HIDDEN
 
 
 def chunk_key(path: str, number: int, dimensions: int) -> str:
@@ -89,12 +101,12 @@ def shard_key(shard: int) -> str:
     return chunk_key(LABELS, shard, 3)
 
 
-def metadata_files(size_hw: tuple[int, int]) -> dict[str, bytes]:
+def metadata_files(size_hw: tuple[int, int], *, live: bool) -> dict[str, bytes]:
     """The `zarr.json` of every array and group below the root, of an empty store."""
     files: dict[str, Buffer] = {}
     group = zarr.create_group(MemoryStore(files), zarr_format=3)
     _create_labels(group, LABELS, (0, *size_hw), _ONE_FOLDER)
-    for table in TABLES:
+    for table in tables(live=live):
         group.create_group(table.name)
         for field in table.fields:
             dtype = table.dtype[field]

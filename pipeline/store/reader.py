@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ from pipeline.errors import StoreCorruptError, StoreError
 from pipeline.store.header import is_emptied, is_store, read_header
 from pipeline.store.hidden import parts_of
 from pipeline.store.layout import (
-    FRAMES,
     FRAMES_PER_SHARD,
     NO_PTS,
     OBJECTS,
@@ -45,6 +45,7 @@ class FrameObjects:
     pts: int | None
     keyframe: bool
     objects: tuple[ObjectResult, ...]
+    captured_s: float | None = None
 
 
 class MaskStore:
@@ -125,12 +126,17 @@ class MaskStore:
     @cached_property
     def indices(self) -> npt.NDArray[np.int64]:
         """The source's frame number of every row, int64 [T]."""
-        with self._disk():
-            column = open_column(self._place, FRAMES, "index")
-            if column.shape[0] < self._header.frames:
-                raise ValueError("frames/index lacks rows")
-            stored = np.asarray(column[: self._header.frames], np.int64)
-        return np.concatenate([stored, *(rows.frame["index"] for rows in self._tail.rows)])
+        return np.asarray(self._frame_column("index"), np.int64)
+
+    @cached_property
+    def captured_s(self) -> npt.NDArray[np.float64] | None:
+        """When the frame of every row came by the capture clock, seconds since 1970, float64 [T].
+
+        NaN where that is not known; None if the source was not live.
+        """
+        if not self.source.live:
+            return None
+        return np.asarray(self._frame_column("captured_s"), np.float64)
 
     def __len__(self) -> int:
         return self.committed_frames
@@ -154,7 +160,7 @@ class MaskStore:
         with self._disk():
             record = self._record(row)
             rows = record.frame_rows()
-            index, pts, keyframe = rows.frame[0].tolist()
+            index, pts, keyframe, *captured = rows.frame[0].tolist()
             return FrameResult(
                 index=index,
                 pts=None if pts == NO_PTS else pts,
@@ -163,6 +169,7 @@ class MaskStore:
                 labels=record.labels(self.source.size_hw),
                 objects=tuple(_object(found) for found in rows.objects.tolist()),
                 hidden=parts_of(rows.hidden, self.source.size_hw),
+                captured_s=_captured_s(captured),
             )
 
     def mask(self, object_id: int, row: int) -> npt.NDArray[np.bool_]:
@@ -185,17 +192,27 @@ class MaskStore:
         by_frame = groupby(found, key=itemgetter(0))
         next_row, group = next(by_frame, (-1, iter(())))
         frames = (frame for rows in self._frame_rows() for frame in rows.tolist())
-        for row, (index, pts, keyframe) in enumerate(frames):
+        for row, (index, pts, keyframe, *captured) in enumerate(frames):
             objects: tuple[ObjectResult, ...] = ()
             if row == next_row:
                 with self._disk():
                     objects = tuple(_object(each) for each in group)
                 next_row, group = next(by_frame, (-1, iter(())))
-            yield FrameObjects(index, None if pts == NO_PTS else pts, keyframe, objects)
+            pts = None if pts == NO_PTS else pts
+            yield FrameObjects(index, pts, keyframe, objects, _captured_s(captured))
+
+    def _frame_column(self, field: str) -> npt.NDArray[Any]:
+        with self._disk():
+            column = open_column(self._place, self._header.tables[0], field)
+            if column.shape[0] < self._header.frames:
+                raise ValueError(f"frames/{field} lacks rows")
+            stored = np.asarray(column[: self._header.frames])
+        return np.concatenate([stored, *(rows.frame[field] for rows in self._tail.rows)])
 
     def _frame_rows(self) -> Iterator[Rows]:
         """The frame table in stretches."""
-        yield from self._stretches(FRAMES, FRAMES.fields, self._header.frames)
+        table = self._header.tables[0]
+        yield from self._stretches(table, table.fields, self._header.frames)
         yield from (rows.frame for rows in self._tail.rows)
 
     def _object_rows(self, fields: Sequence[str]) -> Iterator[Rows]:
@@ -260,6 +277,11 @@ class MaskStore:
                 f"The mask store {self._place.name} is damaged: {error}; "
                 "maskstream fsck says where."
             ) from error
+
+
+def _captured_s(captured: Sequence[float]) -> float | None:
+    """What a row of a live store says; None if it says nothing."""
+    return captured[0] if captured and not math.isnan(captured[0]) else None
 
 
 def _object(found: tuple[Any, ...]) -> ObjectResult:

@@ -26,10 +26,11 @@ from pipeline.store.layout import (
     BLOCK_BYTES,
     COMPRESSION_LEVEL,
     COMPRESSOR,
-    FRAMES,
     HIDDEN,
+    LIVE_FRAMES,
     OBJECTS,
     Rows,
+    frame_table,
 )
 from pipeline.types import LabelMap, SizeHW
 
@@ -86,8 +87,10 @@ class Record:
         data = decompress(self.rows)
         objects, hidden = _COUNTS.unpack_from(data)
         at = _COUNTS.size
+        rest = objects * OBJECTS.dtype.itemsize + hidden * HIDDEN.dtype.itemsize
+        frames = frame_table(live=len(data) - at - rest == LIVE_FRAMES.dtype.itemsize)
         parts = []
-        for table, count in ((FRAMES, 1), (OBJECTS, objects), (HIDDEN, hidden)):
+        for table, count in ((frames, 1), (OBJECTS, objects), (HIDDEN, hidden)):
             parts.append(np.frombuffer(data, table.dtype, count, at))
             at += count * table.dtype.itemsize
         return FrameRows(*parts)

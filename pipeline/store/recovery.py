@@ -113,7 +113,7 @@ def _take_back(place: Place, header: Header, shard: int, records: Sequence[Recor
     )
     write_header(place, header)
     place.delete(shard_key(shard))
-    cut_rows(place, header.counts)
+    cut_rows(place, header.tables, header.counts)
     set_length(place, LABELS, header.frames)
     return header
 

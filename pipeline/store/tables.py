@@ -13,7 +13,16 @@ import zarr
 from zarr.errors import ContainsGroupError
 
 from pipeline.errors import StoreCorruptError
-from pipeline.store.layout import TABLES, Rows, Table, ZarrArray, capped_threads, chunk_key
+from pipeline.store.layout import (
+    HIDDEN,
+    OBJECTS,
+    Rows,
+    Table,
+    ZarrArray,
+    capped_threads,
+    chunk_key,
+    frame_table,
+)
 from pipeline.store.place import Place
 from pipeline.store.records import FrameRows, compress, decompress
 
@@ -26,30 +35,29 @@ def append_rows(place: Place, counts: Mapping[str, int], frames: Sequence[FrameR
     """
     if not frames:
         return
-    parts = rows_by_table(frames)
-    for table in TABLES:
-        rows = parts[table.name]
+    for table, rows in rows_by_table(frames).items():
         if len(rows):
             for field in table.fields:
                 _append(place, table, field, counts[table.name], rows)
 
 
-def rows_by_table(frames: Sequence[FrameRows]) -> Mapping[str, Rows]:
-    """The rows of some frames (at least one), by the table's name."""
+def rows_by_table(frames: Sequence[FrameRows]) -> Mapping[Table, Rows]:
+    """The rows of some frames (at least one), by table."""
+    rows = np.concatenate([f.frame for f in frames])
     return {
-        "frames": np.concatenate([f.frame for f in frames]),
-        "objects": np.concatenate([f.objects for f in frames]),
-        "hidden": np.concatenate([f.hidden for f in frames]),
+        frame_table(live="captured_s" in (rows.dtype.names or ())): rows,
+        OBJECTS: np.concatenate([f.objects for f in frames]),
+        HIDDEN: np.concatenate([f.hidden for f in frames]),
     }
 
 
-def cut_rows(place: Place, counts: Mapping[str, int]) -> None:
+def cut_rows(place: Place, tables: Sequence[Table], counts: Mapping[str, int]) -> None:
     """Cut every column to the rows that count.
 
     Raises:
         OSError: a write failed. StoreCorruptError: a column is damaged.
     """
-    for table in TABLES:
+    for table in tables:
         for field in table.fields:
             set_length(place, table.path(field), counts[table.name])
 

@@ -8,6 +8,7 @@ shard, and the frames' rows go into the tables (`pipeline.store.recovery` says i
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,10 +30,10 @@ from pipeline.store.header import (
 )
 from pipeline.store.hidden import runs_of
 from pipeline.store.layout import (
-    FRAMES,
     FRAMES_PER_SHARD,
     NO_PTS,
     OBJECTS,
+    frame_table,
     metadata_files,
     shard_key,
 )
@@ -48,7 +49,7 @@ StoreMode = Literal["create", "overwrite", "resume"]
 FRAMES_PER_COMMIT = 64
 SECONDS_PER_COMMIT = 2.0
 
-_SAME_SOURCE = ("size_hw", "time_base")
+_SAME_SOURCE = ("size_hw", "time_base", "live")
 
 
 class MaskStoreWriter:
@@ -134,7 +135,7 @@ class MaskStoreWriter:
         """
         self._check(result)
         row = self._frames
-        rows = _rows_of(result, row, self._header.source.size_hw)
+        rows = _rows_of(result, row, self._header.source)
         record = frame_record(row, result.labels, rows)
         with self._disk():
             self._lock.check()
@@ -274,15 +275,18 @@ class MaskStoreWriter:
             raise
 
 
-def _rows_of(result: FrameResult, row: int, size_hw: tuple[int, int]) -> FrameRows:
+def _rows_of(result: FrameResult, row: int, source: SourceInfo) -> FrameRows:
     pts = NO_PTS if result.pts is None else result.pts
+    captured_s = math.nan if result.captured_s is None else result.captured_s
+    captured = (captured_s,) if source.live else ()
+    frame = (result.index, pts, result.keyframe, *captured)
     return FrameRows(
-        frame=np.array([(result.index, pts, result.keyframe)], FRAMES.dtype),
+        frame=np.array([frame], frame_table(live=source.live).dtype),
         objects=np.array(
             [(row, o.id, o.box_xyxy, o.score, o.state, o.area) for o in result.objects],
             OBJECTS.dtype,
         ),
-        hidden=runs_of(result.hidden, row, size_hw),
+        hidden=runs_of(result.hidden, row, source.size_hw),
     )
 
 
@@ -306,7 +310,7 @@ def _last_index(place: Place, header: Header, pending: Pending) -> int | None:
         return int(pending.rows[-1].frame["index"][0])
     if not header.frames:
         return None
-    return int(np.asarray(open_column(place, FRAMES, "index")[header.frames - 1]))
+    return int(np.asarray(open_column(place, header.tables[0], "index")[header.frames - 1]))
 
 
 def _open(place: Place, fresh: Header, mode: StoreMode) -> tuple[Header, Pending, Journal]:
@@ -322,7 +326,7 @@ def _create(place: Place, header: Header) -> None:
     """Make an empty store in the place of whatever was there."""
     mark_emptying(place)
     place.clear()
-    for key, data in metadata_files(header.source.size_hw).items():
+    for key, data in metadata_files(header.source.size_hw, live=header.source.live).items():
         place.replace(key, data)
     write_header(place, header)
 

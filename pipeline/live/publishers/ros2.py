@@ -7,6 +7,7 @@ it can be used, and tested, without ROS.
 from __future__ import annotations
 
 import logging
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -52,14 +53,15 @@ def label_image(result: FrameResult, header: Any, types: MessageTypes) -> Any:
     image.encoding = "mono16"
     image.is_bigendian = 0
     image.step = 2 * image.width
-    image.data = result.labels.astype("<u2", copy=False).tobytes()
+    pixels = result.labels.astype("<u2", copy=False).tobytes()
+    image.data = array("B", pixels)  # of bytes rclpy would look at every one, in Python
     return image
 
 
 def detections(result: FrameResult, header: Any, types: MessageTypes) -> Any:
     """A vision_msgs/Detection2DArray of the objects that are seen; `id` is the label's value."""
-    array = types.detections()
-    array.header = header
+    message = types.detections()
+    message.header = header
     for found in result.objects:
         if not found.area:
             continue
@@ -75,8 +77,8 @@ def detections(result: FrameResult, header: Any, types: MessageTypes) -> Any:
         hypothesis.hypothesis.class_id = found.state.name.lower()
         hypothesis.hypothesis.score = found.score
         detection.results.append(hypothesis)
-        array.detections.append(detection)
-    return array
+        message.detections.append(detection)
+    return message
 
 
 def ros_types() -> MessageTypes:
