@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from pipeline.bench.fill import filled
 from pipeline.quantization.calibration import prepare
-from pipeline.quantization.export import _EncoderGraph, attention_in_float, export
-from pipeline.quantization.gate import cosine, run
+from pipeline.quantization.export import _EncoderGraph, attention_in_float, export_encoder
+from pipeline.quantization.gate import cosine
 from pipeline.quantization.nncf_method import quantize_graph
+from pipeline.quantization.runner import Runner
 from pipeline.quantization.tinysam_ptq.method import _in_linear_attention
 from pipeline.segmenter.encoders.efficient_vit import SIZES, EfficientViTEncoder, LinearAttention
 from pipeline.segmenter.sam import Sam, sam_with
@@ -85,17 +86,14 @@ def small() -> Sam:
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_nncf_leaves_linear_attention_in_float_between_its_projections(small):
-    encoder, _ = export(small)
+    encoder = export_encoder(small)
     pictures = [prepare(f, 128, 32, (124, 116, 104), 2).image for f in FRAMES]
     ignored = attention_in_float(encoder)
     graph = quantize_graph(
         encoder, [{"image": p} for p in pictures[::2]], ignored=ignored, correct_bias=False
     )
     assert int8_in_attention(graph) == {".qkv.conv"}
-    exact, int8 = (
-        run(ov.Core().compile_model(g, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}), [pictures[1]])
-        for g in (encoder, graph)
-    )
+    exact, int8 = (Runner(g, 1)({"image": pictures[1]}) for g in (encoder, graph))
     assert cosine(exact["embedding"], int8["embedding"]) > 0.98
 
 

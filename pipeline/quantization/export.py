@@ -95,6 +95,18 @@ def _convert(module: nn.Module, example: tuple[Tensor, ...], shapes: list[Any]) 
 @torch.no_grad()
 def export(model: Sam) -> tuple[ov.Model, ov.Model]:
     """Convert a model to its encoder and decoder graphs (FP32, any size)."""
+    encoder, features = _export_encoder(model)
+    return encoder, _export_decoder(model, features)
+
+
+@torch.no_grad()
+def export_encoder(model: Sam) -> ov.Model:
+    """The encoder graph alone."""
+    return _export_encoder(model)[0]
+
+
+def _export_encoder(model: Sam) -> tuple[ov.Model, dict[str, Tensor]]:
+    """The graph, and what it gives of a black picture."""
     model.eval()
     side = 8 * model.architecture.multiple
     image = torch.zeros(1, side, side, 3, dtype=torch.uint8)
@@ -104,7 +116,7 @@ def export(model: Sam) -> tuple[ov.Model, ov.Model]:
     names = (*ENCODER_OUTPUTS, *SKIP_OUTPUTS)[: len(features)]
     _name(encoder.inputs, ("image",))
     _name(encoder.outputs, names)
-    return encoder, _export_decoder(model, dict(zip(names, features, strict=True)))
+    return encoder, dict(zip(names, features, strict=True))
 
 
 def _export_decoder(model: Sam, features: dict[str, Tensor]) -> ov.Model:
