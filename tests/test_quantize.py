@@ -45,6 +45,7 @@ def test_folder_says_what_it_is_and_runs(quantised, tmp_path):
     assert (card["name"], card["method"], card["long_side"]) == ("lite", "nncf", 128)
     assert card["accuracy"]["embedding_cosine"] > 0.9
     segmenter = OpenVinoSegmenter(folder, (72, 128), threads=1)
+    assert segmenter._encoder.get_property("INFERENCE_PRECISION_HINT") == ov.Type.f32
     frames, _ = moving_shapes(1, (72, 128), shapes=2)
     decoded = segmenter.decode(
         segmenter.encode_rgb(frames[0]), PromptBatch.boxes([[10, 10, 60, 60]])

@@ -159,9 +159,8 @@ def kept_in_float(decoder: ov.Model) -> list[str]:
 def attention_in_float(encoder: ov.Model) -> list[str]:
     """Names of an encoder's operations that linear attention does between its projections.
 
-    Products and division lose accuracy in INT8; the depthwise convolutions before them come out
-    of OpenVINO 2026.4's INT8 kernel as zeros. All of it is a thousandth of what the encoder
-    computes (docs/quantisation.md).
+    Its products and its division make a fifth of the error of the whole encoder in INT8, though
+    all of it is a thousandth of what the encoder computes (docs/quantisation.md).
     """
     names = [operation.get_friendly_name() for operation in encoder.get_ops()]
     inner = (".context_module.main/", ".context_module.main.aggreg.")
