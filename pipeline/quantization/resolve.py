@@ -38,7 +38,7 @@ def resolve_model(
     from pipeline.quantization.quantize import quantise, write_folder
 
     model = load_network(checkpoint, architecture)
-    say(f"first use of {name}: quantising it on {CALIBRATION_PICTURES} frames of this video")
+    say(f"first use of {name}: quantising it on up to {CALIBRATION_PICTURES} frames; minutes, once")
     try:
         made = quantise(
             model,
