@@ -148,6 +148,9 @@ def test_a_published_file_is_known_by_its_keys(tmp_path: Path) -> None:
     state = build("tinysam").state_dict()
     torch.save({"state_dict": state}, tmp_path / "any.pt")
     assert load_network(tmp_path / "any.pt").architecture.name == "tinysam"
+    assert load_network(tmp_path / "any.pt", "mobilesam").architecture.name == "mobilesam"
+    with pytest.raises(ModelError, match=r"holds weights of tinysam, not of efficientvit-sam-l0"):
+        load_network(tmp_path / "any.pt", "efficientvit-sam-l0")
 
     del state["image_encoder.neck.0.weight"]
     torch.save(state, tmp_path / "wrong.pt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import openvino as ov
@@ -11,9 +12,10 @@ from torch import Tensor, nn
 
 from pipeline.bench.fill import filled
 from pipeline.quantization.calibration import prepare
-from pipeline.quantization.export import _EncoderGraph, attention_in_float, export
-from pipeline.quantization.gate import cosine, run
+from pipeline.quantization.export import _EncoderGraph, attention_in_float, export_encoder
+from pipeline.quantization.gate import cosine
 from pipeline.quantization.nncf_method import quantize_graph
+from pipeline.quantization.runner import Runner
 from pipeline.quantization.tinysam_ptq.method import _in_linear_attention
 from pipeline.segmenter.encoders.efficient_vit import SIZES, EfficientViTEncoder, LinearAttention
 from pipeline.segmenter.sam import Sam, sam_with
@@ -83,20 +85,33 @@ def small() -> Sam:
     return model
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
-def test_nncf_leaves_linear_attention_in_float_between_its_projections(small):
-    encoder, _ = export(small)
+@pytest.fixture(scope="module")
+def encoder(small) -> ov.Model:
+    """Its encoder graph."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch's, of tracing
+        return export_encoder(small)
+
+
+def test_nncf_leaves_linear_attention_in_float_between_its_projections(encoder):
     pictures = [prepare(f, 128, 32, (124, 116, 104), 2).image for f in FRAMES]
     ignored = attention_in_float(encoder)
     graph = quantize_graph(
         encoder, [{"image": p} for p in pictures[::2]], ignored=ignored, correct_bias=False
     )
     assert int8_in_attention(graph) == {".qkv.conv"}
-    exact, int8 = (
-        run(ov.Core().compile_model(g, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}), [pictures[1]])
-        for g in (encoder, graph)
-    )
+    exact, int8 = (Runner(g, 1)({"image": pictures[1]}) for g in (encoder, graph))
     assert cosine(exact["embedding"], int8["embedding"]) > 0.98
+
+
+def test_half_precision_on_the_cpu_is_near(encoder):
+    """Inference asks for f32; where an f16 hint means bf16, numbers reach as far as f32's."""
+    image = prepare(FRAMES[0], 128, 32, (124, 116, 104), 2).image
+    exact = Runner(encoder, 1)({"image": image})["embedding"]
+    fixed = encoder.clone()
+    fixed.reshape({"image": list(image.shape)})
+    compiled = ov.Core().compile_model(fixed, "CPU", {"INFERENCE_PRECISION_HINT": "f16"})
+    assert cosine(exact, compiled([image])["embedding"]) > 0.99
 
 
 def test_so_does_tinysam_s_method(small):

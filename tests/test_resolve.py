@@ -22,6 +22,18 @@ def cache(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("efficientvit_sam_l0", "did you mean efficientvit-sam-l0 or .*? Give the name"),
+        ("nowhere.pt", r"'nowhere\.pt': give the name .*\(lite\).*, a checkpoint file"),
+    ],
+)
+def test_an_unknown_model_is_a_sentence_with_names_like_it(name, says):
+    with pytest.raises(ModelError, match=says):
+        resolve_model(name, no_pictures, print)
+
+
 def no_pictures(count: int):
     raise AssertionError("nothing is to be quantised")
 
@@ -64,7 +76,11 @@ def test_refused_on_first_use_it_says_which_command_helps(cache, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "says"),
-    [("mobilesam", "weights get mobilesam"), ("nonsense", "no checkpoint called 'nonsense'")],
+    [
+        ("mobilesam", r"weights get mobilesam' \(it takes https://.*/mobile_sam\.pt"),
+        ("nonsense", "no checkpoint called 'nonsense'; there are"),
+        ("sam_vit_x", r"did you mean sam-vit-\w( or sam-vit-\w)*\? There are"),
+    ],
 )
 def test_checkpoint_that_is_not_here_is_a_sentence(cache, name, says):
     with pytest.raises(ModelError, match=says):

@@ -448,6 +448,8 @@ def test_features_of_other_batches_are_refused(data, tmp_path, teacher):
     Trainer(taught(data, tmp_path, teacher))
     with pytest.raises(TrainingDataError, match="another teacher or of other batches"):
         Trainer(taught(data, tmp_path, teacher, seed=9))
+    with pytest.raises(TrainingDataError, match="another teacher or of other batches"):
+        Trainer(taught(data, tmp_path, teacher, augmentation="flip"))
 
 
 def test_a_student_equal_to_its_teacher_is_at_no_distance_from_it(data, tmp_path, teacher):
@@ -467,6 +469,9 @@ def test_a_start_that_is_not_there_or_does_not_fit_is_a_sentence(data, tmp_path)
     other = config(data, tmp_path, 1).model_copy(update={"init_from": (tmp_path / "other.pt",)})
     with pytest.raises(TrainingDataError, match="holds no weights of lite"):
         Trainer(other)
+    odd = config(data, tmp_path, 1).model_copy(update={"shapes": ((64, 48),)})
+    with pytest.raises(ConfigError, match=r"lite takes multiples of 32 pixels, not \[64, 48\]"):
+        Trainer(odd)
 
 
 def stop_after(trainer: Trainer, steps: int):

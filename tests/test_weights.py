@@ -243,7 +243,7 @@ def test_import_by_content(
     [
         ({}, None, "say whether it is tiny-a or tiny-b"),
         ({"weight": torch.ones(3, 2)}, None, "fit none of tiny, lone"),
-        ({"w": torch.ones(1)}, "tiny-a", "is a lone network, and tiny-a is tiny"),
+        ({"w": torch.ones(1)}, "tiny-a", "holds the network lone, and tiny-a is of tiny"),
     ],
 )
 def test_import_refuses(

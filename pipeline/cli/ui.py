@@ -38,22 +38,19 @@ def ui(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Model name or folder.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model name, folder or checkpoint.")] = None,
 ) -> None:
     """Open the page: click objects, track and correct them, export.
 
     A published model or a checkpoint is quantised on first use, on the demo's clip: `run` it on a
     video of your own before, if yours look different.
     """
-    from pipeline.cli.run import demo_clip, with_model_folder
+    from pipeline.cli.first_use import with_model_folder
     from pipeline.config import load_config
-    from pipeline.segmenter.open import names_checkpoint
     from ui.app import ServerChoice, serve
 
     settings = [*(overrides or []), *([] if model is None else [f"model={model}"])]
-    configured = load_config(config, settings)
-    if names_checkpoint(configured.model):
-        configured = with_model_folder(configured, str(demo_clip()))
+    configured = with_model_folder(load_config(config, settings))
     choice = ServerChoice(
         sessions.expanduser(), host, port, share, allow or None, upload_mb, age_h, propose
     )

@@ -22,11 +22,11 @@ PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
 
 def calibration_pictures(origin: Path, count: int) -> list[RgbImage]:
-    """`count` pictures (or all, if fewer), evenly spread over a video or a folder of pictures.
+    """`count` pictures (or all, if fewer), evenly spread over a source or a folder of pictures.
 
     Raises `SourceError`.
     """
-    if not origin.exists():
+    if not origin.exists() and not any(mark in origin.name for mark in "%*?["):
         raise SourceNotFoundError(f"there is no {origin} to calibrate on")
     if origin.is_dir():
         files = sorted(p for p in origin.rglob("*") if p.suffix.lower() in PICTURES)

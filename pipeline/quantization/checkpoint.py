@@ -27,7 +27,10 @@ def load_network(checkpoint: Path, architecture: str | None = None) -> Sam:
         architecture, state = trained
     else:
         state = load_checkpoint(checkpoint)
-        architecture = architecture or _published_network(state)
+        published = _published_networks(state)
+        if architecture is not None and published and architecture not in published:
+            raise ModelError(f"{checkpoint} holds weights of {published[0]}, not of {architecture}")
+        architecture = architecture or next(iter(published), None)
     if architecture not in BUILDERS:
         known = ", ".join(BUILDERS)
         raise ModelError(f"say which network {checkpoint} holds: {known}")
@@ -36,12 +39,11 @@ def load_network(checkpoint: Path, architecture: str | None = None) -> Sam:
     return model.eval()
 
 
-def _published_network(state: Mapping[str, Tensor]) -> str | None:
-    """The first published model with these keys and shapes: TinySAM's are MobileSAM's as well."""
+def _published_networks(state: Mapping[str, Tensor]) -> list[str]:
+    """The published models with these keys and shapes: TinySAM's are MobileSAM's as well."""
     registry = Registry.published()
     architecture = registry.recognise(shapes_of(state))
-    names = (entry.name for entry in registry.entries() if entry.architecture == architecture)
-    return next(names, None)
+    return [entry.name for entry in registry.entries() if entry.architecture == architecture]
 
 
 def _training_state(checkpoint: Path) -> tuple[str, dict[str, Tensor]] | None:

@@ -95,6 +95,18 @@ def _convert(module: nn.Module, example: tuple[Tensor, ...], shapes: list[Any]) 
 @torch.no_grad()
 def export(model: Sam) -> tuple[ov.Model, ov.Model]:
     """Convert a model to its encoder and decoder graphs (FP32, any size)."""
+    encoder, features = _export_encoder(model)
+    return encoder, _export_decoder(model, features)
+
+
+@torch.no_grad()
+def export_encoder(model: Sam) -> ov.Model:
+    """The encoder graph alone."""
+    return _export_encoder(model)[0]
+
+
+def _export_encoder(model: Sam) -> tuple[ov.Model, dict[str, Tensor]]:
+    """The graph, and what it gives of a black picture."""
     model.eval()
     side = 8 * model.architecture.multiple
     image = torch.zeros(1, side, side, 3, dtype=torch.uint8)
@@ -104,7 +116,7 @@ def export(model: Sam) -> tuple[ov.Model, ov.Model]:
     names = (*ENCODER_OUTPUTS, *SKIP_OUTPUTS)[: len(features)]
     _name(encoder.inputs, ("image",))
     _name(encoder.outputs, names)
-    return encoder, _export_decoder(model, dict(zip(names, features, strict=True)))
+    return encoder, dict(zip(names, features, strict=True))
 
 
 def _export_decoder(model: Sam, features: dict[str, Tensor]) -> ov.Model:
@@ -147,9 +159,8 @@ def kept_in_float(decoder: ov.Model) -> list[str]:
 def attention_in_float(encoder: ov.Model) -> list[str]:
     """Names of an encoder's operations that linear attention does between its projections.
 
-    Products and division lose accuracy in INT8; the depthwise convolutions before them come out
-    of OpenVINO 2026.4's INT8 kernel as zeros. All of it is a thousandth of what the encoder
-    computes (docs/quantisation.md).
+    Its products and its division make a fifth of the error of the whole encoder in INT8, though
+    all of it is a thousandth of what the encoder computes (docs/quantisation.md).
     """
     names = [operation.get_friendly_name() for operation in encoder.get_ops()]
     inner = (".context_module.main/", ".context_module.main.aggreg.")

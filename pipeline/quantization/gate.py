@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +13,7 @@ import openvino as ov
 
 from pipeline.errors import ModelError
 from pipeline.quantization.calibration import PreparedPicture
+from pipeline.quantization.runner import Inputs, Runner
 from pipeline.segmenter.everything import coarse_points
 from pipeline.segmenter.geometry import boxes_of
 from pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD, POSITIVE
@@ -92,21 +91,21 @@ def compare(
     fp32: Graphs, int8: Graphs, pictures: Sequence[PreparedPicture], *, threads: int
 ) -> Comparison:
     """Judge INT8 graphs against FP32 ones on pictures that were not used to calibrate."""
-    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
-    core = ov.Core()
-    exact = [core.compile_model(graph, "CPU", options) for graph in fp32]
-    quick = [core.compile_model(graph, "CPU", options) for graph in int8]
+    (exact, exact_decoder), (quick, quick_decoder) = (
+        [Runner(graph, threads) for graph in graphs] for graphs in (fp32, int8)
+    )
     ious: list[float] = []
     cosines: list[float] = []
     times: dict[str, list[float]] = {"e32": [], "e8": [], "d32": [], "d8": []}
     for picture in pictures:
-        reference = _timed(times["e32"], exact[0], picture.image)
-        features = _timed(times["e8"], quick[0], picture.image)
+        image = {"image": picture.image}
+        reference = _timed(times["e32"], exact, image)
+        features = _timed(times["e8"], quick, image)
         cosines.append(cosine(reference["embedding"], features["embedding"]))
-        given, taken = features_taken(exact[1], reference), features_taken(quick[1], features)
-        for prompts, ambiguous in grid_prompts(partial(_answer, exact[1], given), picture):
-            truth = _timed(times["d32"], exact[1], given | prompts)
-            answer = _timed(times["d8"], quick[1], taken | prompts)
+        answers = partial(answer_on, exact_decoder, reference)
+        for prompts, ambiguous in grid_prompts(answers, picture):
+            truth = _timed(times["d32"], exact_decoder, reference | prompts)
+            answer = _timed(times["d8"], quick_decoder, features | prompts)
             ious += mask_ious(*chosen_masks(truth, answer, ambiguous))
     if not ious:
         ious = [1.0]
@@ -115,28 +114,9 @@ def compare(
     )
 
 
-def features_taken(decoder: Any, features: Tensors) -> Tensors:
-    """The features that a decoder takes."""
-    return {
-        name: features[name]
-        for port in decoder.inputs
-        for name in port.get_names()
-        if name in features
-    }
-
-
-def run(compiled: Any, inputs: Any) -> Tensors:
-    """The outputs of a compiled graph by each of their names."""
-    return _named(compiled, compiled(inputs))
-
-
-def _named(compiled: Any, out: Any) -> Tensors:
-    return {name: np.array(out[name]) for port in compiled.outputs for name in port.get_names()}
-
-
-def _answer(decoder: Any, features: Tensors, prompts: Tensors) -> Tensors:
-    answer: Tensors = decoder(features | prompts)
-    return answer
+def answer_on(decoder: Runner, features: Tensors, prompts: Tensors) -> Tensors:
+    """What a decoder answers to prompts on features; of these it takes those it needs."""
+    return decoder(features | prompts)
 
 
 def grid_prompts(
@@ -194,11 +174,9 @@ def cosine(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
     return float(np.vdot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
-def _timed(times: list[float], compiled: Any, inputs: Any) -> Tensors:
-    """Run once to warm up this shape, then take the time of the next run."""
-    given = inputs if isinstance(inputs, dict) else [inputs]
-    compiled(given)
-    begun = time.perf_counter()
-    out = compiled(given)
-    times.append(time.perf_counter() - begun)
-    return _named(compiled, out)
+def _timed(times: list[float], runner: Runner, inputs: Inputs) -> Tensors:
+    """Run once to compile and warm up, then take the time of the next run."""
+    runner(inputs)
+    out, seconds = runner.timed(inputs)
+    times.append(seconds)
+    return out

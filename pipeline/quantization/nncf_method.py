@@ -31,13 +31,13 @@ from pipeline.quantization.export import attention_in_float, kept_in_float
 from pipeline.quantization.gate import (
     Graphs,
     Tensors,
+    answer_on,
     chosen_masks,
     cosine,
-    features_taken,
     grid_prompts,
     mask_ious,
-    run,
 )
+from pipeline.quantization.runner import Inputs, Runner
 from pipeline.quantization.sensitivity import (
     error_against,
     readable_name,
@@ -159,11 +159,19 @@ class _Part:
 
     def errors(self, say: Say) -> dict[str, float]:
         """Of every layer quantised alone, worst first."""
-        score = error_against(self.fp32, spread(self.samples, RANKED_ON))
+        score = error_against(self.fp32, spread(_of_one_size(self.samples), RANKED_ON))
         return sensitivities(self.quantized(correct_bias=False), score, say)
 
     def readable(self, layer: str) -> str:
         return f"{self.name}: {readable_name(self.fp32, layer)}"
+
+
+def _of_one_size(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The samples of the commonest size: every other size compiles every graph once more."""
+    name = "image" if "image" in samples[0] else "grid"
+    sizes = [sample[name].shape for sample in samples]
+    commonest = max(sizes, key=sizes.count)
+    return [sample for sample, size in zip(samples, sizes, strict=True) if size == commonest]
 
 
 def _split(
@@ -177,11 +185,13 @@ def _split(
 
 def _parts(fp32: Graphs, pictures: Sequence[PreparedPicture]) -> list[_Part]:
     encoder, decoder = fp32
-    compiled = _compiled(encoder)
+    runner = Runner(encoder)
+    taken = {port.any_name for port in decoder.inputs}
     rng = np.random.default_rng(0)
     samples: list[dict[str, Any]] = []
     for picture in pictures:
-        features = features_taken(decoder, run(compiled, [picture.image]))
+        found = runner({"image": picture.image})
+        features = {name: value for name, value in found.items() if name in taken}
         samples += [
             features | prompts
             for prompts in random_prompts(picture.geometry, PROMPTS_A_PICTURE, rng)
@@ -199,14 +209,15 @@ class Trials:
 
     def __init__(self, fp32: Graphs, pictures: Sequence[PreparedPicture], goal: Goal) -> None:
         self._goal = goal
-        encoder, decoder = (_compiled(graph) for graph in fp32)
-        self._asked: list[tuple[Any, Tensors, list[tuple[Tensors, bool, Tensors]]]] = []
+        encoder, decoder = (Runner(graph) for graph in fp32)
+        self._asked: list[tuple[Inputs, Tensors, list[tuple[Tensors, bool, Tensors]]]] = []
         for picture in pictures:
-            exact = run(encoder, [picture.image])
-            answer = partial(_answer, decoder, exact)
+            image = {"image": picture.image}
+            exact = encoder(image)
+            answer = partial(answer_on, decoder, exact)
             prompts = grid_prompts(answer, picture)
             truths = [(asked, ambiguous, answer(asked)) for asked, ambiguous in prompts]
-            self._asked.append((picture.image, exact, truths))
+            self._asked.append((image, exact, truths))
 
     def passes(self, graphs: Graphs, what: str, say: Say) -> bool:
         """Whether graphs reach the goal; says how near they come."""
@@ -216,24 +227,16 @@ class Trials:
 
     def closeness(self, graphs: Graphs) -> tuple[float, float]:
         """Mask IoU and cosine of embeddings against FP32, as the gate has them."""
-        encoder, decoder = (_compiled(graph) for graph in graphs)
+        encoder, decoder = (Runner(graph) for graph in graphs)
         ious: list[float] = []
         cosines = []
         for image, exact, truths in self._asked:
-            features = run(encoder, [image])
+            features = encoder(image)
             cosines.append(cosine(exact["embedding"], features["embedding"]))
             for prompts, ambiguous, truth in truths:
-                answer = _answer(decoder, features, prompts)
+                answer = answer_on(decoder, features, prompts)
                 ious += mask_ious(*chosen_masks(truth, answer, ambiguous))
         return float(np.mean(ious or [1.0])), float(np.mean(cosines))
-
-
-def _compiled(graph: ov.Model) -> Any:
-    return ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-
-
-def _answer(decoder: Any, features: Tensors, prompts: Tensors) -> Tensors:
-    return run(decoder, features_taken(decoder, features) | prompts)
 
 
 def quantize_graph(

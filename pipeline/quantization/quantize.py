@@ -63,7 +63,10 @@ def quantise(
     architecture = architecture_of(model)
     fit = {key: architecture[key] for key in ("long_side", "multiple", "pad_rgb", "cell")}
     prepared = [prepare(picture, **fit) for picture in pictures]
-    calibrating, judging = prepared[::2], prepared[1::2] or prepared
+    calibrating, judging = (
+        sorted(half, key=lambda picture: picture.image.shape)  # one size after the other
+        for half in (prepared[::2], prepared[1::2] or prepared)
+    )
     say("converting to OpenVINO")
     fp32 = export(model)
     say(f"quantising on {len(calibrating)} pictures ({method})")

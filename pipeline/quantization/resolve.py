@@ -37,8 +37,8 @@ def resolve_model(
     from pipeline.quantization.gate import Gate
     from pipeline.quantization.quantize import quantise, write_folder
 
-    say(f"first use of {name}: quantising it on {CALIBRATION_PICTURES} frames of this video")
     model = load_network(checkpoint, architecture)
+    say(f"first use of {name}: quantising it on up to {CALIBRATION_PICTURES} frames; minutes, once")
     try:
         made = quantise(
             model,
@@ -69,8 +69,9 @@ def find_checkpoint(name: str) -> tuple[Path, str | None]:
     path = registry.path_of(name)
     if not path.is_file():
         raise ModelError(
-            f"the weights of {name} are not here: fetch them with 'weights get {name}', or import "
-            "a file you have with 'weights import FILE'"
+            f"the weights of {name} are not here: fetch them with 'weights get {name}' (it takes "
+            f"{registry.url_of(name)}), or import that file, fetched elsewhere, with "
+            "'weights import FILE'"
         )
     return path, name
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import openvino as ov
 
-Score = Callable[[Any], float]
-"""Judges a compiled graph: error against FP32, 0 is perfect."""
+from pipeline.quantization.runner import Runner
 
-_OPTIONS = {"INFERENCE_PRECISION_HINT": "f32"}
+Score = Callable[[ov.Model], float]
+"""Judges a graph: error against FP32, 0 is perfect."""
 
 
 def quantized_layers(graph: ov.Model) -> list[str]:
@@ -78,11 +78,9 @@ def sensitivities(
 ) -> dict[str, float]:
     """Error of every layer quantised alone, worst first."""
     layers = quantized_layers(graph)
-    core = ov.Core()
     errors: dict[str, float] = {}
     for done, layer in enumerate(layers, 1):
-        alone = without(graph, set(layers) - {layer})
-        errors[layer] = score(core.compile_model(alone, "CPU", _OPTIONS))
+        errors[layer] = score(without(graph, set(layers) - {layer}))
         if done % 20 == 0 or done == len(layers):
             say(f"quantised alone: {done} of {len(layers)} layers")
     return dict(sorted(errors.items(), key=lambda item: -item[1]))
@@ -94,20 +92,21 @@ def error_against(exact: ov.Model, samples: Sequence[Mapping[str, Any]]) -> Scor
     The error is the root mean square of the difference by that of the output, averaged over the
     outputs and samples.
     """
-    reference = ov.Core().compile_model(exact, "CPU", _OPTIONS)
-    truths = [list(_outputs(reference, sample)) for sample in samples]
+    reference = Runner(exact)
+    truths = [_outputs(reference, exact, sample) for sample in samples]
 
-    def score(compiled: Any) -> float:
+    def score(graph: ov.Model) -> float:
+        runner = Runner(graph)
         errors = [
             np.sqrt(np.square(answer - truth).mean() / max(float(np.square(truth).mean()), 1e-12))
             for sample, expected in zip(samples, truths, strict=True)
-            for truth, answer in zip(expected, _outputs(compiled, sample), strict=True)
+            for truth, answer in zip(expected, _outputs(runner, graph, sample), strict=True)
         ]
         return float(np.mean(errors))
 
     return score
 
 
-def _outputs(compiled: Any, sample: Mapping[str, Any]) -> list[np.ndarray]:
-    out = compiled(dict(sample))
-    return [np.array(out[port]) for port in compiled.outputs]
+def _outputs(runner: Runner, graph: ov.Model, sample: Mapping[str, Any]) -> list[np.ndarray]:
+    out = runner(sample)
+    return [out[port.any_name] for port in graph.outputs]

@@ -124,4 +124,6 @@ def _load_torch(path: Path) -> object:
                 "a file can run any code when it is opened, so only tensors are loaded; ask for "
                 "the state_dict file instead."
             ) from error
-        raise ModelError(f"{path} is damaged or not a checkpoint.") from error
+        raise ModelError(
+            f"{path} is damaged or not a checkpoint; if it was to be one, fetch it again."
+        ) from error

@@ -19,6 +19,7 @@ from pipeline.errors import ModelError
 from pipeline.segmenter.geometry import GRID_STRIDE, FloatMap, InputGeometry
 from pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD
 from pipeline.segmenter.openvino_decoder import OpenVinoDecoder
+from pipeline.segmenter.weights import Registry, near_names
 from pipeline.types import Frame, SizeHW
 
 EMBEDDED = Path(__file__).parent.parent / "models"
@@ -130,9 +131,18 @@ def find_model(name_or_folder: str | Path) -> Path:
     for folder in (Path(name_or_folder), EMBEDDED / str(name_or_folder)):
         if (folder / "model.yaml").is_file():
             return folder
-    known = ", ".join(sorted(p.parent.name for p in EMBEDDED.glob("*/model.yaml")))
-    raise ModelError(
-        f"there is no model '{name_or_folder}': give the name of an embedded model ({known}) or a "
+    raise ModelError(_unknown(str(name_or_folder)))
+
+
+def _unknown(name: str) -> str:
+    """That there is no model of this name, and which names are like it."""
+    embedded = sorted(p.parent.name for p in EMBEDDED.glob("*/model.yaml"))
+    published = [entry.name for entry in Registry.published().entries()]
+    near = near_names(name, [*embedded, *published])
+    hint = f"did you mean {' or '.join(near)}? Give" if near else "give"
+    return (
+        f"there is no model '{name}': {hint} the name of an embedded model "
+        f"({', '.join(embedded)}) or of 'weights list', a checkpoint file that is there, or a "
         "folder that holds model.yaml, encoder.xml and decoder.xml"
     )
 

@@ -12,8 +12,9 @@ import logging
 import os
 import shutil
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
@@ -60,6 +61,11 @@ def tensors_digest(shapes: Mapping[str, tuple[int, ...]]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
+def near_names(name: str, known: Sequence[str]) -> list[str]:
+    """Known names that somebody may have meant, at most three."""
+    return get_close_matches(name.lower().replace("_", "-"), known, 3, 0.8)
+
+
 class Registry:
     """The published checkpoints and the folder they are cached in.
 
@@ -86,6 +92,10 @@ class Registry:
     def entries(self) -> tuple[Checkpoint, ...]:
         """All checkpoints, in the registry's order."""
         return tuple(self._checkpoints.values())
+
+    def url_of(self, name: str) -> str:
+        """Where the authors have put the checkpoint. Raises ModelError as `path_of`."""
+        return self._entry(name).url
 
     def path_of(self, name: str) -> Path:
         """Where the checkpoint is kept, whether or not it is there yet.
@@ -135,7 +145,8 @@ class Registry:
         entry = self._choose(file, architecture, sha256) if name is None else self._entry(name)
         if entry.architecture != architecture:
             raise ModelError(
-                f"{file} is a {architecture} network, and {entry.name} is {entry.architecture}."
+                f"{file} holds the network {architecture}, and {entry.name} is of "
+                f"{entry.architecture}."
             )
         if entry.sha256 not in (None, sha256):
             _log.warning("%s is not the published file of %s; imported as it is", file, entry.name)
@@ -155,7 +166,9 @@ class Registry:
     def _entry(self, name: str) -> Checkpoint:
         if name not in self._checkpoints:
             known = ", ".join(self._checkpoints)
-            raise ModelError(f"There is no checkpoint called {name!r}; there are {known}.")
+            near = near_names(name, list(self._checkpoints))
+            hint = f"did you mean {' or '.join(near)}? There" if near else "there"
+            raise ModelError(f"There is no checkpoint called {name!r}; {hint} are {known}.")
         return self._checkpoints[name]
 
     def _architecture_of(self, file: Path) -> str:

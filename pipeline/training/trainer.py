@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from pipeline.errors import ConfigError
 from pipeline.segmenter.devices import choose_device
 from pipeline.segmenter.encoders.efficientnet_lite import LiteEncoder
 from pipeline.segmenter.sam import Sam, build
@@ -66,6 +67,15 @@ def _pasted(config: TrainConfig) -> tuple[list[Path], list[Path]]:
     return sorted(config.data.glob("*/cutouts/*.webp")), sorted(backgrounds)
 
 
+def _check_shapes(config: TrainConfig, multiple: int) -> None:
+    """Raise `ConfigError` unless the network takes pictures of all shapes."""
+    for shape in config.shapes:
+        if any(side % multiple for side in shape):
+            raise ConfigError(
+                f"shapes: {config.model} takes multiples of {multiple} pixels, not {list(shape)}"
+            )
+
+
 def learning_rate_factor(step: int, config: TrainConfig) -> float:
     """Linear warm-up, then cosine to zero."""
     if step < config.warmup_steps:
@@ -83,6 +93,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.device = torch.device(choose_device(config.device))
         self.model = build_started(config.model, config.init_from)
+        _check_shapes(config, self.model.architecture.multiple)
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         config.folder.mkdir(parents=True, exist_ok=True)
         self.adapter, self.objective = self._objective()
@@ -114,6 +125,8 @@ class Trainer:
         if config.teacher is None:
             return None, PromptObjective(config, self.device)
         batches = config.model_dump(mode="json", include=_BATCH_KEYS)
+        if config.augmentation != "full":  # the default adds nothing: features were kept before
+            batches["augmentation"] = config.augmentation
         identity = f"{zlib.crc32(json.dumps(batches, sort_keys=True).encode()):08x}"
         teacher = Teacher(config.teacher, config.folder, identity, self.device)
         own = int(self.model.mask_decoder.mask_tokens.weight.shape[1])

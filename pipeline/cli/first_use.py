@@ -1,0 +1,45 @@
+"""A checkpoint in the place of a model: quantised on first use, on what pictures there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from pipeline.config import PipelineConfig
+from pipeline.types import RgbImage
+
+LEAST_PICTURES = 8
+"""With fewer of the user's own, the demo's clip gives the rest: the result is kept for good."""
+
+
+def with_model_folder(config: PipelineConfig, source: str | None = None) -> PipelineConfig:
+    """Put a model folder in the place of a checkpoint that is to run on the CPU.
+
+    On first use that quantises the checkpoint on frames of `source`, a video or pictures; None (a
+    camera, say): of the demo's clip. Raises `ModelError` and `SourceError`.
+    """
+    from pipeline.quantization.resolve import resolve_model
+    from pipeline.segmenter.devices import choose_device
+    from pipeline.segmenter.open import names_checkpoint
+
+    if not names_checkpoint(config.model) or choose_device(config.device) == "cuda":
+        return config
+    folder = resolve_model(config.model, lambda count: _pictures(source, count), _say)
+    return config.model_copy(update={"model": str(folder)})
+
+
+def _pictures(source: str | None, count: int) -> Sequence[RgbImage]:
+    from pipeline.cli.run import demo_clip
+    from pipeline.quantization.calibration import calibration_pictures
+
+    own = [] if source is None else calibration_pictures(Path(source), count)
+    if len(own) >= LEAST_PICTURES:
+        return own
+    _say(f"on {count - len(own)} frames of the demo's clip: there are {len(own)} of your own")
+    return own + calibration_pictures(demo_clip(), count - len(own))
+
+
+def _say(sentence: str) -> None:
+    typer.echo(sentence, err=True)
