@@ -143,9 +143,8 @@ def centre(masks, frame: int, object_id: int) -> Click:
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    frames, masks = moving_shapes(
-        COUNT, (120, 176), shapes=2, seed=1
-    )  # apart on frame 10: a click means one
+    # Apart on frame 10: a click means one.
+    frames, masks = moving_shapes(COUNT, (120, 176), shapes=2, seed=1)
     path = tmp_path_factory.mktemp("clip") / "shapes.mp4"
     return write_video(path, frames, options={"g": "12"}), masks
 

@@ -122,6 +122,7 @@ class Page {
   fail(error) {
     if (error.name === "AbortError") return;
     if (error.status === 404 && /session/.test(error.message)) { forget(this.token); }
+    if (error.offline) this.offline = true;  // the poll says when it is back, and loads what failed
     toast(error.message);
   }
 
