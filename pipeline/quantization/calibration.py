@@ -26,7 +26,9 @@ def calibration_pictures(origin: Path, count: int) -> list[RgbImage]:
 
     Raises `SourceError`.
     """
-    if not origin.exists() and not any(mark in origin.name for mark in "%*?["):
+    from pipeline.sources import is_pattern
+
+    if not origin.exists() and not is_pattern(origin):
         raise SourceNotFoundError(f"there is no {origin} to calibrate on")
     if origin.is_dir():
         files = sorted(p for p in origin.rglob("*") if p.suffix.lower() in PICTURES)
@@ -59,9 +61,7 @@ def _video_pictures(origin: Path, count: int) -> list[RgbImage]:
             kept.append(frame.rgb())
             if len(kept) >= 2 * count:
                 kept, step = kept[::2], step * 2
-    return [
-        kept[i] for i in np.linspace(0, len(kept) - 1, min(count, len(kept))).round().astype(int)
-    ]
+    return spread(kept, count)
 
 
 @dataclass(frozen=True, slots=True)

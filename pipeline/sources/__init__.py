@@ -20,6 +20,7 @@ __all__ = [
     "ImageSequence",
     "Position",
     "VideoFile",
+    "is_pattern",
     "open_source",
 ]
 
@@ -49,9 +50,13 @@ def open_source(
         return ArraySource(target, frame_range=frame_range)
     path = Path(target)
     is_image = path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES
-    is_pattern = not path.exists() and any(mark in path.name for mark in "%*?[")
-    if is_image or is_pattern or path.is_dir():
+    if is_image or is_pattern(path) or path.is_dir():
         return ImageSequence(path, frame_range=frame_range)
     if not path.exists():
         raise SourceNotFoundError(f"There is no file or folder {path}.")
     return VideoFile(path, frame_range)
+
+
+def is_pattern(path: Path) -> bool:
+    """Whether a path is a pattern of image names: nothing of that name exists, and it has marks."""
+    return not path.exists() and any(mark in path.name for mark in "%*?[")
