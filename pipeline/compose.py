@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -35,21 +35,25 @@ def compose(tracks: Sequence[Track], frame_hw: SizeHW) -> Composed:
     out; tracks whose mask is withheld are listed with the box they are expected at and area 0.
     """
     labels = np.zeros(frame_hw, np.uint16)
-    strongest = np.zeros(frame_hw, np.float32)
     confirmed = sorted((t for t in tracks if t.id > 0), key=lambda t: t.id)
-    painted = {t.id: _paint(t, labels, strongest) for t in confirmed if t.visible}
+    painted: dict[int, _Painted] = {}
+    for track in confirmed:
+        seen = _upsampled(track, frame_hw) if track.visible else None
+        if seen is not None:
+            _paint(labels, seen, painted.values())
+            painted[track.id] = seen
     objects, hidden = [], []
     for track in confirmed:
-        place = painted.get(track.id)
-        if place is None:
+        seen = painted.get(track.id)
+        if seen is None:
             objects.append(_withheld(track, frame_hw))
             continue
-        window, inside = place
-        own = np.asarray(cv2.inRange(labels[window], track.id, track.id), np.uint8)
-        objects.append(_visible(track, window, own) or _withheld(track, frame_hw))
-        under = inside & (own == 0)
-        if under.any():
-            hidden.append(hidden_part(track.id, window, under))
+        own = _own(labels, seen)
+        objects.append(_visible(track, seen.window, own) or _withheld(track, frame_hw))
+        if seen.contested:
+            under = seen.inside & (own == 0)
+            if under.any():
+                hidden.append(hidden_part(track.id, seen.window, under))
     return Composed(labels, tuple(objects), tuple(hidden))
 
 
@@ -81,27 +85,70 @@ def hidden_part(object_id: int, window: Window, under: BoolMap) -> HiddenPart:
     )
 
 
-def _paint(track: Track, labels: LabelMap, strongest: FloatMap) -> tuple[Window, BoolMap] | None:
-    """Upsample a track's logits inside its box and take the pixels where they are strongest.
+@dataclass(slots=True)
+class _Painted:
+    """A track's logits float32 and mask bool [h, w] in a window of the frame.
 
-    Gives the rows and columns that were looked at and where the object is in them, on top or not;
-    None if the mask is empty.
+    contested: another track's window overlaps this one.
     """
+
+    track_id: int
+    window: Window
+    logits: FloatMap
+    inside: BoolMap
+    contested: bool = False
+
+
+def _upsampled(track: Track, frame_hw: SizeHW) -> _Painted | None:
+    """A track's logits inside its box, upsampled; None if its mask is empty."""
     box = box_of(track.mask)
     if box is None:
         return None
     x0, y0, x1, y1 = box.astype(int)
-    height, width = labels.shape
+    height, width = frame_hw
     rows, columns = track.logits.shape
     y0, y1, top, bottom = _aligned(y0, y1, rows, height)
     x0, x1, left, right = _aligned(x0, x1, columns, width)
-    window = (slice(top, bottom), slice(left, right))
     size = (right - left, bottom - top)
     logits = cv2.resize(track.logits[y0:y1, x0:x1], size, interpolation=cv2.INTER_LINEAR)
-    wins = logits > strongest[window]
-    labels[window][wins] = track.id
-    np.maximum(strongest[window], logits, out=strongest[window])
-    return window, logits > 0
+    window = (slice(top, bottom), slice(left, right))
+    return _Painted(track.id, window, np.asarray(logits, np.float32), logits > 0)
+
+
+def _paint(labels: LabelMap, seen: _Painted, before: Iterable[_Painted]) -> None:
+    """Label the pixels where a track is, but for those where one painted before is as sure."""
+    wins = seen.inside
+    for other in before:
+        shared = _shared(seen.window, other.window)
+        if shared is not None:
+            wins = wins if seen.contested else wins.copy()
+            seen.contested = other.contested = True
+            here, there = _within(shared, seen.window), _within(shared, other.window)
+            wins[here] &= seen.logits[here] > other.logits[there]
+    np.copyto(labels[seen.window], seen.track_id, where=wins, casting="unsafe")
+
+
+def _own(labels: LabelMap, seen: _Painted) -> npt.NDArray[np.uint8]:
+    """Where a track got the label map, not 0 there, uint8 [h, w] of its window."""
+    if not seen.contested:
+        return seen.inside.view(np.uint8)
+    return np.asarray(cv2.inRange(labels[seen.window], seen.track_id, seen.track_id), np.uint8)
+
+
+def _shared(one: Window, other: Window) -> Window | None:
+    """The part of the frame that two windows share; None if they share none."""
+    rows = slice(max(one[0].start, other[0].start), min(one[0].stop, other[0].stop))
+    columns = slice(max(one[1].start, other[1].start), min(one[1].stop, other[1].stop))
+    return (rows, columns) if rows.start < rows.stop and columns.start < columns.stop else None
+
+
+def _within(part: Window, window: Window) -> Window:
+    """A part of the frame as a part of a window it lies in."""
+    (rows, columns), (top, left) = part, (window[0].start, window[1].start)
+    return (
+        slice(rows.start - top, rows.stop - top),
+        slice(columns.start - left, columns.stop - left),
+    )
 
 
 def _aligned(first: int, end: int, cells: int, pixels: int) -> tuple[int, int, int, int]:

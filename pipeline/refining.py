@@ -113,7 +113,8 @@ def _blend(track: Track, later: FloatMap | None, share: float) -> Track:
     if later is None:
         return track
     if track.visible:
-        return replace(track, logits=(1 - share) * track.logits + share * later)
+        blend = cv2.addWeighted(track.logits, 1 - share, later, share, 0)
+        return replace(track, logits=np.asarray(blend, np.float32))
     if not (later > 0).any():
         return track
     return replace(track, logits=later, state=TrackState.REENTERED)

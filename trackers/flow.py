@@ -18,6 +18,7 @@ FloatMap = npt.NDArray[np.float32]
 Window = tuple[slice, slice]
 
 _AROUND = np.ones((3, 3), np.uint8)
+_NO_MAP: Any = None  # remap takes one map for both, which OpenCV's stubs do not know
 
 SMALLEST_SIDE = 16  # pixels; DIS needs room for its patches, below that nothing moves
 HIDDEN_LOGIT = -0.5  # outside, but a decoded mask that says otherwise is soon believed
@@ -30,7 +31,7 @@ _POINTS = 40  # in an object, about so many, are followed to see how it moves as
 _ENOUGH_POINTS, _FEWEST_POINTS = 24, 6  # to go on with, and to say anything from
 _PATCH_PX, _LEVELS = 9, 2  # compared around each point; halvings of the picture
 _TOGETHER_PX, _TOGETHER_SHARE = 1.0, 0.4  # of points that move as one: slack, and how many do
-_FOREIGN_GREY, _CLEARLY_GREY = 12.0, 4.0  # difference from what an object looked like just before
+_FOREIGN_GREY, _CLEARLY_GREY = 12, 4  # difference from what an object looked like just before
 _LEAST_CONTRAST = 5.0  # grey levels; keeps noise in a dark frame from looking like a cut
 
 
@@ -100,19 +101,22 @@ class Flow:
         return float(cv2.mean(self._difference)[0] / (contrast + _LEAST_CONTRAST))
 
     @cached_property
-    def _maps(self) -> Any:
-        """Where each pixel was, in fixed point (a 32nd of a pixel): remaps are twice as fast."""
-        x = self._back[..., 0] + np.arange(self._present.shape[1], dtype=np.float32)
-        y = self._back[..., 1] + np.arange(self._present.shape[0], dtype=np.float32)[:, None]
-        return cv2.convertMaps(x, y, cv2.CV_16SC2)
+    def _origins(self) -> FloatMap:
+        """Where each pixel was, (x, y) float32 [H, W, 2]."""
+        height, width = self._present.shape
+        origins = self._back.copy()
+        origins[..., 0] += np.arange(width, dtype=np.float32)
+        origins[..., 1] += np.arange(height, dtype=np.float32)[:, None]
+        return origins
+
+    def _hidden(self, window: Window) -> npt.NDArray[np.bool_]:
+        """Where both directions contradict each other, bool [h, w] of a window."""
+        back = self._back[window]
+        slack = _SLACK_PX + _SLACK_SHARE * _manhattan(back)
+        return np.asarray(_manhattan(back + self._remap(self._forth, window)) > slack, np.bool_)
 
     @cached_property
-    def _hidden(self) -> npt.NDArray[np.bool_]:
-        slack = _SLACK_PX + _SLACK_SHARE * _manhattan(self._back)
-        return np.asarray(_manhattan(self._back + self._remap(self._forth)) > slack, np.bool_)
-
-    @cached_property
-    def _difference(self) -> FloatMap:
+    def _difference(self) -> GrayImage:
         """Of the present frame and the frame before moved along the flow, grey levels [H, W]."""
         return _blurred_difference(self._remap(self._previous), self._present)
 
@@ -181,7 +185,7 @@ class Flow:
         """
         before = _moved(self._previous, matrix, window)
         difference = _blurred_difference(before, self._present[window])
-        clearly = self._difference[window] < difference - _CLEARLY_GREY
+        clearly = cv2.subtract(difference, self._difference[window]) > _CLEARLY_GREY
         return np.asarray((difference > _FOREIGN_GREY) & clearly, np.bool_)
 
     def reverse(self) -> Flow:
@@ -204,7 +208,8 @@ class Flow:
             slice(max(0, x - room), x + width + room),
         )
         moved = self._remap(logits, window)
-        carried[window] = np.where(self._hidden[window], np.minimum(moved, HIDDEN_LOGIT), moved)
+        np.minimum(moved, HIDDEN_LOGIT, out=moved, where=self._hidden(window))
+        carried[window] = moved
         return carried
 
     def _shift_inside(self, mask: npt.NDArray[np.bool_]) -> Vector:
@@ -225,13 +230,13 @@ class Flow:
     @cached_property
     def camera(self) -> CameraMotion | None:
         """What most of the picture did together; None if most of it does not move as one."""
-        height, width = self._hidden.shape
-        step = slice(_CAMERA_STEP_PX // 2, None, _CAMERA_STEP_PX)
-        back = self._back[step, step].reshape(-1, 2)
-        y, x = np.mgrid[:height, :width][:, step, step].reshape(2, -1)
-        now = np.stack([x, y], 1).astype(np.float32)
+        height, width = self._present.shape
         if min(height, width) < SMALLEST_SIDE:
             return None
+        first, step = _CAMERA_STEP_PX // 2, _CAMERA_STEP_PX
+        back = self._back[first::step, first::step].reshape(-1, 2)
+        x, y = np.meshgrid(np.arange(first, width, step), np.arange(first, height, step))
+        now = np.stack([x.reshape(-1), y.reshape(-1)], 1).astype(np.float32)
         matrix, background = cv2.estimateAffinePartial2D(
             now + back, now, ransacReprojThreshold=_CAMERA_SLACK_PX, maxIters=100
         )
@@ -241,8 +246,8 @@ class Flow:
 
     def _remap(self, image: Any, window: Window = (slice(None), slice(None))) -> Any:
         """A picture of the frame before as it is now, in a window of it."""
-        whole, fraction = (part[window] for part in self._maps)
-        return cv2.remap(image, whole, fraction, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        origins = self._origins[window]
+        return cv2.remap(image, origins, _NO_MAP, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)
 
 
 def _box(mask: npt.NDArray[np.bool_]) -> Window:
@@ -313,9 +318,9 @@ def _moved(image: Any, matrix: Vector, window: Window) -> Any:
     return cv2.warpAffine(image, placed, size, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _blurred_difference(a: GrayImage, b: GrayImage) -> FloatMap:
-    """Absolute difference of two pictures [H, W], grey levels, evened out a little."""
-    return np.asarray(cv2.blur(cv2.absdiff(a, b).astype(np.float32), (3, 3)), np.float32)
+def _blurred_difference(a: GrayImage, b: GrayImage) -> GrayImage:
+    """Absolute difference of two pictures uint8 [H, W], evened out a little."""
+    return np.asarray(cv2.blur(cv2.absdiff(a, b), (3, 3)), np.uint8)
 
 
 def _manhattan(vectors: FloatMap) -> FloatMap:
