@@ -1,5 +1,8 @@
 """Quantising end to end at a small size: the folder, the gate, the report."""
 
+import os
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
 
@@ -204,3 +207,17 @@ def test_gate_refuses_what_is_inaccurate_or_slow_with_the_figures(change, gate, 
     else:
         with pytest.raises(ModelError, match=says):
             refuse_if_unfit(comparison, gate)
+
+
+def test_nothing_is_reported_to_the_makers_of_openvino_and_nncf(tmp_path):
+    code = (
+        "import pipeline, nncf, openvino; from openvino.tools.ovc import telemetry_utils as ovc;"
+        "from nncf.telemetry import telemetry; print(ovc.tm.__name__, type(telemetry).__name__)"
+    )
+    bare = {k: v for k, v in os.environ.items() if k != "CI" and "PYTEST" not in k}
+    bare["HOME"] = str(tmp_path)
+    told = subprocess.run([sys.executable, "-c", code], env=bare, capture_output=True, text=True)
+    by_openvino, by_nncf = told.stdout.split()
+    assert by_openvino == "openvino.tools.ovc.telemetry_stub"
+    assert by_nncf != "NNCFTelemetry"
+    assert not (tmp_path / "intel").exists()  # where a client's number would be kept
