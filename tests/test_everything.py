@@ -20,13 +20,13 @@ from pipeline.segmenter.everything import (
     coarse_points,
     find_everything,
     fine_points,
-    fine_turns,
     refine,
     scattered_points,
     separate_objects,
     suppress_boxes,
     suppress_duplicates,
     suppress_parts,
+    turns_of,
 )
 from pipeline.segmenter.geometry import InputGeometry
 from pipeline.segmenter.labels import BOX_TOP_LEFT
@@ -196,17 +196,17 @@ def test_plain_grid_asks_all_points_and_hierarchical_none_in_what_is_done():
     assert 64 < prompts < 900
 
 
-def test_turns_are_the_fine_points_and_complete_each_doubling_before_the_next():
-    turns = fine_turns(8, 32)
+def test_turns_are_the_plain_grid_and_complete_each_doubling_before_the_next():
+    turns = turns_of(8, 32)
     asked = np.concatenate([turn.points for turn in turns])
-    assert len(asked) == len({tuple(p) for p in asked.tolist()})
-    assert {tuple(p) for p in asked.tolist()} == {tuple(p) for p in fine_points(8, 32).tolist()}
-    assert [turn.beside for turn in turns] == [False] * 3 + [True] * 12
-    half = np.concatenate([coarse_points(8), *(turn.points for turn in turns[:3])])
-    assert (np.rint(half * 32) % 2 == 0).all()
-    assert len(half) == 15**2  # of 16 x 16, but for the picture's left and upper border
-    between = np.rint(turns[0].points * 32) % 4
-    assert (between == 0).all()  # the coarse points are at 2, 6, ...
+    assert len(asked) == 32**2
+    assert {tuple(p) for p in asked.tolist()} == {tuple(p) for p in coarse_points(32).tolist()}
+    assert [turn.beside for turn in turns] == [False] * 4 + [True] * 12
+    half = np.concatenate([turn.points for turn in turns[:4]])
+    assert len(half) == 16**2
+    assert (np.floor(half * 32) % 2 == 1).all()
+    between = np.floor(turns[1].points * 32) % 4
+    assert (between == 3).all()  # the first turn's are at 1, 5, ...
 
 
 SPARING = TINYSAM.model_copy(update={"done_logit": 0.0, "beside_min": 0.35})
@@ -215,23 +215,23 @@ SPARING = TINYSAM.model_copy(update={"done_logit": 0.0, "beside_min": 0.35})
 def test_ground_that_answers_nothing_is_asked_at_half_the_density():
     segmenter = DiscSegmenter([])
     proposals, prompts = find_everything(segmenter, Features({}), SPARING, "hierarchical")
-    assert (proposals, prompts) == ([], 15**2)
+    assert (proposals, prompts) == ([], 16**2)
 
 
 def test_the_last_doubling_is_asked_beside_what_answered():
     segmenter = DiscSegmenter(DISCS)
     proposals, prompts = find_everything(segmenter, Features({}), SPARING, "hierarchical")
     assert centres(proposals) == {(round(x / 20), round(y / 20)) for x, y, _ in DISCS}
-    assert prompts == len(segmenter.asked) < 300
+    assert prompts == len(segmenter.asked) < 330
     diagonal = np.hypot(*GEOMETRY.frame_hw) / 32
-    for asked in segmenter.asked[15**2 :]:
+    for asked in segmenter.asked[16**2 :]:
         assert min(np.hypot(x - asked[0], y - asked[1]) - r for x, y, r in DISCS) < 1.01 * diagonal
 
 
 def test_a_place_is_done_when_enough_kept_masks_cover_it():
-    """Every point keeps three masks: the next turn asks no more where 1 of them will do."""
+    """Every point keeps three masks: the more of them it takes, the more is asked."""
     prompts = []
-    for masks in (1, 6, 24, 10_000):
+    for masks in (6, 24, 10_000):
         settings = SPARING.model_copy(update={"done_masks": masks})
         prompts.append(
             find_everything(DiscSegmenter(DISCS), Features({}), settings, "hierarchical")[1]

@@ -65,7 +65,7 @@ LITE = TINYSAM.model_copy(
         "stability_min": 0.0,
         "done_logit": 0.0,
         "done_masks": 12,
-        "beside_min": 0.35,
+        "beside_min": 0.38,
     }
 )
 """Settings for the embedded network, whose logits are shallower than SAM's (docs/seeding.md)."""
@@ -97,6 +97,15 @@ def fine_points(coarse_side: int, fine_side: int) -> npt.NDArray[np.float32]:
 
     With a ratio of 4 the offsets are -1, 0, 1, 2 strides, as in TinySAM's release.
     """
+    points = _stencils(coarse_points(coarse_side), coarse_side, fine_side)
+    inside = ((points >= 0) & (points < 1)).all(1)
+    return np.asarray(points[inside], np.float32)
+
+
+def _stencils(
+    coarse: npt.NDArray[np.float32], coarse_side: int, fine_side: int
+) -> npt.NDArray[np.float32]:
+    """As `fine_points`, around given points, also beyond the picture."""
     ratio = fine_side // coarse_side
     if ratio < 2:
         return np.zeros((0, 2), np.float32)
@@ -104,9 +113,7 @@ def fine_points(coarse_side: int, fine_side: int) -> npt.NDArray[np.float32]:
     dx, dy = np.meshgrid(steps, steps)
     offsets = np.stack([dx.ravel(), dy.ravel()], axis=1)
     offsets = offsets[(offsets != 0).any(1)] / np.float32(fine_side)
-    points = (coarse_points(coarse_side)[:, None] + offsets[None]).reshape(-1, 2)
-    inside = ((points >= 0) & (points < 1)).all(1)
-    return np.asarray(points[inside], np.float32)
+    return np.asarray((coarse[:, None] + offsets[None]).reshape(-1, 2), np.float32)
 
 
 def scattered_points(side: int, start: int) -> npt.NDArray[np.float32]:
@@ -129,19 +136,23 @@ class Pass:
     beside: bool = False
 
 
-def fine_turns(coarse_side: int, fine_side: int) -> list[Pass]:
-    """The points of `fine_points` in turns, one for each place of the stencil.
+def turns_of(coarse_side: int, fine_side: int) -> list[Pass]:
+    """The points of a plain grid of `fine_side` a side in turns, from coarse to fine.
 
-    Each doubling of the grid is complete before the next begins; within it the points between four
-    come first. With a ratio of 4 these are 3 turns until 16 x 16 are asked, then 12 `beside` them.
+    First one of each cell of the coarse grid, then one place of the stencil around it after the
+    other. Each doubling of the grid is complete before the next begins; within it the points
+    between four come first. With a ratio of 4 these are 64 points, 3 turns until 16 x 16 are asked,
+    then 12 `beside` them. TinySAM's points lie half a fine stride farther down and right.
     """
-    points = fine_points(coarse_side, fine_side)
+    coarse = coarse_points(coarse_side) - np.float32(0.5 / fine_side)
+    points = _stencils(coarse, coarse_side, fine_side)
     ratio = fine_side // coarse_side
-    x, y = (np.rint(points * fine_side).astype(int) - ratio // 2).T % ratio
+    x, y = (np.floor(points * fine_side).astype(int) - (ratio // 2 - 1)).T % ratio
     step = (x | y) & -(x | y)  # the power of two that divides both
     kinds = np.stack([-step, (x & y & step) == 0, y, x], axis=1)
     turns, kind = np.unique(kinds, axis=0, return_inverse=True)
-    return [Pass(points[kind.ravel() == i], bool(turn[0] == -1)) for i, turn in enumerate(turns)]
+    finer = [Pass(points[kind.ravel() == i], bool(turn[0] == -1)) for i, turn in enumerate(turns)]
+    return [Pass(coarse), *finer]
 
 
 class EverythingSearch:
@@ -291,8 +302,7 @@ def find_everything(
     if grid == "plain":
         passes = [Pass(coarse_points(settings.fine_side))]
     elif settings.beside_min > 0:
-        turns = fine_turns(settings.coarse_side, settings.fine_side)
-        passes = [Pass(coarse_points(settings.coarse_side)), *turns]
+        passes = turns_of(settings.coarse_side, settings.fine_side)
     search = EverythingSearch(
         segmenter,
         features,
