@@ -181,10 +181,13 @@ def test_no_layer_is_ranked_if_the_goal_is_reached_as_it_is(tiny):
     assert found.errors == {}
 
 
-def test_single_layers_can_be_left_in_float_weights_included(tiny):
+def test_single_layers_can_be_left_in_float_weights_included(tiny, capsys):
     (encoder, _), pictures = tiny
     samples = [{"image": picture.image} for picture in pictures]
     graph = quantize_graph(encoder, samples, correct_bias=False, compress=False)
+    shown = capsys.readouterr()
+    assert shown.out == ""  # which is a command's answer, JSON perhaps
+    assert "Statistics" in shown.err
     names = quantized_layers(graph)
     assert len(names) >= 3
     assert quantized_layers(without(graph, names[:1])) == names[1:]

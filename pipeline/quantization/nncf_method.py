@@ -14,8 +14,10 @@ puts back one layer a validation, ranks anew when one does not help, and does no
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -103,10 +105,9 @@ def quantize_graphs(
     missed = trials is not None and not trials.passes((int8[0], int8[1]), "all layers in INT8", say)
     if sensitivity or missed:
         if missed:
-            wait = about((1 + ASKED) * (time.monotonic() - begun))
             say(
-                "too far from FP32: layers go back into float; they are ranked, then at most "
-                f"{2 * (1 + ASKED)} graphs compared ({wait}, if the encoder is at fault)"
+                "too far from FP32: layers go back into float. They are ranked, then at most "
+                f"{2 * (1 + ASKED)} graphs compared, {about(time.monotonic() - begun)} each"
             )
         errors = [part.errors(graph, say) for part, graph in zip(parts, int8, strict=True)]
     if trials is not None and missed:
@@ -289,17 +290,18 @@ def quantize_graph(
     logging.getLogger("nncf").setLevel(logging.ERROR)
     attends = any(op.get_type_name() in _ATTENTION for op in graph.get_ops())
     scope = nncf.IgnoredScope(names=list(ignored), validate=False) if ignored else None
-    return nncf.quantize(
-        graph,
-        nncf.Dataset(samples),
-        model_type=nncf.ModelType.TRANSFORMER if attends else None,
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(samples),
-        fast_bias_correction=False,
-        ignored_scope=scope,
-        advanced_parameters=AdvancedQuantizationParameters(
-            overflow_fix=OverflowFix.DISABLE,
-            disable_bias_correction=not correct_bias,
-            backend_params={BackendParameters.COMPRESS_WEIGHTS: compress},
-        ),
-    )
+    with redirect_stdout(sys.stderr):  # where NNCF's progress bars belong
+        return nncf.quantize(
+            graph,
+            nncf.Dataset(samples),
+            model_type=nncf.ModelType.TRANSFORMER if attends else None,
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(samples),
+            fast_bias_correction=False,
+            ignored_scope=scope,
+            advanced_parameters=AdvancedQuantizationParameters(
+                overflow_fix=OverflowFix.DISABLE,
+                disable_bias_correction=not correct_bias,
+                backend_params={BackendParameters.COMPRESS_WEIGHTS: compress},
+            ),
+        )
