@@ -156,6 +156,14 @@ def test_resumed_store_equals_an_uninterrupted_one(cli, clip, tmp_path):
         assert a.objects == b.objects
 
 
+def test_a_store_that_is_there_is_told_before_a_model_is_made(cli, clip, tmp_path):
+    store, weights = tmp_path / "o.zarr", tmp_path / "weights.pt"
+    assert cli("run", clip, "-o", store, "--no-seed", "--quiet")[0] == 0
+    weights.write_bytes(b"never opened")
+    code, _, err = cli("run", clip, "-o", store, "--model", weights)
+    assert (code, "o.zarr already; give --overwrite" in " ".join(err.split())) == (1, True)
+
+
 def test_resuming_a_complete_store_says_so_and_other_inputs_are_refused(cli, clip, tmp_path):
     source, store = tmp_path / "shapes.mp4", tmp_path / "o.zarr"
     source.write_bytes(clip.read_bytes())

@@ -21,8 +21,14 @@ from pipeline.quantization.gate import Comparison, Gate, cosine, refuse_if_unfit
 from pipeline.quantization.nncf_method import Trials, quantize_graph, quantize_graphs
 from pipeline.quantization.quantize import Quantised, quantise, write_folder
 from pipeline.quantization.runner import Runner
-from pipeline.quantization.sensitivity import error_against, quantized_layers, without
+from pipeline.quantization.sensitivity import (
+    error_against,
+    quantized_layers,
+    uncorrected,
+    without,
+)
 from pipeline.quantization.tinysam_ptq import Goal
+from pipeline.quantization.tinysam_ptq.float_layers import ASKED
 from pipeline.segmenter.encoders.plain_vit import PlainViTEncoder, ViTSize
 from pipeline.segmenter.model import OpenVinoSegmenter, PromptBatch
 from pipeline.segmenter.sam import build, sam_with
@@ -149,6 +155,23 @@ def test_layers_go_back_into_float_until_the_goal_is_reached(tiny):
     assert "alone is an error of" in found.kept_in_float[harmed]
     assert max(found.errors, key=found.errors.__getitem__) == harmed
     assert any(line.startswith("encoder: 1 of ") for line in said)
+    assert any(line.startswith("too far from FP32") for line in said)
+    tried = [line for line in said if "layers in float: mask IoU" in line]
+    assert len(tried) <= 2 * (1 + ASKED)
+    again = quantize_graphs(fp32, pictures, goal=goal)
+    assert again.kept_in_float == found.kept_in_float
+
+
+def test_trials_keep_no_graph_for_another(tiny):
+    fp32, pictures = tiny
+    plain = quantize_graphs(fp32, pictures)
+    trials = Trials(fp32, pictures, Goal(0.0, 0.0))
+    int8 = (plain.encoder, plain.decoder)
+    alone = trials.closeness(int8)
+    assert trials.closeness(fp32) == pytest.approx((1.0, 1.0))
+    assert trials.closeness((fp32[0], int8[1]))[1] == pytest.approx(1.0)
+    assert trials.closeness((int8[0], fp32[1]))[1] == alone[1] < 1
+    assert trials.closeness(int8) == alone
 
 
 def test_no_layer_is_ranked_if_the_goal_is_reached_as_it_is(tiny):
@@ -158,16 +181,23 @@ def test_no_layer_is_ranked_if_the_goal_is_reached_as_it_is(tiny):
     assert found.errors == {}
 
 
-def test_single_layers_can_be_left_in_float_weights_included(tiny):
+def test_single_layers_can_be_left_in_float_weights_included(tiny, capsys):
     (encoder, _), pictures = tiny
     samples = [{"image": picture.image} for picture in pictures]
     graph = quantize_graph(encoder, samples, correct_bias=False, compress=False)
+    shown = capsys.readouterr()
+    assert shown.out == ""  # which is a command's answer, JSON perhaps
+    assert "Statistics" in shown.err
     names = quantized_layers(graph)
     assert len(names) >= 3
     assert quantized_layers(without(graph, names[:1])) == names[1:]
     assert error_against(encoder, samples)(without(graph, names)) < 1e-5
     assert error_against(encoder, samples)(graph) > 1e-3
     corrected = quantize_graph(encoder, samples, compress=False)
+    as_if_never = uncorrected(corrected, encoder)
+    assert (
+        error_against(graph, samples)(as_if_never) < 1e-5 < error_against(graph, samples)(corrected)
+    )
     assert error_against(encoder, samples)(without(corrected, names)) > 1e-5
     assert error_against(encoder, samples)(without(corrected, names, encoder)) < 1e-5
 

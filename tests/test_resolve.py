@@ -74,6 +74,19 @@ def test_refused_on_first_use_it_says_which_command_helps(cache, monkeypatch):
     assert not (cache / "models").exists()
 
 
+def test_stopped_on_first_use_it_says_that_nothing_is_kept(cache, monkeypatch):
+    def stop(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.quantization.checkpoint.load_network", lambda *_: None)
+    monkeypatch.setattr("pipeline.quantization.quantize.quantise", stop)
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        resolve_model("tinysam", lambda count: [], said.append)
+    assert said[-1].startswith("stopped; nothing of tinysam is kept")
+    assert not (cache / "models").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [

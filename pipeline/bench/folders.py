@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import sys
 from collections.abc import Callable
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -53,8 +51,7 @@ def model_folders(model: Sam, progress: Progress) -> Folders:
     folders = Folders(root / "fp32", root / "int8")
     if not (folders.int8 / "model.yaml").is_file():
         progress(f"{model.architecture.name}: converting to OpenVINO and quantising, once")
-        with redirect_stdout(sys.stderr):  # where NNCF's progress bars belong
-            _make(model, folders)
+        _make(model, folders)
     return folders
 
 

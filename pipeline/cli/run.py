@@ -96,6 +96,7 @@ def run(
     from pipeline.outputs import Outputs
     from pipeline.prompts import NO_PROMPTS, load_prompts
     from pipeline.sources import open_source
+    from pipeline.store import check_room
 
     if overwrite and resume:
         raise ConfigError("--overwrite and --resume exclude each other")
@@ -124,6 +125,7 @@ def run(
         if not (quiet or json):
             typer.echo(f"{output}: {len(log.tracking)} jobs of the session were run again")
         return
+    check_room(output, mode)  # before a model is made, which takes minutes
     pipeline = Pipeline(with_model_folder(configured, source))
     outputs = Outputs(output, overlay, contact, mode, span, log)
     finished = outputs.finished(pipeline, source)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -13,13 +13,14 @@ import openvino as ov
 
 from pipeline.errors import ModelError
 from pipeline.quantization.calibration import PreparedPicture
-from pipeline.quantization.runner import Inputs, Runner
+from pipeline.quantization.runner import Runner
 from pipeline.segmenter.everything import coarse_points
 from pipeline.segmenter.geometry import boxes_of
 from pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD, POSITIVE
 
 GRID_SIDE = 6  # prompts a side of the grid on every picture
 SMALLEST_MASK = 0.001  # share of the picture; IoU of smaller masks is noise
+TIMED_ON = 4  # pictures; every run that is timed is run once before
 
 Graphs = tuple[ov.Model, ov.Model]
 Tensors = dict[str, npt.NDArray[np.float32]]
@@ -90,22 +91,31 @@ def refuse_if_unfit(comparison: Comparison, gate: Gate) -> None:
 def compare(
     fp32: Graphs, int8: Graphs, pictures: Sequence[PreparedPicture], *, threads: int
 ) -> Comparison:
-    """Judge INT8 graphs against FP32 ones on pictures that were not used to calibrate."""
+    """Judge INT8 graphs against FP32 ones on pictures that were not used to calibrate.
+
+    Masks and embeddings are compared on all of them, times are taken on `TIMED_ON`.
+    """
     (exact, exact_decoder), (quick, quick_decoder) = (
         [Runner(graph, threads) for graph in graphs] for graphs in (fp32, int8)
     )
     ious: list[float] = []
     cosines: list[float] = []
     times: dict[str, list[float]] = {"e32": [], "e8": [], "d32": [], "d8": []}
-    for picture in pictures:
+    step = -(-len(pictures) // TIMED_ON)
+    for index, picture in enumerate(pictures):
+        timed = index % step == 0
         image = {"image": picture.image}
-        reference = _timed(times["e32"], exact, image)
-        features = _timed(times["e8"], quick, image)
+        reference, features = exact(image), quick(image)
+        if timed:
+            times["e32"].append(exact.timed(image)[1])
+            times["e8"].append(quick.timed(image)[1])
         cosines.append(cosine(reference["embedding"], features["embedding"]))
-        answers = partial(answer_on, exact_decoder, reference)
-        for prompts, ambiguous in grid_prompts(answers, picture):
-            truth = _timed(times["d32"], exact_decoder, reference | prompts)
-            answer = _timed(times["d8"], quick_decoder, features | prompts)
+        decode = partial(answer_on, exact_decoder, reference)
+        for prompts, ambiguous, truth in grid_answers(decode, picture):
+            answer = quick_decoder(features | prompts)
+            if timed:
+                times["d32"].append(exact_decoder.timed(reference | prompts)[1])
+                times["d8"].append(quick_decoder.timed(features | prompts)[1])
             ious += mask_ious(*chosen_masks(truth, answer, ambiguous))
     if not ious:
         ious = [1.0]
@@ -119,13 +129,14 @@ def answer_on(decoder: Runner, features: Tensors, prompts: Tensors) -> Tensors:
     return decoder(features | prompts)
 
 
-def grid_prompts(
+def grid_answers(
     decode: Callable[[Tensors], Tensors], picture: PreparedPicture
-) -> list[tuple[Tensors, bool]]:
-    """Prompt batches for one picture: a grid of points, then the boxes of what they answered.
+) -> Iterator[tuple[Tensors, bool, Tensors]]:
+    """Prompt batches for one picture with what the float network answers to them.
 
-    decode: prompts to `masks` and `iou` of the float network. The flag says whether the prompts are
-    ambiguous, that is answered by the best of three masks.
+    A grid of points, then the boxes of what they answered. decode: prompts to `masks` and `iou` of
+    the float network. The flag says whether the prompts are ambiguous, that is answered by the best
+    of three masks.
     """
     geometry = picture.geometry
     count = GRID_SIDE**2
@@ -142,13 +153,14 @@ def grid_prompts(
         "labels": np.tile(np.array([POSITIVE, PAD], np.float32), (count, 1)),
     }
     answer = decode(clicks)
+    yield clicks, True, answer
     best = 1 + np.argmax(answer["iou"][:, 1:], axis=1)
     masks = answer["masks"][np.arange(count), best] > 0
     boxes = fixed | {
         "xy": boxes_of(masks).reshape(-1, 2, 2) * geometry.cell / np.float32(geometry.side),
         "labels": np.tile(np.array([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], np.float32), (count, 1)),
     }
-    return [(clicks, True), (boxes, False)]
+    yield boxes, False, decode(boxes)
 
 
 def chosen_masks(
@@ -172,11 +184,3 @@ def mask_ious(truth: npt.NDArray[np.float32], answer: npt.NDArray[np.float32]) -
 def cosine(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
     """Cosine of two embeddings taken as vectors."""
     return float(np.vdot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b)))
-
-
-def _timed(times: list[float], runner: Runner, inputs: Inputs) -> Tensors:
-    """Run once to compile and warm up, then take the time of the next run."""
-    runner(inputs)
-    out, seconds = runner.timed(inputs)
-    times.append(seconds)
-    return out

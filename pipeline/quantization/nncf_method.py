@@ -14,11 +14,15 @@ puts back one layer a validation, ranks anew when one does not help, and does no
 from __future__ import annotations
 
 import logging
+import sys
+import time
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import cv2
 import nncf
 import numpy as np
 import openvino as ov
@@ -34,22 +38,26 @@ from pipeline.quantization.gate import (
     answer_on,
     chosen_masks,
     cosine,
-    grid_prompts,
+    grid_answers,
     mask_ious,
 )
 from pipeline.quantization.runner import Inputs, Runner
 from pipeline.quantization.sensitivity import (
+    about,
     error_against,
+    quantized_layers,
     readable_name,
     sensitivities,
+    uncorrected,
     without,
 )
 from pipeline.quantization.tinysam_ptq import Goal
-from pipeline.quantization.tinysam_ptq.float_layers import least
+from pipeline.quantization.tinysam_ptq.float_layers import ASKED, least
 
 PROMPTS_A_PICTURE = 4
 JUDGED_ON = 8  # pictures, evenly spread, on which masks are compared with FP32's
 RANKED_ON = 4  # samples of each graph; every layer costs a compilation and as many runs
+_RANKED_MULTIPLE = 64  # pixels; sides that every network takes
 _ATTENTION = frozenset({"ScaledDotProductAttention", "Softmax"})
 PARTS = ("encoder", "decoder")
 
@@ -82,7 +90,8 @@ def quantize_graphs(
     The encoder comes first, with the FP32 decoder behind it, then the decoder behind the result.
     goal: on up to `JUDGED_ON` of the pictures, to which scales and biases are not fitted (they
     would flatter themselves); None: no layers are put back. sensitivity: measure
-    every layer quantised alone even if the goal is reached as it is.
+    every layer quantised alone even if the goal is reached as it is. The work is bounded: each
+    graph's layers are ranked once, and at most 1 + `ASKED` graphs compared with FP32's for each.
     """
     fitted, tried = _split(pictures)
     parts = _parts(fp32, fitted)
@@ -92,9 +101,15 @@ def quantize_graphs(
         kept["encoder"] = "linear attention between its projections (docs/quantisation.md)"
     errors: list[dict[str, float]] = [{}, {}]
     trials = None if goal is None else Trials(fp32, spread(tried, JUDGED_ON), goal)
+    begun = time.monotonic()
     missed = trials is not None and not trials.passes((int8[0], int8[1]), "all layers in INT8", say)
     if sensitivity or missed:
-        errors = [part.errors(say) for part in parts]
+        if missed:
+            say(
+                "too far from FP32: layers go back into float. They are ranked, then at most "
+                f"{2 * (1 + ASKED)} graphs compared, {about(time.monotonic() - begun)} each"
+            )
+        errors = [part.errors(graph, say) for part, graph in zip(parts, int8, strict=True)]
     if trials is not None and missed:
         done = fp32
         for index, part in enumerate(parts):
@@ -125,11 +140,13 @@ def _layers_to_float(
 ) -> Sequence[str]:
     """The fewest first layers of `order` that have to be in float for the goal.
 
-    Tries at most 2 + log2(layers) graphs in the place `index` of `done`.
+    Tries at most 1 + `ASKED` graphs in the place `index` of `done`, so of many there may be some
+    more than the fewest.
     """
 
     def enough(count: int) -> bool:
-        whole = _replaced(done, index, without(int8[index], order[:count], fp32[index]))
+        graph = without(int8[index], order[:count], fp32[index]) if count else int8[index]
+        whole = _replaced(done, index, graph)
         return trials.passes(whole, f"{PARTS[index]}: {count} of {len(order)} layers in float", say)
 
     return [] if enough(0) else order[: least(len(order), enough)]
@@ -148,19 +165,14 @@ class _Part:
     samples: list[dict[str, Any]]
     ignored: list[str]
 
-    def quantized(self, *, correct_bias: bool = True) -> ov.Model:
-        return quantize_graph(
-            self.fp32,
-            self.samples,
-            ignored=self.ignored,
-            correct_bias=correct_bias,
-            compress=False,
-        )
+    def quantized(self) -> ov.Model:
+        return quantize_graph(self.fp32, self.samples, ignored=self.ignored, compress=False)
 
-    def errors(self, say: Say) -> dict[str, float]:
-        """Of every layer quantised alone, worst first."""
-        score = error_against(self.fp32, spread(_of_one_size(self.samples), RANKED_ON))
-        return sensitivities(self.quantized(correct_bias=False), score, say)
+    def errors(self, int8: ov.Model, say: Say) -> dict[str, float]:
+        """Of every layer quantised alone, worst first. int8: what `quantized` made."""
+        samples = [_smaller(s) for s in spread(_of_one_size(self.samples), RANKED_ON)]
+        say(f"{self.name}: ranking {len(quantized_layers(int8))} layers")
+        return sensitivities(uncorrected(int8, self.fp32), error_against(self.fp32, samples), say)
 
     def readable(self, layer: str) -> str:
         return f"{self.name}: {readable_name(self.fp32, layer)}"
@@ -172,6 +184,18 @@ def _of_one_size(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     sizes = [sample[name].shape for sample in samples]
     commonest = max(sizes, key=sizes.count)
     return [sample for sample, size in zip(samples, sizes, strict=True) if size == commonest]
+
+
+def _smaller(sample: dict[str, Any]) -> dict[str, Any]:
+    """A picture of half its sides, for a quarter of the work; a decoder's sample as it is."""
+    if "image" not in sample:
+        return sample
+    height, width = (
+        max(side // (2 * _RANKED_MULTIPLE), 1) * _RANKED_MULTIPLE
+        for side in sample["image"].shape[1:3]
+    )
+    scaled = cv2.resize(sample["image"][0], (width, height), interpolation=cv2.INTER_AREA)
+    return {"image": scaled[None]}
 
 
 def _split(
@@ -205,19 +229,26 @@ def _parts(fp32: Graphs, pictures: Sequence[PreparedPicture]) -> list[_Part]:
 
 
 class Trials:
-    """What FP32 graphs answer to the gate's prompts on some pictures, and how near others come."""
+    """What FP32 graphs answer to the gate's prompts on some pictures, and how near others come.
+
+    What the encoder gave that was tried last is kept, and its decoder compiled: layers of one of
+    the two graphs go back into float while the other one stays.
+    """
 
     def __init__(self, fp32: Graphs, pictures: Sequence[PreparedPicture], goal: Goal) -> None:
         self._goal = goal
-        encoder, decoder = (Runner(graph) for graph in fp32)
-        self._asked: list[tuple[Inputs, Tensors, list[tuple[Tensors, bool, Tensors]]]] = []
-        for picture in pictures:
-            image = {"image": picture.image}
-            exact = encoder(image)
-            answer = partial(answer_on, decoder, exact)
-            prompts = grid_prompts(answer, picture)
-            truths = [(asked, ambiguous, answer(asked)) for asked, ambiguous in prompts]
-            self._asked.append((image, exact, truths))
+        self._images: list[Inputs] = [{"image": picture.image} for picture in pictures]
+        self._encoder, self._features = fp32[0], self._encoded(fp32[0])
+        self._decoder, self._runner = fp32[1], Runner(fp32[1])
+        self._asked: list[list[tuple[Tensors, bool, Tensors]]] = []
+        for exact, picture in zip(self._features, pictures, strict=True):
+            answer = partial(answer_on, self._runner, exact)
+            self._asked.append(list(grid_answers(answer, picture)))
+        self._embeddings = [exact["embedding"] for exact in self._features]
+
+    def _encoded(self, encoder: ov.Model) -> list[Tensors]:
+        runner = Runner(encoder)
+        return [runner(image) for image in self._images]
 
     def passes(self, graphs: Graphs, what: str, say: Say) -> bool:
         """Whether graphs reach the goal; says how near they come."""
@@ -227,15 +258,18 @@ class Trials:
 
     def closeness(self, graphs: Graphs) -> tuple[float, float]:
         """Mask IoU and cosine of embeddings against FP32, as the gate has them."""
-        encoder, decoder = (Runner(graph) for graph in graphs)
+        encoder, decoder = graphs
+        if encoder is not self._encoder:
+            self._encoder, self._features = encoder, self._encoded(encoder)
+        if decoder is not self._decoder:
+            self._decoder, self._runner = decoder, Runner(decoder)
         ious: list[float] = []
-        cosines = []
-        for image, exact, truths in self._asked:
-            features = encoder(image)
-            cosines.append(cosine(exact["embedding"], features["embedding"]))
-            for prompts, ambiguous, truth in truths:
-                answer = answer_on(decoder, features, prompts)
+        for features, asked in zip(self._features, self._asked, strict=True):
+            for prompts, ambiguous, truth in asked:
+                answer = answer_on(self._runner, features, prompts)
                 ious += mask_ious(*chosen_masks(truth, answer, ambiguous))
+        found = (features["embedding"] for features in self._features)
+        cosines = [cosine(a, b) for a, b in zip(self._embeddings, found, strict=True)]
         return float(np.mean(ious or [1.0])), float(np.mean(cosines))
 
 
@@ -256,17 +290,18 @@ def quantize_graph(
     logging.getLogger("nncf").setLevel(logging.ERROR)
     attends = any(op.get_type_name() in _ATTENTION for op in graph.get_ops())
     scope = nncf.IgnoredScope(names=list(ignored), validate=False) if ignored else None
-    return nncf.quantize(
-        graph,
-        nncf.Dataset(samples),
-        model_type=nncf.ModelType.TRANSFORMER if attends else None,
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(samples),
-        fast_bias_correction=False,
-        ignored_scope=scope,
-        advanced_parameters=AdvancedQuantizationParameters(
-            overflow_fix=OverflowFix.DISABLE,
-            disable_bias_correction=not correct_bias,
-            backend_params={BackendParameters.COMPRESS_WEIGHTS: compress},
-        ),
-    )
+    with redirect_stdout(sys.stderr):  # where NNCF's progress bars belong
+        return nncf.quantize(
+            graph,
+            nncf.Dataset(samples),
+            model_type=nncf.ModelType.TRANSFORMER if attends else None,
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(samples),
+            fast_bias_correction=False,
+            ignored_scope=scope,
+            advanced_parameters=AdvancedQuantizationParameters(
+                overflow_fix=OverflowFix.DISABLE,
+                disable_bias_correction=not correct_bias,
+                backend_params={BackendParameters.COMPRESS_WEIGHTS: compress},
+            ),
+        )

@@ -48,6 +48,9 @@ def resolve_model(
             source=checkpoint.name,
             say=say,
         )
+    except KeyboardInterrupt:
+        say(f"stopped; nothing of {name} is kept, its next use begins anew")
+        raise
     except ModelError as error:
         raise ModelError(
             f"{error}. The command for that is 'quantize --checkpoint {name} --calibration "

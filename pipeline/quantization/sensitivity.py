@@ -7,6 +7,7 @@ weights must not be compressed yet, so that their FakeQuantize is still there to
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -48,18 +49,26 @@ def without(graph: ov.Model, layers: Collection[str], exact: ov.Model | None = N
     corrected, as the correction is for an error that is not made any more.
     """
     copy = graph.clone()
-    biases = {} if exact is None else {n.get_friendly_name(): n for n in exact.get_ops()}
+    if exact is not None:
+        _restore_biases(copy, layers, exact)
     for node in copy.get_ordered_ops():
         if node.get_friendly_name() in layers:
             for port in node.inputs():
                 quantizer = port.get_source_output().get_node()
                 if _is_quantizer(quantizer):
                     port.replace_source_output(quantizer.input_value(0))
-            for reader in node.output(0).get_target_inputs():
-                addition = reader.get_node()
-                _take_constants(addition, biases.get(addition.get_friendly_name()))
     copy.validate_nodes_and_infer_types()
     return copy
+
+
+def _restore_biases(graph: ov.Model, layers: Collection[str], exact: ov.Model) -> None:
+    """Give these layers the biases that they have in another graph."""
+    counterparts = {node.get_friendly_name(): node for node in exact.get_ops()}
+    for node in graph.get_ordered_ops():
+        if node.get_friendly_name() in layers:
+            for reader in node.output(0).get_target_inputs():
+                addition = reader.get_node()
+                _take_constants(addition, counterparts.get(addition.get_friendly_name()))
 
 
 def _take_constants(addition: Any, exact: Any) -> None:
@@ -73,17 +82,33 @@ def _take_constants(addition: Any, exact: Any) -> None:
             port.replace_source_output(restored.output(0))
 
 
+def uncorrected(graph: ov.Model, exact: ov.Model) -> ov.Model:
+    """A copy of a quantised graph with the biases of the FP32 one."""
+    copy = graph.clone()
+    layers = set(quantized_layers(copy))
+    _restore_biases(copy, layers, exact)
+    return copy
+
+
 def sensitivities(
     graph: ov.Model, score: Score, say: Callable[[str], None] = lambda _: None
 ) -> dict[str, float]:
-    """Error of every layer quantised alone, worst first."""
+    """Error of every layer quantised alone, worst first; says how far it is, and how long yet."""
     layers = quantized_layers(graph)
     errors: dict[str, float] = {}
+    begun = time.monotonic()
     for done, layer in enumerate(layers, 1):
         errors[layer] = score(without(graph, set(layers) - {layer}))
         if done % 20 == 0 or done == len(layers):
-            say(f"quantised alone: {done} of {len(layers)} layers")
+            left = (time.monotonic() - begun) / done * (len(layers) - done)
+            more = f", {about(left)} more" if left else ""
+            say(f"quantised alone: {done} of {len(layers)} layers{more}")
     return dict(sorted(errors.items(), key=lambda item: -item[1]))
+
+
+def about(seconds: float) -> str:
+    """A time to wait, in words."""
+    return f"about {seconds:.0f} s" if seconds < 90 else f"about {seconds / 60:.0f} min"
 
 
 def error_against(exact: ov.Model, samples: Sequence[Mapping[str, Any]]) -> Score:

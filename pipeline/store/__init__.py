@@ -5,7 +5,7 @@ from pipeline.store.events import append_events
 from pipeline.store.hidden import runs_of
 from pipeline.store.reader import FrameObjects, MaskStore
 from pipeline.store.summary import ObjectSummary
-from pipeline.store.writer import MaskStoreWriter, StoreMode
+from pipeline.store.writer import MaskStoreWriter, StoreMode, check_room
 
 __all__ = [
     "CheckReport",
@@ -15,6 +15,7 @@ __all__ = [
     "ObjectSummary",
     "StoreMode",
     "append_events",
+    "check_room",
     "check_store",
     "repair_store",
     "runs_of",

@@ -331,6 +331,14 @@ def _create(place: Place, header: Header) -> None:
     write_header(place, header)
 
 
+def check_room(path: Path | str, mode: StoreMode) -> None:
+    """What a writer looks at first, for callers who have long work to do before they have one.
+
+    Raises `StoreExistsError` where `mode` may not write.
+    """
+    _check_room(open_place(path), mode)
+
+
 def _check_room(place: Place, mode: StoreMode) -> None:
     """Raises `StoreExistsError` where `mode` may not write."""
     if place.vacant():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -29,13 +30,14 @@ from pipeline.quantization.gate import (
     Tensors,
     chosen_masks,
     cosine,
-    grid_prompts,
+    grid_answers,
     mask_ious,
 )
 from pipeline.quantization.tinysam_ptq.calls import Call, Kind, LayerCalls
 from pipeline.quantization.tinysam_ptq.layers import QuantizedCalls, QuantizedLayer
 
 RANKED_ON = 4  # pictures; clicks only, the more sensitive prompts
+ASKED = 5  # comparisons of a bisection at most; each decodes hundreds of prompts
 _MACS_A_VALUE = 8  # a value read or written takes about as long as this many products
 
 Layers = Mapping[str, QuantizedLayer]
@@ -78,7 +80,7 @@ def layers_to_float(
 ) -> dict[str, str]:
     """Layers that have to be in float for the goal on these pictures, with the reason for each.
 
-    Runs every layer alone on `RANKED_ON` pictures, and at most 2 + log2(layers) combinations on all
+    Runs every layer alone on `RANKED_ON` pictures, and at most 1 + `ASKED` combinations on all
     pictures; a single one if the goal is reached as it is.
     """
     trials = [Trial(networks, picture) for picture in pictures]
@@ -109,12 +111,18 @@ def layers_to_float(
     }
 
 
-def least(most: int, enough: Callable[[int], bool]) -> int:
-    """The least count in 1..most that is enough, by bisection; `most` is taken to be."""
+def least(most: int, enough: Callable[[int], bool], asked: int = ASKED) -> int:
+    """A count in 1..most that is enough, by bisection; `most` is taken to be.
+
+    Asks at most `asked` times, first for a quarter: of layers, worst first, few are mostly enough.
+    The answer may be larger than the least by a little.
+    """
     low, high = 0, most
-    while high - low > 1:
-        middle = (low + high) // 2
+    middle = max(1, most // 4)
+    while high - low > 1 and asked > 0:
         low, high = (low, middle) if enough(middle) else (middle, high)
+        middle = (low + high) // 2
+        asked -= 1
     return high
 
 
@@ -129,10 +137,8 @@ class Trial:
         exact = self._encode({})
         self._embedding = exact["embedding"]
         self._asked: list[tuple[dict[str, Any], bool, Tensors]] = []
-        for prompts, ambiguous in grid_prompts(lambda p: self._decode({}, exact | p), picture):
-            if ambiguous or not clicks_only:
-                truth = self._decode({}, exact | prompts)
-                self._asked.append((prompts, ambiguous, truth))
+        answers = grid_answers(lambda prompts: self._decode({}, exact | prompts), picture)
+        self._asked.extend(islice(answers, 1 if clicks_only else None))
 
     def run(self, layers: Layers) -> tuple[list[float], float, float]:
         """Mask IoUs, cosine and change with these layers quantised."""
