@@ -97,15 +97,6 @@ def fine_points(coarse_side: int, fine_side: int) -> npt.NDArray[np.float32]:
 
     With a ratio of 4 the offsets are -1, 0, 1, 2 strides, as in TinySAM's release.
     """
-    points = _stencils(coarse_points(coarse_side), coarse_side, fine_side)
-    inside = ((points >= 0) & (points < 1)).all(1)
-    return np.asarray(points[inside], np.float32)
-
-
-def _stencils(
-    coarse: npt.NDArray[np.float32], coarse_side: int, fine_side: int
-) -> npt.NDArray[np.float32]:
-    """As `fine_points`, around given points, also beyond the picture."""
     ratio = fine_side // coarse_side
     if ratio < 2:
         return np.zeros((0, 2), np.float32)
@@ -113,7 +104,9 @@ def _stencils(
     dx, dy = np.meshgrid(steps, steps)
     offsets = np.stack([dx.ravel(), dy.ravel()], axis=1)
     offsets = offsets[(offsets != 0).any(1)] / np.float32(fine_side)
-    return np.asarray((coarse[:, None] + offsets[None]).reshape(-1, 2), np.float32)
+    points = (coarse_points(coarse_side)[:, None] + offsets[None]).reshape(-1, 2)
+    inside = ((points >= 0) & (points < 1)).all(1)
+    return np.asarray(points[inside], np.float32)
 
 
 def scattered_points(side: int, start: int) -> npt.NDArray[np.float32]:
@@ -144,15 +137,13 @@ def turns_of(coarse_side: int, fine_side: int) -> list[Pass]:
     between four come first. With a ratio of 4 these are 64 points, 3 turns until 16 x 16 are asked,
     then 12 `beside` them. TinySAM's points lie half a fine stride farther down and right.
     """
-    coarse = coarse_points(coarse_side) - np.float32(0.5 / fine_side)
-    points = _stencils(coarse, coarse_side, fine_side)
+    points = coarse_points(fine_side)
     ratio = fine_side // coarse_side
     x, y = (np.floor(points * fine_side).astype(int) - (ratio // 2 - 1)).T % ratio
-    step = (x | y) & -(x | y)  # the power of two that divides both
-    kinds = np.stack([-step, (x & y & step) == 0, y, x], axis=1)
+    step = (x | y) & -(x | y)  # the power of two that divides both; 0: a place of the first turn
+    kinds = np.stack([np.where(step, -step, -fine_side), (x & y & step) == 0, y, x], axis=1)
     turns, kind = np.unique(kinds, axis=0, return_inverse=True)
-    finer = [Pass(points[kind.ravel() == i], bool(turn[0] == -1)) for i, turn in enumerate(turns)]
-    return [Pass(coarse), *finer]
+    return [Pass(points[kind.ravel() == i], bool(turn[0] == -1)) for i, turn in enumerate(turns)]
 
 
 class EverythingSearch:
