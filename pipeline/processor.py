@@ -45,6 +45,7 @@ from trackers.tracker import Tracker, TrackerSettings
 T = TypeVar("T")
 
 OWN_MOTION_PX = 0.5  # a frame, on the work grid, beside the camera's: something moves here
+_ROOM = 0.05  # of its longer side around a track's box, for limbs that its mask has lost
 _BEHIND = 2  # frames that are tracked while the label map of one is composed (files)
 DEFAULT_STEP_S = 1 / 25  # between frames that carry no timestamps
 
@@ -328,11 +329,13 @@ class FrameProcessor:
         ]
 
     def _track_points(self, track: Track) -> npt.NDArray[np.float32]:
-        """Prompt of a track in displayed pixels [3, 2]: two corners and the deepest point."""
+        """Prompt of a track in displayed pixels [3, 2]: a box around it and the deepest point."""
         box = box_of(track.mask)
         assert box is not None  # noqa: S101 - live tracks with an empty mask are left out
+        room = _ROOM * (box[2:] - box[:2]).max()
+        near, far = np.maximum(box[:2] - room, 0), np.minimum(box[2:] + room, self._work_hw[::-1])
         x, y, _ = deepest(track.mask)
-        points = np.array([box[:2], box[2:], (x + 0.5, y + 0.5)])
+        points = np.array([near, far, (x + 0.5, y + 0.5)])
         scale = np.array(self._frame_hw[::-1]) / np.array(self._work_hw[::-1])
         return np.asarray(points * scale, np.float32)
 

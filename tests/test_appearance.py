@@ -107,6 +107,8 @@ def square(x: int, size: int = 10) -> np.ndarray:
         (1.7, 0, True),  # as alike as ever
         (1.7, 30, True),  # and that counts anywhere
         (1.3, 0, True),  # changed, but where it was carried to
+        (1.3, 5, True),  # changed, and near enough to there
+        (1.2, 7, False),  # too much of a change for that
         (1.3, 30, False),  # changed and elsewhere: something else
         (0.9, 0, False),  # nothing like it
     ],
@@ -193,6 +195,19 @@ def test_small_pieces_beside_a_large_one_are_not_believed():
     halves = reading(slice(0, 3), 1.7)
     halves.coverage[2:6, 10:13] = 1
     assert halves.without_crumbs().size == 24
+
+
+def test_a_piece_elsewhere_is_another_object_of_the_same_kind():
+    """As among toy blocks: the one that was followed, not the one beside it."""
+    both = reading(slice(2, 6), 1.7)
+    both.coverage[4:8, 12:17] = 1
+    carried = np.zeros(GRID, np.float32)
+    carried[4:8, 1:3] = 1
+    assert not both.beside(carried).coverage[:, 12:].any()
+    assert both.beside(carried).size == 16
+    carried[4:8, 10:12] = 0.4  # also beside the other: parted by what is before it
+    assert both.beside(carried).size == 36
+    assert both.beside(np.zeros(GRID, np.float32)).size == 36  # carried nowhere: no telling
 
 
 def test_a_large_object_is_read_as_well_by_every_other_cell():

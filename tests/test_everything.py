@@ -31,6 +31,7 @@ from pipeline.segmenter.everything import (
 from pipeline.segmenter.geometry import InputGeometry
 from pipeline.segmenter.labels import BOX_TOP_LEFT
 from pipeline.segmenter.model import Decoded, Features, PromptBatch
+from pipeline.segmenter.openvino_decoder import BATCH as DECODER_BATCH
 
 GEOMETRY = InputGeometry.fit((256, 512), 512, 32)
 NOTHING = np.zeros(GEOMETRY.grid_hw, bool)
@@ -117,6 +118,19 @@ def test_budget_bounds_the_prompts_and_the_work_can_go_on():
     first = next(steps)
     assert first == 16 == len(segmenter.asked)
     assert sum(steps) == len(segmenter.asked) - 16 > 100
+
+
+def test_turns_fill_the_decoders_batches_and_still_ask_every_point():
+    segmenter = DiscSegmenter([])
+    covered = NOTHING.copy()
+    covered[:9, :9] = True
+    turns = turns_of(8, 32)
+    asking = EverythingSearch(segmenter, Features({}), covered, CONFIG, passes=turns)
+    odd = [count for count in asking.steps() if count % DECODER_BATCH]
+    assert len(odd) <= 2  # the end of the first turn, and of the last
+    points = {tuple(p) for turn in turns for p in turn.points}
+    free = {(x, y) for x, y in points if not covered[int(y * 64), int(x * 128)]}
+    assert len(segmenter.asked) == len(set(segmenter.asked)) == len(free)
 
 
 def test_nested_objects_are_both_kept_but_only_the_better_duplicate():

@@ -40,7 +40,7 @@ class TrackerSettings:
     remove_after_s: float = 5.0
     confirm_hits: int = 2
     affinity_floor: float = 1.0
-    affinity_near: float = 0.82
+    affinity_near: float = 0.75
     affinity_anywhere: float = 0.88
     near_iou: float = 0.1
     sure_iou: float = 0.85

@@ -24,6 +24,7 @@ from pipeline.config import SeedingConfig
 from pipeline.errors import ConfigError
 from pipeline.segmenter.geometry import FloatMap, boxes_of
 from pipeline.segmenter.model import Features, PromptBatch, Segmenter, stability
+from pipeline.segmenter.openvino_decoder import BATCH as DECODER_BATCH
 
 BATCH = 32  # prompts decoded together
 BoolMap = npt.NDArray[np.bool_]
@@ -183,13 +184,18 @@ class EverythingSearch:
     def steps(self, budget: float = math.inf) -> Iterator[int]:
         """Decode batch after batch, `budget` prompts at most; yields what each batch cost.
 
-        What a pass finds is done with only for the passes after it.
+        What a pass finds is done with only for the passes after it. From the second pass on, points
+        that fill no batch of the decoder wait for the next: each new size of batch is set up first,
+        for the time of ten prompts.
         """
-        for turn in self._passes:
+        waiting = np.zeros((0, 2), np.float32)
+        for number, turn in enumerate(self._passes, 1):
             begun = len(self._proposals)
-            waiting = self._waiting(turn)
-            while len(waiting) and budget > 0:
-                size = int(min(BATCH, budget))
+            waiting = np.concatenate([waiting[~self._is_done(waiting)], self._waiting(turn)])
+            whole = number in (1, len(self._passes))
+            left_over = 0 if whole else len(waiting) % DECODER_BATCH
+            while len(waiting) > left_over and budget > 0:
+                size = int(min(BATCH, budget, len(waiting) - left_over))
                 batch, waiting = waiting[:size], waiting[size:]
                 self._proposals += self._ask(batch)
                 budget -= len(batch)
@@ -215,8 +221,7 @@ class EverythingSearch:
 
     def _waiting(self, turn: Pass) -> npt.NDArray[np.float32]:
         """The points of a pass that are still to be asked."""
-        cells = self._cells(turn.points)
-        done = self.done[cells[:, 1], cells[:, 0]]
+        done = self._is_done(turn.points)
         waiting = turn.points[~done]
         if turn.beside:
             reach = 1.01 / self._config.fine_side
@@ -225,11 +230,13 @@ class EverythingSearch:
         self._answered = np.concatenate([self._answered, turn.points[done]])
         return waiting
 
-    def _cells(self, points: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
+    def _is_done(self, points: npt.NDArray[np.float32]) -> BoolMap:
+        """Whether nothing needs to be asked at each of the points [n, 2], bool [n]."""
         geometry = self._segmenter.geometry
         valid = np.array(geometry.valid_hw[::-1]) / geometry.cell
         limit = np.array(geometry.grid_hw[::-1]) - 1
-        return np.asarray(np.minimum((points * valid).astype(np.intp), limit))
+        cells = np.minimum((points * valid).astype(np.intp), limit)
+        return np.asarray(self.done[cells[:, 1], cells[:, 0]])
 
     def _ask(self, points: npt.NDArray[np.float32]) -> list[Proposal]:
         config = self._config
