@@ -215,6 +215,26 @@ def test_all_layouts_are_found_and_videos_without_masks_are_named(tmp_path):
         assert task.size_hw == SIZE_HW
 
 
+def test_masks_of_some_frames_of_a_video_may_lie_apart(cli, tmp_path):
+    frames, masks = shapes(4)
+    videos, apart = tmp_path / "videos", tmp_path / "masks"
+    videos.mkdir()
+    write_video(videos / "film.mp4", frames)
+    write_video(videos / "bare.mp4", frames)
+    for number in (1, 3):
+        write_indexed_png(apart / "film" / f"{number:05}.png", masks[number])
+    found = find_clips(videos, apart)
+    assert found.without_masks == ("bare",)
+    (clip,) = found.clips
+    task = set_task(clip.name, clip.load())
+    assert (tuple(task.given), task.scored) == ((1,), {3: (1, 2)})
+    write_indexed_png(apart / "film" / "00007.png", masks[3])
+    arguments = ("eval", "video", "--data", videos, "--masks", apart, "--no-baselines")
+    code, _, err = cli(*arguments)
+    assert code == 1
+    assert "film has masks for frame 7, but no such frame" in err
+
+
 @pytest.mark.parametrize("write", [write_indexed_png, lambda p, a: cv2.imwrite(str(p), a)])
 def test_label_maps_are_read_as_numbers(tmp_path, write):
     labels = np.arange(12, dtype=np.uint8).reshape(3, 4)
@@ -311,6 +331,8 @@ def test_a_mask_without_its_frame_is_named(cli, tmp_path):
         ((), "--data FOLDER"),
         (("--data", "nowhere"), "there is no folder nowhere"),
         (("--data", "."), "no video with masks"),
+        (("--data", ".", "--masks", "nowhere"), "there is no folder nowhere"),
+        (("--generated", "--masks", "."), "--masks is for the videos of --data"),
         (("--generated", "--pictures", "nowhere"), "there is no folder nowhere"),
         (("--generated", "--pictures", "."), "backgrounds"),
         (("--generated", "--sequences", "cut,paste"), "no sequence paste; there are translation"),

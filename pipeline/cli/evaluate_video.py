@@ -41,6 +41,13 @@ def video(
             "DAVIS' own (JPEGImages, Annotations)."
         ),
     ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of NAME/NNNNN.png: masks of some frames of videos in --data that have "
+            "none beside them."
+        ),
+    ] = None,
     generated: Annotated[
         bool, typer.Option("--generated", help="Also run clips rendered with exact masks.")
     ] = False,
@@ -75,7 +82,7 @@ def video(
     from pipeline.config import load_config
     from pipeline.evaluation.video.evaluate import evaluate_seeded, evaluate_videos
 
-    clips, without_masks = _clips(data, pictures, sequences, generated=generated)
+    clips, without_masks = _clips(data, masks, pictures, sequences, generated=generated)
     settings = load_config(config, [] if model is None else [f"model={model}"])
     if seeded and (baselines or prompt != Prompt.MASK):
         raise ConfigError("--seeded gives no prompts and has no baselines")
@@ -102,7 +109,12 @@ def video(
 
 
 def _clips(
-    data: Path | None, pictures: Path | None, sequences: str | None, *, generated: bool
+    data: Path | None,
+    masks: Path | None,
+    pictures: Path | None,
+    sequences: str | None,
+    *,
+    generated: bool,
 ) -> tuple[Sequence[ClipEntry], tuple[str, ...]]:
     """Clips to run, and the names of videos that have no masks."""
     from pipeline.evaluation.video.folders import choose_clips, find_clips
@@ -111,12 +123,14 @@ def _clips(
 
     if data is None and not generated:
         raise ConfigError("give --data FOLDER, or --generated, or both")
+    if masks is not None and data is None:
+        raise ConfigError("--masks is for the videos of --data")
     if pictures is not None and not generated:
         raise ConfigError("--pictures is for --generated")
     clips: tuple[ClipEntry, ...] = ()
     without: tuple[str, ...] = ()
     if data is not None:
-        found = find_clips(data)
+        found = find_clips(data, masks)
         clips, without = found.clips, found.without_masks
     if generated:
         drawn_from = DrawnPictures() if pictures is None else FolderPictures(pictures)

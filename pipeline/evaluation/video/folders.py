@@ -1,4 +1,7 @@
-"""Where clips lie: `NAME.mp4` with `NAME_masks.npz`, folders of frames and masks, DAVIS' tree."""
+"""Where clips lie: `NAME.mp4` with `NAME_masks.npz`, folders of frames and masks, DAVIS' tree.
+
+Masks of videos may also lie apart, as `NAME/NNNNN.png`, for some frames only.
+"""
 
 from __future__ import annotations
 
@@ -27,17 +30,20 @@ class Found:
     without_masks: tuple[str, ...]
 
 
-def find_clips(root: Path) -> Found:
+def find_clips(root: Path, masks: Path | None = None) -> Found:
     """The clips below `root`.
+
+    masks: a folder of `NAME/NNNNN.png`, masks of videos in `root` that have none beside them.
 
     Raises:
         SourceNotFoundError: there is no such folder, or no clip in it.
     """
-    if not root.is_dir():
-        raise SourceNotFoundError(f"there is no folder {root}")
+    for folder in (root, masks):
+        if folder is not None and not folder.is_dir():
+            raise SourceNotFoundError(f"there is no folder {folder}")
     clips: list[ClipEntry] = []
     without: list[str] = []
-    for entry, name in (*_videos(root), *_folders(root), *_davis(root)):
+    for entry, name in (*_videos(root, masks), *_folders(root), *_davis(root)):
         if entry is None:
             without.append(name)
         else:
@@ -65,12 +71,16 @@ def choose_clips(clips: Sequence[ClipEntry], names: Sequence[str]) -> tuple[Clip
 _Candidates = Iterator[tuple[ClipEntry | None, str]]
 
 
-def _videos(root: Path) -> _Candidates:
+def _videos(root: Path, masks: Path | None) -> _Candidates:
     for video in sorted(root.iterdir()):
         if video.suffix.lower() in _VIDEOS and not video.name.startswith("."):
-            masks = video.with_name(f"{video.stem}_masks.npz")
-            entry = _video_entry(video, masks) if masks.is_file() else None
-            yield entry, video.stem
+            arrays = video.with_name(f"{video.stem}_masks.npz")
+            if arrays.is_file():
+                yield _video_entry(video, arrays), video.stem
+            elif masks is not None and (masks / video.stem).is_dir():
+                yield _apart_entry(video, masks / video.stem), video.stem
+            else:
+                yield None, video.stem
 
 
 def _folders(root: Path) -> _Candidates:
@@ -92,6 +102,13 @@ def _below_resolution(folder: Path) -> Path:
 
 def _video_entry(video: Path, masks: Path) -> ClipEntry:
     return ClipEntry(video.stem, lambda: Clip(VideoFile(video), _read_arrays(masks)))
+
+
+def _apart_entry(video: Path, masks: Path) -> ClipEntry | None:
+    files = _mask_files(masks)
+    if not files:
+        return None
+    return ClipEntry(video.stem, lambda: Clip(VideoFile(video), FileTruth(files)))
 
 
 def _image_entry(name: str, frames: Path, masks: Path) -> ClipEntry | None:
@@ -120,11 +137,17 @@ def _read_arrays(file: Path) -> ArrayTruth:
 def _read_files(frames: Path, masks: Path) -> FileTruth:
     pictures = (file for file in frames.iterdir() if file.suffix.lower() in SUFFIXES)
     numbers = {_number(picture) for picture in pictures if not picture.name.startswith(".")}
-    files = {_number(file): file for file in masks.glob("*.png") if not file.name.startswith(".")}
+    files = _mask_files(masks)
     alone = sorted(files.keys() - numbers)
     if alone:
         raise UnreadableSourceError(f"{files[alone[0]]} is the mask of a frame that is not there")
-    return FileTruth(dict(sorted(files.items())))
+    return FileTruth(files)
+
+
+def _mask_files(masks: Path) -> dict[int, Path]:
+    """PNG files by frame, ascending."""
+    files = (file for file in masks.glob("*.png") if not file.name.startswith("."))
+    return dict(sorted((_number(file), file) for file in files))
 
 
 def _number(file: Path) -> int:
