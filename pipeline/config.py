@@ -80,7 +80,7 @@ class SeedingConfig(_Section):
     area_min: float = Field(0.004, ge=0, le=1)
     area_max: float = Field(0.5, gt=0, le=1)
     overlap_max: float = Field(0.3, ge=0, le=1)
-    score_min: float = Field(0.45, ge=0, le=1)
+    score_min: float = Field(0.6, ge=0, le=1)
     duplicate_iou: float = Field(0.7, gt=0, le=1)
     prompts_first: int = Field(320, ge=0)
     prompts_per_keyframe: int = Field(16, ge=0)
