@@ -68,10 +68,8 @@ class Recognizer:
 
     def read(self, object_id: int, cells: CellFeatures, around: FloatMap | None) -> Reading:
         """Look for an object near a mask (logits on the work grid; None: anywhere)."""
-        if around is None:
-            return self.memory.read(object_id, cells, None)
-        near = self._coverage(around)
-        return self.memory.read(object_id, cells, near).beside(near)
+        near = None if around is None else self._coverage(around)
+        return self.memory.read(object_id, cells, near)
 
     def logits(self, reading: Reading) -> FloatMap:
         """A reading as logits on the work grid."""

@@ -210,6 +210,31 @@ def test_a_piece_elsewhere_is_another_object_of_the_same_kind():
     assert both.beside(np.zeros(GRID, np.float32)).size == 36  # carried nowhere: no telling
 
 
+def test_of_two_of_a_kind_the_more_alike_one_is_found():
+    both = reading(slice(2, 6), 1.6)
+    both.coverage[4:8, 12:17] = 1
+    assert both.most_alike().size == both.size  # one thing, parted by what is before it
+    both.alike[:, :8] = 1.9
+    assert not both.most_alike().coverage[:, 12:].any()
+    assert both.most_alike().size == 16
+
+
+def test_what_is_gone_is_found_as_one_of_its_kind():
+    """From the memory to the reading: a look-alike stands where the object was."""
+    memory = AppearanceMemory(AppearanceSettings())
+    memory.learn(1, *scene(2))
+    features, truth = scene(13, seed=1)
+    other, where = scene(3, seed=2)
+    mixed = features.keys.copy()
+    cells = where.reshape(-1) > 0
+    mixed[cells] = 0.8 * other.keys[cells] + 0.2 * features.keys[cells]
+    found = memory.read(1, CellFeatures(mixed, GRID), None)
+    assert found.coverage[truth > 0].min() > 0.5
+    assert found.coverage[where > 0].max() < 0.5
+    beside = memory.read(1, CellFeatures(mixed, GRID), where)
+    assert beside.coverage[where > 0].min() > 0.5
+
+
 def test_a_large_object_is_read_as_well_by_every_other_cell():
     """Its border cell by cell, the rest on a checkerboard: as much as asking every cell."""
     rng = np.random.default_rng(5)

@@ -20,6 +20,8 @@ import numpy.typing as npt
 _CLIP = 0.15  # cells that are less alike by more than this have no vote
 
 _CLEARLY = 0.05  # difference of similarity that settles whose a cell is
+_UNLIKE = 1.0  # similarity of cells that have nothing to do with each other, about
+_LESS_ALIKE = 0.1  # mean similarity by which a piece is another thing of the same kind
 _CRUMB = 0.2  # share of the largest piece below which another piece is not believed
 _WHOLE = 100  # cells; a larger window is not asked cell by cell
 _BESIDE = 1  # cells between a piece and where its object was carried, at most
@@ -138,6 +140,18 @@ class Reading:
         far = np.setdiff1d(np.arange(1, len(areas) + 1), labels[near])
         return self if len(far) == len(areas) else self._without(labels, far)
 
+    def most_alike(self) -> Reading:
+        """Keep the piece that speaks most for the object, and those about as much alike.
+
+        Of things of one kind that a picture shows, the object is more alike than the others.
+        """
+        labels, areas = self._pieces()
+        if len(areas) < 2:
+            return self
+        alike = np.bincount(labels.reshape(-1), self.alike.reshape(-1))[1:] / areas
+        best = np.argmax(areas * (alike - _UNLIKE))
+        return self._without(labels, 1 + np.flatnonzero(alike < alike[best] - _LESS_ALIKE))
+
     def _pieces(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
         """Numbers [h, w] of connected pieces, from 1 on, and their areas in cells."""
         _, labels, stats, _ = cv2.connectedComponentsWithStats(
@@ -220,7 +234,7 @@ class AppearanceMemory:
         self._objects = {key: value for key, value in self._objects.items() if key in kept}
 
     def read(self, object_id: int, features: CellFeatures, around: FloatMap | None) -> Reading:
-        """Look for an object near where `around` [h, w] has it (coverage 0..1).
+        """Look for an object where `around` [h, w] (coverage 0..1) has it, and near there.
 
         None: anywhere, that is first on every other row and column, then around what was found.
         """
@@ -229,17 +243,17 @@ class AppearanceMemory:
         keys = np.concatenate([m.keys for m in memories])
         labels = np.concatenate([m.labels for m in memories])
         coverage, alikes = np.zeros(h * w, np.float32), np.full(h * w, -2, np.float32)
-        if around is None:
-            around = self._glimpse(features, keys, labels)
-        if (around > 0.5).any():
-            window = self._window(around)
-            asked = _sample(around, window)
+        near = self._glimpse(features, keys, labels) if around is None else around
+        if (near > 0.5).any():
+            window = self._window(near)
+            asked = _sample(near, window)
             cells = np.flatnonzero(asked)
             coverage[cells], alikes[cells] = self._votes(features.keys[cells], keys, labels)
             if not asked[window].all():
                 _fill(coverage.reshape(h, w)[window], asked[window])
                 _fill(alikes.reshape(h, w)[window], asked[window])
-        return Reading(coverage.reshape(h, w), alikes.reshape(h, w)).without_crumbs()
+        found = Reading(coverage.reshape(h, w), alikes.reshape(h, w)).without_crumbs()
+        return found.most_alike() if around is None else found.beside(around)
 
     def _glimpse(self, features: CellFeatures, keys: FloatMap, labels: FloatMap) -> FloatMap:
         """Coverage [h, w] of an object looked for on every other row and column."""
