@@ -224,7 +224,7 @@ def everything(
         int,
         typer.Option(min=0, max=50, help="Only the images held back from training, in percent."),
     ] = 6,
-    images: Annotated[int, typer.Option(min=1, help="Images of a source, evenly spread.")] = 2,
+    images: Annotated[int, typer.Option(min=1, help="Images of a source, evenly spread.")] = 4,
     points_per_side: PointsOption = 32,
     iou_min: IouOption = None,
     stability_min: StabilityOption = None,
