@@ -75,12 +75,12 @@ def _videos(root: Path, masks: Path | None) -> _Candidates:
     for video in sorted(root.iterdir()):
         if video.suffix.lower() in _VIDEOS and not video.name.startswith("."):
             arrays = video.with_name(f"{video.stem}_masks.npz")
+            entry = None
             if arrays.is_file():
-                yield _video_entry(video, arrays), video.stem
-            elif masks is not None and (masks / video.stem).is_dir():
-                yield _apart_entry(video, masks / video.stem), video.stem
-            else:
-                yield None, video.stem
+                entry = _video_entry(video, arrays)
+            elif masks is not None:
+                entry = _apart_entry(video, masks / video.stem)
+            yield entry, video.stem
 
 
 def _folders(root: Path) -> _Candidates:
