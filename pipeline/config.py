@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import ConfigError
 from pipeline.segmenter.devices import WantedDevice
@@ -33,13 +33,27 @@ class QueueConfig(_Section):
 
 
 class KeyframeConfig(_Section):
-    """When the encoder runs."""
+    """When the encoder runs.
+
+    work: share of a clip's own time (30 frames a second at most) that a run may take on two cores;
+    what regular keyframes leave of it buys others (files). 0: none. need_least, need_most: share of
+    a mask that may be wrong, from which they are bought with much and with little to spare.
+    """
 
     interval: int = Field(8, ge=1, le=300)
+    work: float = Field(0.375, ge=0, le=16)
+    need_least: float = Field(0.03, ge=0)
+    need_most: float = Field(0.2, ge=0)
     motion: float = Field(0.35, gt=0)
     shortest: int = Field(4, ge=1, le=300)
     ahead: int = Field(8, ge=0, le=300)
     cut_residual: float = Field(0.55, gt=0)
+
+    @model_validator(mode="after")
+    def _least_is_less(self) -> KeyframeConfig:
+        if self.need_least > self.need_most:
+            raise ValueError("need_least is not above need_most")
+        return self
 
 
 class TrackingConfig(_Section):

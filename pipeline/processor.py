@@ -29,6 +29,7 @@ from pipeline.prompts import (
 )
 from pipeline.recognition import Recognizer, appearance_settings
 from pipeline.refining import Tracked
+from pipeline.schedule import NOTICE, schedule_for
 from pipeline.seeding import Seeder
 from pipeline.segmenter.geometry import FloatMap, deepest
 from pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, POSITIVE
@@ -106,6 +107,7 @@ class FrameProcessor:
         self._budget = KeyframeBudget(
             *(config.keyframes.interval, 1.0, config.seeding.prompts_per_keyframe, MAX_OBJECT_ID)
         )
+        self._schedule = schedule_for(config, self._segmenter)
         self._hidden_cursor = 0
         self._libraries = ThreadpoolController()
         self._now_s: float | None = None
@@ -170,10 +172,14 @@ class FrameProcessor:
             self._tracker.advance(None if cut else flow, dt_s)
         events = self._prompts.at(frame.index)
         self._since_keyframe += 1
-        regular = self._encoder.is_regular(frame)
+        regular, planned = self._encoder.is_regular(frame), self._encoder.is_planned(frame)
         fresh = first or cut
-        due = self._due(everything=fresh or regular or bool(events))
-        keyframe = fresh or regular or bool(events or due)
+        due = self._due(everything=fresh or planned or bool(events))
+        keyframe = fresh or planned or bool(events or due)
+        if self._schedule is not None:
+            self._schedule.earn(dt_s, len(self._tracker.live()))
+            if keyframe and (regular or not planned):
+                self._schedule.pay(len(due))
         if keyframe:
             self._since_keyframe = 0
             self.keyframes += 1
@@ -182,6 +188,7 @@ class FrameProcessor:
                     *(frame, events, due, now_s, None if fresh else flow),
                     seed=fresh or regular,
                 )
+        self._plan()
         tracks = [as_it_is(track) for track in self._tracker.tracks]
         return Tracked(frame, keyframe, None if cut else flow, tracks)
 
@@ -192,6 +199,17 @@ class FrameProcessor:
         if self._since_keyframe < self._config.keyframes.shortest:
             return []
         return self._tracker.moved_far(self._config.keyframes.motion)
+
+    def _plan(self) -> None:
+        """Make a frame soon to come a keyframe if objects will need it and the budget has it."""
+        schedule, encoder = self._schedule, self._encoder
+        if schedule is None or encoder.is_keyframe(NOTICE):
+            return
+        looked_at = encoder.is_keyframe(NOTICE - 1)
+        count = len(self._tracker.live())
+        if schedule.buys(self._tracker.need(NOTICE, looked_at=looked_at), count):
+            schedule.pay(count)
+            encoder.plan(NOTICE)
 
     def _results(self, shown: Future[list[Shown]]) -> Iterator[tuple[Frame, FrameResult]]:
         with self.times.stage("wait"):
@@ -228,12 +246,15 @@ class FrameProcessor:
         with self.times.stage(self.waits_for_encoder):
             features = self._encoder.encode(frame)
         self.times.seconds["encode"] = self._encoder.seconds
+        before = [(track, track.mask) for track in (*due, *self._tracker.hidden())]
         with self.times.stage("recognise"):
             cells = self._recognizer.cells(features)
             seen = self._recognise(due, cells, now_s)
         with self.times.stage("decode"):
             self._tracker.confirm(seen, self._redetect(seen, features), now_s)
             self._apply(events, features, now_s)
+        for track, mask in before:
+            track.looked_at(mask)
         if self._config.seeding.enabled and seed:
             with self.times.stage("seed"):
                 found = self._search(features, flow)

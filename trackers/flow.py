@@ -42,13 +42,17 @@ class Carried(NamedTuple):
     """An object a frame later: logits float32 [H, W], and how far it moved, (x, y) pixels.
 
     motion: the similarity, float64 [2, 3], by which it moved as a whole; None if it did not.
-    points: (x, y) [N, 2] in it that moved so, to be followed further.
+    points: (x, y) [N, 2] in it that moved so, to be followed further. loose: share of the points
+    that were followed which did not. hidden: share of the mask where the flow's two directions
+    contradict each other.
     """
 
     logits: FloatMap
     shift: Vector
     motion: Vector | None = None
     points: FloatMap = NO_POINTS
+    loose: float = 1.0
+    hidden: float = 0.0
 
 
 class FlowEstimator:
@@ -109,11 +113,12 @@ class Flow:
         origins[..., 1] += np.arange(height, dtype=np.float32)[:, None]
         return origins
 
-    def _hidden(self, window: Window) -> npt.NDArray[np.bool_]:
-        """Where both directions contradict each other, bool [h, w] of a window."""
-        back = self._back[window]
-        slack = _SLACK_PX + _SLACK_SHARE * _manhattan(back)
-        return np.asarray(_manhattan(back + self._remap(self._forth, window)) > slack, np.bool_)
+    @cached_property
+    def hidden(self) -> GrayImage:
+        """1 where both directions contradict each other, else 0, uint8 [H, W]."""
+        slack = _SLACK_PX + _SLACK_SHARE * _manhattan(self._back)
+        contradiction = _manhattan(self._back + self._remap(self._forth))
+        return np.asarray(contradiction > slack, np.bool_).view(np.uint8)
 
     @cached_property
     def _difference(self) -> GrayImage:
@@ -143,7 +148,10 @@ class Flow:
         for logits, before, now in zip(masks, chosen, moved, strict=True):
             motion, together = _common_motion(before, now)
             one = self.carry_by(logits, motion)
-            carried.append(one._replace(points=_inside(now[together], one.logits)))
+            loose = 1 - len(together) / max(1, len(before))
+            points_now = _inside(now[together], one.logits)
+            hidden = cv2.mean(self.hidden, (one.logits > 0).view(np.uint8))[0]
+            carried.append(one._replace(points=points_now, loose=loose, hidden=hidden))
         return carried
 
     def _follow(self, points: FloatMap) -> FloatMap:
@@ -208,7 +216,7 @@ class Flow:
             slice(max(0, x - room), x + width + room),
         )
         moved = self._remap(logits, window)
-        np.minimum(moved, HIDDEN_LOGIT, out=moved, where=self._hidden(window))
+        np.minimum(moved, HIDDEN_LOGIT, out=moved, where=self.hidden[window] > 0)
         carried[window] = moved
         return carried
 

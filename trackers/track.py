@@ -9,8 +9,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from trackers.assignment import iou
 from trackers.flow import NO_POINTS, Carried, Flow
 from trackers.motion import KalmanBox
+from trackers.need import Need
 from trackers.state import TrackState
 
 FloatMap = npt.NDArray[np.float32]
@@ -45,7 +47,7 @@ class Track:
     recognised_s: when the appearance memory last found it. travelled: how far it moved since the
     last keyframe, in sides of a square of its area. moved: the similarity [2, 3] by which it came
     from the frame before; None if it did not move as a whole, or that is not known. points: (x, y)
-    [N, 2] in it that are followed from frame to frame.
+    [N, 2] in it that are followed from frame to frame. need: to be looked at by a keyframe.
     """
 
     id: int
@@ -62,6 +64,7 @@ class Track:
     travelled: float = 0.0
     moved: Vector | None = None
     points: FloatMap = field(default_factory=lambda: NO_POINTS)
+    need: Need = field(default_factory=Need)
 
     @property
     def mask(self) -> BoolMap:
@@ -87,8 +90,13 @@ class Track:
         if box is None:
             return
         area = cv2.countNonZero(mask.view(np.uint8))
-        self.travelled += float(np.hypot(*carried.shift)) / math.sqrt(area) + _border_moved(
-            self.moved
+        side, border = math.sqrt(area), _border_moved(self.moved)
+        self.travelled += float(np.hypot(*carried.shift)) / side + border
+        self.need = self.need.carried(
+            loose=carried.loose,
+            hidden=carried.hidden,
+            border=border,
+            shift=float(np.hypot(*(carried.shift - self._drift(flow)))) / side,
         )
         self.motion.update(box, self._velocity(carried.shift, flow, dt_s))
 
@@ -96,9 +104,14 @@ class Track:
         """The object's own velocity (x, y), pixels a second, beside what the camera did."""
         if dt_s <= 0:
             return None
+        return np.asarray((shift - self._drift(flow)) / dt_s, np.float64)
+
+    def _drift(self, flow: Flow) -> Vector:
+        """How far the camera moved what is where the object is expected, (x, y) pixels."""
         centre = self.motion.value[:2]
-        drift = np.zeros(2) if flow.camera is None else flow.camera.moved(centre) - centre
-        return np.asarray((shift - drift) / dt_s, np.float64)
+        if flow.camera is None:
+            return np.zeros(2)
+        return np.asarray(flow.camera.moved(centre) - centre, np.float64)
 
     def accept(self, detection: Detection, agreement: float, now_s: float) -> None:
         """Take a detection that agrees.
@@ -117,6 +130,7 @@ class Track:
         """Take a new mask whatever the old one was (a person's prompt, or found again)."""
         self.see(logits)
         self.moved = None
+        self.need = Need()
         box = box_of(self.mask)
         if box is not None:
             self.motion = KalmanBox.start(box)
@@ -127,6 +141,11 @@ class Track:
         self.hits += 1
         self.misses = 0
         self.seen_s = now_s
+
+    def looked_at(self, before: BoolMap) -> None:
+        """Note that a keyframe has looked at the object, whose carried mask was `before` [H, W]."""
+        correction = 1 - iou(before, self.mask) if self.alive else 0.0
+        self.need = self.need.looked_at(correction)
 
     def miss(self) -> None:
         """Note a keyframe that did not find the object."""

@@ -72,6 +72,8 @@ class Tracker:
                 track.state = TrackState.TRACKED
             if flow is None or not track.alive:
                 track.motion.predict(dt_s, None if flow is None else flow.camera)
+            if track.state == TrackState.OCCLUDED:
+                track.need = track.need.waited()
         if flow is not None:
             live = self.live()
             carried = flow.carry([t.logits for t in live], [t.points for t in live])
@@ -81,6 +83,14 @@ class Tracker:
     def moved_far(self, share: float) -> list[Track]:
         """Visible objects that have moved by this share of their size since they were looked at."""
         return [t for t in self.tracks if t.visible and t.travelled > share]
+
+    def need(self, later: int, *, looked_at: bool) -> float:
+        """The greatest need that an object will have `later` frames from now (`Need`).
+
+        looked_at: a keyframe comes before, on the frame before that one.
+        """
+        wanting = [t for t in self.tracks if t.alive or t.state == TrackState.OCCLUDED]
+        return max((t.need.expected(later, looked_at=looked_at) for t in wanting), default=0.0)
 
     def lose_all(self, *, keep_seeded: bool = False) -> None:
         """Nothing is where it was, as after a cut. Only what a person prompted is lost, not gone.
