@@ -6,6 +6,7 @@ time until it is due; its own work is taken off, and what is left buys keyframes
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from pipeline.config import PipelineConfig
@@ -62,14 +63,15 @@ class KeyframeSchedule:
     """The account of one run: frames earn, keyframes cost, and needs buy them.
 
     Keyframes that must be (regular ones, cuts, prompts, objects that moved far) are taken off as
-    well, if need be into debt, so that the others wait. frame_hw: displayed size; input_hw: the
+    well, if need be into debt, so that the others wait. It begins with all that can be saved.
+    frame_hw: displayed size; input_hw: the
     encoder's. credit: milliseconds by the weights.
     """
 
     def __init__(
         self, terms: Terms, weights: WorkWeights, frame_hw: SizeHW, input_hw: SizeHW
     ) -> None:
-        self.credit = 0.0
+        self.credit = math.inf  # all that can be saved, once it is known for how many objects
         self._terms = terms
         self._weights = weights
         self._frame = weights.frame + weights.frame_megapixel * _megapixels(frame_hw)
