@@ -166,7 +166,7 @@ def test_frames_come_out_in_order_and_few_are_held():
 
 def config(*, refine: bool, interval: int = 5, seeded: bool = False) -> PipelineConfig:
     chosen = PipelineConfig(
-        keyframes=KeyframeConfig(interval=interval), seeding=SeedingConfig(enabled=seeded)
+        keyframes=KeyframeConfig(interval=interval, work=0), seeding=SeedingConfig(enabled=seeded)
     )
     return chosen.model_copy(
         update={"tracking": chosen.tracking.model_copy(update={"refine": refine})}

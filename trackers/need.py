@@ -17,7 +17,7 @@ BORDER_WEIGHT = 0.5
 area."""
 SHIFT_WEIGHT = 0.1
 """Need by how far an object moved beside the camera, in the same sides."""
-UNSEEN = 0.02
+UNSEEN = 0.05
 """Need of a frame on which an object is hidden and may be seen again at any time."""
 _RATE = 0.5  # share of the newest in what is usual
 

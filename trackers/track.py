@@ -143,7 +143,10 @@ class Track:
         self.seen_s = now_s
 
     def looked_at(self, before: BoolMap) -> None:
-        """Note that a keyframe has looked at the object, whose carried mask was `before` [H, W]."""
+        """Note that a keyframe has looked at the object, whose carried mask was `before` [H, W].
+
+        A mask that is new (a prompt, found again) counts as corrected, and is soon looked at again.
+        """
         correction = 1 - iou(before, self.mask) if self.alive else 0.0
         self.need = self.need.looked_at(correction)
 
