@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from pipeline.config import PipelineConfig
-from pipeline.segmenter.model import Segmenter
-from pipeline.types import SizeHW
+from maskstream.pipeline.config import PipelineConfig
+from maskstream.pipeline.segmenter.model import Segmenter
+from maskstream.pipeline.types import SizeHW
 
 LEAST_STEP_S = 1 / 30
 """A clip of more frames a second is budgeted as one of 30."""
@@ -49,7 +49,7 @@ class Terms:
     """What an account allows.
 
     work: share of a clip's own time that a run may work. need_least, need_most: need
-    (`trackers.need.Need.due`) that buys a keyframe with all the credit that can be saved, and with
+    (`maskstream.trackers.need.Need.due`) that buys a keyframe with all the credit that can be saved, and with
     none beyond its cost. saved: credit that can be saved, in keyframes.
     """
 

@@ -6,22 +6,28 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from pipeline.cli.run import Preset
-from pipeline.config import KeyframeConfig, PipelineConfig, QueueConfig, SeedingConfig, load_config
-from pipeline.engine import Pipeline
-from pipeline.evaluation.video.clips import set_task
-from pipeline.evaluation.video.evaluate import prompts_for
-from pipeline.evaluation.video.generated import generated_clips
-from pipeline.evaluation.video.pictures import DrawnPictures
-from pipeline.schedule import LITE_WEIGHTS, KeyframeSchedule, Terms, schedule_for
-from pipeline.segmenter.open import locate_model, open_segmenter
-from pipeline.sources import ArraySource
-from pipeline.store import MaskStore
-from tests.media import moving_shapes, write_video
-from tests.stores import assert_equal
-from tests.test_pipeline import boxes_on_first_frame
+from maskstream.pipeline.cli.run import Preset
+from maskstream.pipeline.config import (
+    KeyframeConfig,
+    PipelineConfig,
+    QueueConfig,
+    SeedingConfig,
+    load_config,
+)
+from maskstream.pipeline.engine.pipeline import Pipeline
+from maskstream.pipeline.lab.evaluation.video.clips import set_task
+from maskstream.pipeline.lab.evaluation.video.evaluate import prompts_for
+from maskstream.pipeline.lab.evaluation.video.generated import generated_clips
+from maskstream.pipeline.lab.evaluation.video.pictures import DrawnPictures
+from maskstream.pipeline.models.open import locate_model, open_segmenter
+from maskstream.pipeline.schedule import LITE_WEIGHTS, KeyframeSchedule, Terms, schedule_for
+from maskstream.pipeline.sources import ArraySource
+from maskstream.pipeline.store import MaskStore
+from maskstream.trackers.need import Need
+from tests.engine.test_pipeline import boxes_on_first_frame
+from tests.support.media import moving_shapes, write_video
+from tests.support.stores import assert_equal
 from tests.test_presets import SHIPPED
-from trackers.need import Need
 
 TERMS = Terms(work=0.375, need_least=0.03, need_most=0.2)
 HD, INPUT = (720, 1280), (288, 512)

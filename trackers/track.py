@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from trackers.assignment import iou
-from trackers.flow import NO_POINTS, Carried, Flow
-from trackers.motion import KalmanBox
-from trackers.need import Need
-from trackers.state import TrackState
+from maskstream.trackers.assignment import iou
+from maskstream.trackers.flow import NO_POINTS, Carried, Flow
+from maskstream.trackers.motion import KalmanBox
+from maskstream.trackers.need import Need
+from maskstream.trackers.state import TrackState
 
 FloatMap = npt.NDArray[np.float32]
 BoolMap = npt.NDArray[np.bool_]
