@@ -32,7 +32,7 @@ bench: $(DEV_STAMP)           ## speed and memory, as ratios against baselines o
 	$(BIN)/python run_pipeline.py bench live --burn
 
 screenshots: $(DEV_STAMP)     ## pictures of the page, step by step, into docs/pictures
-	$(BIN)/python -m tests.page_screenshots docs/pictures
+	$(BIN)/python -m tests.support.page_screenshots docs/pictures
 
 clean:                        ## remove the environment, caches and results
 	rm -rf $(VENV) out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

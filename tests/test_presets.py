@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.cli.run import Preset
-from pipeline.config import PipelineConfig, load_config
+from maskstream.pipeline.cli.run import Preset
+from maskstream.pipeline.config import PipelineConfig, load_config
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = ROOT / "pipeline" / "presets"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import openvino as ov
 
-from pipeline.quantization.runner import Runner
+from maskstream.pipeline.quantization.runner import Runner
 
 Score = Callable[[ov.Model], float]
 """Judges a graph: error against FP32, 0 is perfect."""

@@ -15,12 +15,12 @@ import numpy.typing as npt
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline.errors import ModelError
-from pipeline.segmenter.geometry import GRID_STRIDE, FloatMap, InputGeometry
-from pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD
-from pipeline.segmenter.openvino_decoder import OpenVinoDecoder
-from pipeline.segmenter.weights import Registry, near_names
-from pipeline.types import Frame, SizeHW
+from maskstream.pipeline.errors import ModelError
+from maskstream.pipeline.segmenter.geometry import GRID_STRIDE, FloatMap, InputGeometry
+from maskstream.pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD
+from maskstream.pipeline.segmenter.openvino_decoder import OpenVinoDecoder
+from maskstream.pipeline.types import Frame, SizeHW
+from maskstream.pipeline.weights.registry import Registry, near_names
 
 EMBEDDED = Path(__file__).parent.parent / "models"
 
@@ -178,7 +178,7 @@ class OpenVinoSegmenter:
     ) -> None:
         import openvino as ov
 
-        from pipeline.segmenter.openvino_padding import fold_paddings
+        from maskstream.pipeline.segmenter.openvino_padding import fold_paddings
 
         self.card = read_card(folder)
         self.geometry = self.card.fit(frame_hw, input_share)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.segmenter.geometry import FloatMap
+from maskstream.pipeline.segmenter.geometry import FloatMap
 
 Tensors = Mapping[str, npt.NDArray[np.float32]]
 
