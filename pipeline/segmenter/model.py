@@ -22,7 +22,7 @@ from maskstream.pipeline.segmenter.openvino_decoder import OpenVinoDecoder
 from maskstream.pipeline.types import Frame, SizeHW
 from maskstream.pipeline.weights.registry import Registry, near_names
 
-EMBEDDED = Path(__file__).parent.parent / "models"
+EMBEDDED = Path(__file__).parents[1] / "models"
 
 
 class ModelCard(BaseModel):
@@ -176,9 +176,8 @@ class OpenVinoSegmenter:
     def __init__(
         self, folder: Path, frame_hw: SizeHW, *, threads: int = 2, input_share: float = 1.0
     ) -> None:
-        import openvino as ov
-
         from maskstream.pipeline.segmenter.openvino_padding import fold_paddings
+        from maskstream.pipeline.segmenter.openvino_runtime import ov
 
         self.card = read_card(folder)
         self.geometry = self.card.fit(frame_hw, input_share)

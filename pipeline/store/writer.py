@@ -2,7 +2,8 @@
 
 Every frame is compressed once, in the caller's own thread, and appended at once to the journal,
 which is the shard that grows. When the shard is full its index is added, the file becomes the
-shard, and the frames' rows go into the tables (`maskstream.pipeline.store.recovery` says in which order).
+shard, and the frames' rows go into the tables (in which order:
+`maskstream.pipeline.store.recovery`).
 """
 
 from __future__ import annotations
