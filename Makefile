@@ -24,7 +24,7 @@ lint: $(DEV_STAMP) .lint/maskstream
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	PYTHONPATH=.lint $(BIN)/lint-imports
+	cd .lint && ../$(BIN)/lint-imports --no-logo ../pyproject.toml
 
 bench: $(DEV_STAMP)           ## speed and memory, as ratios against baselines of the same run
 	$(BIN)/python run_pipeline.py bench models

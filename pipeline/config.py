@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from maskstream.pipeline.errors import ConfigError
-from maskstream.pipeline.segmenter.devices import WantedDevice
+from maskstream.pipeline.types import WantedDevice
 
 
 class _Section(BaseModel):

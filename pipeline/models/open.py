@@ -6,10 +6,10 @@ from pathlib import Path
 
 from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.errors import ModelError
+from maskstream.pipeline.models.find import find_checkpoint, find_model, names_checkpoint
 from maskstream.pipeline.segmenter.devices import choose_device
-from maskstream.pipeline.segmenter.model import OpenVinoSegmenter, Segmenter, find_model
+from maskstream.pipeline.segmenter.model import OpenVinoSegmenter, Segmenter
 from maskstream.pipeline.types import SizeHW
-from maskstream.pipeline.weights.registry import Registry
 
 
 def locate_model(config: PipelineConfig) -> Path:
@@ -18,16 +18,8 @@ def locate_model(config: PipelineConfig) -> Path:
     Raises `ModelError`.
     """
     if names_checkpoint(config.model) and choose_device(config.device) == "cuda":
-        from maskstream.pipeline.models.resolve import find_checkpoint
-
         return find_checkpoint(config.model)[0]
     return find_model(config.model)
-
-
-def names_checkpoint(model: str) -> bool:
-    """Whether a model's name means a checkpoint: a published name, or a file."""
-    published = {entry.name for entry in Registry.published().entries()}
-    return model in published or Path(model).is_file()
 
 
 def open_segmenter(
@@ -50,7 +42,6 @@ def open_segmenter(
             "give a checkpoint file, or the name of one that 'weights list' shows as here"
         )
     from maskstream.pipeline.models.checkpoint import load_network
-    from maskstream.pipeline.models.resolve import find_checkpoint
     from maskstream.pipeline.segmenter.torch_segmenter import TorchSegmenter
 
     checkpoint, architecture = find_checkpoint(config.model)

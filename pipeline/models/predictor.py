@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipeline.errors import PromptError
+from maskstream.pipeline.models.find import find_model
 from maskstream.pipeline.segmenter.geometry import FloatMap
 from maskstream.pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
-from maskstream.pipeline.segmenter.model import Features, OpenVinoSegmenter, PromptBatch, find_model
+from maskstream.pipeline.segmenter.model import Features, OpenVinoSegmenter, PromptBatch
 from maskstream.pipeline.sources.arrays import ArrayView
 from maskstream.pipeline.types import Frame, RgbImage, SizeHW
 
