@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from maskstream.pipeline.errors import ConfigError
 from maskstream.pipeline.types import WantedDevice
 
+SHIPPED = Path(__file__).parents[1] / "configs"
+"""The default configuration and the presets, commented: `default.yaml`, `fast.yaml` and so on."""
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from maskstream.pipeline.types import Sink, Source, SourceInfo
 
 INTERRUPTED = 130
-_PRESETS = Path(__file__).parents[2] / "configs"
 
 
 class Preset(StrEnum):
@@ -89,7 +88,7 @@ def run(
 ) -> None:
     """Follow objects through a video and store their masks."""
     from maskstream.pipeline.cli.first_use import with_model_folder
-    from maskstream.pipeline.config import load_config
+    from maskstream.pipeline.config import SHIPPED, load_config
     from maskstream.pipeline.engine.pipeline import Pipeline
     from maskstream.pipeline.prompts import NO_PROMPTS, load_prompts
     from maskstream.pipeline.runs.outputs import Outputs
@@ -101,7 +100,7 @@ def run(
     if preset is not None:
         if config is not None:
             raise ConfigError("--preset and --config exclude each other")
-        config = _PRESETS / f"{preset}.yaml"
+        config = SHIPPED / f"{preset}.yaml"
     settings = list(overrides or [])
     if seed is not None or prompts is not None:  # who points at objects wants those
         settings.append(f"seeding.enabled={str(bool(seed)).lower()}")

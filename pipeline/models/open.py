@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from maskstream.pipeline.config import PipelineConfig
+from maskstream.pipeline.config import PipelineConfig, ThreadsConfig
 from maskstream.pipeline.errors import ModelError
 from maskstream.pipeline.models.find import find_checkpoint, find_model, names_checkpoint
 from maskstream.pipeline.segmenter.devices import choose_device
 from maskstream.pipeline.segmenter.model import OpenVinoSegmenter, Segmenter
-from maskstream.pipeline.types import SizeHW
+from maskstream.pipeline.types import SizeHW, WantedDevice
 
 
 def locate_model(config: PipelineConfig) -> Path:
@@ -20,6 +20,20 @@ def locate_model(config: PipelineConfig) -> Path:
     if names_checkpoint(config.model) and choose_device(config.device) == "cuda":
         return find_checkpoint(config.model)[0]
     return find_model(config.model)
+
+
+def open_model(
+    name: str | Path, size_hw: SizeHW, *, device: WantedDevice = "cpu", threads: int = 2
+) -> Segmenter:
+    """Set up a model for pictures of one size.
+
+    name: of an embedded model or a published checkpoint, or a model folder or a checkpoint file;
+    checkpoints run on CUDA only. threads: for inference on the CPU. Raises `ModelError`.
+    """
+    config = PipelineConfig(
+        model=str(name), device=device, threads=ThreadsConfig(inference=threads)
+    )
+    return open_segmenter(config, locate_model(config), size_hw)
 
 
 def open_segmenter(
