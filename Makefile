@@ -7,7 +7,7 @@ RUN_STAMP := $(VENV)/.installed-run
 UI_STAMP := $(VENV)/.installed-ui
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: demo ui setup test lint bench screenshots clean
+.PHONY: demo ui setup test lint wheel bench screenshots clean
 
 demo: $(RUN_STAMP)            ## run on a real clip; results in out/demo/
 	$(BIN)/python run_pipeline.py demo
@@ -20,10 +20,21 @@ setup: $(DEV_STAMP)           ## the full development environment, all extras
 test: lint                    ## lint, types and tests
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
-lint: $(DEV_STAMP)
+lint: $(DEV_STAMP) .lint/maskstream
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	cd .lint && ../$(BIN)/lint-imports --no-logo ../pyproject.toml
+
+wheel: $(DEV_STAMP)           ## sdist and wheel, checked, and the wheel tried beside PyPI's `trackers`
+	rm -rf dist build/wheel-trial
+	$(BIN)/python -m build --quiet --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+	$(BIN)/python -m venv build/wheel-trial/venv
+	build/wheel-trial/venv/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints.txt "trackers==2.6.1" "$$(echo dist/*.whl)[demo]"
+	cd build/wheel-trial && venv/bin/python ../../tests/support/installed.py
 
 bench: $(DEV_STAMP)           ## speed and memory, as ratios against baselines of the same run
 	$(BIN)/python run_pipeline.py bench models
@@ -35,7 +46,11 @@ screenshots: $(DEV_STAMP)     ## pictures of the page, step by step, into docs/p
 	$(BIN)/python -m tests.support.page_screenshots docs/pictures
 
 clean:                        ## remove the environment, caches and results
-	rm -rf $(VENV) out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .lint
+
+.lint/maskstream:             # the installed layout as links, for tools that read folders
+	mkdir -p $@
+	ln -sfn ../../maskstream/__init__.py ../../maskstream/py.typed ../../pipeline ../../trackers ../../ui $@
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

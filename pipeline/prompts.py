@@ -10,8 +10,8 @@ frame.
 A mask is a PNG of the frame's size, its path relative to the prompts file; what is not 0 in it is
 the object.
 
-The page's session (`ui/editing/session.py`) is such a file, too: `tracking` are the jobs it ran, which
-`maskstream.pipeline.runs.retrack` runs again, `page` is what it keeps for itself.
+The page's session (`ui/editing/session.py`) is such a file, too: `tracking` are the jobs it ran,
+which `maskstream.pipeline.runs.retrack` runs again, `page` is what it keeps for itself.
 """
 
 from __future__ import annotations

@@ -223,7 +223,8 @@ class Pipeline:
         """Run to the end and write every result to the sinks, which the opened source's info makes.
 
         `backward` is as in `stream`. make_processor: another kind than files have
-        (`maskstream.pipeline.live`). Sinks are closed in any case. Also raises what they raise (`StoreError`).
+        (`maskstream.pipeline.live`). Sinks are closed in any case. Also raises what they raise
+        (`StoreError`).
         """
         sinks: list[Sink] = []
         writer = _Writer(sinks)

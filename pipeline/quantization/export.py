@@ -12,7 +12,6 @@ from __future__ import annotations
 import warnings
 from typing import Any, cast
 
-import openvino as ov
 import torch
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
@@ -22,6 +21,7 @@ from maskstream.pipeline.segmenter.encoders.efficientnet_lite import LiteEncoder
 from maskstream.pipeline.segmenter.encoders.tiny_vit import TinyViTEncoder
 from maskstream.pipeline.segmenter.openvino_decoder import DENSE, DENSE_SIDES, POSITIONS
 from maskstream.pipeline.segmenter.openvino_padding import fold_paddings
+from maskstream.pipeline.segmenter.openvino_runtime import ov
 from maskstream.pipeline.segmenter.prompt_encoder import cell_centres
 from maskstream.pipeline.segmenter.sam import Architecture, Sam
 

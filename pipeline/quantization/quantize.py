@@ -10,7 +10,6 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-import openvino as ov
 import yaml
 
 from maskstream.pipeline.quantization.calibration import prepare
@@ -19,6 +18,7 @@ from maskstream.pipeline.quantization.gate import Comparison, Gate, compare, ref
 from maskstream.pipeline.quantization.nncf_method import NncfResult, quantize_graphs
 from maskstream.pipeline.quantization.tinysam_ptq import Goal, PtqResult, quantize_model
 from maskstream.pipeline.segmenter.model import ModelCard
+from maskstream.pipeline.segmenter.openvino_runtime import ov
 from maskstream.pipeline.segmenter.sam import Sam
 from maskstream.pipeline.types import RgbImage
 

@@ -2,7 +2,8 @@
 
 Every frame is compressed once, in the caller's own thread, and appended at once to the journal,
 which is the shard that grows. When the shard is full its index is added, the file becomes the
-shard, and the frames' rows go into the tables (`maskstream.pipeline.store.recovery` says in which order).
+shard, and the frames' rows go into the tables (in which order:
+`maskstream.pipeline.store.recovery`).
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ from maskstream.pipeline.store.layout import (
     metadata_files,
     shard_key,
 )
-from maskstream.pipeline.store.place import Journal, Place, open_place
+from maskstream.pipeline.store.open_place import open_place
+from maskstream.pipeline.store.place import Journal, Place
 from maskstream.pipeline.store.records import FrameRows, Record, event_record, frame_record
 from maskstream.pipeline.store.recovery import Pending, recover, take_in
 from maskstream.pipeline.store.shards import build_index

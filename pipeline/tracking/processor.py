@@ -17,6 +17,7 @@ from threadpoolctl import ThreadpoolController
 from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.errors import PromptError
 from maskstream.pipeline.models.open import open_segmenter
+from maskstream.pipeline.models.predictor import single_prompt
 from maskstream.pipeline.prompts import (
     MAX_OBJECT_ID,
     BoxEvent,
@@ -29,7 +30,6 @@ from maskstream.pipeline.schedule import NOTICE, schedule_for
 from maskstream.pipeline.segmenter.geometry import FloatMap, deepest
 from maskstream.pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, POSITIVE
 from maskstream.pipeline.segmenter.model import Features, PromptBatch, Segmenter, best_of_three
-from maskstream.pipeline.segmenter.predictor import single_prompt
 from maskstream.pipeline.stages import StageTimes
 from maskstream.pipeline.tracking.keyframes import KeyframeBudget, KeyframeEncoder
 from maskstream.pipeline.tracking.painting import Painter, Shown

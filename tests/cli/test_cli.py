@@ -207,7 +207,10 @@ def test_info_of_something_else_is_a_sentence(cli, tmp_path):
 
 def test_help_is_instant_because_nothing_heavy_is_imported():
     heavy = "numpy av cv2 openvino zarr torch nncf"
-    code = f"import sys, maskstream.pipeline.cli\nprint([m for m in '{heavy}'.split() if m in sys.modules])"
+    code = (
+        "import sys, maskstream.pipeline.cli\n"
+        f"print([m for m in '{heavy}'.split() if m in sys.modules])"
+    )
     found = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )

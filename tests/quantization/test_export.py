@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino as ov
 import pytest
 import torch
 import yaml
@@ -19,6 +18,7 @@ from maskstream.pipeline.segmenter.encoders.plain_vit import PlainViTEncoder, Vi
 from maskstream.pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
 from maskstream.pipeline.segmenter.model import Features, OpenVinoSegmenter, PromptBatch
 from maskstream.pipeline.segmenter.openvino_decoder import BATCH
+from maskstream.pipeline.segmenter.openvino_runtime import ov
 from maskstream.pipeline.segmenter.sam import Sam, build, sam_with
 from maskstream.pipeline.weights.checkpoints import load_into
 from tests.support.reference import relative_error

@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-import openvino as ov
 import pytest
 import torch
 from torch import nn
@@ -49,6 +48,7 @@ from maskstream.pipeline.segmenter.encoders.efficientnet_lite import (
 )
 from maskstream.pipeline.segmenter.encoders.tiny_vit import WindowAttention
 from maskstream.pipeline.segmenter.mask_decoder import MaskDecoder
+from maskstream.pipeline.segmenter.openvino_runtime import ov
 from maskstream.pipeline.segmenter.prompt_encoder import PromptEncoder
 from maskstream.pipeline.segmenter.sam import Architecture, Sam
 

@@ -1,6 +1,7 @@
 """What a person should look at: which frames are named and why, how they rank, where they are kept.
 
-`pipeline/lab/evaluation/review_figures.py` measures on real pixels whether the frames that are named are worse.
+`pipeline/lab/evaluation/review_figures.py` measures on real pixels whether the frames
+that are named are worse.
 """
 
 import json

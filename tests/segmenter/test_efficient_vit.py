@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 
-import openvino as ov
 import pytest
 import torch
 from torch import Tensor, nn
@@ -26,6 +25,7 @@ from maskstream.pipeline.segmenter.encoders.efficient_vit import (
     EfficientViTEncoder,
     LinearAttention,
 )
+from maskstream.pipeline.segmenter.openvino_runtime import ov
 from maskstream.pipeline.segmenter.sam import Sam, sam_with
 from tests.support.media import moving_shapes
 

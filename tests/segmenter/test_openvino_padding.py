@@ -1,12 +1,11 @@
 """Folding the paddings of a graph: the same answers, bit for bit, without them."""
 
 import numpy as np
-import openvino as ov
 import pytest
-from openvino import opset13 as opset
 
-from maskstream.pipeline.segmenter.model import EMBEDDED
+from maskstream.pipeline.models.find import EMBEDDED
 from maskstream.pipeline.segmenter.openvino_padding import fold_paddings
+from maskstream.pipeline.segmenter.openvino_runtime import opset, ov
 
 OPTIONS = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import openvino as ov
 import pytest
 import torch
 import yaml
@@ -14,6 +13,7 @@ import yaml
 from maskstream.pipeline.quantization.export import architecture_of, export
 from maskstream.pipeline.segmenter.layers import LayerNorm2d
 from maskstream.pipeline.segmenter.model import Features, OpenVinoSegmenter, PromptBatch
+from maskstream.pipeline.segmenter.openvino_runtime import ov
 from maskstream.pipeline.segmenter.sam import build
 from maskstream.pipeline.segmenter.torch_segmenter import BATCH, TorchSegmenter
 from tests.support.reference import relative_error

@@ -183,7 +183,10 @@ def test_second_writer_is_refused_and_a_dead_ones_lock_is_not_in_the_way(tmp_pat
             with pytest.raises(StoreLockedError, match=f"process {os.getpid()}"):
                 writer(path, mode)
         assert len(MaskStore(path)) == 1
-    code = f"from tests.support.stores import *; import os; s = writer({str(path)!r}, 'resume'); os._exit(9)"
+    code = (
+        "from tests.support.stores import *; import os;"
+        f"s = writer({str(path)!r}, 'resume'); os._exit(9)"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 9
     write(path, range(1, 3), "resume")
     assert len(MaskStore(path)) == 3

@@ -19,7 +19,8 @@ PATIENT = [
 class AtOnce:
     """In the place of the keyframes' thread: a frame waits for its keyframe, so runs repeat.
 
-    >>> monkeypatch.setattr("maskstream.pipeline.live.late.ThreadPoolExecutor", AtOnce)  # doctest: +SKIP
+    >>> name = "maskstream.pipeline.live.late.ThreadPoolExecutor"
+    >>> monkeypatch.setattr(name, AtOnce)  # doctest: +SKIP
     """
 
     def __init__(self, *_):

@@ -1,7 +1,7 @@
 """A camera that is watched: a live run, what the page shows of it, clicks that act on it.
 
-What a live run does is `maskstream.pipeline.live`'s; here is only what a page needs beside it: the newest
-result for whoever waits for it, answers to clicks, an end when nobody looks any more.
+What a live run does is `maskstream.pipeline.live`'s; here is only what a page needs beside it: the
+newest result for whoever waits for it, answers to clicks, an end when nobody looks any more.
 """
 
 from __future__ import annotations

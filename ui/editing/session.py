@@ -6,9 +6,9 @@ after an undo drops what was undone. `state` folds the entries before the positi
 A prompt keeps the mask that it was answered with. These masks are the anchors of tracking: between
 two anchors of an object lies a stretch that is tracked from both (before the first one backward,
 after the last one forward), and a change of an anchor makes just the stretches beside it stale
-(`maskstream.ui.editing.planning`). A tracking job tracks stale stretches into a new store, into which everything else
-is copied (`maskstream.pipeline.runs.retrack`), and ends with an entry that names the store: undoing it gives back
-the store before.
+(`maskstream.ui.editing.planning`). A tracking job tracks stale stretches into a new store, into
+which everything else is copied (`maskstream.pipeline.runs.retrack`), and ends with an entry that
+names the store: undoing it gives back the store before.
 
 The file, `session.json`, is a prompts file at the same time. `run --prompts session.json` runs its
 jobs again and gives the same store.

@@ -60,7 +60,7 @@ def _fingerprint(model: Sam) -> str:
     digest = hashlib.sha256()
     for name in ("torch", "openvino", "nncf"):
         digest.update(version(name).encode())
-    package = Path(__file__).parent.parent
+    package = Path(__file__).parents[2]
     for source in _SOURCES:
         path = package / source
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
@@ -72,8 +72,6 @@ def _fingerprint(model: Sam) -> str:
 
 
 def _make(model: Sam, folders: Folders) -> None:
-    import openvino as ov
-
     from maskstream.pipeline.quantization.calibration import random_prompts
     from maskstream.pipeline.quantization.export import (
         architecture_of,
@@ -82,6 +80,7 @@ def _make(model: Sam, folders: Folders) -> None:
         kept_in_float,
     )
     from maskstream.pipeline.quantization.nncf_method import quantize_graph
+    from maskstream.pipeline.segmenter.openvino_runtime import ov
 
     architecture = architecture_of(model)
     encoder, decoder = export(model)
@@ -112,7 +111,7 @@ def _make(model: Sam, folders: Folders) -> None:
 
 def _write(folder: Path, encoder: Any, decoder: Any, card: dict[str, Any]) -> None:
     """Write a model folder; `model.yaml`, by which it is known, comes last."""
-    import openvino as ov
+    from maskstream.pipeline.segmenter.openvino_runtime import ov
 
     folder.mkdir(parents=True, exist_ok=True)
     ov.save_model(encoder, folder / "encoder.xml", compress_to_fp16=False)

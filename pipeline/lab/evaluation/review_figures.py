@@ -1,6 +1,7 @@
 """Measures whether what `review` names is worse than the rest; `docs/tracking.md` has the figures.
 
-Run it as `python -m maskstream.pipeline.lab.evaluation.review_figures --pictures DIR --seeds 3,4`, or with `--data DIR`.
+Run it as `python -m maskstream.pipeline.lab.evaluation.review_figures --pictures DIR --seeds 3,4`,
+or with `--data DIR`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from maskstream.pipeline.config import load_config
 from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.lab.evaluation.video.clips import ClipEntry, Task, set_task
-from maskstream.pipeline.lab.evaluation.video.evaluate import prompts_for
+from maskstream.pipeline.lab.evaluation.video.evaluate import PromptKind, prompts_for
 from maskstream.pipeline.lab.evaluation.video.folders import find_clips
 from maskstream.pipeline.lab.evaluation.video.generated import generated_clips
 from maskstream.pipeline.lab.evaluation.video.measures import region_similarity
@@ -25,7 +26,7 @@ BAD = 0.5
 Key = tuple[int, int]  # frame, object
 
 
-def follow(pipeline: Pipeline, task: Task, prompt: str) -> tuple[dict[Key, float], Reviewer]:
+def follow(pipeline: Pipeline, task: Task, prompt: PromptKind) -> tuple[dict[Key, float], Reviewer]:
     """J of every judged object and frame of a clip, and who has seen the run."""
     reviewer = Reviewer()
     found: dict[Key, float] = {}

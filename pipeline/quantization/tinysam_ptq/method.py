@@ -17,7 +17,6 @@ import copy
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-import openvino as ov
 import torch
 from torch import Tensor, nn
 
@@ -37,6 +36,7 @@ from maskstream.pipeline.quantization.tinysam_ptq.search import (
     search,
 )
 from maskstream.pipeline.segmenter.encoders.efficient_vit import LinearAttention
+from maskstream.pipeline.segmenter.openvino_runtime import ov
 from maskstream.pipeline.segmenter.sam import Sam
 
 _COMPARED = 16  # pictures on which masks are compared with FP32's
