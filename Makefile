@@ -20,10 +20,11 @@ setup: $(DEV_STAMP)           ## the full development environment, all extras
 test: lint                    ## lint, types and tests
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
-lint: $(DEV_STAMP)
+lint: $(DEV_STAMP) .lint/maskstream
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	PYTHONPATH=.lint $(BIN)/lint-imports
 
 bench: $(DEV_STAMP)           ## speed and memory, as ratios against baselines of the same run
 	$(BIN)/python run_pipeline.py bench models
@@ -32,10 +33,14 @@ bench: $(DEV_STAMP)           ## speed and memory, as ratios against baselines o
 	$(BIN)/python run_pipeline.py bench live --burn
 
 screenshots: $(DEV_STAMP)     ## pictures of the page, step by step, into docs/pictures
-	$(BIN)/python -m tests.page_screenshots docs/pictures
+	$(BIN)/python -m tests.support.page_screenshots docs/pictures
 
 clean:                        ## remove the environment, caches and results
-	rm -rf $(VENV) out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .lint
+
+.lint/maskstream:             # the installed layout as links, for tools that read folders
+	mkdir -p $@
+	ln -sfn ../../maskstream/__init__.py ../../maskstream/py.typed ../../pipeline ../../trackers ../../ui $@
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

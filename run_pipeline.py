@@ -1,6 +1,6 @@
 """Entry point of the command line: `python run_pipeline.py --help`."""
 
-from pipeline.cli import main
+from maskstream.pipeline.cli import main
 
 if __name__ == "__main__":
     main()

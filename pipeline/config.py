@@ -9,8 +9,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from pipeline.errors import ConfigError
-from pipeline.segmenter.devices import WantedDevice
+from maskstream.pipeline.errors import ConfigError
+from maskstream.pipeline.segmenter.devices import WantedDevice
 
 
 class _Section(BaseModel):

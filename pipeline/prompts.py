@@ -10,8 +10,8 @@ frame.
 A mask is a PNG of the frame's size, its path relative to the prompts file; what is not 0 in it is
 the object.
 
-The page's session (`ui/session.py`) is such a file, too: `tracking` are the jobs it ran, which
-`pipeline.retrack` runs again, `page` is what it keeps for itself.
+The page's session (`ui/editing/session.py`) is such a file, too: `tracking` are the jobs it ran,
+which `maskstream.pipeline.runs.retrack` runs again, `page` is what it keeps for itself.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.errors import PromptError, SourceError
-from pipeline.sources.labelmaps import read_label_map
-from pipeline.types import SizeHW
+from maskstream.pipeline.errors import PromptError, SourceError
+from maskstream.pipeline.sources.labelmaps import read_label_map
+from maskstream.pipeline.types import SizeHW
 
 MAX_OBJECT_ID = 65535
 _TYPES = ("point", "box", "mask", "remove", "rename")

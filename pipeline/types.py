@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from trackers.state import TrackState
+from maskstream.trackers.state import TrackState
 
 RgbImage = npt.NDArray[np.uint8]
 GrayImage = npt.NDArray[np.uint8]

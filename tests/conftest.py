@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from pipeline.cli import main
+from maskstream.pipeline.cli import main
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def cli(monkeypatch, capsys):
 @pytest.fixture(scope="module")
 def chromium():
     """The system's Chromium, for the tests of the page."""
-    from tests.browser import browser
+    from tests.support.browser import browser
 
     with browser() as found:
         yield found
@@ -34,7 +34,7 @@ def chromium():
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """The page, served in a process of its own."""
-    from tests.browser import served
+    from tests.support.browser import served
 
     with served(tmp_path_factory.mktemp("sessions")) as found:
         yield found
@@ -43,6 +43,6 @@ def server(tmp_path_factory):
 @pytest.fixture(scope="module")
 def truth():
     """What is where in the drawn example, by frames: numbers of shapes [H, W]."""
-    from ui.examples import shapes_frames
+    from maskstream.ui.server.examples import shapes_frames
 
     return [masks for _, masks in shapes_frames()]

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import PipelineConfig, load_config
-from pipeline.errors import ConfigError
-from pipeline.training.config import load_train_config
+from maskstream.pipeline.config import PipelineConfig, load_config
+from maskstream.pipeline.errors import ConfigError
+from maskstream.pipeline.lab.training.config import load_train_config
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.cli.run import Preset
-from pipeline.config import PipelineConfig, load_config
+from maskstream.pipeline.cli.run import Preset
+from maskstream.pipeline.config import PipelineConfig, load_config
 
 ROOT = Path(__file__).parent.parent
-SHIPPED = ROOT / "pipeline" / "presets"
+SHIPPED = ROOT / "configs"
 
 
 def keys(values, prefix=""):
@@ -26,11 +26,10 @@ def test_preset_names_every_key_and_says_what_it_is(name):
     assert set(keys(yaml.safe_load(text))) == set(keys(PipelineConfig().model_dump(mode="json")))
     settings = [line for line in text.splitlines() if line and not line.startswith("#")]
     assert [line for line in settings if "#" not in line and not line.endswith(":")] == []
-    assert (ROOT / "configs" / f"{name}.yaml").read_text() == text
 
 
 def test_every_shipped_preset_can_be_chosen():
-    assert {file.stem for file in SHIPPED.glob("*.yaml")} == set(Preset)
+    assert {file.stem for file in SHIPPED.glob("*.yaml")} == {"default", *Preset}
 
 
 def test_balanced_is_the_default():

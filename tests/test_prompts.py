@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.backward import first_prompts
-from pipeline.errors import PromptError
-from pipeline.prompts import PromptLog, load_prompts
+from maskstream.pipeline.engine.backward import first_prompts
+from maskstream.pipeline.errors import PromptError
+from maskstream.pipeline.prompts import PromptLog, load_prompts
 
 GOOD = {
     "version": 1,

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from trackers.motion import CameraMotion, Vector
+from maskstream.trackers.motion import CameraMotion, Vector
 
 GrayImage = npt.NDArray[np.uint8]
 FloatMap = npt.NDArray[np.float32]

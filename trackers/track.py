@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from trackers.flow import NO_POINTS, Carried, Flow
-from trackers.motion import KalmanBox
-from trackers.state import TrackState
+from maskstream.trackers.flow import NO_POINTS, Carried, Flow
+from maskstream.trackers.motion import KalmanBox
+from maskstream.trackers.state import TrackState
 
 FloatMap = npt.NDArray[np.float32]
 BoolMap = npt.NDArray[np.bool_]

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trackers.assignment import assign, assign_in_turn, box_iou, iou, mask_iou
-from trackers.flow import Flow
-from trackers.motion import KalmanBox
-from trackers.state import TrackState
-from trackers.track import LOGIT_LIMIT, BoolMap, Detection, FloatMap, Track, box_of
+from maskstream.trackers.assignment import assign, assign_in_turn, box_iou, iou, mask_iou
+from maskstream.trackers.flow import Flow
+from maskstream.trackers.motion import KalmanBox
+from maskstream.trackers.state import TrackState
+from maskstream.trackers.track import LOGIT_LIMIT, BoolMap, Detection, FloatMap, Track, box_of
 
 logger = logging.getLogger(__name__)
 

@@ -8,17 +8,17 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import bench as bench_commands
-from pipeline.cli import evaluate as evaluate_commands
-from pipeline.cli import everything as everything_commands
-from pipeline.cli import export as export_commands
-from pipeline.cli import live as live_commands
-from pipeline.cli import models as model_commands
-from pipeline.cli import run as run_commands
-from pipeline.cli import store as store_commands
-from pipeline.cli import train as train_commands
-from pipeline.cli import ui as page_commands
-from pipeline.errors import MaskstreamError
+from maskstream.pipeline.cli import bench as bench_commands
+from maskstream.pipeline.cli import evaluate as evaluate_commands
+from maskstream.pipeline.cli import everything as everything_commands
+from maskstream.pipeline.cli import export as export_commands
+from maskstream.pipeline.cli import live as live_commands
+from maskstream.pipeline.cli import models as model_commands
+from maskstream.pipeline.cli import run as run_commands
+from maskstream.pipeline.cli import store as store_commands
+from maskstream.pipeline.cli import train as train_commands
+from maskstream.pipeline.cli import ui as page_commands
+from maskstream.pipeline.errors import MaskstreamError
 
 app = typer.Typer(
     name="maskstream",

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.everything import DoneOption, IouOption, PointsOption, StabilityOption
-from pipeline.errors import ConfigError
+from maskstream.pipeline.cli.everything import DoneOption, IouOption, PointsOption, StabilityOption
+from maskstream.pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pipeline.bench.stream import Box
+    from maskstream.pipeline.lab.bench.stream import Box
 
 _WIDE_CLIP = Path("datasets/data/bigbuckbunny.mp4")  # 1280x720
 
@@ -48,12 +48,12 @@ def models(
 
     The first run quantises them, which takes minutes; the result is kept in the cache.
     """
-    from pipeline.quantization.resolve import require_training_extra
+    from maskstream.pipeline.models.resolve import require_training_extra
 
     require_training_extra("comparing with torch")
-    from pipeline.bench.models import bench_models
-    from pipeline.cli.bench_report import print_models
-    from pipeline.segmenter.sam import BUILDERS
+    from maskstream.pipeline.cli.bench_report import print_models
+    from maskstream.pipeline.lab.bench.models import bench_models
+    from maskstream.pipeline.segmenter.sam import BUILDERS
 
     unknown = sorted(set(model or ()) - BUILDERS.keys())
     if unknown:
@@ -67,11 +67,11 @@ def models(
 
 def macs(as_json: AsJson = False) -> None:
     """Count the parameters of every network and the products that it computes."""
-    from pipeline.quantization.resolve import require_training_extra
+    from maskstream.pipeline.models.resolve import require_training_extra
 
     require_training_extra("counting")
-    from pipeline.bench.macs import count_macs
-    from pipeline.cli.bench_report import print_macs
+    from maskstream.pipeline.cli.bench_report import print_macs
+    from maskstream.pipeline.lab.bench.macs import count_macs
 
     counted = count_macs()
     if as_json:
@@ -89,10 +89,10 @@ def rectangle(
     pictures: Annotated[int, typer.Option(min=1, help="Frames of it.")] = 8,
 ) -> None:
     """Compare frames encoded as rectangles with frames padded to squares: embedding and masks."""
-    from pipeline.bench.rectangle import bench_rectangle
-    from pipeline.cli.bench_report import print_rectangle
-    from pipeline.cli.run import demo_clip
-    from pipeline.quantization.calibration import calibration_pictures
+    from maskstream.pipeline.cli.bench_report import print_rectangle
+    from maskstream.pipeline.cli.run import demo_clip
+    from maskstream.pipeline.lab.bench.rectangle import bench_rectangle
+    from maskstream.pipeline.quantization.calibration import calibration_pictures
 
     folder, trained = _model_folder(model, "f32")
     frames = calibration_pictures(clip or demo_clip(), pictures)
@@ -114,11 +114,11 @@ def stream(
     config: Annotated[Path | None, typer.Option(help="YAML configuration (see configs/).")] = None,
 ) -> None:
     """Measure the whole pipeline, store included, as multiples of decoding the clip to RGB."""
-    from pipeline.bench.stream import bench_stream
-    from pipeline.cli.bench_report import print_stream
-    from pipeline.cli.run import demo_clip
-    from pipeline.config import load_config
-    from pipeline.sources import open_source
+    from maskstream.pipeline.cli.bench_report import print_stream
+    from maskstream.pipeline.cli.run import demo_clip
+    from maskstream.pipeline.config import load_config
+    from maskstream.pipeline.lab.bench.stream import bench_stream
+    from maskstream.pipeline.sources import open_source
 
     try:
         counts = [int(part) for part in objects.split(",")]
@@ -156,11 +156,11 @@ def live(
     """Measure latency and rate on a stream of 1280x720 at 30 frames a second from the loopback."""
     import sys
 
-    from pipeline.bench.live import bench_live
-    from pipeline.cli.bench_report import print_live
-    from pipeline.cli.live import SWITCH_S
-    from pipeline.cli.run import demo_clip
-    from pipeline.config import load_config
+    from maskstream.pipeline.cli.bench_report import print_live
+    from maskstream.pipeline.cli.live import SWITCH_S
+    from maskstream.pipeline.cli.run import demo_clip
+    from maskstream.pipeline.config import load_config
+    from maskstream.pipeline.lab.bench.live import bench_live
 
     folder = _model_folder(model, "int8")[0]
     settings = [f"model={folder}", f"seeding.max_objects={objects}"]
@@ -177,9 +177,9 @@ def live(
 
 def _boxes_of(video: Path, count: int) -> list[Box]:
     """Boxes of objects in a clip's first frame, as the embedded model finds them."""
-    from pipeline.bench.stream import find_boxes
-    from pipeline.engine import Pipeline
-    from pipeline.sources import open_source
+    from maskstream.pipeline.engine.pipeline import Pipeline
+    from maskstream.pipeline.lab.bench.stream import find_boxes
+    from maskstream.pipeline.sources import open_source
 
     with open_source(str(video)).open() as reader:
         return find_boxes(Pipeline.from_config(), next(iter(reader)), count)
@@ -191,8 +191,8 @@ def soak(
     config: Annotated[Path | None, typer.Option(help="YAML configuration (see configs/).")] = None,
 ) -> None:
     """Run `live` on a fake camera that breaks off; fail if memory, handles or threads grow."""
-    from pipeline.bench.soak import SoakSample, bench_soak
-    from pipeline.config import load_config
+    from maskstream.pipeline.config import load_config
+    from maskstream.pipeline.lab.bench.soak import SoakSample, bench_soak
 
     def tell(sample: SoakSample) -> None:
         _say(
@@ -232,12 +232,12 @@ def everything(
     threads: Annotated[int | None, typer.Option(min=1, max=64, help="CPU threads.")] = None,
 ) -> None:
     """Compare TinySAM's hierarchical grid with SAM's plain one: prompts, time, recall."""
-    from pipeline.bench.everything import bench_everything
-    from pipeline.cli.bench_report import print_everything
-    from pipeline.config import load_config
-    from pipeline.evaluation.labelmaps import find_label_maps
-    from pipeline.evaluation.segmenters import SegmenterPool, segmenter_opener
-    from pipeline.segmenter.everything import EverythingChoice
+    from maskstream.pipeline.cli.bench_report import print_everything
+    from maskstream.pipeline.config import load_config
+    from maskstream.pipeline.lab.bench.everything import bench_everything
+    from maskstream.pipeline.lab.evaluation.labelmaps import find_label_maps
+    from maskstream.pipeline.models.pool import SegmenterPool, segmenter_opener
+    from maskstream.pipeline.segmenter.everything import EverythingChoice
 
     count = threads or min(os.cpu_count() or 1, 64)
     config = load_config(overrides=(f"model={model}", f"threads.inference={count}"))
@@ -258,8 +258,8 @@ def store(
     frames: Annotated[int, typer.Option(min=1, help="Frames of each store.")] = 128,
 ) -> None:
     """Measure the mask store: codecs, writing and random reading, beside a naive Zarr store."""
-    from pipeline.bench.store import bench_store
-    from pipeline.cli.bench_report import print_store
+    from maskstream.pipeline.cli.bench_report import print_store
+    from maskstream.pipeline.lab.bench.store import bench_store
 
     report = bench_store(frames=frames)
     if as_json:
@@ -274,8 +274,8 @@ def exports(
     frames: Annotated[int, typer.Option(min=1, help="How many from its beginning.")] = 20,
 ) -> None:
     """Export a clip's masks in every format, read each back, and list their sizes and times."""
-    from pipeline.bench.exports import bench_exports
-    from pipeline.cli.bench_report import print_exports
+    from maskstream.pipeline.cli.bench_report import print_exports
+    from maskstream.pipeline.lab.bench.exports import bench_exports
 
     report = bench_exports(video, frames, progress=_say)
     if as_json:
@@ -286,16 +286,16 @@ def exports(
 
 def _model_folder(model: str, precision: str) -> tuple[Path, bool]:
     """Folder of a model (an untrained one's in a precision), and whether it was trained."""
-    from pipeline.segmenter.model import find_model
-    from pipeline.segmenter.weights import Registry
+    from maskstream.pipeline.segmenter.model import find_model
+    from maskstream.pipeline.weights.registry import Registry
 
     if model not in {entry.name for entry in Registry.published().entries()}:
         return find_model(model), True
-    from pipeline.quantization.resolve import require_training_extra
+    from maskstream.pipeline.models.resolve import require_training_extra
 
     require_training_extra(f"making {model} with random weights")
-    from pipeline.bench.fill import filled_model
-    from pipeline.bench.folders import model_folders
+    from maskstream.pipeline.lab.bench.fill import filled_model
+    from maskstream.pipeline.lab.bench.folders import model_folders
 
     return model_folders(filled_model(model), _say).by_precision()[precision], False
 
@@ -310,9 +310,9 @@ def clicks(
     ] = "lite",
 ) -> None:
     """Measure the page: from a click to its mask, without the browser."""
-    from pipeline.cli.run import demo_clip
-    from pipeline.config import load_config
-    from ui.bench import bench_clicks
+    from maskstream.pipeline.cli.run import demo_clip
+    from maskstream.pipeline.config import load_config
+    from maskstream.pipeline.lab.bench.clicks import bench_clicks
 
     clip = video or demo_clip(_WIDE_CLIP)
     folder = _model_folder(model, "int8")[0]

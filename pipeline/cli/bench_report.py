@@ -9,14 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from pipeline.bench.everything import EverythingReport
-    from pipeline.bench.exports import ExportsReport
-    from pipeline.bench.live import LiveReport
-    from pipeline.bench.macs import Macs
-    from pipeline.bench.models import BenchReport
-    from pipeline.bench.rectangle import RectangleReport
-    from pipeline.bench.store import StoreReport
-    from pipeline.bench.stream import StreamReport
+    from maskstream.pipeline.lab.bench.everything import EverythingReport
+    from maskstream.pipeline.lab.bench.exports import ExportsReport
+    from maskstream.pipeline.lab.bench.live import LiveReport
+    from maskstream.pipeline.lab.bench.macs import Macs
+    from maskstream.pipeline.lab.bench.models import BenchReport
+    from maskstream.pipeline.lab.bench.rectangle import RectangleReport
+    from maskstream.pipeline.lab.bench.store import StoreReport
+    from maskstream.pipeline.lab.bench.stream import StreamReport
 
 
 def print_models(report: BenchReport) -> None:
@@ -57,7 +57,7 @@ def print_macs(counted: Sequence[Macs]) -> None:
 
 def print_live(report: LiveReport) -> None:
     """Rate and latency of every phase, beside the goals, and what the governor did."""
-    from pipeline.bench.live import GOAL_FPS
+    from maskstream.pipeline.lab.bench.live import GOAL_FPS
 
     height, width = report.size_hw
     title = f"{report.clip}, {width}x{height} at 30 frames a second, model {report.model}"
@@ -119,7 +119,7 @@ def print_stream(report: StreamReport) -> None:
 
 def print_everything(report: EverythingReport) -> None:
     """Both grids side by side."""
-    from pipeline.bench.everything import RECALL_GOAL, SECONDS_GOAL
+    from maskstream.pipeline.lab.bench.everything import RECALL_GOAL, SECONDS_GOAL
 
     table = Table("grid", "prompts", "masks", "seconds", "recall in %")
     for name, figures in (("hierarchical", report.hierarchical), ("plain", report.plain)):

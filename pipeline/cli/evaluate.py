@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.evaluate_video import video
-from pipeline.errors import ConfigError
+from maskstream.pipeline.cli.evaluate_video import video
+from maskstream.pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pipeline.annotations import CocoAnnotations
-    from pipeline.evaluation.coco import CocoItem, MaskApReport
-    from pipeline.evaluation.images import ImagesReport, OnImage
-    from pipeline.evaluation.segmenters import SegmenterPool
+    from maskstream.pipeline.exports.annotations import CocoAnnotations
+    from maskstream.pipeline.lab.evaluation.coco import CocoItem, MaskApReport
+    from maskstream.pipeline.lab.evaluation.images import ImagesReport, OnImage
+    from maskstream.pipeline.models.pool import SegmenterPool
 
 _MEASURES = {
     "box": "box",
@@ -88,11 +88,11 @@ def images(
     ] = None,
 ) -> None:
     """Mean IoU from boxes and clicks and recall of everything mode, or COCO's mask AP."""
-    from pipeline.annotations import load_coco
-    from pipeline.evaluation.coco import as_image_set, coco_images
-    from pipeline.evaluation.images import evaluate_images
-    from pipeline.evaluation.labelmaps import find_label_maps
-    from pipeline.evaluation.sheets import AnswerSheets
+    from maskstream.pipeline.exports.annotations import load_coco
+    from maskstream.pipeline.lab.evaluation.coco import as_image_set, coco_images
+    from maskstream.pipeline.lab.evaluation.images import evaluate_images
+    from maskstream.pipeline.lab.evaluation.labelmaps import find_label_maps
+    from maskstream.pipeline.lab.evaluation.sheets import AnswerSheets
 
     pool = _pool(model, device, threads)
     if data.suffix.lower() != ".json":
@@ -135,7 +135,7 @@ def _mask_ap(
     model: str,
     as_json: bool,
 ) -> None:
-    from pipeline.evaluation.coco import evaluate_detections, load_detections
+    from maskstream.pipeline.lab.evaluation.coco import evaluate_detections, load_detections
 
     boxes = load_detections(detections)
     with _progress(len(items), hidden=as_json) as on_image:
@@ -149,8 +149,8 @@ def _mask_ap(
 
 
 def _pool(model: str, device: str, threads: int | None) -> SegmenterPool:
-    from pipeline.config import load_config
-    from pipeline.evaluation.segmenters import SegmenterPool, segmenter_opener
+    from maskstream.pipeline.config import load_config
+    from maskstream.pipeline.models.pool import SegmenterPool, segmenter_opener
 
     count = threads or min(os.cpu_count() or 1, 64)
     overrides = (f"device={device}", f"threads.inference={count}")

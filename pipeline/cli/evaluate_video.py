@@ -11,15 +11,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.errors import ConfigError
+from maskstream.pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from pipeline.evaluation.video.baselines import MakeBaseline
-    from pipeline.evaluation.video.clips import ClipEntry
-    from pipeline.evaluation.video.evaluate import OnRun
-    from pipeline.evaluation.video.report import Row, SeededReport, SeededSequence, VideoReport
+    from maskstream.pipeline.lab.evaluation.video.baselines import MakeBaseline
+    from maskstream.pipeline.lab.evaluation.video.clips import ClipEntry
+    from maskstream.pipeline.lab.evaluation.video.evaluate import OnRun
+    from maskstream.pipeline.lab.evaluation.video.report import (
+        Row,
+        SeededReport,
+        SeededSequence,
+        VideoReport,
+    )
 
 _OURS = "maskstream"
 _TITLE = "J and F in %: mean, recall, decay; sw: identities that changed"
@@ -78,9 +83,9 @@ def video(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """J, F and J&F of objects given on their first frame, or HOTA of objects it finds itself."""
-    from pipeline.cli.first_use import with_model_folder
-    from pipeline.config import load_config
-    from pipeline.evaluation.video.evaluate import evaluate_seeded, evaluate_videos
+    from maskstream.pipeline.cli.first_use import with_model_folder
+    from maskstream.pipeline.config import load_config
+    from maskstream.pipeline.lab.evaluation.video.evaluate import evaluate_seeded, evaluate_videos
 
     clips, without_masks = _clips(data, masks, pictures, sequences, generated=generated)
     settings = load_config(config, [] if model is None else [f"model={model}"])
@@ -117,9 +122,9 @@ def _clips(
     generated: bool,
 ) -> tuple[Sequence[ClipEntry], tuple[str, ...]]:
     """Clips to run, and the names of videos that have no masks."""
-    from pipeline.evaluation.video.folders import choose_clips, find_clips
-    from pipeline.evaluation.video.generated import generated_clips
-    from pipeline.evaluation.video.pictures import DrawnPictures, FolderPictures
+    from maskstream.pipeline.lab.evaluation.video.folders import choose_clips, find_clips
+    from maskstream.pipeline.lab.evaluation.video.generated import generated_clips
+    from maskstream.pipeline.lab.evaluation.video.pictures import DrawnPictures, FolderPictures
 
     if data is None and not generated:
         raise ConfigError("give --data FOLDER, or --generated, or both")
@@ -141,7 +146,7 @@ def _clips(
 
 
 def _baselines(names: str | None) -> dict[str, MakeBaseline]:
-    from pipeline.evaluation.video.baselines import BASELINES
+    from maskstream.pipeline.lab.evaluation.video.baselines import BASELINES
 
     if names is None:
         return dict(BASELINES)
@@ -204,7 +209,7 @@ def _add_rows(table: Table, name: str, ours: Row, baselines: Mapping[str, Row]) 
 def _print_seeded(report: SeededReport) -> None:
     from rich.console import Console
 
-    from pipeline.evaluation.video.report import SOON_FRAMES
+    from maskstream.pipeline.lab.evaluation.video.report import SOON_FRAMES
 
     table = _table(
         f"nothing given; HOTA, its parts and those found, in % (soon: in {SOON_FRAMES} frames)",

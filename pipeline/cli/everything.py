@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.errors import ConfigError
+from maskstream.pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pipeline.types import FrameResult
+    from maskstream.pipeline.types import FrameResult
 
 PointsOption = Annotated[int, typer.Option(min=4, max=128, help="Points a side of the fine grid.")]
 IouOption = Annotated[
@@ -62,14 +62,14 @@ def everything(
 
     Thresholds that are not given are the model's own (docs/seeding.md).
     """
-    from pipeline.cli.first_use import with_model_folder
-    from pipeline.config import load_config
-    from pipeline.drawing import draw
-    from pipeline.evaluation.segmenters import SegmenterPool
-    from pipeline.segmenter.everything import GRIDS, EverythingChoice, find_everything
-    from pipeline.segmenter.open import locate_model, open_segmenter
-    from pipeline.sources import open_source
-    from pipeline.stills import StillOutput, still_result
+    from maskstream.pipeline.cli.first_use import with_model_folder
+    from maskstream.pipeline.config import load_config
+    from maskstream.pipeline.models.open import locate_model, open_segmenter
+    from maskstream.pipeline.models.pool import SegmenterPool
+    from maskstream.pipeline.rendering.drawing import draw
+    from maskstream.pipeline.rendering.stills import StillOutput, still_result
+    from maskstream.pipeline.segmenter.everything import GRIDS, EverythingChoice, find_everything
+    from maskstream.pipeline.sources import open_source
 
     if grid not in GRIDS:
         raise ConfigError(f"--grid is one of {', '.join(GRIDS)}, not {grid}")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.report import progress_bar
+from maskstream.pipeline.cli.report import progress_bar
 
 _INTERRUPTED = 130
 _FORMATS = (
@@ -78,9 +78,9 @@ def export(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Write masks in another program's format, and read them back to compare."""
-    from pipeline.exports.edges import Edges
-    from pipeline.exports.export import ExportChoice, export_store
-    from pipeline.store import MaskStore
+    from maskstream.pipeline.exports.edges import Edges
+    from maskstream.pipeline.exports.export import ExportChoice, export_store
+    from maskstream.pipeline.store import MaskStore
 
     masks = MaskStore(store)
     choice = ExportChoice(
@@ -127,7 +127,7 @@ def import_masks(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> None:
     """Turn masks made elsewhere into prompts for `run --prompts`."""
-    from pipeline.exports.masks_import import import_as_prompts
+    from maskstream.pipeline.exports.masks_import import import_as_prompts
 
     count = import_as_prompts(place, output, format_name, stride=stride, overwrite=overwrite)
     typer.echo(

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import typer
 
-from pipeline.config import PipelineConfig
-from pipeline.types import RgbImage
+from maskstream.pipeline.config import PipelineConfig
+from maskstream.pipeline.types import RgbImage
 
 LEAST_PICTURES = 8
 """With fewer of the user's own, the demo's clip gives the rest: the result is kept for good."""
@@ -20,9 +20,9 @@ def with_model_folder(config: PipelineConfig, source: str | None = None) -> Pipe
     On first use that quantises the checkpoint on frames of `source`, a video or pictures; None (a
     camera, say): of the demo's clip. Raises `ModelError` and `SourceError`.
     """
-    from pipeline.quantization.resolve import resolve_model
-    from pipeline.segmenter.devices import choose_device
-    from pipeline.segmenter.open import names_checkpoint
+    from maskstream.pipeline.models.open import names_checkpoint
+    from maskstream.pipeline.models.resolve import resolve_model
+    from maskstream.pipeline.segmenter.devices import choose_device
 
     if not names_checkpoint(config.model) or choose_device(config.device) == "cuda":
         return config
@@ -31,8 +31,8 @@ def with_model_folder(config: PipelineConfig, source: str | None = None) -> Pipe
 
 
 def _pictures(source: str | None, count: int) -> Sequence[RgbImage]:
-    from pipeline.cli.run import demo_clip
-    from pipeline.quantization.calibration import calibration_pictures
+    from maskstream.pipeline.cli.run import demo_clip
+    from maskstream.pipeline.quantization.calibration import calibration_pictures
 
     own = [] if source is None else calibration_pictures(Path(source), count)
     if len(own) >= LEAST_PICTURES:

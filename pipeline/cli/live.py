@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.errors import ConfigError
+from maskstream.pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pipeline.config import PipelineConfig
-    from pipeline.live.session import LiveSession, MakeSinks
-    from pipeline.live.status import LiveStatus
-    from pipeline.sources.live import InputOptions
-    from pipeline.types import Sink, SourceInfo
+    from maskstream.pipeline.config import PipelineConfig
+    from maskstream.pipeline.live.session import LiveSession, MakeSinks
+    from maskstream.pipeline.live.status import LiveStatus
+    from maskstream.pipeline.sources.live import InputOptions
+    from maskstream.pipeline.types import Sink, SourceInfo
 
 
 SWITCH_S = 0.0005
@@ -109,11 +109,11 @@ def live(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Follow objects through a camera or stream, within a deadline."""
-    from pipeline.cli.first_use import with_model_folder
-    from pipeline.config import load_config
-    from pipeline.live.publishers import open_channels, parse_channel
-    from pipeline.live.session import LiveSession
-    from pipeline.live.storing import parse_duration
+    from maskstream.pipeline.cli.first_use import with_model_folder
+    from maskstream.pipeline.config import load_config
+    from maskstream.pipeline.live.publishers import open_channels, parse_channel
+    from maskstream.pipeline.live.session import LiveSession
+    from maskstream.pipeline.live.storing import parse_duration
 
     settings = [f"seeding.enabled={str(seed).lower()}", *(overrides or [])]
     if latency_ms is not None:
@@ -148,7 +148,7 @@ def live(
     sys.setswitchinterval(SWITCH_S)
     with ExitStack() as stack:
         if metrics is not None:
-            from pipeline.live.metrics import MetricsServer
+            from maskstream.pipeline.live.metrics import MetricsServer
 
             server = MetricsServer(metrics, session.status)
             stack.callback(server.close)
@@ -189,7 +189,7 @@ def _input_options(
     extra: Sequence[str] | None,
     config: PipelineConfig,
 ) -> InputOptions:
-    from pipeline.sources.live import InputOptions
+    from maskstream.pipeline.sources.live import InputOptions
 
     size_wh: tuple[int, int] | None = None
     if size is not None:
@@ -214,7 +214,7 @@ def _input_options(
 def _store(
     session: LiveSession, info: SourceInfo, output: str, retain_s: float | None, *, overwrite: bool
 ) -> Sink:
-    from pipeline.live.storing import LiveStore, RetainingStore, make_room, writer_opener
+    from maskstream.pipeline.live.storing import LiveStore, RetainingStore, make_room, writer_opener
 
     open_writer = writer_opener(session.pipeline, info, overwrite=overwrite)
     if retain_s is None:
@@ -226,7 +226,7 @@ def _store(
 
 
 def _preview(session: LiveSession, info: SourceInfo, port: int) -> Sink:
-    from pipeline.live.preview import PreviewServer
+    from maskstream.pipeline.live.preview import PreviewServer
 
     def status() -> dict[str, object]:
         return session.status().to_json() | {"size": list(info.size_hw)}

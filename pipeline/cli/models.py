@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.errors import ConfigError
+from maskstream.pipeline.errors import ConfigError
 
 
 def register(app: typer.Typer) -> None:
@@ -26,7 +26,7 @@ def list_weights() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from pipeline.segmenter.weights import Registry
+    from maskstream.pipeline.weights.registry import Registry
 
     registry = Registry.published()
     table = Table("name", "size", "licence", "here", "source")
@@ -42,7 +42,7 @@ def get_weights(name: Annotated[str, typer.Argument(help="A name of `weights lis
     from rich.console import Console
     from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
-    from pipeline.segmenter.weights import Registry
+    from maskstream.pipeline.weights.registry import Registry
 
     columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
@@ -55,7 +55,7 @@ def get_weights(name: Annotated[str, typer.Argument(help="A name of `weights lis
 
 def path_of_weights(name: Annotated[str, typer.Argument(help="A name of `weights list`.")]) -> None:
     """Print where a checkpoint is kept, whether or not it is there."""
-    from pipeline.segmenter.weights import Registry
+    from maskstream.pipeline.weights.registry import Registry
 
     typer.echo(Registry.published().path_of(name))
 
@@ -65,8 +65,8 @@ def import_weights(
     name: Annotated[str | None, typer.Option(help="What it is, if that cannot be told.")] = None,
 ) -> None:
     """Copy a checkpoint file into the cache; says what it was taken for."""
-    from pipeline.quantization.resolve import require_training_extra
-    from pipeline.segmenter.weights import Registry
+    from maskstream.pipeline.models.resolve import require_training_extra
+    from maskstream.pipeline.weights.registry import Registry
 
     require_training_extra("recognising a checkpoint")
     registry = Registry.published()
@@ -98,14 +98,14 @@ def quantize(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
 ) -> None:
     """Make an INT8 model folder from a checkpoint; refused if it is unfit or not faster."""
-    from pipeline.quantization.resolve import require_training_extra
+    from maskstream.pipeline.models.resolve import require_training_extra
 
     require_training_extra("quantising")
-    from pipeline.quantization.calibration import calibration_pictures
-    from pipeline.quantization.checkpoint import load_network
-    from pipeline.quantization.gate import Gate
-    from pipeline.quantization.quantize import METHODS, quantise, write_folder
-    from pipeline.quantization.resolve import find_checkpoint
+    from maskstream.pipeline.models.checkpoint import load_network
+    from maskstream.pipeline.models.resolve import find_checkpoint
+    from maskstream.pipeline.quantization.calibration import calibration_pictures
+    from maskstream.pipeline.quantization.gate import Gate
+    from maskstream.pipeline.quantization.quantize import METHODS, quantise, write_folder
 
     if method not in METHODS:
         raise ConfigError(f"--method is one of {', '.join(METHODS)}, not {method}")

@@ -21,8 +21,8 @@ from rich.progress import (
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from pipeline.engine import RunSummary
-    from pipeline.types import FrameResult
+    from maskstream.pipeline.engine.pipeline import RunSummary
+    from maskstream.pipeline.types import FrameResult
 
 
 class FrameProgress:

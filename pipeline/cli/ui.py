@@ -45,9 +45,9 @@ def ui(
     A published model or a checkpoint is quantised on first use, on the demo's clip: `run` it on a
     video of your own before, if yours look different.
     """
-    from pipeline.cli.first_use import with_model_folder
-    from pipeline.config import load_config
-    from ui.app import ServerChoice, serve
+    from maskstream.pipeline.cli.first_use import with_model_folder
+    from maskstream.pipeline.config import load_config
+    from maskstream.ui.server.app import ServerChoice, serve
 
     settings = [*(overrides or []), *([] if model is None else [f"model={model}"])]
     configured = with_model_folder(load_config(config, settings))

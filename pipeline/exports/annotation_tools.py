@@ -12,11 +12,11 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 
-from pipeline.exports.frames import ExportFrame, Mask, box_xywh, iou
-from pipeline.exports.job import Job
-from pipeline.exports.names import object_names
-from pipeline.exports.png import encode_png
-from pipeline.types import SizeHW
+from maskstream.pipeline.exports.frames import ExportFrame, Mask, box_xywh, iou
+from maskstream.pipeline.exports.job import Job
+from maskstream.pipeline.exports.names import object_names
+from maskstream.pipeline.exports.png import encode_png
+from maskstream.pipeline.types import SizeHW
 
 _LABELME_VERSION = "5.2.1"  # the first that has masks
 

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
 
-from pipeline.errors import ConfigError
-from pipeline.exports.colour import Colour, fitted, picture_from, planes
-from pipeline.exports.edges import Alpha
-from pipeline.sources import open_source
-from pipeline.sources.arrays import resized
-from pipeline.sources.images import SUFFIXES as IMAGE_SUFFIXES
-from pipeline.types import RgbImage, SizeHW
+from maskstream.pipeline.errors import ConfigError
+from maskstream.pipeline.exports.colour import Colour, fitted, picture_from, planes
+from maskstream.pipeline.exports.edges import Alpha
+from maskstream.pipeline.sources import open_source
+from maskstream.pipeline.sources.arrays import resized
+from maskstream.pipeline.sources.images import SUFFIXES as IMAGE_SUFFIXES
+from maskstream.pipeline.types import RgbImage, SizeHW
 
 Rgb = tuple[int, int, int]
 

@@ -9,9 +9,8 @@ from typing import Protocol
 import numpy as np
 from av.video.frame import VideoFrame
 
-from pipeline.drawing import draw
-from pipeline.exports.backgrounds import GREEN_SCREEN, Background, Still
-from pipeline.exports.colour import (
+from maskstream.pipeline.exports.backgrounds import GREEN_SCREEN, Background, Still
+from maskstream.pipeline.exports.colour import (
     Colour,
     Plane,
     alpha_format,
@@ -22,10 +21,11 @@ from pipeline.exports.colour import (
     planes,
     rgb_of,
 )
-from pipeline.exports.edges import Alpha
-from pipeline.exports.frames import iou
-from pipeline.exports.shots import Shot
-from pipeline.types import Frame, FrameResult
+from maskstream.pipeline.exports.edges import Alpha
+from maskstream.pipeline.exports.frames import iou
+from maskstream.pipeline.exports.shots import Shot
+from maskstream.pipeline.rendering.drawing import draw
+from maskstream.pipeline.types import Frame, FrameResult
 
 _BT709, _LIKE_BT709 = 1, (6, 14, 15)
 _OPAQUE = 0.5

@@ -13,11 +13,11 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline.annotations import CocoObject, encode_masks
-from pipeline.errors import SourceError
-from pipeline.exports.frames import ExportFrame, Mask, box_xywh, iou
-from pipeline.exports.job import Job
-from pipeline.types import SizeHW
+from maskstream.pipeline.errors import SourceError
+from maskstream.pipeline.exports.annotations import CocoObject, encode_masks
+from maskstream.pipeline.exports.frames import ExportFrame, Mask, box_xywh, iou
+from maskstream.pipeline.exports.job import Job
+from maskstream.pipeline.types import SizeHW
 
 
 def rle_of(mask: Mask) -> dict[str, Any]:

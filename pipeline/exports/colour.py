@@ -15,9 +15,9 @@ from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from pipeline.exports.edges import Alpha
-from pipeline.sources.video import ONE_THREAD, VideoView
-from pipeline.types import Frame, RgbImage, SizeHW
+from maskstream.pipeline.exports.edges import Alpha
+from maskstream.pipeline.sources.video import ONE_THREAD, VideoView
+from maskstream.pipeline.types import Frame, RgbImage, SizeHW
 
 NOT_SAID = 2
 # By matrix: what red and blue weigh in luma (ITU-T H.273, table 4).

@@ -13,13 +13,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import ConfigError
-from pipeline.exports.colour import NOT_SAID, levels, rgb_of
-from pipeline.exports.footage import Footage
-from pipeline.exports.frames import ExportFrame
-from pipeline.exports.job import Job
-from pipeline.exports.names import object_names
-from pipeline.exports.shots import ALL, Shot, Shots
+from maskstream.pipeline.errors import ConfigError
+from maskstream.pipeline.exports.colour import NOT_SAID, levels, rgb_of
+from maskstream.pipeline.exports.footage import Footage
+from maskstream.pipeline.exports.frames import ExportFrame
+from maskstream.pipeline.exports.job import Job
+from maskstream.pipeline.exports.names import object_names
+from maskstream.pipeline.exports.shots import ALL, Shot, Shots
 
 _AFTER_HEADER = 33  # bytes of a PNG's signature and IHDR
 _PNG_LEVEL = 3

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import ConfigError
-from pipeline.exports.frames import Mask, box_xywh
-from pipeline.types import GrayImage
+from maskstream.pipeline.errors import ConfigError
+from maskstream.pipeline.exports.frames import Mask, box_xywh
+from maskstream.pipeline.types import GrayImage
 
 Alpha = npt.NDArray[np.float32]
 """Opacity [H, W], 0 to 1."""

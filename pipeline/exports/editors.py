@@ -5,15 +5,15 @@ from __future__ import annotations
 from contextlib import ExitStack
 from fractions import Fraction
 
-from pipeline.errors import StoreError
-from pipeline.exports.backgrounds import background_of
-from pipeline.exports.canvases import Canvas, Composite
-from pipeline.exports.footage import Footage
-from pipeline.exports.frames import ExportFrame
-from pipeline.exports.job import Job
-from pipeline.exports.movie import Clock, Encoding, MovieReader, MovieWriter
-from pipeline.exports.shots import Shot, Shots
-from pipeline.types import Frame
+from maskstream.pipeline.errors import StoreError
+from maskstream.pipeline.exports.backgrounds import background_of
+from maskstream.pipeline.exports.canvases import Canvas, Composite
+from maskstream.pipeline.exports.footage import Footage
+from maskstream.pipeline.exports.frames import ExportFrame
+from maskstream.pipeline.exports.job import Job
+from maskstream.pipeline.exports.movie import Clock, Encoding, MovieReader, MovieWriter
+from maskstream.pipeline.exports.shots import Shot, Shots
+from maskstream.pipeline.types import Frame
 
 PRORES = Encoding("prores_ks", {"profile": "4444", "vendor": "apl0", "alpha_bits": "16"})
 VP9 = Encoding(

@@ -8,18 +8,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ConfigError, SourceError, StoreError
-from pipeline.exports.edges import PLAIN, Edges
-from pipeline.exports.frames import ExportFrame, ExportObject
-from pipeline.exports.job import Exporter, Format, Job
-from pipeline.exports.names import NameTemplate, source_name
-from pipeline.exports.output import Output, open_output
-from pipeline.exports.pictures import WithPictures
-from pipeline.exports.registry import find_format
-from pipeline.exports.selection import choose_objects, choose_rows
-from pipeline.sources.identity import identity_of
-from pipeline.store import MaskStore
-from pipeline.types import FrameResult
+from maskstream.pipeline.errors import ConfigError, SourceError, StoreError
+from maskstream.pipeline.exports.edges import PLAIN, Edges
+from maskstream.pipeline.exports.frames import ExportFrame, ExportObject
+from maskstream.pipeline.exports.job import Exporter, Format, Job
+from maskstream.pipeline.exports.names import NameTemplate, source_name
+from maskstream.pipeline.exports.output import Output, open_output
+from maskstream.pipeline.exports.pictures import WithPictures
+from maskstream.pipeline.exports.registry import find_format
+from maskstream.pipeline.exports.selection import choose_objects, choose_rows
+from maskstream.pipeline.sources.identity import identity_of
+from maskstream.pipeline.store import MaskStore
+from maskstream.pipeline.types import FrameResult
 
 
 @dataclass(frozen=True, slots=True)

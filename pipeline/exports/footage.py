@@ -6,13 +6,13 @@ from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 
-from pipeline.errors import SourceError, SourceNotFoundError
-from pipeline.exports.colour import Colour
-from pipeline.exports.frames import ExportFrame
-from pipeline.exports.job import Job
-from pipeline.sources import VideoFile, open_source
-from pipeline.sources.video import VideoView, open_container
-from pipeline.types import Frame, SourceInfo
+from maskstream.pipeline.errors import SourceError, SourceNotFoundError
+from maskstream.pipeline.exports.colour import Colour
+from maskstream.pipeline.exports.frames import ExportFrame
+from maskstream.pipeline.exports.job import Job
+from maskstream.pipeline.sources import VideoFile, open_source
+from maskstream.pipeline.sources.video import VideoView, open_container
+from maskstream.pipeline.types import Frame, SourceInfo
 
 _COUNT_TOLERANCE = 1  # frames: containers that do not count them are estimated
 _TIME_TOLERANCE = 0.5  # of the average time between two frames

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.types import FrameResult, LabelMap
+from maskstream.pipeline.types import FrameResult, LabelMap
 
 Mask = npt.NDArray[np.bool_]
 

@@ -10,11 +10,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.exports.edges import PLAIN, Edges
-from pipeline.exports.frames import ExportFrame, ExportObject
-from pipeline.exports.names import NameTemplate
-from pipeline.exports.output import Output
-from pipeline.types import SourceInfo
+from maskstream.pipeline.exports.edges import PLAIN, Edges
+from maskstream.pipeline.exports.frames import ExportFrame, ExportObject
+from maskstream.pipeline.exports.names import NameTemplate
+from maskstream.pipeline.exports.output import Output
+from maskstream.pipeline.types import SourceInfo
 
 PICTURE_SUFFIX = ".jpg"
 """Of the video's pictures where they are written beside annotations."""

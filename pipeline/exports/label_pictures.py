@@ -7,16 +7,16 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pipeline.errors import SourceError
-from pipeline.exports.colour import Plane, levels
-from pipeline.exports.footage import Footage
-from pipeline.exports.frames import ExportFrame
-from pipeline.exports.job import Job
-from pipeline.exports.names import object_names
-from pipeline.exports.png import davis_palette, encode_png
-from pipeline.exports.shots import Shot, Shots
-from pipeline.sources.labelmaps import read_label_map
-from pipeline.types import LabelMap
+from maskstream.pipeline.errors import SourceError
+from maskstream.pipeline.exports.colour import Plane, levels
+from maskstream.pipeline.exports.footage import Footage
+from maskstream.pipeline.exports.frames import ExportFrame
+from maskstream.pipeline.exports.job import Job
+from maskstream.pipeline.exports.names import object_names
+from maskstream.pipeline.exports.png import davis_palette, encode_png
+from maskstream.pipeline.exports.shots import Shot, Shots
+from maskstream.pipeline.sources.labelmaps import read_label_map
+from maskstream.pipeline.types import LabelMap
 
 DAVIS_RESOLUTION = "480p"
 """What its readers look for by default, whatever the size of the pictures is."""

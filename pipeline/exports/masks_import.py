@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.annotations import CocoImage, CocoObject, check_list, read_json
-from pipeline.errors import (
+from maskstream.pipeline.errors import (
     ConfigError,
     SourceNotFoundError,
     StoreError,
     StoreExistsError,
     UnreadableSourceError,
 )
-from pipeline.exports.frames import Mask
-from pipeline.exports.png import encode_png
-from pipeline.prompts import MAX_OBJECT_ID
-from pipeline.sources.labelmaps import read_label_map
+from maskstream.pipeline.exports.annotations import CocoImage, CocoObject, check_list, read_json
+from maskstream.pipeline.exports.frames import Mask
+from maskstream.pipeline.exports.png import encode_png
+from maskstream.pipeline.prompts import MAX_OBJECT_ID
+from maskstream.pipeline.sources.labelmaps import read_label_map
 
 _VOID = 255  # "not labelled" in DAVIS
 _NUMBERED = re.compile(r"(?P<prefix>.*?)(?P<number>\d+)")

@@ -14,9 +14,9 @@ import av
 import av.error
 from av.video.frame import VideoFrame
 
-from pipeline.exports.colour import Colour
-from pipeline.exports.soundtrack import Soundtrack
-from pipeline.types import Frame
+from maskstream.pipeline.exports.colour import Colour
+from maskstream.pipeline.exports.soundtrack import Soundtrack
+from maskstream.pipeline.types import Frame
 
 _REPEATABLE = {"fflags": "+bitexact"}  # no dates, no random numbers: equal masks, equal files
 

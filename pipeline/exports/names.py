@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from string import Formatter
 
-from pipeline.errors import ConfigError
-from pipeline.exports.frames import ExportObject
+from maskstream.pipeline.errors import ConfigError
+from maskstream.pipeline.exports.frames import ExportObject
 
 _FIELDS = ("source", "object", "frame")
 _UNFIT = re.compile(r"[^\w.-]+")

@@ -9,8 +9,8 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.exports.frames import ExportFrame
-from pipeline.exports.job import Job
+from maskstream.pipeline.exports.frames import ExportFrame
+from maskstream.pipeline.exports.job import Job
 
 _MASKS = "masks"
 

@@ -14,12 +14,12 @@ import numpy as np
 import zarr
 from zarr.errors import BaseZarrError
 
-from pipeline.exports.frames import ExportFrame
-from pipeline.exports.job import Job
-from pipeline.store.header import as_image
-from pipeline.store.layout import FRAMES_PER_SHARD, capped_threads, label_array_files
-from pipeline.store.records import compress
-from pipeline.store.shards import build_index
+from maskstream.pipeline.exports.frames import ExportFrame
+from maskstream.pipeline.exports.job import Job
+from maskstream.pipeline.store.header import as_image
+from maskstream.pipeline.store.layout import FRAMES_PER_SHARD, capped_threads, label_array_files
+from maskstream.pipeline.store.records import compress
+from maskstream.pipeline.store.shards import build_index
 
 _IMAGE = "0"
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ConfigError, StoreError, StoreExistsError
-from pipeline.store.header import is_store
-from pipeline.store.place import open_place
+from maskstream.pipeline.errors import ConfigError, StoreError, StoreExistsError
+from maskstream.pipeline.store.header import is_store
+from maskstream.pipeline.store.place import open_place
 
 MARKER = ".export-unfinished.json"
 

@@ -6,11 +6,11 @@ from contextlib import ExitStack
 
 import cv2
 
-from pipeline.exports.colour import rgb_of
-from pipeline.exports.footage import Footage
-from pipeline.exports.frames import ExportFrame
-from pipeline.exports.job import PICTURE_SUFFIX, Exporter, Format, Job
-from pipeline.exports.output import Output
+from maskstream.pipeline.exports.colour import rgb_of
+from maskstream.pipeline.exports.footage import Footage
+from maskstream.pipeline.exports.frames import ExportFrame
+from maskstream.pipeline.exports.job import PICTURE_SUFFIX, Exporter, Format, Job
+from maskstream.pipeline.exports.output import Output
 
 _QUALITY = 95
 

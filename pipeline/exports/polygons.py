@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.exports.frames import Mask, iou
-from pipeline.types import SizeHW
+from maskstream.pipeline.exports.frames import Mask, iou
+from maskstream.pipeline.types import SizeHW
 
 Points = npt.NDArray[np.int32]
 

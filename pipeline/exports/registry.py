@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from pipeline.errors import ConfigError
-from pipeline.exports.annotation_tools import Cvat, LabelMe
-from pipeline.exports.canvases import Composite, CutOut, Matte, Overlay
-from pipeline.exports.coco import Coco, CocoVideo
-from pipeline.exports.cutouts import ExrLayers, PngCutOuts
-from pipeline.exports.editors import FFV1, H264, H264_MATTE, PRORES, VP9, Movie
-from pipeline.exports.job import Exporter, Format, Job
-from pipeline.exports.label_pictures import (
+from maskstream.pipeline.errors import ConfigError
+from maskstream.pipeline.exports.annotation_tools import Cvat, LabelMe
+from maskstream.pipeline.exports.canvases import Composite, CutOut, Matte, Overlay
+from maskstream.pipeline.exports.coco import Coco, CocoVideo
+from maskstream.pipeline.exports.cutouts import ExrLayers, PngCutOuts
+from maskstream.pipeline.exports.editors import FFV1, H264, H264_MATTE, PRORES, VP9, Movie
+from maskstream.pipeline.exports.job import Exporter, Format, Job
+from maskstream.pipeline.exports.label_pictures import (
     DAVIS_RESOLUTION,
     LabelPictures,
     Mattes,
     YoutubeVos,
 )
-from pipeline.exports.npz import Npz
-from pipeline.exports.ome_zarr import OmeZarr
-from pipeline.exports.tracking_texts import Mot, Mots
-from pipeline.exports.yolo import IOU_MIN, Yolo
+from maskstream.pipeline.exports.npz import Npz
+from maskstream.pipeline.exports.ome_zarr import OmeZarr
+from maskstream.pipeline.exports.tracking_texts import Mot, Mots
+from maskstream.pipeline.exports.yolo import IOU_MIN, Yolo
 
 _BYTE = 255
 _BESIDE_VOID = 254  # 255 stands for "not labelled" in DAVIS and YouTube-VOS

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
-from pipeline.errors import ConfigError
-from pipeline.exports.frames import ExportObject
-from pipeline.sources.position import FrameRange, Position
-from pipeline.store import MaskStore
+from maskstream.pipeline.errors import ConfigError
+from maskstream.pipeline.exports.frames import ExportObject
+from maskstream.pipeline.sources.position import FrameRange, Position
+from maskstream.pipeline.store import MaskStore
 
 
 def choose_objects(store: MaskStore, wanted: str | None) -> tuple[ExportObject, ...]:

@@ -9,12 +9,12 @@ from functools import cache, partial
 
 import numpy as np
 
-from pipeline.errors import StoreError
-from pipeline.exports.edges import Alpha, alpha_of, cleaned, voted
-from pipeline.exports.footage import Footage
-from pipeline.exports.frames import ExportFrame, Mask
-from pipeline.exports.job import Job
-from pipeline.types import Frame, GrayImage
+from maskstream.pipeline.errors import StoreError
+from maskstream.pipeline.exports.edges import Alpha, alpha_of, cleaned, voted
+from maskstream.pipeline.exports.footage import Footage
+from maskstream.pipeline.exports.frames import ExportFrame, Mask
+from maskstream.pipeline.exports.job import Job
+from maskstream.pipeline.types import Frame, GrayImage
 
 ALL = 0
 """The matte of all chosen objects together."""

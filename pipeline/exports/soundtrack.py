@@ -15,7 +15,7 @@ from av.audio.resampler import AudioResampler
 from av.container import OutputContainer
 from av.packet import Packet
 
-from pipeline.sources.video import open_container
+from maskstream.pipeline.sources.video import open_container
 
 _log = logging.getLogger(__name__)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pipeline.exports.coco import iou_with, rle_of
-from pipeline.exports.frames import ExportFrame, box_xywh
-from pipeline.exports.job import Job
+from maskstream.pipeline.exports.coco import iou_with, rle_of
+from maskstream.pipeline.exports.frames import ExportFrame, box_xywh
+from maskstream.pipeline.exports.job import Job
 
 
 class _Lines:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 import yaml
 
-from pipeline.exports.frames import ExportFrame, Mask, iou
-from pipeline.exports.job import Job
-from pipeline.exports.polygons import Points, fill, polygons_of
-from pipeline.types import SizeHW
+from maskstream.pipeline.exports.frames import ExportFrame, Mask, iou
+from maskstream.pipeline.exports.job import Job
+from maskstream.pipeline.exports.polygons import Points, fill, polygons_of
+from maskstream.pipeline.types import SizeHW
 
 IOU_MIN = 0.98
 """Pieces that cannot be joined by lines without falling below it have a polygon each."""

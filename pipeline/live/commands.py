@@ -10,10 +10,17 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from pipeline.config import describe
-from pipeline.errors import PromptError
-from pipeline.prompts import MAX_OBJECT_ID, BoxEvent, Event, PointEvent, PromptLog, RemoveEvent
-from pipeline.types import SizeHW
+from maskstream.pipeline.config import describe
+from maskstream.pipeline.errors import PromptError
+from maskstream.pipeline.prompts import (
+    MAX_OBJECT_ID,
+    BoxEvent,
+    Event,
+    PointEvent,
+    PromptLog,
+    RemoveEvent,
+)
+from maskstream.pipeline.types import SizeHW
 
 _MOST_WAITING = 256
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import PipelineConfig
-from pipeline.keyframes import KeyframeBudget
-from pipeline.prompts import MAX_OBJECT_ID
+from maskstream.pipeline.config import PipelineConfig
+from maskstream.pipeline.prompts import MAX_OBJECT_ID
+from maskstream.pipeline.tracking.keyframes import KeyframeBudget
 
 _WINDOW_S = 1.0  # over which results are judged
 _LEAST_RESULTS = 8  # to be judged at all

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
-from pipeline.recognition import Recognizer
-from pipeline.seeding import Seeder
-from pipeline.segmenter.model import Segmenter
+from maskstream.pipeline.segmenter.model import Segmenter
+from maskstream.pipeline.tracking.recognition import Recognizer
+from maskstream.pipeline.tracking.seeding import Seeder
 
 logger = logging.getLogger(__name__)
 

@@ -13,12 +13,12 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from pipeline.live.commands import Asked
-from pipeline.prompts import Event
-from pipeline.types import Frame
-from trackers.flow import Flow
-from trackers.track import Track
-from trackers.tracker import Tracker
+from maskstream.pipeline.live.commands import Asked
+from maskstream.pipeline.prompts import Event
+from maskstream.pipeline.types import Frame
+from maskstream.trackers.flow import Flow
+from maskstream.trackers.track import Track
+from maskstream.trackers.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 

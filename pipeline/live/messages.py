@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import ConfigError
-from pipeline.types import Frame, FrameResult, LabelMap, ObjectResult
+from maskstream.pipeline.errors import ConfigError
+from maskstream.pipeline.types import Frame, FrameResult, LabelMap, ObjectResult
 
 
 def result_message(frame: Frame, result: FrameResult) -> dict[str, Any]:

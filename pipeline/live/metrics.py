@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pipeline.errors import ConfigError
-from pipeline.live.publishers.extras import need
-from pipeline.live.status import LiveStatus
+from maskstream.pipeline.errors import ConfigError
+from maskstream.pipeline.live.publishers.extras import need
+from maskstream.pipeline.live.status import LiveStatus
 
 _WHAT = "serving metrics"
 _INSTALL = "prometheus-client: pip install 'maskstream[prometheus]'"

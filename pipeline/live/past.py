@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from pipeline.errors import PromptError
-from pipeline.live.commands import Command
-from pipeline.live.late import MOST_CARRIED, Moment, Step
+from maskstream.pipeline.errors import PromptError
+from maskstream.pipeline.live.commands import Command
+from maskstream.pipeline.live.late import MOST_CARRIED, Moment, Step
 
 _SAME_FRAME_S = 0.001  # a stamp in JSON may have lost its last digits
 _MOST_AHEAD_S = 10.0  # of the newest frame; a command that names a later one is mistaken

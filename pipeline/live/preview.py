@@ -11,11 +11,11 @@ from typing import Any
 
 import cv2
 
-from pipeline.drawing import draw, scaled
-from pipeline.errors import ConfigError, PromptError
-from pipeline.live.commands import Asked, Outcome, parse_command
-from pipeline.live.publishers import TakeCommand
-from pipeline.types import Frame, FrameResult
+from maskstream.pipeline.errors import ConfigError, PromptError
+from maskstream.pipeline.live.commands import Asked, Outcome, parse_command
+from maskstream.pipeline.live.publishers import TakeCommand
+from maskstream.pipeline.rendering.drawing import draw, scaled
+from maskstream.pipeline.types import Frame, FrameResult
 
 _PAGE = Path(__file__).parent / "preview.html"
 _LONG_SIDE = 960

@@ -7,22 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.config import PipelineConfig
-from pipeline.errors import PromptError
-from pipeline.keyframes import KeyframeBudget
-from pipeline.live.commands import Asked, Outcome
-from pipeline.live.inputs import Input, Inputs
-from pipeline.live.late import Job, LateKeyframes, Moment, Step
-from pipeline.live.past import Past
-from pipeline.processor import DEFAULT_STEP_S, FrameProcessor, as_it_is, in_turn
-from pipeline.prompts import MAX_OBJECT_ID, NO_PROMPTS, BoxEvent, Event, PointEvent
-from pipeline.refining import Tracked
-from pipeline.seeding import Seeder
-from pipeline.segmenter.model import Features
-from pipeline.segmenter.open import open_segmenter
-from pipeline.types import Frame, SizeHW
-from trackers.track import Track
-from trackers.tracker import Tracker
+from maskstream.pipeline.config import PipelineConfig
+from maskstream.pipeline.errors import PromptError
+from maskstream.pipeline.live.commands import Asked, Outcome
+from maskstream.pipeline.live.inputs import Input, Inputs
+from maskstream.pipeline.live.late import Job, LateKeyframes, Moment, Step
+from maskstream.pipeline.live.past import Past
+from maskstream.pipeline.models.open import open_segmenter
+from maskstream.pipeline.prompts import MAX_OBJECT_ID, NO_PROMPTS, BoxEvent, Event, PointEvent
+from maskstream.pipeline.segmenter.model import Features
+from maskstream.pipeline.tracking.keyframes import KeyframeBudget
+from maskstream.pipeline.tracking.processor import DEFAULT_STEP_S, FrameProcessor, as_it_is, in_turn
+from maskstream.pipeline.tracking.refining import Tracked
+from maskstream.pipeline.tracking.seeding import Seeder
+from maskstream.pipeline.types import Frame, SizeHW
+from maskstream.trackers.track import Track
+from maskstream.trackers.tracker import Tracker
 
 _MOST_WAITING = 64  # commands; each may keep a frame
 _NO_MORE = f"no object can be added: all {MAX_OBJECT_ID} numbers have been given; begin a new run"

@@ -8,9 +8,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from threading import Event
 
-from pipeline.clock import SYSTEM_CLOCK, Clock
-from pipeline.errors import SourceError
-from pipeline.types import Arrival, Frame, FrameReader, Source, SourceInfo
+from maskstream.pipeline.clock import SYSTEM_CLOCK, Clock
+from maskstream.pipeline.errors import SourceError
+from maskstream.pipeline.types import Arrival, Frame, FrameReader, Source, SourceInfo
 
 logger = logging.getLogger(__name__)
 

@@ -9,20 +9,20 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.clock import SYSTEM_CLOCK, Clock
-from pipeline.config import PipelineConfig
-from pipeline.engine import Pipeline
-from pipeline.errors import QueueClosedError
-from pipeline.framequeue import FrameQueue, Policy
-from pipeline.keyframes import KeyframeBudget
-from pipeline.live.commands import Asked, Command, CommandQueue
-from pipeline.live.governor import Governor, ladder
-from pipeline.live.processor import LiveProcessor
-from pipeline.live.reconnecting import Patience, ReconnectingSource
-from pipeline.live.status import LiveStatus, Meter, Watchdog, resident_mb
-from pipeline.sources.live import InputOptions, open_live
-from pipeline.sources.timed import Picture
-from pipeline.types import Frame, FrameResult, Sink, SizeHW, SourceInfo
+from maskstream.pipeline.clock import SYSTEM_CLOCK, Clock
+from maskstream.pipeline.config import PipelineConfig
+from maskstream.pipeline.engine.framequeue import FrameQueue, Policy
+from maskstream.pipeline.engine.pipeline import Pipeline
+from maskstream.pipeline.errors import QueueClosedError
+from maskstream.pipeline.live.commands import Asked, Command, CommandQueue
+from maskstream.pipeline.live.governor import Governor, ladder
+from maskstream.pipeline.live.processor import LiveProcessor
+from maskstream.pipeline.live.reconnecting import Patience, ReconnectingSource
+from maskstream.pipeline.live.status import LiveStatus, Meter, Watchdog, resident_mb
+from maskstream.pipeline.sources.live import InputOptions, open_live
+from maskstream.pipeline.sources.timed import Picture
+from maskstream.pipeline.tracking.keyframes import KeyframeBudget
+from maskstream.pipeline.types import Frame, FrameResult, Sink, SizeHW, SourceInfo
 
 _TICK_S = 1.0
 _ITERATOR_AHEAD = 2  # results that wait for a loop; older ones make room

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.clock import Clock
-from pipeline.live.governor import Governor, GovernorState
-from pipeline.live.latency import LatencyHistogram
-from pipeline.prompts import MAX_OBJECT_ID
-from pipeline.types import Frame, FrameResult
+from maskstream.pipeline.clock import Clock
+from maskstream.pipeline.live.governor import Governor, GovernorState
+from maskstream.pipeline.live.latency import LatencyHistogram
+from maskstream.pipeline.prompts import MAX_OBJECT_ID
+from maskstream.pipeline.types import Frame, FrameResult
 
 logger = logging.getLogger(__name__)
 

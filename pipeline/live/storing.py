@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.engine import Pipeline
-from pipeline.errors import ConfigError, StoreExistsError
-from pipeline.live.status import uses_last_id
-from pipeline.outputs import attributes_of
-from pipeline.review import Reviewer
-from pipeline.store import MaskStoreWriter
-from pipeline.types import Arrival, Frame, FrameResult, SourceInfo
+from maskstream.pipeline.engine.pipeline import Pipeline
+from maskstream.pipeline.errors import ConfigError, StoreExistsError
+from maskstream.pipeline.live.status import uses_last_id
+from maskstream.pipeline.results.review import Reviewer
+from maskstream.pipeline.runs.outputs import attributes_of
+from maskstream.pipeline.store import MaskStoreWriter
+from maskstream.pipeline.types import Arrival, Frame, FrameResult, SourceInfo
 
 _PARTS = 10  # of the time to retain; so much more may be kept
 _JUMP_S = 1.0  # between what the two clocks say of the time since the frame before

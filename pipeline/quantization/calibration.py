@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import SourceError, SourceNotFoundError
-from pipeline.segmenter.geometry import GRID_STRIDE, InputGeometry
-from pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD, POSITIVE
-from pipeline.types import RgbImage
+from maskstream.pipeline.errors import SourceError, SourceNotFoundError
+from maskstream.pipeline.segmenter.geometry import GRID_STRIDE, InputGeometry
+from maskstream.pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD, POSITIVE
+from maskstream.pipeline.types import RgbImage
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ def calibration_pictures(origin: Path, count: int) -> list[RgbImage]:
 
     Raises `SourceError`.
     """
-    from pipeline.sources import is_pattern
+    from maskstream.pipeline.sources import is_pattern
 
     if not origin.exists() and not is_pattern(origin):
         raise SourceNotFoundError(f"there is no {origin} to calibrate on")
@@ -50,7 +50,7 @@ def spread(items: Sequence[T], count: int) -> list[T]:
 
 def _video_pictures(origin: Path, count: int) -> list[RgbImage]:
     """Keep at most 2 * count pictures while reading: when full, every other one is dropped."""
-    from pipeline.sources import open_source
+    from maskstream.pipeline.sources import open_source
 
     kept: list[RgbImage] = []
     step = 1

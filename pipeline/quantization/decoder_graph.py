@@ -19,9 +19,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.segmenter.layers import LayerNorm2d
-from pipeline.segmenter.mask_decoder import MASK_TOKENS, Attention, MaskDecoder, TwoWayBlock
-from pipeline.segmenter.prompt_encoder import PromptEncoder
+from maskstream.pipeline.segmenter.layers import LayerNorm2d
+from maskstream.pipeline.segmenter.mask_decoder import (
+    MASK_TOKENS,
+    Attention,
+    MaskDecoder,
+    TwoWayBlock,
+)
+from maskstream.pipeline.segmenter.prompt_encoder import PromptEncoder
 
 
 class _SpreadHeads(nn.Module):

@@ -4,7 +4,7 @@ The encoder graph takes RGB bytes [1, H, W, 3] and normalises inside. Beside the
 what the decoder's products need of the image alone, so that this is computed once a keyframe. The
 decoder graph takes that, normalised prompts and the grid of cell centres, so that one graph serves
 every frame size and any number of prompts. Inner tensors that inference replaces have names: see
-`pipeline.segmenter.openvino_decoder`.
+`maskstream.pipeline.segmenter.openvino_decoder`.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from __future__ import annotations
 import warnings
 from typing import Any, cast
 
-import openvino as ov
 import torch
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
-from pipeline.quantization.decoder_graph import FastMaskDecoder, ImageSides, skip_tokens
-from pipeline.segmenter.encoders.efficientnet_lite import LiteEncoder
-from pipeline.segmenter.encoders.tiny_vit import TinyViTEncoder
-from pipeline.segmenter.openvino_decoder import DENSE, DENSE_SIDES, POSITIONS
-from pipeline.segmenter.openvino_padding import fold_paddings
-from pipeline.segmenter.prompt_encoder import cell_centres
-from pipeline.segmenter.sam import Architecture, Sam
+from maskstream.pipeline.quantization.decoder_graph import FastMaskDecoder, ImageSides, skip_tokens
+from maskstream.pipeline.segmenter.encoders.efficientnet_lite import LiteEncoder
+from maskstream.pipeline.segmenter.encoders.tiny_vit import TinyViTEncoder
+from maskstream.pipeline.segmenter.openvino_decoder import DENSE, DENSE_SIDES, POSITIONS
+from maskstream.pipeline.segmenter.openvino_padding import fold_paddings
+from maskstream.pipeline.segmenter.openvino_runtime import ov
+from maskstream.pipeline.segmenter.prompt_encoder import cell_centres
+from maskstream.pipeline.segmenter.sam import Architecture, Sam
 
 ENCODER_OUTPUTS = ("embedding", "features_s8", "features_s16", "image_tokens", "image_sides")
 SKIP_OUTPUTS = ("skip_s4", "skip_s8")

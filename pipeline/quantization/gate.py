@@ -9,14 +9,14 @@ from statistics import median
 
 import numpy as np
 import numpy.typing as npt
-import openvino as ov
 
-from pipeline.errors import ModelError
-from pipeline.quantization.calibration import PreparedPicture
-from pipeline.quantization.runner import Runner
-from pipeline.segmenter.everything import coarse_points
-from pipeline.segmenter.geometry import boxes_of
-from pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD, POSITIVE
+from maskstream.pipeline.errors import ModelError
+from maskstream.pipeline.quantization.calibration import PreparedPicture
+from maskstream.pipeline.quantization.runner import Runner
+from maskstream.pipeline.segmenter.everything import coarse_points
+from maskstream.pipeline.segmenter.geometry import boxes_of
+from maskstream.pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD, POSITIVE
+from maskstream.pipeline.segmenter.openvino_runtime import ov
 
 GRID_SIDE = 6  # prompts a side of the grid on every picture
 SMALLEST_MASK = 0.001  # share of the picture; IoU of smaller masks is noise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
-import openvino as ov
+from maskstream.pipeline.segmenter.openvino_runtime import ov
 
 INTEGER = frozenset({"i8", "u8"})
 

@@ -23,16 +23,11 @@ from functools import partial
 from typing import Any
 
 import cv2
-import nncf
 import numpy as np
-import openvino as ov
-from nncf.openvino.quantization.backend_parameters import BackendParameters
-from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
-from openvino._offline_transformations import compress_quantize_weights_transformation
 
-from pipeline.quantization.calibration import PreparedPicture, random_prompts, spread
-from pipeline.quantization.export import attention_in_float, kept_in_float
-from pipeline.quantization.gate import (
+from maskstream.pipeline.quantization.calibration import PreparedPicture, random_prompts, spread
+from maskstream.pipeline.quantization.export import attention_in_float, kept_in_float
+from maskstream.pipeline.quantization.gate import (
     Graphs,
     Tensors,
     answer_on,
@@ -41,8 +36,8 @@ from pipeline.quantization.gate import (
     grid_answers,
     mask_ious,
 )
-from pipeline.quantization.runner import Inputs, Runner
-from pipeline.quantization.sensitivity import (
+from maskstream.pipeline.quantization.runner import Inputs, Runner
+from maskstream.pipeline.quantization.sensitivity import (
     about,
     error_against,
     quantized_layers,
@@ -51,8 +46,15 @@ from pipeline.quantization.sensitivity import (
     uncorrected,
     without,
 )
-from pipeline.quantization.tinysam_ptq import Goal
-from pipeline.quantization.tinysam_ptq.float_layers import ASKED, least
+from maskstream.pipeline.quantization.tinysam_ptq import Goal
+from maskstream.pipeline.quantization.tinysam_ptq.float_layers import ASKED, least
+from maskstream.pipeline.segmenter.openvino_runtime import ov, without_telemetry
+
+with without_telemetry():
+    import nncf
+    from nncf.openvino.quantization.backend_parameters import BackendParameters
+    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
+    from openvino._offline_transformations import compress_quantize_weights_transformation
 
 PROMPTS_A_PICTURE = 4
 JUDGED_ON = 8  # pictures, evenly spread, on which masks are compared with FP32's

@@ -10,17 +10,17 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-import openvino as ov
 import yaml
 
-from pipeline.quantization.calibration import prepare
-from pipeline.quantization.export import architecture_of, export
-from pipeline.quantization.gate import Comparison, Gate, compare, refuse_if_unfit
-from pipeline.quantization.nncf_method import NncfResult, quantize_graphs
-from pipeline.quantization.tinysam_ptq import Goal, PtqResult, quantize_model
-from pipeline.segmenter.model import ModelCard
-from pipeline.segmenter.sam import Sam
-from pipeline.types import RgbImage
+from maskstream.pipeline.quantization.calibration import prepare
+from maskstream.pipeline.quantization.export import architecture_of, export
+from maskstream.pipeline.quantization.gate import Comparison, Gate, compare, refuse_if_unfit
+from maskstream.pipeline.quantization.nncf_method import NncfResult, quantize_graphs
+from maskstream.pipeline.quantization.tinysam_ptq import Goal, PtqResult, quantize_model
+from maskstream.pipeline.segmenter.model import ModelCard
+from maskstream.pipeline.segmenter.openvino_runtime import ov
+from maskstream.pipeline.segmenter.sam import Sam
+from maskstream.pipeline.types import RgbImage
 
 METHODS = ("nncf", "tinysam")
 Progress = Callable[[str], None]

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import openvino as ov
+
+from maskstream.pipeline.segmenter.openvino_runtime import ov
 
 Inputs = Mapping[str, npt.NDArray[Any]]
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import openvino as ov
 
-from pipeline.quantization.runner import Runner
+from maskstream.pipeline.quantization.runner import Runner
+from maskstream.pipeline.segmenter.openvino_runtime import ov
 
 Score = Callable[[ov.Model], float]
 """Judges a graph: error against FP32, 0 is perfect."""

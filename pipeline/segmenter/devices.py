@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
-from pipeline.errors import ModelError
+from maskstream.pipeline.errors import ModelError
 
 Device = Literal["cpu", "cuda"]
 WantedDevice = Literal["cpu", "cuda", "auto"]

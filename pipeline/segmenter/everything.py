@@ -20,11 +20,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from pipeline.config import SeedingConfig
-from pipeline.errors import ConfigError
-from pipeline.segmenter.geometry import FloatMap, boxes_of
-from pipeline.segmenter.model import Features, PromptBatch, Segmenter, stability
-from pipeline.segmenter.openvino_decoder import BATCH as DECODER_BATCH
+from maskstream.pipeline.config import SeedingConfig
+from maskstream.pipeline.errors import ConfigError
+from maskstream.pipeline.segmenter.geometry import FloatMap, boxes_of
+from maskstream.pipeline.segmenter.model import Features, PromptBatch, Segmenter, stability
+from maskstream.pipeline.segmenter.openvino_decoder import BATCH as DECODER_BATCH
 
 BATCH = 32  # prompts decoded together
 BoolMap = npt.NDArray[np.bool_]

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.types import RgbImage, SizeHW
+from maskstream.pipeline.types import RgbImage, SizeHW
 
 FloatMap = npt.NDArray[np.float32]
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pipeline.segmenter.layers import MLP, LayerNorm2d, TransformerMLP
+from maskstream.pipeline.segmenter.layers import MLP, LayerNorm2d, TransformerMLP
 
 MASK_TOKENS = 4  # token 0: one mask for an unambiguous prompt; 1..3: whole, part, subpart
 

@@ -15,14 +15,14 @@ import numpy.typing as npt
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline.errors import ModelError
-from pipeline.segmenter.geometry import GRID_STRIDE, FloatMap, InputGeometry
-from pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD
-from pipeline.segmenter.openvino_decoder import OpenVinoDecoder
-from pipeline.segmenter.weights import Registry, near_names
-from pipeline.types import Frame, SizeHW
+from maskstream.pipeline.errors import ModelError
+from maskstream.pipeline.segmenter.geometry import GRID_STRIDE, FloatMap, InputGeometry
+from maskstream.pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD
+from maskstream.pipeline.segmenter.openvino_decoder import OpenVinoDecoder
+from maskstream.pipeline.types import Frame, SizeHW
+from maskstream.pipeline.weights.registry import Registry, near_names
 
-EMBEDDED = Path(__file__).parent.parent / "models"
+EMBEDDED = Path(__file__).parents[1] / "models"
 
 
 class ModelCard(BaseModel):
@@ -176,9 +176,8 @@ class OpenVinoSegmenter:
     def __init__(
         self, folder: Path, frame_hw: SizeHW, *, threads: int = 2, input_share: float = 1.0
     ) -> None:
-        import openvino as ov
-
-        from pipeline.segmenter.openvino_padding import fold_paddings
+        from maskstream.pipeline.segmenter.openvino_padding import fold_paddings
+        from maskstream.pipeline.segmenter.openvino_runtime import ov
 
         self.card = read_card(folder)
         self.geometry = self.card.fit(frame_hw, input_share)

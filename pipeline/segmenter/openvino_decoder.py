@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.segmenter.geometry import FloatMap
+from maskstream.pipeline.segmenter.geometry import FloatMap
 
 Tensors = Mapping[str, npt.NDArray[np.float32]]
 
@@ -103,15 +103,15 @@ def _find(graph: Any, name: str) -> Any | None:
 
 
 def _replace(output: Any, values: npt.NDArray[np.float32]) -> None:
-    from openvino import opset13 as ops
+    from maskstream.pipeline.segmenter.openvino_runtime import opset as ops
 
     output.replace(ops.constant(values).output(0))
 
 
 def _fold_grid(core: Any, graph: Any, cells: FloatMap, options: Mapping[str, Any]) -> None:
     """Compute what depends on the grid alone, and put it and the grid in as constants."""
-    import openvino as ov
-    from openvino import opset13 as ops
+    from maskstream.pipeline.segmenter.openvino_runtime import opset as ops
+    from maskstream.pipeline.segmenter.openvino_runtime import ov
 
     grid = next(p for p in graph.get_parameters() if "grid" in p.output(0).get_names())
     positions = _find(graph, POSITIONS)
@@ -126,7 +126,7 @@ def _fold_grid(core: Any, graph: Any, cells: FloatMap, options: Mapping[str, Any
 
 def _without_mask(graph: Any) -> Any:
     """A copy of the graph in which no prompt changes the image."""
-    import openvino as ov
+    from maskstream.pipeline.segmenter.openvino_runtime import ov
 
     copy = graph.clone()
     for name in (DENSE, DENSE_SIDES):

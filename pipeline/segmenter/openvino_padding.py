@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import openvino as ov
-from openvino import opset13 as opset
+
+from maskstream.pipeline.segmenter.openvino_runtime import opset, ov
 
 _CONVOLUTIONS = {"Convolution": opset.convolution, "GroupConvolution": opset.group_convolution}
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import PromptError
-from pipeline.segmenter.geometry import FloatMap
-from pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
-from pipeline.segmenter.model import Features, OpenVinoSegmenter, PromptBatch, find_model
-from pipeline.sources.arrays import ArrayView
-from pipeline.types import Frame, RgbImage, SizeHW
+from maskstream.pipeline.errors import PromptError
+from maskstream.pipeline.segmenter.geometry import FloatMap
+from maskstream.pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
+from maskstream.pipeline.segmenter.model import Features, OpenVinoSegmenter, PromptBatch, find_model
+from maskstream.pipeline.sources.arrays import ArrayView
+from maskstream.pipeline.types import Frame, RgbImage, SizeHW
 
 
 @dataclass(frozen=True, slots=True)

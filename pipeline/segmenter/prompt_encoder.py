@@ -13,8 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, PAD, POSITIVE
-from pipeline.segmenter.layers import LayerNorm2d
+from maskstream.pipeline.segmenter.labels import (
+    BOX_BOTTOM_RIGHT,
+    BOX_TOP_LEFT,
+    NEGATIVE,
+    PAD,
+    POSITIVE,
+)
+from maskstream.pipeline.segmenter.layers import LayerNorm2d
 
 
 class RandomFourierPositions(nn.Module):

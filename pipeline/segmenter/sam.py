@@ -12,9 +12,9 @@ from typing import Protocol, cast
 
 from torch import Tensor, nn
 
-from pipeline.segmenter.encoders import efficient_vit, plain_vit
-from pipeline.segmenter.encoders.efficient_vit import EfficientViTEncoder
-from pipeline.segmenter.encoders.efficientnet_lite import (
+from maskstream.pipeline.segmenter.encoders import efficient_vit, plain_vit
+from maskstream.pipeline.segmenter.encoders.efficient_vit import EfficientViTEncoder
+from maskstream.pipeline.segmenter.encoders.efficientnet_lite import (
     LITE0_STAGES,
     LITE2_STAGES,
     EncoderFeatures,
@@ -22,11 +22,11 @@ from pipeline.segmenter.encoders.efficientnet_lite import (
     LiteEncoder,
     Stage,
 )
-from pipeline.segmenter.encoders.plain_vit import PlainViTEncoder
-from pipeline.segmenter.encoders.tiny_vit import TinyViTEncoder
-from pipeline.segmenter.geometry import GRID_STRIDE
-from pipeline.segmenter.mask_decoder import DecoderOutput, MaskDecoder
-from pipeline.segmenter.prompt_encoder import PromptEncoder, cell_centres
+from maskstream.pipeline.segmenter.encoders.plain_vit import PlainViTEncoder
+from maskstream.pipeline.segmenter.encoders.tiny_vit import TinyViTEncoder
+from maskstream.pipeline.segmenter.geometry import GRID_STRIDE
+from maskstream.pipeline.segmenter.mask_decoder import DecoderOutput, MaskDecoder
+from maskstream.pipeline.segmenter.prompt_encoder import PromptEncoder, cell_centres
 
 
 class ImageEncoder(Protocol):

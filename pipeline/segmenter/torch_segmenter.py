@@ -18,12 +18,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from pipeline.segmenter.encoders.efficientnet_lite import ImageFeatures
-from pipeline.segmenter.layers import LayerNorm2d
-from pipeline.segmenter.mask_decoder import MASK_TOKENS
-from pipeline.segmenter.model import Decoded, Features, ModelCard, PromptBatch
-from pipeline.segmenter.sam import Sam
-from pipeline.types import Frame, SizeHW
+from maskstream.pipeline.segmenter.encoders.efficientnet_lite import ImageFeatures
+from maskstream.pipeline.segmenter.layers import LayerNorm2d
+from maskstream.pipeline.segmenter.mask_decoder import MASK_TOKENS
+from maskstream.pipeline.segmenter.model import Decoded, Features, ModelCard, PromptBatch
+from maskstream.pipeline.segmenter.sam import Sam
+from maskstream.pipeline.types import Frame, SizeHW
 
 BATCH = 16
 """Prompts decoded in one call at most; bounds the memory that hundreds of prompts take."""

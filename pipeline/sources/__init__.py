@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from pipeline.errors import SourceNotFoundError
-from pipeline.sources.arrays import ArraySource, ArrayView
-from pipeline.sources.images import SUFFIXES as IMAGE_SUFFIXES
-from pipeline.sources.images import ImageSequence
-from pipeline.sources.position import FrameRange, Position
-from pipeline.sources.video import VideoFile
-from pipeline.types import RgbImage, Source
+from maskstream.pipeline.errors import SourceNotFoundError
+from maskstream.pipeline.sources.arrays import ArraySource, ArrayView
+from maskstream.pipeline.sources.images import SUFFIXES as IMAGE_SUFFIXES
+from maskstream.pipeline.sources.images import ImageSequence
+from maskstream.pipeline.sources.position import FrameRange, Position
+from maskstream.pipeline.sources.video import VideoFile
+from maskstream.pipeline.types import RgbImage, Source
 
 __all__ = [
     "ArraySource",

@@ -11,9 +11,9 @@ from itertools import chain
 import cv2
 import numpy as np
 
-from pipeline.errors import SourceError, UnreadableSourceError
-from pipeline.sources.position import FrameRange
-from pipeline.types import Frame, GrayImage, RgbImage, SizeHW, SourceInfo, SourceReport
+from maskstream.pipeline.errors import SourceError, UnreadableSourceError
+from maskstream.pipeline.sources.position import FrameRange
+from maskstream.pipeline.types import Frame, GrayImage, RgbImage, SizeHW, SourceInfo, SourceReport
 
 
 def resized(picture: RgbImage, size_hw: SizeHW) -> RgbImage:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.errors import UnreadableSourceError
-from pipeline.types import SizeHW, SourceReport
+from maskstream.pipeline.errors import UnreadableSourceError
+from maskstream.pipeline.types import SizeHW, SourceReport
 
 SIDE_MAX_PX = 16384
 _MESSAGES_MAX = 5

@@ -6,8 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import MaskstreamError
-from pipeline.sources.images import ImageSequence
+from maskstream.pipeline.errors import MaskstreamError
+from maskstream.pipeline.sources.images import ImageSequence
 
 _END_BYTES = 1 << 20  # of each end of a file
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline.errors import SourceNotFoundError, UnreadableSourceError
-from pipeline.sources.arrays import ArrayView
-from pipeline.sources.checks import check_size, note_damage
-from pipeline.sources.position import FrameRange
-from pipeline.types import Frame, RgbImage, SizeHW, SourceInfo, SourceReport
+from maskstream.pipeline.errors import SourceNotFoundError, UnreadableSourceError
+from maskstream.pipeline.sources.arrays import ArrayView
+from maskstream.pipeline.sources.checks import check_size, note_damage
+from maskstream.pipeline.sources.position import FrameRange
+from maskstream.pipeline.types import Frame, RgbImage, SizeHW, SourceInfo, SourceReport
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 

@@ -10,8 +10,8 @@ import av.error
 import cv2
 import numpy as np
 
-from pipeline.errors import SourceNotFoundError, UnreadableSourceError
-from pipeline.types import LabelMap
+from maskstream.pipeline.errors import SourceNotFoundError, UnreadableSourceError
+from maskstream.pipeline.types import LabelMap
 
 _INDEXED = "pal8"
 

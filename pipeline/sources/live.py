@@ -11,12 +11,12 @@ from typing import Literal
 
 import av
 
-from pipeline.clock import SYSTEM_CLOCK, Clock
-from pipeline.errors import ConfigError, SourceNotFoundError
-from pipeline.sources import open_source
-from pipeline.sources.stream import LiveStream
-from pipeline.sources.timed import LiveArrays, Picture, Replay
-from pipeline.types import Source
+from maskstream.pipeline.clock import SYSTEM_CLOCK, Clock
+from maskstream.pipeline.errors import ConfigError, SourceNotFoundError
+from maskstream.pipeline.sources import open_source
+from maskstream.pipeline.sources.stream import LiveStream
+from maskstream.pipeline.sources.timed import LiveArrays, Picture, Replay
+from maskstream.pipeline.types import Source
 
 # Decode what comes at once, and do not study a stream for FFmpeg's five seconds before it.
 _PROMPTLY = {"flags": "low_delay", "analyzeduration": "1000000"}

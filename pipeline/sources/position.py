@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol, TypeVar
 
-from pipeline.errors import ConfigError
+from maskstream.pipeline.errors import ConfigError
 
 _SECONDS = re.compile(r"(\d+(?:\.\d+)?)s")
 _CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)")

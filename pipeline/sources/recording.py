@@ -14,9 +14,9 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from pipeline.errors import ConfigError
-from pipeline.sources.video import ONE_THREAD
-from pipeline.types import RgbImage, SizeHW
+from maskstream.pipeline.errors import ConfigError
+from maskstream.pipeline.sources.video import ONE_THREAD
+from maskstream.pipeline.types import RgbImage, SizeHW
 
 logger = logging.getLogger(__name__)
 

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.errors import SourceError, UnreadableSourceError
-from pipeline.sources.arrays import ArraySource, ArrayView
-from pipeline.sources.checks import note_damage
-from pipeline.sources.images import ImageFile, ImageSequence
-from pipeline.sources.position import FrameRange
-from pipeline.sources.video import VideoFile, VideoView
-from pipeline.types import Frame, RgbImage, Source, SourceInfo, SourceReport
+from maskstream.pipeline.errors import SourceError, UnreadableSourceError
+from maskstream.pipeline.sources.arrays import ArraySource, ArrayView
+from maskstream.pipeline.sources.checks import note_damage
+from maskstream.pipeline.sources.images import ImageFile, ImageSequence
+from maskstream.pipeline.sources.position import FrameRange
+from maskstream.pipeline.sources.video import VideoFile, VideoView
+from maskstream.pipeline.types import Frame, RgbImage, Source, SourceInfo, SourceReport
 
 # Of a video so many decoded frames are held at once, and no more pixels than that (as 4:2:0 of 8
 # bits 96 MiB), but one frame at least.

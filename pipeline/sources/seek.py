@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 import av.error
 from av.video.stream import VideoStream
 
-from pipeline.errors import UnreadableSourceError
-from pipeline.sources.position import FrameRange
-from pipeline.sources.reverse import Anchor, reverse_between
-from pipeline.sources.video import VideoFile, VideoReader, open_container
-from pipeline.types import Frame, Source, SourceInfo, SourceReport
+from maskstream.pipeline.errors import UnreadableSourceError
+from maskstream.pipeline.sources.position import FrameRange
+from maskstream.pipeline.sources.reverse import Anchor, reverse_between
+from maskstream.pipeline.sources.video import VideoFile, VideoReader, open_container
+from maskstream.pipeline.types import Frame, Source, SourceInfo, SourceReport
 
 CACHE_PIXELS = 1 << 25  # of decoded frames that are kept (as 4:2:0 of 8 bits 48 MiB)
 _DECODE_ON = 24  # frames that are rather decoded than leapt over

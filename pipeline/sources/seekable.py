@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.errors import UnreadableSourceError
-from pipeline.sources import open_source
-from pipeline.sources.images import ImageSequence
-from pipeline.sources.position import FrameRange
-from pipeline.sources.reverse import reverse
-from pipeline.sources.seek import CACHE_PIXELS, SeekableVideo
-from pipeline.sources.video import VideoFile
-from pipeline.types import Frame, Source, SourceInfo
+from maskstream.pipeline.errors import UnreadableSourceError
+from maskstream.pipeline.sources import open_source
+from maskstream.pipeline.sources.images import ImageSequence
+from maskstream.pipeline.sources.position import FrameRange
+from maskstream.pipeline.sources.reverse import reverse
+from maskstream.pipeline.sources.seek import CACHE_PIXELS, SeekableVideo
+from maskstream.pipeline.sources.video import VideoFile
+from maskstream.pipeline.types import Frame, Source, SourceInfo
 
 
 class Seekable(Protocol):

@@ -16,12 +16,12 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from pipeline.clock import SYSTEM_CLOCK, Clock
-from pipeline.errors import SourceNotFoundError, UnreadableSourceError
-from pipeline.sources.position import FrameRange
-from pipeline.sources.recording import PacketRecorder
-from pipeline.sources.video import VideoReader
-from pipeline.types import Arrival, Frame, SourceInfo
+from maskstream.pipeline.clock import SYSTEM_CLOCK, Clock
+from maskstream.pipeline.errors import SourceNotFoundError, UnreadableSourceError
+from maskstream.pipeline.sources.position import FrameRange
+from maskstream.pipeline.sources.recording import PacketRecorder
+from maskstream.pipeline.sources.video import VideoReader
+from maskstream.pipeline.types import Arrival, Frame, SourceInfo
 
 CAPTURE_TIME_BASE = Fraction(1, 1_000_000)
 _MOST_STAMPS = 256  # packets whose pictures the decoder still holds

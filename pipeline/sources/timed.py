@@ -10,11 +10,11 @@ from itertools import chain
 from pathlib import Path
 from threading import Event
 
-from pipeline.clock import SYSTEM_CLOCK, Clock
-from pipeline.errors import SourceError, UnreadableSourceError
-from pipeline.sources.arrays import ArrayView, check_rgb
-from pipeline.sources.recording import PictureRecorder
-from pipeline.types import (
+from maskstream.pipeline.clock import SYSTEM_CLOCK, Clock
+from maskstream.pipeline.errors import SourceError, UnreadableSourceError
+from maskstream.pipeline.sources.arrays import ArrayView, check_rgb
+from maskstream.pipeline.sources.recording import PictureRecorder
+from maskstream.pipeline.types import (
     Arrival,
     Frame,
     FrameReader,

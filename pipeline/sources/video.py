@@ -21,11 +21,11 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
-from pipeline.errors import SourceNotFoundError, UnreadableSourceError
-from pipeline.sources.arrays import resized
-from pipeline.sources.checks import check_size, note_damage
-from pipeline.sources.position import FrameRange
-from pipeline.types import Frame, GrayImage, RgbImage, SizeHW, SourceInfo, SourceReport
+from maskstream.pipeline.errors import SourceNotFoundError, UnreadableSourceError
+from maskstream.pipeline.sources.arrays import resized
+from maskstream.pipeline.sources.checks import check_size, note_damage
+from maskstream.pipeline.sources.position import FrameRange
+from maskstream.pipeline.types import Frame, GrayImage, RgbImage, SizeHW, SourceInfo, SourceReport
 
 _PYAV = int(av.__version__.split(".")[0])
 # For every `reformat`. From PyAV 17 on swscale takes all cores unless told otherwise, and with

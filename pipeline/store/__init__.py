@@ -1,11 +1,11 @@
 """Mask store: every frame's label map and objects on disk, appended safely, read at random."""
 
-from pipeline.store.check import CheckReport, check_store, repair_store
-from pipeline.store.events import append_events
-from pipeline.store.hidden import runs_of
-from pipeline.store.reader import FrameObjects, MaskStore
-from pipeline.store.summary import ObjectSummary
-from pipeline.store.writer import MaskStoreWriter, StoreMode, check_room
+from maskstream.pipeline.store.check import CheckReport, check_store, repair_store
+from maskstream.pipeline.store.events import append_events
+from maskstream.pipeline.store.hidden import runs_of
+from maskstream.pipeline.store.reader import FrameObjects, MaskStore
+from maskstream.pipeline.store.summary import ObjectSummary
+from maskstream.pipeline.store.writer import MaskStoreWriter, StoreMode, check_room
 
 __all__ = [
     "CheckReport",

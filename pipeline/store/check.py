@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.errors import StoreCorruptError, StoreError
-from pipeline.store.header import Header, read_header, write_header
-from pipeline.store.layout import (
+from maskstream.pipeline.errors import StoreCorruptError, StoreError
+from maskstream.pipeline.store.header import Header, read_header, write_header
+from maskstream.pipeline.store.layout import (
     FRAMES_PER_SHARD,
     LABELS,
     ROOT_FILE,
@@ -23,13 +23,13 @@ from pipeline.store.layout import (
     metadata_files,
     shard_key,
 )
-from pipeline.store.place import Place, open_place
-from pipeline.store.records import FrameRows, Kind, Record, salvage
-from pipeline.store.recovery import pending_of, take_in
-from pipeline.store.shards import INDEX_BYTES, build_index, read_journal
-from pipeline.store.tables import open_column, rows_by_table
-from pipeline.types import LabelMap, SizeHW
-from trackers.state import TrackState
+from maskstream.pipeline.store.place import Place, open_place
+from maskstream.pipeline.store.records import FrameRows, Kind, Record, salvage
+from maskstream.pipeline.store.recovery import pending_of, take_in
+from maskstream.pipeline.store.shards import INDEX_BYTES, build_index, read_journal
+from maskstream.pipeline.store.tables import open_column, rows_by_table
+from maskstream.pipeline.types import LabelMap, SizeHW
+from maskstream.trackers.state import TrackState
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import StoreError
-from pipeline.store.header import read_header, write_header
-from pipeline.store.place import open_place
-from pipeline.store.writer import MaskStoreWriter
+from maskstream.pipeline.errors import StoreError
+from maskstream.pipeline.store.header import read_header, write_header
+from maskstream.pipeline.store.place import open_place
+from maskstream.pipeline.store.writer import MaskStoreWriter
 
 
 def append_events(path: Path | str, events: Sequence[Mapping[str, Any]]) -> None:

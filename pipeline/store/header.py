@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from pipeline.errors import StoreCorruptError, StoreError
-from pipeline.store.layout import FORMAT, LABELS, ROOT_FILE, VERSION, Table, tables
-from pipeline.store.place import Place
-from pipeline.types import SourceInfo
+from maskstream.pipeline.errors import StoreCorruptError, StoreError
+from maskstream.pipeline.store.layout import FORMAT, LABELS, ROOT_FILE, VERSION, Table, tables
+from maskstream.pipeline.store.place import Place
+from maskstream.pipeline.types import SourceInfo
 
 _EMPTYING = "emptying"
 

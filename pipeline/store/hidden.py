@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.errors import StoreError
-from pipeline.store.layout import HIDDEN, Rows
-from pipeline.types import HiddenPart, SizeHW
+from maskstream.pipeline.errors import StoreError
+from maskstream.pipeline.store.layout import HIDDEN, Rows
+from maskstream.pipeline.types import HiddenPart, SizeHW
 
 
 def runs_of(parts: Sequence[HiddenPart], row: int, size_hw: SizeHW) -> Rows:

@@ -15,8 +15,8 @@ from uuid import uuid4
 from zarr.abc.store import Store
 from zarr.storage import LocalStore
 
-from pipeline.errors import StoreError, StoreLockedError
-from pipeline.store.layout import LABELS, LOCK_FILE, ROOT_FILE
+from maskstream.pipeline.errors import StoreError, StoreLockedError
+from maskstream.pipeline.store.layout import LABELS, LOCK_FILE, ROOT_FILE
 
 _PARTIAL = ".partial"  # ends the names of files that are not whole yet, Zarr's own as well
 
@@ -119,7 +119,7 @@ def open_place(path: Path | str) -> Place:
     """
     if "://" not in str(path):
         return LocalPlace(Path(path))
-    from pipeline.store.remote import RemotePlace
+    from maskstream.pipeline.store.remote import RemotePlace
 
     return RemotePlace(str(path))
 

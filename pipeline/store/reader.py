@@ -16,10 +16,10 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import StoreCorruptError, StoreError
-from pipeline.store.header import is_emptied, is_store, read_header
-from pipeline.store.hidden import parts_of
-from pipeline.store.layout import (
+from maskstream.pipeline.errors import StoreCorruptError, StoreError
+from maskstream.pipeline.store.header import is_emptied, is_store, read_header
+from maskstream.pipeline.store.hidden import parts_of
+from maskstream.pipeline.store.layout import (
     FRAMES_PER_SHARD,
     NO_PTS,
     OBJECTS,
@@ -27,14 +27,14 @@ from pipeline.store.layout import (
     Table,
     capped_threads,
 )
-from pipeline.store.place import open_place
-from pipeline.store.records import Record
-from pipeline.store.recovery import Pending, pending_of
-from pipeline.store.shards import Spot, find_frames, read_frame, read_journal, read_shard
-from pipeline.store.summary import ObjectSummary, Summaries
-from pipeline.store.tables import open_column
-from pipeline.types import FrameResult, ObjectResult, SourceInfo
-from trackers.state import TrackState
+from maskstream.pipeline.store.place import open_place
+from maskstream.pipeline.store.records import Record
+from maskstream.pipeline.store.recovery import Pending, pending_of
+from maskstream.pipeline.store.shards import Spot, find_frames, read_frame, read_journal, read_shard
+from maskstream.pipeline.store.summary import ObjectSummary, Summaries
+from maskstream.pipeline.store.tables import open_column
+from maskstream.pipeline.types import FrameResult, ObjectResult, SourceInfo
+from maskstream.trackers.state import TrackState
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from numcodecs import blosc
 
-from pipeline.store.layout import (
+from maskstream.pipeline.store.layout import (
     BLOCK_BYTES,
     COMPRESSION_LEVEL,
     COMPRESSOR,
@@ -32,7 +32,7 @@ from pipeline.store.layout import (
     Rows,
     frame_table,
 )
-from pipeline.types import LabelMap, SizeHW
+from maskstream.pipeline.types import LabelMap, SizeHW
 
 MAGIC = b"MSr2"
 HEAD_BYTES = 28

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipeline.store.header import Header, write_header
-from pipeline.store.layout import FRAMES_PER_SHARD, LABELS, shard_key
-from pipeline.store.place import Journal, Place
-from pipeline.store.records import HEAD_BYTES, FrameRows, Kind, Record
-from pipeline.store.shards import build_index, read_journal, read_shard
-from pipeline.store.tables import append_rows, cut_rows, set_length
+from maskstream.pipeline.store.header import Header, write_header
+from maskstream.pipeline.store.layout import FRAMES_PER_SHARD, LABELS, shard_key
+from maskstream.pipeline.store.place import Journal, Place
+from maskstream.pipeline.store.records import HEAD_BYTES, FrameRows, Kind, Record
+from maskstream.pipeline.store.shards import build_index, read_journal, read_shard
+from maskstream.pipeline.store.tables import append_rows, cut_rows, set_length
 
 
 @dataclass(slots=True)

@@ -18,9 +18,9 @@ from uuid import uuid4
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore
 
-from pipeline.errors import StoreError, StoreLockedError
-from pipeline.store.layout import LABELS, LOCK_FILE, ROOT_FILE
-from pipeline.store.place import Journal, Lock, describe_holder, holder_of_lock
+from maskstream.pipeline.errors import StoreError, StoreLockedError
+from maskstream.pipeline.store.layout import LABELS, LOCK_FILE, ROOT_FILE
+from maskstream.pipeline.store.place import Journal, Lock, describe_holder, holder_of_lock
 
 LOCK_STALE_S = 60.0
 _LOCK_EVERY_S = 10.0

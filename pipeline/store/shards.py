@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import google_crc32c
 import numpy as np
 
-from pipeline.errors import StoreCorruptError
-from pipeline.store.layout import FRAMES_PER_SHARD, shard_key
-from pipeline.store.place import Place
-from pipeline.store.records import HEAD_BYTES, Kind, Record, body_bytes, scan, unpack
+from maskstream.pipeline.errors import StoreCorruptError
+from maskstream.pipeline.store.layout import FRAMES_PER_SHARD, shard_key
+from maskstream.pipeline.store.place import Place
+from maskstream.pipeline.store.records import HEAD_BYTES, Kind, Record, body_bytes, scan, unpack
 
 _CRC_BYTES = 4
 INDEX_BYTES = FRAMES_PER_SHARD * 16 + _CRC_BYTES

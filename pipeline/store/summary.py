@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.store.layout import Rows
+from maskstream.pipeline.store.layout import Rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ import numpy as np
 import zarr
 from zarr.errors import ContainsGroupError
 
-from pipeline.errors import StoreCorruptError
-from pipeline.store.layout import (
+from maskstream.pipeline.errors import StoreCorruptError
+from maskstream.pipeline.store.layout import (
     HIDDEN,
     OBJECTS,
     Rows,
@@ -23,8 +23,8 @@ from pipeline.store.layout import (
     chunk_key,
     frame_table,
 )
-from pipeline.store.place import Place
-from pipeline.store.records import FrameRows, compress, decompress
+from maskstream.pipeline.store.place import Place
+from maskstream.pipeline.store.records import FrameRows, compress, decompress
 
 
 def append_rows(place: Place, counts: Mapping[str, int], frames: Sequence[FrameRows]) -> None:

@@ -2,7 +2,8 @@
 
 Every frame is compressed once, in the caller's own thread, and appended at once to the journal,
 which is the shard that grows. When the shard is full its index is added, the file becomes the
-shard, and the frames' rows go into the tables (`pipeline.store.recovery` says in which order).
+shard, and the frames' rows go into the tables (in which order:
+`maskstream.pipeline.store.recovery`).
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from pipeline.errors import StoreCorruptError, StoreError, StoreExistsError
-from pipeline.store.header import (
+from maskstream.pipeline.errors import StoreCorruptError, StoreError, StoreExistsError
+from maskstream.pipeline.store.header import (
     Header,
     is_emptied,
     is_store,
@@ -28,8 +29,8 @@ from pipeline.store.header import (
     read_header,
     write_header,
 )
-from pipeline.store.hidden import runs_of
-from pipeline.store.layout import (
+from maskstream.pipeline.store.hidden import runs_of
+from maskstream.pipeline.store.layout import (
     FRAMES_PER_SHARD,
     NO_PTS,
     OBJECTS,
@@ -37,12 +38,12 @@ from pipeline.store.layout import (
     metadata_files,
     shard_key,
 )
-from pipeline.store.place import Journal, Place, open_place
-from pipeline.store.records import FrameRows, Record, event_record, frame_record
-from pipeline.store.recovery import Pending, recover, take_in
-from pipeline.store.shards import build_index
-from pipeline.store.tables import open_column
-from pipeline.types import Frame, FrameResult, SourceInfo
+from maskstream.pipeline.store.place import Journal, Place, open_place
+from maskstream.pipeline.store.records import FrameRows, Record, event_record, frame_record
+from maskstream.pipeline.store.recovery import Pending, recover, take_in
+from maskstream.pipeline.store.shards import build_index
+from maskstream.pipeline.store.tables import open_column
+from maskstream.pipeline.types import Frame, FrameResult, SourceInfo
 
 StoreMode = Literal["create", "overwrite", "resume"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pipeline.errors import ConfigError
-from pipeline.live.commands import Asked
-from pipeline.types import Sink
+from maskstream.pipeline.errors import ConfigError
+from maskstream.pipeline.live.commands import Asked
+from maskstream.pipeline.types import Sink
 
 TakeCommand = Callable[[Asked], None]
 
@@ -39,7 +39,7 @@ def open_channel(channel: Channel, take: TakeCommand) -> Sink:
 
 
 def _jsonl(target: str, take: TakeCommand) -> Sink:
-    from pipeline.live.publishers.jsonlines import JsonOverTcp, JsonToOutput
+    from maskstream.pipeline.live.publishers.jsonlines import JsonOverTcp, JsonToOutput
 
     if target in ("", "-"):
         return JsonToOutput()
@@ -47,25 +47,25 @@ def _jsonl(target: str, take: TakeCommand) -> Sink:
 
 
 def _mcap(target: str, take: TakeCommand) -> Sink:
-    from pipeline.live.publishers.foxglove import McapFile
+    from maskstream.pipeline.live.publishers.foxglove import McapFile
 
     return McapFile(target)
 
 
 def _foxglove(target: str, take: TakeCommand) -> Sink:
-    from pipeline.live.publishers.foxglove import FoxgloveServer
+    from maskstream.pipeline.live.publishers.foxglove import FoxgloveServer
 
     return FoxgloveServer(target or "8765", take)
 
 
 def _zenoh(target: str, take: TakeCommand) -> Sink:
-    from pipeline.live.publishers.zenoh import ZenohPublisher
+    from maskstream.pipeline.live.publishers.zenoh import ZenohPublisher
 
     return ZenohPublisher(target or "maskstream", take)
 
 
 def _ros2(target: str, take: TakeCommand) -> Sink:
-    from pipeline.live.publishers.ros2 import Ros2Publisher
+    from maskstream.pipeline.live.publishers.ros2 import Ros2Publisher
 
     return Ros2Publisher(target or "maskstream", take)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from pipeline.errors import MissingExtraError
+from maskstream.pipeline.errors import MissingExtraError
 
 
 def need(module: str, what: str, install: str) -> Any:

@@ -11,13 +11,19 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from pipeline.drawing import object_color
-from pipeline.errors import ConfigError, PromptError
-from pipeline.live.commands import Asked, parse_command
-from pipeline.live.messages import captured_ns, jpeg, parsed_port, result_message, stamp_ns
-from pipeline.live.publishers import TakeCommand
-from pipeline.live.publishers.extras import need
-from pipeline.types import Frame, FrameResult
+from maskstream.pipeline.errors import ConfigError, PromptError
+from maskstream.pipeline.live.commands import Asked, parse_command
+from maskstream.pipeline.live.messages import (
+    captured_ns,
+    jpeg,
+    parsed_port,
+    result_message,
+    stamp_ns,
+)
+from maskstream.pipeline.live.publishers import TakeCommand
+from maskstream.pipeline.live.publishers.extras import need
+from maskstream.pipeline.rendering.drawing import object_color
+from maskstream.pipeline.types import Frame, FrameResult
 
 logger = logging.getLogger(__name__)
 

@@ -9,12 +9,12 @@ import sys
 import threading
 from contextlib import suppress
 
-from pipeline.errors import ConfigError, PromptError, QueueClosedError
-from pipeline.framequeue import FrameQueue, Policy
-from pipeline.live.commands import Asked, Outcome, parse_command
-from pipeline.live.messages import parsed_port, result_message
-from pipeline.live.publishers import TakeCommand
-from pipeline.types import Frame, FrameResult
+from maskstream.pipeline.engine.framequeue import FrameQueue, Policy
+from maskstream.pipeline.errors import ConfigError, PromptError, QueueClosedError
+from maskstream.pipeline.live.commands import Asked, Outcome, parse_command
+from maskstream.pipeline.live.messages import parsed_port, result_message
+from maskstream.pipeline.live.publishers import TakeCommand
+from maskstream.pipeline.types import Frame, FrameResult
 
 logger = logging.getLogger(__name__)
 

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.errors import PromptError
-from pipeline.live.commands import Asked, parse_command
-from pipeline.live.messages import stamp_ns
-from pipeline.live.publishers import TakeCommand
-from pipeline.live.publishers.extras import need
-from pipeline.types import Frame, FrameResult
+from maskstream.pipeline.errors import PromptError
+from maskstream.pipeline.live.commands import Asked, parse_command
+from maskstream.pipeline.live.messages import stamp_ns
+from maskstream.pipeline.live.publishers import TakeCommand
+from maskstream.pipeline.live.publishers.extras import need
+from maskstream.pipeline.types import Frame, FrameResult
 
 logger = logging.getLogger(__name__)
 

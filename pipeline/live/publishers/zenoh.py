@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pipeline.errors import ConfigError, PromptError
-from pipeline.exports.png import encode_png
-from pipeline.live.commands import Asked, Outcome, parse_command
-from pipeline.live.messages import captured_ns, result_message, stamp_ns
-from pipeline.live.publishers import TakeCommand
-from pipeline.live.publishers.extras import need
-from pipeline.types import Frame, FrameResult
+from maskstream.pipeline.errors import ConfigError, PromptError
+from maskstream.pipeline.exports.png import encode_png
+from maskstream.pipeline.live.commands import Asked, Outcome, parse_command
+from maskstream.pipeline.live.messages import captured_ns, result_message, stamp_ns
+from maskstream.pipeline.live.publishers import TakeCommand
+from maskstream.pipeline.live.publishers.extras import need
+from maskstream.pipeline.types import Frame, FrameResult
 
 _INSTALL = "eclipse-zenoh: pip install 'maskstream[zenoh]'"
 

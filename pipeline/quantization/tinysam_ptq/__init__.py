@@ -1,7 +1,7 @@
 """TinySAM's post-training quantisation, with real integer kernels (extra `train`)."""
 
-from pipeline.quantization.tinysam_ptq.float_layers import Goal
-from pipeline.quantization.tinysam_ptq.layers import QuantizedLayer
-from pipeline.quantization.tinysam_ptq.method import PtqResult, quantize_model
+from maskstream.pipeline.quantization.tinysam_ptq.float_layers import Goal
+from maskstream.pipeline.quantization.tinysam_ptq.layers import QuantizedLayer
+from maskstream.pipeline.quantization.tinysam_ptq.method import PtqResult, quantize_model
 
 __all__ = ["Goal", "PtqResult", "QuantizedLayer", "quantize_model"]

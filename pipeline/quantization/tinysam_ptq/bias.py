@@ -14,9 +14,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from pipeline.quantization.calibration import PreparedPicture
-from pipeline.quantization.tinysam_ptq.calls import Call, Kind
-from pipeline.quantization.tinysam_ptq.layers import QuantizedCalls, QuantizedLayer
+from maskstream.pipeline.quantization.calibration import PreparedPicture
+from maskstream.pipeline.quantization.tinysam_ptq.calls import Call, Kind
+from maskstream.pipeline.quantization.tinysam_ptq.layers import QuantizedCalls, QuantizedLayer
 
 _CHANNEL_AXIS = {Kind.CONVOLUTION: 1, Kind.LINEAR: -1}  # of the outputs of layers with a bias
 

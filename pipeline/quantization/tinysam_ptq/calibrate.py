@@ -20,15 +20,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.quantization.calibration import PreparedPicture, random_prompts
-from pipeline.quantization.export import (
+from maskstream.pipeline.quantization.calibration import PreparedPicture, random_prompts
+from maskstream.pipeline.quantization.export import (
     DECODER_INPUTS,
     ENCODER_OUTPUTS,
     NOT_DECODED,
     SKIP_OUTPUTS,
 )
-from pipeline.quantization.tinysam_ptq.calls import Call, Kind, LayerCalls
-from pipeline.quantization.tinysam_ptq.products import (
+from maskstream.pipeline.quantization.tinysam_ptq.calls import Call, Kind, LayerCalls
+from maskstream.pipeline.quantization.tinysam_ptq.products import (
     Sample,
     channel_axis,
     sample,
@@ -36,7 +36,7 @@ from pipeline.quantization.tinysam_ptq.products import (
     unsupported,
     weight_matrix,
 )
-from pipeline.quantization.tinysam_ptq.search import Product, importance
+from maskstream.pipeline.quantization.tinysam_ptq.search import Product, importance
 
 _PROMPTS_OF_A_KIND = 4
 _MAX_ROWS = 512

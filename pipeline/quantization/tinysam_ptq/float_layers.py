@@ -17,15 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.quantization.calibration import PreparedPicture
-from pipeline.quantization.export import (
+from maskstream.pipeline.quantization.calibration import PreparedPicture
+from maskstream.pipeline.quantization.export import (
     DECODER_INPUTS,
     DECODER_OUTPUTS,
     ENCODER_OUTPUTS,
     NOT_DECODED,
     SKIP_OUTPUTS,
 )
-from pipeline.quantization.gate import (
+from maskstream.pipeline.quantization.gate import (
     SMALLEST_MASK,
     Tensors,
     chosen_masks,
@@ -33,8 +33,8 @@ from pipeline.quantization.gate import (
     grid_answers,
     mask_ious,
 )
-from pipeline.quantization.tinysam_ptq.calls import Call, Kind, LayerCalls
-from pipeline.quantization.tinysam_ptq.layers import QuantizedCalls, QuantizedLayer
+from maskstream.pipeline.quantization.tinysam_ptq.calls import Call, Kind, LayerCalls
+from maskstream.pipeline.quantization.tinysam_ptq.layers import QuantizedCalls, QuantizedLayer
 
 RANKED_ON = 4  # pictures; clicks only, the more sensitive prompts
 ASKED = 5  # comparisons of a bisection at most; each decodes hundreds of prompts

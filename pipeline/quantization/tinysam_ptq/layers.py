@@ -9,8 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from pipeline.quantization.tinysam_ptq.calls import Call, Kind, LayerCalls
-from pipeline.quantization.tinysam_ptq.quantizers import Quantizer
+from maskstream.pipeline.quantization.tinysam_ptq.calls import Call, Kind, LayerCalls
+from maskstream.pipeline.quantization.tinysam_ptq.quantizers import Quantizer
 
 
 @dataclass(frozen=True, slots=True)

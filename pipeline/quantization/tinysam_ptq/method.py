@@ -17,22 +17,27 @@ import copy
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-import openvino as ov
 import torch
 from torch import Tensor, nn
 
-from pipeline.quantization.calibration import PreparedPicture, spread
-from pipeline.quantization.export import _DecoderGraph, _EncoderGraph, export
-from pipeline.quantization.tinysam_ptq.bias import correct_biases
-from pipeline.quantization.tinysam_ptq.calibrate import Record, record_layers
-from pipeline.quantization.tinysam_ptq.calls import Kind
-from pipeline.quantization.tinysam_ptq.float_layers import Goal, layers_to_float
-from pipeline.quantization.tinysam_ptq.folding import fold_batch_norms
-from pipeline.quantization.tinysam_ptq.layers import QuantizedCalls, QuantizedLayer
-from pipeline.quantization.tinysam_ptq.quantizers import SYMMETRIC, Quantizer, codes_for
-from pipeline.quantization.tinysam_ptq.search import Operand, Product, relative_error, search
-from pipeline.segmenter.encoders.efficient_vit import LinearAttention
-from pipeline.segmenter.sam import Sam
+from maskstream.pipeline.quantization.calibration import PreparedPicture, spread
+from maskstream.pipeline.quantization.export import _DecoderGraph, _EncoderGraph, export
+from maskstream.pipeline.quantization.tinysam_ptq.bias import correct_biases
+from maskstream.pipeline.quantization.tinysam_ptq.calibrate import Record, record_layers
+from maskstream.pipeline.quantization.tinysam_ptq.calls import Kind
+from maskstream.pipeline.quantization.tinysam_ptq.float_layers import Goal, layers_to_float
+from maskstream.pipeline.quantization.tinysam_ptq.folding import fold_batch_norms
+from maskstream.pipeline.quantization.tinysam_ptq.layers import QuantizedCalls, QuantizedLayer
+from maskstream.pipeline.quantization.tinysam_ptq.quantizers import SYMMETRIC, Quantizer, codes_for
+from maskstream.pipeline.quantization.tinysam_ptq.search import (
+    Operand,
+    Product,
+    relative_error,
+    search,
+)
+from maskstream.pipeline.segmenter.encoders.efficient_vit import LinearAttention
+from maskstream.pipeline.segmenter.openvino_runtime import ov
+from maskstream.pipeline.segmenter.sam import Sam
 
 _COMPARED = 16  # pictures on which masks are compared with FP32's
 _LINEAR = "part of linear attention (docs/quantisation.md)"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.quantization.tinysam_ptq.calls import Call, Kind
+from maskstream.pipeline.quantization.tinysam_ptq.calls import Call, Kind
 
 Pick = Callable[[Tensor], Tensor]
 """From a tensor of the shape of a layer's output to the sampled elements, [S, G, N, M]."""

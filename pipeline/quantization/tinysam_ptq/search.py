@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.quantization.tinysam_ptq.quantizers import CodeRange
+from maskstream.pipeline.quantization.tinysam_ptq.quantizers import CodeRange
 
 CANDIDATES = 100
 RATIOS = (0.01, 1.2)

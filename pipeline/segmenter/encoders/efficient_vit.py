@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.segmenter.encoders.efficientnet_lite import EncoderFeatures, ImageFeatures
-from pipeline.segmenter.layers import LayerNorm2d, without_autocast
+from maskstream.pipeline.segmenter.encoders.efficientnet_lite import EncoderFeatures, ImageFeatures
+from maskstream.pipeline.segmenter.layers import LayerNorm2d, without_autocast
 
 NORM_EPS = 1e-6  # of every norm of the published networks, the decoder's too
 _HEAD_DIM = 32

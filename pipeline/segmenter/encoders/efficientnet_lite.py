@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.segmenter.layers import LayerNorm2d
+from maskstream.pipeline.segmenter.layers import LayerNorm2d
 
 _BN_EPS = 1e-3
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.segmenter.encoders.efficientnet_lite import EncoderFeatures, ImageFeatures
-from pipeline.segmenter.layers import TransformerMLP, from_windows, sam_neck, to_windows
+from maskstream.pipeline.segmenter.encoders.efficientnet_lite import EncoderFeatures, ImageFeatures
+from maskstream.pipeline.segmenter.layers import TransformerMLP, from_windows, sam_neck, to_windows
 
 _PATCH = 16
 _CELLS = 64  # a side, for which positions were learned

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.segmenter.encoders.efficientnet_lite import EncoderFeatures, ImageFeatures
-from pipeline.segmenter.layers import from_windows, sam_neck, to_windows
+from maskstream.pipeline.segmenter.encoders.efficientnet_lite import EncoderFeatures, ImageFeatures
+from maskstream.pipeline.segmenter.layers import from_windows, sam_neck, to_windows
 
 _DIMS = (64, 128, 160, 320)
 _DEPTHS = (2, 2, 6, 2)

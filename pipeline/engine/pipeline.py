@@ -1,0 +1,358 @@
+"""The pipeline: reader thread, queue, segment and track, writer thread.
+
+The first exception on any side stops every side; what sinks have written is finished and kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+
+from maskstream.pipeline.config import PipelineConfig, load_config
+from maskstream.pipeline.engine.backward import BackwardPass, EarlierMasks, first_prompts, mirrored
+from maskstream.pipeline.engine.framequeue import FrameQueue, Policy
+from maskstream.pipeline.errors import PromptError, QueueClosedError
+from maskstream.pipeline.models.open import locate_model
+from maskstream.pipeline.prompts import NO_PROMPTS, PromptLog
+from maskstream.pipeline.segmenter.model import Segmenter
+from maskstream.pipeline.sources.reverse import check_reversible, reverse
+from maskstream.pipeline.stages import StageTimes
+from maskstream.pipeline.tracking.processor import FrameProcessor
+from maskstream.pipeline.tracking.refining import check_refinable
+from maskstream.pipeline.types import (
+    Frame,
+    FrameResult,
+    Sink,
+    SizeHW,
+    Source,
+    SourceInfo,
+    SourceReport,
+)
+
+MakeProcessor = Callable[[PipelineConfig, Path, SizeHW], FrameProcessor]
+
+logger = logging.getLogger(__name__)
+
+_WRITE_AHEAD = 8  # results waiting for the writer thread
+_THREAD_END_S = 30.0
+_IDLE_S = 0.5  # without a result, after which sinks are told
+
+
+@dataclass(slots=True)
+class RunSummary:
+    """What a run did.
+
+    seconds: wall time from the first frame asked for to the last one written. stage_s: time spent
+    in each stage, seconds, summed over frames (stages of different threads overlap).
+    """
+
+    frames: int = 0
+    keyframes: int = 0
+    objects: int = 0
+    dropped: int = 0
+    seconds: float = 0.0
+    stage_s: dict[str, float] = field(default_factory=dict)
+    report: SourceReport = field(default_factory=SourceReport)
+
+    @property
+    def fps(self) -> float:
+        """Frames a second, end to end."""
+        return self.frames / self.seconds if self.seconds else 0.0
+
+    @property
+    def peak_memory_mb(self) -> float:
+        """Peak resident memory of this process, MiB."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
+
+
+class _Reader:
+    """Runs a source in its own thread into a queue."""
+
+    def __init__(self, source: Source, queue: FrameQueue[Frame]) -> None:
+        self.times = StageTimes()
+        self.report = SourceReport()
+        self._source = source
+        self._queue = queue
+        self._info: Future[SourceInfo] = Future()
+        self._thread = threading.Thread(target=self._read, name="maskstream-reader", daemon=True)
+
+    def start(self) -> SourceInfo:
+        """Open the source; returns what it says of itself or raises its `SourceError`."""
+        self._thread.start()
+        return self._info.result()
+
+    def stop(self) -> None:
+        """End the thread, whatever it is doing."""
+        self._queue.cancel()
+        self._thread.join(_THREAD_END_S)
+
+    def _read(self) -> None:
+        try:
+            with self._source.open() as reader:
+                self.report = reader.report
+                self._info.set_result(reader.info)
+                frames = iter(reader)
+                while True:
+                    with self.times.stage("read"):
+                        frame = next(frames, None)
+                    if frame is None:
+                        break
+                    self._queue.put(frame)
+            self._queue.close()
+        except QueueClosedError:
+            return
+        except BaseException as error:
+            if not self._info.done():
+                self._info.set_exception(error)
+            self._queue.fail(error)
+
+
+class _Writer:
+    """Runs sinks in their own thread behind a bounded queue."""
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self.times = StageTimes()
+        self._sinks = sinks
+        self._complete = False
+        self._failure: BaseException | None = None
+        self._queue: FrameQueue[tuple[Frame, FrameResult]] = FrameQueue(_WRITE_AHEAD, Policy.WAIT)
+        self._thread = threading.Thread(target=self._write, name="maskstream-writer", daemon=True)
+        self._thread.start()
+
+    def put(self, frame: Frame, result: FrameResult) -> None:
+        """Hand over one result; raises what the writer thread met."""
+        self._queue.put((frame, result))
+
+    def finish(self, *, complete: bool) -> None:
+        """Write what waits, close the sinks; raises what went wrong there."""
+        self._complete = complete
+        self._queue.close()
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def _arriving(self) -> Iterator[tuple[Frame, FrameResult]]:
+        """Results as they come; sinks are told while none does."""
+        while True:
+            while not self._queue.wait(_IDLE_S):
+                for sink in self._sinks:
+                    sink.idle()
+            result = next(self._queue, None)
+            if result is None:
+                return
+            yield result
+
+    def _write(self) -> None:
+        try:
+            for frame, result in self._arriving():
+                with self.times.stage("write"):
+                    for sink in self._sinks:
+                        sink.write(frame, result)
+        except BaseException as error:
+            self._failure = error
+            self._queue.fail(error)
+        for sink in self._sinks:
+            try:
+                sink.close(complete=self._complete and self._failure is None)
+            except BaseException as error:
+                self._failure = self._failure or error
+
+
+class Pipeline:
+    """Objects in a video, tracked, frame by frame.
+
+    >>> pipeline = Pipeline.from_config()                             # doctest: +SKIP
+    >>> for result in pipeline.stream(open_source("clip.mp4")):       # doctest: +SKIP
+    ...     print(result.index, [o.id for o in result.objects])
+    """
+
+    def __init__(self, config: PipelineConfig) -> None:
+        """Raises `ConfigError`, `ModelError`."""
+        check_refinable(config)
+        self.config = config
+        self.model = locate_model(config)
+        self.summary = RunSummary()
+        self._at_work: list[Callable[[], Mapping[str, float]]] = []
+        self._idle: dict[SizeHW, Segmenter] = {}  # of the stream before: loading takes seconds
+
+    @classmethod
+    def from_config(cls, file: Path | str | None = None, overrides: Sequence[str] = ()) -> Pipeline:
+        """Build from a YAML file and `section.key=value` overrides. Raises `ConfigError`."""
+        return cls(load_config(None if file is None else Path(file), overrides))
+
+    def stream(
+        self,
+        source: Source,
+        prompts: PromptLog = NO_PROMPTS,
+        *,
+        on_open: Callable[[SourceInfo], None] | None = None,
+        backward: BackwardPass | None = None,
+    ) -> Generator[FrameResult, None, None]:
+        """Yield one result a frame; leaving the loop early stops the reader.
+
+        backward: first follow objects from their first prompt back, which reads the source twice
+        more, and join what is found to the results.
+
+        Raises `SourceError`, `PromptError`, `ModelError`; with `backward` also `StoreError`.
+        """
+        with closing(self._frames(source, prompts, on_open, backward)) as frames:
+            for _, result in frames:
+                yield result
+
+    def run(
+        self,
+        source: Source,
+        make_sinks: Callable[[SourceInfo], Sequence[Sink]],
+        prompts: PromptLog = NO_PROMPTS,
+        *,
+        on_frame: Callable[[FrameResult], None] | None = None,
+        backward: BackwardPass | None = None,
+        make_processor: MakeProcessor | None = None,
+    ) -> RunSummary:
+        """Run to the end and write every result to the sinks, which the opened source's info makes.
+
+        `backward` is as in `stream`. make_processor: another kind than files have
+        (`maskstream.pipeline.live`). Sinks are closed in any case. Also raises what they raise
+        (`StoreError`).
+        """
+        sinks: list[Sink] = []
+        writer = _Writer(sinks)
+        complete = False
+        begun = time.perf_counter()
+        try:
+            results = self._frames(
+                *(source, prompts, lambda info: sinks.extend(make_sinks(info))),
+                *(backward, make_processor),
+            )
+            self._at_work.append(writer.times.running)
+            with closing(results):
+                for frame, result in results:
+                    writer.put(frame, result)
+                    if on_frame is not None:
+                        on_frame(result)
+            complete = True
+        finally:
+            writer.finish(complete=complete)
+            self.summary.stage_s |= writer.times.seconds
+            self.summary.seconds = time.perf_counter() - begun
+        return self.summary
+
+    def running(self) -> dict[str, float]:
+        """How long each stage of the run at work now has been, seconds; for any thread."""
+        told: dict[str, float] = {}
+        for stages in self._at_work.copy():
+            told |= stages()
+        return told
+
+    def _frames(
+        self,
+        source: Source,
+        prompts: PromptLog,
+        on_open: Callable[[SourceInfo], None] | None,
+        backward: BackwardPass | None,
+        make_processor: MakeProcessor | None = None,
+    ) -> Generator[tuple[Frame, FrameResult], None, None]:
+        config = self.config
+        cv2.setNumThreads(config.threads.opencv)
+        self.summary = summary = RunSummary()
+        if backward is not None:
+            check_reversible(source)
+        queue: FrameQueue[Frame] = FrameQueue(config.queue.capacity, Policy(config.queue.policy))
+        reader = _Reader(source, queue)
+        self._at_work.append(reader.times.running)
+        waiting = set(prompts.frames)
+        processor: FrameProcessor | None = None
+        begun = time.perf_counter()
+        earlier = EarlierMasks(None if backward is None else backward.scratch)
+        try:
+            info = reader.start()
+            prompts.check_inside(info.size_hw)
+            if make_processor is None:
+                processor = FrameProcessor(
+                    *(config, self.model, info.size_hw, prompts, earlier.at),
+                    segmenter=self._idle.pop(info.size_hw, None),
+                )
+            else:
+                processor = make_processor(config, self.model, info.size_hw)
+            self._at_work.append(processor.running)
+            if on_open is not None:
+                on_open(info)
+            if backward is not None:
+                self._look_back(source, prompts, info.size_hw, backward, earlier)
+                summary.stage_s["backward"] = time.perf_counter() - begun
+            seen: set[int] = set()
+            for frame, result in processor.results(queue):
+                waiting.discard(frame.index)
+                seen.update(o.id for o in result.objects)
+                summary.frames += 1
+                summary.objects = len(seen)
+                summary.keyframes = processor.keyframes
+                summary.dropped = queue.dropped
+                summary.report = reader.report
+                summary.stage_s |= processor.times.seconds
+                yield frame, result
+        finally:
+            reader.stop()
+            if processor is not None:
+                processor.close()
+                if make_processor is None:
+                    self._idle = {info.size_hw: processor.segmenter}
+            earlier.close()
+            self._at_work.clear()
+            summary.report = reader.report
+            summary.dropped = queue.dropped
+            summary.stage_s |= reader.times.seconds
+            summary.seconds = time.perf_counter() - begun
+        if waiting:
+            raise PromptError(
+                f"prompts name frame {min(waiting)}, which is not in the clip (or in the chosen "
+                f"range) of {summary.frames} frames"
+            )
+
+    def _look_back(
+        self,
+        source: Source,
+        prompts: PromptLog,
+        size_hw: SizeHW,
+        backward: BackwardPass,
+        earlier: EarlierMasks,
+    ) -> None:
+        """Follow every object from its first prompt back to the first frame, into `earlier`."""
+        wanted = first_prompts(prompts)
+        if not wanted.events:
+            return
+        given = {e.object: e.frame for e in wanted.events}
+        waiting = set(wanted.frames)
+        unseeded = self.config.seeding.model_copy(update={"enabled": False})
+        config = self.config.model_copy(update={"seeding": unseeded})
+        queue: FrameQueue[Frame] = FrameQueue(config.queue.capacity)
+        reader = _Reader(reverse(source, max(waiting)), queue)
+        processor = FrameProcessor(config, self.model, size_hw, wanted)
+        try:
+            info = reader.start()
+            if backward.on_open is not None:
+                backward.on_open(info)
+            for frame, result in processor.results(mirrored(queue)):
+                waiting.discard(frame.index)
+                earlier.add(frame.index, [t for t in processor.tracks if frame.index < given[t.id]])
+                if backward.on_frame is not None:
+                    backward.on_frame(result)
+        finally:
+            reader.stop()
+            processor.close()
+        if waiting:
+            raise PromptError(
+                f"prompts name frame {min(waiting)}, which is not in the clip (or in the chosen "
+                "range), so nothing can be followed back from there"
+            )

@@ -1,0 +1,179 @@
+"""COCO and LVIS instance annotations: images, objects, and their masks, decoded when asked for.
+
+Polygons and run lengths are read by faster-coco-eval (extra `eval`), so masks are COCO's own to the
+pixel. Format: https://cocodataset.org/#format-data, https://www.lvisdataset.org/dataset.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import TypeAdapter, ValidationError
+
+from maskstream.pipeline.errors import SourceError, SourceNotFoundError, UnreadableSourceError
+from maskstream.pipeline.types import SizeHW
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class CocoImage:
+    """An image of the set.
+
+    LVIS has `coco_url` in the place of `file_name`, and the categories that were looked for and
+    not found (`neg`) or not marked completely (`not_exhaustive`).
+    """
+
+    id: int
+    height: int
+    width: int
+    file_name: str = ""
+    coco_url: str = ""
+    neg_category_ids: tuple[int, ...] = ()
+    not_exhaustive_category_ids: tuple[int, ...] = ()
+
+    @property
+    def size_hw(self) -> SizeHW:
+        """Height and width, pixels."""
+        return self.height, self.width
+
+    @property
+    def path(self) -> PurePosixPath:
+        """Below the folder of images; LVIS's are named by the last two parts of their address."""
+        if self.file_name:
+            return PurePosixPath(self.file_name)
+        return PurePosixPath(*PurePosixPath(self.coco_url).parts[-2:])
+
+
+@dataclass(frozen=True, slots=True)
+class CocoObject:
+    """An annotated object.
+
+    segmentation: polygons [[x, y, x, y, ...], ...] in pixels, or run lengths {"size", "counts"}.
+    iscrowd: 1 where it stands for many objects.
+    """
+
+    id: int
+    image_id: int
+    category_id: int = 0
+    segmentation: Any = ()
+    iscrowd: int = 0
+    area: float | None = None
+
+    def mask(self, size_hw: SizeHW) -> npt.NDArray[np.bool_]:
+        """Bool [H, W] on an image of this size. Raises `UnreadableSourceError`."""
+        height, width = size_hw
+        problem = _problem_of(self.segmentation, size_hw)
+        if problem is None:
+            api = _mask_api()
+            try:
+                return np.asarray(api.decode(api.segmToRle(self.segmentation, width, height)), bool)
+            except (TypeError, ValueError, RuntimeError) as error:
+                problem = str(error)
+        raise UnreadableSourceError(f"the mask of annotation {self.id} is malformed: {problem}")
+
+
+@dataclass(frozen=True, slots=True)
+class CocoCategory:
+    """A kind of object. frequency: LVIS's "r", "c" or "f" (rare, common, frequent)."""
+
+    id: int
+    name: str = ""
+    frequency: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CocoAnnotations:
+    """The contents of an annotation file; objects by the id of their image."""
+
+    images: tuple[CocoImage, ...]
+    objects: Mapping[int, tuple[CocoObject, ...]]
+    categories: tuple[CocoCategory, ...] = ()
+
+    @property
+    def is_lvis(self) -> bool:
+        """Whether categories were not looked for on every image, which LVIS's AP allows for."""
+        return any(category.frequency for category in self.categories)
+
+    def masked_objects(self, image: CocoImage) -> list[CocoObject]:
+        """Single objects of an image that have a mask."""
+        return [o for o in self.objects.get(image.id, ()) if o.segmentation and not o.iscrowd]
+
+
+def load_coco(file: Path) -> CocoAnnotations:
+    """Read instance annotations. Raises `SourceError`; masks are checked when they are decoded."""
+    values = read_json(file)
+    if not isinstance(values, dict) or not {"images", "annotations"} <= values.keys():
+        raise UnreadableSourceError(f"{file} holds no COCO annotations: no images and annotations")
+    images = check_list(CocoImage, values["images"], f"{file}: images")
+    objects = check_list(CocoObject, values["annotations"], f"{file}: annotations")
+    categories = check_list(CocoCategory, values.get("categories", []), f"{file}: categories")
+    by_image: dict[int, list[CocoObject]] = {}
+    for item in objects:
+        by_image.setdefault(item.image_id, []).append(item)
+    grouped = {image: tuple(items) for image, items in by_image.items()}
+    return CocoAnnotations(tuple(images), grouped, tuple(categories))
+
+
+def read_json(file: Path) -> Any:
+    """Contents of a JSON file. Raises `SourceError`."""
+    try:
+        return json.loads(file.read_bytes())
+    except FileNotFoundError as error:
+        raise SourceNotFoundError(f"there is no file {file}") from error
+    except OSError as error:
+        raise UnreadableSourceError(f"cannot read {file}: {error.strerror}") from error
+    except ValueError as error:
+        raise UnreadableSourceError(f"{file} is not JSON: {error}") from error
+
+
+def check_list(kind: type[T], values: Any, what: str) -> list[T]:
+    """Values as dataclasses of one kind; unknown keys pass. Raises `UnreadableSourceError`."""
+    try:
+        return TypeAdapter(list[kind]).validate_python(values)  # type: ignore[valid-type]
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        raise UnreadableSourceError(f"{what}: {place}: {problem['msg']}") from error
+
+
+def encode_masks(masks: npt.NDArray[np.bool_]) -> list[dict[str, Any]]:
+    """Compressed run lengths of masks [B, H, W]."""
+    columns = np.asfortranarray(masks.transpose(1, 2, 0), np.uint8)
+    encoded: list[dict[str, Any]] = _mask_api().encode(columns)
+    return encoded
+
+
+def require_eval_extra(what: str) -> None:
+    """Raise `SourceError` unless faster-coco-eval is installed."""
+    if find_spec("faster_coco_eval") is None:
+        raise SourceError(f"{what} needs faster-coco-eval: pip install 'maskstream[eval]'")
+
+
+def _mask_api() -> Any:
+    require_eval_extra("reading COCO masks")
+    from faster_coco_eval.core import mask
+
+    return mask
+
+
+def _problem_of(segmentation: Any, size_hw: SizeHW) -> str | None:
+    """What is wrong with a segmentation, if that can be told before it is decoded."""
+    if isinstance(segmentation, dict):
+        if "counts" not in segmentation or "size" not in segmentation:
+            return "run lengths need 'size' and 'counts'"
+        if segmentation["size"] != list(size_hw):
+            return f"its size is {segmentation['size']}, the image's {list(size_hw)}"
+        return None
+    if not isinstance(segmentation, list) or not segmentation:
+        return "neither polygons nor run lengths"
+    if not all(isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 for p in segmentation):
+        return "a polygon has at least three points x, y"
+    return None

@@ -1,0 +1,1 @@
+"""Training, evaluation and measuring; nothing of the product imports it."""

@@ -1,0 +1,76 @@
+"""How long a click takes to become a mask, without the browser."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskstream.pipeline.config import PipelineConfig
+from maskstream.pipeline.errors import PromptError
+from maskstream.ui.editing.clicking import Segmenters
+from maskstream.ui.editing.editor import Editor
+from maskstream.ui.editing.entries import Click
+from maskstream.ui.editing.session import Session
+
+_LONGEST = 1920
+
+
+@dataclass(frozen=True, slots=True)
+class ClickReport:
+    """Milliseconds from a click to the packed masks that the page shows.
+
+    first: on a frame that is not encoded yet, but decoded; again: on one that is.
+    """
+
+    first_ms: tuple[float, ...]
+    again_ms: tuple[float, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Medians and 95th percentiles as JSON values."""
+        return {
+            name: {
+                "median_ms": round(float(np.median(times)), 1),
+                "p95_ms": round(float(np.percentile(times, 95)), 1),
+                "clicks": len(times),
+            }
+            for name, times in (("first", self.first_ms), ("again", self.again_ms))
+        }
+
+
+def bench_clicks(config: PipelineConfig, clip: Path, *, frames: int = 20) -> ClickReport:
+    """Click on a few places of `frames` frames of a clip. Raises `SourceError`, `ModelError`."""
+    rng = np.random.default_rng(0)
+    first: list[float] = []
+    again: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        session = Session(Path(folder), clip, clip.stem)
+        editor = Editor(session, Segmenters(config), threading.Semaphore())
+        height, width = editor.info.size_hw
+        _click(editor, 0, width / 2, height / 2)  # loads the network
+        for frame in np.linspace(1, editor.frames[-1], frames).astype(int).tolist():
+            editor.picture(frame, _LONGEST)
+            for place in range(3):
+                x, y = rng.uniform(0.2, 0.8, 2) * (width, height)
+                taken = _click(editor, frame, float(x), float(y))
+                (first if place == 0 else again).append(taken)
+        editor.close()
+    return ClickReport(tuple(first), tuple(again))
+
+
+def _click(editor: Editor, frame: int, x: float, y: float) -> float:
+    """Milliseconds of a click that begins an object, also if the network finds none there."""
+    begun = time.perf_counter()
+    with suppress(PromptError):
+        editor.click(frame, Click(x=x, y=y, label=1), None)
+    editor.labels(frame, _LONGEST)
+    taken = 1000 * (time.perf_counter() - begun)
+    with suppress(PromptError):
+        editor.undo()
+    return taken

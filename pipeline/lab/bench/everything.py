@@ -1,0 +1,175 @@
+"""`bench everything`: TinySAM's hierarchical grid against SAM's plain one, on known masks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from maskstream.pipeline.errors import UnreadableSourceError
+from maskstream.pipeline.lab.evaluation.examples import BoolMap, Example, ImageSet
+from maskstream.pipeline.lab.evaluation.scores import FOUND_IOU, frame_of, full_size, paired_ious
+from maskstream.pipeline.models.pool import SegmenterPool
+from maskstream.pipeline.segmenter.everything import (
+    GRIDS,
+    EverythingChoice,
+    EverythingSettings,
+    Grid,
+    Proposal,
+    find_everything,
+)
+from maskstream.pipeline.segmenter.geometry import InputGeometry
+from maskstream.pipeline.segmenter.model import PromptBatch, Segmenter
+
+SECONDS_GOAL, RECALL_GOAL = 2.0, 1.0
+"""The hierarchical grid is to be so many times as fast and to lose at most so many points."""
+
+_SETTINGS = {
+    *("coarse_side", "fine_side", "iou_min", "stability_min", "stability_offset"),
+    *("done_logit", "done_masks", "beside_min", "duplicate_iou"),
+}
+"""What everything mode goes by, but the bounds of areas."""
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class GridFigures:
+    """What one grid did, over all pictures.
+
+    prompts, masks: decoded and kept. seconds: of encoding, decoding and choosing. recall: share of
+    the objects that have a mask of IoU `FOUND_IOU`.
+    """
+
+    prompts: int
+    masks: int
+    seconds: float
+    recall: float
+
+
+@dataclass(frozen=True, slots=True)
+class EverythingReport:
+    """Both grids on the same pictures, with the same thresholds."""
+
+    model: str
+    settings: EverythingSettings
+    pictures: int
+    objects: int
+    hierarchical: GridFigures
+    plain: GridFigures
+
+    @property
+    def times_faster(self) -> float:
+        """Seconds of the plain grid by those of the hierarchical one."""
+        return self.plain.seconds / self.hierarchical.seconds
+
+    @property
+    def recall_lost(self) -> float:
+        """Recall of the plain grid less that of the hierarchical one, in points (hundredths)."""
+        return round(100 * (self.plain.recall - self.hierarchical.recall), 2)
+
+    @property
+    def reached(self) -> bool:
+        """Whether both goals are reached; where nothing is found nothing can be lost."""
+        fast = self.times_faster >= SECONDS_GOAL
+        return fast and self.recall_lost <= RECALL_GOAL and self.plain.recall > 0
+
+    def to_json(self) -> dict[str, Any]:
+        """As one JSON object."""
+        return {
+            "model": self.model,
+            "settings": self.settings.model_dump(include=_SETTINGS),
+            "pictures": self.pictures,
+            "objects": self.objects,
+            "hierarchical": asdict(self.hierarchical),
+            "plain": asdict(self.plain),
+            "times_faster": round(self.times_faster, 3),
+            "recall_lost": self.recall_lost,
+            "reached": self.reached,
+        }
+
+
+def bench_everything(
+    pool: SegmenterPool,
+    sets: Sequence[ImageSet],
+    choice: EverythingChoice,
+    *,
+    on_image: Callable[[str], None] = lambda _: None,
+    clock: Clock = time.perf_counter,
+) -> EverythingReport:
+    """Run both grids in turns on every picture of every set.
+
+    on_image: told the set's name after each picture. Raises `SourceError`, also if there is no
+    object to look for.
+    """
+    trials: dict[Grid, list[_Trial]] = {grid: [] for grid in GRIDS}
+    for images in sets:
+        for item in images.items:
+            example = item.load()
+            if len(example.masks):
+                height, width, _ = example.rgb.shape
+                segmenter = pool.for_size((height, width))
+                settings = choice.settings(segmenter.card.name)
+                turns = GRIDS if len(trials["plain"]) % 2 else GRIDS[::-1]
+                _warm_up(segmenter, example)
+                for grid in turns:
+                    trials[grid].append(_try(segmenter, example, settings, grid, clock))
+            on_image(images.name)
+    if not trials["plain"]:
+        raise UnreadableSourceError("none of the images has an object that can be looked for")
+    return EverythingReport(
+        model=segmenter.card.name,
+        settings=settings,
+        pictures=len(trials["plain"]),
+        objects=sum(len(trial.found) for trial in trials["plain"]),
+        hierarchical=_figures(trials["hierarchical"]),
+        plain=_figures(trials["plain"]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """One grid on one picture; found: bool [P], of its objects."""
+
+    prompts: int
+    masks: int
+    seconds: float
+    found: BoolMap
+
+
+def _warm_up(segmenter: Segmenter, example: Example) -> None:
+    """A network set up for a new size is slower the first time."""
+    features = segmenter.encode(frame_of(example.rgb))
+    segmenter.decode(features, PromptBatch.points(np.zeros((8, 1, 2))))
+
+
+def _try(
+    segmenter: Segmenter, example: Example, settings: EverythingSettings, grid: Grid, clock: Clock
+) -> _Trial:
+    begun = clock()
+    features = segmenter.encode(frame_of(example.rgb))
+    proposals, prompts = find_everything(segmenter, features, settings, grid)
+    seconds = clock() - begun
+    found = _found(segmenter.geometry, proposals, example.masks)
+    return _Trial(prompts, len(proposals), seconds, found)
+
+
+def _found(geometry: InputGeometry, proposals: Sequence[Proposal], truth: BoolMap) -> BoolMap:
+    """Whether each of the masks [P, H, W] has a proposal, bool [P]."""
+    best = np.zeros(len(truth))
+    for proposal in proposals:
+        answer = full_size(geometry, proposal.logits[None])
+        best = np.maximum(best, paired_ious(answer, truth))
+    return best >= FOUND_IOU
+
+
+def _figures(trials: Sequence[_Trial]) -> GridFigures:
+    return GridFigures(
+        prompts=sum(trial.prompts for trial in trials),
+        masks=sum(trial.masks for trial in trials),
+        seconds=round(sum(trial.seconds for trial in trials), 3),
+        recall=round(float(np.concatenate([trial.found for trial in trials]).mean()), 4),
+    )

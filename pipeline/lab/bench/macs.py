@@ -1,0 +1,64 @@
+"""`bench macs`: parameters of every network and the products it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from maskstream.pipeline.lab.bench.original import torch_decode
+from maskstream.pipeline.segmenter.sam import BUILDERS, build
+
+
+@dataclass(frozen=True, slots=True)
+class Macs:
+    """What a network costs, in products of convolutions, linear layers and attention.
+
+    long_side: pixels of its input. parameters: of the whole network. encoder_square,
+    encoder_rectangle: of one picture, padded to a square as in the papers and 16:9 as this project
+    encodes it. decoder: of one click on the square.
+    """
+
+    model: str
+    long_side: int
+    parameters: int
+    encoder_square: int
+    encoder_rectangle: int
+    decoder: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As one JSON object."""
+        return asdict(self)
+
+
+def count_macs() -> tuple[Macs, ...]:
+    """Count all networks, on tensors that have shapes and no values."""
+    return tuple(_count(name) for name in BUILDERS)
+
+
+@torch.inference_mode()
+def _count(name: str) -> Macs:
+    with torch.device("meta"):
+        model = build(name).eval()
+        side, multiple = model.architecture.long_side, model.architecture.multiple
+        square = torch.zeros(1, 3, side, side)
+        rectangle = torch.zeros(1, 3, -(-side * 9 // 16 // multiple) * multiple, side)
+        features = model.encode(square)
+        decode = torch_decode(model, features, 1)
+        return Macs(
+            name,
+            side,
+            sum(parameter.numel() for parameter in model.parameters()),
+            _products(lambda: model.encode(square)),
+            _products(lambda: model.encode(rectangle)),
+            _products(decode),
+        )
+
+
+def _products(run: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return int(counter.get_total_flops()) // 2

@@ -1,0 +1,210 @@
+"""`bench rectangle`: what encoding a picture as a rectangle changes, against the padded square.
+
+The same network sees the same scaled picture twice: alone, as this project encodes it, and with
+padding below (at the right of an upright one) that fills the square, as SAM does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from maskstream.pipeline.errors import SourceError
+from maskstream.pipeline.quantization.gate import GRID_SIDE, SMALLEST_MASK
+from maskstream.pipeline.segmenter.everything import BoolMap, coarse_points
+from maskstream.pipeline.segmenter.geometry import FloatMap, InputGeometry
+from maskstream.pipeline.segmenter.model import (
+    Decoded,
+    Features,
+    OpenVinoSegmenter,
+    PromptBatch,
+    best_of_three,
+    read_card,
+)
+from maskstream.pipeline.types import RgbImage, SizeHW
+from maskstream.trackers.track import box_of
+
+BAND_STARTS = (0, 1, 2, 4, 8, 16)  # cells from the padded border
+
+Ious = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Cosines of the embedding's cells that are `first` to `last` cells from the padded border."""
+
+    first: int
+    last: int
+    mean: float
+    lowest: float
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """IoU of the masks that the two answered to the same prompts.
+
+    lowest_tenth: a tenth of the masks agree less than this.
+    """
+
+    masks: int
+    mean: float
+    lowest_tenth: float
+
+
+@dataclass(frozen=True, slots=True)
+class RectangleReport:
+    """How the two differ, over all pictures.
+
+    cosine: of the whole valid embedding, mean. masks: by kind of prompt; empty without training.
+    """
+
+    model: str
+    pictures: int
+    rectangle_hw: SizeHW
+    square_hw: SizeHW
+    cosine: float
+    bands: tuple[Band, ...]
+    masks: Mapping[str, Agreement]
+
+    def to_json(self) -> dict[str, Any]:
+        """As one JSON object."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    segmenter: OpenVinoSegmenter
+    features: Features
+
+    @property
+    def embedding(self) -> FloatMap:
+        """[C, h, w]."""
+        embedding: FloatMap = self.features.tensors["embedding"][0]
+        return embedding
+
+    def decode(self, prompts: PromptBatch) -> Decoded:
+        return self.segmenter.decode(self.features, prompts)
+
+
+def bench_rectangle(
+    folder: Path, pictures: Sequence[RgbImage], *, trained: bool = True, threads: int = 2
+) -> RectangleReport:
+    """Compare the two on pictures of one size.
+
+    trained: masks of random weights mean nothing and are not compared. Raises `SourceError`.
+    """
+    if len({picture.shape for picture in pictures}) != 1:
+        raise SourceError("rectangle and square are compared on pictures of one size")
+    card = read_card(folder)
+    side = card.long_side
+    height, width, _ = pictures[0].shape
+    valid_hw = card.fit((height, width)).valid_hw
+    padded = InputGeometry(valid_hw, valid_hw, (side, side), side)
+    rectangle = OpenVinoSegmenter(folder, valid_hw, threads=threads)
+    square = OpenVinoSegmenter(folder, (side, side), threads=threads)
+    wholes: list[float] = []
+    cosines: list[FloatMap] = []
+    ious: dict[str, list[Ious]] = {}
+    for picture in pictures:
+        scaled = cv2.resize(picture, valid_hw[::-1], interpolation=cv2.INTER_AREA)
+        rgb = np.asarray(scaled, np.uint8)
+        ours = _Encoded(rectangle, rectangle.encode_rgb(rgb))
+        theirs = _Encoded(square, square.encode_rgb(padded.pad(rgb, card.pad_rgb)))
+        a, b = (_valid_cells(encoded, valid_hw) for encoded in (ours, theirs))
+        wholes.append(float((a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b)))
+        cosines.append(cell_cosines(a, b))
+        if trained:
+            for kind, values in _mask_ious(ours, theirs, valid_hw).items():
+                ious.setdefault(kind, []).append(values)
+    return RectangleReport(
+        model=card.name,
+        pictures=len(pictures),
+        rectangle_hw=rectangle.geometry.input_hw,
+        square_hw=(side, side),
+        cosine=round(float(np.mean(wholes)), 5),
+        bands=bands_of(np.stack(cosines)),
+        masks={kind: _agreement(np.concatenate(values)) for kind, values in ious.items()},
+    )
+
+
+def _valid_cells(encoded: _Encoded, valid_hw: SizeHW) -> FloatMap:
+    """The part of the embedding [C, h, w] that shows the picture."""
+    stride = encoded.segmenter.geometry.input_hw[0] // encoded.embedding.shape[1]
+    h, w = (-(-n // stride) for n in valid_hw)
+    return encoded.embedding[:, :h, :w]
+
+
+def cell_cosines(a: FloatMap, b: FloatMap) -> FloatMap:
+    """Cosine of every cell of two embeddings [C, h, w], as [distance to the padding, along it]."""
+    norms = np.linalg.norm(a, axis=0) * np.linalg.norm(b, axis=0)
+    cosines = (a * b).sum(0) / norms
+    upright = a.shape[1] > a.shape[2]
+    return np.asarray((cosines.T if upright else cosines)[::-1], np.float32)
+
+
+def bands_of(cosines: FloatMap) -> tuple[Band, ...]:
+    """Summary of cosines [pictures, distance, along] by distance."""
+    depth = cosines.shape[1]
+    edges = [*(start for start in BAND_STARTS if start < depth), depth]
+    return tuple(
+        Band(
+            first,
+            end - 1,
+            round(float(cosines[:, first:end].mean()), 5),
+            round(float(cosines[:, first:end].min()), 5),
+        )
+        for first, end in pairwise(edges)
+    )
+
+
+def _mask_ious(ours: _Encoded, theirs: _Encoded, valid_hw: SizeHW) -> dict[str, Ious]:
+    """IoU by kind of prompt: a grid of points, and the boxes of what the square answered to them.
+
+    Of a point's three candidates the one is compared that the square rates best, and, as a stricter
+    test, the one that each of the two rates best.
+    """
+    cell = ours.segmenter.geometry.cell
+    h, w = (n // cell for n in valid_hw)
+
+    def chosen(decoded: Decoded, index: npt.NDArray[np.intp]) -> BoolMap:
+        masks = decoded.masks[np.arange(len(index)), index, :h, :w] > 0
+        return np.asarray(masks)
+
+    points = coarse_points(GRID_SIDE) * np.array(valid_hw[::-1], np.float32)
+    clicks = PromptBatch.points(points[:, None])
+    our_answers, their_answers = ours.decode(clicks), theirs.decode(clicks)
+    best = best_of_three(their_answers)
+    truth = chosen(their_answers, best)
+    ious = {
+        "points": _ious(truth, chosen(our_answers, best)),
+        "points, each one's best": _ious(truth, chosen(our_answers, best_of_three(our_answers))),
+    }
+    boxes = [box * cell for box in map(box_of, truth) if box is not None]
+    if boxes:
+        prompts = PromptBatch.boxes(np.stack(boxes))
+        first = np.zeros(len(boxes), np.intp)
+        answers = (chosen(encoded.decode(prompts), first) for encoded in (theirs, ours))
+        ious["boxes"] = _ious(*answers)
+    return ious
+
+
+def _ious(truth: BoolMap, answer: BoolMap) -> Ious:
+    """IoU of masks [B, h, w], without those that are too small to judge."""
+    counted = truth.mean((1, 2)) >= SMALLEST_MASK
+    overlap = (truth & answer).sum((1, 2))[counted]
+    union = (truth | answer).sum((1, 2))[counted]
+    return np.asarray(overlap / union, np.float64)
+
+
+def _agreement(ious: Ious) -> Agreement:
+    if not len(ious):
+        return Agreement(0, 1.0, 1.0)
+    tenth = float(np.quantile(ious, 0.1))
+    return Agreement(len(ious), round(float(ious.mean()), 4), round(tenth, 4))

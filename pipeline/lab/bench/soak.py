@@ -1,0 +1,219 @@
+"""`bench soak`: hours of a camera in minutes; memory, file handles and threads must stay flat."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from maskstream.pipeline.config import PipelineConfig
+from maskstream.pipeline.live.reconnecting import Patience, ReconnectingSource
+from maskstream.pipeline.live.session import CallbackSink, LiveResult, LiveSession, live_config
+from maskstream.pipeline.live.status import open_handles, resident_mb, thread_count
+from maskstream.pipeline.live.storing import RetainingStore
+from maskstream.pipeline.sources.arrays import ArrayView
+from maskstream.pipeline.store import MaskStoreWriter
+from maskstream.pipeline.types import (
+    Arrival,
+    Frame,
+    FrameResult,
+    RgbImage,
+    SizeHW,
+    SourceInfo,
+    SourceReport,
+)
+
+_RATE = 30
+_TIME_BASE = Fraction(1, 1000)
+_SCENE = 90  # pictures that are repeated
+_BREAKS = 20  # connections of a run; every other one comes back in another size, its clock at 0
+_SAMPLES = 20
+_WARM = 5  # samples before memory must have settled
+_ALLOWED_MB = 16.0
+_STORE_PARTS = 15  # stores that a run goes through
+_WAIT_S = 10.0
+_PATIENCE = Patience(first_s=0.004, most_s=0.004)
+
+
+@dataclass(frozen=True, slots=True)
+class SoakSample:
+    """The process after so many frames."""
+
+    frames: int
+    rss_mb: float
+    handles: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class SoakReport:
+    """What grew. samples: evenly over the run; growth is counted from the fifth on."""
+
+    frames: int
+    seconds: float
+    connections: int
+    gaps: int
+    objects: int
+    samples: tuple[SoakSample, ...]
+
+    @property
+    def growth(self) -> SoakSample:
+        """The last sample less the fifth."""
+        settled, last = self.samples[min(_WARM, len(self.samples)) - 1], self.samples[-1]
+        return SoakSample(
+            last.frames - settled.frames,
+            round(last.rss_mb - settled.rss_mb, 1),
+            last.handles - settled.handles,
+            last.threads - settled.threads,
+        )
+
+    @property
+    def flat(self) -> bool:
+        """Whether nothing grew: no handle, no thread, less than 16 MiB."""
+        grown = self.growth
+        return grown.rss_mb < _ALLOWED_MB and grown.handles <= 0 and grown.threads <= 0
+
+    def to_json(self) -> dict[str, Any]:
+        """As one JSON object."""
+        return asdict(self) | {"growth": asdict(self.growth), "flat": self.flat}
+
+
+def bench_soak(
+    config: PipelineConfig,
+    frames: int,
+    size_hw: SizeHW = (180, 320),
+    progress: Callable[[SoakSample], None] = lambda sample: None,
+) -> SoakReport:
+    """Run a live session on a fake camera that is as fast as its results are taken.
+
+    It breaks off twenty times; what is found goes to stores of which only the last are retained.
+    Raises `ModelError`, `StoreError`.
+    """
+    camera = FakeCamera(frames, size_hw)
+    source = ReconnectingSource(camera, returns=True, patience=_PATIENCE)
+    camera.at_end = source.stop
+    session = LiveSession(live_config(config), source)
+    source.go_on()  # this camera waits for its results by itself
+    samples: list[SoakSample] = []
+    every = max(1, frames // _SAMPLES)
+    objects: set[int] = set()
+
+    def take(live: LiveResult) -> None:
+        objects.update(found.id for found in live.result.objects)
+        if (live.frame.index + 1) % every == 0:
+            handles, threads = open_handles(), thread_count()
+            samples.append(SoakSample(live.frame.index + 1, resident_mb(), handles, threads))
+            progress(samples[-1])
+        camera.taken.release()
+
+    begun = time.monotonic()
+    quiet = logging.getLogger("maskstream.pipeline.live.reconnecting")
+    level = quiet.level
+    quiet.setLevel(logging.ERROR)
+    try:
+        with tempfile.TemporaryDirectory(prefix="maskstream-soak-") as folder:
+            retain_s = 10 * frames / _RATE / _STORE_PARTS
+            status = session.run(
+                behind=lambda info: [
+                    _ByTimestamp(RetainingStore(Path(folder), retain_s, _opener(info))),
+                    CallbackSink(take),
+                ]
+            )
+    finally:
+        quiet.setLevel(level)
+    seconds = time.monotonic() - begun
+    connections = int(status.source["connections"])
+    return SoakReport(
+        *(status.frames, seconds, connections, int(status.source["gaps"]), len(objects)),
+        tuple(samples),
+    )
+
+
+class FakeCamera:
+    """A source of moving shapes that breaks off now and then.
+
+    Each next frame waits until `taken` is released for the one before, so that none is dropped.
+    at_end: called when all frames have come.
+    """
+
+    def __init__(self, frames: int, size_hw: SizeHW) -> None:
+        self.taken = threading.Semaphore(1)
+        self.at_end: Callable[[], None] = lambda: None
+        self.left = frames
+        self.connections = 0
+        self.each = max(1, frames // _BREAKS)
+        self.scene = list(_scene(size_hw))
+
+    @contextmanager
+    def open(self) -> Iterator[_FakeReader]:
+        """Connect."""
+        self.connections += 1
+        yield _FakeReader(self)
+
+
+class _FakeReader:
+    def __init__(self, camera: FakeCamera) -> None:
+        smaller = camera.connections % 2 == 0
+        height, width = camera.scene[0].shape[:2]
+        size_hw = (height * 3 // 4, width * 3 // 4) if smaller else (height, width)
+        self.info = SourceInfo("fake camera", size_hw, _TIME_BASE, Fraction(_RATE), live=True)
+        self.report = SourceReport()
+        self._camera = camera
+
+    def __iter__(self) -> Iterator[Frame]:
+        camera = self._camera
+        for number in range(min(camera.each, camera.left)):
+            if not camera.taken.acquire(timeout=_WAIT_S):
+                return
+            camera.left -= 1
+            rgb = camera.scene[number % len(camera.scene)]
+            arrival = Arrival(time.monotonic(), time.time())
+            pts = number * 1000 // _RATE
+            yield Frame(number, pts, _TIME_BASE, self.info.size_hw, ArrayView(rgb), arrival)
+        if camera.left <= 0:
+            camera.taken.acquire(timeout=_WAIT_S)  # the last result is out
+            camera.at_end()
+
+
+class _ByTimestamp:
+    """Passes results to a store as if the camera had not been accelerated."""
+
+    def __init__(self, store: RetainingStore) -> None:
+        self._store = store
+        self.idle, self.close = store.idle, store.close
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Pass on, with the time at which the frame would have come."""
+        arrival = frame.arrival and replace(frame.arrival, monotonic_s=frame.index / _RATE)
+        self._store.write(replace(frame, arrival=arrival), result)
+
+
+def _opener(info: SourceInfo) -> Callable[[Path | str], MaskStoreWriter]:
+    return lambda path: MaskStoreWriter(path, info=info, attributes={})
+
+
+def _scene(size_hw: SizeHW) -> Iterator[RgbImage]:
+    """Three discs that go round over a textured background; the last picture leads to the first."""
+    height, width = size_hw
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(60, 120, (height // 6, width // 6, 3), np.uint8)
+    background = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    for number in range(_SCENE):
+        picture = background.copy()
+        for disc in range(3):
+            turn = 2 * np.pi * (number / _SCENE + disc / 3)
+            centre = (0.5 + 0.3 * np.array([np.cos(turn), np.sin(turn)])) * (width, height)
+            colour = tuple(int(255 * (channel == disc)) for channel in range(3))
+            x, y = (round(float(value)) for value in centre)
+            cv2.circle(picture, (x, y), round(0.13 * height), colour, cv2.FILLED)
+        yield np.asarray(picture, np.uint8)

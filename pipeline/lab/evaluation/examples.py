@@ -1,0 +1,86 @@
+"""Images with known masks: the seam between kinds of data and the evaluation."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from maskstream.pipeline.errors import SourceNotFoundError, UnreadableSourceError
+from maskstream.pipeline.types import RgbImage
+
+BoolMap = npt.NDArray[np.bool_]
+T = TypeVar("T")
+
+OBJECTS = 8
+"""Objects of one image at most; more are drawn from with a fixed seed."""
+
+SMALLEST_SHARE = 0.001
+"""Objects that cover less of their image are not asked for."""
+
+_SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """An image and the objects that are asked for. masks: bool [P, H, W]; P may be 0."""
+
+    rgb: RgbImage
+    masks: BoolMap
+
+
+class LabelledItem(Protocol):
+    """An image with masks that is not read yet."""
+
+    def load(self) -> Example:
+        """Read it. Raises `SourceError`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSet:
+    """The images of one source."""
+
+    name: str
+    items: tuple[LabelledItem, ...]
+
+
+def draw_objects(areas: npt.ArrayLike, pixels: int, image: Path) -> npt.NDArray[np.intp]:
+    """Ascending indices of the objects to ask for.
+
+    areas, pixels: of the objects and of the image. image: the choice depends on its name alone, so
+    that it is the same in any selection of images.
+    """
+    eligible = np.flatnonzero(np.asarray(areas) >= SMALLEST_SHARE * pixels)
+    rng = np.random.default_rng((_SEED, zlib.crc32(image.stem.encode())))
+    return np.sort(rng.permutation(eligible)[:OBJECTS])
+
+
+def spread(items: Sequence[T], count: int | None) -> tuple[T, ...]:
+    """At most `count` items (None: all), evenly spread."""
+    if count is None or count >= len(items):
+        return tuple(items)
+    return tuple(items[(2 * i + 1) * len(items) // (2 * count)] for i in range(count))
+
+
+def read_rgb(file: Path) -> RgbImage:
+    """Read an image as RGB uint8 [H, W, 3]. Raises `SourceError`."""
+    bgr = np.asarray(read_pixels(file, cv2.IMREAD_COLOR), np.uint8)
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def read_pixels(file: Path, mode: int) -> npt.NDArray[np.generic]:
+    """Read an image as OpenCV gives it in this mode. Raises `SourceError`."""
+    if not file.is_file():
+        raise SourceNotFoundError(f"there is no image {file}")
+    encoded = np.frombuffer(file.read_bytes(), np.uint8)
+    pixels = cv2.imdecode(encoded, mode) if encoded.size else None
+    if pixels is None:
+        raise UnreadableSourceError(f"{file} is no image that can be decoded")
+    return np.asarray(pixels)

@@ -1,0 +1,161 @@
+"""`eval images`: box, clicks and everything mode on images with known masks, by source."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from maskstream.pipeline.errors import UnreadableSourceError
+from maskstream.pipeline.lab.evaluation.examples import ImageSet, spread
+from maskstream.pipeline.lab.evaluation.scores import (
+    MEASURES,
+    ZOOM_MEASURES,
+    ImageScores,
+    score_image,
+)
+from maskstream.pipeline.lab.evaluation.sheets import AnswerSheets
+from maskstream.pipeline.models.pool import SegmenterPool
+
+EVERYTHING_IMAGES = 10
+"""Images of a source on which everything mode runs at most."""
+
+SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, np.inf)}
+"""COCO's classes of size: area in pixels of the image, from and below."""
+
+RECALL = "everything_recall"
+
+OnImage = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceScores:
+    """Means over the objects of one source, 0..1, by name of the measure.
+
+    A measure that no object could be asked for is not there. images: those with objects. small:
+    objects that were asked for in a crop, too; None where that was not asked.
+    """
+
+    images: int
+    objects: int
+    values: Mapping[str, float]
+    small: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImagesReport:
+    """What `evaluate_images` measured.
+
+    macro: means over the sources. left_out: sources without an object that could be asked for.
+    seconds: wall time.
+    """
+
+    model: str
+    macro: Mapping[str, float]
+    sources: Mapping[str, SourceScores]
+    left_out: tuple[str, ...]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As one JSON object."""
+        sources = {
+            name: {**scores.values, "images": scores.images, "objects": scores.objects}
+            | ({} if scores.small is None else {"small_objects": scores.small})
+            for name, scores in self.sources.items()
+        }
+        return {
+            "macro": dict(self.macro),
+            "sources": sources,
+            "left_out": list(self.left_out),
+            "model": self.model,
+            "seconds": round(self.seconds, 1),
+        }
+
+
+def evaluate_images(
+    pool: SegmenterPool,
+    sets: Sequence[ImageSet],
+    *,
+    model: str,
+    everything: bool = True,
+    zoom: bool = False,
+    sheets: AnswerSheets | None = None,
+    on_image: OnImage = lambda _: None,
+) -> ImagesReport:
+    """Measure a model on every image of every set.
+
+    zoom: ask for small objects again in a crop around them (`ZOOM_MEASURES`). sheets: are shown
+    the answers. on_image: told the set's name after each image. Raises `SourceError`, also if there
+    is no object to ask for at all.
+    """
+    begun = time.perf_counter()
+    sources: dict[str, SourceScores] = {}
+    for images in sets:
+        scores = _score_set(
+            *(pool, images, sheets), everything=everything, zoom=zoom, on_image=on_image
+        )
+        if scores:
+            sources[images.name] = _summary(scores)
+    if not sources:
+        raise UnreadableSourceError("none of the images has an object that can be asked for")
+    names = dict.fromkeys(name for scores in sources.values() for name in scores.values)
+    macro = {
+        name: _mean([s.values[name] for s in sources.values() if name in s.values])
+        for name in names
+    }
+    left_out = tuple(images.name for images in sets if images.name not in sources)
+    return ImagesReport(model, macro, sources, left_out, time.perf_counter() - begun)
+
+
+def _score_set(
+    pool: SegmenterPool,
+    images: ImageSet,
+    sheets: AnswerSheets | None,
+    *,
+    everything: bool,
+    zoom: bool,
+    on_image: OnImage,
+) -> list[ImageScores]:
+    searched = set(spread(range(len(images.items)), EVERYTHING_IMAGES)) if everything else set()
+    scores = []
+    for index, item in enumerate(images.items):
+        example = item.load()
+        if len(example.masks):
+            height, width, _ = example.rgb.shape
+            segmenter = pool.for_size((height, width))
+            scores.append(
+                score_image(
+                    segmenter,
+                    example,
+                    everything=index in searched,
+                    zoom=pool.for_size if zoom else None,
+                    on_answers=sheets.of(images.name, example) if sheets else lambda *_: None,
+                )
+            )
+        on_image(images.name)
+    return scores
+
+
+def _summary(scores: Sequence[ImageScores]) -> SourceScores:
+    areas = np.concatenate([s.areas for s in scores])
+    values = {name: _mean(np.concatenate([s.ious[name] for s in scores])) for name in MEASURES}
+    boxes = np.concatenate([s.ious["box"] for s in scores])
+    for size, (low, high) in SIZES.items():
+        of_size = (areas >= low) & (areas < high)
+        if of_size.any():
+            values[f"box_{size}"] = _mean(boxes[of_size])
+    found = [s.found for s in scores if s.found is not None]
+    if found:
+        values[RECALL] = _mean(np.concatenate(found))
+    zoomed = [s.zoomed for s in scores if s.zoomed is not None]
+    small = sum(len(z["zoom_box"]) for z in zoomed) if zoomed else None
+    if small:
+        values |= {n: _mean(np.concatenate([z[n] for z in zoomed])) for n in ZOOM_MEASURES}
+    return SourceScores(len(scores), len(areas), values, small)
+
+
+def _mean(values: Sequence[float] | np.ndarray) -> float:
+    return round(float(np.mean(values)), 4)

@@ -1,0 +1,74 @@
+"""Folders of images with label maps: `<root>/<source>/images/*`, `<root>/<source>/masks/*.png`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from maskstream.pipeline.errors import SourceNotFoundError, UnreadableSourceError
+from maskstream.pipeline.lab.evaluation.examples import (
+    Example,
+    ImageSet,
+    draw_objects,
+    read_rgb,
+    spread,
+)
+from maskstream.pipeline.lab.training.data import LabelledImage, is_held_back
+from maskstream.pipeline.sources.images import SUFFIXES
+from maskstream.pipeline.sources.labelmaps import read_label_map
+
+
+@dataclass(frozen=True, slots=True)
+class LabelMapItem:
+    """An image with a label map of its size: 0 no object, else the object's id."""
+
+    paths: LabelledImage
+
+    def load(self) -> Example:
+        """Read both. Raises `SourceError`."""
+        rgb = read_rgb(self.paths.image)
+        masks = self.paths.masks
+        labels = read_label_map(masks)
+        if labels.shape != rgb.shape[:2]:
+            (h, w), (height, width) = labels.shape, rgb.shape[:2]
+            raise UnreadableSourceError(
+                f"{masks} is {w}x{h}, but {self.paths.image} is {width}x{height} pixels"
+            )
+        ids, areas = np.unique(labels, return_counts=True)
+        ids, areas = ids[ids > 0], areas[ids > 0]
+        drawn = ids[draw_objects(areas, labels.size, self.paths.image)]
+        return Example(rgb, labels[None] == drawn[:, None, None])
+
+
+def find_label_maps(
+    root: Path, *, held_back_percent: int = 0, images: int | None = None
+) -> list[ImageSet]:
+    """The sources below `root`, by name.
+
+    held_back_percent: only the images that training holds back at this percentage (0: all); a
+    source may be left with none. images: of a source at most, evenly spread. Raises `SourceError`.
+    """
+    if not root.is_dir():
+        raise SourceNotFoundError(f"there is no folder {root}")
+    folders = sorted(folder for folder in root.iterdir() if (folder / "images").is_dir())
+    if not folders:
+        is_source = (root / "images").is_dir()
+        hint = "; it is a source itself: give the folder above" if is_source else ""
+        raise SourceNotFoundError(f"no <source>/images folder below {root}{hint}")
+    return [ImageSet(folder.name, _items(folder, held_back_percent, images)) for folder in folders]
+
+
+def _items(folder: Path, held_back_percent: int, images: int | None) -> tuple[LabelMapItem, ...]:
+    files = sorted(
+        file
+        for file in (folder / "images").iterdir()
+        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+    )
+    if not files:
+        raise UnreadableSourceError(f"{folder / 'images'} holds no images")
+    found = [LabelledImage(file, folder / "masks" / f"{file.stem}.png") for file in files]
+    if held_back_percent:
+        found = [paths for paths in found if is_held_back(paths, held_back_percent)]
+    return tuple(LabelMapItem(paths) for paths in spread(found, images))

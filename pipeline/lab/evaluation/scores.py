@@ -1,0 +1,204 @@
+"""Scores of one image: IoU from a box and from clicks, and what everything mode finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from maskstream.pipeline.config import SeedingConfig
+from maskstream.pipeline.lab.evaluation.clicks import first_clicks, next_clicks
+from maskstream.pipeline.lab.evaluation.examples import SMALLEST_SHARE, BoolMap, Example
+from maskstream.pipeline.segmenter.everything import EverythingSearch, refine
+from maskstream.pipeline.segmenter.geometry import FloatMap, InputGeometry, boxes_of
+from maskstream.pipeline.segmenter.labels import BOX_TOP_LEFT
+from maskstream.pipeline.segmenter.model import Features, PromptBatch, Segmenter, best_of_three
+from maskstream.pipeline.sources.arrays import ArrayView
+from maskstream.pipeline.types import Frame, RgbImage, SizeHW
+
+Ious = npt.NDArray[np.float64]
+SegmenterFor = Callable[[SizeHW], Segmenter]
+"""Gives the segmenter of a picture's size."""
+
+MEASURES = ("box", "click1", "click2", "click3", "click5", "oracle3")
+CLICKS = 5
+FOUND_IOU = 0.7
+"""An object counts as found by everything mode from this IoU on."""
+
+ZOOM_MEASURES = ("zoom_box_without", "zoom_box", "zoom_click1_without", "zoom_click1")
+"""IoU of small objects asked for in the whole picture, and again in a crop around them."""
+
+ZOOM_BELOW = 1 / 4
+"""An object is small if the long side of its box is a smaller share of the picture's."""
+
+ZOOM_CONTEXT = 2.5
+"""Side of the crop, in long sides of the box."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageScores:
+    """Scores of the P objects of one image.
+
+    ious: [P] by name of `MEASURES`. areas: pixels [P]. found: bool [P] of everything mode, None
+    where that was not asked. zoomed: [S] of the small objects by name of `ZOOM_MEASURES`, likewise.
+    """
+
+    ious: Mapping[str, Ious]
+    areas: npt.NDArray[np.int64]
+    found: BoolMap | None
+    zoomed: Mapping[str, Ious] | None = None
+
+
+OnAnswers = Callable[[str, BoolMap, Ious], None]
+"""Told a measure, the answers bool [P, H, W] and their IoU [P]."""
+
+
+def score_image(
+    segmenter: Segmenter,
+    example: Example,
+    *,
+    everything: bool,
+    zoom: SegmenterFor | None = None,
+    on_answers: OnAnswers = lambda *_: None,
+) -> ImageScores:
+    """Ask for every object of an example that has some; masks are compared at its full size.
+
+    zoom: gives what encodes the crops; None: nothing is cropped. on_answers: told of those to boxes
+    and to single clicks.
+    """
+    features = segmenter.encode(frame_of(example.rgb))
+    truth = example.masks
+    boxes = segmenter.decode(features, PromptBatch.boxes(boxes_of(truth)))
+    answers = full_size(segmenter.geometry, boxes.masks[:, 0])
+    ious = {"box": paired_ious(answers, truth)}
+    on_answers("box", answers, ious["box"])
+    ious |= _click_ious(segmenter, features, truth, on_answers)
+    found = _found(segmenter, features, truth) if everything else None
+    zoomed = None if zoom is None else _zoom_ious(segmenter, features, example, ious, zoom)
+    return ImageScores(ious, truth.sum((1, 2)), found, zoomed)
+
+
+def _click_ious(
+    segmenter: Segmenter, features: Features, truth: BoolMap, on_answers: OnAnswers
+) -> dict[str, Ious]:
+    """IoU after 1..`CLICKS` clicks and of the best of the first click's three candidates.
+
+    The first answer is the candidate with the highest predicted IoU. Later ones are the single
+    mask, and the answer before is their mask prompt.
+    """
+    geometry = segmenter.geometry
+    clicks = first_clicks(truth)
+    decoded = segmenter.decode(features, PromptBatch.points(clicks.xy, clicks.labels))
+    everyone = np.arange(len(truth))
+    chosen = best_of_three(decoded)
+    logits = decoded.masks[everyone, chosen]
+    candidates = np.stack(
+        [paired_ious(full_size(geometry, decoded.masks[:, k]), truth) for k in (1, 2, 3)]
+    )
+    ious = {"click1": candidates[chosen - 1, everyone], "oracle3": candidates.max(0)}
+    answers = full_size(geometry, logits)
+    on_answers("click1", answers, ious["click1"])
+    for count in range(2, CLICKS + 1):
+        clicks = clicks.and_then(next_clicks(answers, truth))
+        prompts = PromptBatch.points(clicks.xy, clicks.labels)
+        logits = segmenter.decode(features, replace(prompts, mask=logits[:, None])).masks[:, 0]
+        answers = full_size(geometry, logits)
+        ious[f"click{count}"] = paired_ious(answers, truth)
+    return {name: ious[name] for name in MEASURES if name in ious}
+
+
+def _zoom_ious(
+    segmenter: Segmenter,
+    features: Features,
+    example: Example,
+    ious: Mapping[str, Ious],
+    zoom: SegmenterFor,
+) -> dict[str, Ious]:
+    """Ask for the small objects again in crops.
+
+    The crop of a box lies around that box; the crop of a click around what the click gave in the
+    whole picture, if that is small, too: else the first answer stays.
+    """
+    rgb, truth = example.rgb, example.masks
+    boxes, clicks = boxes_of(truth), first_clicks(truth)
+    small = np.flatnonzero(_is_small(boxes, rgb))
+    box, click = ious["box"][small], ious["click1"][small]
+    again_box, again_click = box.copy(), click.copy()
+    if not len(small):
+        return dict(zip(ZOOM_MEASURES, (box, again_box, click, again_click), strict=True))
+    decoded = segmenter.decode(features, PromptBatch.points(clicks.xy[small], clicks.labels[small]))
+    best = best_of_three(decoded)
+    first = full_size(segmenter.geometry, decoded.masks[np.arange(len(small)), best])
+    around = boxes_of(first)
+    crop_too = first.any((1, 2)) & _is_small(around, rgb)
+    for row, i in enumerate(small):
+        one = truth[i : i + 1]
+        prompt = PromptBatch.boxes(boxes[i])
+        again_box[row] = paired_ious(_ask_in_crop(zoom, rgb, boxes[i], prompt), one)[0]
+        if crop_too[row]:
+            prompt = PromptBatch.points(clicks.xy[i : i + 1], clicks.labels[i : i + 1])
+            again_click[row] = paired_ious(_ask_in_crop(zoom, rgb, around[row], prompt), one)[0]
+    return dict(zip(ZOOM_MEASURES, (box, again_box, click, again_click), strict=True))
+
+
+def _is_small(boxes: FloatMap, rgb: RgbImage) -> BoolMap:
+    """Which of boxes xyxy [B, 4] are those of small objects, bool [B]."""
+    sides = (boxes[:, 2:] - boxes[:, :2]).max(1)
+    return np.asarray(sides < ZOOM_BELOW * max(rgb.shape[:2]))
+
+
+def _ask_in_crop(zoom: SegmenterFor, rgb: RgbImage, box: FloatMap, prompt: PromptBatch) -> BoolMap:
+    """The answer bool [1, H, W] to one prompt, in a square crop around a box xyxy [4]."""
+    height, width, _ = rgb.shape
+    long_side = (box[2:] - box[:2]).max()
+    side = int(np.clip(np.ceil(ZOOM_CONTEXT * long_side), 1, min(height, width)))
+    corner = np.rint((box[:2] + box[2:] - side) / 2).astype(int)
+    x, y = np.clip(corner, 0, (width - side, height - side))
+    segmenter = zoom((side, side))
+    features = segmenter.encode(frame_of(np.ascontiguousarray(rgb[y : y + side, x : x + side])))
+    inside = replace(prompt, xy=prompt.xy - np.array([x, y], np.float32))
+    decoded = segmenter.decode(features, inside)
+    is_box = prompt.labels[0, 0] == BOX_TOP_LEFT
+    index = 0 if is_box else int(best_of_three(decoded)[0])
+    answer = np.zeros((1, height, width), np.bool_)
+    answer[:, y : y + side, x : x + side] = full_size(segmenter.geometry, decoded.masks[:, index])
+    return answer
+
+
+def _found(segmenter: Segmenter, features: Features, truth: BoolMap) -> BoolMap:
+    """Whether everything mode finds each object: both passes, then the boxes of what they found.
+
+    It looks for objects of every size that is asked for, not only of those that a stream seeds.
+    """
+    geometry = segmenter.geometry
+    config = SeedingConfig(area_min=SMALLEST_SHARE, area_max=1)
+    search = EverythingSearch(segmenter, features, np.zeros(geometry.grid_hw, bool), config)
+    for _ in search.steps():
+        pass
+    flat = truth.reshape(len(truth), -1).astype(np.float32)
+    best = np.zeros(len(truth))
+    for proposal in refine(segmenter, features, search.found()):
+        mask = full_size(geometry, proposal.logits[None]).astype(np.float32).ravel()
+        overlap = flat @ mask
+        best = np.maximum(best, overlap / (flat.sum(1) + mask.sum() - overlap))
+    return best >= FOUND_IOU
+
+
+def frame_of(rgb: RgbImage) -> Frame:
+    """A picture as a frame."""
+    return Frame(0, None, Fraction(1), (rgb.shape[0], rgb.shape[1]), ArrayView(rgb))
+
+
+def full_size(geometry: InputGeometry, logits: FloatMap) -> BoolMap:
+    """Masks [B, H, W] at the frame's size from low-res logits [B, 4h, 4w]."""
+    return np.stack([geometry.to_size(m, geometry.frame_hw) > 0 for m in logits])
+
+
+def paired_ious(answers: BoolMap, truth: BoolMap) -> Ious:
+    """IoU of each answer with its truth, both [B, H, W]; [B]."""
+    overlap = (answers & truth).sum((1, 2))
+    union = (answers | truth).sum((1, 2))
+    return np.asarray(overlap / np.maximum(union, 1), np.float64)

@@ -1,0 +1,192 @@
+"""Runs the pipeline and the baselines on clips with known masks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Literal
+
+import cv2
+
+from maskstream.pipeline.config import PipelineConfig
+from maskstream.pipeline.engine.pipeline import Pipeline
+from maskstream.pipeline.errors import UnreadableSourceError
+from maskstream.pipeline.lab.evaluation.clicks import first_clicks
+from maskstream.pipeline.lab.evaluation.video.answers import (
+    Answers,
+    Effort,
+    KeptLabels,
+    ObjectScores,
+    PeakMemory,
+    score_identities_of,
+    score_objects,
+)
+from maskstream.pipeline.lab.evaluation.video.baselines import MakeBaseline
+from maskstream.pipeline.lab.evaluation.video.clips import BoolMap, ClipEntry, Task, set_task
+from maskstream.pipeline.lab.evaluation.video.report import (
+    Row,
+    SeededReport,
+    SeededSequence,
+    SequenceReport,
+    VideoReport,
+    sequence_row,
+)
+from maskstream.pipeline.prompts import NO_PROMPTS, PromptLog
+from maskstream.pipeline.segmenter.geometry import boxes_of
+from maskstream.pipeline.types import Frame
+
+PromptKind = Literal["mask", "box", "click"]
+OnRun = Callable[[str], None]
+
+
+def evaluate_videos(
+    config: PipelineConfig,
+    clips: Sequence[ClipEntry],
+    *,
+    prompt: PromptKind = "mask",
+    baselines: Mapping[str, MakeBaseline],
+    without_masks: Sequence[str] = (),
+    on_run: OnRun = lambda _: None,
+) -> VideoReport:
+    """Give every object on its first annotated frame and judge the annotated frames after it.
+
+    Seeding is off, whatever `config` says. prompt: how objects are given to the pipeline; baselines
+    are always given masks. without_masks: names to report as skipped; clips on which no object can
+    be judged join them. on_run: told the name of a run before it begins, `1 + len(baselines)` times
+    a clip.
+
+    Raises:
+        SourceError: a clip or its masks cannot be read, or nothing can be judged at all.
+        ModelError: the model cannot be opened.
+    """
+    pipeline = Pipeline(_with_seeding(config, enabled=False))
+    sequences: list[SequenceReport] = []
+    skipped = list(without_masks)
+    for entry in clips:
+        task = set_task(entry.name, entry.load())
+        if not task.objects:
+            skipped.append(entry.name)
+            continue
+        on_run(entry.name)
+        wanted = task.scored.keys()
+        ours = follow(pipeline, entry.name, task, prompts_for(task, prompt), wanted)
+        objects = score_objects(task, ours.labels)
+        rows = {}
+        for name, make in baselines.items():
+            on_run(f"{entry.name}, {name}")
+            answers = follow_baseline(pipeline, make, task)
+            rows[name] = _row(task, score_objects(task, answers.labels), answers)
+        sequences.append(SequenceReport(entry.name, _row(task, objects, ours), objects, rows))
+    if not sequences:
+        raise UnreadableSourceError("none of the videos has an object that can be judged")
+    return VideoReport(prompt, tuple(sequences), tuple(skipped))
+
+
+def evaluate_seeded(
+    config: PipelineConfig,
+    clips: Sequence[ClipEntry],
+    *,
+    without_masks: Sequence[str] = (),
+    on_run: OnRun = lambda _: None,
+) -> SeededReport:
+    """Let the pipeline find the objects itself and judge what it keeps together.
+
+    Objects that it finds and the masks do not have count as wrong, so only the figures of fully
+    annotated clips say something absolute. Raises `SourceError`, `ModelError`.
+    """
+    pipeline = Pipeline(_with_seeding(config, enabled=True))
+    sequences: list[SeededSequence] = []
+    skipped = list(without_masks)
+    for entry in clips:
+        task = set_task(entry.name, entry.load())
+        if not task.given:
+            skipped.append(entry.name)
+            continue
+        on_run(entry.name)
+        frames = task.clip.truth.frames
+        answers = follow(pipeline, entry.name, task, NO_PROMPTS, frames)
+        scores = score_identities_of(task, answers.labels, frames)
+        sequences.append(SeededSequence(entry.name, scores, answers.effort))
+    if not sequences:
+        raise UnreadableSourceError("none of the videos has an object that can be judged")
+    return SeededReport(tuple(sequences), tuple(skipped))
+
+
+def _row(task: Task, objects: Mapping[int, ObjectScores], answers: Answers) -> Row:
+    switches = score_identities_of(task, answers.labels, task.scored).switches
+    return sequence_row(objects, switches, answers.effort)
+
+
+def follow(
+    pipeline: Pipeline, name: str, task: Task, prompts: PromptLog, wanted: Collection[int]
+) -> Answers:
+    """Run the pipeline and keep its answers on the `wanted` frames. Raises `SourceError`."""
+    kept = KeptLabels(wanted)
+    memory = PeakMemory()
+    for result in pipeline.stream(task.clip.source, prompts):
+        kept.put(result.index, result.labels)
+    summary = pipeline.summary
+    task.check_frames(name, summary.frames)
+    missing = [frame for frame in wanted if frame not in kept]
+    if missing:
+        raise UnreadableSourceError(f"{name} has masks for frame {missing[0]}, but no such frame")
+    seconds = summary.seconds - summary.stage_s.get("load", 0.0)
+    return Answers(kept, Effort(summary.frames, seconds, memory.read_mb()))
+
+
+def follow_baseline(pipeline: Pipeline, make: MakeBaseline, task: Task) -> Answers:
+    """Run a baseline with the pipeline's configuration and keep its answers."""
+    kept = KeptLabels(task.scored.keys())
+    memory = PeakMemory()
+    cv2.setNumThreads(pipeline.config.threads.opencv)
+    baseline = make(pipeline.config, pipeline.model, task.size_hw)
+    begun, count = time.perf_counter(), 0
+    with task.clip.source.open() as reader:
+        for frame in reader:
+            kept.put(frame.index, baseline.step(_of_size(frame, task)))
+            if frame.index in task.given:
+                baseline.start(frame, task.given[frame.index])
+            count += 1
+    return Answers(kept, Effort(count, time.perf_counter() - begun, memory.read_mb()))
+
+
+def prompts_for(task: Task, kind: PromptKind) -> PromptLog:
+    """The events that give every object of a task; a click is in the middle of the object."""
+    events = [
+        {"frame": frame, "object": number, "type": _TYPES[kind], **_PROMPTS[kind](mask)}
+        for frame, masks in task.given.items()
+        for number, mask in masks.items()
+    ]
+    return PromptLog.model_validate({"version": 1, "events": events})
+
+
+def _mask(mask: BoolMap) -> dict[str, Any]:
+    return {"mask": mask}
+
+
+def _box(mask: BoolMap) -> dict[str, Any]:
+    return {"xyxy": boxes_of(mask[None])[0].tolist()}
+
+
+def _click(mask: BoolMap) -> dict[str, Any]:
+    return {"xy": first_clicks(mask[None]).xy[0, 0].tolist()}
+
+
+_TYPES: Mapping[PromptKind, str] = {"mask": "mask", "box": "box", "click": "point"}
+_PROMPTS: Mapping[PromptKind, Callable[[BoolMap], dict[str, Any]]] = {
+    "mask": _mask,
+    "box": _box,
+    "click": _click,
+}
+
+
+def _of_size(frame: Frame, task: Task) -> Frame:
+    """The frame as one of the first's size, as the pipeline takes it."""
+    if frame.size_hw == task.size_hw:
+        return frame
+    return Frame(frame.index, frame.pts, frame.time_base, task.size_hw, frame.view)
+
+
+def _with_seeding(config: PipelineConfig, *, enabled: bool) -> PipelineConfig:
+    seeding = config.seeding.model_copy(update={"enabled": enabled})
+    return config.model_copy(update={"seeding": seeding})

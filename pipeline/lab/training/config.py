@@ -1,0 +1,143 @@
+"""Configuration of a training run (`configs/train/*.yaml`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from maskstream.pipeline.config import describe
+from maskstream.pipeline.errors import ConfigError
+from maskstream.pipeline.weights.cache import cache_folder
+
+
+class TeacherConfig(BaseModel):
+    """Who teaches, and what of its answers counts (weights of the losses; 0 leaves one out).
+
+    checkpoint: a file or a name that `--model` takes, of architecture `model`. long_side: of the
+    teacher's own input, pixels. epoch_steps: batches repeat after so many steps, so that the
+    teacher's features are computed once and read from Zarr ever after; 0: never, the teacher runs
+    at every step. embedding_distance: l1 as TinySAM, l2 as EfficientViT-SAM.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    checkpoint: Path
+    model: str
+    long_side: int = Field(640, multiple_of=32)
+    epoch_steps: int = Field(0, ge=0)
+    embedding: float = Field(1.0, ge=0)
+    embedding_distance: Literal["l1", "l2"] = "l1"
+    token: float = Field(0.0, ge=0)
+    output: float = Field(0.0, ge=0)
+    hard_mask_weighting: bool = False
+
+
+class CocoConfig(BaseModel):
+    """A COCO-style annotation file and the folder of its images."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    annotations: Path
+    images: Path
+
+
+class TrainConfig(BaseModel):
+    """Every key of a training configuration; unknown keys are refused.
+
+    most_points: corrective points between two rounds, 1 to this many, drawn at random each step;
+    with `hard_prompts` each lies where the answer to those before it is wrong, else anywhere in
+    the object. centred_share: of clicks that are in the middle of the object or of what is wrong,
+    where people click. box_jitter: noise on first boxes, of their size. proposal_share: of first
+    prompts that are a tracker's proposal; gone_share: of those, proposals of an object that is
+    not there. init_from: the first of these files that exists gives the weights to start from.
+    augmentation: full, or whole pictures of which half are mirrored. first_points: positive points
+    of a first prompt that is no box, 1 to this many. loss: balanced (focal loss by the sum of its
+    own weights, as `lite` learns) or sam (20 focal by pixels + dice).
+    square_consistency: weight of the distance (L1 of logits and embedding, soft IoU of masks)
+    between narrow pictures as they are and in their padded square. left_out: sources that
+    training never sees at all.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    model: str = "lite"
+    data: Path | None = None
+    coco: dict[str, CocoConfig] = Field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    source_weights: dict[str, float] = Field(default_factory=dict)
+    whole_sources: tuple[str, ...] = ()
+    held_back_percent: int = Field(6, ge=0, le=50)
+    seed: int = 0
+    stage: Literal["embedding", "prompts"] = "prompts"
+    steps: int = Field(..., ge=1)
+    warmup_steps: int = Field(150, ge=0)
+    batch: int = Field(6, ge=1)
+    objects: int = Field(5, ge=1, le=64)
+    rounds: int = Field(2, ge=1, le=10)
+    hard_prompts: bool = True
+    most_points: int = Field(1, ge=1, le=10)
+    first_points: int = Field(1, ge=1, le=10)
+    loss: Literal["balanced", "sam"] = "balanced"
+    augmentation: Literal["full", "flip"] = "full"
+    centred_share: float = Field(0.0, ge=0, le=1)
+    box_jitter: float = Field(0.08, ge=0, le=1)
+    proposal_share: float = Field(0.0, ge=0, le=1)
+    gone_share: float = Field(0.0, ge=0, le=1)
+    square_consistency: float = Field(0.0, ge=0)
+    teacher: TeacherConfig | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    long_side: int = Field(384, multiple_of=32)
+    shapes: tuple[tuple[int, int], ...] = ((384, 384), (384, 288), (288, 384), (224, 384))
+    lr_backbone: float = 2e-4
+    lr: float = 8e-4
+    weight_decay: float = 0.05
+    clip_norm: float = 2.0
+    ema_decay: float = 0.998
+    checkpoint_every: int = 100
+    validate_every: int = 400
+    init_from: tuple[Path, ...] = ()
+    out: Path | None = None
+
+    @model_validator(mode="after")
+    def _teacher_for_embeddings(self) -> Self:
+        if self.stage == "embedding" and self.teacher is None:
+            raise ValueError("stage: embedding needs a teacher")
+        return self
+
+    @model_validator(mode="after")
+    def _some_data(self) -> Self:
+        if self.data is None and not self.coco:
+            raise ValueError("data: give a folder of sources, or annotation files under coco")
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """Where checkpoints go: `out`, or the user's cache."""
+        return self.out or cache_folder("train", self.name)
+
+
+def load_train_config(file: Path) -> TrainConfig:
+    """Read a training configuration; the keys of a file that it `extends` are its defaults.
+
+    Raises `ConfigError`.
+    """
+    try:
+        return TrainConfig.model_validate(_with_defaults(file))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {file}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not YAML: {error}") from error
+    except ValidationError as error:
+        raise ConfigError(describe(error)) from error
+
+
+def _with_defaults(file: Path) -> dict[str, Any]:
+    content = yaml.safe_load(file.read_text())
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file} holds no keys")
+    base = content.pop("extends", None)
+    return (_with_defaults(file.parent / base) if base else {}) | content

@@ -1,0 +1,159 @@
+"""Training data: folders of images with label maps, and COCO's annotations (torch-free).
+
+Layout of a source: `<root>/<source>/images/*.jpg` with `masks/<stem>.png` (0 unlabelled, 1..N
+objects; larger objects were painted first).
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from maskstream.pipeline.errors import TrainingDataError
+from maskstream.pipeline.exports.annotations import CocoImage, CocoObject, load_coco
+from maskstream.pipeline.lab.training.augment import Image, Labels
+
+_CROP_SUFFIX = re.compile(r"_(scaled|crop)_\d+.*$")
+
+
+class Item(Protocol):
+    """An image with its objects."""
+
+    @property
+    def scene(self) -> str:
+        """Name shared by crops of one photograph, so that a split keeps them together."""
+
+    def load(self) -> tuple[Image, Labels]:
+        """Read RGB uint8 [H, W, 3] and labels int32 [H, W]. Raises `TrainingDataError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledImage:
+    """Paths of one image and its label map."""
+
+    image: Path
+    masks: Path
+
+    @property
+    def scene(self) -> str:
+        """The file's name without what an exporter added to a crop's."""
+        return _CROP_SUFFIX.sub("", self.image.stem)
+
+    def load(self) -> tuple[Image, Labels]:
+        """Read both."""
+        image = read_rgb(self.image)
+        labels = cv2.imread(str(self.masks), cv2.IMREAD_UNCHANGED)
+        if labels is None or labels.shape != image.shape[:2]:
+            raise TrainingDataError(f"cannot read {self.masks}, or its size is not its image's")
+        return image, np.asarray(labels, np.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatedImage:
+    """An image of a COCO set with its single objects."""
+
+    file: Path
+    image: CocoImage
+    objects: tuple[CocoObject, ...]
+
+    @property
+    def scene(self) -> str:
+        """The file's name."""
+        return self.file.stem
+
+    def load(self) -> tuple[Image, Labels]:
+        """Read the image and draw its objects' masks, larger ones first."""
+        image = read_rgb(self.file)
+        if image.shape[:2] != self.image.size_hw:
+            raise TrainingDataError(f"{self.file} is not of the size that its annotations give")
+        masks = [item.mask(self.image.size_hw) for item in self.objects]
+        labels = np.zeros(self.image.size_hw, np.int32)
+        for number, mask in enumerate(sorted(masks, key=lambda m: -int(m.sum())), 1):
+            labels[mask] = number
+        return image, labels
+
+
+def read_rgb(file: Path) -> Image:
+    """Read a picture, RGB uint8 [H, W, 3]. Raises `TrainingDataError`."""
+    bgr = cv2.imread(str(file), cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise TrainingDataError(f"cannot read {file}")
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One data set: its training and its held-back images.
+
+    whole: also offer the union of all labels as an object (a dressed person made of garments).
+    """
+
+    name: str
+    train: tuple[Item, ...]
+    held_back: tuple[Item, ...]
+    weight: float
+    whole: bool = False
+
+
+def is_held_back(item: Item, percent: int) -> bool:
+    """Say whether an image belongs to the held-back split (by its scene's name, not by chance)."""
+    return zlib.crc32(item.scene.encode()) % 100 < percent
+
+
+@dataclass(frozen=True, slots=True)
+class CocoSet:
+    """A COCO, LVIS or SA-1B style annotation file and the folder of its images."""
+
+    annotations: Path
+    images: Path
+
+    def items(self) -> list[AnnotatedImage]:
+        """The images that have objects. Raises `SourceError`."""
+        found = load_coco(self.annotations)
+        each = ((image, tuple(found.masked_objects(image))) for image in found.images)
+        return [AnnotatedImage(self.images / i.path, i, objects) for i, objects in each if objects]
+
+
+def find_sources(
+    root: Path | None,
+    *,
+    coco: Mapping[str, CocoSet] | None = None,
+    weights: Mapping[str, float] | None = None,
+    whole: Iterable[str] = (),
+    left_out: Iterable[str] = (),
+    held_back_percent: int = 6,
+) -> list[Source]:
+    """Find the sources below `root` and the COCO sets by name.
+
+    weights: factor on the square root of a source's image count (default 1). left_out: sources
+    whose every image is held back. Raises `TrainingDataError` if there are none or a name that is
+    left out is unknown.
+    """
+    found: dict[str, list[Item]] = {}
+    for folder in sorted(p for p in root.iterdir() if (p / "images").is_dir()) if root else ():
+        found[folder.name] = [
+            LabelledImage(image, folder / "masks" / f"{image.stem}.png")
+            for image in sorted((folder / "images").iterdir())
+        ]
+    for name, annotated in (coco or {}).items():
+        found[name] = list(annotated.items())
+    if not found:
+        raise TrainingDataError(f"no <source>/images folder below {root}")
+    unknown = set(left_out) - found.keys()
+    if unknown:
+        raise TrainingDataError(f"there is no source {', '.join(sorted(unknown))} to leave out")
+    sources = []
+    for name, items in found.items():
+        percent = 100 if name in left_out else held_back_percent
+        held_back = tuple(i for i in items if is_held_back(i, percent))
+        train = tuple(i for i in items if not is_held_back(i, percent))
+        weight = (weights or {}).get(name, 1.0) * len(train) ** 0.5
+        sources.append(Source(name, train, held_back, weight, name in whole))
+    return sources

@@ -1,0 +1,248 @@
+"""Training prompts: boxes, points and proposals from ground truth, corrections of what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maskstream.pipeline.lab.training.proposals import Proposal
+from maskstream.pipeline.segmenter.geometry import GRID_STRIDE, deepest
+from maskstream.pipeline.segmenter.labels import (
+    BOX_BOTTOM_RIGHT,
+    BOX_TOP_LEFT,
+    NEGATIVE,
+    PAD,
+    POSITIVE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """A batch of prompts.
+
+    xy [B, N, 2] in 0..1 of the padded square; labels [B, N]; mask: logits [B, h, w] of a mask
+    prompt; has_mask [B], 1 where it is given; gone [B], true where no mask is right.
+    """
+
+    xy: Tensor
+    labels: Tensor
+    mask: Tensor
+    has_mask: Tensor
+    gone: Tensor
+
+    @property
+    def ambiguous(self) -> Tensor:
+        """Bool [B]: one positive point and nothing else."""
+        points = (self.labels == POSITIVE) | (self.labels == NEGATIVE)
+        boxed = (self.labels == BOX_TOP_LEFT).any(1)
+        return (points.sum(1) == 1) & ~boxed & (self.has_mask == 0)
+
+    def with_points(self, xy: Tensor, labels: Tensor) -> Prompts:
+        """Add points (xy [B, n, 2], labels [B, n]) to every prompt."""
+        return replace(
+            self, xy=torch.cat([self.xy, xy], 1), labels=torch.cat([self.labels, labels], 1)
+        )
+
+    def with_mask(self, logits: Tensor, given: Tensor) -> Prompts:
+        """Take logits [B, h, w] as mask prompt where `given` [B] is 1."""
+        return replace(self, mask=logits, has_mask=given)
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalBatch:
+    """A batch of `proposals.Proposal`: logits [B, h, w], box [B, 4], point [B, 2], gone [B]."""
+
+    logits: Tensor
+    box: Tensor
+    point: Tensor
+    gone: Tensor
+
+    @classmethod
+    def of(cls, proposals: Sequence[Proposal], device: torch.device) -> ProposalBatch:
+        """Stack proposals of one size."""
+
+        def stack(values: Iterable[object]) -> Tensor:
+            return torch.from_numpy(np.stack([np.asarray(v) for v in values])).to(device)
+
+        return cls(
+            stack(p.logits for p in proposals),
+            stack(p.box_xyxy for p in proposals),
+            stack(p.point_xy for p in proposals),
+            stack(p.gone for p in proposals),
+        )
+
+
+def draw_pixel(weight: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw one pixel a map with odds `weight` [B, H, W]; (x, y) normalised [B, 2] and its index."""
+    b, h, w = weight.shape
+    flat = weight.flatten(1)
+    empty = flat.sum(1, keepdim=True) <= 0
+    index = torch.multinomial(flat + empty.to(flat.dtype), 1, generator=generator)[:, 0]
+    side = max(h, w)
+    jitter = torch.rand(b, 2, generator=generator, device=weight.device)
+    xy = torch.stack([index % w, index // w], dim=1).to(weight.dtype)
+    return (xy + jitter) / side, index
+
+
+def click(
+    regions: Sequence[Tensor], generator: torch.Generator, centred_share: float
+) -> tuple[Tensor, Tensor]:
+    """A pixel in any of some regions, bool [B, H, W] each: as `draw_pixel` gives it.
+
+    With odds `centred_share` it is the pixel farthest from its region's border, where people click,
+    else any one.
+    """
+    weight = torch.stack(list(regions)).any(0)
+    xy, index = draw_pixel(weight.to(torch.float32), generator)
+    if centred_share == 0:
+        return xy, index
+    _, height, width = weight.shape
+    draw = torch.rand(len(weight), generator=generator, device=weight.device)
+    for row in torch.nonzero(draw < centred_share)[:, 0].tolist():
+        x, y, _ = max((deepest(r[row].cpu().numpy()) for r in regions), key=lambda place: place[2])
+        xy[row] = torch.tensor([x + 0.5, y + 0.5]) / max(height, width)
+        index[row] = y * width + x
+    return xy, index
+
+
+def boxes_of(masks: Tensor) -> Tensor:
+    """Tight boxes xyxy [B, 4] of masks [B, H, W] > 0.5, normalised by the padded square."""
+    _, h, w = masks.shape
+    side = max(h, w)
+    inside = masks > 0.5
+    columns, rows = inside.any(1), inside.any(2)
+
+    def ends(line: Tensor) -> tuple[Tensor, Tensor]:
+        n = line.shape[1]
+        first = line.to(torch.int8).argmax(1)
+        last = n - line.flip(1).to(torch.int8).argmax(1)
+        return first, last
+
+    x0, x1 = ends(columns)
+    y0, y1 = ends(rows)
+    return torch.stack([x0, y0, x1, y1], 1).to(torch.float32) / side
+
+
+def jittered(boxes: Tensor, generator: torch.Generator, strength: float) -> Tensor:
+    """Boxes xyxy [B, 4] moved at every side by up to a few times `strength` of their size."""
+    size = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
+    device = boxes.device
+    each = torch.randn(len(boxes), 4, generator=generator, device=device)
+    noise = each * torch.rand(len(boxes), 1, generator=generator, device=device)
+    return boxes + (noise * strength * size).clamp(-0.05, 0.05)
+
+
+def first_prompts(
+    masks: Tensor,
+    generator: torch.Generator,
+    *,
+    proposals: ProposalBatch | None = None,
+    proposal_share: float = 0.0,
+    box_jitter: float = 0.08,
+    centred_share: float = 0.0,
+) -> Prompts:
+    """A box or a point for every mask [B, h, w], half of each; or what a tracker would give.
+
+    That is the box of a proposal, its mask and, in half of the calls, its deepest point.
+    box_jitter: as `jittered` takes it; centred_share: as `click`.
+    """
+    device = masks.device
+
+    def chance(share: float) -> Tensor:
+        return torch.rand(len(masks), generator=generator, device=device) < share
+
+    boxes = jittered(boxes_of(masks), generator, box_jitter)
+    point, _ = click([masks > 0.5], generator, centred_share)
+    boxed = chance(0.5)
+    nowhere = torch.zeros_like(point)
+    xy = torch.where(
+        boxed[:, None, None], boxes.reshape(-1, 2, 2), torch.stack([point, nowhere], 1)
+    )
+    labels = torch.where(
+        boxed[:, None],
+        torch.tensor([[BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]], device=device),
+        torch.tensor([[POSITIVE, PAD]], device=device),
+    )
+    none = torch.zeros(len(masks), device=device)
+    prompts = Prompts(xy, labels, torch.zeros_like(masks), none, none > 0)
+    if proposals is None or proposal_share == 0:
+        return prompts
+    tracked = chance(proposal_share)
+    box = jittered(proposals.box, generator, box_jitter / 2).reshape(-1, 2, 2)
+    corners = torch.tensor([[BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]], device=device)
+    prompts = Prompts(
+        torch.where(tracked[:, None, None], box, xy),
+        torch.where(tracked[:, None], corners, labels),
+        proposals.logits,
+        tracked.to(masks.dtype),
+        tracked & proposals.gone,
+    )
+    if torch.rand((), generator=generator, device=device) < 0.5:
+        label = torch.where(tracked, POSITIVE, PAD)
+        prompts = prompts.with_points(proposals.point[:, None], label[:, None])
+    return prompts
+
+
+def scattered_points(
+    masks: Tensor, generator: torch.Generator, count: int
+) -> tuple[Tensor, Tensor]:
+    """`count` positive points anywhere in each mask [B, h, w]; xy [B, n, 2], labels [B, n]."""
+    inside = (masks > 0.5).to(masks.dtype)
+    xy = torch.stack([draw_pixel(inside, generator)[0] for _ in range(count)], 1)
+    return xy, torch.full(xy.shape[:2], POSITIVE, device=masks.device)
+
+
+def more_points(prompts: Prompts, masks: Tensor, generator: torch.Generator, most: int) -> Prompts:
+    """Add as many points to every single one so that they are 1 to `most`, drawn for all at once.
+
+    Prompts of another kind are padded.
+    """
+    count = int(torch.randint(most, (), generator=generator, device=masks.device))
+    if count == 0:
+        return prompts
+    xy, labels = scattered_points(masks, generator, count)
+    return prompts.with_points(xy, torch.where(prompts.ambiguous[:, None], labels, PAD))
+
+
+def points_anywhere(
+    count: int, size_hw: tuple[int, int], generator: torch.Generator, cell: int = GRID_STRIDE
+) -> Prompts:
+    """`count` prompts of one positive point, uniform in pictures of a size, whatever is there.
+
+    cell: pixels a cell of the mask prompts.
+    """
+    height, width = size_hw
+    device = generator.device
+    side = max(size_hw)
+    share = torch.tensor([width / side, height / side], device=device)
+    points = torch.rand(count, 1, 2, generator=generator, device=device) * share
+    labels = torch.tensor([[POSITIVE, PAD]], device=device).float().expand(count, 2)
+    grid = (height // cell, width // cell)
+    nothing = torch.zeros(count, device=device)
+    return Prompts(
+        torch.cat([points, torch.zeros_like(points)], 1),
+        labels,
+        torch.zeros(count, *grid, device=device),
+        nothing,
+        nothing > 0,
+    )
+
+
+def corrective_points(
+    logits: Tensor, masks: Tensor, generator: torch.Generator, *, centred_share: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """A point where logits [B, H, W] and masks disagree; xy [B, 1, 2], labels [B, 1].
+
+    Positive where the object was missed, negative where something else was taken. Where nothing
+    is wrong, a positive point inside the object. centred_share: as `click`.
+    """
+    truth, answer = masks > 0.5, logits > 0
+    right = ~(answer != truth).flatten(1).any(1)
+    missed = torch.where(right[:, None, None], truth, truth & ~answer)
+    xy, index = click([missed, answer & ~truth], generator, centred_share)
+    hit = truth.flatten(1).gather(1, index[:, None])[:, 0]
+    return xy[:, None], torch.where(hit, POSITIVE, NEGATIVE)[:, None]

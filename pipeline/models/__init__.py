@@ -1,0 +1,1 @@
+"""From a name to a model that runs, and the embedded model's files."""

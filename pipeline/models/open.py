@@ -1,0 +1,57 @@
+"""Opens the segmenter that a configuration asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from maskstream.pipeline.config import PipelineConfig
+from maskstream.pipeline.errors import ModelError
+from maskstream.pipeline.segmenter.devices import choose_device
+from maskstream.pipeline.segmenter.model import OpenVinoSegmenter, Segmenter, find_model
+from maskstream.pipeline.types import SizeHW
+from maskstream.pipeline.weights.registry import Registry
+
+
+def locate_model(config: PipelineConfig) -> Path:
+    """Where `config.model` lies: a checkpoint file if it is one and CUDA runs it, else a folder.
+
+    Raises `ModelError`.
+    """
+    if names_checkpoint(config.model) and choose_device(config.device) == "cuda":
+        from maskstream.pipeline.models.resolve import find_checkpoint
+
+        return find_checkpoint(config.model)[0]
+    return find_model(config.model)
+
+
+def names_checkpoint(model: str) -> bool:
+    """Whether a model's name means a checkpoint: a published name, or a file."""
+    published = {entry.name for entry in Registry.published().entries()}
+    return model in published or Path(model).is_file()
+
+
+def open_segmenter(
+    config: PipelineConfig, model: Path, frame_hw: SizeHW, *, input_share: float = 1.0
+) -> Segmenter:
+    """Set up `config.model` on `config.device` for frames of one size.
+
+    input_share: of the encoder's long side (CPU only). model: where `config.model` lies: a folder
+    of OpenVINO graphs, which run on the CPU, or the checkpoint file that CUDA needs. "auto" never
+    takes a folder to CUDA. Raises `ModelError`.
+    """
+    is_folder = model.is_dir()
+    device = "cpu" if is_folder and config.device == "auto" else choose_device(config.device)
+    if device == "cpu":
+        threads = config.threads.inference
+        return OpenVinoSegmenter(model, frame_hw, threads=threads, input_share=input_share)
+    if is_folder:
+        raise ModelError(
+            f"device cuda cannot run the model '{config.model}', whose graphs are for the CPU: "
+            "give a checkpoint file, or the name of one that 'weights list' shows as here"
+        )
+    from maskstream.pipeline.models.checkpoint import load_network
+    from maskstream.pipeline.models.resolve import find_checkpoint
+    from maskstream.pipeline.segmenter.torch_segmenter import TorchSegmenter
+
+    checkpoint, architecture = find_checkpoint(config.model)
+    return TorchSegmenter(load_network(checkpoint, architecture), frame_hw, device)

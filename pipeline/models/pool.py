@@ -1,0 +1,78 @@
+"""Segmenters for images of many sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from maskstream.pipeline.config import PipelineConfig
+from maskstream.pipeline.models.open import names_checkpoint, open_segmenter
+from maskstream.pipeline.segmenter.devices import choose_device
+from maskstream.pipeline.segmenter.geometry import InputGeometry
+from maskstream.pipeline.segmenter.model import Segmenter, find_model
+from maskstream.pipeline.types import SizeHW
+
+KEPT = 16
+
+OpenSegmenter = Callable[[SizeHW], Segmenter]
+
+
+class SegmenterPool:
+    """One segmenter for every size of a network's input, which images of many sizes share.
+
+    Setting one up takes seconds. At most `KEPT` are held, the last used.
+    """
+
+    def __init__(self, open_one: OpenSegmenter) -> None:
+        self._open_one = open_one
+        self._by_input: dict[SizeHW, Segmenter] = {}
+
+    def for_size(self, frame_hw: SizeHW) -> Segmenter:
+        """A segmenter for frames of this size, good until the next call. Raises `ModelError`."""
+        geometry = self._geometry(frame_hw)
+        segmenter = self._by_input.pop(geometry.input_hw, None) if geometry else None
+        if geometry is None or segmenter is None:
+            segmenter = self._open_one(frame_hw)
+            geometry = segmenter.geometry
+        self._by_input[geometry.input_hw] = segmenter
+        if len(self._by_input) > KEPT:
+            del self._by_input[next(iter(self._by_input))]
+        segmenter.geometry = geometry
+        return segmenter
+
+    def _geometry(self, frame_hw: SizeHW) -> InputGeometry | None:
+        """How a frame will lie in the input; None before the first segmenter is there."""
+        known = next(iter(self._by_input.values()), None)
+        if known is None:
+            return None
+        return known.card.fit(frame_hw)
+
+
+def segmenter_opener(config: PipelineConfig) -> OpenSegmenter:
+    """How to set up `config.model`: a folder runs as its graphs are, a checkpoint in torch.
+
+    A checkpoint is measured itself, not quantised first: that would calibrate on the very images
+    that judge. Raises `ModelError`.
+    """
+    if not names_checkpoint(config.model):
+        folder = find_model(config.model)
+        return lambda frame_hw: open_segmenter(config, folder, frame_hw)
+    from maskstream.pipeline.models.resolve import find_checkpoint, require_training_extra
+
+    checkpoint, architecture = find_checkpoint(config.model)
+    require_training_extra(f"running the checkpoint {config.model}")
+    return _torch_opener(checkpoint, architecture, config)
+
+
+def _torch_opener(
+    checkpoint: Path, architecture: str | None, config: PipelineConfig
+) -> OpenSegmenter:
+    import torch
+
+    from maskstream.pipeline.models.checkpoint import load_network
+    from maskstream.pipeline.segmenter.torch_segmenter import TorchSegmenter
+
+    device = choose_device(config.device)
+    torch.set_num_threads(config.threads.inference)
+    network = load_network(checkpoint, architecture)
+    return lambda frame_hw: TorchSegmenter(network, frame_hw, device)

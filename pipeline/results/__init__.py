@@ -1,0 +1,1 @@
+"""What results of frames are, and what can be said of them and done to them."""

@@ -1,0 +1,69 @@
+"""Take objects out of a frame's result and lay others over it, so that nothing else changes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from maskstream.pipeline.segmenter.geometry import boxes_of
+from maskstream.pipeline.tracking.compositor import hidden_part
+from maskstream.pipeline.types import FrameResult, LabelMap, ObjectResult
+from maskstream.trackers.state import TrackState
+
+BoolMap = npt.NDArray[np.bool_]
+
+_WHOLE = (slice(0, None), slice(0, None))
+
+
+def given_object(object_id: int, mask: BoolMap, score: float) -> ObjectResult:
+    """An object whose mask, bool [H, W] and not empty, a person gave."""
+    x0, y0, x1, y1 = (float(v) for v in boxes_of(mask[None])[0])
+    return ObjectResult(object_id, (x0, y0, x1, y1), score, TrackState.TRACKED, int(mask.sum()))
+
+
+def only(result: FrameResult, kept: Collection[int]) -> FrameResult:
+    """A result with none but these objects; what they were hidden by shows them now.
+
+    Their whole masks (`FrameResult.mask`) stay as they are.
+    """
+    if all(found.id in kept for found in result.objects):
+        return result
+    objects = [found for found in result.objects if found.id in kept]
+    labels = np.where(np.isin(result.labels, list(kept)), result.labels, 0).astype(np.uint16)
+    masks = {found.id: result.mask(found.id) for found in objects}
+    for found in sorted(objects, key=lambda o: -o.score):
+        labels[masks[found.id] & (labels == 0)] = found.id
+    return _result(result, labels, objects, masks)
+
+
+def with_object(result: FrameResult, found: ObjectResult, mask: BoolMap) -> FrameResult:
+    """A result with one more object, whose whole mask is bool [H, W].
+
+    Where it overlaps another one, the one with the higher score shows.
+    """
+    weaker = [o.id for o in result.objects if o.score < found.score]
+    shows = mask & ((result.labels == 0) | np.isin(result.labels, weaker))
+    labels = result.labels.copy()
+    labels[shows] = found.id
+    masks = {o.id: result.mask(o.id) for o in result.objects} | {found.id: mask}
+    return _result(result, labels, [*result.objects, found], masks)
+
+
+def _result(
+    result: FrameResult,
+    labels: LabelMap,
+    objects: list[ObjectResult],
+    masks: Mapping[int, BoolMap],
+) -> FrameResult:
+    """A result whose areas and hidden parts follow from its label map and the whole masks."""
+    counted, hidden = [], []
+    for found in sorted(objects, key=lambda o: o.id):
+        shown = labels == found.id
+        counted.append(replace(found, area=int(shown.sum())))
+        under = masks[found.id] & ~shown
+        if under.any():
+            hidden.append(hidden_part(found.id, _WHOLE, under))
+    return replace(result, labels=labels, objects=tuple(counted), hidden=tuple(hidden))

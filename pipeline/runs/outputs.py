@@ -1,0 +1,180 @@
+"""The outputs of a run: the mask store and, if wanted, the overlay and the contact sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskstream.pipeline.engine.pipeline import Pipeline
+from maskstream.pipeline.errors import StoreError
+from maskstream.pipeline.prompts import NO_PROMPTS, Event, MaskEvent, PromptLog
+from maskstream.pipeline.rendering.preview import ContactSheet, OverlayVideo
+from maskstream.pipeline.results.review import Reviewer
+from maskstream.pipeline.runs.resuming import Recipe, check_same, new_names
+from maskstream.pipeline.segmenter.model import content_hash
+from maskstream.pipeline.sources.identity import identity_of
+from maskstream.pipeline.store import MaskStore, MaskStoreWriter, StoreMode, append_events, runs_of
+from maskstream.pipeline.types import Frame, FrameResult, HiddenPart, Sink, SourceInfo
+
+_LIBRARIES = ("maskstream", "numpy", "av", "opencv-python-headless", "openvino", "zarr")
+
+
+@dataclass(slots=True)
+class Outputs:
+    """Where a run writes; `open` makes the sinks once the source is known.
+
+    store: a path or a URL. mode: what to do with a store that is there already
+    (`MaskStoreWriter`). span: which part of the source was asked for (start, end, stride; backward
+    if objects are followed to earlier frames too; refine if masks are blended from both keyframes
+    around them), as JSON values. prompts: what was asked for, kept as the store's events.
+    """
+
+    store: Path | str
+    overlay: Path | None = None
+    contact: Path | None = None
+    mode: StoreMode = "create"
+    span: Mapping[str, Any] = field(default_factory=dict)
+    prompts: PromptLog = NO_PROMPTS
+    _writer: MaskStoreWriter | None = None
+
+    def open(self, pipeline: Pipeline, info: SourceInfo) -> Sequence[Sink]:
+        """Make the sinks.
+
+        Raises `StoreError`, also if the store to resume was begun otherwise; it stays as it is.
+        """
+        asked = self._recipe(pipeline, info.name)
+        stored = self._stored()
+        events = asked.events
+        if stored is not None:
+            check_same(stored, asked)
+            events = [*stored.events, *new_names(stored, asked)]
+        self._writer = MaskStoreWriter(
+            self.store,
+            info=info,
+            attributes=asked.attributes,
+            span=self.span,
+            mode=self.mode,
+            frames_per_commit=pipeline.config.store.commit_frames,
+            seconds_per_commit=pipeline.config.store.commit_s,
+        )
+        try:
+            self._writer.add_events(events)
+            sinks: list[Sink] = [OnlyMissing(self._writer)]
+        except StoreError:
+            self._writer.close(complete=False)
+            raise
+        if self.overlay is not None:
+            sinks.append(OverlayVideo(self.overlay, info))
+        if self.contact is not None:
+            sinks.append(ContactSheet(self.contact))
+        return sinks
+
+    def finished(self, pipeline: Pipeline, source: str) -> int | None:
+        """Frames of the store if it is complete for this already, else None.
+
+        Names that it does not have yet are added to it.
+
+        Raises `StoreError` if it cannot be read or was begun otherwise (`check_same`).
+        """
+        store = self._stored()
+        if store is None:
+            return None
+        asked = self._recipe(pipeline, source)
+        check_same(store, asked)
+        if not store.complete or store.span != self.span:
+            return None
+        append_events(self.store, new_names(store, asked))
+        return len(store)
+
+    @property
+    def scratch(self) -> Path | None:
+        """The folder beside a local store, None if it is not there yet or the store is not local.
+
+        There is room where the store has room.
+        """
+        folder = Path(self.store).absolute().parent
+        return folder if "://" not in str(self.store) and folder.is_dir() else None
+
+    def _stored(self) -> MaskStore | None:
+        """The store to resume, if there is one and it is to be resumed."""
+        return MaskStore.if_there(self.store) if self.mode == "resume" else None
+
+    def _recipe(self, pipeline: Pipeline, source: str) -> Recipe:
+        attributes = attributes_of(pipeline, source)
+        events = [event_to_json(event) for event in self.prompts.events]
+        return Recipe(source, self.span, events, attributes)
+
+    @property
+    def committed(self) -> int:
+        """Frames that are safe in the store."""
+        return 0 if self._writer is None else self._writer.committed_frames
+
+
+class OnlyMissing:
+    """Passes to a resumed store only the frames that it does not hold yet.
+
+    When it is closed, the store is told what of all its frames a person should look at. Raises
+    `StoreError`.
+    """
+
+    def __init__(self, store: MaskStoreWriter) -> None:
+        self._store = store
+        self._reviewer = Reviewer()
+        last = store.last_committed_index
+        self._after = -1 if last is None else last
+        if last is not None:
+            for frame in MaskStore(store.path).frame_objects():
+                self._reviewer.add(frame)
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Write the result unless its frame is there."""
+        if result.index > self._after:
+            self._store.write(frame, result)
+            self._reviewer.add(result)
+
+    def idle(self) -> None:
+        """Commit what is due."""
+        self._store.commit_due()
+
+    def close(self, *, complete: bool) -> None:
+        """Close the store."""
+        doubts = [doubt.to_json() for doubt in self._reviewer.doubts()]
+        self._store.close(complete=complete, review=doubts)
+
+
+def attributes_of(pipeline: Pipeline, source: str) -> dict[str, Any]:
+    """What a store keeps of how it was made: source, model, configuration, versions."""
+    config = pipeline.config
+    return {
+        "identity": identity_of(source),
+        "model": {"name": Path(config.model).name, "hash": content_hash(pipeline.model)},
+        "config": config.model_dump(mode="json"),
+        "versions": library_versions(),
+    }
+
+
+def event_to_json(event: Event) -> dict[str, Any]:
+    """A prompt as JSON values; a mask as start and length of its runs along rows."""
+    if not isinstance(event, MaskEvent):
+        return event.model_dump(mode="json")
+    height, width = event.mask.shape
+    runs = runs_of([HiddenPart(event.object, 0, 0, event.mask)], 0, (height, width))
+    pairs = np.stack([runs["start"], runs["length"]], axis=1).tolist()
+    values = event.model_dump(exclude={"mask"}, mode="json")
+    return values | {"mask": {"size_hw": [height, width], "runs": pairs}}
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of this package and of what determines its results."""
+    versions = {}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,1 @@
+"""Published checkpoints, where they are kept, and reading them."""

@@ -1,0 +1,51 @@
+"""`weights` and `quantize` on the command line."""
+
+import cv2
+import pytest
+
+from maskstream.pipeline.cli.first_use import _pictures
+from tests.support.media import moving_shapes
+
+
+def test_weights_are_listed_with_their_licences(cli):
+    code, out, _ = cli("weights", "list")
+    assert code == 0
+    assert "tinysam" in out
+    assert "Apache-2.0" in out
+
+
+def test_path_follows_the_cache(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("MASKSTREAM_CACHE", str(tmp_path))
+    code, out, _ = cli("weights", "path", "tinysam")
+    assert (code, out.strip()) == (0, str(tmp_path / "weights" / "tinysam_42.3.pth"))
+
+
+@pytest.mark.parametrize(("own", "said"), [(2, "on 3 frames of the demo's clip"), (9, "")])
+def test_first_use_takes_the_demo_s_clip_where_there_is_little_else(tmp_path, capsys, own, said):
+    frames, _ = moving_shapes(own, (48, 64), shapes=1)
+    for number, frame in enumerate(frames):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), frame)
+    pictures = _pictures(str(tmp_path / "%d.png"), 5 if said else 9)
+    assert [p.shape == (48, 64, 3) for p in pictures] == [True] * own + [False] * (3 if said else 0)
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("weights", "path", "nonsense"), "no checkpoint called 'nonsense'"),
+        (("weights", "import", "/nowhere.pth"), "/nowhere.pth"),
+        (("quantize", "--checkpoint", "mobilesam", "--calibration", "x.mp4"), "weights get"),
+        (("eval", "video", "--generated", "--model", "sam-vit-b"), "weights get sam-vit-b"),
+        (("run", "x.mp4", "--model", "sam_vit_b"), "did you mean sam-vit-b"),
+        (("quantize", "--checkpoint", "a", "--calibration", "b", "--method", "guess"), "nncf"),
+    ],
+)
+def test_bad_calls_are_one_sentence(cli, tmp_path, monkeypatch, arguments, word):
+    monkeypatch.setenv("MASKSTREAM_CACHE", str(tmp_path))
+    if arguments[0] in ("quantize", "run"):
+        arguments = (*arguments, "-o", str(tmp_path / "out"))
+    code, _, err = cli(*arguments)
+    assert code == 1
+    assert err.startswith("error: ")
+    assert word in err

@@ -1,0 +1,156 @@
+"""Commands to a live run: the frame they act on, what is refused, and when numbers run out."""
+
+import threading
+from functools import partial
+
+import pytest
+
+from maskstream.pipeline.config import load_config
+from maskstream.pipeline.live.commands import Asked, Command, CommandQueue
+from maskstream.pipeline.live.session import LiveSession
+from maskstream.pipeline.prompts import MAX_OBJECT_ID
+from maskstream.pipeline.segmenter.model import OpenVinoSegmenter
+from tests.support.live_runs import PATIENT, RATE, SIZE, AtOnce, disc_of, pictures, run_until
+from tests.support.media import moving_shapes
+
+UNSEEDED = [*PATIENT, "seeding.enabled=false"]
+
+
+@pytest.fixture(scope="module")
+def shapes():
+    return moving_shapes(60, SIZE, shapes=2, seed=1)
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """An event that keyframes wait for."""
+    encode, release = OpenVinoSegmenter.encode, threading.Event()
+
+    def slow(self, frame):
+        assert release.wait(30)
+        return encode(self, frame)
+
+    monkeypatch.setattr(OpenVinoSegmenter, "encode", slow)
+    return release
+
+
+def followed(shapes, live, object_id):
+    """IoU of an object's mask with the second shape."""
+    mask, truth = live.result.mask(object_id), shapes[1][live.frame.index % 60] == 2
+    return (mask & truth).sum() / (mask | truth).sum()
+
+
+def test_a_click_acts_on_the_frame_it_names_and_remove_and_reset_at_once(shapes):
+    come, taken = pictures(shapes, 400)
+    session = LiveSession.open(come, load_config(overrides=UNSEEDED))
+    answers, state, answered = [], {}, threading.Event()
+
+    def answer(outcome):
+        answers.append(outcome)
+        if not outcome.refused:
+            answered.set()
+
+    def steps(live):
+        if live.frame.index > 12:  # the keyframe shares a core with frames that come at once
+            answered.wait(0.3)
+        taken.release()
+        index, shown = live.frame.index, {o.id for o in live.result.objects if o.area}
+        if index == 12:
+            xy = disc_of(shapes, 5)
+            command = Command(type="point", xy=xy, pts_s=(5 + 30) / RATE)  # frame 5
+            session.command(command, answer)
+            session.command(Command(type="point", xy=xy, pts_s=0.5), answer)
+            session.command(Command(type="point", xy=(999, 5)), answer)
+        if shown and "followed" not in state:
+            state["first"] = state.get("first", index)
+            if index >= state["first"] + 5:
+                mask = live.result.mask(min(shown))
+                truth = shapes[1][index % 60] == 2
+                state["followed"] = (mask & truth).sum() / (mask | truth).sum()
+                session.command(Command(type="remove", object=min(shown)), answer)
+        elif "followed" in state:
+            return not shown
+        return False
+
+    run_until(session, steps)
+    assert state["first"] > 12
+    assert state["followed"] > 0.6
+    refused = sorted(answer.refused for answer in answers if answer.refused)
+    assert len(refused) == 2
+    assert "is gone" in refused[0]
+    assert "outside the picture" in refused[1]
+    assert [a.object for a in answers if not a.refused] == [1, 1]
+
+
+def test_a_click_waits_for_a_slow_keyframe_and_one_refused_prompt_spoils_no_other(shapes, held):
+    come, taken = pictures(shapes, 400)
+    session = LiveSession.open(come, load_config(overrides=[*UNSEEDED, "live.kept_frames=8"]))
+    answers, clicked = {}, threading.Event()
+    named = {"pts_s": (5 + 30) / RATE}  # frame 5, which is gone long before the keyframe is done
+
+    def answer(name, told):
+        answers[name] = told
+        if name == "click":
+            clicked.set()
+
+    commands = {
+        "click": Command(type="point", xy=disc_of(shapes, 5), **named),
+        "beside": Command(type="point", xy=(3, 3), label=0, **named),
+        "taken back": Command(type="point", object=40, xy=(3, 3)),
+        "remove": Command(type="remove", object=40),
+        "too early": Command(type="point", xy=(3, 3), pts_s=500.0),
+    }
+
+    def steps(live):
+        index = live.frame.index
+        if index == 7:
+            for name, command in commands.items():
+                session.command(command, partial(answer, name))
+        if index == 20:
+            held.set()
+        if index >= 20:  # the keyframes share a core with frames that come at once
+            clicked.wait(0.3)
+        taken.release()
+        return any(o.area for o in live.result.objects)
+
+    results, summary = run_until(session, steps)
+    assert results[-1].frame.index > 20
+    click = answers["click"]
+    assert not click.refused
+    assert followed(shapes, results[-1], click.object) > 0.6
+    assert {name: told.refused[:30] for name, told in answers.items() if told.refused} == {
+        "beside": "object 2 has only negative poi",
+        "taken back": "a remove came after it",
+        "too early": "there is no frame at 500.000 s",
+    }
+    assert answers["beside"].object is None
+    assert not summary.full
+
+
+def test_when_all_numbers_are_given_nothing_is_added_and_it_is_said(shapes, monkeypatch):
+    monkeypatch.setattr("maskstream.pipeline.live.late.ThreadPoolExecutor", AtOnce)
+    come, taken = pictures(shapes, 200)
+    session = LiveSession.open(come, load_config(overrides=UNSEEDED))
+    answers = []
+
+    def steps(live):
+        index, xy = live.frame.index, disc_of(shapes, live.frame.index % 60)
+        if index == 0:
+            session.command(Command(type="point", object=MAX_OBJECT_ID, xy=xy), answers.append)
+        if len(answers) == 1:
+            session.command(Command(type="point", xy=xy), answers.append)
+        taken.release()
+        return len(answers) > 1 and any(o.area for o in live.result.objects)
+
+    results, summary = run_until(session, steps)
+    assert "all 65535 numbers have been given" in answers[1].refused
+    assert results[-1].result.labels.max() == MAX_OBJECT_ID
+    assert summary.full
+
+
+def test_commands_that_are_too_many_are_refused():
+    queue, answers = CommandQueue(), []
+    for _ in range(257):
+        queue.put(Asked(Command(type="reset"), answers.append))
+    assert len(queue.take()) == 256
+    assert ["ask again" in told.refused for told in answers] == [True]

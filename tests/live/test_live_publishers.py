@@ -1,0 +1,301 @@
+"""Channels of live results: run lengths, JSON over TCP, MCAP, Foxglove, Zenoh, ROS 2 messages."""
+
+import json
+import socket
+import sys
+from array import array
+from contextlib import suppress
+from fractions import Fraction
+from queue import Empty, Queue
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maskstream.pipeline.errors import ConfigError, MissingExtraError, PromptError
+from maskstream.pipeline.live.commands import CommandQueue, Outcome, parse_command
+from maskstream.pipeline.live.messages import mask_of_runs, result_message, stamp_ns
+from maskstream.pipeline.live.publishers import Channel, open_channel, open_channels, parse_channel
+from maskstream.pipeline.live.publishers.jsonlines import JsonOverTcp
+from maskstream.pipeline.live.publishers.ros2 import (
+    MessageTypes,
+    detections,
+    header_of,
+    label_image,
+)
+from maskstream.pipeline.sources.arrays import ArrayView
+from maskstream.pipeline.types import Arrival, Frame, FrameResult, ObjectResult
+from maskstream.trackers.state import TrackState
+
+SIZE = (36, 64)
+TIME_BASE = Fraction(1, 90_000)
+TIMEOUT_S = 10
+
+
+def result_of(labels, index=3, pts=180_045):
+    """A live frame and its result, with an object more that is out of sight."""
+    objects = []
+    for found in np.unique(labels[labels > 0]).tolist():
+        rows, columns = np.nonzero(labels == found)
+        box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        objects.append(
+            ObjectResult(found, tuple(map(float, box)), 0.9, TrackState.TRACKED, len(rows))
+        )
+    objects.append(ObjectResult(60_000, (1.0, 1.0, 5.0, 5.0), 0.2, TrackState.OCCLUDED, 0))
+    rgb = np.full((*labels.shape, 3), 90, np.uint8)
+    arrival = Arrival(10.0, 1_700_000_000.25)
+    frame = Frame(index, pts, TIME_BASE, labels.shape, ArrayView(rgb), arrival)
+    return frame, FrameResult(index, pts, TIME_BASE, True, labels, tuple(objects))
+
+
+@pytest.fixture
+def shown():
+    labels = np.zeros(SIZE, np.uint16)
+    labels[4:20, 8:30] = 7
+    labels[10:36, 40:64] = 300
+    return result_of(labels)
+
+
+@given(st.data())
+def test_masks_survive_their_run_lengths(data):
+    height, width = data.draw(st.tuples(st.integers(1, 9), st.integers(1, 9)))
+    cells = data.draw(st.lists(st.integers(0, 2), min_size=height * width, max_size=height * width))
+    labels = np.array(cells, np.uint16).reshape(height, width)
+    frame, result = result_of(labels)
+    message = json.loads(json.dumps(result_message(frame, result)))
+    for told in message["objects"][:-1]:
+        assert np.array_equal(mask_of_runs(told["mask"]), labels == told["id"])
+        assert sum(told["mask"]["counts"]) == height * width
+    assert message["objects"][-1]["mask"] is None
+
+
+def test_a_message_tells_both_times(shown):
+    message = result_message(*shown)
+    assert message["pts_s"] == pytest.approx(2.0005)
+    assert message["captured_s"] == 1_700_000_000.25
+    assert stamp_ns(*shown) == 2_000_500_000
+    assert [o["state"] for o in message["objects"]] == ["TRACKED", "TRACKED", "OCCLUDED"]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("nonsense", "one line of JSON"),
+        ('{"type": "jump"}', "type"),
+        ('{"type": "point"}', "needs 'xy'"),
+        ('{"type": "remove"}', "needs 'object'"),
+        ('{"type": "reset", "colour": 1}', "colour: no such key"),
+    ],
+)
+def test_a_wrong_command_is_a_sentence(line, says):
+    with pytest.raises(PromptError, match=says):
+        parse_command(line)
+
+
+def test_json_goes_to_all_who_connect_and_commands_come_back(shown):
+    commands = CommandQueue()
+    server = JsonOverTcp("0", commands.put)
+    with socket.create_connection(("127.0.0.1", server.port), TIMEOUT_S) as client:
+        lines = client.makefile("rw")
+        lines.write('{"type": "point", "xy": [3, 4]}\n{"type": "dance"}\n')
+        lines.flush()
+        refused = json.loads(lines.readline())  # so the connection stands
+        assert "error" in refused
+        (asked,) = commands.take()
+        assert asked.command.xy == (3, 4)
+        asked.answer(Outcome(object=8))
+        assert json.loads(lines.readline()) == {"type": "answer", "object": 8, "ok": True}
+        server.write(*shown)
+        assert json.loads(lines.readline()) == result_message(*shown)
+        server.close(complete=True)
+        assert lines.readline() == ""
+
+
+def test_a_client_that_reads_nothing_holds_up_nobody(shown):
+    server = JsonOverTcp("0", CommandQueue().put)
+    with socket.create_connection(("127.0.0.1", server.port), TIMEOUT_S) as client:
+        client.sendall(b"{}\n")
+        client.makefile("r").readline()
+        for _ in range(3000):
+            server.write(*shown)
+        server.close(complete=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("smoke:1", "no channel 'smoke'"),
+        ("jsonl:harbour", "port number"),
+        ("mcap", "needs a file"),
+        ("foxglove:x", "port number"),
+    ],
+)
+def test_a_wrong_channel_is_a_sentence(text, says):
+    with pytest.raises(ConfigError, match=says):
+        open_channels([Channel("jsonl", "0"), parse_channel(text)], CommandQueue().put)
+
+
+@pytest.mark.parametrize(
+    ("kind", "module", "extra"),
+    [
+        ("mcap:a.mcap", "foxglove", r"maskstream\[foxglove\]"),
+        ("foxglove:0", "foxglove", r"maskstream\[foxglove\]"),
+        ("zenoh", "zenoh", r"maskstream\[zenoh\]"),
+        ("ros2", "rclpy", "setup.bash"),
+    ],
+)
+def test_a_missing_package_is_named(monkeypatch, kind, module, extra):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtraError, match=extra):
+        open_channel(parse_channel(kind), CommandQueue().put)
+
+
+def test_mcap_holds_pictures_boxes_labels_with_the_sources_stamp(shown, tmp_path):
+    pytest.importorskip("foxglove")
+    reader = pytest.importorskip("mcap.reader")
+    file = tmp_path / "run.mcap"
+    sink = open_channel(Channel("mcap", str(file)), CommandQueue().put)
+    sink.write(*shown)
+    sink.close(complete=True)
+    with file.open("rb") as opened:
+        messages = {
+            channel.topic: (schema, message)
+            for schema, channel, message in reader.make_reader(opened).iter_messages()
+        }
+    assert set(messages) == {"/camera", "/labels", "/objects", "/table"}
+    assert {m.log_time for _, m in messages.values()} == {1_700_000_000_250_000_000}
+    names = {topic: schema.name for topic, (schema, _) in messages.items() if schema}
+    assert names["/labels"] == "foxglove.RawImage"
+    labels = shown[1].labels.tobytes()
+    assert labels in messages["/labels"][1].data
+    stamp = b"\x08\x02\x10" + b"\xa0\xc2\x1e"  # protobuf: 2 s, 500 000 ns
+    assert stamp in messages["/labels"][1].data
+    assert json.loads(messages["/table"][1].data) == result_message(*shown)
+
+
+def test_foxglove_serves_its_websocket(shown):
+    pytest.importorskip("foxglove")
+    server = open_channel(Channel("foxglove", "0"), CommandQueue().put)
+    request = (
+        "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Protocol: foxglove.sdk.v1\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", server.port), TIMEOUT_S) as client:
+        client.sendall(request.encode())
+        received = b""
+        while b"/labels" not in received and (data := client.recv(65536)):
+            received += data
+    server.write(*shown)
+    server.close(complete=True)
+    assert b"101 Switching" in received
+    assert b"clientPublish" in received
+    assert b"/labels" in received
+
+
+def test_zenoh_carries_results_and_commands(shown, tmp_path):
+    zenoh = pytest.importorskip("zenoh")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    alone = (
+        '{mode: "peer", scouting: {multicast: {enabled: false}}, '
+        '%s: {endpoints: ["tcp/127.0.0.1:%d"]}}'
+    )
+    file = tmp_path / "zenoh.json5"
+    file.write_text(alone % ("listen", port))
+    commands = CommandQueue()
+    sink = open_channel(Channel("zenoh", f"robot/seen@{file}"), commands.put)
+    with zenoh.open(zenoh.Config.from_json5(alone % ("connect", port))) as session:
+        heard: Queue = Queue()
+        session.declare_subscriber("robot/seen/*", lambda s: heard.put((str(s.key_expr)[11:], s)))
+        key = ""
+        while key != "answer":  # until the two have found each other
+            session.put("robot/seen/command", "no command")
+            with suppress(Empty):
+                key, _ = heard.get(timeout=1)
+                while key == "command":
+                    key, _ = heard.get(timeout=1)
+        session.put("robot/seen/command", '{"type": "reset"}')
+        sink.write(*shown)
+        found: dict = {}
+        while not {"result", "labels"} <= found.keys():
+            key, sample = heard.get(timeout=TIMEOUT_S)
+            found[key] = sample
+        for _ in range(TIMEOUT_S):
+            if waiting := commands.take():
+                break
+            with suppress(Empty):
+                heard.get(timeout=1)
+    sink.close(complete=True)
+    assert json.loads(found["result"].payload.to_bytes()) == result_message(*shown)
+    assert found["labels"].payload.to_bytes().startswith(b"\x89PNG")
+    about = json.loads(found["labels"].attachment.to_bytes())
+    assert about == {
+        "frame": 3,
+        "stamp_ns": 2_000_500_000,
+        "captured_ns": 1_700_000_000_250_000_000,
+    }
+    assert [asked.command.type for asked in waiting] == ["reset"]
+
+
+def message(**fields):
+    """A message class as rosidl makes them: these fields and no others, of these types."""
+
+    class Message:
+        __slots__ = tuple(fields)
+
+        def __init__(self):
+            for name, kind in fields.items():
+                setattr(self, name, kind())
+
+        def __setattr__(self, name, value):
+            assert isinstance(value, array if fields[name] is uint8s else fields[name])
+            object.__setattr__(self, name, value)
+
+    return Message
+
+
+def uint8s():
+    return array("B")
+
+
+# As the .msg files of std_msgs, sensor_msgs and vision_msgs 4 have them.
+Header = message(stamp=message(sec=int, nanosec=int), frame_id=str)
+Pose2D = message(position=message(x=float, y=float), theta=float)
+ROS = MessageTypes(
+    header=Header,
+    image=message(
+        header=Header,
+        height=int,
+        width=int,
+        encoding=str,
+        is_bigendian=int,
+        step=int,
+        data=uint8s,
+    ),
+    detections=message(header=Header, detections=list),
+    detection=message(
+        header=Header,
+        results=list,
+        bbox=message(center=Pose2D, size_x=float, size_y=float),
+        id=str,
+    ),
+    hypothesis=message(hypothesis=message(class_id=str, score=float), pose=object),
+)
+
+
+def test_ros_messages_have_the_sources_header_and_one_label_image(shown):
+    frame, result = shown
+    header = header_of(frame, result, ROS, "camera_optical")
+    assert (header.stamp.sec, header.stamp.nanosec) == (2, 500_000)
+    assert header.frame_id == "camera_optical"
+    image = label_image(result, header, ROS)
+    assert (image.encoding, image.height, image.width, image.step) == ("mono16", 36, 64, 128)
+    assert np.array_equal(np.frombuffer(image.data, "<u2").reshape(SIZE), result.labels)
+    found = detections(result, header, ROS).detections
+    assert [d.id for d in found] == ["7", "300"]  # what is out of sight is left out
+    first = found[0]
+    assert (first.bbox.center.position.x, first.bbox.size_x) == (19.0, 22.0)
+    assert first.results[0].hypothesis.score == 0.9
+    assert first.header is image.header is header

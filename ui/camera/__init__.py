@@ -1,0 +1,1 @@
+"""Cameras that are watched: live runs, what they show, and recordings."""

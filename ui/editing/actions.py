@@ -1,0 +1,187 @@
+"""What a person can do in the page, as the page's script says it, and doing it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import cv2
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from maskstream.pipeline.errors import PageError
+from maskstream.pipeline.exports.edges import Edges
+from maskstream.pipeline.types import SizeHW
+from maskstream.ui.editing.clicking import BoolMap
+from maskstream.ui.editing.editor import Editor
+from maskstream.ui.editing.entries import Changed, Cleared, Click, Deleted, RangeSet
+
+
+class _Action(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ClickAction(_Action):
+    """A click with the object chosen, or without one to begin a new object.
+
+    frame: that was shown, here and below.
+    """
+
+    do: Literal["click"]
+    frame: int
+    x: float
+    y: float
+    label: Literal[0, 1] = 1
+    object: int | None = None
+
+
+class BoxAction(_Action):
+    """A box around an object."""
+
+    do: Literal["box"]
+    frame: int
+    xyxy: tuple[float, float, float, float]
+    object: int | None = None
+
+
+class BrushAction(_Action):
+    """A stroke along points, pixels of the displayed frame."""
+
+    do: Literal["brush"]
+    frame: int
+    points: list[tuple[float, float]] = Field(min_length=1, max_length=5000)
+    radius: float = Field(gt=0, le=2000)
+    erase: bool = False
+    object: int | None = None
+
+
+class FrameAction(_Action):
+    """`number`: of the proposal to accept; `object`: whose next mask to take, or what is gone."""
+
+    do: Literal["accept", "choose", "gone"]
+    frame: int
+    number: int = 0
+    object: int = 0
+
+
+class EntryAction(_Action):
+    """Something that goes into the log as it is."""
+
+    do: Literal["entry"]
+    entry: Annotated[Changed | Cleared | Deleted | RangeSet, Field(discriminator="type")]
+
+
+class PlainAction(_Action):
+    """A button."""
+
+    do: Literal["undo", "redo", "pause", "resume", "stop"]
+
+
+class TrackAction(_Action):
+    """Track what is stale."""
+
+    do: Literal["track"]
+    direction: Literal["both", "forward", "backward"] = "both"
+
+
+Action = Annotated[
+    ClickAction | BoxAction | BrushAction | FrameAction | EntryAction | PlainAction | TrackAction,
+    Field(discriminator="do"),
+]
+_ACTION: TypeAdapter[Action] = TypeAdapter(Action)
+
+
+def parse_action(values: Mapping[str, Any]) -> Action:
+    """An action from JSON values. Raises `PageError`."""
+    try:
+        return _ACTION.validate_python(values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(str(part) for part in problem["loc"][1:])
+        raise PageError(
+            f"That cannot be done: {place or 'the action'}: {problem['msg']}."
+        ) from error
+
+
+class OpenRequest(_Action):
+    """Which video to open, but for uploads."""
+
+    example: str | None = None
+    path: str | None = None
+
+
+class FetchRequest(_Action):
+    """Which video of the web to open."""
+
+    url: str
+
+
+class CutoutBody(_Action):
+    """Objects and the edges they get (`maskstream.pipeline.exports.edges`)."""
+
+    objects: tuple[int, ...]
+    soft: bool = False
+    feather: float = Field(0.0, ge=0, le=100)
+    grow: float = Field(0.0, ge=-100, le=100)
+
+    @property
+    def edges(self) -> Edges:
+        """The edges."""
+        return Edges(self.soft, self.feather, self.grow)
+
+
+class ExportBody(CutoutBody):
+    """What to export."""
+
+    format: str
+    background: str | None = None
+
+
+def carry_out(editor: Editor, action: Action) -> int | None:
+    """Do what a person did; gives the object it was about, if there is one.
+
+    Raises `MaskstreamError`.
+    """
+    match action:
+        case ClickAction(frame=frame, x=x, y=y, label=label, object=known):
+            return editor.click(frame, Click(x=x, y=y, label=label), known)
+        case BoxAction(frame=frame, xyxy=xyxy, object=known):
+            return editor.box(frame, xyxy, known)
+        case BrushAction():
+            stroke = _stroke(action, editor.info.size_hw)
+            return editor.brush(action.frame, stroke, action.object, erase=action.erase)
+        case FrameAction(do="accept"):
+            return editor.accept(action.frame, action.number)
+        case FrameAction(do="gone"):
+            editor.gone(action.frame, action.object)
+            return action.object
+        case FrameAction():
+            editor.choose(action.frame, action.object)
+            return action.object
+        case EntryAction(entry=entry):
+            editor.change(entry)
+            return None
+        case TrackAction(direction=direction):
+            editor.track(direction)
+        case PlainAction(do="undo" | "redo"):
+            editor.undo(redo=action.do == "redo")
+        case PlainAction():
+            if editor.task is not None:
+                {
+                    "pause": editor.task.pause,
+                    "resume": editor.task.resume,
+                    "stop": editor.task.stop,
+                }[action.do]()
+    return None
+
+
+def _stroke(action: BrushAction, size_hw: SizeHW) -> BoolMap:
+    """The pixels a brush passes over, bool [H, W]."""
+    painted = np.zeros(size_hw, np.uint8)
+    points = np.round(np.array(action.points) * 8).astype(np.int32)
+    radius = max(1, round(action.radius))
+    for x, y in np.array(action.points):
+        cv2.circle(painted, (int(x), int(y)), radius, 1, cv2.FILLED)
+    if len(points) > 1:
+        cv2.polylines(painted, [points], False, 1, 2 * radius, cv2.LINE_8, 3)
+    return painted > 0

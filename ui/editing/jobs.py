@@ -1,0 +1,180 @@
+"""What a tracking job is to do, and what it has done, be it finished, stopped or killed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maskstream.pipeline.config import PipelineConfig
+from maskstream.pipeline.engine.pipeline import Pipeline
+from maskstream.pipeline.prompts import TrackJob
+from maskstream.pipeline.runs.retrack import PassRows, recover_job
+from maskstream.pipeline.store import MaskStore
+from maskstream.pipeline.types import SourceInfo
+from maskstream.ui.editing.entries import DoneStretch, Handover
+from maskstream.ui.editing.maskfiles import MaskFiles
+from maskstream.ui.editing.planning import Todo
+
+PLAN = "tracking.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a job is to do. job: JSON values of a `TrackJob`, masks relative to the folder.
+
+    stretches: what it tracks, as the job has them. store, onto: names in the folder of the new
+    store and of the old one.
+    """
+
+    folder: Path
+    job: dict[str, Any]
+    stretches: tuple[Todo, ...]
+    store: str
+    onto: str | None
+
+    @property
+    def frames(self) -> int:
+        """Frames of all passes."""
+        return sum(task["last"] - task["first"] + 1 for task in self.job["passes"])
+
+    @property
+    def target(self) -> Path:
+        """The store that it writes."""
+        return self.folder / self.store
+
+    def parsed(self) -> TrackJob:
+        """The job with its masks read. Raises `pydantic.ValidationError`."""
+        return TrackJob.model_validate(self.job, context={"folder": self.folder})
+
+    def before(self) -> MaskStore | None:
+        """The store that the job goes on from. Raises `StoreError`."""
+        return None if self.onto is None else MaskStore(self.folder / self.onto)
+
+    def save(self) -> None:
+        """Write it beside the session, for the case of a crash."""
+        values = {
+            "job": self.job,
+            "stretches": [s.model_dump(mode="json") for s in self.stretches],
+            "store": self.store,
+            "onto": self.onto,
+        }
+        (self.folder / PLAN).write_text(json.dumps(values), encoding="utf-8")
+
+    @classmethod
+    def left_in(cls, folder: Path) -> Plan | None:
+        """The plan of a job that was killed, if there is one."""
+        try:
+            values = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+            stretches = tuple(Todo.model_validate(s) for s in values["stretches"])
+            return cls(folder, values["job"], stretches, values["store"], values["onto"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def forget(self) -> None:
+        """The job has ended, and its session says so."""
+        (self.folder / PLAN).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a job has done. job: JSON values.
+
+    touched: the stretches it came to; done: how far these are tracked now.
+    """
+
+    job: dict[str, Any]
+    touched: tuple[DoneStretch, ...]
+    done: tuple[DoneStretch, ...]
+
+
+def outcome_of(plan: Plan, done: TrackJob, masks: MaskFiles) -> Outcome:
+    """What a job did, for the log, from what it was to do and as far as it got.
+
+    masks: takes those from which stretches are gone on with. Raises `StoreError`.
+    """
+    passes = []
+    for values, task in zip(plan.job["passes"], done.passes, strict=False):
+        within = range(task.first, task.last + 1)
+        events = [e for e in values["events"] if e["frame"] in within]
+        passes.append({**values, "first": task.first, "last": task.last, "events": events})
+    job = {
+        **plan.job,
+        "passes": passes,
+        "stretches": [s.model_dump(mode="json") for s in done.stretches],
+        "finished": done.finished,
+    }
+    ways = _Ways(plan, done, masks)
+    touched = [i for i in range(len(plan.stretches)) if ways.came_to(i)]
+    return Outcome(
+        job,
+        tuple(plan.stretches[i].whole for i in touched),
+        tuple(ways.done(i) for i in touched),
+    )
+
+
+class _Ways:
+    """How far the passes of a job went on each of its stretches, by their place in the plan."""
+
+    def __init__(self, plan: Plan, done: TrackJob, masks: MaskFiles) -> None:
+        self._plan = plan
+        self._reached = [range(task.first, task.last + 1) for task in done.passes]
+        self._rows = PassRows(MaskStore(plan.target))
+        self._masks = masks
+
+    def came_to(self, place: int) -> bool:
+        """Whether a frame of it was tracked, if that is needed at all."""
+        todo = self._plan.stretches[place]
+        if todo.forward is None and todo.backward is None:
+            return True
+        frames = range(todo.first, todo.last + 1)
+        return any(
+            self._within(place, direction, end) in frames
+            for direction, end in (("forward", todo.last), ("backward", todo.first))
+        )
+
+    def done(self, place: int) -> DoneStretch:
+        """The stretch as far as it is tracked."""
+        todo = self._plan.stretches[place]
+        if todo.forward is not None:
+            reached = self._within(place, "forward", todo.last)
+            if reached != todo.last:
+                seen = self._seen(todo.object, range(reached, todo.first - 1, -1))
+                return todo.whole.model_copy(update={"ahead": seen or todo.forward})
+        if todo.backward is not None:
+            reached = self._within(place, "backward", todo.first)
+            if reached != todo.first:
+                seen = self._seen(todo.object, range(reached, todo.last + 1))
+                return todo.whole.model_copy(update={"back": seen or todo.backward})
+        return todo.whole
+
+    def _within(self, place: int, direction: str, end: int) -> int:
+        """The frame nearest to `end` that a pass has done; beyond the stretch if there is none."""
+        todo = self._plan.stretches[place]
+        number: int | None = self._plan.job["stretches"][place][direction]
+        forward = direction == "forward"
+        if number is None or number >= len(self._reached):
+            return todo.first - 1 if forward else todo.last + 1
+        frames = self._reached[number]
+        return min(end, frames.stop - 1) if forward else max(end, frames.start)
+
+    def _seen(self, object_id: int, frames: Iterable[int]) -> Handover | None:
+        """The first of these frames that shows the object, and its mask there."""
+        for frame in frames:
+            mask = self._rows.frame(frame).mask(object_id)
+            if mask.any():
+                return Handover(frame=frame, mask=self._masks.put(mask))
+        return None
+
+
+def recovered(
+    plan: Plan, config: PipelineConfig, info: SourceInfo, masks: MaskFiles
+) -> Outcome | None:
+    """What a job that was killed had done, joined now; None if that is nothing.
+
+    Raises `MaskstreamError`.
+    """
+    done = recover_job(Pipeline(config), info, plan.parsed(), plan.before(), plan.target)
+    return None if done is None else outcome_of(plan, done, masks)

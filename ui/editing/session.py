@@ -1,0 +1,317 @@
+"""A session: what a person did to one video, as a log of entries from which everything follows.
+
+Entries are only ever appended; undo and redo move a position in the log, and doing something new
+after an undo drops what was undone. `state` folds the entries before the position.
+
+A prompt keeps the mask that it was answered with. These masks are the anchors of tracking: between
+two anchors of an object lies a stretch that is tracked from both (before the first one backward,
+after the last one forward), and a change of an anchor makes just the stretches beside it stale
+(`maskstream.ui.editing.planning`). A tracking job tracks stale stretches into a new store, into
+which everything else is copied (`maskstream.pipeline.runs.retrack`), and ends with an entry that
+names the store: undoing it gives back the store before.
+
+The file, `session.json`, is a prompts file at the same time. `run --prompts session.json` runs its
+jobs again and gives the same store.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from maskstream.pipeline.errors import PromptError, StoreError
+from maskstream.pipeline.rendering.drawing import object_color
+from maskstream.ui.editing.entries import (
+    MAX_OBJECTS,
+    Changed,
+    Cleared,
+    Deleted,
+    DoneStretch,
+    Entry,
+    Handover,
+    Prompted,
+    RangeSet,
+    Tracked,
+)
+from maskstream.ui.editing.maskfiles import MaskFiles
+
+FILE = "session.json"
+MASKS = "masks"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionObject:
+    """An object. anchors: its prompts by frame, in the order of the frames."""
+
+    id: int
+    name: str
+    colour: str
+    visible: bool = True
+    locked: bool = False
+    anchors: Mapping[int, Prompted] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionState:
+    """Everything that follows from a log.
+
+    objects: those not deleted, by number. first, last: the range; last None: the end. store: name
+    of the mask store, None before anything was tracked. jobs: that led to it. done: what of it is
+    tracked, and from which masks.
+    """
+
+    objects: Mapping[int, SessionObject] = field(default_factory=dict)
+    first: int = 0
+    last: int | None = None
+    store: str | None = None
+    jobs: tuple[Mapping[str, Any], ...] = ()
+    done: tuple[DoneStretch, ...] = ()
+    highest: int = 0  # the greatest number any object had
+
+
+def fold(entries: Iterable[Entry]) -> SessionState:
+    """The state after these entries."""
+    state = SessionState()
+    for entry in entries:
+        state = _after(state, entry)
+    return state
+
+
+def _after(state: SessionState, entry: Entry) -> SessionState:
+    match entry:
+        case Prompted():
+            known = state.objects.get(entry.object) or new_object(entry.object)
+            anchors = dict(sorted({**known.anchors, entry.frame: entry}.items()))
+            state = replace(state, highest=max(state.highest, entry.object))
+            return _with(state, replace(known, anchors=anchors))
+        case Cleared():
+            known = state.objects[entry.object]
+            anchors = {t: a for t, a in known.anchors.items() if t != entry.frame}
+            return _with(state, replace(known, anchors=anchors))
+        case Changed():
+            changes = entry.model_dump(exclude={"type", "object"}, exclude_none=True)
+            return _with(state, replace(state.objects[entry.object], **changes))
+        case Deleted():
+            left = {i: o for i, o in state.objects.items() if i != entry.object}
+            return replace(state, objects=left)
+        case RangeSet():
+            return replace(state, first=entry.first, last=entry.last)
+        case Tracked():
+            jobs = (*(state.jobs if entry.onto == state.store else ()), entry.job)
+            return replace(state, store=entry.store, jobs=jobs, done=entry.done)
+
+
+def _with(state: SessionState, changed: SessionObject) -> SessionState:
+    return replace(state, objects={**state.objects, changed.id: changed})
+
+
+def new_object(object_id: int) -> SessionObject:
+    """An object nobody has named yet."""
+    red, green, blue = object_color(object_id)
+    return SessionObject(object_id, f"Object {object_id}", f"#{red:02x}{green:02x}{blue:02x}")
+
+
+class _Page(BaseModel):
+    """What the page keeps in `session.json` beside the prompts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    source: str
+    title: str
+    log: tuple[Entry, ...] = ()
+    position: int = Field(0, ge=0)
+
+
+class Session:
+    """A log in a folder, written to disk with every entry.
+
+    Raises:
+        StoreError: the folder cannot be written, or the file in it is damaged.
+    """
+
+    def __init__(self, folder: Path, source: Path, title: str) -> None:
+        """Begin a new session about the video `source`."""
+        self.folder = folder
+        self.source = source
+        self.title = title
+        self.masks = MaskFiles(folder / MASKS)
+        self._log: list[Entry] = []
+        self._position = 0
+        self._state = SessionState()
+
+    @classmethod
+    def reopen(cls, folder: Path) -> Session:
+        """Go on with the session in a folder, at the place where it was left."""
+        file = folder / FILE
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+            page = _Page.model_validate(values["page"])
+        except OSError as error:
+            raise StoreError(f"There is no session in {folder}: {error.strerror}.") from error
+        except (ValueError, KeyError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise StoreError(f"The session file {file} is damaged: {reason}.") from error
+        session = cls(folder, Path(page.source), page.title)
+        session._log = list(page.log)
+        session._position = min(page.position, len(page.log))
+        try:
+            session._state = fold(session._log[: session._position])
+        except KeyError as error:
+            raise StoreError(f"The session file {file} speaks of no object {error}.") from error
+        return session
+
+    @property
+    def state(self) -> SessionState:
+        """What follows from the log up to the position."""
+        return self._state
+
+    @property
+    def tracked_state(self) -> SessionState:
+        """The state as far as its masks are there: stores of long ago are not kept for ever."""
+        if self.store is not None:
+            return self._state
+        return replace(self._state, store=None, jobs=(), done=())
+
+    @property
+    def log(self) -> Sequence[Entry]:
+        """All entries, also those that were undone."""
+        return self._log
+
+    @property
+    def position(self) -> int:
+        """How many entries count."""
+        return self._position
+
+    @property
+    def store(self) -> Path | None:
+        """The mask store, if something was tracked and it is still there."""
+        name = self._state.store
+        return self.folder / name if name is not None and (self.folder / name).is_dir() else None
+
+    def new_store(self) -> str:
+        """A name for the store of the next job."""
+        named = [e.store for e in self._log if isinstance(e, Tracked)]
+        there = [place.name for place in self.folder.glob("masks-*.zarr")]
+        taken = [int(n[6:-5]) for n in (*named, *there) if n[6:-5].isdecimal()]
+        return f"masks-{max(taken, default=0) + 1}.zarr"
+
+    def drop_old_stores(self, keep: int = 4) -> None:
+        """Delete the stores that no entry names any more, and of the others all but the last."""
+        named = [e.store for e in self._log if isinstance(e, Tracked)][-keep:]
+        for place in self.folder.glob("masks-*.zarr"):
+            if place.name not in named and place.name != self._state.store:
+                shutil.rmtree(place, ignore_errors=True)
+
+    def next_object(self) -> int:
+        """The number of a new object. Raises `PromptError` if there are too many."""
+        number = self._state.highest + 1
+        if number > MAX_OBJECTS:
+            raise PromptError(f"The page takes up to {MAX_OBJECTS} objects; begin a new session.")
+        return number
+
+    def add(self, entry: Entry) -> None:
+        """Append an entry. Raises `PromptError` if it speaks of an object that is not there."""
+        if not isinstance(entry, Prompted | RangeSet | Tracked):
+            self.object(entry.object)
+        if isinstance(entry, Prompted) and entry.object in self._state.objects:
+            self._check_unlocked(entry.object)
+        if isinstance(entry, Cleared | Deleted):
+            self._check_unlocked(entry.object)
+        del self._log[self._position :]
+        self._log.append(entry)
+        self._position += 1
+        self._state = _after(self._state, entry)
+        self.save()
+
+    def object(self, object_id: int) -> SessionObject:
+        """The object of this number. Raises `PromptError`."""
+        if object_id not in self._state.objects:
+            raise PromptError(f"There is no object {object_id} (any more).")
+        return self._state.objects[object_id]
+
+    def undo(self) -> bool:
+        """Take the last entry back; False if there is none."""
+        return self._move(-1)
+
+    def redo(self) -> bool:
+        """Do again what was undone last; False if there is nothing."""
+        return self._move(1)
+
+    def save(self) -> None:
+        """Write `session.json`, whole or not at all. Raises `StoreError`."""
+        page = _Page(
+            source=str(self.source),
+            title=self.title,
+            log=tuple(self._log),
+            position=self._position,
+        )
+        values = {
+            "version": 1,
+            "events": [
+                _event(anchor)
+                for known in self._state.objects.values()
+                for anchor in known.anchors.values()
+            ],
+            "tracking": list(self._state.jobs),
+            "page": page.model_dump(mode="json", exclude_defaults=True, exclude={"log"})
+            | {"log": [_entry_json(entry) for entry in self._log]},
+        }
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            part = self.folder / f".{FILE}.part"
+            part.write_text(json.dumps(values), encoding="utf-8")
+            os.replace(part, self.folder / FILE)
+        except OSError as error:
+            raise StoreError(
+                f"The session cannot be saved in {self.folder}: {error.strerror or error}."
+            ) from error
+
+    def _move(self, step: int) -> bool:
+        position = self._position + step
+        if not 0 <= position <= len(self._log):
+            return False
+        self._position = position
+        self._state = fold(self._log[:position])
+        self.save()
+        return True
+
+    def _check_unlocked(self, object_id: int) -> None:
+        known = self.object(object_id)
+        if known.locked:
+            raise PromptError(f"“{known.name}” is locked; unlock it in the list of objects first.")
+
+
+def mask_event(object_id: int, given: Handover) -> dict[str, Any]:
+    """A mask of an object as an event of a prompts file in a session's folder."""
+    mask = f"{MASKS}/{given.mask}.png"
+    return {"frame": given.frame, "object": object_id, "type": "mask", "mask": mask}
+
+
+def _event(anchor: Prompted) -> dict[str, Any]:
+    if anchor.handover is None:
+        return {"frame": anchor.frame, "object": anchor.object, "type": "remove"}
+    return mask_event(anchor.object, anchor.handover)
+
+
+def _entry_json(entry: Entry) -> dict[str, Any]:
+    return {"type": entry.type} | entry.model_dump(mode="json", exclude_defaults=True)
+
+
+_ENTRY: TypeAdapter[Entry] = TypeAdapter(Entry)
+
+
+def parse_entry(values: Mapping[str, Any]) -> Entry:
+    """An entry from JSON values. Raises `PromptError`."""
+    try:
+        return _ENTRY.validate_python(values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        raise PromptError(f"That cannot be done: {place}: {problem['msg']}.") from error

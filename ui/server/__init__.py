@@ -1,0 +1,1 @@
+"""The page's server: routes, sessions' folders, pictures, files to download."""

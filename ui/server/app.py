@@ -1,0 +1,128 @@
+"""The page itself, served by Gradio in server mode: its engine, our page.
+
+Gradio gives the server, its limits and `--share`; the page is files of this package, so that it
+needs no network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import ipaddress
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maskstream.pipeline.config import PipelineConfig
+from maskstream.pipeline.errors import PageError
+from maskstream.ui.camera.rooms import LiveRooms
+from maskstream.ui.server.workspace import Limits, Workspace, resolved_roots
+
+
+@dataclass(frozen=True, slots=True)
+class ServerChoice:
+    """How to serve. port: None for the first free one from 7860 on. folder: where sessions are.
+
+    allow: folders whose videos may be opened by path; None: the working folder if only this machine
+    can reach the page, else none.
+    """
+
+    folder: Path
+    host: str = "127.0.0.1"
+    port: int | None = None
+    share: bool = False
+    allow: Sequence[Path] | None = None
+    upload_mb: int = 4096
+    age_h: float = 72.0
+    propose: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A page that is being served. share_url: None without a public link."""
+
+    url: str
+    share_url: str | None
+    workspace: Workspace
+    rooms: LiveRooms
+    server: Any
+
+    def wait(self) -> None:
+        """Until somebody interrupts."""
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
+
+    def close(self) -> None:
+        """Stop serving; what runs is stopped, what is done is kept."""
+        self.server.blocks.close(verbose=False)
+        self.rooms.close()
+        self.workspace.close()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server at `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def limits_of(choice: ServerChoice) -> Limits:
+    """The limits that a choice means. Raises `PageError`."""
+    private = is_loopback(choice.host) and not choice.share
+    allow = choice.allow if choice.allow is not None else [Path.cwd()] if private else []
+    roots = resolved_roots(allow)
+    return Limits(roots, choice.upload_mb, choice.age_h, propose=choice.propose)
+
+
+def make_app(workspace: Workspace, rooms: LiveRooms) -> Any:
+    """The Gradio server with the page and its routes. Raises `PageError` without Gradio."""
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        import gradio
+    except ImportError as error:
+        raise PageError(
+            "The page needs the extra `ui`: pip install 'maskstream[ui]' (or run make ui)."
+        ) from error
+    from maskstream.ui.server.routes import add_page
+
+    app = gradio.Server(title="maskstream", docs_url=None, redoc_url=None, openapi_url=None)
+    add_page(app, workspace, rooms)
+    return app
+
+
+def serve(choice: ServerChoice, config: PipelineConfig) -> Served:
+    """Serve the page in threads of its own.
+
+    Raises:
+        PageError: Gradio is absent, the port is taken, or a folder is not there.
+    """
+    workspace = Workspace(choice.folder, config, limits_of(choice))
+    rooms = LiveRooms(workspace)
+    app = make_app(workspace, rooms)
+    workspace.sweep()
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said):
+            _, url, share_url = app.launch(
+                server_name=choice.host,
+                server_port=choice.port,
+                share=choice.share,
+                prevent_thread_lock=True,
+                quiet=True,
+                max_file_size=f"{choice.upload_mb}mb",
+                inline=False,
+                ssr_mode=False,
+                enable_monitoring=False,
+            )
+    except OSError as error:
+        taken = f"port {choice.port} is" if choice.port else "the ports 7860 to 7959 are"
+        raise PageError(
+            f"The page cannot be served at {choice.host}: {taken} taken, or not to be had; "
+            "give another one with --port."
+        ) from error
+    return Served(url, share_url or None, workspace, rooms, app)

@@ -1,0 +1,223 @@
+"""All sessions of a server: a folder each, whose name nobody can guess.
+
+Whoever knows a session's name (it stands in the page's address) may work on it; there is no list.
+Sessions nobody has touched for a while are deleted, and uploads with them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from maskstream.pipeline.config import PipelineConfig
+from maskstream.pipeline.errors import MaskstreamError, PageError, SourceError
+from maskstream.pipeline.sources.images import ImageSequence
+from maskstream.ui.editing.clicking import Segmenters
+from maskstream.ui.editing.editor import Editor
+from maskstream.ui.editing.session import FILE, Session
+
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{22}")
+_MIB = 1 << 20
+_OPEN_MOST = 8  # editors in memory; the one used longest ago is closed first
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the server allows. roots: folders from which server paths may be opened, if any.
+
+    upload_mb: the largest file to upload. age_h: after so many hours untouched a session goes.
+    jobs: tracking jobs that run at a time. propose: look for objects when a video is opened.
+    """
+
+    roots: tuple[Path, ...] = ()
+    upload_mb: int = 4096
+    age_h: float = 72.0
+    jobs: int = 1
+    propose: bool = True
+
+
+class Workspace:
+    """The sessions in `folder`. now_s: seconds since the epoch."""
+
+    def __init__(
+        self,
+        folder: Path,
+        config: PipelineConfig,
+        limits: Limits,
+        *,
+        now_s: Callable[[], float] = time.time,
+    ) -> None:
+        self.folder = folder
+        self.config = config
+        self.limits = limits
+        self._segmenters = Segmenters(config)
+        self._now_s = now_s
+        self._slots = threading.Semaphore(limits.jobs)
+        self._lock = threading.Lock()
+        self._reopening = threading.Lock()
+        self._open: dict[str, Editor] = {}
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise PageError(f"Sessions cannot be kept in {folder}: {error.strerror}.") from error
+
+    def begin(self, source: Path, title: str, token: str | None = None) -> str:
+        """Begin a session about a video; gives its name. Raises `SourceError`, `StoreError`."""
+        self.sweep()
+        token = token or new_token()
+        session = Session(self.folder / token, source, title)
+        try:
+            editor = Editor(session, self._segmenters, self._slots)
+            session.save()
+        except MaskstreamError:
+            shutil.rmtree(self.folder / token, ignore_errors=True)
+            raise
+        with self._lock:
+            self._remember(token, editor)
+        return token
+
+    def editor(self, token: str) -> Editor:
+        """The session of this name, reopened if need be. Raises `PageError`, `SourceError`."""
+        known = self._known(token)
+        if known is not None:
+            return known
+        folder = self.folder / token
+        if not _TOKEN.fullmatch(token) or not (folder / FILE).is_file():
+            raise PageError("This session is not on this server (any more); open the video again.")
+        with self._reopening:  # one at a time; it may take a while after a crash
+            known = self._known(token)
+            if known is not None:
+                return known
+            editor = Editor(Session.reopen(folder), self._segmenters, self._slots)
+            with self._lock:
+                self._remember(token, editor)
+            return editor
+
+    async def upload(self, name: str, parts: AsyncIterator[bytes], size: int | None) -> str:
+        """Take a file as it comes in and begin a session; gives its name.
+
+        size: bytes, if the browser says so. Raises `PageError` if it is too large, `SourceError` if
+        it is no video.
+        """
+        most = self.limits.upload_mb * _MIB
+        if size is not None and size > most:
+            raise self._too_large(size)
+        token = new_token()
+        place = self.folder / token / "upload"
+        safe = re.sub(r"[^\w. -]+", "_", Path(name.replace("\\", "/")).name).lstrip(".") or "video"
+        taken = 0
+        try:
+            place.mkdir(parents=True, mode=0o700)
+            with (place / safe).open("wb") as file:
+                async for part in parts:
+                    taken += len(part)
+                    if taken > most:
+                        raise self._too_large(taken)
+                    file.write(part)
+            if size is not None and taken != size:
+                raise PageError("The upload was broken off; try again.")
+        except OSError as error:
+            shutil.rmtree(self.folder / token, ignore_errors=True)
+            raise PageError(f"The upload cannot be kept: {error.strerror or error}.") from error
+        except BaseException:
+            shutil.rmtree(self.folder / token, ignore_errors=True)
+            raise
+        return self.begin(place / safe, Path(safe).stem, token)
+
+    def server_path(self, text: str) -> Path:
+        """A video or images on the server, if they may be opened.
+
+        Raises `PageError`, `SourceError`.
+        """
+        if not self.limits.roots:
+            raise PageError("Paths on the server are switched off; upload the file instead.")
+        path = Path(os.path.expanduser(text.strip())).resolve()
+        if not all(self._allowed(place) for place in (path, *_images_of(path))):
+            allowed = ", ".join(str(root) for root in self.limits.roots)
+            raise PageError(f"Only files in {allowed} may be opened here (see `ui --allow`).")
+        return path
+
+    def _allowed(self, place: Path) -> bool:
+        return any(place.is_relative_to(root) for root in self.limits.roots)
+
+    def sweep(self) -> int:
+        """Delete sessions nobody has touched for `age_h` hours; gives how many."""
+        oldest = self._now_s() - 3600 * self.limits.age_h
+        gone = 0
+        for folder in self.folder.iterdir():
+            if not _TOKEN.fullmatch(folder.name) or not folder.is_dir():
+                continue
+            if _touched_s(folder) >= oldest:
+                continue
+            with self._lock:
+                editor = self._open.get(folder.name)
+                if editor is not None and editor.busy:
+                    continue
+                self._open.pop(folder.name, None)
+            if editor is not None:
+                editor.close()
+            shutil.rmtree(folder, ignore_errors=True)
+            gone += 1
+        return gone
+
+    def close(self) -> None:
+        """Close all sessions; what runs is stopped, what is done is kept."""
+        with self._lock:
+            editors = list(self._open.values())
+            self._open.clear()
+        for editor in editors:
+            editor.close()
+
+    def _known(self, token: str) -> Editor | None:
+        with self._lock:
+            if token in self._open:
+                self._open[token] = self._open.pop(token)
+            return self._open.get(token)
+
+    def _remember(self, token: str, editor: Editor) -> None:
+        self._open[token] = editor
+        idle = [t for t, e in self._open.items() if not e.busy and t != token]
+        for old in idle[: max(0, len(self._open) - _OPEN_MOST)]:
+            self._open.pop(old).close()
+
+    def _too_large(self, size: int) -> PageError:
+        return PageError(
+            f"The file is too large to upload ({size / _MIB:.0f} MB, at most "
+            f"{self.limits.upload_mb} MB here); open it by its path on the server, or cut it."
+        )
+
+
+def _images_of(path: Path) -> list[Path]:
+    """The images that a folder or a pattern means, where links lead; of a file there are none."""
+    if path.is_file():
+        return []
+    try:
+        return [file.path.resolve() for file in ImageSequence(path).files()]
+    except SourceError:
+        return []  # opening says what is wrong
+
+
+def new_token() -> str:
+    """A name for a session, 128 random bits."""
+    return secrets.token_urlsafe(16)
+
+
+def _touched_s(folder: Path) -> float:
+    """When a session was last written to, seconds since the epoch."""
+    file = folder / FILE
+    return (file if file.is_file() else folder).stat().st_mtime
+
+
+def resolved_roots(folders: Sequence[Path]) -> tuple[Path, ...]:
+    """Folders whose files may be opened. Raises `PageError` if one is not there."""
+    for folder in folders:
+        if not folder.is_dir():
+            raise PageError(f"There is no folder {folder} to open videos from (--allow).")
+    return tuple(folder.resolve() for folder in folders)
