@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.errors import TrainingDataError
-from pipeline.memory.cells import choose_cells
-from pipeline.memory.features import NAMES
-from pipeline.memory.network import KEY, LIKENESS, VALUE, Look, MemoryNetwork, soft_aggregation, unit
-from pipeline.training.video.cache import chunks, read_chunk
-from pipeline.training.video.sequences import OBJECTS
+from maskstream.pipeline.errors import TrainingDataError
+from maskstream.pipeline.memory.cells import choose_cells
+from maskstream.pipeline.memory.features import NAMES
+from maskstream.pipeline.memory.network import KEY, LIKENESS, VALUE, Look, MemoryNetwork, soft_aggregation, unit
+from maskstream.pipeline.lab.training.video.cache import chunks, read_chunk
+from maskstream.pipeline.lab.training.video.sequences import OBJECTS
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import TrainingDataError
-from pipeline.training.augment import Image, Labels
-from pipeline.training.data import LabelledImage, is_held_back, read_rgb
+from maskstream.pipeline.errors import TrainingDataError
+from maskstream.pipeline.lab.training.augment import Image, Labels
+from maskstream.pipeline.lab.training.data import LabelledImage, is_held_back, read_rgb
 
 Sprite = npt.NDArray[np.uint8]
 """RGBA, alpha not premultiplied, uint8 [H, W, 4]."""

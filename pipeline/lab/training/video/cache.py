@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.memory.features import NAMES, FrameFeatures
-from pipeline.segmenter.model import OpenVinoSegmenter, find_model
-from pipeline.training.video.sequences import SIZE_HW, Sequence, SequenceSampler
+from maskstream.pipeline.memory.features import NAMES, FrameFeatures
+from maskstream.pipeline.segmenter.model import OpenVinoSegmenter, find_model
+from maskstream.pipeline.lab.training.video.sequences import SIZE_HW, Sequence, SequenceSampler
 
 WORK_HW = (SIZE_HW[0] // 2, SIZE_HW[1] // 2)  # size of label maps and of the flow's images
 CHUNK = 4  # sequences of a file

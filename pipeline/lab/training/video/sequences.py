@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.training.augment import Image, Labels
-from pipeline.training.video.motion import (
+from maskstream.pipeline.lab.training.augment import Image, Labels
+from maskstream.pipeline.lab.training.video.motion import (
     Map,
     Pace,
     Placement,
@@ -25,7 +25,7 @@ from pipeline.training.video.motion import (
     draw_poses,
     place,
 )
-from pipeline.training.video.stills import WHOLE_SOURCES, Sprite, StillLibrary
+from maskstream.pipeline.lab.training.video.stills import WHOLE_SOURCES, Sprite, StillLibrary
 
 SIZE_HW = (288, 512)
 OBJECTS = 2  # at most, that a sequence asks for
