@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from maskstream.pipeline.errors import TrainingDataError
 from maskstream.pipeline.lab.training.augment import Image, Labels
-from maskstream.pipeline.lab.training.data import LabelledImage, is_held_back, read_rgb
+from maskstream.pipeline.lab.training.data import LabelledImage, is_held_back
 
 Sprite = npt.NDArray[np.uint8]
 """RGBA, alpha not premultiplied, uint8 [H, W, 4]."""
@@ -194,4 +194,3 @@ def _is_solid(mask: npt.NDArray[np.bool_]) -> bool:
     outlines, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     hull = cv2.convexHull(np.concatenate(outlines))
     return bool(mask.sum() >= _LEAST_SOLIDITY * max(1.0, cv2.contourArea(hull)))
-
