@@ -127,6 +127,7 @@ class StillLibrary:
             sprite = cut_out(rng, *still.image.load(), whole=still.source in WHOLE_SOURCES)
             if sprite is not None:
                 return sprite, still.source
+            source = None  # little of this source can be cut out
         raise TrainingDataError("no object of the stills can be cut out")
 
 
