@@ -31,8 +31,8 @@ bench: $(DEV_STAMP)           ## speed and memory, as ratios against baselines o
 	$(BIN)/python run_pipeline.py bench store
 	$(BIN)/python run_pipeline.py bench live --burn
 
-screenshots: $(DEV_STAMP)     ## pictures of the page, step by step, into docs/pictures
-	$(BIN)/python -m tests.page_screenshots docs/pictures
+screenshots: $(DEV_STAMP)     ## screenshots of the page, step by step, into docs/images
+	$(BIN)/python -m tests.page_screenshots docs/images
 
 clean:                        ## remove the environment, caches and results
 	rm -rf $(VENV) out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
