@@ -8,7 +8,7 @@ UI_STAMP := $(VENV)/.installed-ui
 DEV_STAMP := $(VENV)/.installed-dev
 DOCS_STAMP := $(VENV)/.installed-docs
 
-.PHONY: demo ui setup test lint bench docs screenshots clean
+.PHONY: demo ui setup test lint bench docs image screenshots clean
 
 demo: $(RUN_STAMP)            ## run on a real clip; results in out/demo/
 	$(BIN)/python run_pipeline.py demo
@@ -37,6 +37,9 @@ screenshots: $(DEV_STAMP)     ## screenshots of the page, step by step, into doc
 
 docs: $(DOCS_STAMP) .lint/maskstream  ## the documentation, into out/docs; a broken link or reference fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+image:                        ## the page's container, built and tried; without docker its steps are
+	sh docker/check.sh
 
 clean:                        ## remove the environment, caches and results
 	rm -rf $(VENV) out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
