@@ -33,7 +33,7 @@ bench: $(DEV_STAMP)           ## speed and memory, as ratios against baselines o
 	$(BIN)/python run_pipeline.py bench live --burn
 
 screenshots: $(DEV_STAMP)     ## screenshots of the page, step by step, into docs/images
-	$(BIN)/python -m tests.page_screenshots docs/images
+	$(BIN)/python -m tests.support.page_screenshots docs/images
 
 docs: $(DOCS_STAMP) .lint/maskstream  ## the documentation, into out/docs; a broken link or reference fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
