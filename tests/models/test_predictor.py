@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from maskstream.pipeline.errors import ModelError, PromptError
-from maskstream.pipeline.segmenter.predictor import Predictor
+from maskstream.pipeline.models.predictor import Predictor
 
 BOX = (90, 40, 170, 130)
 
