@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from maskstream.pipeline.errors import PromptError
+from maskstream.pipeline.models.predictor import single_prompt
 from maskstream.pipeline.prompts import BoxEvent, Event, MaskEvent, PointEvent
 from maskstream.pipeline.segmenter.geometry import FloatMap
 from maskstream.pipeline.segmenter.model import Features, PromptBatch, Segmenter, best_of_three
-from maskstream.pipeline.models.predictor import single_prompt
 from maskstream.pipeline.tracking.steps import mask_logits
 from maskstream.pipeline.types import SizeHW
 from maskstream.trackers.track import Track

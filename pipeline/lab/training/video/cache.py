@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from maskstream.pipeline.lab.training.video.sequences import SIZE_HW, Sequence, SequenceSampler
 from maskstream.pipeline.memory.features import NAMES, FrameFeatures
-from maskstream.pipeline.segmenter.model import OpenVinoSegmenter, find_model
+from maskstream.pipeline.models.find import find_model
+from maskstream.pipeline.segmenter.model import OpenVinoSegmenter
 
 WORK_HW = (SIZE_HW[0] // 2, SIZE_HW[1] // 2)  # size of label maps and of the flow's images
 CHUNK = 4  # sequences of a file
