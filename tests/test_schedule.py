@@ -20,9 +20,14 @@ from maskstream.pipeline.lab.evaluation.video.evaluate import prompts_for
 from maskstream.pipeline.lab.evaluation.video.generated import generated_clips
 from maskstream.pipeline.lab.evaluation.video.pictures import DrawnPictures
 from maskstream.pipeline.models.open import locate_model, open_segmenter
-from maskstream.pipeline.schedule import LITE_WEIGHTS, KeyframeSchedule, Terms, schedule_for
 from maskstream.pipeline.sources import ArraySource
 from maskstream.pipeline.store import MaskStore
+from maskstream.pipeline.tracking.schedule import (
+    LITE_WEIGHTS,
+    KeyframeSchedule,
+    Terms,
+    schedule_for,
+)
 from maskstream.trackers.need import Need
 from tests.engine.test_pipeline import boxes_on_first_frame
 from tests.support.media import moving_shapes, write_video

@@ -1,0 +1,1 @@
+"""Training of the learned memory on sequences made of labelled stills."""
