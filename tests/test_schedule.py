@@ -18,7 +18,7 @@ from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.lab.evaluation.video.clips import set_task
 from maskstream.pipeline.lab.evaluation.video.evaluate import prompts_for
 from maskstream.pipeline.lab.evaluation.video.generated import generated_clips
-from maskstream.pipeline.lab.evaluation.video.pictures import DrawnPictures
+from maskstream.pipeline.lab.evaluation.video.sprites import SpriteImages
 from maskstream.pipeline.models.open import locate_model, open_segmenter
 from maskstream.pipeline.sources import ArraySource
 from maskstream.pipeline.store import MaskStore
@@ -125,7 +125,7 @@ def config(**keyframes) -> PipelineConfig:
 @pytest.fixture(scope="module")
 def deforming():
     """A drawn shape that changes, and where it is given."""
-    (entry,) = [c for c in generated_clips(DrawnPictures()) if c.name == "deformation"]
+    (entry,) = [c for c in generated_clips(SpriteImages()) if c.name == "deformation"]
     task = set_task(entry.name, entry.load())
     return task.clip.source, prompts_for(task, "mask")
 

@@ -36,7 +36,7 @@ class Need:
     usual: float = 0.0
     frames: int = 0
 
-    def carried(self, *, loose: float, hidden: float, border: float, shift: float) -> Need:
+    def propagated(self, *, loose: float, hidden: float, border: float, shift: float) -> Need:
         """A frame later.
 
         loose: share of its points that do not move together. hidden: share of the mask where the

@@ -17,13 +17,14 @@ class KeyframeBudget:
     """What keyframes may cost.
 
     interval: frames between regular ones. input_share: of the encoder's full input size. prompts:
-    asked on one to find new objects. refreshed: tracks that one corrects at most, all in turn.
+    asked on one to find new objects. tracks_per_keyframe: tracks that one corrects at most, all in
+    turn.
     """
 
     interval: int
     input_share: float
     prompts: int
-    refreshed: int
+    tracks_per_keyframe: int
 
 
 class KeyframeEncoder:
@@ -47,8 +48,8 @@ class KeyframeEncoder:
         self._begun: dict[int, Future[Features]] = {}
         self._thread = ThreadPoolExecutor(1, "maskstream-encoder")
 
-    def look_ahead(self, frames: Iterable[Frame], most: int) -> Iterator[Frame]:
-        """Pass frames on, begun to be encoded up to `most` frames before."""
+    def prefetch(self, frames: Iterable[Frame], max_ahead: int) -> Iterator[Frame]:
+        """Pass frames on, begun to be encoded up to `max_ahead` frames before."""
         for frame in frames:
             regular = self._frames % self._interval == 0
             if regular or self._frames in self._planned:
@@ -58,7 +59,7 @@ class KeyframeEncoder:
             self._planned.discard(self._frames)
             self._frames += 1
             self._waiting.append(frame)
-            if len(self._waiting) > most:
+            if len(self._waiting) > max_ahead:
                 yield self._pass_on()
         while self._waiting:
             yield self._pass_on()

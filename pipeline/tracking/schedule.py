@@ -25,14 +25,14 @@ NOTICE = 2
 class WorkWeights:
     """What work counts, milliseconds of the two cores that the budget was set on (docs/speed.md).
 
-    frame, frame_megapixel: of any frame, its displayed size. carried: of an object on any frame.
+    frame, frame_megapixel: of any frame, its displayed size. propagated: of an object on any frame.
     keyframe, encoder_megapixel: of a keyframe, its size at the encoder's input. looked_at: of an
     object that a keyframe looks at.
     """
 
     frame: float = 1.0
     frame_megapixel: float = 2.2
-    carried: float = 0.6
+    propagated: float = 0.6
     keyframe: float = 1.0
     encoder_megapixel: float = 58.0
     looked_at: float = 2.5
@@ -49,8 +49,8 @@ class Terms:
     """What an account allows.
 
     work: share of a clip's own time that a run may work. need_least, need_most: need
-    (`maskstream.trackers.need.Need.due`) that buys a keyframe with all the credit that can be saved, and with
-    none beyond its cost. saved: credit that can be saved, in keyframes.
+    (`maskstream.trackers.need.Need.due`) that buys a keyframe with all the credit that can be
+    saved, and with none beyond its cost. saved: credit that can be saved, in keyframes.
     """
 
     work: float
@@ -80,7 +80,7 @@ class KeyframeSchedule:
     def income(self, step_s: float, objects: int) -> float:
         """What is left for keyframes of a frame that comes `step_s` after the one before."""
         step_s = min(max(step_s, LEAST_STEP_S), MOST_STEP_S)
-        return 1000 * self._terms.work * step_s - self._frame - self._weights.carried * objects
+        return 1000 * self._terms.work * step_s - self._frame - self._weights.propagated * objects
 
     def cost(self, objects: int) -> float:
         """Of a keyframe that looks at so many objects."""
