@@ -18,7 +18,7 @@ from maskstream.pipeline.errors import ConfigError, StoreExistsError
 if TYPE_CHECKING:
     from maskstream.pipeline.engine.pipeline import Pipeline, RunSummary
     from maskstream.pipeline.prompts import PromptLog
-    from maskstream.pipeline.runs.outputs import Outputs
+    from maskstream.pipeline.runs.outputs import RunOutputs
     from maskstream.pipeline.store import StoreMode
     from maskstream.pipeline.types import Sink, Source, SourceInfo
 
@@ -91,7 +91,7 @@ def run(
     from maskstream.pipeline.config import SHIPPED, load_config
     from maskstream.pipeline.engine.pipeline import Pipeline
     from maskstream.pipeline.prompts import NO_PROMPTS, load_prompts
-    from maskstream.pipeline.runs.outputs import Outputs
+    from maskstream.pipeline.runs.outputs import RunOutputs
     from maskstream.pipeline.sources import open_source
     from maskstream.pipeline.store import check_room
 
@@ -124,7 +124,7 @@ def run(
         return
     check_room(output, mode)  # before a model is made, which takes minutes
     pipeline = Pipeline(with_model_folder(configured, source))
-    outputs = Outputs(output, overlay, contact, mode, span, log)
+    outputs = RunOutputs(output, overlay, contact, mode, span, log)
     finished = outputs.finished(pipeline, source)
     if finished is not None:
         typer.echo(f"{output} is complete already ({finished} frames); nothing to run.", err=True)
@@ -143,13 +143,13 @@ def demo(
     """Run on a real clip: find objects, track them, write store, overlay and contact sheet."""
     from maskstream.pipeline.engine.pipeline import Pipeline
     from maskstream.pipeline.prompts import NO_PROMPTS
-    from maskstream.pipeline.runs.outputs import Outputs
+    from maskstream.pipeline.runs.outputs import RunOutputs
     from maskstream.pipeline.sources import open_source
     from maskstream.pipeline.sources.demo import demo_clip
 
     clip = open_source(demo_clip())
     folder.mkdir(parents=True, exist_ok=True)
-    outputs = Outputs(
+    outputs = RunOutputs(
         folder / "masks.zarr", folder / "overlay.mp4", folder / "contact.png", "overwrite"
     )
     print_summary(_run(Pipeline.from_config(), clip, outputs, NO_PROMPTS), folder)
@@ -189,7 +189,7 @@ def _replay(pipeline: Pipeline, source: Path, log: PromptLog, output: str, mode:
 def _run(
     pipeline: Pipeline,
     source: Source,
-    outputs: Outputs,
+    outputs: RunOutputs,
     prompts: PromptLog,
     *,
     backward: bool = False,
