@@ -17,7 +17,7 @@ from maskstream.pipeline.store import MaskStore, MaskStoreWriter
 from maskstream.ui.editing.clicking import Segmenters
 from maskstream.ui.editing.editor import Editor
 from maskstream.ui.editing.entries import Changed, Cleared, Click, Deleted, Prompted, RangeSet
-from maskstream.ui.editing.planning import stale_stretches, stretches_of
+from maskstream.ui.editing.planning import segments_of, stale_segments
 from maskstream.ui.editing.session import Session, fold
 from maskstream.ui.editing.tracking import TrackingTask
 from tests.support.media import moving_shapes, write_images, write_video
@@ -128,12 +128,12 @@ SPANS = [
 
 
 @pytest.mark.parametrize(("anchors", "spans"), SPANS)
-def test_stretches_lie_between_anchors(session, anchors, spans):
+def test_segments_lie_between_anchors(session, anchors, spans):
     for frame in anchors:
         session.add(prompt(session, frame))
-    found = stretches_of(session.state.objects[1], 0, 29)
+    found = segments_of(session.state.objects[1], 0, 29)
     assert [(s.first, s.last) for s in found] == spans
-    assert [todo.whole for todo in stale_stretches(session.state, range(30))] == found
+    assert [pending.whole for pending in stale_segments(session.state, range(30))] == found
 
 
 def centre(masks, frame: int, object_id: int) -> Click:
@@ -221,7 +221,7 @@ def test_images_are_tracked_under_their_own_numbers(tmp_path, cli):
     tracked = labels_of(track(editor))
     assert sorted(tracked) == list(range(1001, 1013))
     assert all(iou(tracked[t] == 1, truth[t - 1001] == 1) > 0.6 for t in tracked)
-    assert len(editor.timeline(100)["strips"][1]) == 12
+    assert len(editor.shown.timeline(100).strips[1]) == 12
     replayed = replay(cli, editor, tmp_path / "cli.zarr")
     assert all(np.array_equal(replayed[t], tracked[t]) for t in tracked)
     editor.close()
