@@ -9,6 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maskstream.pipeline.cli.options import (
+    EndOption,
+    ModelOption,
+    ReplaceOption,
+    StartOption,
+    StrideOption,
+)
 from maskstream.pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -49,11 +56,11 @@ def everything(
     iou_min: IouOption = None,
     stability_min: StabilityOption = None,
     done_logit: DoneOption = None,
-    start: Annotated[str | None, typer.Option(help="First frame: 120, 3.5s or 00:00:03.5.")] = None,
-    end: Annotated[str | None, typer.Option(help="Frame to stop before, like --start.")] = None,
-    stride: Annotated[int, typer.Option(min=1, help="Take every n-th frame.")] = 1,
-    model: Annotated[str | None, typer.Option(help="Model name, folder or checkpoint.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    start: StartOption = None,
+    end: EndOption = None,
+    stride: StrideOption = 1,
+    model: ModelOption = None,
+    overwrite: ReplaceOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line a frame.")] = False,
 ) -> None:
     """Find the objects of a picture, or of each frame by itself, without prompts.

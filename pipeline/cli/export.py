@@ -8,6 +8,13 @@ from typing import Annotated
 
 import typer
 
+from maskstream.pipeline.cli.options import (
+    EndOption,
+    QuietOption,
+    ReplaceOption,
+    StartOption,
+    StrideOption,
+)
 from maskstream.pipeline.cli.report import progress_bar
 
 _INTERRUPTED = 130
@@ -38,8 +45,8 @@ def export(
     objects: Annotated[
         str | None, typer.Option(help="Numbers or names, with commas; default: all.")
     ] = None,
-    start: Annotated[str | None, typer.Option(help="First frame: 120, 3.5s or 00:00:03.5.")] = None,
-    end: Annotated[str | None, typer.Option(help="Frame to stop before, like --start.")] = None,
+    start: StartOption = None,
+    end: EndOption = None,
     template: Annotated[
         str | None, typer.Option(help="Names of files: {source}_{object}_{frame:06d}.")
     ] = None,
@@ -74,8 +81,8 @@ def export(
         str | None,
         typer.Option(help="For that format: #rrggbb, green, a picture, blur or blur:PIXELS."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    overwrite: ReplaceOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Write masks in another program's format, and read them back to compare."""
     from maskstream.pipeline.exports.edges import Edges
@@ -123,8 +130,8 @@ def import_masks(
         str | None,
         typer.Option("--format", help="davis, png, matte or coco; default: coco for a .json."),
     ] = None,
-    stride: Annotated[int, typer.Option(min=1, help="Take every n-th frame.")] = 1,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    stride: StrideOption = 1,
+    overwrite: ReplaceOption = False,
 ) -> None:
     """Turn masks made elsewhere into prompts for `run --prompts`."""
     from maskstream.pipeline.exports.masks_import import import_as_prompts

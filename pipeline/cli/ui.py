@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from maskstream.pipeline.cli.options import ConfigOption, ModelOption, OverridesOption
+
 _SESSIONS = Path("~/.cache/maskstream/sessions")
 
 
@@ -34,11 +36,9 @@ def ui(
     propose: Annotated[
         bool, typer.Option("--propose/--no-propose", help="Look for objects in opened videos.")
     ] = True,
-    config: Annotated[Path | None, typer.Option(help="YAML configuration (see configs/).")] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key.")
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="Model name, folder or checkpoint.")] = None,
+    config: ConfigOption = None,
+    overrides: OverridesOption = None,
+    model: ModelOption = None,
 ) -> None:
     """Open the page: click objects, track and correct them, export.
 
