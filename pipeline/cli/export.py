@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,9 @@ from maskstream.pipeline.cli.options import (
     StrideOption,
 )
 from maskstream.pipeline.cli.report import progress_bar
+
+if TYPE_CHECKING:
+    from maskstream.pipeline.exports.export import ExportChoice
 
 _INTERRUPTED = 130
 _FORMATS = (
@@ -86,10 +89,8 @@ def export(
 ) -> None:
     """Write masks in another program's format, and read them back to compare."""
     from maskstream.pipeline.exports.edges import Edges
-    from maskstream.pipeline.exports.export import ExportChoice, export_store
-    from maskstream.pipeline.store import MaskStore
+    from maskstream.pipeline.exports.export import ExportChoice
 
-    masks = MaskStore(store)
     choice = ExportChoice(
         format=format_name,
         objects=objects,
@@ -104,6 +105,15 @@ def export(
         background=background,
         pictures=pictures,
     )
+    _export(store, place, choice, quiet=quiet)
+
+
+def _export(store: str, place: Path, choice: ExportChoice, *, quiet: bool) -> None:
+    """Export with a progress bar, and say what came of it."""
+    from maskstream.pipeline.exports.export import export_store
+    from maskstream.pipeline.store import MaskStore
+
+    masks = MaskStore(store)
     try:
         with progress_bar(hidden=quiet) as bar:
             summary = export_store(masks, place, choice, on_start=bar.start, on_frame=bar.advance)

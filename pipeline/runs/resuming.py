@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from maskstream.pipeline.errors import StoreError
+from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.store import MaskStore
 
 _SPAN = ("start", "stride", "backward", "refine")
@@ -91,9 +92,9 @@ def _model(attributes: Mapping[str, Any]) -> str | None:
     return f"{model.get('name')} {model.get('hash')}" if isinstance(model, Mapping) else model
 
 
-def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+def _flat(config: Mapping[str, Any]) -> JsonObject:
     """Values by `section.key`."""
-    flat: dict[str, Any] = {}
+    flat: JsonObject = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
             flat |= {f"{key}.{inner}": each for inner, each in value.items()}

@@ -21,6 +21,7 @@ import numpy as np
 from maskstream.pipeline.engine.backward import mirrored
 from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.exports.frames import iou
+from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.prompts import Event, MaskEvent, PromptLog, Segment, TrackJob, TrackPass
 from maskstream.pipeline.results.edits import BoolMap, given_object, only, with_object
 from maskstream.pipeline.results.review import Reviewer
@@ -286,9 +287,9 @@ def join(
     writer.close(complete=job.finished, review=doubts)
 
 
-def _events(job: TrackJob[Event]) -> list[dict[str, object]]:
+def _events(job: TrackJob[Event]) -> list[JsonObject]:
     given = [event_to_json(event) for task in job.passes for event in task.events]
-    names = [
+    names: list[JsonObject] = [
         {"frame": 0, "type": "rename", "object": i, "name": name} for i, name in job.objects.items()
     ]
     return [*given, *names]
