@@ -13,11 +13,20 @@ import pytest
 from maskstream.pipeline.config import PipelineConfig, ThreadsConfig
 from maskstream.pipeline.errors import PromptError, StoreError
 from maskstream.pipeline.models.open import open_segmenter
+from maskstream.pipeline.prompts import load_prompts
 from maskstream.pipeline.store import MaskStore, MaskStoreWriter
 from maskstream.ui.editing.clicking import Segmenters
 from maskstream.ui.editing.editor import Editor
-from maskstream.ui.editing.entries import Changed, Cleared, Click, Deleted, Prompted, RangeSet
-from maskstream.ui.editing.planning import segments_of, stale_segments
+from maskstream.ui.editing.entries import (
+    Changed,
+    Cleared,
+    Click,
+    Deleted,
+    Prompted,
+    RangeSet,
+    Tracked,
+)
+from maskstream.ui.editing.planning import plan_job, segments_of, stale_segments
 from maskstream.ui.editing.session import Session, fold
 from maskstream.ui.editing.tracking import TrackingTask
 from tests.support.media import moving_shapes, write_images, write_video
@@ -134,6 +143,36 @@ def test_segments_lie_between_anchors(session, anchors, spans):
     found = segments_of(session.state.objects[1], 0, 29)
     assert [(s.first, s.last) for s in found] == spans
     assert [pending.whole for pending in stale_segments(session.state, range(30))] == found
+
+
+def test_a_job_is_in_the_file_as_in_a_prompts_file(session):
+    session.add(prompt(session, 4))
+    session.add(prompt(session, 8, object_id=2))
+    masks = {i: f"masks/{o.anchors[4 * i].mask}.png" for i, o in session.state.objects.items()}
+    job = plan_job(session.state, stale_segments(session.state, range(10)))
+    one, two = ({"frame": 4 * i, "object": i, "type": "mask", "mask": masks[i]} for i in (1, 2))
+    kept = {"gone": False, "onto": False}
+    values = {
+        "objects": {"1": "Object 1", "2": "Object 2"},
+        "passes": [
+            {"direction": "forward", "first": 4, "last": 9, "events": [one, two]},
+            {"direction": "backward", "first": 0, "last": 8, "events": [one, two]},
+        ],
+        "stretches": [
+            {"object": 1, "first": 0, "last": 3, "forward": None, "backward": 1, **kept},
+            {"object": 1, "first": 4, "last": 9, "forward": 0, "backward": None, **kept},
+            {"object": 2, "first": 0, "last": 7, "forward": None, "backward": 1, **kept},
+            {"object": 2, "first": 8, "last": 9, "forward": 0, "backward": None, **kept},
+        ],
+        "finished": True,
+    }
+    assert json.loads(job.model_dump_json(by_alias=True)) == values
+    session.add(Tracked(store="masks-1.zarr", job=job, done=()))
+    assert json.loads((session.folder / "session.json").read_text())["tracking"] == [values]
+    again = Session.reopen(session.folder)
+    assert again.state.jobs == (job,)
+    read = load_prompts(session.folder / "session.json").tracking
+    assert [event.mask.any() for task in read[0].passes for event in task.events] == [True] * 4
 
 
 def centre(masks, frame: int, object_id: int) -> Click:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -27,12 +27,27 @@ from maskstream.ui.editing.entries import (
 )
 from maskstream.ui.editing.jobs import Outcome, Plan, recovered
 from maskstream.ui.editing.planning import Direction, done_after, plan_job, stale_segments
-from maskstream.ui.editing.session import Session
+from maskstream.ui.editing.session import Session, SessionState
 from maskstream.ui.editing.shown import ShownMasks
 from maskstream.ui.editing.telling import SessionView
 from maskstream.ui.editing.tracking import TrackingTask
 
 _LOGITS_KEPT = 32
+
+
+class _KeptLogits:
+    """Logits of the masks that clicks were answered with lately, by the masks' names."""
+
+    def __init__(self) -> None:
+        self._logits: dict[str, FloatMap] = {}
+
+    def get(self, mask: str) -> FloatMap | None:
+        return self._logits.get(mask)
+
+    def keep(self, masks: Sequence[str], logits: Iterable[FloatMap]) -> None:
+        self._logits |= dict(zip(masks, logits, strict=True))
+        while len(self._logits) > _LOGITS_KEPT:
+            del self._logits[next(iter(self._logits))]
 
 
 class Editor:
@@ -56,7 +71,7 @@ class Editor:
         self.video = open_seekable(session.source)
         self.info = self.video.info
         self._clicker = Clicker(segmenters, self.info.size_hw)
-        self._logits: dict[str, FloatMap] = {}
+        self._logits = _KeptLogits()
         self.shown = ShownMasks(session, self.video, self._lock, self._live)
         self._recover()
 
@@ -195,11 +210,7 @@ class Editor:
             state = self.session.tracked_state
             stale = stale_segments(state, self.frames, direction)
             if not stale:
-                raise PromptError(
-                    "Click on an object first."
-                    if not any(o.anchors for o in state.objects.values())
-                    else "Everything is tracked; click where a mask is wrong to correct it."
-                )
+                raise PromptError(_nothing_stale(state))
             plan = Plan(
                 self.session.folder,
                 plan_job(state, stale),
@@ -262,9 +273,7 @@ class Editor:
         with self._lock:
             number = self.session.next_object() if object_id is None else object_id
             names = [self.session.masks.put(mask) for mask in answer.masks]
-            self._logits |= dict(zip(names, answer.logits, strict=True))
-            while len(self._logits) > _LOGITS_KEPT:
-                del self._logits[next(iter(self._logits))]
+            self._logits.keep(names, answer.logits)
             entry = Prompted(
                 object=number,
                 frame=frame,
@@ -289,3 +298,10 @@ class Editor:
 
     def _changed(self) -> None:
         self.revision += 1
+
+
+def _nothing_stale(state: SessionState) -> str:
+    """Why there is nothing to track, and what to do."""
+    if not any(known.anchors for known in state.objects.values()):
+        return "Click on an object first."
+    return "Everything is tracked; click where a mask is wrong to correct it."
