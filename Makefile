@@ -6,8 +6,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 RUN_STAMP := $(VENV)/.installed-run
 UI_STAMP := $(VENV)/.installed-ui
 DEV_STAMP := $(VENV)/.installed-dev
+DOCS_STAMP := $(VENV)/.installed-docs
 
-.PHONY: demo ui setup test lint bench screenshots clean
+.PHONY: demo ui setup test lint wheel bench docs image screenshots clean
 
 demo: $(RUN_STAMP)            ## run on a real clip; results in out/demo/
 	$(BIN)/python run_pipeline.py demo
@@ -24,7 +25,17 @@ lint: $(DEV_STAMP) .lint/maskstream
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	PYTHONPATH=.lint $(BIN)/lint-imports
+	cd .lint && ../$(BIN)/lint-imports --no-logo ../pyproject.toml
+
+wheel: $(DEV_STAMP)           ## sdist and wheel, checked, and the wheel tried beside PyPI's `trackers`
+	rm -rf dist build/wheel-trial
+	$(BIN)/python -m build --quiet --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+	$(BIN)/python -m venv build/wheel-trial/venv
+	build/wheel-trial/venv/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints.txt "trackers==2.6.1" "$$(echo dist/*.whl)[demo]"
+	cd build/wheel-trial && venv/bin/python ../../tests/support/installed.py
 
 bench: $(DEV_STAMP)           ## speed and memory, as ratios against baselines of the same run
 	$(BIN)/python run_pipeline.py bench models
@@ -32,8 +43,14 @@ bench: $(DEV_STAMP)           ## speed and memory, as ratios against baselines o
 	$(BIN)/python run_pipeline.py bench store
 	$(BIN)/python run_pipeline.py bench live --burn
 
-screenshots: $(DEV_STAMP)     ## pictures of the page, step by step, into docs/pictures
-	$(BIN)/python -m tests.support.page_screenshots docs/pictures
+screenshots: $(DEV_STAMP)     ## screenshots of the page, step by step, into docs/images
+	$(BIN)/python -m tests.support.page_screenshots docs/images
+
+docs: $(DOCS_STAMP) .lint/maskstream  ## the documentation, into out/docs; a broken link or reference fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+image:                        ## the page's container, built and tried; without docker its steps are
+	sh docker/check.sh
 
 clean:                        ## remove the environment, caches and results
 	rm -rf $(VENV) out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .lint
@@ -51,6 +68,10 @@ $(RUN_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 
 $(UI_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[demo,ui]'
+	touch $@
+
+$(DOCS_STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e '.[docs]'
 	touch $@
 
 $(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python

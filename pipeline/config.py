@@ -10,7 +10,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from maskstream.pipeline.errors import ConfigError
-from maskstream.pipeline.segmenter.devices import WantedDevice
+from maskstream.pipeline.types import WantedDevice
+
+SHIPPED = Path(__file__).parents[1] / "configs"
+"""The default configuration and the presets, commented: `default.yaml`, `fast.yaml` and so on."""
 
 
 class _Section(BaseModel):

@@ -17,6 +17,7 @@ RgbImage = npt.NDArray[np.uint8]
 GrayImage = npt.NDArray[np.uint8]
 LabelMap = npt.NDArray[np.uint16]
 SizeHW = tuple[int, int]
+WantedDevice = Literal["cpu", "cuda", "auto"]
 
 
 class PixelView(Protocol):

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from maskstream.pipeline.cli import bench as bench_commands
+from maskstream.pipeline.cli import config as config_commands
 from maskstream.pipeline.cli import evaluate as evaluate_commands
 from maskstream.pipeline.cli import everything as everything_commands
 from maskstream.pipeline.cli import export as export_commands
@@ -30,12 +31,25 @@ app = typer.Typer(
 for _commands in (
     *(run_commands, live_commands, everything_commands, store_commands, model_commands),
     *(export_commands, train_commands, bench_commands, evaluate_commands, page_commands),
+    config_commands,
 ):
     _commands.register(app)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from maskstream import __version__
+
+        typer.echo(f"maskstream {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print it and end."),
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log what happens.")] = False,
 ) -> None:
     logging.basicConfig(

@@ -91,9 +91,9 @@ def rectangle(
 ) -> None:
     """Compare frames encoded as rectangles with frames padded to squares: embedding and masks."""
     from maskstream.pipeline.cli.bench_report import print_rectangle
-    from maskstream.pipeline.cli.run import demo_clip
     from maskstream.pipeline.lab.bench.rectangle import bench_rectangle
     from maskstream.pipeline.quantization.calibration import calibration_pictures
+    from maskstream.pipeline.sources.demo import demo_clip
 
     folder, trained = _model_folder(model, "f32")
     frames = calibration_pictures(clip or demo_clip(), pictures)
@@ -116,10 +116,10 @@ def stream(
 ) -> None:
     """Measure the whole pipeline, store included, as multiples of decoding the clip to RGB."""
     from maskstream.pipeline.cli.bench_report import print_stream
-    from maskstream.pipeline.cli.run import demo_clip
     from maskstream.pipeline.config import load_config
     from maskstream.pipeline.lab.bench.stream import bench_stream
     from maskstream.pipeline.sources import open_source
+    from maskstream.pipeline.sources.demo import demo_clip
 
     try:
         counts = [int(part) for part in objects.split(",")]
@@ -159,9 +159,9 @@ def live(
 
     from maskstream.pipeline.cli.bench_report import print_live
     from maskstream.pipeline.cli.live_request import SWITCH_S
-    from maskstream.pipeline.cli.run import demo_clip
     from maskstream.pipeline.config import load_config
     from maskstream.pipeline.lab.bench.live import bench_live
+    from maskstream.pipeline.sources.demo import demo_clip
 
     folder = _model_folder(model, "int8")[0]
     settings = [f"model={folder}", f"seeding.max_objects={objects}"]
@@ -287,7 +287,7 @@ def exports(
 
 def _model_folder(model: str, precision: str) -> tuple[Path, bool]:
     """Folder of a model (an untrained one's in a precision), and whether it was trained."""
-    from maskstream.pipeline.segmenter.model import find_model
+    from maskstream.pipeline.models.find import find_model
     from maskstream.pipeline.weights.registry import Registry
 
     if model not in {entry.name for entry in Registry.published().entries()}:
@@ -311,9 +311,9 @@ def clicks(
     ] = "lite",
 ) -> None:
     """Measure the page: from a click to its mask, without the browser."""
-    from maskstream.pipeline.cli.run import demo_clip
     from maskstream.pipeline.config import load_config
     from maskstream.pipeline.lab.bench.clicks import bench_clicks
+    from maskstream.pipeline.sources.demo import demo_clip
 
     clip = video or demo_clip(_WIDE_CLIP)
     folder = _model_folder(model, "int8")[0]

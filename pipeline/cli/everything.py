@@ -111,10 +111,11 @@ def _find(request: EverythingRequest) -> None:
     """Find the objects of each frame by itself. Raises `MaskstreamError`."""
     from maskstream.pipeline.cli.first_use import with_model_folder
     from maskstream.pipeline.config import load_config
+    from maskstream.pipeline.engine.stills import still_result
     from maskstream.pipeline.models.open import locate_model, open_segmenter
     from maskstream.pipeline.models.pool import SegmenterPool
     from maskstream.pipeline.rendering.drawing import draw
-    from maskstream.pipeline.rendering.stills import StillOutput, still_result
+    from maskstream.pipeline.rendering.stills import StillOutput
     from maskstream.pipeline.segmenter.everything import GRIDS, find_everything
     from maskstream.pipeline.sources import open_source
 

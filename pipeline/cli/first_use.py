@@ -20,7 +20,7 @@ def with_model_folder(config: PipelineConfig, source: str | None = None) -> Pipe
     On first use that quantises the checkpoint on frames of `source`, a video or pictures; None (a
     camera, say): of the demo's clip. Raises `ModelError` and `SourceError`.
     """
-    from maskstream.pipeline.models.open import names_checkpoint
+    from maskstream.pipeline.models.find import names_checkpoint
     from maskstream.pipeline.models.resolve import resolve_model
     from maskstream.pipeline.segmenter.devices import choose_device
 
@@ -31,8 +31,8 @@ def with_model_folder(config: PipelineConfig, source: str | None = None) -> Pipe
 
 
 def _pictures(source: str | None, count: int) -> Sequence[RgbImage]:
-    from maskstream.pipeline.cli.run import demo_clip
     from maskstream.pipeline.quantization.calibration import calibration_pictures
+    from maskstream.pipeline.sources.demo import demo_clip
 
     own = [] if source is None else calibration_pictures(Path(source), count)
     if len(own) >= LEAST_PICTURES:

@@ -102,7 +102,7 @@ def quantize(
 
     require_training_extra("quantising")
     from maskstream.pipeline.models.checkpoint import load_network
-    from maskstream.pipeline.models.resolve import find_checkpoint
+    from maskstream.pipeline.models.find import find_checkpoint
     from maskstream.pipeline.quantization.calibration import calibration_pictures
     from maskstream.pipeline.quantization.gate import Gate
     from maskstream.pipeline.quantization.quantize import METHODS, quantise, write_folder

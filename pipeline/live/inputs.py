@@ -5,21 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
 
-from maskstream.pipeline.segmenter.model import Segmenter
-from maskstream.pipeline.tracking.recognition import Recognizer
-from maskstream.pipeline.tracking.seeding import Seeder
+from maskstream.pipeline.tracking.keyframe_step import EncoderInput
 
 logger = logging.getLogger(__name__)
-
-
-class Input(NamedTuple):
-    """What works on one size; the recognizers share their memory of objects."""
-
-    segmenter: Segmenter
-    recognizer: Recognizer
-    seeder: Seeder
 
 
 class Inputs:
@@ -29,14 +18,14 @@ class Inputs:
     one before goes on. load: makes the one of a share.
     """
 
-    def __init__(self, full: Input, load: Callable[[float], Input]) -> None:
+    def __init__(self, full: EncoderInput, load: Callable[[float], EncoderInput]) -> None:
         self._load = load
         self._now = full
-        self._loaded: dict[float, Future[Input]] = {1.0: Future()}
+        self._loaded: dict[float, Future[EncoderInput]] = {1.0: Future()}
         self._loaded[1.0].set_result(full)
         self._thread = ThreadPoolExecutor(1, "maskstream-load")
 
-    def at(self, share: float) -> Input:
+    def at(self, share: float) -> EncoderInput:
         """The input of a share, or what there is instead; raises what loading it did."""
         if share not in self._loaded:
             logger.info("loading the encoder for an input of %g of its size", share)

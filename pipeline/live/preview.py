@@ -12,8 +12,7 @@ from typing import Any
 import cv2
 
 from maskstream.pipeline.errors import ConfigError, PromptError
-from maskstream.pipeline.live.commands import Asked, Outcome, parse_command
-from maskstream.pipeline.live.publishers import TakeCommand
+from maskstream.pipeline.live.commands import Asked, Outcome, TakeCommand, parse_command
 from maskstream.pipeline.rendering.drawing import draw, scaled
 from maskstream.pipeline.types import Frame, FrameResult
 

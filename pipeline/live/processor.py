@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.errors import PromptError
 from maskstream.pipeline.live.commands import Asked, Outcome
-from maskstream.pipeline.live.inputs import Input, Inputs
+from maskstream.pipeline.live.inputs import Inputs
 from maskstream.pipeline.live.late import Job, LateKeyframes, Moment, Step
 from maskstream.pipeline.live.past import Past
 from maskstream.pipeline.models.open import open_segmenter
-from maskstream.pipeline.prompts import MAX_OBJECT_ID, NO_PROMPTS, BoxEvent, Event, PointEvent
-from maskstream.pipeline.segmenter.model import Features
+from maskstream.pipeline.prompts import MAX_OBJECT_ID, Event
+from maskstream.pipeline.stages import StageTimes
+from maskstream.pipeline.tracking.keyframe_step import (
+    EncoderInput,
+    KeyframeRequest,
+    KeyframeStep,
+)
 from maskstream.pipeline.tracking.keyframes import KeyframeBudget
-from maskstream.pipeline.tracking.processor import DEFAULT_STEP_S, FrameProcessor, as_it_is, in_turn
+from maskstream.pipeline.tracking.painting import Painter
+from maskstream.pipeline.tracking.prefetch import FlowAhead
 from maskstream.pipeline.tracking.refining import Tracked
-from maskstream.pipeline.tracking.seeding import Seeder
-from maskstream.pipeline.types import Frame, SizeHW
+from maskstream.pipeline.tracking.steps import DEFAULT_STEP_S, round_robin, snapshot
+from maskstream.pipeline.types import Frame, FrameResult, SizeHW
 from maskstream.trackers.track import Track
 from maskstream.trackers.tracker import Tracker
 
@@ -49,30 +55,41 @@ class _Waiting:
     moment: Moment | None = None
 
 
-class LiveProcessor(FrameProcessor):
-    """A `FrameProcessor` whose keyframes are late, cost what `control` says, and obey commands.
+class LiveProcessor:
+    """State of a live stream: its keyframes are late, cost what `control` says, and obey commands.
 
-    `_tracker` of the base belongs to the keyframes; what is shown is carried by another one. Held
-    beside: the last frames, for commands that name one, and those that waiting commands have named.
+    The tracks of the `KeyframeStep` belong to the keyframes; what is shown is carried by another
+    tracker. Held beside: the last frames, for commands that name one, and those that waiting
+    commands have named.
     """
-
-    waits_for_encoder = "encode"  # in a thread of its own, while label maps are waited for here
 
     def __init__(
         self, config: PipelineConfig, model: Path, frame_hw: SizeHW, control: LiveControl
     ) -> None:
-        super().__init__(config, model, frame_hw, NO_PROMPTS)
+        self.times = StageTimes()
+        self.keyframes = 0
+        self._config = config
         self._control = control
         self._model = model
-        full = Input(self._segmenter, self._recognizer, self._seeder)
-        self._inputs = Inputs(full, self._load_input)
+        self._frame_hw = frame_hw
+        with self.times.stage("load"):
+            segmenter = open_segmenter(config, model, frame_hw)
+        self._refused: dict[int, str] = {}
+        self._keyframe = KeyframeStep(
+            config, segmenter, frame_hw, first_id=1, on_refused=self._note_refusal
+        )
+        self._tracker = self._keyframe.tracker
+        self._inputs = Inputs(self._keyframe.full_input, self._load_input)
+        self._flows = FlowAhead(self._keyframe.working_hw)
+        self._painter = Painter(frame_hw, lambda index: (), refine=config.refines)
         self._carried = Tracker(self._tracker.settings)
-        self._late = LateKeyframes(self._tracker, self._work, as_it_is)
+        self._late = LateKeyframes(self._tracker, self._work, snapshot)
         self._past = Past(config.live.kept_frames)
         self._waiting: list[_Waiting] = []
-        self._refused: dict[int, str] = {}
+        self._budget = control.budget()
+        self._now_s = 0.0
         self._fresh = self._wanted = True
-        self._since_regular = self._due_cursor = self._shown_count = 0
+        self._since_keyframe = self._since_regular = self._due_cursor = self._shown_count = 0
         self._last: Frame | None = None
 
     def close(self) -> None:
@@ -81,32 +98,45 @@ class LiveProcessor(FrameProcessor):
         self._inputs.close()
         for asked in [*(w.asked for w in self._waiting), *self._control.take_commands()]:
             asked.answer(Outcome(asked.command.object, "the run has ended"))
-        super().close()
+        self._flows.close()
+        self._painter.close()
 
-    def _load_input(self, share: float) -> Input:
-        config = self._config
-        segmenter = open_segmenter(config, self._model, self._frame_hw, input_share=share)
-        recognizer = self._recognizer.at(segmenter.geometry)
-        return Input(segmenter, recognizer, Seeder(segmenter, config.seeding))
+    def running(self) -> dict[str, float]:
+        """How long each stage at work has been, seconds; for any thread."""
+        stages = (self.times, self._keyframe.times, self._painter.times)
+        return {name: s for times in stages for name, s in times.running().items()}
+
+    def results(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, FrameResult]]:
+        """Results of frames as they come; each is shown with the masks that are known by then."""
+        return self._painter.results(self._steps(frames), ahead=0, times=self.times)
+
+    def _load_input(self, share: float) -> EncoderInput:
+        return self._keyframe.input_for(
+            open_segmenter(self._config, self._model, self._frame_hw, input_share=share)
+        )
 
     def _steps(self, frames: Iterable[Frame]) -> Iterator[Tracked]:
         for frame in self._flows.look_ahead(frames):
-            moment = self._carry(self._displayed(frame))
+            displayed = (
+                frame if frame.size_hw == self._frame_hw else replace(frame, size_hw=self._frame_hw)
+            )
+            moment = self._carry(displayed)
             self._late.pass_on(moment.step)
             job = self._late.finished()
             if job is not None:
                 self._late.merge(job, self._carried)
             self._hear()
-            moment.tracks = [as_it_is(track) for track in self._carried.tracks]
+            moment.tracks = [snapshot(track) for track in self._carried.tracks]
             self._past.add(moment, [w.moment for w in self._waiting if w.moment is not None])
             self._find_meant()
             keyframe = not self._late.busy and self._begin(moment)
+            self.times.seconds |= dict(self._keyframe.times.seconds)
             yield Tracked(moment.frame, keyframe, moment.step.flow, moment.tracks)
 
     def _carry(self, frame: Frame) -> Moment:
         gap = frame.arrival is not None and frame.arrival.gap_s > 0
         dt_s = self._step_s(frame, gap=gap)
-        self._now_s = (self._now_s or 0.0) + dt_s
+        self._now_s += dt_s
         with self.times.stage("flow"):
             flow = self._flows.next()
         self.times.seconds["flow"] = self._flows.seconds
@@ -177,36 +207,35 @@ class LiveProcessor(FrameProcessor):
         live = self._tracker.live()
         if job.moved is not None:
             live = [track for track in live if track.id in job.moved]
-        due, self._due_cursor = in_turn(live, self._budget.refreshed, self._due_cursor)
+        due, self._due_cursor = round_robin(live, self._budget.refreshed, self._due_cursor)
         return due
 
     def _work(self, job: Job) -> None:
         """Do a keyframe, in the thread of the late ones."""
-        self._segmenter, self._recognizer, self._seeder = self._inputs.at(self._budget.input_share)
-        self._encoder.segmenter = self._segmenter
+        encoder_input = self._inputs.at(self._budget.input_share)
         moment = job.moment
-        flow = None if job.fresh else moment.step.flow
-        seed = job.only is None and job.moved is None
-        due = self._due_now(job)
+        with self._keyframe.times.stage("encode"):
+            features = encoder_input.segmenter.encode(moment.frame)
         self._refused.clear()
-        with self._libraries.limit(limits=1, user_api="blas"):
-            self._keyframe(moment.frame, job.events, due, moment.now_s, flow, seed=seed)
+        self._keyframe.run(
+            KeyframeRequest(
+                features,
+                self._due_now(job),
+                job.events,
+                moment.now_s,
+                None if job.fresh else moment.step.flow,
+                seed=job.only is None and job.moved is None,
+                prompts=self._budget.prompts,
+            ),
+            encoder_input,
+        )
         for asked, event in zip(job.asked, job.events, strict=True):
             refused = self._refused.get(event.object, "")
             asked.answer(Outcome(asked.command.object if refused else event.object, refused))
 
-    def _prompt(
-        self,
-        features: Features,
-        object_id: int,
-        given: list[PointEvent | BoxEvent],
-        now_s: float,
-    ) -> None:
+    def _note_refusal(self, object_id: int, error: PromptError) -> None:
         """One object's prompt may be refused; the others are carried out."""
-        try:
-            super()._prompt(features, object_id, given, now_s)
-        except PromptError as error:
-            self._refused[object_id] = str(error)
+        self._refused[object_id] = str(error)
 
     # What is asked for while the stream goes on.
 

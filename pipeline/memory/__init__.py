@@ -1,1 +1,1 @@
-"""The learned memory: what objects look like, read by attention, and masks of all of them jointly."""
+"""The learned memory: what objects look like, read by attention; masks of all jointly."""

@@ -41,7 +41,7 @@ class FrameFeatures:
 
 
 def _map_of(tokens: npt.NDArray[np.float32], steps: int, height: int, width: int) -> FloatMap:
-    """Tokens [1, 4^s h w, C], in the order that upsampling makes them, as a map [C, 2^s h, 2^s w]."""
+    """Tokens [1, 4^s h w, C], in the decoder's order, as a map [C, 2^s h, 2^s w]."""
     channels = tokens.shape[-1]
     twos = (2, 2) * steps
     x = tokens.reshape(height, width, *twos, channels)

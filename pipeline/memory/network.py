@@ -9,6 +9,7 @@ mask carried along the flow is an input; a score says whether the object is ther
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +79,9 @@ class Look:
 class Eye(nn.Module):
     """A frame's encoder features to what the memory reads: keys, queries, reduced features."""
 
-    def __init__(self, s8: int = 40, s16: int = 112, embedding: int = 128, skip_s8: int = 32) -> None:
+    def __init__(
+        self, s8: int = 40, s16: int = 112, embedding: int = 128, skip_s8: int = 32
+    ) -> None:
         super().__init__()
         self.key_s8 = nn.Conv2d(s8, KEY, 1, bias=False)
         self.key_s16 = nn.Conv2d(s16, KEY, 1, bias=False)
@@ -136,15 +139,15 @@ class MaskHead(nn.Module):
         with torch.no_grad():
             self.mask.weight.mul_(0.1)
             self.start.weight.copy_(torch.tensor([4.0, 2.0])[None, :, None, None])
-            self.start.bias.fill_(-2.5)
+            nn.init.constant_(cast(Tensor, self.start.bias), -2.5)
 
     def forward(
         self, read: Tensor, carried: Tensor, beside: Tensor, known: Tensor, s4: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Logits [B, 1, 2h, 2w] and the logit of presence [B].
 
-        read: features, what was read and likenesses, [B, C, h, w]; the values of the prompted frames
-        and of the recent ones end with the own and the others' share. carried, beside: the carried
+        read: features, likenesses and what was read, [B, C, h, w]; values of prompted frames and
+        of recent ones end with the object's own and the others' share. carried, beside: the carried
         mask of the object and of all others, [B, 1, 2h, 2w] 0..1. known: whether the carried mask
         says anything, and whether recent frames were read, [B, 2].
         """
@@ -156,7 +159,9 @@ class MaskHead(nn.Module):
         pooled = torch.cat([deep.mean((2, 3)), deep.amax((2, 3))], 1)
         deep = deep + F.relu(self.whole(pooled))[:, :, None, None]
         x = self.again(x + F.interpolate(deep, scale_factor=2.0))
-        fine = torch.cat([F.pixel_shuffle(self.narrow(x), 2), s4, carried * known[:, :1, None, None]], 1)
+        fine = torch.cat(
+            [F.pixel_shuffle(self.narrow(x), 2), s4, carried * known[:, :1, None, None]], 1
+        )
         logits = self.mask(F.relu(self.sharpen(fine))) + twice(self.start(own))
         shares = torch.cat([logits.mean((2, 3)), logits.amax((2, 3)), known], 1)
         return logits, self.presence(torch.cat([pooled, shares], 1))[:, 0]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from maskstream.pipeline.config import PipelineConfig
+from maskstream.pipeline.config import PipelineConfig, ThreadsConfig
 from maskstream.pipeline.errors import ModelError
+from maskstream.pipeline.models.find import find_checkpoint, find_model, names_checkpoint
 from maskstream.pipeline.segmenter.devices import choose_device
-from maskstream.pipeline.segmenter.model import OpenVinoSegmenter, Segmenter, find_model
-from maskstream.pipeline.types import SizeHW
-from maskstream.pipeline.weights.registry import Registry
+from maskstream.pipeline.segmenter.model import OpenVinoSegmenter, Segmenter
+from maskstream.pipeline.types import SizeHW, WantedDevice
 
 
 def locate_model(config: PipelineConfig) -> Path:
@@ -18,16 +18,22 @@ def locate_model(config: PipelineConfig) -> Path:
     Raises `ModelError`.
     """
     if names_checkpoint(config.model) and choose_device(config.device) == "cuda":
-        from maskstream.pipeline.models.resolve import find_checkpoint
-
         return find_checkpoint(config.model)[0]
     return find_model(config.model)
 
 
-def names_checkpoint(model: str) -> bool:
-    """Whether a model's name means a checkpoint: a published name, or a file."""
-    published = {entry.name for entry in Registry.published().entries()}
-    return model in published or Path(model).is_file()
+def open_model(
+    name: str | Path, size_hw: SizeHW, *, device: WantedDevice = "cpu", threads: int = 2
+) -> Segmenter:
+    """Set up a model for pictures of one size.
+
+    name: of an embedded model or a published checkpoint, or a model folder or a checkpoint file;
+    checkpoints run on CUDA only. threads: for inference on the CPU. Raises `ModelError`.
+    """
+    config = PipelineConfig(
+        model=str(name), device=device, threads=ThreadsConfig(inference=threads)
+    )
+    return open_segmenter(config, locate_model(config), size_hw)
 
 
 def open_segmenter(
@@ -50,7 +56,6 @@ def open_segmenter(
             "give a checkpoint file, or the name of one that 'weights list' shows as here"
         )
     from maskstream.pipeline.models.checkpoint import load_network
-    from maskstream.pipeline.models.resolve import find_checkpoint
     from maskstream.pipeline.segmenter.torch_segmenter import TorchSegmenter
 
     checkpoint, architecture = find_checkpoint(config.model)

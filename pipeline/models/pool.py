@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from maskstream.pipeline.config import PipelineConfig
-from maskstream.pipeline.models.open import names_checkpoint, open_segmenter
+from maskstream.pipeline.models.find import find_model, names_checkpoint
+from maskstream.pipeline.models.open import open_segmenter
 from maskstream.pipeline.segmenter.devices import choose_device
 from maskstream.pipeline.segmenter.geometry import InputGeometry
-from maskstream.pipeline.segmenter.model import Segmenter, find_model
+from maskstream.pipeline.segmenter.model import Segmenter
 from maskstream.pipeline.types import SizeHW
 
 KEPT = 16
@@ -57,7 +58,8 @@ def segmenter_opener(config: PipelineConfig) -> OpenSegmenter:
     if not names_checkpoint(config.model):
         folder = find_model(config.model)
         return lambda frame_hw: open_segmenter(config, folder, frame_hw)
-    from maskstream.pipeline.models.resolve import find_checkpoint, require_training_extra
+    from maskstream.pipeline.models.find import find_checkpoint
+    from maskstream.pipeline.models.resolve import require_training_extra
 
     checkpoint, architecture = find_checkpoint(config.model)
     require_training_extra(f"running the checkpoint {config.model}")

@@ -7,11 +7,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from maskstream.pipeline.errors import ModelError
-from maskstream.pipeline.models.open import names_checkpoint
-from maskstream.pipeline.segmenter.model import content_hash, find_model
+from maskstream.pipeline.models.find import (
+    content_hash,
+    find_checkpoint,
+    find_model,
+    names_checkpoint,
+)
 from maskstream.pipeline.types import RgbImage
 from maskstream.pipeline.weights.cache import cache_folder
-from maskstream.pipeline.weights.registry import Registry
 
 CALIBRATION_PICTURES = 32
 METHOD = "nncf"  # made in about half the time, and who uses a model first waits for it
@@ -59,24 +62,6 @@ def resolve_model(
     write_folder(made, folder)
     say(f"kept in {folder}")
     return folder
-
-
-def find_checkpoint(name: str) -> tuple[Path, str | None]:
-    """File of a checkpoint by published name or path, and its network if the name tells it.
-
-    Raises `ModelError`.
-    """
-    if Path(name).is_file():
-        return Path(name), None
-    registry = Registry.published()
-    path = registry.path_of(name)
-    if not path.is_file():
-        raise ModelError(
-            f"the weights of {name} are not here: fetch them with 'weights get {name}' (it takes "
-            f"{registry.url_of(name)}), or import that file, fetched elsewhere, with "
-            "'weights import FILE'"
-        )
-    return path, name
 
 
 def require_training_extra(what: str) -> None:

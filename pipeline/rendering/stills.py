@@ -3,56 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipeline.errors import ConfigError, StoreError, StoreExistsError
-from maskstream.pipeline.segmenter.everything import Proposal
-from maskstream.pipeline.segmenter.geometry import InputGeometry, boxes_of
 from maskstream.pipeline.types import (
-    Frame,
-    FrameResult,
     LabelMap,
-    ObjectResult,
     RgbImage,
     SourceInfo,
 )
-from maskstream.trackers.state import TrackState
 
 _SUFFIX = ".png"
-
-
-def still_result(
-    frame: Frame, proposals: Sequence[Proposal], geometry: InputGeometry
-) -> FrameResult:
-    """The objects of one frame by themselves, numbered from 1 by size.
-
-    Where masks overlap the smaller one shows, so that parts lie on what they belong to; what is
-    hidden by its parts altogether is left out.
-    """
-    by_size = sorted(proposals, key=lambda p: -int((p.logits > 0).sum()))
-    labels = np.zeros(geometry.frame_hw, np.uint16)
-    for rank, proposal in enumerate(by_size, start=1):
-        labels[geometry.to_size(proposal.logits, geometry.frame_hw) > 0] = rank
-    shown = [int(rank) for rank in np.unique(labels) if rank]
-    numbers = np.zeros(len(by_size) + 1, np.uint16)
-    numbers[shown] = np.arange(1, len(shown) + 1)
-    labels = numbers[labels]
-    objects = tuple(
-        _object(number, labels == number, by_size[rank - 1].score)
-        for number, rank in enumerate(shown, start=1)
-    )
-    return FrameResult(frame.index, frame.pts, frame.time_base, True, labels, objects)
-
-
-def _object(number: int, shown: npt.NDArray[np.bool_], score: float) -> ObjectResult:
-    x0, y0, x1, y1 = boxes_of(shown[None])[0].tolist()
-    return ObjectResult(number, (x0, y0, x1, y1), score, TrackState.TRACKED, int(shown.sum()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,11 @@ import numpy as np
 from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.errors import StoreError
 from maskstream.pipeline.json_values import JsonObject
+from maskstream.pipeline.models.find import content_hash
 from maskstream.pipeline.prompts import NO_PROMPTS, Event, MaskEvent, PromptLog
 from maskstream.pipeline.rendering.preview import ContactSheet, OverlayVideo
 from maskstream.pipeline.results.review import Reviewer
 from maskstream.pipeline.runs.resuming import Recipe, check_same, new_names
-from maskstream.pipeline.segmenter.model import content_hash
 from maskstream.pipeline.sources.identity import identity_of
 from maskstream.pipeline.store import MaskStore, MaskStoreWriter, StoreMode, append_events, runs_of
 from maskstream.pipeline.types import Frame, FrameResult, HiddenPart, Sink, SourceInfo

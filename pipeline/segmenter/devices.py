@@ -6,9 +6,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 from maskstream.pipeline.errors import ModelError
+from maskstream.pipeline.types import WantedDevice
 
 Device = Literal["cpu", "cuda"]
-WantedDevice = Literal["cpu", "cuda", "auto"]
 
 
 def choose_device(wanted: WantedDevice) -> Device:

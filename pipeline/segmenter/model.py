@@ -5,7 +5,6 @@ This is the whole inference path on the CPU; torch is never imported.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,9 +19,6 @@ from maskstream.pipeline.segmenter.geometry import GRID_STRIDE, FloatMap, InputG
 from maskstream.pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD
 from maskstream.pipeline.segmenter.openvino_decoder import OpenVinoDecoder
 from maskstream.pipeline.types import Frame, SizeHW
-from maskstream.pipeline.weights.registry import Registry, near_names
-
-EMBEDDED = Path(__file__).parents[1] / "models"
 
 
 class ModelCard(BaseModel):
@@ -126,44 +122,12 @@ class Segmenter(Protocol):
         ...
 
 
-def find_model(name_or_folder: str | Path) -> Path:
-    """Folder of an embedded model's name, or the folder itself. Raises `ModelError`."""
-    for folder in (Path(name_or_folder), EMBEDDED / str(name_or_folder)):
-        if (folder / "model.yaml").is_file():
-            return folder
-    raise ModelError(_unknown(str(name_or_folder)))
-
-
-def _unknown(name: str) -> str:
-    """That there is no model of this name, and which names are like it."""
-    embedded = sorted(p.parent.name for p in EMBEDDED.glob("*/model.yaml"))
-    published = [entry.name for entry in Registry.published().entries()]
-    near = near_names(name, [*embedded, *published])
-    hint = f"did you mean {' or '.join(near)}? Give" if near else "give"
-    return (
-        f"there is no model '{name}': {hint} the name of an embedded model "
-        f"({', '.join(embedded)}) or of 'weights list', a checkpoint file that is there, or a "
-        "folder that holds model.yaml, encoder.xml and decoder.xml"
-    )
-
-
 def read_card(folder: Path) -> ModelCard:
     """Read and check `model.yaml`. Raises `ModelError`."""
     try:
         return ModelCard.model_validate(yaml.safe_load((folder / "model.yaml").read_text()))
     except (OSError, yaml.YAMLError, ValidationError) as error:
         raise ModelError(f"{folder / 'model.yaml'} cannot be used: {error}") from error
-
-
-def content_hash(model: Path) -> str:
-    """Hash (12 hex digits) of a checkpoint file, or of a model folder's graphs and weights."""
-    digest = hashlib.sha256()
-    graphs = sorted(p for p in model.glob("*") if p.suffix in {".xml", ".bin"})
-    for file in graphs or [model]:
-        with file.open("rb") as stream:
-            while chunk := stream.read(1 << 24):
-                digest.update(chunk)
-    return digest.hexdigest()[:12]
 
 
 class OpenVinoSegmenter:

@@ -42,6 +42,14 @@ class ArrayView:
         return np.asarray(cv2.cvtColor(self.rgb(size_hw), cv2.COLOR_RGB2GRAY), np.uint8)
 
 
+def as_frame(picture: RgbImage | Frame) -> Frame:
+    """RGB uint8 [H, W, 3] as a frame by itself, numbered 0 and without a timestamp."""
+    if isinstance(picture, Frame):
+        return picture
+    size_hw = (picture.shape[0], picture.shape[1])
+    return Frame(0, None, Fraction(1), size_hw, ArrayView(picture))
+
+
 @dataclass(frozen=True, slots=True)
 class ArraySource:
     """A source of RGB uint8 [H, W, 3] arrays of one size, numbered from 0.

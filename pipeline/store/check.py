@@ -23,7 +23,8 @@ from maskstream.pipeline.store.layout import (
     metadata_files,
     shard_key,
 )
-from maskstream.pipeline.store.place import Place, open_place
+from maskstream.pipeline.store.open_place import open_place
+from maskstream.pipeline.store.place import Place
 from maskstream.pipeline.store.records import FrameRows, Kind, Record, salvage
 from maskstream.pipeline.store.recovery import pending_of, take_in
 from maskstream.pipeline.store.shards import INDEX_BYTES, build_index, read_journal

@@ -9,7 +9,7 @@ from typing import Any
 
 from maskstream.pipeline.errors import StoreError
 from maskstream.pipeline.store.header import read_header, write_header
-from maskstream.pipeline.store.place import open_place
+from maskstream.pipeline.store.open_place import open_place
 from maskstream.pipeline.store.writer import MaskStoreWriter
 
 

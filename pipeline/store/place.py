@@ -111,19 +111,6 @@ class Place(Protocol):
         ...
 
 
-def open_place(path: Path | str) -> Place:
-    """The place that a path or a URL (`s3://bucket/clip.zarr`) names; nothing is opened yet.
-
-    Raises:
-        StoreError: what the URL needs is not installed.
-    """
-    if "://" not in str(path):
-        return LocalPlace(Path(path))
-    from maskstream.pipeline.store.remote import RemotePlace
-
-    return RemotePlace(str(path))
-
-
 class LocalPlace:
     """A folder."""
 

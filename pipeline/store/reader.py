@@ -27,7 +27,7 @@ from maskstream.pipeline.store.layout import (
     Table,
     capped_threads,
 )
-from maskstream.pipeline.store.place import open_place
+from maskstream.pipeline.store.open_place import open_place
 from maskstream.pipeline.store.records import Record
 from maskstream.pipeline.store.recovery import Pending, pending_of
 from maskstream.pipeline.store.shards import Spot, find_frames, read_frame, read_journal, read_shard

@@ -38,7 +38,8 @@ from maskstream.pipeline.store.layout import (
     metadata_files,
     shard_key,
 )
-from maskstream.pipeline.store.place import Journal, Place, open_place
+from maskstream.pipeline.store.open_place import open_place
+from maskstream.pipeline.store.place import Journal, Place
 from maskstream.pipeline.store.records import FrameRows, Record, event_record, frame_record
 from maskstream.pipeline.store.recovery import Pending, recover, take_in
 from maskstream.pipeline.store.shards import build_index

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 from maskstream.pipeline.stages import StageTimes
 from maskstream.pipeline.tracking.compositor import compose
 from maskstream.pipeline.tracking.refining import Refiner, Tracked
-from maskstream.pipeline.types import FrameResult, SizeHW
+from maskstream.pipeline.types import Frame, FrameResult, SizeHW
 from maskstream.trackers.track import Track
 
 
@@ -35,6 +36,37 @@ class Painter:
         self._more_tracks = more_tracks
         self._refiner = Refiner() if refine else None
         self._thread = ThreadPoolExecutor(1, "maskstream-compose")
+        self._shown: Sequence[Track] = ()
+
+    @property
+    def tracks(self) -> Sequence[Track]:
+        """The tracks as they are on the frame whose result came last."""
+        return self._shown
+
+    def results(
+        self, frames: Iterable[Tracked], *, ahead: int, times: StageTimes
+    ) -> Iterator[tuple[Frame, FrameResult]]:
+        """Results in the frames' order; `ahead` frames are tracked while one is composed.
+
+        times: of the caller, who waits for results and is given the times of composing.
+        """
+        waiting: deque[Future[list[Shown]]] = deque()
+
+        def next_results() -> Iterator[tuple[Frame, FrameResult]]:
+            with times.stage("wait"):
+                done = waiting.popleft().result()
+            times.seconds |= dict(self.times.seconds)
+            for tracked, result in done:
+                self._shown = tracked.tracks
+                yield tracked.frame, result
+
+        for tracked in frames:
+            waiting.append(self.begin(tracked))
+            if len(waiting) > ahead:
+                yield from next_results()
+        waiting.append(self.begin_rest())
+        while waiting:
+            yield from next_results()
 
     def begin(self, tracked: Tracked) -> Future[list[Shown]]:
         """Take the next frame; in time gives those that are done with it."""

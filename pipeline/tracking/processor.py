@@ -1,64 +1,34 @@
-"""What happens to one frame: flow, tracks, and on keyframes the segmenter."""
+"""What happens to the frames of a file: flow, tracks, and on keyframes the segmenter."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
-
-import cv2
-import numpy as np
-import numpy.typing as npt
-from threadpoolctl import ThreadpoolController
 
 from maskstream.pipeline.config import PipelineConfig
-from maskstream.pipeline.errors import PromptError
 from maskstream.pipeline.models.open import open_segmenter
-from maskstream.pipeline.prompts import (
-    MAX_OBJECT_ID,
-    BoxEvent,
-    Event,
-    MaskEvent,
-    PointEvent,
-    PromptLog,
-)
-from maskstream.pipeline.segmenter.geometry import FloatMap, deepest
-from maskstream.pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, POSITIVE
-from maskstream.pipeline.segmenter.model import Features, PromptBatch, Segmenter, best_of_three
-from maskstream.pipeline.segmenter.predictor import single_prompt
+from maskstream.pipeline.prompts import PromptLog
+from maskstream.pipeline.segmenter.model import Segmenter
 from maskstream.pipeline.stages import StageTimes
-from maskstream.pipeline.tracking.keyframes import KeyframeBudget, KeyframeEncoder
-from maskstream.pipeline.tracking.painting import Painter, Shown
+from maskstream.pipeline.tracking.keyframe_step import KeyframeRequest, KeyframeStep
+from maskstream.pipeline.tracking.keyframes import KeyframeEncoder
+from maskstream.pipeline.tracking.painting import Painter
 from maskstream.pipeline.tracking.prefetch import FlowAhead
-from maskstream.pipeline.tracking.recognition import Recognizer, appearance_settings
 from maskstream.pipeline.tracking.refining import Tracked
-from maskstream.pipeline.tracking.seeding import Seeder
+from maskstream.pipeline.tracking.steps import DEFAULT_STEP_S, snapshot
 from maskstream.pipeline.types import Frame, FrameResult, SizeHW
-from maskstream.trackers.appearance import CellFeatures, Reading, settle
-from maskstream.trackers.flow import Flow
-from maskstream.trackers.track import LOGIT_LIMIT, BoolMap, Detection, Track, box_of
-from maskstream.trackers.tracker import Tracker, TrackerSettings
+from maskstream.trackers.track import Track
 
-T = TypeVar("T")
-
-OWN_MOTION_PX = 0.5  # a frame, on the work grid, beside the camera's: something moves here
-_ROOM = 0.05  # of its longer side around a track's box, for limbs that its mask has lost
 _BEHIND = 2  # frames that are tracked while the label map of one is composed (files)
-DEFAULT_STEP_S = 1 / 25  # between frames that carry no timestamps
 
 
 class FrameProcessor:
-    """State of one stream between its frames.
+    """State of one file's stream between its frames.
 
     Everything it holds is bounded: one frame's luma, the frames it looks ahead, the features of the
     keyframes among them, the live tracks; if it refines, also the frames that wait for a keyframe.
     """
-
-    waits_for_encoder = "wait"
-    """Name of the stage of waiting for a keyframe's features (as of waiting for label maps)."""
 
     def __init__(
         self,
@@ -78,39 +48,19 @@ class FrameProcessor:
         self._config = config
         self._prompts = prompts
         self._frame_hw = frame_hw
-        self._work_hw = work_size(frame_hw, config.tracking.flow_long_side)
         with self.times.stage("load"):
             self._segmenter = segmenter or open_segmenter(config, model, frame_hw)
+        first_id = prompts.last_object + 1
+        self._keyframe = KeyframeStep(config, self._segmenter, frame_hw, first_id=first_id)
+        self._tracker = self._keyframe.tracker
         self._encoder = KeyframeEncoder(self._segmenter, config.keyframes.interval)
-        self._flows = FlowAhead(self._work_hw)
+        self._flows = FlowAhead(self._keyframe.working_hw)
         self._painter = Painter(frame_hw, more_tracks, refine=config.refines)
         waits = config.queue.policy == "wait"  # live frames do not
         self._ahead = config.keyframes.ahead if waits else 0
         self._behind = _BEHIND if waits else 0
-        self._seeder = Seeder(self._segmenter, config.seeding)
-        tracking = config.tracking
-        self._tracker = Tracker(
-            TrackerSettings(
-                match_iou_min=tracking.agreement_min,
-                refind_box_iou_min=tracking.match_iou_min,
-                lost_after_misses=tracking.lost_after_misses,
-                remove_after_s=tracking.remove_after_s,
-                confirm_hits=tracking.confirm_hits,
-                last_id=MAX_OBJECT_ID,
-            ),
-            first_id=prompts.last_object + 1,
-        )
-        self._recognizer = Recognizer(
-            self._segmenter.geometry, self._work_hw, appearance_settings(config)
-        )
-        self._budget = KeyframeBudget(
-            *(config.keyframes.interval, 1.0, config.seeding.prompts_per_keyframe, MAX_OBJECT_ID)
-        )
-        self._hidden_cursor = 0
-        self._libraries = ThreadpoolController()
         self._now_s: float | None = None
         self._since_keyframe = 0
-        self._shown: Sequence[Track] = ()
 
     def close(self) -> None:
         """End the threads."""
@@ -120,7 +70,8 @@ class FrameProcessor:
 
     def running(self) -> dict[str, float]:
         """How long each stage at work has been, seconds; for any thread."""
-        return self.times.running() | self._painter.times.running()
+        stages = (self.times, self._keyframe.times, self._painter.times)
+        return {name: s for times in stages for name, s in times.running().items()}
 
     @property
     def segmenter(self) -> Segmenter:
@@ -130,7 +81,7 @@ class FrameProcessor:
     @property
     def tracks(self) -> Sequence[Track]:
         """The tracks as they are on the frame whose result came last."""
-        return self._shown
+        return self._painter.tracks
 
     def results(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, FrameResult]]:
         """Process frames in order.
@@ -138,28 +89,15 @@ class FrameProcessor:
         While one is tracked, regular keyframes among the next are encoded, their flow is estimated,
         and the label maps of those before are composed.
         """
-        waiting: deque[Future[list[Shown]]] = deque()
-        for tracked in self._steps(frames):
-            waiting.append(self._painter.begin(tracked))
-            if len(waiting) > self._behind:
-                yield from self._results(waiting.popleft())
-        waiting.append(self._painter.begin_rest())
-        while waiting:
-            yield from self._results(waiting.popleft())
-
-    def _steps(self, frames: Iterable[Frame]) -> Iterator[Tracked]:
-        for frame in self._encoder.look_ahead(self._flows.look_ahead(frames), self._ahead):
-            yield self._step(frame)
-
-    def _displayed(self, frame: Frame) -> Frame:
-        """A frame at the size of the first one."""
-        return frame if frame.size_hw == self._frame_hw else replace(frame, size_hw=self._frame_hw)
+        ahead = self._encoder.look_ahead(self._flows.look_ahead(frames), self._ahead)
+        tracked = (self._step(frame) for frame in ahead)
+        return self._painter.results(tracked, ahead=self._behind, times=self.times)
 
     def _step(self, frame: Frame) -> Tracked:
-        frame = self._displayed(frame)
+        if frame.size_hw != self._frame_hw:
+            frame = replace(frame, size_hw=self._frame_hw)
         first = self._now_s is None
         dt_s = self._clock(frame)
-        now_s = self._now_s or 0.0
         with self.times.stage("wait"):
             flow = self._flows.next()
         self.times.seconds["flow"] = self._flows.seconds
@@ -177,12 +115,22 @@ class FrameProcessor:
         if keyframe:
             self._since_keyframe = 0
             self.keyframes += 1
-            with self._libraries.limit(limits=1, user_api="blas"):  # its threads spin and starve us
-                self._keyframe(
-                    *(frame, events, due, now_s, None if fresh else flow),
+            with self.times.stage("wait"):
+                features = self._encoder.encode(frame)
+            self.times.seconds["encode"] = self._encoder.seconds
+            self._keyframe.run(
+                KeyframeRequest(
+                    features,
+                    due,
+                    events,
+                    self._now_s or 0.0,
+                    None if fresh else flow,
                     seed=fresh or regular,
+                    prompts=self._config.seeding.prompts_per_keyframe,
                 )
-        tracks = [as_it_is(track) for track in self._tracker.tracks]
+            )
+            self.times.seconds |= dict(self._keyframe.times.seconds)
+        tracks = [snapshot(track) for track in self._tracker.tracks]
         return Tracked(frame, keyframe, None if cut else flow, tracks)
 
     def _due(self, *, everything: bool) -> list[Track]:
@@ -193,14 +141,6 @@ class FrameProcessor:
             return []
         return self._tracker.moved_far(self._config.keyframes.motion)
 
-    def _results(self, shown: Future[list[Shown]]) -> Iterator[tuple[Frame, FrameResult]]:
-        with self.times.stage("wait"):
-            done = shown.result()
-        self.times.seconds |= dict(self._painter.times.seconds)
-        for tracked, result in done:
-            self._shown = tracked.tracks
-            yield tracked.frame, result
-
     def _clock(self, frame: Frame) -> float:
         """Advance the stream's clock to a frame; seconds since the one before."""
         before = self._now_s
@@ -210,232 +150,3 @@ class FrameProcessor:
             return 0.0
         self._now_s = given if given is not None and given > before else before + DEFAULT_STEP_S
         return self._now_s - before
-
-    def _keyframe(
-        self,
-        frame: Frame,
-        events: Sequence[Event],
-        due: Sequence[Track],
-        now_s: float,
-        flow: Flow | None,
-        *,
-        seed: bool,
-    ) -> None:
-        """due: tracks to look at. flow: from the frame before, None in a fresh shot.
-
-        seed: look for new objects.
-        """
-        with self.times.stage(self.waits_for_encoder):
-            features = self._encoder.encode(frame)
-        self.times.seconds["encode"] = self._encoder.seconds
-        with self.times.stage("recognise"):
-            cells = self._recognizer.cells(features)
-            seen = self._recognise(due, cells, now_s)
-        with self.times.stage("decode"):
-            self._tracker.confirm(seen, self._redetect(seen, features), now_s)
-            self._apply(events, features, now_s)
-        if self._config.seeding.enabled and seed:
-            with self.times.stage("seed"):
-                found = self._search(features, flow)
-                self._tracker.admit(
-                    found,
-                    now_s,
-                    at_once=flow is None,
-                    alike=lambda track, seen: self._looks_like(track, seen, cells),
-                )
-        with self.times.stage("recognise"):
-            self._learn(cells, {e.object for e in events})
-
-    def _recognise(self, due: Sequence[Track], cells: CellFeatures, now_s: float) -> list[Track]:
-        """Propose a mask for tracks that are remembered, or hide them; look for the hidden.
-
-        Gives those that live, and hidden ones that were found.
-        """
-        readings: dict[int, Reading] = {}
-        looks = self._config.appearance.sought  # in the whole picture, on this keyframe
-        for track in due:
-            if not (self._recognizer.knows(track.id) and track.mask.any()):
-                continue
-            reading = self._recognizer.read(track.id, cells, track.logits)
-            recognised = self._recognises(track, reading)
-            if looks > 0 and not recognised:
-                looks -= 1
-                reading = self._recognizer.read(track.id, cells, None)
-                recognised = self._recognises(track, reading)
-            if recognised:
-                readings[track.id] = reading
-            else:
-                self._tracker.hide(track)
-        readings = settle(readings)
-        visible = list(readings.values())
-        seen = [track for track in due if track.alive]
-        for track in self._sought_next(looks):
-            reading = self._recognizer.read(track.id, cells, None)
-            free = reading.outside(visible)
-            mostly_free = free.size > 0.5 * reading.size
-            if mostly_free and self._recognises(track, free):
-                readings[track.id] = free
-                seen.append(track)
-        for object_id, reading in readings.items():
-            known = self._tracker.find(object_id)
-            logits = self._recognizer.logits(reading)
-            if known is not None and self._tracker.recognised(
-                known, logits, reading.affinity, now_s
-            ):
-                self._recognizer.follow(object_id, cells, reading, now_s)
-        return seen
-
-    def _sought_next(self, looks: int) -> list[Track]:
-        """The hidden tracks that this keyframe looks for: a few, all in turn."""
-        hidden = [t for t in self._tracker.hidden() if self._recognizer.knows(t.id)]
-        sought, self._hidden_cursor = in_turn(hidden, looks, self._hidden_cursor)
-        return sought
-
-    def _recognises(self, track: Track, reading: Reading) -> bool:
-        return self._tracker.recognises(track, self._recognizer.logits(reading), reading.affinity)
-
-    def _looks_like(self, track: Track, seen: Detection, cells: CellFeatures) -> bool:
-        """Whether what was found may be a track's object; so it may if nothing is remembered."""
-        if not self._recognizer.knows(track.id):
-            return True
-        return self._recognises(track, self._recognizer.read(track.id, cells, seen.logits))
-
-    def _learn(self, cells: CellFeatures, prompted: set[int]) -> None:
-        """Remember what a person gave on this keyframe and what has just got an identity."""
-        known = [t for t in self._tracker.tracks if t.id > 0]
-        for track in known:
-            new = not self._recognizer.knows(track.id)
-            if track.visible and track.mask.any() and (new or track.id in prompted):
-                self._recognizer.learn(track.id, cells, track.logits)
-        self._recognizer.forget_others(track.id for track in known)
-
-    def _redetect(self, tracks: Sequence[Track], features: Features) -> list[Detection]:
-        """Decode tracks from their box, a point deep inside and their carried mask."""
-        live = [t for t in tracks if t.mask.any()]
-        if not live:
-            return []
-        prompts = PromptBatch(
-            np.stack([self._track_points(t) for t in live]),
-            np.tile(
-                np.array([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT, POSITIVE], np.float32), (len(live), 1)
-            ),
-            np.stack([self._segmenter.geometry.from_size(t.logits)[None] for t in live]),
-        )
-        decoded = self._segmenter.decode(features, prompts)
-        return [
-            Detection(self._to_work(decoded.masks[i, 0]), float(decoded.iou[i, 0]))
-            for i in range(len(live))
-            if decoded.iou[i, 0] >= self._config.tracking.score_min
-        ]
-
-    def _track_points(self, track: Track) -> npt.NDArray[np.float32]:
-        """Prompt of a track in displayed pixels [3, 2]: a box around it and the deepest point."""
-        box = box_of(track.mask)
-        assert box is not None  # noqa: S101 - live tracks with an empty mask are left out
-        room = _ROOM * (box[2:] - box[:2]).max()
-        near, far = np.maximum(box[:2] - room, 0), np.minimum(box[2:] + room, self._work_hw[::-1])
-        x, y, _ = deepest(track.mask)
-        points = np.array([near, far, (x + 0.5, y + 0.5)])
-        scale = np.array(self._frame_hw[::-1]) / np.array(self._work_hw[::-1])
-        return np.asarray(points * scale, np.float32)
-
-    def _search(self, features: Features, flow: Flow | None) -> list[Detection]:
-        """Look for new objects where no track is; flow: to this frame, None in a fresh shot."""
-        room = self._config.seeding.max_objects - len(self._tracker.live())
-        covered = self._on_grid(self._tracker.covered(self._work_hw))
-        if flow is None:
-            found = self._seeder.search_fresh(features, covered, room)
-        else:
-            moving = self._on_grid(flow.own_speed() > OWN_MOTION_PX)
-            found = self._seeder.search_on(features, covered, room, moving, self._budget.prompts)
-        return [Detection(self._to_work(p.logits), p.score) for p in found]
-
-    def _on_grid(self, mask: BoolMap) -> BoolMap:
-        """A mask on the work grid as one on the grid of the logits."""
-        return self._segmenter.geometry.from_size(mask.astype(np.float32)) > 0.5
-
-    def _apply(self, events: Sequence[Event], features: Features, now_s: float) -> None:
-        """Carry out a frame's events: points and a box of one object are one prompt.
-
-        A mask is taken as it is; points and boxes given with it refine it.
-        """
-        prompted: dict[int, list[PointEvent | BoxEvent]] = {}
-        for event in events:
-            if isinstance(event, PointEvent | BoxEvent):
-                prompted.setdefault(event.object, []).append(event)
-                continue
-            prompted.pop(event.object, None)
-            if isinstance(event, MaskEvent):
-                logits = mask_logits(event.mask, self._work_hw)
-                self._tracker.set(event.object, logits, 1.0, now_s)
-            else:
-                self._tracker.remove(event.object)
-        for object_id, given in prompted.items():
-            self._prompt(features, object_id, given, now_s)
-
-    def _prompt(
-        self,
-        features: Features,
-        object_id: int,
-        given: list[PointEvent | BoxEvent],
-        now_s: float,
-    ) -> None:
-        """Carry out an object's points and box. Raises `PromptError`."""
-        logits, score = self._decode_events(features, object_id, given)
-        self._tracker.set(object_id, self._to_work(logits), score, now_s)
-
-    def _decode_events(
-        self, features: Features, object_id: int, events: list[PointEvent | BoxEvent]
-    ) -> tuple[FloatMap, float]:
-        """Decode a person's prompt; an object that is tracked gives its mask as prompt too."""
-        points = [e for e in events if isinstance(e, PointEvent)]
-        boxes = [e for e in events if isinstance(e, BoxEvent)]
-        track = self._tracker.find(object_id)
-        known = track is not None and track.visible and track.mask.any()
-        if not boxes and not known and not any(p.label for p in points):
-            raise PromptError(
-                f"object {object_id} has only negative points on frame {events[0].frame}: "
-                "give a positive point or a box first"
-            )
-        prompt = single_prompt(
-            self._frame_hw,
-            [p.xy for p in points] or None,
-            [p.label for p in points] or None,
-            boxes[-1].xyxy if boxes else None,
-        )
-        if known and track is not None:
-            mask = self._segmenter.geometry.from_size(track.logits)[None, None]
-            prompt = PromptBatch(prompt.xy, prompt.labels, mask)
-        decoded = self._segmenter.decode(features, prompt)
-        ambiguous = len(points) == 1 and not boxes and not known
-        index = int(best_of_three(decoded)[0]) if ambiguous else 0
-        return decoded.masks[0, index], float(decoded.iou[0, index])
-
-    def _to_work(self, logits: FloatMap) -> FloatMap:
-        return self._segmenter.geometry.to_size(logits, self._work_hw)
-
-
-def in_turn(items: Sequence[T], most: int, cursor: int) -> tuple[list[T], int]:
-    """At most so many items, from the cursor on and round, and where to go on next time."""
-    if not items:
-        return [], cursor
-    start, count = cursor % len(items), min(len(items), most)
-    return [*items, *items][start : start + count], start + count
-
-
-def as_it_is(track: Track) -> Track:
-    """A track that stays as it is; its arrays are never written to again."""
-    return replace(track, motion=replace(track.motion))
-
-
-def mask_logits(mask: npt.NDArray[np.bool_], size_hw: SizeHW) -> FloatMap:
-    """A mask bool [H, W] as logits float32 at `size_hw`; half-covered cells have 0."""
-    height, width = size_hw
-    shares = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-    return np.asarray((2 * shares - 1) * LOGIT_LIMIT, np.float32)
-
-
-def work_size(frame_hw: SizeHW, long_side: int) -> SizeHW:
-    """Size of the grid that flow and masks are carried on: the frame's aspect, never larger."""
-    scale = min(1.0, long_side / max(frame_hw))
-    return max(1, round(frame_hw[0] * scale)), max(1, round(frame_hw[1] * scale))

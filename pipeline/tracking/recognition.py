@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 
 import cv2
@@ -11,14 +11,17 @@ import numpy as np
 from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.segmenter.geometry import FloatMap, InputGeometry
 from maskstream.pipeline.segmenter.model import Features
+from maskstream.pipeline.tracking.steps import round_robin
 from maskstream.pipeline.types import SizeHW
 from maskstream.trackers.appearance import (
     AppearanceMemory,
     AppearanceSettings,
     CellFeatures,
     Reading,
+    settle,
 )
-from maskstream.trackers.track import LOGIT_LIMIT
+from maskstream.trackers.track import LOGIT_LIMIT, Detection, Track
+from maskstream.trackers.tracker import Tracker
 
 MOST_CELLS = 64  # along the long side; the work of reading grows with the fourth power
 
@@ -91,3 +94,87 @@ class Recognizer:
         share = np.clip(self._geometry.from_size(logits) / 2 + 0.5, 0, 1)
         cells = self._cells_hw[::-1]
         return np.asarray(cv2.resize(share, cells, interpolation=cv2.INTER_AREA), np.float32)
+
+
+class TrackRecognition:
+    """Recognizes the tracks of one tracker on keyframes; looks for those that are out of sight.
+
+    max_searches: objects that one keyframe looks for in the whole image.
+    """
+
+    def __init__(self, tracker: Tracker, max_searches: int) -> None:
+        self._tracker = tracker
+        self._max_searches = max_searches
+        self._cursor = 0
+
+    def recognize(
+        self, recognizer: Recognizer, due: Sequence[Track], cells: CellFeatures, now_s: float
+    ) -> list[Track]:
+        """Propose a mask for tracks that are remembered, or hide them; look for the hidden.
+
+        Gives those that live, and hidden ones that were found.
+        """
+        readings: dict[int, Reading] = {}
+        searches = self._max_searches
+        for track in due:
+            if not (recognizer.knows(track.id) and track.mask.any()):
+                continue
+            reading = recognizer.read(track.id, cells, track.logits)
+            recognized = self._recognizes(recognizer, track, reading)
+            if searches > 0 and not recognized:
+                searches -= 1
+                reading = recognizer.read(track.id, cells, None)
+                recognized = self._recognizes(recognizer, track, reading)
+            if recognized:
+                readings[track.id] = reading
+            else:
+                self._tracker.hide(track)
+        readings = settle(readings)
+        visible = list(readings.values())
+        seen = [track for track in due if track.alive]
+        for track in self._next_searches(recognizer, searches):
+            reading = recognizer.read(track.id, cells, None)
+            free = reading.outside(visible)
+            mostly_free = free.size > 0.5 * reading.size
+            if mostly_free and self._recognizes(recognizer, track, free):
+                readings[track.id] = free
+                seen.append(track)
+        for object_id, reading in readings.items():
+            known = self._tracker.find(object_id)
+            logits = recognizer.logits(reading)
+            if known is not None and self._tracker.recognised(
+                known, logits, reading.affinity, now_s
+            ):
+                recognizer.follow(object_id, cells, reading, now_s)
+        return seen
+
+    def likeness(
+        self, recognizer: Recognizer, cells: CellFeatures
+    ) -> Callable[[Track, Detection], bool]:
+        """Whether a detection may be a track's object; so it may if nothing is remembered."""
+
+        def alike(track: Track, seen: Detection) -> bool:
+            if not recognizer.knows(track.id):
+                return True
+            reading = recognizer.read(track.id, cells, seen.logits)
+            return self._recognizes(recognizer, track, reading)
+
+        return alike
+
+    def learn(self, recognizer: Recognizer, cells: CellFeatures, prompted: set[int]) -> None:
+        """Remember what a person gave on this keyframe and what has just got an identity."""
+        known = [t for t in self._tracker.tracks if t.id > 0]
+        for track in known:
+            new = not recognizer.knows(track.id)
+            if track.visible and track.mask.any() and (new or track.id in prompted):
+                recognizer.learn(track.id, cells, track.logits)
+        recognizer.forget_others(track.id for track in known)
+
+    def _next_searches(self, recognizer: Recognizer, limit: int) -> list[Track]:
+        """The hidden tracks that this keyframe looks for: a few, all in turn."""
+        hidden = [t for t in self._tracker.hidden() if recognizer.knows(t.id)]
+        chosen, self._cursor = round_robin(hidden, limit, self._cursor)
+        return chosen
+
+    def _recognizes(self, recognizer: Recognizer, track: Track, reading: Reading) -> bool:
+        return self._tracker.recognises(track, recognizer.logits(reading), reading.affinity)

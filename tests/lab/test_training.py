@@ -1,6 +1,7 @@
 """The trainer: data, prompts and losses on small known cases; a run stopped and resumed."""
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,13 @@ import torch
 from maskstream.pipeline.errors import ConfigError, TrainingDataError
 from maskstream.pipeline.lab.training.augment import PADDING_GREY, AugmentConfig
 from maskstream.pipeline.lab.training.config import TeacherConfig, TrainConfig, load_train_config
-from maskstream.pipeline.lab.training.data import CocoSet, LabelledImage, find_sources, is_held_back
+from maskstream.pipeline.lab.training.data import (
+    CocoSet,
+    LabelledImage,
+    cutouts,
+    find_sources,
+    is_held_back,
+)
 from maskstream.pipeline.lab.training.losses import (
     dice_loss,
     focal_loss,
@@ -106,9 +113,26 @@ def test_sources_left_out_are_held_back_whole(data):
         find_sources(data, left_out=("gamma",))
 
 
+def test_share_alike_sources_images_and_cutouts_are_left_out(data, tmp_path):
+    """CC BY-SA images and GPL cut-outs never train what is shipped."""
+    data = shutil.copytree(data, tmp_path / "data")
+    first, second = sorted((data / "alpha" / "images").iterdir())[:2]
+    licences = {first.stem: {"licence": "CC BY-SA 2.0"}, second.stem: {"licence": "CC BY 2.0"}}
+    (data / "alpha" / "attribution.json").write_text(json.dumps(licences))
+    (data / "beta").rename(data / "oxford_pets_subset")
+    for source in ("alpha", "tuxpaint_stamps"):
+        (data / source / "cutouts").mkdir(parents=True)
+        (data / source / "cutouts" / "thing.webp").touch()
+    (alpha,) = find_sources(data)
+    stems = {item.image.stem for item in (*alpha.train, *alpha.held_back)}
+    assert first.stem not in stems
+    assert second.stem in stems
+    assert [file.parent.parent.name for file in cutouts(data)] == ["alpha"]
+
+
 def test_samples_are_a_function_of_seed_and_step(data):
     sampler = Sampler(
-        find_sources(data), [], [], seed=3, objects=4, augment=AugmentConfig(), min_area=0.001
+        find_sources(data), [], seed=3, objects=4, augment=AugmentConfig(), min_area=0.001
     )
     first, again, other = (sampler.batch(step, 3, (64, 96)) for step in (5, 5, 6))
     for a, b in zip(first, again, strict=True):
@@ -124,7 +148,7 @@ def test_samples_are_a_function_of_seed_and_step(data):
 
 def test_whole_pictures_are_only_mirrored_if_nothing_else_is_wanted(data):
     sampler = Sampler(
-        find_sources(data), [], [], seed=1, objects=2, augment=AugmentConfig(flip_only=True)
+        find_sources(data), [], seed=1, objects=2, augment=AugmentConfig(flip_only=True)
     )
     scenes = {scene.image.tobytes() for scene in sampler.batch(0, 40, (64, 64))}
     assert len(scenes) > 24  # of 24 pictures, each of which has two ways to be shown
@@ -134,15 +158,13 @@ def test_whole_pictures_are_only_mirrored_if_nothing_else_is_wanted(data):
 
 
 def test_masks_have_the_network_s_cells(data):
-    sampler = Sampler(
-        find_sources(data), [], [], seed=1, objects=2, augment=AugmentConfig(), cell=2
-    )
+    sampler = Sampler(find_sources(data), [], seed=1, objects=2, augment=AugmentConfig(), cell=2)
     assert sampler.batch(0, 1, (64, 96))[0].masks.shape == (2, 32, 48)
 
 
 def test_pictures_are_padded_right_or_below_as_when_used(data):
-    augment = AugmentConfig(band=1.0, paste=0.0, composite=0.0)
-    sampler = Sampler(find_sources(data), [], [], seed=3, objects=4, augment=augment)
+    augment = AugmentConfig(band=1.0, paste=0.0)
+    sampler = Sampler(find_sources(data), [], seed=3, objects=4, augment=augment)
     for sample in sampler.batch(0, 12, (64, 96)):
         grey = (sample.image == PADDING_GREY).all(2)
         assert grey[-1].all() or grey[:, -1].all()

@@ -8,8 +8,8 @@ import pytest
 
 from maskstream.pipeline.errors import ModelError
 from maskstream.pipeline.models import resolve
-from maskstream.pipeline.models.resolve import find_checkpoint, resolve_model
-from maskstream.pipeline.segmenter.model import EMBEDDED
+from maskstream.pipeline.models.find import EMBEDDED, find_checkpoint
+from maskstream.pipeline.models.resolve import resolve_model
 
 
 @pytest.fixture

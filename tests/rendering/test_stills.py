@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
+from maskstream.pipeline.engine.stills import still_result
 from maskstream.pipeline.errors import ConfigError, StoreError, StoreExistsError
-from maskstream.pipeline.rendering.stills import StillOutput, still_result
+from maskstream.pipeline.rendering.stills import StillOutput
 from maskstream.pipeline.segmenter.everything import Proposal
 from maskstream.pipeline.segmenter.geometry import InputGeometry
 from maskstream.pipeline.sources.arrays import ArrayView

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from maskstream.pipeline.segmenter.model import EMBEDDED
+from maskstream.pipeline.models.find import EMBEDDED
 from maskstream.pipeline.segmenter.openvino_padding import fold_paddings
 from maskstream.pipeline.segmenter.openvino_runtime import opset, ov
 

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 from av.video.frame import VideoFrame
-from media import damage_packets, moving_shapes, read, write_video
 
 from maskstream.pipeline.sources import ArrayView, VideoFile
 from maskstream.pipeline.sources.video import VideoView
+from tests.support.media import damage_packets, moving_shapes, read, write_video
 
 SIZE_HW = (48, 64)
 

@@ -21,8 +21,8 @@ from maskstream.pipeline.store import MaskStore
 from maskstream.ui.camera.inputs import PushedPictures, is_device
 from maskstream.ui.camera.rooms import MOST_LIVE, LiveRooms, clicked_only
 from maskstream.ui.camera.watching import ABANDONED_S, LiveRun
+from maskstream.ui.editing.workspace import Limits, Workspace
 from maskstream.ui.server.examples import SHAPES_HW, shapes_frames
-from maskstream.ui.server.workspace import Limits, Workspace
 from tests.support.browser import Tab, browser, centre, iou, served, why_not
 from tests.support.media import moving_shapes, write_video
 

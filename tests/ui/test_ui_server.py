@@ -27,9 +27,9 @@ from maskstream.pipeline.errors import (
 )
 from maskstream.ui.camera.rooms import LiveRooms
 from maskstream.ui.editing.actions import parse_action
+from maskstream.ui.editing.workspace import Limits, Workspace, resolved_roots
 from maskstream.ui.server.app import ServerChoice, is_loopback, limits_of, make_app
 from maskstream.ui.server.fetching import fetch
-from maskstream.ui.server.workspace import Limits, Workspace, resolved_roots
 from tests.support.media import moving_shapes, write_images, write_video
 
 

@@ -11,7 +11,7 @@ from maskstream.pipeline.live.session import LiveSession
 from maskstream.pipeline.sources.live import is_address
 from maskstream.ui.camera.inputs import PushedPictures, is_device
 from maskstream.ui.camera.watching import LiveRun
-from maskstream.ui.server.workspace import Workspace, new_token
+from maskstream.ui.editing.workspace import Workspace, new_token
 
 MOST_LIVE = 2  # at a time: each has a network of its own
 

@@ -19,8 +19,8 @@ from maskstream.pipeline.live.session import LiveResult
 from maskstream.ui.camera.rooms import LiveRooms
 from maskstream.ui.camera.watching import LiveRun
 from maskstream.ui.editing.actions import BoxAction, ClickAction
-from maskstream.ui.server.exporting import zip_folder
-from maskstream.ui.server.pictures import fitted, jpeg
+from maskstream.ui.editing.exporting import zip_folder
+from maskstream.ui.editing.pictures import fitted, jpeg
 
 _LONGEST = 960
 _WAIT_S = 2.0

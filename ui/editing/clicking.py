@@ -15,9 +15,9 @@ import numpy.typing as npt
 from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.errors import PromptError
 from maskstream.pipeline.models.open import locate_model, open_segmenter
+from maskstream.pipeline.models.predictor import single_prompt
 from maskstream.pipeline.segmenter.geometry import FloatMap
 from maskstream.pipeline.segmenter.model import Decoded, Features, PromptBatch, Segmenter
-from maskstream.pipeline.segmenter.predictor import single_prompt
 from maskstream.pipeline.tracking.seeding import Seeder
 from maskstream.pipeline.types import Frame, SizeHW
 from maskstream.ui.editing.entries import Click

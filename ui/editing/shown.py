@@ -19,11 +19,11 @@ from maskstream.pipeline.store import MaskStore
 from maskstream.pipeline.types import FrameResult, ObjectResult, SizeHW
 from maskstream.ui.editing.clicking import BoolMap
 from maskstream.ui.editing.entries import Prompted
+from maskstream.ui.editing.pictures import cutout, fitted, jpeg
 from maskstream.ui.editing.planning import stale_segments
 from maskstream.ui.editing.session import Session
 from maskstream.ui.editing.strips import confidence_strips
 from maskstream.ui.editing.telling import Timeline
-from maskstream.ui.server.pictures import cutout, fitted, jpeg
 
 _SUREST = 1.01  # score of what a person gave: it lies on top
 

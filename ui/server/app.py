@@ -19,7 +19,7 @@ from typing import Any
 from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.errors import PageError
 from maskstream.ui.camera.rooms import LiveRooms
-from maskstream.ui.server.workspace import Limits, Workspace, resolved_roots
+from maskstream.ui.editing.workspace import Limits, Workspace, resolved_roots
 
 
 @dataclass(frozen=True, slots=True)

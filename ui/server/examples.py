@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipeline.cli.run import demo_clip
 from maskstream.pipeline.errors import PageError, SourceNotFoundError
+from maskstream.pipeline.sources.demo import demo_clip
 from maskstream.pipeline.sources.video import ONE_THREAD
 from maskstream.pipeline.types import RgbImage
 

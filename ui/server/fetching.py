@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 import httpx
 
 from maskstream.pipeline.errors import PageError
-from maskstream.ui.server.workspace import Workspace
+from maskstream.ui.editing.workspace import Workspace
 
 _ANSWER_S = 20.0  # without a word from the server, after which it is given up
 

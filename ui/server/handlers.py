@@ -21,12 +21,12 @@ from maskstream.ui.editing.actions import (
     carry_out,
     parse_action,
 )
+from maskstream.ui.editing.exporting import ExportRequest, ExportTask
+from maskstream.ui.editing.pictures import first_picture
 from maskstream.ui.editing.telling import SessionView
+from maskstream.ui.editing.workspace import Workspace
 from maskstream.ui.server.examples import find_example
-from maskstream.ui.server.exporting import ExportRequest, ExportTask
 from maskstream.ui.server.fetching import fetch
-from maskstream.ui.server.pictures import first_picture
-from maskstream.ui.server.workspace import Workspace
 
 _PACKED = "application/octet-stream"
 _LONGEST = 1920

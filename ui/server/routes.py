@@ -16,12 +16,12 @@ from maskstream.pipeline.json_values import JsonObject
 from maskstream.ui.camera.rooms import LiveRooms
 from maskstream.ui.camera.routes import make_live_router
 from maskstream.ui.editing.entries import MAX_OBJECTS
+from maskstream.ui.editing.exporting import formats_json
 from maskstream.ui.editing.session import new_object
+from maskstream.ui.editing.workspace import Limits, Workspace
 from maskstream.ui.server.examples import find_examples
-from maskstream.ui.server.exporting import formats_json
 from maskstream.ui.server.failures import add_error_handlers
 from maskstream.ui.server.handlers import OpeningHandlers, SessionHandlers
-from maskstream.ui.server.workspace import Limits, Workspace
 
 STATIC = Path(__file__).parents[1] / "static"
 _POLICY = (

@@ -27,7 +27,6 @@ class AugmentConfig:
     rotate: float = 0.3
     rotate_degrees: float = 25.0
     paste: float = 0.3
-    composite: float = 0.05
     blur: float = 0.15
     noise: float = 0.1
     grey: float = 0.03

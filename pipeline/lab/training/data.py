@@ -6,6 +6,7 @@ objects; larger objects were painted first).
 
 from __future__ import annotations
 
+import json
 import re
 import zlib
 from collections.abc import Iterable, Mapping
@@ -19,6 +20,9 @@ import numpy as np
 from maskstream.pipeline.errors import TrainingDataError
 from maskstream.pipeline.exports.annotations import CocoImage, CocoObject, load_coco
 from maskstream.pipeline.lab.training.augment import Image, Labels
+
+SHARE_ALIKE_SOURCES = frozenset({"oxford_pets_subset", "tuxpaint_stamps"})
+"""Sources under CC BY-SA or the GPL: training leaves them out (NOTICE says what it saw before)."""
 
 _CROP_SUFFIX = re.compile(r"_(scaled|crop)_\d+.*$")
 
@@ -121,6 +125,33 @@ class CocoSet:
         return [AnnotatedImage(self.images / i.path, i, objects) for i, objects in each if objects]
 
 
+def labelled_images(folder: Path) -> list[LabelledImage]:
+    """The images of a source's folder that training may use: none that is share-alike."""
+    if folder.name in SHARE_ALIKE_SOURCES:
+        return []
+    excluded = share_alike_images(folder)
+    return [
+        LabelledImage(image, folder / "masks" / f"{image.stem}.png")
+        for image in sorted((folder / "images").glob("*"))
+        if image.stem not in excluded
+    ]
+
+
+def share_alike_images(folder: Path) -> set[str]:
+    """Stems of images under CC BY-SA, by the source's `attribution.json`."""
+    file = folder / "attribution.json"
+    if not file.is_file():
+        return set()
+    rows: dict[str, dict[str, str]] = json.loads(file.read_text())
+    return {stem for stem, row in rows.items() if "BY-SA" in row["licence"]}
+
+
+def cutouts(root: Path) -> list[Path]:
+    """RGBA cut-outs below `root` that training may use (`<source>/cutouts/*.webp`)."""
+    files = sorted(root.glob("*/cutouts/*.webp"))
+    return [f for f in files if f.parent.parent.name not in SHARE_ALIKE_SOURCES]
+
+
 def find_sources(
     root: Path | None,
     *,
@@ -138,12 +169,10 @@ def find_sources(
     """
     found: dict[str, list[Item]] = {}
     for folder in sorted(p for p in root.iterdir() if (p / "images").is_dir()) if root else ():
-        found[folder.name] = [
-            LabelledImage(image, folder / "masks" / f"{image.stem}.png")
-            for image in sorted((folder / "images").iterdir())
-        ]
+        found[folder.name] = list(labelled_images(folder))
     for name, annotated in (coco or {}).items():
         found[name] = list(annotated.items())
+    found = {name: items for name, items in found.items() if items}
     if not found:
         raise TrainingDataError(f"no <source>/images folder below {root}")
     unknown = set(left_out) - found.keys()

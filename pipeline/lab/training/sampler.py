@@ -23,7 +23,7 @@ from maskstream.pipeline.lab.training.augment import (
     pad_to,
     photometric,
 )
-from maskstream.pipeline.lab.training.data import Source, read_rgb
+from maskstream.pipeline.lab.training.data import Source
 from maskstream.pipeline.lab.training.proposals import Proposal, disturb, elsewhere
 from maskstream.pipeline.segmenter.geometry import GRID_STRIDE
 
@@ -49,7 +49,6 @@ class Sampler:
         self,
         sources: list[Source],
         cutouts: list[Path],
-        backgrounds: list[Path],
         *,
         seed: int,
         objects: int,
@@ -64,7 +63,6 @@ class Sampler:
         weights = np.array([s.weight for s in self.sources])
         self._odds = weights / weights.sum()
         self._cutouts = cutouts
-        self._backgrounds = backgrounds
         self._seed = seed
         self._objects = objects
         self._augment = augment
@@ -82,7 +80,7 @@ class Sampler:
         while True:
             scene, ids, source = self._scene(rng)
             image, labels = pad_to(*self._view(rng, scene, ids, size_hw), size_hw)
-            objects = self._choose(rng, labels, source.whole if source else False)
+            objects = self._choose(rng, labels, source.whole)
             if objects is not None:
                 break
         cells_wh = (size_hw[1] // self._cell, size_hw[0] // self._cell)
@@ -93,7 +91,7 @@ class Sampler:
             ]
         )
         proposals = tuple(self._propose(rng, small, i) for i in range(len(small)))
-        return Sample(image, small, proposals, source.name if source else "composite")
+        return Sample(image, small, proposals, source.name)
 
     def _view(
         self, rng: np.random.Generator, scene: Image, ids: Labels, size_hw: tuple[int, int]
@@ -121,14 +119,7 @@ class Sampler:
             disturb(rng, mask if gone is None else gone, neighbour), gone is not None
         )
 
-    def _scene(self, rng: np.random.Generator) -> tuple[Image, Labels, Source | None]:
-        if self._backgrounds and self._cutouts and rng.random() < self._augment.composite:
-            path = self._backgrounds[int(rng.integers(len(self._backgrounds)))]
-            image = read_rgb(path)
-            labels = np.zeros(image.shape[:2], np.int32)
-            for _ in range(int(rng.integers(2, 6))):
-                self._paste(rng, image, labels)
-            return image, labels, None
+    def _scene(self, rng: np.random.Generator) -> tuple[Image, Labels, Source]:
         source = self.sources[int(rng.choice(len(self.sources), p=self._odds))]
         item = source.train[int(rng.integers(len(source.train)))]
         image, labels = item.load()

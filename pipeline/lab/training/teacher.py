@@ -21,7 +21,7 @@ from maskstream.pipeline.lab.training.config import TeacherConfig
 from maskstream.pipeline.lab.training.prompts import Prompts
 from maskstream.pipeline.lab.training.validate import normalise
 from maskstream.pipeline.models.checkpoint import load_network
-from maskstream.pipeline.models.resolve import find_checkpoint
+from maskstream.pipeline.models.find import find_checkpoint
 from maskstream.pipeline.segmenter.encoders.efficientnet_lite import ImageFeatures
 from maskstream.pipeline.segmenter.mask_decoder import DecoderOutput
 from maskstream.pipeline.segmenter.sam import Sam

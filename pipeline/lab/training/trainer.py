@@ -21,7 +21,7 @@ from maskstream.pipeline.errors import ConfigError
 from maskstream.pipeline.lab.training.augment import AugmentConfig
 from maskstream.pipeline.lab.training.config import TrainConfig
 from maskstream.pipeline.lab.training.curves import draw_curves
-from maskstream.pipeline.lab.training.data import CocoSet, find_sources
+from maskstream.pipeline.lab.training.data import CocoSet, cutouts, find_sources
 from maskstream.pipeline.lab.training.objectives import (
     EmbeddingObjective,
     Objective,
@@ -63,12 +63,9 @@ def _keep_batch_norm_fixed(model: Sam) -> None:
                 module.eval()
 
 
-def _pasted(config: TrainConfig) -> tuple[list[Path], list[Path]]:
-    """Cut-outs to paste, and backgrounds for pictures of nothing else."""
-    if config.data is None or config.augmentation == "flip":
-        return [], []
-    backgrounds = (config.data.parent / "backgrounds").glob("*.jpg")
-    return sorted(config.data.glob("*/cutouts/*.webp")), sorted(backgrounds)
+def _pasted(config: TrainConfig) -> list[Path]:
+    """Cut-outs to paste."""
+    return [] if config.data is None or config.augmentation == "flip" else cutouts(config.data)
 
 
 def _check_shapes(config: TrainConfig, multiple: int) -> None:
@@ -114,7 +111,7 @@ class Trainer:
         )
         self.sampler = Sampler(
             self.sources,
-            *_pasted(config),
+            _pasted(config),
             seed=config.seed,
             objects=config.objects,
             augment=AugmentConfig(flip_only=config.augmentation == "flip"),

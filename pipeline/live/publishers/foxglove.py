@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from maskstream.pipeline.errors import ConfigError, PromptError
-from maskstream.pipeline.live.commands import Asked, parse_command
+from maskstream.pipeline.live.commands import Asked, TakeCommand, parse_command
 from maskstream.pipeline.live.messages import (
     captured_ns,
     jpeg,
@@ -20,7 +20,6 @@ from maskstream.pipeline.live.messages import (
     result_message,
     stamp_ns,
 )
-from maskstream.pipeline.live.publishers import TakeCommand
 from maskstream.pipeline.live.publishers.extras import need
 from maskstream.pipeline.rendering.drawing import object_color
 from maskstream.pipeline.types import Frame, FrameResult

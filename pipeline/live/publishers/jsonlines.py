@@ -11,9 +11,8 @@ from contextlib import suppress
 
 from maskstream.pipeline.engine.framequeue import FrameQueue, Policy
 from maskstream.pipeline.errors import ConfigError, PromptError, QueueClosedError
-from maskstream.pipeline.live.commands import Asked, Outcome, parse_command
+from maskstream.pipeline.live.commands import Asked, Outcome, TakeCommand, parse_command
 from maskstream.pipeline.live.messages import parsed_port, result_message
-from maskstream.pipeline.live.publishers import TakeCommand
 from maskstream.pipeline.types import Frame, FrameResult
 
 logger = logging.getLogger(__name__)

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from maskstream.pipeline.errors import PromptError
-from maskstream.pipeline.live.commands import Asked, parse_command
+from maskstream.pipeline.live.commands import Asked, TakeCommand, parse_command
 from maskstream.pipeline.live.messages import stamp_ns
-from maskstream.pipeline.live.publishers import TakeCommand
 from maskstream.pipeline.live.publishers.extras import need
 from maskstream.pipeline.types import Frame, FrameResult
 

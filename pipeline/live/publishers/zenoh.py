@@ -11,9 +11,8 @@ from typing import Any
 
 from maskstream.pipeline.errors import ConfigError, PromptError
 from maskstream.pipeline.exports.png import encode_png
-from maskstream.pipeline.live.commands import Asked, Outcome, parse_command
+from maskstream.pipeline.live.commands import Asked, Outcome, TakeCommand, parse_command
 from maskstream.pipeline.live.messages import captured_ns, result_message, stamp_ns
-from maskstream.pipeline.live.publishers import TakeCommand
 from maskstream.pipeline.live.publishers.extras import need
 from maskstream.pipeline.types import Frame, FrameResult
 

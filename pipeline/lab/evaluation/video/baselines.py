@@ -19,8 +19,8 @@ from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.models.open import open_segmenter
 from maskstream.pipeline.segmenter.geometry import FloatMap
 from maskstream.pipeline.segmenter.model import PromptBatch
-from maskstream.pipeline.tracking.processor import mask_logits, work_size
 from maskstream.pipeline.tracking.recognition import Recognizer, appearance_settings
+from maskstream.pipeline.tracking.steps import mask_logits, working_size
 from maskstream.pipeline.types import Frame, LabelMap, SizeHW
 from maskstream.trackers.appearance import CellFeatures
 from maskstream.trackers.flow import FlowEstimator
@@ -66,7 +66,7 @@ class FlowOnly:
 
     def __init__(self, config: PipelineConfig, model: Path, frame_hw: SizeHW) -> None:
         self.frame_hw = frame_hw
-        self.work_hw = work_size(frame_hw, config.tracking.flow_long_side)
+        self.work_hw = working_size(frame_hw, config.tracking.flow_long_side)
         self.logits: dict[int, FloatMap] = {}
         self._flow = FlowEstimator()
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipeline.memory.features import NAMES, FrameFeatures
-from maskstream.pipeline.segmenter.model import OpenVinoSegmenter, find_model
 from maskstream.pipeline.lab.training.video.sequences import SIZE_HW, Sequence, SequenceSampler
+from maskstream.pipeline.memory.features import NAMES, FrameFeatures
+from maskstream.pipeline.models.find import find_model
+from maskstream.pipeline.segmenter.model import OpenVinoSegmenter
 
 WORK_HW = (SIZE_HW[0] // 2, SIZE_HW[1] // 2)  # size of label maps and of the flow's images
 CHUNK = 4  # sequences of a file
@@ -54,8 +56,8 @@ class FeatureMaker:
             for f in sequence.frames
         ]
         flows = [np.zeros((WORK_HW[0] // 2, WORK_HW[1] // 2, 2), np.float16)]
-        for previous, present in zip(grays, grays[1:], strict=False):
-            back = self.flow.calc(present, previous, None)
+        for previous, present in pairwise(grays):
+            back = self.flow.calc(present, previous, np.zeros((*WORK_HW, 2), np.float32))
             small = cv2.resize(back, (size[0] // 2, size[1] // 2), interpolation=cv2.INTER_AREA)
             flows.append((small / 2).astype(np.float16))
         arrays["flow"] = np.stack(flows)

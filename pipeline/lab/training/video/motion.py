@@ -142,7 +142,7 @@ def draw_fields(
 
 @dataclass(frozen=True, slots=True)
 class _Hinge:
-    """A line through a pivot, in shares of the layer's size; what is beyond turns about the pivot."""
+    """A line through a pivot, in shares of the layer's size; what is beyond it turns."""
 
     pivot: Vector
     normal: Vector
@@ -241,11 +241,7 @@ def _window(
     height, width = layer_hw
     more_x, more_y = reach * width + 2, reach * height + 2
     corners = np.array(
-        [
-            [x, y, 1.0]
-            for x in (-more_x, width - 1 + more_x)
-            for y in (-more_y, height - 1 + more_y)
-        ]
+        [[x, y, 1.0] for x in (-more_x, width - 1 + more_x) for y in (-more_y, height - 1 + more_y)]
     )
     placed = corners @ matrix.T
     if (placed[:, 2] <= 0.1).any():

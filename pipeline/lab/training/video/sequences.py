@@ -232,13 +232,11 @@ class SequenceSampler:
             if rng.random() < 0.5 * config.blur:
                 image = _motion_blur(rng, np.asarray(image, np.uint8))
             if noise:
-                grain = np.empty(image.shape, np.int16)
-                cv2.setRNGSeed(int(rng.integers(2**31)))
-                cv2.randn(grain, 0, noise)
-                image = cv2.add(image, grain, dtype=cv2.CV_8U)
+                grain = noise * rng.standard_normal(image.shape, np.float32)
+                image = np.clip(image + grain, 0, 255).astype(np.uint8)
             if quality:
                 _, coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-                image = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+                image = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8)
             out.append(np.asarray(image, np.uint8))
         return out
 

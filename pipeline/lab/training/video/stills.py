@@ -1,12 +1,7 @@
-"""Labelled stills and cut-outs: where the layers of a training sequence come from.
-
-Share-alike images (CC BY-SA) and GPL cut-outs are left out; `attribution.json` of a source names
-the license of single images, `SHARE_ALIKE_SOURCES` whole sources.
-"""
+"""Labelled stills and cut-outs: where the layers of a training sequence come from."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,12 +11,16 @@ import numpy.typing as npt
 
 from maskstream.pipeline.errors import TrainingDataError
 from maskstream.pipeline.lab.training.augment import Image, Labels
-from maskstream.pipeline.lab.training.data import LabelledImage, is_held_back, read_rgb
+from maskstream.pipeline.lab.training.data import (
+    LabelledImage,
+    cutouts,
+    is_held_back,
+    labelled_images,
+)
 
 Sprite = npt.NDArray[np.uint8]
 """RGBA, alpha not premultiplied, uint8 [H, W, 4]."""
 
-SHARE_ALIKE_SOURCES = frozenset({"oxford_pets_subset", "tuxpaint_stamps"})
 SPRITE_SIDE = 320  # pixels, long side at most
 _LEAST_SHARE = 0.004  # of its image that an object covers to become a sprite
 _LEAST_SOLIDITY = 0.35  # of an object's convex hull
@@ -90,25 +89,18 @@ class StillLibrary:
         Raises `TrainingDataError` if there are none.
         """
         stills: dict[str, list[Still]] = {}
-        cutouts: list[Path] = []
         for folder in sorted(p for p in root.iterdir() if p.is_dir()):
-            if folder.name in SHARE_ALIKE_SOURCES:
-                continue
-            allowed = _allowed(folder)
-            images = sorted((folder / "images").glob("*"))
             found = [
-                Still(folder.name, LabelledImage(i, folder / "masks" / f"{i.stem}.png"))
-                for i in images
-                if allowed is None or i.stem in allowed
+                Still(folder.name, image)
+                for image in labelled_images(folder)
+                if is_held_back(image, percent) == held_back
             ]
-            found = [s for s in found if is_held_back(s.image, percent) == held_back]
             if found:
                 stills[folder.name] = found
-            files = sorted((folder / "cutouts").glob("*.webp"))
-            cutouts += [f for n, f in enumerate(files) if (n % 16 == 0) == held_back]
         if not stills:
             raise TrainingDataError(f"no <source>/images below {root}")
-        return cls(stills, cutouts)
+        chosen = [f for n, f in enumerate(cutouts(root)) if (n % 16 == 0) == held_back]
+        return cls(stills, chosen)
 
     def draw_still(self, rng: np.random.Generator, source: str | None = None) -> Still:
         """A still, of a certain source if one is named."""
@@ -127,16 +119,8 @@ class StillLibrary:
             sprite = cut_out(rng, *still.image.load(), whole=still.source in WHOLE_SOURCES)
             if sprite is not None:
                 return sprite, still.source
+            source = None  # little of this source can be cut out
         raise TrainingDataError("no object of the stills can be cut out")
-
-
-def _allowed(folder: Path) -> set[str] | None:
-    """Stems of images that are not share-alike; None where the whole source is one license."""
-    file = folder / "attribution.json"
-    if not file.is_file():
-        return None
-    rows: dict[str, dict[str, str]] = json.loads(file.read_text())
-    return {stem for stem, row in rows.items() if "SA" not in row["licence"]}
 
 
 def cut_out(
@@ -194,4 +178,3 @@ def _is_solid(mask: npt.NDArray[np.bool_]) -> bool:
     outlines, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     hull = cv2.convexHull(np.concatenate(outlines))
     return bool(mask.sum() >= _LEAST_SOLIDITY * max(1.0, cv2.contourArea(hull)))
-

@@ -18,11 +18,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maskstream.pipeline.errors import TrainingDataError
-from maskstream.pipeline.memory.cells import choose_cells
-from maskstream.pipeline.memory.features import NAMES
-from maskstream.pipeline.memory.network import KEY, LIKENESS, VALUE, Look, MemoryNetwork, soft_aggregation, unit
 from maskstream.pipeline.lab.training.video.cache import chunks, read_chunk
 from maskstream.pipeline.lab.training.video.sequences import OBJECTS
+from maskstream.pipeline.memory.cells import choose_cells
+from maskstream.pipeline.memory.features import NAMES
+from maskstream.pipeline.memory.network import (
+    KEY,
+    LIKENESS,
+    VALUE,
+    Look,
+    MemoryNetwork,
+    soft_aggregation,
+    unit,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +42,7 @@ class VideoTrainConfig:
     """Every number of a training.
 
     reference_cells, recent_cells: remembered of a frame at most; their steps: of the grid away from
-    objects. recent: frames read beside the prompted one. carry: odds that the carried mask is given.
+    objects. recent: frames read beside the prompted one. carry: odds of a carried mask.
     """
 
     steps: int = 20_000
@@ -75,9 +83,7 @@ class _Bank:
         )
 
 
-def remember(
-    network: MemoryNetwork, look: Look, masks: Tensor, *, step: int, limit: int
-) -> _Bank:
+def remember(network: MemoryNetwork, look: Look, masks: Tensor, *, step: int, limit: int) -> _Bank:
     """Write a frame into the memory; masks [B, O, 2h, 2w] 0..1."""
     batch, count, height, width = masks.shape
     union = masks.sum(1, keepdim=True).clamp(max=1)
@@ -133,7 +139,10 @@ def answer(
     like_reference, from_reference = read_bank(network, look, reference)
     batch, count = from_reference.shape[:2]
     if recent is None:
-        like_recent, from_recent = torch.zeros_like(like_reference), torch.zeros_like(from_reference)
+        like_recent, from_recent = (
+            torch.zeros_like(like_reference),
+            torch.zeros_like(from_reference),
+        )
     else:
         like_recent, from_recent = read_bank(network, look, recent)
     shared = torch.cat([look.features, like_reference, like_recent], 1)
@@ -245,7 +254,11 @@ class VideoTrainer:
             started = time.monotonic()
             scores = self.train_step(self._batch())
             self.step += 1
-            row: dict[str, Any] = {"step": self.step, "seconds": time.monotonic() - started, **scores}
+            row: dict[str, Any] = {
+                "step": self.step,
+                "seconds": time.monotonic() - started,
+                **scores,
+            }
             with log.open("a") as stream:
                 stream.write(json.dumps(row) + "\n")
             if self.step % self.config.checkpoint_every == 0:
@@ -273,7 +286,9 @@ class VideoTrainer:
     def _rate(self) -> float:
         config = self.config
         warm = min(1.0, (self.step + 1) / config.warmup)
-        return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1, self.step / config.steps))))
+        return warm * (
+            0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1, self.step / config.steps)))
+        )
 
     def train_step(self, batch: dict[str, Tensor]) -> dict[str, float]:
         """One step of the optimizer on a batch; gives losses and mean IoU."""
@@ -400,7 +415,9 @@ def _warp(masks: Tensor, flow: Tensor) -> Tensor:
     """Masks [B, O, h, w] of the frame before, moved along the flow [B, h, w, 2] (cells)."""
     _, height, width, _ = flow.shape
     y, x = torch.meshgrid(
-        torch.arange(height, device=flow.device), torch.arange(width, device=flow.device), indexing="ij"
+        torch.arange(height, device=flow.device),
+        torch.arange(width, device=flow.device),
+        indexing="ij",
     )
     from_x = (2 * (x + flow[..., 0]) + 1) / width - 1
     from_y = (2 * (y + flow[..., 1]) + 1) / height - 1

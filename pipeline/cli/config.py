@@ -1,0 +1,26 @@
+"""Command `config`: the configurations that come with the package, to copy and change."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from maskstream.pipeline.cli.run import Preset
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(config)
+
+
+def config(
+    preset: Annotated[
+        Preset | None, typer.Option(help="A preset in the place of the default configuration.")
+    ] = None,
+) -> None:
+    """Print the default configuration, every key with its meaning, as a file for --config."""
+    from maskstream.pipeline.config import SHIPPED
+
+    file = SHIPPED / f"{preset or 'default'}.yaml"
+    typer.echo(file.read_text("utf-8"), nl=False)

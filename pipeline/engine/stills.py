@@ -1,0 +1,69 @@
+"""Single pictures: what lies in one, found without prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from maskstream.pipeline.models.open import open_model
+from maskstream.pipeline.segmenter.everything import EverythingChoice, Proposal, find_everything
+from maskstream.pipeline.segmenter.geometry import InputGeometry, boxes_of
+from maskstream.pipeline.sources.arrays import as_frame
+from maskstream.pipeline.types import Frame, FrameResult, ObjectResult, RgbImage, WantedDevice
+from maskstream.trackers.state import TrackState
+
+
+def segment_everything(
+    picture: RgbImage | Frame,
+    model: str | Path = "lite",
+    *,
+    points_per_side: int = 32,
+    device: WantedDevice = "cpu",
+    threads: int = 2,
+) -> FrameResult:
+    """Find the objects of a picture, RGB uint8 [H, W, 3] or a `Frame`; parts lie on their wholes.
+
+    points_per_side: of the grid of points that is asked, a multiple of 4. The model is set up for
+    every call (about a second): for many pictures, open it once (`open_model`) and call
+    `find_everything`. Raises `ModelError` and `ConfigError`.
+
+    >>> [found.box_xyxy for found in segment_everything(rgb).objects]  # doctest: +SKIP
+    """
+    frame = as_frame(picture)
+    choice = EverythingChoice(points_per_side)
+    segmenter = open_model(model, frame.size_hw, device=device, threads=threads)
+    settings = choice.settings(segmenter.card.name)
+    features = segmenter.encode(frame)
+    proposals, _ = find_everything(segmenter, features, settings, "hierarchical")
+    return still_result(frame, proposals, segmenter.geometry)
+
+
+def still_result(
+    frame: Frame, proposals: Sequence[Proposal], geometry: InputGeometry
+) -> FrameResult:
+    """The objects of one frame by themselves, numbered from 1 by size.
+
+    Where masks overlap the smaller one shows, so that parts lie on what they belong to; what is
+    hidden by its parts altogether is left out.
+    """
+    by_size = sorted(proposals, key=lambda p: -int((p.logits > 0).sum()))
+    labels = np.zeros(geometry.frame_hw, np.uint16)
+    for rank, proposal in enumerate(by_size, start=1):
+        labels[geometry.to_size(proposal.logits, geometry.frame_hw) > 0] = rank
+    shown = [int(rank) for rank in np.unique(labels) if rank]
+    numbers = np.zeros(len(by_size) + 1, np.uint16)
+    numbers[shown] = np.arange(1, len(shown) + 1)
+    labels = numbers[labels]
+    objects = tuple(
+        _object(number, labels == number, by_size[rank - 1].score)
+        for number, rank in enumerate(shown, start=1)
+    )
+    return FrameResult(frame.index, frame.pts, frame.time_base, True, labels, objects)
+
+
+def _object(number: int, shown: npt.NDArray[np.bool_], score: float) -> ObjectResult:
+    x0, y0, x1, y1 = boxes_of(shown[None])[0].tolist()
+    return ObjectResult(number, (x0, y0, x1, y1), score, TrackState.TRACKED, int(shown.sum()))

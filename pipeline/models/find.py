@@ -1,0 +1,67 @@
+"""Where a model lies by its name: embedded ones, folders, published checkpoints, files."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from maskstream.pipeline.errors import ModelError
+from maskstream.pipeline.weights.registry import Registry, near_names
+
+EMBEDDED = Path(__file__).parent
+
+
+def find_model(name_or_folder: str | Path) -> Path:
+    """Folder of an embedded model's name, or the folder itself. Raises `ModelError`."""
+    for folder in (Path(name_or_folder), EMBEDDED / str(name_or_folder)):
+        if (folder / "model.yaml").is_file():
+            return folder
+    raise ModelError(_unknown(str(name_or_folder)))
+
+
+def _unknown(name: str) -> str:
+    """That there is no model of this name, and which names are like it."""
+    embedded = sorted(p.parent.name for p in EMBEDDED.glob("*/model.yaml"))
+    published = [entry.name for entry in Registry.published().entries()]
+    near = near_names(name, [*embedded, *published])
+    hint = f"did you mean {' or '.join(near)}? Give" if near else "give"
+    return (
+        f"there is no model '{name}': {hint} the name of an embedded model "
+        f"({', '.join(embedded)}) or of 'weights list', a checkpoint file that is there, or a "
+        "folder that holds model.yaml, encoder.xml and decoder.xml"
+    )
+
+
+def names_checkpoint(model: str) -> bool:
+    """Whether a model's name means a checkpoint: a published name, or a file."""
+    published = {entry.name for entry in Registry.published().entries()}
+    return model in published or Path(model).is_file()
+
+
+def find_checkpoint(name: str) -> tuple[Path, str | None]:
+    """File of a checkpoint by published name or path, and its network if the name tells it.
+
+    Raises `ModelError`.
+    """
+    if Path(name).is_file():
+        return Path(name), None
+    registry = Registry.published()
+    path = registry.path_of(name)
+    if not path.is_file():
+        raise ModelError(
+            f"the weights of {name} are not here: fetch them with 'weights get {name}' (it takes "
+            f"{registry.url_of(name)}), or import that file, fetched elsewhere, with "
+            "'weights import FILE'"
+        )
+    return path, name
+
+
+def content_hash(model: Path) -> str:
+    """Hash (12 hex digits) of a checkpoint file, or of a model folder's graphs and weights."""
+    digest = hashlib.sha256()
+    graphs = sorted(p for p in model.glob("*") if p.suffix in {".xml", ".bin"})
+    for file in graphs or [model]:
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 24):
+                digest.update(chunk)
+    return digest.hexdigest()[:12]

@@ -1,0 +1,208 @@
+"""What a keyframe does to the tracks: recognize, decode, match, apply prompts, seed, remember."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from threadpoolctl import ThreadpoolController
+
+from maskstream.pipeline.config import PipelineConfig
+from maskstream.pipeline.errors import PromptError
+from maskstream.pipeline.prompts import MAX_OBJECT_ID, Event
+from maskstream.pipeline.segmenter.geometry import deepest
+from maskstream.pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, POSITIVE
+from maskstream.pipeline.segmenter.model import Features, PromptBatch, Segmenter
+from maskstream.pipeline.stages import StageTimes
+from maskstream.pipeline.tracking.prompting import apply_events
+from maskstream.pipeline.tracking.recognition import (
+    Recognizer,
+    TrackRecognition,
+    appearance_settings,
+)
+from maskstream.pipeline.tracking.seeding import Seeder
+from maskstream.pipeline.tracking.steps import working_size
+from maskstream.pipeline.types import SizeHW
+from maskstream.trackers.flow import Flow
+from maskstream.trackers.track import BoolMap, Detection, FloatMap, Track, box_of
+from maskstream.trackers.tracker import Tracker, TrackerSettings
+
+OWN_MOTION_PX = 0.5  # a frame, at working resolution, beside the camera's: something moves here
+_BOX_MARGIN = 0.05  # of its longer side around a track's box, for limbs that its mask has lost
+
+OnRefused = Callable[[int, PromptError], None]
+
+
+class EncoderInput(NamedTuple):
+    """What works on one size of the encoder's input; recognizers share their memory of objects."""
+
+    segmenter: Segmenter
+    recognizer: Recognizer
+    seeder: Seeder
+
+
+@dataclass(frozen=True, slots=True)
+class KeyframeRequest:
+    """What one keyframe is asked to do.
+
+    features: of the frame. due: tracks to look at. events: prompts of the frame. now_s: stream
+    time, seconds. flow: from the frame before, None in a fresh shot. seed: look for new objects,
+    with `prompts` prompts at most unless the shot is fresh.
+    """
+
+    features: Features
+    due: Sequence[Track]
+    events: Sequence[Event]
+    now_s: float
+    flow: Flow | None
+    seed: bool
+    prompts: int
+
+
+class KeyframeStep:
+    """Owns the tracks of a stream and the memory of their looks; one caller at a time.
+
+    on_refused: told which object's prompt cannot be decoded; None: the `PromptError` is raised.
+    """
+
+    def __init__(
+        self,
+        config: PipelineConfig,
+        segmenter: Segmenter,
+        frame_hw: SizeHW,
+        *,
+        first_id: int,
+        on_refused: OnRefused | None = None,
+    ) -> None:
+        self.times = StageTimes()
+        self.working_hw = working_size(frame_hw, config.tracking.flow_long_side)
+        self.tracker = Tracker(tracker_settings(config), first_id)
+        self.full_input = EncoderInput(
+            segmenter,
+            Recognizer(segmenter.geometry, self.working_hw, appearance_settings(config)),
+            Seeder(segmenter, config.seeding),
+        )
+        self._config = config
+        self._frame_hw = frame_hw
+        self._on_refused = on_refused
+        self._recognition = TrackRecognition(self.tracker, config.appearance.sought)
+        self._libraries = ThreadpoolController()
+
+    def input_for(self, segmenter: Segmenter) -> EncoderInput:
+        """The encoder input of a segmenter for images of another size."""
+        recognizer = self.full_input.recognizer.at(segmenter.geometry)
+        return EncoderInput(segmenter, recognizer, Seeder(segmenter, self._config.seeding))
+
+    def run(self, request: KeyframeRequest, encoder_input: EncoderInput | None = None) -> None:
+        """Bring the tracks up to date; raises `PromptError` unless refusals are taken.
+
+        encoder_input: what the features are of; None: the full size.
+        """
+        with self._libraries.limit(limits=1, user_api="blas"):  # its threads spin and starve us
+            self._run(request, *(encoder_input or self.full_input))
+
+    def _run(
+        self, request: KeyframeRequest, segmenter: Segmenter, recognizer: Recognizer, seeder: Seeder
+    ) -> None:
+        features, now_s = request.features, request.now_s
+        with self.times.stage("recognise"):
+            cells = recognizer.cells(features)
+            found = self._recognition.recognize(recognizer, request.due, cells, now_s)
+        with self.times.stage("decode"):
+            self.tracker.confirm(found, self._redetect(segmenter, features, found), now_s)
+            self._apply(request, segmenter)
+        if self._config.seeding.enabled and request.seed:
+            with self.times.stage("seed"):
+                self.tracker.admit(
+                    self._propose(request, segmenter, seeder),
+                    now_s,
+                    at_once=request.flow is None,
+                    alike=self._recognition.likeness(recognizer, cells),
+                )
+        with self.times.stage("recognise"):
+            self._recognition.learn(recognizer, cells, {e.object for e in request.events})
+
+    def _apply(self, request: KeyframeRequest, segmenter: Segmenter) -> None:
+        refused = apply_events(
+            self.tracker,
+            segmenter,
+            request.features,
+            request.events,
+            frame_hw=self._frame_hw,
+            working_hw=self.working_hw,
+            now_s=request.now_s,
+        )
+        for object_id, error in refused.items():
+            if self._on_refused is None:
+                raise error
+            self._on_refused(object_id, error)
+
+    def _redetect(
+        self, segmenter: Segmenter, features: Features, tracks: Sequence[Track]
+    ) -> list[Detection]:
+        """Decode tracks from their box, a point deep inside and their mask."""
+        live = [t for t in tracks if t.mask.any()]
+        if not live:
+            return []
+        prompts = PromptBatch(
+            np.stack([self._track_points(t) for t in live]),
+            np.tile(
+                np.array([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT, POSITIVE], np.float32), (len(live), 1)
+            ),
+            np.stack([segmenter.geometry.from_size(t.logits)[None] for t in live]),
+        )
+        decoded = segmenter.decode(features, prompts)
+        return [
+            Detection(self._to_working(segmenter, decoded.masks[i, 0]), float(decoded.iou[i, 0]))
+            for i in range(len(live))
+            if decoded.iou[i, 0] >= self._config.tracking.score_min
+        ]
+
+    def _track_points(self, track: Track) -> npt.NDArray[np.float32]:
+        """Prompt of a track in displayed pixels [3, 2]: a box around it and the deepest point."""
+        box = box_of(track.mask)
+        assert box is not None  # noqa: S101 - tracks with an empty mask are left out
+        margin = _BOX_MARGIN * (box[2:] - box[:2]).max()
+        near = np.maximum(box[:2] - margin, 0)
+        far = np.minimum(box[2:] + margin, self.working_hw[::-1])
+        x, y, _ = deepest(track.mask)
+        points = np.array([near, far, (x + 0.5, y + 0.5)])
+        scale = np.array(self._frame_hw[::-1]) / np.array(self.working_hw[::-1])
+        return np.asarray(points * scale, np.float32)
+
+    def _propose(
+        self, request: KeyframeRequest, segmenter: Segmenter, seeder: Seeder
+    ) -> list[Detection]:
+        """Objects that are found where no track is."""
+        max_new = self._config.seeding.max_objects - len(self.tracker.live())
+        covered = _on_grid(segmenter, self.tracker.covered(self.working_hw))
+        if request.flow is None:
+            found = seeder.search_fresh(request.features, covered, max_new)
+        else:
+            moving = _on_grid(segmenter, request.flow.own_speed() > OWN_MOTION_PX)
+            found = seeder.search_on(request.features, covered, max_new, moving, request.prompts)
+        return [Detection(self._to_working(segmenter, p.logits), p.score) for p in found]
+
+    def _to_working(self, segmenter: Segmenter, logits: FloatMap) -> FloatMap:
+        return segmenter.geometry.to_size(logits, self.working_hw)
+
+
+def tracker_settings(config: PipelineConfig) -> TrackerSettings:
+    """What a configuration says of the tracker."""
+    tracking = config.tracking
+    return TrackerSettings(
+        match_iou_min=tracking.agreement_min,
+        refind_box_iou_min=tracking.match_iou_min,
+        lost_after_misses=tracking.lost_after_misses,
+        remove_after_s=tracking.remove_after_s,
+        confirm_hits=tracking.confirm_hits,
+        last_id=MAX_OBJECT_ID,
+    )
+
+
+def _on_grid(segmenter: Segmenter, mask: BoolMap) -> BoolMap:
+    """A mask at working resolution on the grid of the low-resolution logits."""
+    return segmenter.geometry.from_size(mask.astype(np.float32)) > 0.5
