@@ -167,7 +167,7 @@ class Segment(BaseModel):
 
     forward, backward: the passes of the job that do it, by their place; with both, the frames up to
     where the two agree best are the forward one's. With neither the object is nowhere to be seen.
-    gone: it is not there on the first frame. onto: the job before did the forward pass.
+    absent: it is not there on the first frame. continues: the job before did the forward pass.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
@@ -177,8 +177,8 @@ class Segment(BaseModel):
     last: int = Field(ge=0)
     forward: int | None = None
     backward: int | None = None
-    gone: bool = False
-    onto: bool = False
+    absent: bool = Field(False, alias="gone")
+    continues: bool = Field(False, alias="onto")
 
     @property
     def empty(self) -> bool:
@@ -209,7 +209,7 @@ class TrackJob(BaseModel, Generic[_EventT]):
                     raise ValueError(f"there is no pass {number}")
         return self
 
-    def cut_short(self, passes: Sequence[TrackPass[_EventT]], *, finished: bool) -> Self:
+    def truncate_job(self, passes: Sequence[TrackPass[_EventT]], *, finished: bool) -> Self:
         """The job of which only these passes were done, and its first ones at that."""
         count = len(passes)
         segments = [left for segment in self.segments if (left := _without_passes(segment, count))]

@@ -16,7 +16,7 @@ from maskstream.pipeline.cli.evaluate_video import video
 from maskstream.pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from maskstream.pipeline.exports.annotations import CocoAnnotations
+    from maskstream.pipeline.exports.coco_annotations import CocoAnnotations
     from maskstream.pipeline.lab.evaluation.coco import CocoItem, MaskApReport
     from maskstream.pipeline.lab.evaluation.examples import ImageSet
     from maskstream.pipeline.lab.evaluation.images import ImagesReport, OnImage
@@ -67,7 +67,7 @@ def images(
         bool,
         typer.Option("--zoom", help="Also ask for small objects in a crop encoded by itself."),
     ] = False,
-    held_back: Annotated[
+    held_out: Annotated[
         int,
         typer.Option(min=0, max=50, help="Only the images held back from training, in percent."),
     ] = 0,
@@ -96,7 +96,7 @@ def images(
         as_json=as_json,
         everything=everything,
         zoom=zoom,
-        held_back=held_back,
+        held_out=held_out,
         limit=limit,
         sheets=sheets,
         image_root=image_root,
@@ -109,7 +109,7 @@ def images(
 class ImagesRequest:
     """Images whose masks are known, and how a model is judged by them.
 
-    held_back: percent. limit: of images of a source. sheets: a folder.
+    held_out: percent. limit: of images of a source. sheets: a folder.
     """
 
     data: Path
@@ -117,7 +117,7 @@ class ImagesRequest:
     as_json: bool
     everything: bool
     zoom: bool
-    held_back: int
+    held_out: int
     limit: int | None
     sheets: Path | None
     image_root: Path | None
@@ -125,20 +125,20 @@ class ImagesRequest:
 
 
 def _evaluate(pool: SegmenterPool, request: ImagesRequest) -> None:
-    from maskstream.pipeline.exports.annotations import load_coco
+    from maskstream.pipeline.exports.coco_annotations import load_coco
     from maskstream.pipeline.lab.evaluation.coco import as_image_set, coco_images
     from maskstream.pipeline.lab.evaluation.labelmaps import find_label_maps
 
-    data, held_back, limit = request.data, request.held_back, request.limit
+    data, held_out, limit = request.data, request.held_out, request.limit
     if data.suffix.lower() != ".json":
         if request.image_root is not None or request.detections is not None:
             raise ConfigError("--image-root and --detections need --data FILE.json")
-        _score(pool, find_label_maps(data, held_back_percent=held_back, images=limit), request)
+        _score(pool, find_label_maps(data, held_out_percent=held_out, images=limit), request)
         return
     if request.image_root is None:
         raise ConfigError("--data FILE.json needs --image-root, the folder of its images")
     annotations = load_coco(data)
-    items = coco_images(annotations, request.image_root, held_back_percent=held_back, images=limit)
+    items = coco_images(annotations, request.image_root, held_out_percent=held_out, images=limit)
     if request.detections is not None:
         model, as_json = request.model, request.as_json
         _mask_ap(pool, annotations, items, request.detections, model=model, as_json=as_json)
@@ -235,8 +235,8 @@ def _print_images(report: ImagesReport) -> None:
     console = Console()
     console.print(f"{report.model}: {_TITLE}\n")
     console.print(table)
-    if report.left_out:
-        console.print(f"without an object to ask for, left out: {', '.join(report.left_out)}")
+    if report.excluded:
+        console.print(f"without an object to ask for, left out: {', '.join(report.excluded)}")
     console.print(f"{report.seconds:.0f} s")
 
 

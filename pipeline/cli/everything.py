@@ -67,7 +67,7 @@ def everything(
 ) -> None:
     """Find the objects of a picture, or of each frame by itself, without prompts.
 
-    Label maps are 16-bit grey PNGs: 0 is background, else an object; parts lie on their wholes.
+    Label maps are 16-bit gray PNGs: 0 is background, else an object; parts lie on their wholes.
 
     Thresholds that are not given are the model's own (docs/seeding.md).
     """
@@ -111,11 +111,11 @@ def _find(request: EverythingRequest) -> None:
     """Find the objects of each frame by itself. Raises `MaskstreamError`."""
     from maskstream.pipeline.cli.first_use import with_model_folder
     from maskstream.pipeline.config import load_config
-    from maskstream.pipeline.engine.stills import still_result
+    from maskstream.pipeline.engine.stills import single_frame_result
     from maskstream.pipeline.models.open import locate_model, open_segmenter
     from maskstream.pipeline.models.pool import SegmenterPool
-    from maskstream.pipeline.rendering.drawing import draw
-    from maskstream.pipeline.rendering.stills import StillOutput
+    from maskstream.pipeline.rendering.draw import draw
+    from maskstream.pipeline.rendering.single_frame import ImageOutput
     from maskstream.pipeline.segmenter.everything import GRIDS, find_everything
     from maskstream.pipeline.sources import open_source
 
@@ -124,7 +124,7 @@ def _find(request: EverythingRequest) -> None:
         raise ConfigError(f"--grid is one of {', '.join(GRIDS)}, not {request.grid}")
     if output is not None and output == overlay:
         raise ConfigError(f"--output and --overlay are both {output}")
-    labels, overlays = (None if p is None else StillOutput(p) for p in (output, overlay))
+    labels, overlays = (None if p is None else ImageOutput(p) for p in (output, overlay))
     config = load_config(overrides=[] if request.model is None else [f"model={request.model}"])
     span = open_source(source, start=request.start, end=request.end, stride=request.stride)
     with span.open() as reader:
@@ -140,7 +140,7 @@ def _find(request: EverythingRequest) -> None:
             begun = time.perf_counter()
             features = segmenter.encode(frame)
             proposals, prompts = find_everything(segmenter, features, settings, request.grid)
-            result = still_result(frame, proposals, segmenter.geometry)
+            result = single_frame_result(frame, proposals, segmenter.geometry)
             seconds = time.perf_counter() - begun
             if labels is not None:
                 labels.write(frame.index, result.labels)

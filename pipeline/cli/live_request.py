@@ -104,9 +104,9 @@ def run_live(request: LiveRequest) -> None:
     """
     from maskstream.pipeline.cli.first_use import with_model_folder
     from maskstream.pipeline.config import load_config
+    from maskstream.pipeline.live.live_store import parse_duration
     from maskstream.pipeline.live.publishers import open_channels, parse_channel
     from maskstream.pipeline.live.session import LiveSession
-    from maskstream.pipeline.live.storing import parse_duration
 
     clip = request.source if Path(request.source).is_file() else None
     configured = with_model_folder(load_config(request.config, request.settings), clip)
@@ -141,7 +141,7 @@ def run_live(request: LiveRequest) -> None:
 
             server = MetricsServer(request.metrics, session.status)
             stack.callback(server.close)
-            _say(server.url, quiet=request.quiet)
+            _echo(server.url, quiet=request.quiet)
         summary = _run(session, publishing, behind, tell, duration_s)
     if request.as_json:
         typer.echo(json.dumps(summary.to_json("summary")))
@@ -173,7 +173,12 @@ def _run(
 def _store(
     session: LiveSession, info: SourceInfo, output: str, retain_s: float | None, *, overwrite: bool
 ) -> Sink:
-    from maskstream.pipeline.live.storing import LiveStore, RetainingStore, make_room, writer_opener
+    from maskstream.pipeline.live.live_store import (
+        LiveStore,
+        RollingStore,
+        make_room,
+        writer_opener,
+    )
 
     open_writer = writer_opener(session.pipeline, info, overwrite=overwrite)
     if retain_s is None:
@@ -181,7 +186,7 @@ def _store(
     if "://" in output:
         raise ConfigError("--retain needs a local folder for its output, not a URL")
     make_room(Path(output), overwrite=overwrite)
-    return RetainingStore(Path(output), retain_s, open_writer)
+    return RollingStore(Path(output), retain_s, open_writer)
 
 
 def _preview(session: LiveSession, info: SourceInfo, port: int) -> Sink:
@@ -191,11 +196,11 @@ def _preview(session: LiveSession, info: SourceInfo, port: int) -> Sink:
         return session.status().to_json() | {"size": list(info.size_hw)}
 
     server = PreviewServer(port, status, session.commands.put)
-    _say(server.url, quiet=False)
+    _echo(server.url, quiet=False)
     return server
 
 
-def _say(url: str, *, quiet: bool) -> None:
+def _echo(url: str, *, quiet: bool) -> None:
     if not quiet:
         typer.echo(url, err=True)
 

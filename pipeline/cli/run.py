@@ -57,7 +57,7 @@ def run(
     ] = None,
     overlay: Annotated[Path | None, typer.Option(help="Also write a video with the masks.")] = None,
     contact: Annotated[
-        Path | None, typer.Option("--contact", help="Also write a contact sheet (PNG).")
+        Path | None, typer.Option("--contact-sheet", help="Also write a contact sheet (PNG).")
     ] = None,
     start: StartOption = None,
     end: EndOption = None,
@@ -122,13 +122,13 @@ def demo(
     """Run on a real clip: find objects, track them, write store, overlay and contact sheet."""
     from maskstream.pipeline.engine.pipeline import Pipeline
     from maskstream.pipeline.prompts import NO_PROMPTS
-    from maskstream.pipeline.runs.outputs import Outputs
+    from maskstream.pipeline.runs.outputs import RunOutputs
     from maskstream.pipeline.sources import open_source
     from maskstream.pipeline.sources.demo import demo_clip
 
     clip = open_source(demo_clip())
     folder.mkdir(parents=True, exist_ok=True)
-    outputs = Outputs(
+    outputs = RunOutputs(
         folder / "masks.zarr", folder / "overlay.mp4", folder / "contact.png", "overwrite"
     )
     summary = run_with_progress(Pipeline.from_config(), clip, outputs, NO_PROMPTS)

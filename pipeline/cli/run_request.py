@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from maskstream.pipeline.config import PipelineConfig
     from maskstream.pipeline.engine.pipeline import Pipeline, RunSummary
     from maskstream.pipeline.prompts import PromptLog
-    from maskstream.pipeline.runs.outputs import Outputs
+    from maskstream.pipeline.runs.outputs import RunOutputs
     from maskstream.pipeline.store import StoreMode
     from maskstream.pipeline.types import Sink, Source, SourceInfo
 
@@ -73,7 +73,7 @@ class RunRequest:
         return bool(self.start or self.end or self.stride != 1 or self.backward)
 
     def span(self, configured: PipelineConfig) -> dict[str, str | int | bool | None]:
-        """Which part of the source is run, as a store keeps it (`Outputs`)."""
+        """Which part of the source is run, as a store keeps it (`RunOutputs`)."""
         passes = {"backward": self.backward, "refine": configured.refines}
         span = {"start": self.start, "end": self.end, "stride": self.stride}
         return span | {name: wanted for name, wanted in passes.items() if wanted}
@@ -98,7 +98,7 @@ def run_request(request: RunRequest) -> None:
 def run_with_progress(
     pipeline: Pipeline,
     source: Source,
-    outputs: Outputs,
+    outputs: RunOutputs,
     prompts: PromptLog,
     *,
     backward: bool = False,
@@ -139,7 +139,7 @@ def run_with_progress(
 def _run_video(request: RunRequest, configured: PipelineConfig, log: PromptLog) -> None:
     from maskstream.pipeline.cli.first_use import with_model_folder
     from maskstream.pipeline.engine.pipeline import Pipeline
-    from maskstream.pipeline.runs.outputs import Outputs
+    from maskstream.pipeline.runs.outputs import RunOutputs
     from maskstream.pipeline.sources import open_source
     from maskstream.pipeline.store import check_room
 
@@ -147,7 +147,7 @@ def _run_video(request: RunRequest, configured: PipelineConfig, log: PromptLog) 
     check_room(output, request.mode)  # before a model is made, which takes minutes
     pipeline = Pipeline(with_model_folder(configured, request.source))
     span = request.span(configured)
-    outputs = Outputs(output, request.overlay, request.contact, request.mode, span, log)
+    outputs = RunOutputs(output, request.overlay, request.contact, request.mode, span, log)
     finished = outputs.finished(pipeline, request.source)
     if finished is not None:
         typer.echo(f"{output} is complete already ({finished} frames); nothing to run.", err=True)

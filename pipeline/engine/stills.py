@@ -17,7 +17,7 @@ from maskstream.trackers.state import TrackState
 
 
 def segment_everything(
-    picture: RgbImage | Frame,
+    image: RgbImage | Frame,
     model: str | Path = "lite",
     *,
     points_per_side: int = 32,
@@ -32,16 +32,16 @@ def segment_everything(
 
     >>> [found.box_xyxy for found in segment_everything(rgb).objects]  # doctest: +SKIP
     """
-    frame = as_frame(picture)
+    frame = as_frame(image)
     choice = EverythingChoice(points_per_side)
     segmenter = open_model(model, frame.size_hw, device=device, threads=threads)
     settings = choice.settings(segmenter.card.name)
     features = segmenter.encode(frame)
     proposals, _ = find_everything(segmenter, features, settings, "hierarchical")
-    return still_result(frame, proposals, segmenter.geometry)
+    return single_frame_result(frame, proposals, segmenter.geometry)
 
 
-def still_result(
+def single_frame_result(
     frame: Frame, proposals: Sequence[Proposal], geometry: InputGeometry
 ) -> FrameResult:
     """The objects of one frame by themselves, numbered from 1 by size.

@@ -13,12 +13,12 @@ import numpy.typing as npt
 from maskstream.pipeline.errors import ConfigError, SourceError, StoreError
 from maskstream.pipeline.exports.edges import PLAIN, Edges
 from maskstream.pipeline.exports.frames import ExportFrame, ExportObject
-from maskstream.pipeline.exports.job import Exporter, Format, Job
+from maskstream.pipeline.exports.job import Exporter, ExportJob, Format
 from maskstream.pipeline.exports.names import NameTemplate, source_name
 from maskstream.pipeline.exports.output import Output, open_output
-from maskstream.pipeline.exports.pictures import WithPictures
 from maskstream.pipeline.exports.registry import find_format
 from maskstream.pipeline.exports.selection import choose_objects, choose_rows
+from maskstream.pipeline.exports.source_images import WithImages
 from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.sources.identity import identity_of
 from maskstream.pipeline.store import MaskStore
@@ -32,7 +32,7 @@ class ExportChoice:
     objects: numbers and names with commas, None for all. start, end: as `run` has them. template:
     of file names, None for the format's own. offset: added to every frame number. video: where the
     pixels are, None for where they were at the run. trust_video: take it although it is another
-    file than the run's. background: `background_of` takes it. pictures: write the video's, too.
+    file than the run's. background: `background_of` takes it. images: write the video's, too.
     """
 
     format: str
@@ -46,7 +46,7 @@ class ExportChoice:
     trust_video: bool = False
     edges: Edges = PLAIN
     background: str | None = None
-    pictures: bool = False
+    images: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,33 +155,33 @@ class _Selection:
         }
         if self.format.takes_edges:
             identity["edges"] = asdict(choice.edges)
-        if self.format.takes_edges or choice.pictures:
+        if self.format.takes_edges or choice.images:
             video = None if self.video is None else str(self.video)
-            identity |= {"video": video, "pictures": choice.pictures}
+            identity |= {"video": video, "pictures": choice.images}
         return identity
 
     def beside(self, place: Path) -> Path | None:
         """The folder of the video's pictures, if they do not go into `place` itself."""
-        if not (self.choice.pictures and self.format.suffix):
+        if not (self.choice.images and self.format.suffix):
             return None
         return place.with_name(f"{place.stem}_pictures")
 
-    def exporter(self, output: Output, pictures: Output) -> Exporter:
-        """The writer of the format. pictures: where the video's go, if they are wanted."""
-        job = Job(
+    def exporter(self, output: Output, images: Output) -> Exporter:
+        """The writer of the format. images: where the video's go, if they are wanted."""
+        job = ExportJob(
             output,
             self.store.source,
             self.objects,
             self.numbers,
             self.names,
             self.video,
-            _whole_count(self.store),
+            _source_frame_count(self.store),
             self.choice.edges,
             self.choice.background,
-            self.choice.pictures,
+            self.choice.images,
         )
-        if self.choice.pictures:
-            return WithPictures(self.format, job, pictures)
+        if self.choice.images:
+            return WithImages(self.format, job, images)
         return self.format.open(job)
 
     def frames(self, on_frame: Callable[[FrameResult], None]) -> Iterator[ExportFrame]:
@@ -243,16 +243,16 @@ def _video_for(store: MaskStore, wanted: Format, choice: ExportChoice) -> Path |
         raise ConfigError(
             f"The format {choice.format} has no background of its own: leave out --background."
         )
-    if choice.pictures and wanted.pictures is None:
+    if choice.images and wanted.images is None:
         raise ConfigError(
             f"The format {choice.format} has no place for pictures: leave out --pictures."
         )
-    if wanted.needs_video or choice.pictures or (wanted.takes_edges and choice.edges.soft):
+    if wanted.needs_video or choice.images or (wanted.takes_edges and choice.edges.soft):
         return Path(store.source.name) if choice.video is None else choice.video
     if choice.video is not None:
         raise ConfigError(
             f"The format {choice.format} holds no pixels of the video: leave out --source"
-            f"{'' if wanted.pictures is None else ', or add --pictures'}."
+            f"{'' if wanted.images is None else ', or add --images'}."
         )
     return None
 
@@ -268,7 +268,7 @@ def _check_identity(store: MaskStore, video: Path) -> None:
         )
 
 
-def _whole_count(store: MaskStore) -> int | None:
+def _source_frame_count(store: MaskStore) -> int | None:
     """Frames of the source, if all of it was asked for and it said so."""
     span = store.span
     is_part = span.get("start") is not None or span.get("end") is not None

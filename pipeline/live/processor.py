@@ -9,28 +9,33 @@ from typing import Protocol
 
 from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.errors import PromptError
-from maskstream.pipeline.live.commands import Asked, Outcome
-from maskstream.pipeline.live.inputs import Inputs
-from maskstream.pipeline.live.late import Job, LateKeyframes, Moment, Step
-from maskstream.pipeline.live.past import Past
+from maskstream.pipeline.live.commands import Outcome, PendingCommand
+from maskstream.pipeline.live.deferred_keyframes import (
+    DeferredKeyframes,
+    FrameStep,
+    KeyframeJob,
+    ShownFrame,
+)
+from maskstream.pipeline.live.encoder_inputs import EncoderInputs
+from maskstream.pipeline.live.frame_history import FrameHistory
 from maskstream.pipeline.models.open import open_segmenter
 from maskstream.pipeline.prompts import MAX_OBJECT_ID, Event
-from maskstream.pipeline.stages import StageTimes
+from maskstream.pipeline.stage_times import StageTimes
 from maskstream.pipeline.tracking.keyframe_step import (
     EncoderInput,
     KeyframeRequest,
     KeyframeStep,
 )
 from maskstream.pipeline.tracking.keyframes import KeyframeBudget
-from maskstream.pipeline.tracking.painting import Painter
-from maskstream.pipeline.tracking.prefetch import FlowAhead
-from maskstream.pipeline.tracking.refining import Tracked
-from maskstream.pipeline.tracking.steps import DEFAULT_STEP_S, round_robin, snapshot
+from maskstream.pipeline.tracking.prefetch import FlowPrefetcher
+from maskstream.pipeline.tracking.refinement import TrackedFrame
+from maskstream.pipeline.tracking.result_composer import ResultComposer
+from maskstream.pipeline.tracking.steps import DEFAULT_FRAME_INTERVAL_S, round_robin, snapshot
 from maskstream.pipeline.types import Frame, FrameResult, SizeHW
 from maskstream.trackers.track import Track
 from maskstream.trackers.tracker import Tracker
 
-_MOST_WAITING = 64  # commands; each may keep a frame
+_MAX_WAITING = 64  # commands; each may keep a frame
 _NO_MORE = f"no object can be added: all {MAX_OBJECT_ID} numbers have been given; begin a new run"
 _LONGEST_STEP_S = 1.0  # between timestamps; more is a jump of the source's clock
 
@@ -42,17 +47,17 @@ class LiveControl(Protocol):
         """What keyframes may cost now."""
         ...
 
-    def take_commands(self) -> Sequence[Asked]:
+    def take_commands(self) -> Sequence[PendingCommand]:
         """The commands that came since the last call."""
         ...
 
 
 @dataclass(slots=True, eq=False)
-class _Waiting:
+class _WaitingCommand:
     """A command that waits for a keyframe of the frame it means, once that has come."""
 
-    asked: Asked
-    moment: Moment | None = None
+    pending: PendingCommand
+    shown: ShownFrame | None = None
 
 
 class LiveProcessor:
@@ -79,13 +84,13 @@ class LiveProcessor:
             config, segmenter, frame_hw, first_id=1, on_refused=self._note_refusal
         )
         self._tracker = self._keyframe.tracker
-        self._inputs = Inputs(self._keyframe.full_input, self._load_input)
-        self._flows = FlowAhead(self._keyframe.working_hw)
-        self._painter = Painter(frame_hw, lambda index: (), refine=config.refines)
-        self._carried = Tracker(self._tracker.settings)
-        self._late = LateKeyframes(self._tracker, self._work, snapshot)
-        self._past = Past(config.live.kept_frames)
-        self._waiting: list[_Waiting] = []
+        self._inputs = EncoderInputs(self._keyframe.full_input, self._load_input)
+        self._flows = FlowPrefetcher(self._keyframe.working_hw)
+        self._composer = ResultComposer(frame_hw, lambda index: (), refine=config.refines)
+        self._shown_tracker = Tracker(self._tracker.settings)
+        self._deferred = DeferredKeyframes(self._tracker, self._work, snapshot)
+        self._history = FrameHistory(config.live.history_frames)
+        self._waiting: list[_WaitingCommand] = []
         self._budget = control.budget()
         self._now_s = 0.0
         self._fresh = self._wanted = True
@@ -94,46 +99,46 @@ class LiveProcessor:
 
     def close(self) -> None:
         """End the threads; commands that wait are answered."""
-        self._late.close()
+        self._deferred.close()
         self._inputs.close()
-        for asked in [*(w.asked for w in self._waiting), *self._control.take_commands()]:
-            asked.answer(Outcome(asked.command.object, "the run has ended"))
+        for pending in [*(w.pending for w in self._waiting), *self._control.take_commands()]:
+            pending.answer(Outcome(pending.command.object, "the run has ended"))
         self._flows.close()
-        self._painter.close()
+        self._composer.close()
 
     def running(self) -> dict[str, float]:
         """How long each stage at work has been, seconds; for any thread."""
-        stages = (self.times, self._keyframe.times, self._painter.times)
+        stages = (self.times, self._keyframe.times, self._composer.times)
         return {name: s for times in stages for name, s in times.running().items()}
 
     def results(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, FrameResult]]:
         """Results of frames as they come; each is shown with the masks that are known by then."""
-        return self._painter.results(self._steps(frames), ahead=0, times=self.times)
+        return self._composer.results(self._steps(frames), ahead=0, times=self.times)
 
     def _load_input(self, share: float) -> EncoderInput:
         return self._keyframe.input_for(
             open_segmenter(self._config, self._model, self._frame_hw, input_share=share)
         )
 
-    def _steps(self, frames: Iterable[Frame]) -> Iterator[Tracked]:
-        for frame in self._flows.look_ahead(frames):
+    def _steps(self, frames: Iterable[Frame]) -> Iterator[TrackedFrame]:
+        for frame in self._flows.prefetch(frames):
             displayed = (
                 frame if frame.size_hw == self._frame_hw else replace(frame, size_hw=self._frame_hw)
             )
-            moment = self._carry(displayed)
-            self._late.pass_on(moment.step)
-            job = self._late.finished()
+            shown = self._propagate(displayed)
+            self._deferred.pass_on(shown.step)
+            job = self._deferred.finished()
             if job is not None:
-                self._late.merge(job, self._carried)
-            self._hear()
-            moment.tracks = [snapshot(track) for track in self._carried.tracks]
-            self._past.add(moment, [w.moment for w in self._waiting if w.moment is not None])
-            self._find_meant()
-            keyframe = not self._late.busy and self._begin(moment)
+                self._deferred.merge(job, self._shown_tracker)
+            self._take_commands()
+            shown.tracks = [snapshot(track) for track in self._shown_tracker.tracks]
+            self._history.add(shown, [w.shown for w in self._waiting if w.shown is not None])
+            self._resolve_waiting()
+            keyframe = not self._deferred.busy and self._begin(shown)
             self.times.seconds |= dict(self._keyframe.times.seconds)
-            yield Tracked(moment.frame, keyframe, moment.step.flow, moment.tracks)
+            yield TrackedFrame(shown.frame, keyframe, shown.step.flow, shown.tracks)
 
-    def _carry(self, frame: Frame) -> Moment:
+    def _propagate(self, frame: Frame) -> ShownFrame:
         gap = frame.arrival is not None and frame.arrival.gap_s > 0
         dt_s = self._step_s(frame, gap=gap)
         self._now_s += dt_s
@@ -142,16 +147,16 @@ class LiveProcessor:
         self.times.seconds["flow"] = self._flows.seconds
         cut = flow is not None and flow.residual > self._config.keyframes.cut_residual
         scene = ("gap" if gap else "cut") if cut else ""
-        step = Step(None if cut else flow, scene, dt_s)
-        moment = Moment(self._shown_count, frame, step, self._now_s)
+        step = FrameStep(None if cut else flow, scene, dt_s)
+        shown = ShownFrame(self._shown_count, frame, step, self._now_s)
         self._shown_count += 1
-        with self.times.stage("carry"):
-            step.carry(self._carried)
+        with self.times.stage("propagate"):
+            step.propagate(self._shown_tracker)
         self._since_keyframe += 1
         self._since_regular += 1
         self._fresh |= cut
         self._wanted |= cut or gap
-        return moment
+        return shown
 
     def _step_s(self, frame: Frame, *, gap: bool) -> float:
         """Seconds since the frame before.
@@ -161,77 +166,79 @@ class LiveProcessor:
         """
         last, self._last = self._last, frame
         if last is None or gap:
-            return 0.0 if last is None else DEFAULT_STEP_S
+            return 0.0 if last is None else DEFAULT_FRAME_INTERVAL_S
         if frame.pts_s is not None and last.pts_s is not None:
             step_s = frame.pts_s - last.pts_s
             if 0 < step_s <= _LONGEST_STEP_S:
                 return step_s
         if frame.arrival is not None and last.arrival is not None:
             return max(0.001, frame.arrival.monotonic_s - last.arrival.monotonic_s)
-        return DEFAULT_STEP_S
+        return DEFAULT_FRAME_INTERVAL_S
 
-    def _begin(self, moment: Moment) -> bool:
+    def _begin(self, shown: ShownFrame) -> bool:
         """Begin the next keyframe, if one is due; says whether it is this frame's."""
         self._budget = self._control.budget()
-        if self._begin_asked(moment):
-            return self._late.busy and self._since_keyframe == 0
+        if self._begin_commanded(shown):
+            return self._deferred.busy and self._since_keyframe == 0
         if self._wanted or self._since_regular >= self._budget.interval:
-            self._start(Job(moment, fresh=self._fresh))
+            self._start(KeyframeJob(shown, fresh=self._fresh))
             return True
-        moved = self._moved_far()
+        moved = self._moved_ids()
         if moved:
             self._since_keyframe = 0
-            self._begin_job(Job(moment, moved=moved))
+            self._begin_job(KeyframeJob(shown, moved=moved))
         return bool(moved)
 
-    def _moved_far(self) -> frozenset[int]:
+    def _moved_ids(self) -> frozenset[int]:
         """Ids that want an early keyframe; the fewer regular ones there are, the later it comes."""
         keyframes = self._config.keyframes
-        shortest = keyframes.shortest * self._budget.interval / keyframes.interval
-        if self._since_keyframe < shortest:
+        interval_min = keyframes.interval_min * self._budget.interval / keyframes.interval
+        if self._since_keyframe < interval_min:
             return frozenset()
-        return frozenset(t.id for t in self._carried.moved_far(keyframes.motion)) - {0}
+        return frozenset(t.id for t in self._shown_tracker.moved_far(keyframes.motion_max)) - {0}
 
-    def _start(self, job: Job) -> None:
+    def _start(self, job: KeyframeJob) -> None:
         """Begin a regular keyframe."""
         self._since_keyframe, self._since_regular = 0, 0
         self._fresh, self._wanted = False, False
         self._begin_job(job)
 
-    def _begin_job(self, job: Job) -> None:
+    def _begin_job(self, job: KeyframeJob) -> None:
         self.keyframes += 1
-        self._late.begin(job)
+        self._deferred.begin(job)
 
-    def _due_now(self, job: Job) -> list[Track]:
+    def _due_now(self, job: KeyframeJob) -> list[Track]:
         """The live tracks that a keyframe looks at: as many as it may, all in turn."""
         live = self._tracker.live()
         if job.moved is not None:
             live = [track for track in live if track.id in job.moved]
-        due, self._due_cursor = round_robin(live, self._budget.refreshed, self._due_cursor)
+        due, self._due_cursor = round_robin(
+            live, self._budget.tracks_per_keyframe, self._due_cursor
+        )
         return due
 
-    def _work(self, job: Job) -> None:
+    def _work(self, job: KeyframeJob) -> None:
         """Do a keyframe, in the thread of the late ones."""
         encoder_input = self._inputs.at(self._budget.input_share)
-        moment = job.moment
+        shown = job.shown
         with self._keyframe.times.stage("encode"):
-            features = encoder_input.segmenter.encode(moment.frame)
+            features = encoder_input.segmenter.encode(shown.frame)
         self._refused.clear()
         self._keyframe.run(
             KeyframeRequest(
                 features,
                 self._due_now(job),
                 job.events,
-                moment.now_s,
-                None if job.fresh else moment.step.flow,
+                shown.now_s,
+                None if job.fresh else shown.step.flow,
                 seed=job.only is None and job.moved is None,
                 prompts=self._budget.prompts,
             ),
             encoder_input,
         )
-        for asked, event in zip(job.asked, job.events, strict=True):
+        for pending, event in zip(job.commands, job.events, strict=True):
             refused = self._refused.get(event.object, "")
-            asked.answer(Outcome(asked.command.object if refused else event.object, refused))
+            pending.answer(Outcome(pending.command.object if refused else event.object, refused))
 
     def _note_refusal(self, object_id: int, error: PromptError) -> None:
         """One object's prompt may be refused; the others are carried out."""
@@ -239,71 +246,71 @@ class LiveProcessor:
 
     # What is asked for while the stream goes on.
 
-    def _hear(self) -> None:
+    def _take_commands(self) -> None:
         """Take in new commands; those that take objects away act at once."""
-        for asked in self._control.take_commands():
-            if asked.command.type in ("remove", "reset"):
-                self._remove(asked)
+        for pending in self._control.take_commands():
+            if pending.command.type in ("remove", "reset"):
+                self._remove(pending)
                 continue
             try:
-                asked.command.check_inside(self._frame_hw)
-                if len(self._waiting) >= _MOST_WAITING:
-                    raise PromptError(f"{_MOST_WAITING} commands wait already; ask again")
+                pending.command.check_inside(self._frame_hw)
+                if len(self._waiting) >= _MAX_WAITING:
+                    raise PromptError(f"{_MAX_WAITING} commands wait already; ask again")
             except PromptError as error:
-                asked.answer(Outcome(asked.command.object, str(error)))
+                pending.answer(Outcome(pending.command.object, str(error)))
             else:
-                self._waiting.append(_Waiting(asked))
+                self._waiting.append(_WaitingCommand(pending))
 
-    def _remove(self, removing: Asked) -> None:
+    def _remove(self, removing: PendingCommand) -> None:
         object_id = removing.command.object
         if object_id is None:
-            self._carried.tracks = []
-            self._late.remove(None)
+            self._shown_tracker.tracks = []
+            self._deferred.remove(None)
             self._wanted = True
         else:
-            self._carried.remove(object_id)
-            self._late.remove([object_id])
+            self._shown_tracker.remove(object_id)
+            self._deferred.remove([object_id])
         for waiting in list(self._waiting):
-            if object_id in (None, waiting.asked.command.object):
+            if object_id in (None, waiting.pending.command.object):
                 self._refuse(waiting, f"a {removing.command.type} came after it")
         removing.answer(Outcome(object_id))
 
-    def _refuse(self, waiting: _Waiting, why: str) -> None:
+    def _refuse(self, waiting: _WaitingCommand, why: str) -> None:
         self._waiting.remove(waiting)
-        waiting.asked.answer(Outcome(waiting.asked.command.object, why))
+        waiting.pending.answer(Outcome(waiting.pending.command.object, why))
 
-    def _find_meant(self) -> None:
+    def _resolve_waiting(self) -> None:
         """Find the frames that waiting commands mean; those that come later are found then."""
         for waiting in list(self._waiting):
-            if waiting.moment is None:
+            if waiting.shown is None:
                 try:
-                    waiting.moment = self._past.meant(waiting.asked.command)
+                    waiting.shown = self._history.resolve(waiting.pending.command)
                 except PromptError as error:
                     self._refuse(waiting, str(error))
 
-    def _begin_asked(self, newest: Moment) -> bool:
+    def _begin_commanded(self, newest: ShownFrame) -> bool:
         """Begin the keyframe that the first waiting command means, with all others that mean it."""
-        chosen = next((w.moment for w in self._waiting if w.moment is not None), None)
+        chosen = next((w.shown for w in self._waiting if w.shown is not None), None)
         events: list[Event] = []
-        together: list[Asked] = []
+        together: list[PendingCommand] = []
         if chosen is None:
             return False
-        for waiting in [w for w in self._waiting if w.moment is chosen]:
-            command = waiting.asked.command
+        for waiting in [w for w in self._waiting if w.shown is chosen]:
+            command = waiting.pending.command
             if command.object is None and self._tracker.full:
                 self._refuse(waiting, _NO_MORE)
                 continue
             self._waiting.remove(waiting)
-            together.append(waiting.asked)
-            object_id = command.object or self._tracker.take_id()
+            together.append(waiting.pending)
+            object_id = command.object or self._tracker.new_id()
             events.append(command.event(chosen.frame.index, object_id))
         if not events:
             return False
         if chosen is newest:
-            self._start(Job(chosen, events, together, fresh=self._fresh))
+            self._start(KeyframeJob(chosen, events, together, fresh=self._fresh))
             return True
-        job = Job(chosen, events, together, only={e.object for e in events})
-        later = self._past.since(chosen)
+        job = KeyframeJob(chosen, events, together, only={e.object for e in events})
+        later = self._history.since(chosen)
         job.later.extend(later or ())
         job.overdue = later is None
         self._begin_job(job)

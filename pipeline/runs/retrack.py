@@ -18,12 +18,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from maskstream.pipeline.engine.backward import mirrored
+from maskstream.pipeline.engine.backward import reversed_in_time
 from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.exports.frames import iou
 from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.prompts import Event, MaskEvent, PromptLog, Segment, TrackJob, TrackPass
-from maskstream.pipeline.results.edits import BoolMap, given_object, only, with_object
+from maskstream.pipeline.results.edits import BoolMap, add_object, keep_objects, prompted_object
 from maskstream.pipeline.results.review import Reviewer
 from maskstream.pipeline.runs.outputs import attributes_of, event_to_json
 from maskstream.pipeline.sources.seekable import Seekable
@@ -44,7 +44,7 @@ class TrackingStopped(Exception):  # noqa: N818 - no error: somebody pressed Sto
     """Raised by a job's `on_frame` to end it; what is done is kept."""
 
 
-class PassRows:
+class FramesByNumber:
     """Frames of a store by their numbers, whatever order they were written in.
 
     store: of a pass, or of an earlier job. within: the numbers that count.
@@ -103,7 +103,7 @@ def run_job(
             if ran != task:
                 finished = False
                 break
-        job = job.cut_short(done, finished=finished)
+        job = job.truncate_job(done, finished=finished)
         join(pipeline, video.info, job, before, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -123,19 +123,19 @@ def recover_job(
     """
     done: list[TrackPass[Event]] = []
     for number, task in enumerate(job.passes):
-        store = MaskStore.if_there(pass_store(target, number))
+        store = MaskStore.open_if_exists(pass_store(target, number))
         if store is None:
             break
         keyframes = [frame.index for frame in store.frame_objects() if frame.keyframe]
         if not keyframes:
             break
-        done.append(task if store.complete else ended_at(task, keyframes[-1]))
+        done.append(task if store.complete else truncate_pass(task, keyframes[-1]))
         if not store.complete:
             break
     try:
         if not done:
             return None
-        job = job.cut_short(done, finished=False)
+        job = job.truncate_job(done, finished=False)
         join(pipeline, info, job, before, target)
     finally:
         shutil.rmtree(passes_folder(target), ignore_errors=True)
@@ -182,10 +182,10 @@ def _run_pass(
             return task
         except TrackingStopped:
             pass
-    return None if reached is None else ended_at(task, reached)
+    return None if reached is None else truncate_pass(task, reached)
 
 
-def ended_at(task: TrackPass[Event], reached: int) -> TrackPass[Event]:
+def truncate_pass(task: TrackPass[Event], reached: int) -> TrackPass[Event]:
     """A pass that went no further than the keyframe `reached`."""
     if task.direction == "forward":
         return task.narrowed(last=reached)
@@ -200,9 +200,11 @@ class _Mirrored:
         self.end_pts = 0
 
     @contextmanager
-    def open(self) -> Iterator[_MirroredReader]:
+    def open(self) -> Iterator[_TimeReversedReader]:
         with self._source.open() as reader:
-            yield _MirroredReader(reader.info, reader.report, mirrored(self._note(iter(reader))))
+            yield _TimeReversedReader(
+                reader.info, reader.report, reversed_in_time(self._note(iter(reader)))
+            )
 
     def _note(self, frames: Iterator[Frame]) -> Iterator[Frame]:
         known = False
@@ -213,7 +215,7 @@ class _Mirrored:
 
 
 @dataclass(slots=True)
-class _MirroredReader:
+class _TimeReversedReader:
     info: SourceInfo
     report: SourceReport
     frames: Iterator[Frame]
@@ -226,18 +228,18 @@ class _Origin(NamedTuple):
     """Which pass an object's mask comes from on the frames of a segment, by frame."""
 
     segment: Segment
-    forward: PassRows | None
-    backward: PassRows | None
+    forward: FramesByNumber | None
+    backward: FramesByNumber | None
     turn: int  # the first frame that comes from the backward pass, if both are there
 
     def empties(self, frame: int) -> bool:
         """Whether the object is not there: somebody said so."""
         within = self.segment.first <= frame <= self.segment.last
         return within and (
-            self.segment.empty or (self.segment.gone and frame == self.segment.first)
+            self.segment.empty or (self.segment.absent and frame == self.segment.first)
         )
 
-    def at(self, frame: int) -> PassRows | None:
+    def at(self, frame: int) -> FramesByNumber | None:
         if not self.segment.first <= frame <= self.segment.last or self.empties(frame):
             return None
         ahead = self.forward if self.forward is not None and frame in self.forward else None
@@ -254,9 +256,10 @@ def join(
 ) -> None:
     """Write the store of a job whose passes are done. Raises `StoreError`."""
     passes = [
-        PassRows(MaskStore(pass_store(target, i)), task.frames) for i, task in enumerate(job.passes)
+        FramesByNumber(MaskStore(pass_store(target, i)), task.frames)
+        for i, task in enumerate(job.passes)
     ]
-    old = None if before is None else PassRows(before)
+    old = None if before is None else FramesByNumber(before)
     origins = [_origin(segment, passes, old) for segment in job.segments]
     frames: set[int] = set(() if old is None else old.numbers)
     for origin in origins:
@@ -277,14 +280,14 @@ def join(
         for t in sorted(frames):
             result = _joined(t, job, old, origins)
             for found, mask in given.get(t, ()):
-                result = with_object(only(result, _ids(result) - {found.id}), found, mask)
+                result = add_object(keep_objects(result, _ids(result) - {found.id}), found, mask)
             writer.append(result)
             reviewer.add(result)
     except BaseException:
         writer.close(complete=False)
         raise
-    doubts = [doubt.to_json() for doubt in reviewer.doubts()]
-    writer.close(complete=job.finished, review=doubts)
+    items = [item.to_json() for item in reviewer.items()]
+    writer.close(complete=job.finished, review=items)
 
 
 def _events(job: TrackJob[Event]) -> list[JsonObject]:
@@ -307,7 +310,7 @@ def _given(job: TrackJob[Event]) -> dict[int, list[tuple[ObjectResult, BoolMap]]
         for event in job.passes[segment.forward].events:
             begins = event.object == segment.object and event.frame == segment.first
             if begins and isinstance(event, MaskEvent):
-                found = given_object(segment.object, event.mask, 1.0)
+                found = prompted_object(segment.object, event.mask, 1.0)
                 given.setdefault(event.frame, []).append((found, event.mask))
     return given
 
@@ -316,9 +319,11 @@ def _ids(result: FrameResult) -> set[int]:
     return {found.id for found in result.objects}
 
 
-def _origin(segment: Segment, passes: Sequence[PassRows], old: PassRows | None) -> _Origin:
+def _origin(
+    segment: Segment, passes: Sequence[FramesByNumber], old: FramesByNumber | None
+) -> _Origin:
     forward = passes[segment.forward] if segment.forward is not None else None
-    if segment.onto:
+    if segment.continues:
         forward = old
     backward = None if segment.backward is None else passes[segment.backward]
     turn = segment.last + 1
@@ -330,7 +335,11 @@ def _origin(segment: Segment, passes: Sequence[PassRows], old: PassRows | None) 
 
 
 def _turn(
-    object_id: int, frames: Sequence[int], forward: PassRows, backward: PassRows, default: int
+    object_id: int,
+    frames: Sequence[int],
+    forward: FramesByNumber,
+    backward: FramesByNumber,
+    default: int,
 ) -> int:
     """Where two passes agree best (IoU of masks), of equals the one nearest to the middle."""
     best, turn = (-1.0, 0.0), default
@@ -344,23 +353,23 @@ def _turn(
 
 
 def _joined(
-    frame: int, job: TrackJob[Event], old: PassRows | None, origins: Sequence[_Origin]
+    frame: int, job: TrackJob[Event], old: FramesByNumber | None, origins: Sequence[_Origin]
 ) -> FrameResult:
     fresh = {o.segment.object: rows for o in origins if (rows := o.at(frame)) is not None}
     result: FrameResult | None = None
     if old is not None and frame in old:
         empty = {o.segment.object for o in origins if o.empties(frame)}
-        result = only(old.frame(frame), job.objects.keys() - fresh.keys() - empty)
+        result = keep_objects(old.frame(frame), job.objects.keys() - fresh.keys() - empty)
     for rows in dict.fromkeys(fresh.values()):
         there = rows.frame(frame)
         ids = {i for i, origin in fresh.items() if origin is rows and i in job.objects}
         if result is None or not result.objects:
-            result = only(there, ids)
+            result = keep_objects(there, ids)
             continue
         keyframe = result.keyframe or there.keyframe
         for found in there.objects:
             if found.id in ids:
-                result = with_object(result, found, there.mask(found.id))
+                result = add_object(result, found, there.mask(found.id))
         result = replace(result, keyframe=keyframe)
     assert result is not None  # noqa: S101 - every frame comes from somewhere
     return result

@@ -16,12 +16,12 @@ from maskstream.pipeline.sources.position import FrameRange
 from maskstream.pipeline.types import Frame, GrayImage, RgbImage, SizeHW, SourceInfo, SourceReport
 
 
-def resized(picture: RgbImage, size_hw: SizeHW) -> RgbImage:
+def resized(image: RgbImage, size_hw: SizeHW) -> RgbImage:
     """Scale uint8 [H, W] or [H, W, 3] to `size_hw`: by area to shrink, bilinearly to grow."""
     height, width = size_hw
-    shrinks = height <= picture.shape[0] and width <= picture.shape[1]
+    shrinks = height <= image.shape[0] and width <= image.shape[1]
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(picture, (width, height), interpolation=method), np.uint8)
+    return np.asarray(cv2.resize(image, (width, height), interpolation=method), np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +42,12 @@ class ArrayView:
         return np.asarray(cv2.cvtColor(self.rgb(size_hw), cv2.COLOR_RGB2GRAY), np.uint8)
 
 
-def as_frame(picture: RgbImage | Frame) -> Frame:
+def as_frame(image: RgbImage | Frame) -> Frame:
     """RGB uint8 [H, W, 3] as a frame by itself, numbered 0 and without a timestamp."""
-    if isinstance(picture, Frame):
-        return picture
-    size_hw = (picture.shape[0], picture.shape[1])
-    return Frame(0, None, Fraction(1), size_hw, ArrayView(picture))
+    if isinstance(image, Frame):
+        return image
+    size_hw = (image.shape[0], image.shape[1])
+    return Frame(0, None, Fraction(1), size_hw, ArrayView(image))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from maskstream.pipeline.prompts import MAX_OBJECT_ID, Event
 from maskstream.pipeline.segmenter.geometry import deepest
 from maskstream.pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, POSITIVE
 from maskstream.pipeline.segmenter.model import Features, PromptBatch, Segmenter
-from maskstream.pipeline.stages import StageTimes
+from maskstream.pipeline.stage_times import StageTimes
 from maskstream.pipeline.tracking.prompting import apply_events
 from maskstream.pipeline.tracking.recognition import (
     Recognizer,
@@ -30,7 +30,9 @@ from maskstream.trackers.flow import Flow
 from maskstream.trackers.track import BoolMap, Detection, FloatMap, Track, box_of
 from maskstream.trackers.tracker import Tracker, TrackerSettings
 
-OWN_MOTION_PX = 0.5  # a frame, at working resolution, beside the camera's: something moves here
+OBJECT_MOTION_MIN_PX = (
+    0.5  # a frame, at working resolution, beside the camera's: something moves here
+)
 _BOX_MARGIN = 0.05  # of its longer side around a track's box, for limbs that its mask has lost
 
 OnRefused = Callable[[int, PromptError], None]
@@ -88,7 +90,7 @@ class KeyframeStep:
         self._config = config
         self._frame_hw = frame_hw
         self._on_refused = on_refused
-        self._recognition = TrackRecognition(self.tracker, config.appearance.sought)
+        self._recognition = TrackRecognition(self.tracker, config.appearance.max_searches)
         self._libraries = ThreadpoolController()
 
     def input_for(self, segmenter: Segmenter) -> EncoderInput:
@@ -108,21 +110,21 @@ class KeyframeStep:
         self, request: KeyframeRequest, segmenter: Segmenter, recognizer: Recognizer, seeder: Seeder
     ) -> None:
         features, now_s = request.features, request.now_s
-        with self.times.stage("recognise"):
+        with self.times.stage("recognize"):
             cells = recognizer.cells(features)
             found = self._recognition.recognize(recognizer, request.due, cells, now_s)
         with self.times.stage("decode"):
-            self.tracker.confirm(found, self._redetect(segmenter, features, found), now_s)
+            self.tracker.associate(found, self._redetect(segmenter, features, found), now_s)
             self._apply(request, segmenter)
         if self._config.seeding.enabled and request.seed:
             with self.times.stage("seed"):
                 self.tracker.admit(
                     self._propose(request, segmenter, seeder),
                     now_s,
-                    at_once=request.flow is None,
-                    alike=self._recognition.likeness(recognizer, cells),
+                    confirmed=request.flow is None,
+                    alike=self._recognition.similarity(recognizer, cells),
                 )
-        with self.times.stage("recognise"):
+        with self.times.stage("recognize"):
             self._recognition.learn(recognizer, cells, {e.object for e in request.events})
 
     def _apply(self, request: KeyframeRequest, segmenter: Segmenter) -> None:
@@ -180,10 +182,12 @@ class KeyframeStep:
         max_new = self._config.seeding.max_objects - len(self.tracker.live())
         covered = _on_grid(segmenter, self.tracker.covered(self.working_hw))
         if request.flow is None:
-            found = seeder.search_fresh(request.features, covered, max_new)
+            found = seeder.propose_after_cut(request.features, covered, max_new)
         else:
-            moving = _on_grid(segmenter, request.flow.own_speed() > OWN_MOTION_PX)
-            found = seeder.search_on(request.features, covered, max_new, moving, request.prompts)
+            moving = _on_grid(segmenter, request.flow.object_speed() > OBJECT_MOTION_MIN_PX)
+            found = seeder.propose_incremental(
+                request.features, covered, max_new, moving, request.prompts
+            )
         return [Detection(self._to_working(segmenter, p.logits), p.score) for p in found]
 
     def _to_working(self, segmenter: Segmenter, logits: FloatMap) -> FloatMap:
@@ -194,8 +198,8 @@ def tracker_settings(config: PipelineConfig) -> TrackerSettings:
     """What a configuration says of the tracker."""
     tracking = config.tracking
     return TrackerSettings(
-        match_iou_min=tracking.agreement_min,
-        refind_box_iou_min=tracking.match_iou_min,
+        match_iou_min=tracking.association_iou_min,
+        reentry_box_iou_min=tracking.reentry_box_iou_min,
         lost_after_misses=tracking.lost_after_misses,
         remove_after_s=tracking.remove_after_s,
         confirm_hits=tracking.confirm_hits,

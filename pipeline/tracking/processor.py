@@ -10,17 +10,17 @@ from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.models.open import open_segmenter
 from maskstream.pipeline.prompts import PromptLog
 from maskstream.pipeline.segmenter.model import Segmenter
-from maskstream.pipeline.stages import StageTimes
+from maskstream.pipeline.stage_times import StageTimes
 from maskstream.pipeline.tracking.keyframe_step import KeyframeRequest, KeyframeStep
 from maskstream.pipeline.tracking.keyframes import KeyframeEncoder
-from maskstream.pipeline.tracking.painting import Painter
-from maskstream.pipeline.tracking.prefetch import FlowAhead
-from maskstream.pipeline.tracking.refining import Tracked
-from maskstream.pipeline.tracking.steps import DEFAULT_STEP_S, snapshot
+from maskstream.pipeline.tracking.prefetch import FlowPrefetcher
+from maskstream.pipeline.tracking.refinement import TrackedFrame
+from maskstream.pipeline.tracking.result_composer import ResultComposer
+from maskstream.pipeline.tracking.steps import DEFAULT_FRAME_INTERVAL_S, snapshot
 from maskstream.pipeline.types import Frame, FrameResult, SizeHW
 from maskstream.trackers.track import Track
 
-_BEHIND = 2  # frames that are tracked while the label map of one is composed (files)
+_COMPOSE_LAG = 2  # frames that are tracked while the label map of one is composed (files)
 
 
 class FrameProcessor:
@@ -36,10 +36,10 @@ class FrameProcessor:
         model: Path,
         frame_hw: SizeHW,
         prompts: PromptLog,
-        more_tracks: Callable[[int], Sequence[Track]] = lambda index: (),
+        extra_tracks: Callable[[int], Sequence[Track]] = lambda index: (),
         segmenter: Segmenter | None = None,
     ) -> None:
-        """more_tracks: of a frame, by its number; they are shown beside those followed here.
+        """extra_tracks: of a frame, by its number; they are shown beside those followed here.
 
         segmenter: one for frames of this size that nobody else uses; None: it is loaded.
         """
@@ -54,11 +54,11 @@ class FrameProcessor:
         self._keyframe = KeyframeStep(config, self._segmenter, frame_hw, first_id=first_id)
         self._tracker = self._keyframe.tracker
         self._encoder = KeyframeEncoder(self._segmenter, config.keyframes.interval)
-        self._flows = FlowAhead(self._keyframe.working_hw)
-        self._painter = Painter(frame_hw, more_tracks, refine=config.refines)
+        self._flows = FlowPrefetcher(self._keyframe.working_hw)
+        self._composer = ResultComposer(frame_hw, extra_tracks, refine=config.refines)
         waits = config.queue.policy == "wait"  # live frames do not
-        self._ahead = config.keyframes.ahead if waits else 0
-        self._behind = _BEHIND if waits else 0
+        self._ahead = config.keyframes.lookahead if waits else 0
+        self._compose_lag = _COMPOSE_LAG if waits else 0
         self._now_s: float | None = None
         self._since_keyframe = 0
 
@@ -66,11 +66,11 @@ class FrameProcessor:
         """End the threads."""
         self._flows.close()
         self._encoder.close()
-        self._painter.close()
+        self._composer.close()
 
     def running(self) -> dict[str, float]:
         """How long each stage at work has been, seconds; for any thread."""
-        stages = (self.times, self._keyframe.times, self._painter.times)
+        stages = (self.times, self._keyframe.times, self._composer.times)
         return {name: s for times in stages for name, s in times.running().items()}
 
     @property
@@ -81,7 +81,7 @@ class FrameProcessor:
     @property
     def tracks(self) -> Sequence[Track]:
         """The tracks as they are on the frame whose result came last."""
-        return self._painter.tracks
+        return self._composer.tracks
 
     def results(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, FrameResult]]:
         """Process frames in order.
@@ -89,11 +89,11 @@ class FrameProcessor:
         While one is tracked, regular keyframes among the next are encoded, their flow is estimated,
         and the label maps of those before are composed.
         """
-        ahead = self._encoder.look_ahead(self._flows.look_ahead(frames), self._ahead)
+        ahead = self._encoder.prefetch(self._flows.prefetch(frames), self._ahead)
         tracked = (self._step(frame) for frame in ahead)
-        return self._painter.results(tracked, ahead=self._behind, times=self.times)
+        return self._composer.results(tracked, ahead=self._compose_lag, times=self.times)
 
-    def _step(self, frame: Frame) -> Tracked:
+    def _step(self, frame: Frame) -> TrackedFrame:
         if frame.size_hw != self._frame_hw:
             frame = replace(frame, size_hw=self._frame_hw)
         first = self._now_s is None
@@ -101,16 +101,16 @@ class FrameProcessor:
         with self.times.stage("wait"):
             flow = self._flows.next()
         self.times.seconds["flow"] = self._flows.seconds
-        with self.times.stage("carry"):
+        with self.times.stage("propagate"):
             cut = flow is not None and flow.residual > self._config.keyframes.cut_residual
             if cut:
-                self._tracker.lose_all()
+                self._tracker.mark_all_lost()
             self._tracker.advance(None if cut else flow, dt_s)
         events = self._prompts.at(frame.index)
         self._since_keyframe += 1
         regular = self._encoder.is_regular(frame)
         fresh = first or cut
-        due = self._due(everything=fresh or regular or bool(events))
+        due = self._due_tracks(everything=fresh or regular or bool(events))
         keyframe = fresh or regular or bool(events or due)
         if keyframe:
             self._since_keyframe = 0
@@ -131,15 +131,15 @@ class FrameProcessor:
             )
             self.times.seconds |= dict(self._keyframe.times.seconds)
         tracks = [snapshot(track) for track in self._tracker.tracks]
-        return Tracked(frame, keyframe, None if cut else flow, tracks)
+        return TrackedFrame(frame, keyframe, None if cut else flow, tracks)
 
-    def _due(self, *, everything: bool) -> list[Track]:
+    def _due_tracks(self, *, everything: bool) -> list[Track]:
         """Tracks that a keyframe now is to look at: all, or those that moved far since the last."""
         if everything:
             return self._tracker.live()
-        if self._since_keyframe < self._config.keyframes.shortest:
+        if self._since_keyframe < self._config.keyframes.interval_min:
             return []
-        return self._tracker.moved_far(self._config.keyframes.motion)
+        return self._tracker.moved_far(self._config.keyframes.motion_max)
 
     def _clock(self, frame: Frame) -> float:
         """Advance the stream's clock to a frame; seconds since the one before."""
@@ -148,5 +148,7 @@ class FrameProcessor:
         if before is None:
             self._now_s = given or 0.0
             return 0.0
-        self._now_s = given if given is not None and given > before else before + DEFAULT_STEP_S
+        self._now_s = (
+            given if given is not None and given > before else before + DEFAULT_FRAME_INTERVAL_S
+        )
         return self._now_s - before

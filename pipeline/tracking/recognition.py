@@ -17,37 +17,37 @@ from maskstream.trackers.appearance import (
     AppearanceMemory,
     AppearanceSettings,
     CellFeatures,
-    Reading,
-    settle,
+    MemoryReadout,
+    resolve_overlaps,
 )
 from maskstream.trackers.track import LOGIT_LIMIT, Detection, Track
 from maskstream.trackers.tracker import Tracker
 
-MOST_CELLS = 64  # along the long side; the work of reading grows with the fourth power
+MAX_CELLS = 64  # along the long side; the work of reading grows with the fourth power
 
 
 def appearance_settings(config: PipelineConfig) -> AppearanceSettings:
     """What a configuration says of the memory."""
     given = config.appearance
-    return AppearanceSettings(given.recent, given.recent_every_s, given.references)
+    return AppearanceSettings(given.recent, given.recent_interval_s, given.references)
 
 
 class Recognizer:
     """Learns what objects look like on one keyframe and finds them on others.
 
-    work_hw: size of the grid on which masks are given and taken.
+    working_hw: size of the grid on which masks are given and taken.
     """
 
     def __init__(
-        self, geometry: InputGeometry, work_hw: SizeHW, settings: AppearanceSettings
+        self, geometry: InputGeometry, working_hw: SizeHW, settings: AppearanceSettings
     ) -> None:
         self.memory = AppearanceMemory(settings)
-        self._work_hw = work_hw
+        self._working_hw = working_hw
         self._set(geometry)
 
     def _set(self, geometry: InputGeometry) -> None:
         self._geometry = geometry
-        stride = -(-max(geometry.grid_hw) // MOST_CELLS)
+        stride = -(-max(geometry.grid_hw) // MAX_CELLS)
         height, width = geometry.grid_hw
         self._cells_hw = (height // stride, width // stride)
 
@@ -66,31 +66,33 @@ class Recognizer:
         """Whether an object is remembered."""
         return object_id in self.memory
 
-    def learn(self, object_id: int, cells: CellFeatures, mask: FloatMap) -> None:
-        """Remember an object for good; mask: logits on the work grid."""
-        self.memory.learn(object_id, cells, self._coverage(mask))
+    def add_reference(self, object_id: int, cells: CellFeatures, mask: FloatMap) -> None:
+        """Remember an object for good; mask: logits at the working resolution."""
+        self.memory.add_reference(object_id, cells, self._coverage(mask))
 
-    def follow(self, object_id: int, cells: CellFeatures, reading: Reading, now_s: float) -> None:
+    def add_recent(
+        self, object_id: int, cells: CellFeatures, readout: MemoryReadout, now_s: float
+    ) -> None:
         """Remember an object for a few keyframes."""
-        self.memory.follow(object_id, cells, reading.coverage, now_s)
+        self.memory.add_recent(object_id, cells, readout.coverage, now_s)
 
-    def read(self, object_id: int, cells: CellFeatures, around: FloatMap | None) -> Reading:
-        """Look for an object near a mask (logits on the work grid; None: anywhere)."""
+    def read(self, object_id: int, cells: CellFeatures, around: FloatMap | None) -> MemoryReadout:
+        """Look for an object near a mask (logits at the working resolution; None: anywhere)."""
         near = None if around is None else self._coverage(around)
         return self.memory.read(object_id, cells, near)
 
-    def logits(self, reading: Reading) -> FloatMap:
-        """A reading as logits on the work grid."""
+    def logits(self, readout: MemoryReadout) -> FloatMap:
+        """A reading as logits at the working resolution."""
         h, w = self._geometry.grid_hw
-        fine = cv2.resize(reading.coverage, (w, h), interpolation=cv2.INTER_LINEAR)
-        return self._geometry.to_size((2 * fine - 1) * LOGIT_LIMIT, self._work_hw)
+        fine = cv2.resize(readout.coverage, (w, h), interpolation=cv2.INTER_LINEAR)
+        return self._geometry.to_size((2 * fine - 1) * LOGIT_LIMIT, self._working_hw)
 
-    def forget_others(self, kept: Iterable[int]) -> None:
+    def keep_only(self, kept: Iterable[int]) -> None:
         """Forget all objects but these."""
         self.memory.forget(kept)
 
     def _coverage(self, logits: FloatMap) -> FloatMap:
-        """Share of every cell that a mask on the work grid covers."""
+        """Share of every cell that a mask at the working resolution covers."""
         share = np.clip(self._geometry.from_size(logits) / 2 + 0.5, 0, 1)
         cells = self._cells_hw[::-1]
         return np.asarray(cv2.resize(share, cells, interpolation=cv2.INTER_AREA), np.float32)
@@ -114,41 +116,41 @@ class TrackRecognition:
 
         Gives those that live, and hidden ones that were found.
         """
-        readings: dict[int, Reading] = {}
+        readouts: dict[int, MemoryReadout] = {}
         searches = self._max_searches
         for track in due:
             if not (recognizer.knows(track.id) and track.mask.any()):
                 continue
-            reading = recognizer.read(track.id, cells, track.logits)
-            recognized = self._recognizes(recognizer, track, reading)
+            readout = recognizer.read(track.id, cells, track.logits)
+            recognized = self._recognizes(recognizer, track, readout)
             if searches > 0 and not recognized:
                 searches -= 1
-                reading = recognizer.read(track.id, cells, None)
-                recognized = self._recognizes(recognizer, track, reading)
+                readout = recognizer.read(track.id, cells, None)
+                recognized = self._recognizes(recognizer, track, readout)
             if recognized:
-                readings[track.id] = reading
+                readouts[track.id] = readout
             else:
-                self._tracker.hide(track)
-        readings = settle(readings)
-        visible = list(readings.values())
+                self._tracker.mark_occluded(track)
+        readouts = resolve_overlaps(readouts)
+        visible = list(readouts.values())
         seen = [track for track in due if track.alive]
         for track in self._next_searches(recognizer, searches):
-            reading = recognizer.read(track.id, cells, None)
-            free = reading.outside(visible)
-            mostly_free = free.size > 0.5 * reading.size
+            readout = recognizer.read(track.id, cells, None)
+            free = readout.outside(visible)
+            mostly_free = free.size > 0.5 * readout.size
             if mostly_free and self._recognizes(recognizer, track, free):
-                readings[track.id] = free
+                readouts[track.id] = free
                 seen.append(track)
-        for object_id, reading in readings.items():
+        for object_id, readout in readouts.items():
             known = self._tracker.find(object_id)
-            logits = recognizer.logits(reading)
-            if known is not None and self._tracker.recognised(
-                known, logits, reading.affinity, now_s
+            logits = recognizer.logits(readout)
+            if known is not None and self._tracker.apply_recognition(
+                known, logits, readout.affinity, now_s
             ):
-                recognizer.follow(object_id, cells, reading, now_s)
+                recognizer.follow(object_id, cells, readout, now_s)
         return seen
 
-    def likeness(
+    def similarity(
         self, recognizer: Recognizer, cells: CellFeatures
     ) -> Callable[[Track, Detection], bool]:
         """Whether a detection may be a track's object; so it may if nothing is remembered."""
@@ -156,25 +158,27 @@ class TrackRecognition:
         def alike(track: Track, seen: Detection) -> bool:
             if not recognizer.knows(track.id):
                 return True
-            reading = recognizer.read(track.id, cells, seen.logits)
-            return self._recognizes(recognizer, track, reading)
+            readout = recognizer.read(track.id, cells, seen.logits)
+            return self._recognizes(recognizer, track, readout)
 
         return alike
 
-    def learn(self, recognizer: Recognizer, cells: CellFeatures, prompted: set[int]) -> None:
+    def add_reference(
+        self, recognizer: Recognizer, cells: CellFeatures, prompted: set[int]
+    ) -> None:
         """Remember what a person gave on this keyframe and what has just got an identity."""
         known = [t for t in self._tracker.tracks if t.id > 0]
         for track in known:
             new = not recognizer.knows(track.id)
             if track.visible and track.mask.any() and (new or track.id in prompted):
                 recognizer.learn(track.id, cells, track.logits)
-        recognizer.forget_others(track.id for track in known)
+        recognizer.keep_only(track.id for track in known)
 
     def _next_searches(self, recognizer: Recognizer, limit: int) -> list[Track]:
         """The hidden tracks that this keyframe looks for: a few, all in turn."""
-        hidden = [t for t in self._tracker.hidden() if recognizer.knows(t.id)]
+        hidden = [t for t in self._tracker.occluded_or_lost() if recognizer.knows(t.id)]
         chosen, self._cursor = round_robin(hidden, limit, self._cursor)
         return chosen
 
-    def _recognizes(self, recognizer: Recognizer, track: Track, reading: Reading) -> bool:
-        return self._tracker.recognises(track, recognizer.logits(reading), reading.affinity)
+    def _recognizes(self, recognizer: Recognizer, track: Track, readout: MemoryReadout) -> bool:
+        return self._tracker.recognizes(track, recognizer.logits(readout), readout.affinity)

@@ -16,15 +16,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from maskstream.pipeline.errors import PageError, QueueClosedError
 from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.live.session import LiveResult
-from maskstream.ui.camera.rooms import LiveRooms
-from maskstream.ui.camera.watching import LiveRun
+from maskstream.ui.camera.live_run import LiveRun
+from maskstream.ui.camera.live_runs import LiveRuns
 from maskstream.ui.editing.actions import BoxAction, ClickAction
 from maskstream.ui.editing.exporting import zip_folder
-from maskstream.ui.editing.pictures import fitted, jpeg
+from maskstream.ui.editing.images import fit_within, jpeg
 
 _LONGEST = 960
 _WAIT_S = 2.0
-_MOST_BYTES = 8 << 20  # of one picture that a browser sends
+_MAX_BYTES = 8 << 20  # of one picture that a browser sends
 
 
 class _Body(BaseModel):
@@ -49,13 +49,13 @@ class LivePlain(_Body):
 LiveAction = Annotated[ClickAction | BoxAction | LivePlain, Field(discriminator="do")]
 
 
-def make_live_router(rooms: LiveRooms) -> APIRouter:
+def make_live_router(live_runs: LiveRuns) -> APIRouter:
     """The routes of the camera page, below `/api/live`."""
     router = APIRouter(prefix="/api/live")
-    handlers = LiveHandlers(rooms)
+    handlers = LiveHandlers(live_runs)
     router.post("")(handlers.begin)
     router.get("/{token}")(handlers.state)
-    router.post("/{token}/picture")(handlers.picture)
+    router.post("/{token}/picture")(handlers.image)
     router.get("/{token}/next")(handlers.newest)
     router.post("/{token}/do")(handlers.act)
     router.get("/{token}/recording")(handlers.recording)
@@ -65,8 +65,8 @@ def make_live_router(rooms: LiveRooms) -> APIRouter:
 class LiveHandlers:
     """Answers to what the camera page's script asks for."""
 
-    def __init__(self, rooms: LiveRooms) -> None:
-        self._rooms = rooms
+    def __init__(self, live_runs: LiveRuns) -> None:
+        self._rooms = live_runs
 
     def begin(self, wanted: CameraRequest) -> dict[str, str]:
         """Watch a camera."""
@@ -76,12 +76,12 @@ class LiveHandlers:
         """How a run goes."""
         return self._rooms.find(token).run.to_json()
 
-    async def picture(self, token: str, request: Request, stamp: float) -> Response:
+    async def image(self, token: str, request: Request, stamp: float) -> Response:
         """Take a picture of the browser's camera."""
         watched = self._rooms.find(token)
         if watched.pushed is None:
             raise PageError("This camera is the server's own.")
-        if int(request.headers.get("content-length", 0)) > _MOST_BYTES:
+        if int(request.headers.get("content-length", 0)) > _MAX_BYTES:
             raise PageError("The camera's picture is too large.")
         try:
             await run_in_threadpool(watched.pushed.push, await request.body(), stamp)
@@ -137,7 +137,7 @@ def _carry_out_live(run: LiveRun, action: LiveAction) -> int | None:
 
 def _about(shown: LiveResult) -> JsonObject:
     height, width = shown.frame.size_hw
-    rows, columns = fitted(shown.frame.size_hw, _LONGEST)
+    rows, columns = fit_within(shown.frame.size_hw, _LONGEST)
     found = shown.result.objects
     return {
         "frame": shown.frame.index,
@@ -149,7 +149,7 @@ def _about(shown: LiveResult) -> JsonObject:
 
 def _labels(shown: LiveResult) -> bytes:
     """The label map, uint8 [h, w] as large as the picture, deflated."""
-    rows, columns = fitted(shown.frame.size_hw, _LONGEST)
+    rows, columns = fit_within(shown.frame.size_hw, _LONGEST)
     labels = shown.result.labels.astype(np.uint8)
     small = cv2.resize(labels, (columns, rows), interpolation=cv2.INTER_NEAREST)
     return zlib.compress(np.asarray(small, np.uint8).tobytes(), 1)

@@ -14,23 +14,23 @@ from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.segmenter.geometry import FloatMap
 from maskstream.pipeline.sources.seekable import open_seekable
 from maskstream.pipeline.types import FrameResult
-from maskstream.ui.editing.clicking import BoolMap, Clicker, Segmenters
+from maskstream.ui.editing.clicker import BoolMap, Clicker, Segmenters
 from maskstream.ui.editing.entries import (
-    Changed,
-    Cleared,
+    ChangedEntry,
+    ClearedEntry,
     Click,
-    Deleted,
-    Prompted,
-    RangeSet,
-    Tracked,
+    DeletedEntry,
+    PromptedEntry,
+    RangeEntry,
+    TrackedEntry,
     Via,
 )
-from maskstream.ui.editing.jobs import Outcome, Plan, recovered
-from maskstream.ui.editing.planning import Direction, done_after, plan_job, stale_segments
+from maskstream.ui.editing.jobs import JobPlan, Outcome, recovered
 from maskstream.ui.editing.session import Session, SessionState
+from maskstream.ui.editing.session_json import SessionView
 from maskstream.ui.editing.shown import ShownMasks
-from maskstream.ui.editing.telling import SessionView
-from maskstream.ui.editing.tracking import TrackingTask
+from maskstream.ui.editing.track_plan import Direction, done_after, plan_job, stale_segments
+from maskstream.ui.editing.tracking_task import TrackingTask
 
 _LOGITS_KEPT = 32
 
@@ -160,7 +160,7 @@ class Editor:
             raise PromptError("That proposal is not there any more.")
         return self._give(frame, None, masks[number - 1], "proposal")
 
-    def gone(self, frame: int, object_id: int) -> None:
+    def mark_absent(self, frame: int, object_id: int) -> None:
         """Say that an object is not there from a frame on, up to its next prompt."""
         with self._lock:
             self.session.object(object_id)
@@ -176,10 +176,10 @@ class Editor:
             self.session.add(anchor.model_copy(update={"chosen": chosen}))
             self._changed()
 
-    def change(self, entry: Changed | Cleared | Deleted | RangeSet) -> None:
-        """Rename, colour, show, lock, clear, delete, or set the range."""
+    def change(self, entry: ChangedEntry | ClearedEntry | DeletedEntry | RangeEntry) -> None:
+        """Rename, color, show, lock, clear, delete, or set the range."""
         with self._lock:
-            if isinstance(entry, RangeSet):
+            if isinstance(entry, RangeEntry):
                 last = self.frames[-1] if entry.last is None else entry.last
                 if not entry.first <= last <= self.frames[-1]:
                     raise PromptError("The out point must lie after the in point.")
@@ -211,7 +211,7 @@ class Editor:
             stale = stale_segments(state, self.frames, direction)
             if not stale:
                 raise PromptError(_nothing_stale(state))
-            plan = Plan(
+            plan = JobPlan(
                 self.session.folder,
                 plan_job(state, stale),
                 tuple(stale),
@@ -224,17 +224,17 @@ class Editor:
             self.task.start()
             self.revision += 1
 
-    def _tracked_now(self, plan: Plan, outcome: Outcome) -> None:
+    def _tracked_now(self, plan: JobPlan, outcome: Outcome) -> None:
         with self._lock:
             state = self.session.tracked_state
             done = done_after(state, outcome.touched, outcome.done)
-            entry = Tracked(store=plan.store, job=outcome.job, onto=plan.onto, done=done)
+            entry = TrackedEntry(store=plan.store, job=outcome.job, onto=plan.onto, done=done)
             self.session.add(entry)
             self.session.drop_old_stores()
             self._changed()
 
     def _recover(self) -> None:
-        plan = Plan.left_in(self.session.folder)
+        plan = JobPlan.left_in(self.session.folder)
         if plan is None:
             return
         try:
@@ -251,7 +251,7 @@ class Editor:
         """What a job that runs says of a frame."""
         return self.task.live(index) if self.task is not None and self.task.active else None
 
-    def _anchor(self, object_id: int | None, frame: int) -> Prompted | None:
+    def _anchor(self, object_id: int | None, frame: int) -> PromptedEntry | None:
         if object_id is None or object_id not in self.session.state.objects:
             return None
         return self.session.state.objects[object_id].anchors.get(frame)
@@ -274,7 +274,7 @@ class Editor:
             number = self.session.next_object() if object_id is None else object_id
             names = [self.session.masks.put(mask) for mask in answer.masks]
             self._logits.keep(names, answer.logits)
-            entry = Prompted(
+            entry = PromptedEntry(
                 object=number,
                 frame=frame,
                 clicks=clicks,
@@ -292,7 +292,7 @@ class Editor:
             self.video.frame(frame)  # raises if there is none
             number = self.session.next_object() if object_id is None else object_id
             name = self.session.masks.put(mask)
-            self.session.add(Prompted(object=number, frame=frame, candidates=(name,), via=via))
+            self.session.add(PromptedEntry(object=number, frame=frame, candidates=(name,), via=via))
             self._changed()
             return number
 

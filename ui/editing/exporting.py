@@ -70,12 +70,12 @@ def zip_folder(folder: Path, archive: Path) -> None:
                 packed.write(file, file.relative_to(folder))
 
 
-class _Cancelled(Exception):  # noqa: N818 - no error: somebody pressed Cancel
+class _Canceled(Exception):  # noqa: N818 - no error: somebody pressed Cancel
     """Ends an export."""
 
 
 class ExportTask:
-    """One export, which begins at once; status: running, done, cancelled or failed.
+    """One export, which begins at once; status: running, done, canceled or failed.
 
     Raises `PromptError` if there is nothing to export, `ConfigError` for an unknown format.
     """
@@ -123,9 +123,9 @@ class ExportTask:
         try:
             self._export()
             self.status = "done"
-        except _Cancelled:
+        except _Canceled:
             self._remove()
-            self.status = "cancelled"
+            self.status = "canceled"
         except MaskstreamError as error:
             self._fail(str(error))
         except Exception as error:
@@ -160,7 +160,7 @@ class ExportTask:
     def _on_frame(self, result: FrameResult) -> None:
         self.done += 1
         if self._cancel.is_set():
-            raise _Cancelled
+            raise _Canceled
 
     def _remove(self) -> None:
         if self._place.is_dir():

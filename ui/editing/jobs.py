@@ -11,12 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.prompts import Event, EventRef, TrackJob, read_masks
-from maskstream.pipeline.runs.retrack import PassRows, recover_job
+from maskstream.pipeline.runs.retrack import FramesByNumber, recover_job
 from maskstream.pipeline.store import MaskStore
 from maskstream.pipeline.types import SourceInfo
 from maskstream.ui.editing.entries import DoneSegment, Handover
-from maskstream.ui.editing.maskfiles import MaskFiles
-from maskstream.ui.editing.planning import PendingSegment, Way
+from maskstream.ui.editing.mask_files import MaskFiles
+from maskstream.ui.editing.track_plan import PendingSegment, Way
 
 PLAN = "tracking.json"
 
@@ -33,7 +33,7 @@ class _PlanFile(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class JobPlan:
     """What a job is to do. job: its masks are files of the folder.
 
     segments: what it tracks, as the job has them. store, onto: names in the folder of the new
@@ -70,7 +70,7 @@ class Plan:
         (self.folder / PLAN).write_text(file.model_dump_json(by_alias=True), encoding="utf-8")
 
     @classmethod
-    def left_in(cls, folder: Path) -> Plan | None:
+    def left_in(cls, folder: Path) -> JobPlan | None:
         """The plan of a job that was killed, if there is one."""
         try:
             file = _PlanFile.model_validate_json((folder / PLAN).read_bytes())
@@ -95,7 +95,7 @@ class Outcome:
     done: tuple[DoneSegment, ...]
 
 
-def outcome_of(plan: Plan, done: TrackJob[Event], masks: MaskFiles) -> Outcome:
+def outcome_of(plan: JobPlan, done: TrackJob[Event], masks: MaskFiles) -> Outcome:
     """What a job did, for the log, from what it was to do and as far as it got.
 
     masks: takes those from which segments are gone on with. Raises `StoreError`.
@@ -104,25 +104,25 @@ def outcome_of(plan: Plan, done: TrackJob[Event], masks: MaskFiles) -> Outcome:
         planned.narrowed(first=task.first, last=task.last)
         for planned, task in zip(plan.job.passes, done.passes, strict=False)
     ]
-    ways = _Ways(plan, done, masks)
-    touched = [i for i in range(len(plan.segments)) if ways.came_to(i)]
+    ways = _PassProgress(plan, done, masks)
+    touched = [i for i in range(len(plan.segments)) if ways.reached(i)]
     return Outcome(
-        plan.job.cut_short(passes, finished=done.finished),
+        plan.job.truncate_job(passes, finished=done.finished),
         tuple(plan.segments[i].whole for i in touched),
         tuple(ways.done(i) for i in touched),
     )
 
 
-class _Ways:
+class _PassProgress:
     """How far the passes of a job went on each of its segments, by their place in the plan."""
 
-    def __init__(self, plan: Plan, done: TrackJob[Event], masks: MaskFiles) -> None:
+    def __init__(self, plan: JobPlan, done: TrackJob[Event], masks: MaskFiles) -> None:
         self._plan = plan
         self._reached = [task.frames for task in done.passes]
-        self._rows = PassRows(MaskStore(plan.target))
+        self._rows = FramesByNumber(MaskStore(plan.target))
         self._masks = masks
 
-    def came_to(self, place: int) -> bool:
+    def reached(self, place: int) -> bool:
         """Whether a frame of it was tracked, if that is needed at all."""
         pending = self._plan.segments[place]
         if pending.forward is None and pending.backward is None:
@@ -168,7 +168,7 @@ class _Ways:
 
 
 def recovered(
-    plan: Plan, config: PipelineConfig, info: SourceInfo, masks: MaskFiles
+    plan: JobPlan, config: PipelineConfig, info: SourceInfo, masks: MaskFiles
 ) -> Outcome | None:
     """What a job that was killed had done, joined now; None if that is nothing.
 

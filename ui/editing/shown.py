@@ -12,18 +12,18 @@ import cv2
 import numpy as np
 
 from maskstream.pipeline.exports.edges import Edges
-from maskstream.pipeline.results.edits import given_object, only, with_object
+from maskstream.pipeline.results.edits import add_object, keep_objects, prompted_object
 from maskstream.pipeline.results.review import review_of
 from maskstream.pipeline.sources.seekable import Seekable
 from maskstream.pipeline.store import MaskStore
 from maskstream.pipeline.types import FrameResult, ObjectResult, SizeHW
-from maskstream.ui.editing.clicking import BoolMap
-from maskstream.ui.editing.entries import Prompted
-from maskstream.ui.editing.pictures import cutout, fitted, jpeg
-from maskstream.ui.editing.planning import stale_segments
+from maskstream.ui.editing.clicker import BoolMap
+from maskstream.ui.editing.confidence_strips import confidence_strips
+from maskstream.ui.editing.entries import PromptedEntry
+from maskstream.ui.editing.images import cutout, fit_within, jpeg
 from maskstream.ui.editing.session import Session
-from maskstream.ui.editing.strips import confidence_strips
-from maskstream.ui.editing.telling import Timeline
+from maskstream.ui.editing.session_json import Timeline
+from maskstream.ui.editing.track_plan import stale_segments
 
 _SUREST = 1.01  # score of what a person gave: it lies on top
 
@@ -66,7 +66,7 @@ class ShownMasks:
         self._opened: _OpenedStore | None = None
         self._timeline: tuple[Path | None, Timeline] | None = None
 
-    def picture(self, index: int, longest: int) -> bytes:
+    def image(self, index: int, longest: int) -> bytes:
         """JPEG of a frame, its longer side at most `longest`. Raises `SourceError`."""
         return jpeg(self._video.frame(index), longest)
 
@@ -82,7 +82,7 @@ class ShownMasks:
     def labels(self, index: int, longest: int) -> tuple[bytes, SizeHW, Sequence[ObjectResult]]:
         """The label map of a frame as gzipped bytes [h, w], its size, and its objects."""
         result = self.result(index)
-        size_hw = fitted(self._info.size_hw, longest)
+        size_hw = fit_within(self._info.size_hw, longest)
         if result is None:
             return gzip.compress(bytes(size_hw[0] * size_hw[1]), 1), size_hw, ()
         labels = result.labels.astype(np.uint8)
@@ -102,12 +102,12 @@ class ShownMasks:
                 empty = np.zeros(self._info.size_hw, np.uint16)
                 shown = FrameResult(index, None, self._info.time_base, True, empty, ())
             known = self._session.tracked_state.objects
-            shown = only(shown, set(known) - {anchor.object for anchor in anchors})
+            shown = keep_objects(shown, set(known) - {anchor.object for anchor in anchors})
             for anchor in anchors:
                 if anchor.handover is None:
                     continue
                 mask = self._session.masks.get(anchor.mask)
-                shown = with_object(shown, given_object(anchor.object, mask, _SUREST), mask)
+                shown = add_object(shown, prompted_object(anchor.object, mask, _SUREST), mask)
             return shown
 
     def mask(self, index: int, object_id: int) -> BoolMap | None:
@@ -131,7 +131,7 @@ class ShownMasks:
             self._timeline = place, timeline
             return timeline
 
-    def _anchors_over(self, index: int, *, nothing_tracked: bool) -> list[Prompted]:
+    def _anchors_over(self, index: int, *, nothing_tracked: bool) -> list[PromptedEntry]:
         """The prompts of a frame that say more than the masks that were tracked."""
         state = self._session.tracked_state
         stale = {
@@ -159,7 +159,7 @@ class ShownMasks:
         if live is None or shown is None:
             return shown if live is None else live
         fresh = {found.id for found in live.objects}
-        shown = only(shown, {found.id for found in shown.objects} - fresh)
+        shown = keep_objects(shown, {found.id for found in shown.objects} - fresh)
         for found in live.objects:
-            shown = with_object(shown, found, live.mask(found.id))
+            shown = add_object(shown, found, live.mask(found.id))
         return shown

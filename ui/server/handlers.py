@@ -18,15 +18,15 @@ from maskstream.ui.editing.actions import (
     ExportBody,
     FetchRequest,
     OpenRequest,
-    carry_out,
     parse_action,
+    perform,
 )
 from maskstream.ui.editing.exporting import ExportRequest, ExportTask
-from maskstream.ui.editing.pictures import first_picture
-from maskstream.ui.editing.telling import SessionView
+from maskstream.ui.editing.images import first_image
+from maskstream.ui.editing.session_json import SessionView
 from maskstream.ui.editing.workspace import Workspace
+from maskstream.ui.server.download import fetch
 from maskstream.ui.server.examples import find_example
-from maskstream.ui.server.fetching import fetch
 
 _PACKED = "application/octet-stream"
 _LONGEST = 1920
@@ -47,7 +47,7 @@ class OpeningHandlers:
         """JPEG of an example's first frame."""
         path, _ = find_example(name, self._examples)
         headers = {"Cache-Control": "private, max-age=86400"}
-        return Response(first_picture(path, _POSTER), media_type="image/jpeg", headers=headers)
+        return Response(first_image(path, _POSTER), media_type="image/jpeg", headers=headers)
 
     def open_session(self, wanted: OpenRequest) -> dict[str, str]:
         """Begin with an example or a path of the server."""
@@ -81,9 +81,9 @@ class SessionHandlers:
         """Everything but pixels."""
         return self._state_json(token, self._workspace.editor(token).view())
 
-    def picture(self, token: str, frame: int, side: int = _LONGEST) -> Response:
+    def image(self, token: str, frame: int, side: int = _LONGEST) -> Response:
         """JPEG of a frame."""
-        encoded = self._workspace.editor(token).shown.picture(frame, min(side, 4096))
+        encoded = self._workspace.editor(token).shown.image(frame, min(side, 4096))
         return Response(
             encoded, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"}
         )
@@ -120,7 +120,7 @@ class SessionHandlers:
     def act(self, token: str, body: Annotated[JsonObject, Body()]) -> JsonObject:
         """Do what a person did."""
         editor = self._workspace.editor(token)
-        touched = carry_out(editor, parse_action(body))
+        touched = perform(editor, parse_action(body))
         return self._state_json(token, editor.view()) | {"object": touched}
 
     def cutout(self, token: str, frame: int, body: CutoutBody, side: int = _PREVIEW) -> Response:

@@ -13,7 +13,7 @@ from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
 
 from maskstream.pipeline.json_values import JsonObject
-from maskstream.ui.camera.rooms import LiveRooms
+from maskstream.ui.camera.live_runs import LiveRuns
 from maskstream.ui.camera.routes import make_live_router
 from maskstream.ui.editing.entries import MAX_OBJECTS
 from maskstream.ui.editing.exporting import formats_json
@@ -31,7 +31,7 @@ _POLICY = (
 _PAGE_HEADERS = {"Content-Security-Policy": _POLICY, "Cache-Control": "no-cache"}
 
 
-def add_page(app: FastAPI, workspace: Workspace, rooms: LiveRooms) -> None:
+def add_page(app: FastAPI, workspace: Workspace, live_runs: LiveRuns) -> None:
     """Give a server the pages, their files and their routes."""
     add_error_handlers(app)
 
@@ -44,7 +44,7 @@ def add_page(app: FastAPI, workspace: Workspace, rooms: LiveRooms) -> None:
         return FileResponse(STATIC / "camera.html", headers=_PAGE_HEADERS)
 
     app.include_router(make_router(workspace))
-    app.include_router(make_live_router(rooms))
+    app.include_router(make_live_router(live_runs))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
 
@@ -63,7 +63,7 @@ def make_router(workspace: Workspace) -> APIRouter:
     router.put("/upload")(opening.upload)
 
     router.get("/s/{token}")(session.state)
-    router.get("/s/{token}/picture/{frame}")(session.picture)
+    router.get("/s/{token}/picture/{frame}")(session.image)
     router.get("/s/{token}/labels/{frame}")(session.labels)
     router.get("/s/{token}/proposals/{frame}")(session.proposals)
     router.get("/s/{token}/timeline")(session.timeline)
@@ -83,5 +83,5 @@ def _about_json(limits: Limits) -> JsonObject:
         "upload_mb": limits.upload_mb,
         "propose": limits.propose,
         "formats": [*formats_json()],
-        "colours": [new_object(number).colour for number in range(1, MAX_OBJECTS + 1)],
+        "colours": [new_object(number).color for number in range(1, MAX_OBJECTS + 1)],
     }

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from maskstream.pipeline.errors import TrainingDataError
 from maskstream.pipeline.lab.training.augment import Image, Labels
 from maskstream.pipeline.lab.training.data import (
-    LabelledImage,
+    LabeledImage,
     cutouts,
-    is_held_back,
+    is_held_out,
     labelled_images,
 )
 
@@ -62,7 +62,7 @@ class Still:
     """A labelled image of a source."""
 
     source: str
-    image: LabelledImage
+    image: LabeledImage
 
 
 @dataclass(slots=True)
@@ -93,7 +93,7 @@ class StillLibrary:
             found = [
                 Still(folder.name, image)
                 for image in labelled_images(folder)
-                if is_held_back(image, percent) == held_back
+                if is_held_out(image, percent) == held_back
             ]
             if found:
                 stills[folder.name] = found
