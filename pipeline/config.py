@@ -36,9 +36,9 @@ class KeyframeConfig(_Section):
     """When the encoder runs."""
 
     interval: int = Field(8, ge=1, le=300)
-    motion: float = Field(0.35, gt=0)
-    shortest: int = Field(4, ge=1, le=300)
-    ahead: int = Field(8, ge=0, le=300)
+    motion_max: float = Field(0.35, gt=0)
+    interval_min: int = Field(4, ge=1, le=300)
+    lookahead: int = Field(8, ge=0, le=300)
     cut_residual: float = Field(0.55, gt=0)
 
 
@@ -49,9 +49,9 @@ class TrackingConfig(_Section):
     """
 
     flow_long_side: int = Field(256, ge=64, le=1024)
-    agreement_min: float = Field(0.5, ge=0, le=1)
+    association_iou_min: float = Field(0.5, ge=0, le=1)
     score_min: float = Field(0.4, ge=0, le=1)
-    match_iou_min: float = Field(0.3, ge=0, le=1)
+    reentry_box_iou_min: float = Field(0.3, ge=0, le=1)
     lost_after_misses: int = Field(3, ge=1)
     remove_after_s: float = Field(5.0, gt=0)
     confirm_hits: int = Field(2, ge=1)
@@ -59,20 +59,20 @@ class TrackingConfig(_Section):
 
 
 class AppearanceConfig(_Section):
-    """What is remembered of how objects look, to recognise them on keyframes."""
+    """What is remembered of how objects look, to recognize them on keyframes."""
 
     references: int = Field(4, ge=1, le=64)
     recent: int = Field(2, ge=0, le=16)
-    recent_every_s: float = Field(0.15, ge=0)
-    sought: int = Field(3, ge=0, le=64)
+    recent_interval_s: float = Field(0.15, ge=0)
+    max_searches: int = Field(3, ge=0, le=64)
 
 
 class SeedingConfig(_Section):
     """Hierarchical everything mode. Areas are shares of the picture, scores 0..1."""
 
     enabled: bool = True
-    coarse_side: int = Field(8, ge=1, le=64)
-    fine_side: int = Field(16, ge=1, le=128)
+    coarse_points_per_side: int = Field(8, ge=1, le=64)
+    fine_points_per_side: int = Field(16, ge=1, le=128)
     iou_min: float = Field(0.3, ge=0, le=1)
     stability_min: float = Field(0.0, ge=0, le=1)
     stability_offset: float = Field(0.5, gt=0)
@@ -104,11 +104,11 @@ class LiveConfig(_Section):
     interval_max: int = Field(32, ge=1, le=300)
     input_shares: tuple[float, ...] = (1.0, 0.75)
     prompts_first: int = Field(96, ge=0)
-    kept_frames: int = Field(30, ge=1, le=300)
+    history_frames: int = Field(30, ge=1, le=300)
     stall_s: float = Field(3.0, gt=0)
     gap_s: float = Field(1.0, gt=0)
     retry_first_s: float = Field(0.5, gt=0)
-    retry_most_s: float = Field(10.0, gt=0)
+    retry_max_s: float = Field(10.0, gt=0)
     hang_s: float = Field(5.0, gt=0)
 
     @field_validator("input_shares")

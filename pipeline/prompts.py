@@ -142,7 +142,7 @@ class TrackStretch(BaseModel):
 
     forward, backward: the passes of the job that do it, by their place; with both, the frames up to
     where the two agree best are the forward one's. With neither the object is nowhere to be seen.
-    gone: it is not there on the first frame. onto: the job before did the forward pass.
+    absent: it is not there on the first frame. continues: the job before did the forward pass.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -152,8 +152,8 @@ class TrackStretch(BaseModel):
     last: int = Field(ge=0)
     forward: int | None = None
     backward: int | None = None
-    gone: bool = False
-    onto: bool = False
+    absent: bool = Field(False, alias="gone")
+    continues: bool = Field(False, alias="onto")
 
     @property
     def empty(self) -> bool:

@@ -140,7 +140,7 @@ class ObjectResult:
 
 
 @dataclass(frozen=True, slots=True)
-class HiddenPart:
+class CoveredPart:
     """Pixels that belong to an object although `FrameResult.labels` gives them to another one.
 
     mask: bool [h, w], True where they are, in the window whose top left pixel is (y0, x0).
@@ -156,7 +156,7 @@ class HiddenPart:
 class FrameResult:
     """What the pipeline says about one frame.
 
-    labels: uint16 [H, W] at the displayed size, 0 background, else the object's id. hidden: where
+    labels: uint16 [H, W] at the displayed size, 0 background, else the object's id. covered: where
     objects overlap, what the label map cannot show of them; at most one part an object. captured_s:
     when a live frame came, by the capture clock, seconds since 1970.
     """
@@ -167,13 +167,13 @@ class FrameResult:
     keyframe: bool
     labels: LabelMap
     objects: tuple[ObjectResult, ...]
-    hidden: tuple[HiddenPart, ...] = field(default=(), compare=False)  # arrays do not compare
+    covered: tuple[CoveredPart, ...] = field(default=(), compare=False)  # arrays do not compare
     captured_s: float | None = None
 
     def mask(self, object_id: int) -> npt.NDArray[np.bool_]:
         """Whole mask of one object, bool [H, W], also where another one lies over it."""
         mask = np.equal(self.labels, object_id)
-        for part in self.hidden:
+        for part in self.covered:
             if part.object_id == object_id:
                 rows, columns = part.mask.shape
                 mask[part.y0 : part.y0 + rows, part.x0 : part.x0 + columns] |= part.mask

@@ -59,7 +59,7 @@ def changed(event: int, **values):
         ('{"version": 1,\n "events": [,]}', "line 2: not JSON"),
         ({"version": 2, "events": []}, "version"),
         ({"version": 1, "events": [], "extra": 1}, "extra: unknown key"),
-        (changed(0, colour="red"), "colour: unknown key"),
+        (changed(0, color="red"), "color: unknown key"),
         (changed(0, label=2), "events.0.label"),
         (changed(0, frame=-1), "events.0.frame"),
         (changed(1, xyxy=[30, 2, 1, 40]), "x1 > x0"),
@@ -101,7 +101,7 @@ def test_missing_or_binary_file_is_a_sentence(tmp_path, content):
         (changed(1, xyxy=[700, 0, 800, 20]), False),
     ],
 )
-def test_prompts_outside_the_picture_are_refused(tmp_path, event, inside):
+def test_prompts_outside_the_image_are_refused(tmp_path, event, inside):
     log = load_prompts(written(tmp_path, event))
     if inside:
         log.check_inside((360, 640))

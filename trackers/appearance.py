@@ -22,7 +22,7 @@ _CLIP = 0.15  # cells that are less alike by more than this have no vote
 _CLEARLY = 0.05  # difference of similarity that settles whose a cell is
 _UNLIKE = 1.0  # similarity of cells that have nothing to do with each other, about
 _LESS_ALIKE = 0.1  # mean similarity by which a piece is another thing of the same kind
-_CRUMB = 0.35  # share of the largest piece below which another piece is not believed
+_SMALL_PART = 0.35  # share of the largest piece below which another piece is not believed
 _WHOLE = 100  # cells; a larger window is not asked cell by cell
 _BESIDE = 1  # cells between a piece and where its object was carried, at most
 _CARRIED = 0.3  # share of a cell from which an object counts as carried there
@@ -30,7 +30,7 @@ _BORDER = 2  # cells on either side of an object's border that are asked one by 
 # Rows and columns remembered of the rest of the picture, where objects may be that look alike. With
 # 3 for both, the generated crossing of alike objects has a J&F of 64 instead of 69.
 _REFERENCE_STEP, _RECENT_STEP = 2, 4
-_MOST_CHANNELS = 128  # of a picture that OpenCV 5 resizes
+_MAX_CHANNELS = 128  # of a picture that OpenCV 5 resizes
 _BLOCK = 256  # cells asked at once; bounds the memory that a reading takes
 
 FloatMap = npt.NDArray[np.float32]
@@ -42,14 +42,15 @@ Window = tuple[slice, slice]
 class AppearanceSettings:
     """How an object is remembered and looked for.
 
-    recent: keyframes remembered beside the prompted ones, at least `recent_every_s` seconds apart.
-    references: prompted keyframes at most. temperature: of similarities, which are the sum of the
-    cosines of both strides. margin, margin_cells: how far beyond an object's box it is looked for
-    and its surroundings are remembered, as a share of the box's longer side and in cells.
+    recent: keyframes remembered beside the prompted ones, at least `recent_interval_s` seconds
+    apart. references: prompted keyframes at most. temperature: of similarities, which are the sum
+    of the cosines of both strides. margin, margin_cells: how far beyond an object's box it is
+    looked for and its surroundings are remembered, as a share of the box's longer side and in
+    cells.
     """
 
     recent: int = 2
-    recent_every_s: float = 0.15
+    recent_interval_s: float = 0.15
     references: int = 4
     temperature: float = 0.05
     margin: float = 0.3
@@ -84,50 +85,50 @@ def _resized(image: FloatMap, size_wh: tuple[int, int], how: int) -> FloatMap:
     """Resize [h, w, C], at most as many channels at once as OpenCV 5 takes."""
     width, height = size_wh
     parts = [
-        cv2.resize(image[..., first : first + _MOST_CHANNELS], size_wh, interpolation=how)
-        for first in range(0, image.shape[2], _MOST_CHANNELS)
+        cv2.resize(image[..., first : first + _MAX_CHANNELS], size_wh, interpolation=how)
+        for first in range(0, image.shape[2], _MAX_CHANNELS)
     ]
     return np.concatenate([part.reshape(height, width, -1) for part in parts], axis=2)
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class MemoryReadout:
     """What the memory says of an object on a keyframe.
 
-    coverage: float32 [h, w], 0..1, zero outside the cells that were asked. alike: float32 [h, w],
-    similarity (-2..2) of every cell to the most alike remembered one, -2 where none was asked.
+    coverage: float32 [h, w], 0..1, zero outside the cells that were asked. similarity: float32 [h,
+    w], similarity (-2..2) of every cell to the most alike remembered one, -2 where none was asked.
     """
 
     coverage: FloatMap
-    alike: FloatMap
+    similarity: FloatMap
 
     @property
     def affinity(self) -> float:
         """Mean similarity of the object's cells; 0 if it has none."""
         own = self.coverage > 0.5
-        return float(self.alike[own].mean()) if own.any() else 0.0
+        return float(self.similarity[own].mean()) if own.any() else 0.0
 
     @property
     def size(self) -> int:
         """Cells of the object."""
         return int((self.coverage > 0.5).sum())
 
-    def outside(self, others: Iterable[Reading]) -> Reading:
+    def without_claimed(self, others: Iterable[MemoryReadout]) -> MemoryReadout:
         """The same without the cells that belong to others, by looks at least as much."""
         coverage = self.coverage
         for other in others:
-            theirs = (other.coverage > 0.5) & (other.alike >= self.alike)
+            theirs = (other.coverage > 0.5) & (other.similarity >= self.similarity)
             coverage = np.where(theirs, 0, coverage)
         return replace(self, coverage=coverage)
 
-    def without_crumbs(self) -> Reading:
+    def drop_small_parts(self) -> MemoryReadout:
         """Keep the pieces that are not small beside the largest one."""
         labels, areas = self._pieces()
         if len(areas) < 2:
             return self
-        return self._without(labels, 1 + np.flatnonzero(areas < _CRUMB * areas.max()))
+        return self._without(labels, 1 + np.flatnonzero(areas < _SMALL_PART * areas.max()))
 
-    def beside(self, carried: FloatMap) -> Reading:
+    def keep_near(self, propagated: FloatMap) -> MemoryReadout:
         """Keep the pieces where the object was carried to (coverage [h, w]); all if none is there.
 
         Others that look alike are another object of the same kind.
@@ -136,11 +137,11 @@ class Reading:
         if len(areas) < 2:
             return self
         reach = np.ones((2 * _BESIDE + 1, 2 * _BESIDE + 1), np.uint8)
-        near = cv2.dilate((carried > _CARRIED).view(np.uint8), reach).view(np.bool_)
+        near = cv2.dilate((propagated > _CARRIED).view(np.uint8), reach).view(np.bool_)
         far = np.setdiff1d(np.arange(1, len(areas) + 1), labels[near])
         return self if len(far) == len(areas) else self._without(labels, far)
 
-    def most_alike(self) -> Reading:
+    def keep_most_similar(self) -> MemoryReadout:
         """Keep the piece that speaks most for the object, and those about as much alike.
 
         Of things of one kind that a picture shows, the object is more alike than the others.
@@ -148,9 +149,11 @@ class Reading:
         labels, areas = self._pieces()
         if len(areas) < 2:
             return self
-        alike = np.bincount(labels.reshape(-1), self.alike.reshape(-1))[1:] / areas
-        best = np.argmax(areas * (alike - _UNLIKE))
-        return self._without(labels, 1 + np.flatnonzero(alike < alike[best] - _LESS_ALIKE))
+        similarity = np.bincount(labels.reshape(-1), self.similarity.reshape(-1))[1:] / areas
+        best = np.argmax(areas * (similarity - _UNLIKE))
+        return self._without(
+            labels, 1 + np.flatnonzero(similarity < similarity[best] - _LESS_ALIKE)
+        )
 
     def _pieces(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
         """Numbers [h, w] of connected pieces, from 1 on, and their areas in cells."""
@@ -159,27 +162,29 @@ class Reading:
         )
         return np.asarray(labels, np.int32), np.asarray(stats[1:, cv2.CC_STAT_AREA], np.int32)
 
-    def _without(self, labels: npt.NDArray[np.int32], pieces: npt.NDArray[np.intp]) -> Reading:
+    def _without(
+        self, labels: npt.NDArray[np.int32], pieces: npt.NDArray[np.intp]
+    ) -> MemoryReadout:
         return replace(self, coverage=np.where(np.isin(labels, pieces), 0, self.coverage))
 
 
-def settle(readings: Mapping[int, Reading]) -> dict[int, Reading]:
+def resolve_overlaps(readouts: Mapping[int, MemoryReadout]) -> dict[int, MemoryReadout]:
     """Take cells that several objects claim from those they are clearly less alike."""
     claims = {
-        key: np.where(reading.coverage > 0.5, reading.alike, -np.inf)
-        for key, reading in readings.items()
+        key: np.where(readout.coverage > 0.5, readout.similarity, -np.inf)
+        for key, readout in readouts.items()
     }
     if len(claims) < 2:
-        return dict(readings)
-    most = np.max(list(claims.values()), axis=0)
+        return dict(readouts)
+    best = np.max(list(claims.values()), axis=0)
     return {
-        key: replace(reading, coverage=np.where(claims[key] < most - _CLEARLY, 0, reading.coverage))
-        for key, reading in readings.items()
+        key: replace(readout, coverage=np.where(claims[key] < best - _CLEARLY, 0, readout.coverage))
+        for key, readout in readouts.items()
     }
 
 
 @dataclass(frozen=True, slots=True)
-class _Memory:
+class _MemoryFrame:
     """Cells of one keyframe, the object's and those around it: keys [n, C], labels [n] 0..1."""
 
     keys: FloatMap
@@ -187,12 +192,12 @@ class _Memory:
 
 
 @dataclass(slots=True)
-class _Remembered:
-    references: deque[_Memory]
-    recent: deque[_Memory] = field(default_factory=deque)
-    followed_s: float = -math.inf
+class _ObjectMemory:
+    references: deque[_MemoryFrame]
+    recent: deque[_MemoryFrame] = field(default_factory=deque)
+    last_recent_s: float = -math.inf
 
-    def all(self) -> Iterable[_Memory]:
+    def all(self) -> Iterable[_MemoryFrame]:
         yield from self.references
         yield from self.recent
 
@@ -202,21 +207,21 @@ class AppearanceMemory:
 
     def __init__(self, settings: AppearanceSettings) -> None:
         self.settings = settings
-        self._objects: dict[int, _Remembered] = {}
+        self._objects: dict[int, _ObjectMemory] = {}
 
     def __contains__(self, object_id: int) -> bool:
         return object_id in self._objects
 
-    def learn(self, object_id: int, features: CellFeatures, coverage: FloatMap) -> None:
+    def add_reference(self, object_id: int, features: CellFeatures, coverage: FloatMap) -> None:
         """Remember an object for good, as a person or the seeder gave it; coverage [h, w] 0..1."""
         known = self._objects.get(object_id)
         if known is None:
-            references: deque[_Memory] = deque(maxlen=self.settings.references)
-            known = _Remembered(references, deque(maxlen=self.settings.recent))
+            references: deque[_MemoryFrame] = deque(maxlen=self.settings.references)
+            known = _ObjectMemory(references, deque(maxlen=self.settings.recent))
             self._objects[object_id] = known
         known.references.append(self._memory(features, coverage, _REFERENCE_STEP))
 
-    def follow(
+    def add_recent(
         self, object_id: int, features: CellFeatures, coverage: FloatMap, now_s: float
     ) -> None:
         """Remember an object for a few keyframes, as it was tracked; not too often.
@@ -224,16 +229,18 @@ class AppearanceMemory:
         Keyframes that follow each other closely repeat each other's errors.
         """
         known = self._objects[object_id]
-        if now_s - known.followed_s >= self.settings.recent_every_s:
+        if now_s - known.last_recent_s >= self.settings.recent_interval_s:
             known.recent.append(self._memory(features, coverage, _RECENT_STEP))
-            known.followed_s = now_s
+            known.last_recent_s = now_s
 
     def forget(self, keep: Iterable[int]) -> None:
         """Forget all objects but these."""
         kept = set(keep)
         self._objects = {key: value for key, value in self._objects.items() if key in kept}
 
-    def read(self, object_id: int, features: CellFeatures, around: FloatMap | None) -> Reading:
+    def read(
+        self, object_id: int, features: CellFeatures, around: FloatMap | None
+    ) -> MemoryReadout:
         """Look for an object where `around` [h, w] (coverage 0..1) has it, and near there.
 
         None: anywhere, that is first on every other row and column, then around what was found.
@@ -242,59 +249,61 @@ class AppearanceMemory:
         memories = list(self._objects[object_id].all())
         keys = np.concatenate([m.keys for m in memories])
         labels = np.concatenate([m.labels for m in memories])
-        coverage, alikes = np.zeros(h * w, np.float32), np.full(h * w, -2, np.float32)
-        near = self._glimpse(features, keys, labels) if around is None else around
+        coverage, similarities = np.zeros(h * w, np.float32), np.full(h * w, -2, np.float32)
+        near = self._coarse_read(features, keys, labels) if around is None else around
         if (near > 0.5).any():
             window = self._window(near)
             asked = _sample(near, window)
             cells = np.flatnonzero(asked)
-            coverage[cells], alikes[cells] = self._votes(features.keys[cells], keys, labels)
+            coverage[cells], similarities[cells] = self._match_in_blocks(
+                features.keys[cells], keys, labels
+            )
             if not asked[window].all():
                 _fill(coverage.reshape(h, w)[window], asked[window])
-                _fill(alikes.reshape(h, w)[window], asked[window])
-        found = Reading(coverage.reshape(h, w), alikes.reshape(h, w)).without_crumbs()
-        return found.most_alike() if around is None else found.beside(around)
+                _fill(similarities.reshape(h, w)[window], asked[window])
+        found = MemoryReadout(coverage.reshape(h, w), similarities.reshape(h, w)).drop_small_parts()
+        return found.keep_most_similar() if around is None else found.keep_near(around)
 
-    def _glimpse(self, features: CellFeatures, keys: FloatMap, labels: FloatMap) -> FloatMap:
+    def _coarse_read(self, features: CellFeatures, keys: FloatMap, labels: FloatMap) -> FloatMap:
         """Coverage [h, w] of an object looked for on every other row and column."""
         h, w = features.grid_hw
         asked = np.arange(h * w).reshape(h, w)[::2, ::2]
-        covered, alike = self._votes(features.keys[asked.reshape(-1)], keys, labels)
+        coverage, similarity = self._match_in_blocks(features.keys[asked.reshape(-1)], keys, labels)
         shape = asked.shape
-        found = Reading(covered.reshape(shape), alike.reshape(shape)).without_crumbs()
+        found = MemoryReadout(coverage.reshape(shape), similarity.reshape(shape)).drop_small_parts()
         return found.coverage.repeat(2, axis=0)[:h].repeat(2, axis=1)[:, :w]
 
-    def _votes(
+    def _match_in_blocks(
         self, keys: FloatMap, remembered: FloatMap, labels: FloatMap
     ) -> tuple[FloatMap, FloatMap]:
-        """As `_vote`, a block of cells at a time."""
+        """As `_match`, a block of cells at a time."""
         blocks = range(0, len(keys), _BLOCK)
-        parts = [self._vote(keys[start : start + _BLOCK], remembered, labels) for start in blocks]
-        covered, alike = (np.concatenate(values) for values in zip(*parts, strict=True))
-        return covered, alike
+        parts = [self._match(keys[start : start + _BLOCK], remembered, labels) for start in blocks]
+        coverage, similarity = (np.concatenate(values) for values in zip(*parts, strict=True))
+        return coverage, similarity
 
-    def _vote(
+    def _match(
         self, keys: FloatMap, remembered: FloatMap, labels: FloatMap
     ) -> tuple[FloatMap, FloatMap]:
         """Coverage [n] of cells and how much each is like the most alike remembered one."""
-        similarity = keys @ remembered.T
-        alike = similarity.max(1)
+        pairwise = keys @ remembered.T
+        similarity = pairwise.max(1)
         rows, columns = np.divmod(
-            np.flatnonzero(similarity > (alike - _CLIP)[:, None]), similarity.shape[1]
+            np.flatnonzero(pairwise > (similarity - _CLIP)[:, None]), pairwise.shape[1]
         )
-        distance = similarity[rows, columns] - alike[rows]
+        distance = pairwise[rows, columns] - similarity[rows]
         floor = np.exp(-_CLIP / self.settings.temperature)
         weights = np.exp(distance / self.settings.temperature) - floor
         total = np.bincount(rows, weights, len(keys))
-        covered = np.bincount(rows, weights * labels[columns], len(keys)) / total
-        return covered.astype(np.float32), alike
+        coverage = np.bincount(rows, weights * labels[columns], len(keys)) / total
+        return coverage.astype(np.float32), similarity
 
-    def _memory(self, features: CellFeatures, coverage: FloatMap, step: int) -> _Memory:
+    def _memory(self, features: CellFeatures, coverage: FloatMap, step: int) -> _MemoryFrame:
         """The object's surroundings, and every `step`-th row and column of the rest."""
         chosen = _sample(coverage, self._window(coverage))
         chosen[::step, ::step] = True
         cells = np.flatnonzero(chosen)
-        return _Memory(features.keys[cells], coverage.reshape(-1)[cells].astype(np.float32))
+        return _MemoryFrame(features.keys[cells], coverage.reshape(-1)[cells].astype(np.float32))
 
     def _window(self, coverage: FloatMap) -> Window:
         """The box of an object [h, w], enlarged by the margins; all if it is nowhere."""

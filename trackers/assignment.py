@@ -16,8 +16,8 @@ class Assignment:
     """Pairs (track, detection) and what stayed alone, as indices."""
 
     pairs: tuple[tuple[int, int], ...]
-    lone_tracks: tuple[int, ...]
-    lone_detections: tuple[int, ...]
+    unmatched_tracks: tuple[int, ...]
+    unmatched_detections: tuple[int, ...]
 
 
 def assign(cost: npt.NDArray[np.float64], cost_max: float) -> Assignment:
@@ -44,7 +44,7 @@ def assign(cost: npt.NDArray[np.float64], cost_max: float) -> Assignment:
     )
 
 
-def assign_in_turn(
+def assign_two_stage(
     cost: npt.NDArray[np.float64], cost_max: float, first: npt.NDArray[np.bool_]
 ) -> Assignment:
     """As `assign`, but the detections of `first` [detections] choose before the others.
@@ -54,17 +54,17 @@ def assign_in_turn(
     """
     sure, unsure = np.flatnonzero(first), np.flatnonzero(~first)
     chosen = assign(cost[:, sure], cost_max)
-    rows = np.array(chosen.lone_tracks, np.intp)
+    rows = np.array(chosen.unmatched_tracks, np.intp)
     then = assign(cost[np.ix_(rows, unsure)], cost_max)
     return Assignment(
         (
             *((row, int(sure[column])) for row, column in chosen.pairs),
             *((int(rows[row]), int(unsure[column])) for row, column in then.pairs),
         ),
-        tuple(int(rows[row]) for row in then.lone_tracks),
+        tuple(int(rows[row]) for row in then.unmatched_tracks),
         (
-            *(int(sure[column]) for column in chosen.lone_detections),
-            *(int(unsure[column]) for column in then.lone_detections),
+            *(int(sure[column]) for column in chosen.unmatched_detections),
+            *(int(unsure[column]) for column in then.unmatched_detections),
         ),
     )
 

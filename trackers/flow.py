@@ -21,24 +21,24 @@ _AROUND = np.ones((3, 3), np.uint8)
 _NO_MAP: Any = None  # remap takes one map for both, which OpenCV's stubs do not know
 
 SMALLEST_SIDE = 16  # pixels; DIS needs room for its patches, below that nothing moves
-HIDDEN_LOGIT = -0.5  # outside, but a decoded mask that says otherwise is soon believed
+OCCLUDED_LOGIT = -0.5  # outside, but a decoded mask that says otherwise is soon believed
 _SLACK_PX, _SLACK_SHARE = 3.0, 0.3  # contradiction allowed, pixels and share of the motion
 _CAMERA_STEP_PX = 8  # of the grid on which the camera's motion is estimated
 _CAMERA_SLACK_PX = 1.0  # from it, of points that still count as background
 _BACKGROUND_SHARE = 0.5  # of these points, below which nothing is said of the camera
-_ROOM_PX = 4  # around an object's box; logits farther away say no more than that they are outside
+_MARGIN_PX = 4  # around an object's box; logits farther away say no more than that they are outside
 _POINTS = 40  # in an object, about so many, are followed to see how it moves as a whole
 _ENOUGH_POINTS, _FEWEST_POINTS = 24, 6  # to go on with, and to say anything from
 _PATCH_PX, _LEVELS = 9, 2  # compared around each point; halvings of the picture
 _TOGETHER_PX, _TOGETHER_SHARE = 1.0, 0.4  # of points that move as one: slack, and how many do
-_FOREIGN_GREY, _CLEARLY_GREY = 12, 4  # difference from what an object looked like just before
-_LEAST_CONTRAST = 5.0  # grey levels; keeps noise in a dark frame from looking like a cut
+_FOREIGN_GRAY, _CLEARLY_GRAY = 12, 4  # difference from what an object looked like just before
+_LEAST_CONTRAST = 5.0  # gray levels; keeps noise in a dark frame from looking like a cut
 
 
 NO_POINTS: FloatMap = np.empty((0, 2), np.float32)
 
 
-class Carried(NamedTuple):
+class Propagated(NamedTuple):
     """An object a frame later: logits float32 [H, W], and how far it moved, (x, y) pixels.
 
     motion: the similarity, float64 [2, 3], by which it moved as a whole; None if it did not.
@@ -109,7 +109,7 @@ class Flow:
         origins[..., 1] += np.arange(height, dtype=np.float32)[:, None]
         return origins
 
-    def _hidden(self, window: Window) -> npt.NDArray[np.bool_]:
+    def _occluded(self, window: Window) -> npt.NDArray[np.bool_]:
         """Where both directions contradict each other, bool [h, w] of a window."""
         back = self._back[window]
         slack = _SLACK_PX + _SLACK_SHARE * _manhattan(back)
@@ -117,18 +117,18 @@ class Flow:
 
     @cached_property
     def _difference(self) -> GrayImage:
-        """Of the present frame and the frame before moved along the flow, grey levels [H, W]."""
+        """Of the present frame and the frame before moved along the flow, gray levels [H, W]."""
         return _blurred_difference(self._remap(self._previous), self._present)
 
-    def carry(
+    def propagate(
         self, masks: Sequence[FloatMap], points: Sequence[FloatMap] | None = None
-    ) -> list[Carried]:
+    ) -> list[Propagated]:
         """Carry objects, given by their logits [H, W] on the frame before.
 
         An object whose points move together is moved, turned and scaled as a whole; what looks
         foreign there and moves otherwise is something in front of it. Others are carried along the
         dense flow, which slow and flat surroundings hold back at an object's border.
-        points: of each object, where it was carried to the frame before (`Carried.points`).
+        points: of each object, where it was carried to the frame before (`Propagated.points`).
         """
         if not masks:
             return []
@@ -139,12 +139,12 @@ class Flow:
         ]
         seen = self._follow(np.concatenate(chosen))
         moved = np.split(seen, np.cumsum([len(points) for points in chosen])[:-1])
-        carried = []
+        propagated = []
         for logits, before, now in zip(masks, chosen, moved, strict=True):
             motion, together = _common_motion(before, now)
-            one = self.carry_by(logits, motion)
-            carried.append(one._replace(points=_inside(now[together], one.logits)))
-        return carried
+            one = self.propagate_rigid(logits, motion)
+            propagated.append(one._replace(points=_inside(now[together], one.logits)))
+        return propagated
 
     def _follow(self, points: FloatMap) -> FloatMap:
         """Where points (x, y) [N, 2] of the frame before are now, NaN where they are not found.
@@ -161,32 +161,32 @@ class Flow:
         )
         return np.where(found > 0, now[:, 0], np.nan).astype(np.float32)
 
-    def carry_by(self, logits: FloatMap, motion: Vector | None) -> Carried:
-        """As `carry`, of one object whose motion as a whole [2, 3] is known; None: it has none."""
+    def propagate_rigid(self, logits: FloatMap, motion: Vector | None) -> Propagated:
+        """As `propagate`, of one object of known rigid motion [2, 3]; None: it has none."""
         if motion is None:
             dense = self.warp(logits)
-            return Carried(dense, self._shift_inside(dense > 0))
-        carried = np.minimum(logits, HIDDEN_LOGIT)
+            return Propagated(dense, self._shift_inside(dense > 0))
+        propagated = np.minimum(logits, OCCLUDED_LOGIT)
         box = _box(logits > 0)
         window = _window(box, motion, logits.shape)
-        part = _moved(logits, motion, window)
+        part = _warp_rigid(logits, motion, window)
         foreign = self._foreign(motion, window) & (part > 0)
         if foreign.any():
             foreign &= self.warp(logits)[window] <= 0
-            part[foreign] = HIDDEN_LOGIT
-        carried[window] = part
-        centre = np.array([box[1].start + box[1].stop, box[0].start + box[0].stop]) / 2
-        return Carried(carried, motion[:, :2] @ centre + motion[:, 2] - centre, motion)
+            part[foreign] = OCCLUDED_LOGIT
+        propagated[window] = part
+        center = np.array([box[1].start + box[1].stop, box[0].start + box[0].stop]) / 2
+        return Propagated(propagated, motion[:, :2] @ center + motion[:, 2] - center, motion)
 
     def _foreign(self, matrix: Vector, window: Window) -> npt.NDArray[np.bool_]:
         """Where an object that moved so would look unlike what is there, and the flow knows better.
 
         Bool [h, w] of a window.
         """
-        before = _moved(self._previous, matrix, window)
+        before = _warp_rigid(self._previous, matrix, window)
         difference = _blurred_difference(before, self._present[window])
-        clearly = cv2.subtract(difference, self._difference[window]) > _CLEARLY_GREY
-        return np.asarray((difference > _FOREIGN_GREY) & clearly, np.bool_)
+        clearly = cv2.subtract(difference, self._difference[window]) > _CLEARLY_GRAY
+        return np.asarray((difference > _FOREIGN_GRAY) & clearly, np.bool_)
 
     def reverse(self) -> Flow:
         """The motion from this frame to the one before it."""
@@ -198,25 +198,25 @@ class Flow:
         What enters the picture continues what is at the border; what was hidden is outside. Only
         as far as anything moved is looked up; beyond, everything stays outside.
         """
-        carried = np.minimum(logits, HIDDEN_LOGIT)
+        propagated = np.minimum(logits, OCCLUDED_LOGIT)
         x, y, width, height = cv2.boundingRect((logits > 0).view(np.uint8))
         if width == 0:
-            return carried
-        room = math.ceil(float(self.speed.max())) + _ROOM_PX
+            return propagated
+        margin = math.ceil(float(self.speed.max())) + _MARGIN_PX
         window = (
-            slice(max(0, y - room), y + height + room),
-            slice(max(0, x - room), x + width + room),
+            slice(max(0, y - margin), y + height + margin),
+            slice(max(0, x - margin), x + width + margin),
         )
         moved = self._remap(logits, window)
-        np.minimum(moved, HIDDEN_LOGIT, out=moved, where=self._hidden(window))
-        carried[window] = moved
-        return carried
+        np.minimum(moved, OCCLUDED_LOGIT, out=moved, where=self._occluded(window))
+        propagated[window] = moved
+        return propagated
 
     def _shift_inside(self, mask: npt.NDArray[np.bool_]) -> Vector:
         """Mean motion (x, y) of the pixels of a mask bool [H, W] of this frame."""
         return -np.array(cv2.mean(self._back, mask.view(np.uint8))[:2])
 
-    def own_speed(self) -> FloatMap:
+    def object_speed(self) -> FloatMap:
         """Pixels that each pixel moved beside what the camera did, float32 [H, W]."""
         if self.camera is None:
             return self.speed
@@ -263,8 +263,8 @@ def _window(box: Window, matrix: Vector, size_hw: tuple[int, ...]) -> Window:
     ends = []
     for (along_x, along_y, shift), size in zip(matrix.tolist(), size_hw[::-1], strict=True):
         places = [along_x * x + along_y * y + shift for x, y in corners]
-        first = min(max(0, math.floor(min(places)) - _ROOM_PX), size - 1)
-        ends.append(slice(first, max(first + 1, min(size, math.ceil(max(places)) + _ROOM_PX))))
+        first = min(max(0, math.floor(min(places)) - _MARGIN_PX), size - 1)
+        ends.append(slice(first, max(first + 1, min(size, math.ceil(max(places)) + _MARGIN_PX))))
     return ends[1], ends[0]
 
 
@@ -309,7 +309,7 @@ def _inside(points: FloatMap, logits: FloatMap) -> FloatMap:
     return np.asarray(points[inside], np.float32)
 
 
-def _moved(image: Any, matrix: Vector, window: Window) -> Any:
+def _warp_rigid(image: Any, matrix: Vector, window: Window) -> Any:
     """A window of a picture [H, W] after a motion; what enters continues what is at the border."""
     rows, columns = window
     placed = matrix.copy()

@@ -1,6 +1,6 @@
 """Motion of a box: a Kalman filter with constant velocity and the time step of the timestamps.
 
-Centre, width and height do not mix: every noise is diagonal, so the filter of eight numbers is four
+Center, width and height do not mix: every noise is diagonal, so the filter of eight numbers is four
 of two (value and rate), computed side by side. Velocities are those of the object itself: what the
 camera does is taken out of the state before each step, as in BoT-SORT (arXiv 2206.14651).
 """
@@ -58,7 +58,7 @@ class KalmanBox:
     @classmethod
     def start(cls, box_xyxy: Vector) -> KalmanBox:
         """Begin at a measured box, at rest."""
-        value = to_centre(box_xyxy)
+        value = to_center(box_xyxy)
         size = max(value[2], value[3], 1.0)
         spread = np.full(4, (_MEASUREMENT_NOISE * size) ** 2)
         return cls(
@@ -68,12 +68,12 @@ class KalmanBox:
     @property
     def box_xyxy(self) -> Vector:
         """Present estimate of the box."""
-        return to_corners(self.value)
+        return to_xyxy(self.value)
 
     def predict(self, dt_s: float, camera: CameraMotion | None = None) -> None:
         """Move on by `dt_s` seconds, in which the camera did this."""
         if camera is not None:
-            self._carry_along(camera)
+            self._compensate_camera(camera)
         size = max(self.value[2], self.value[3], 1.0)
         self.value = self.value + dt_s * self.rate
         self.value[2:] = np.maximum(self.value[2:], 1.0)
@@ -87,7 +87,7 @@ class KalmanBox:
 
     def update(self, box_xyxy: Vector, velocity_xy: Vector | None = None) -> None:
         """Correct by a measured box and, if known, the object's own velocity, pixels a second."""
-        measured = to_centre(box_xyxy)
+        measured = to_center(box_xyxy)
         size = max(measured[2], measured[3], 1.0)
         total = self.value_var + (_MEASUREMENT_NOISE * size) ** 2
         value_gain, rate_gain = self.value_var / total, self.both_cov / total
@@ -101,7 +101,7 @@ class KalmanBox:
             self._correct_velocity(velocity_xy, _FLOW_NOISE * size)
 
     def _correct_velocity(self, velocity_xy: Vector, deviation: float) -> None:
-        """Correct by the centre's velocity."""
+        """Correct by the center's velocity."""
         total = self.rate_var[:2] + deviation**2
         value_gain, rate_gain = self.both_cov[:2] / total, self.rate_var[:2] / total
         surprise = velocity_xy - self.rate[:2]
@@ -111,7 +111,7 @@ class KalmanBox:
         self.both_cov[:2] *= 1 - rate_gain
         self.rate_var[:2] *= 1 - rate_gain
 
-    def _carry_along(self, camera: CameraMotion) -> None:
+    def _compensate_camera(self, camera: CameraMotion) -> None:
         """Move and scale the state as the camera moved the picture."""
         scale = camera.scale
         self.value = np.concatenate([camera.moved(self.value[:2]), scale * self.value[2:]])
@@ -121,13 +121,13 @@ class KalmanBox:
         self.both_cov = scale**2 * self.both_cov
 
 
-def to_centre(box_xyxy: Vector) -> Vector:
+def to_center(box_xyxy: Vector) -> Vector:
     """(x0, y0, x1, y1) to (cx, cy, w, h)."""
     x0, y0, x1, y1 = box_xyxy
     return np.array([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], np.float64)
 
 
-def to_corners(centre: Vector) -> Vector:
+def to_xyxy(center: Vector) -> Vector:
     """(cx, cy, w, h) to (x0, y0, x1, y1)."""
-    cx, cy, w, h = centre
+    cx, cy, w, h = center
     return np.array([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], np.float64)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.trackers.flow import NO_POINTS, Carried, Flow
+from maskstream.trackers.flow import NO_POINTS, Flow, Propagated
 from maskstream.trackers.motion import KalmanBox
 from maskstream.trackers.state import TrackState
 
@@ -29,7 +29,7 @@ def box_of(mask: BoolMap) -> Vector | None:
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """A mask found on a keyframe: logits float32 [H, W] on the work grid, score 0..1."""
+    """A mask found on a keyframe: logits float32 [H, W] at the working resolution, score 0..1."""
 
     logits: FloatMap
     score: float
@@ -37,15 +37,15 @@ class Detection:
 
 @dataclass(slots=True)
 class Track:
-    """Mutable state of one object; coordinates are pixels of the work grid.
+    """Mutable state of one object; coordinates are pixels of the working resolution.
 
     id: 0 until confirmed. prompted: a person asked for it; it is never given up.
     hits, misses: keyframes in a row that found it, or did not. seen_s: when it was last found.
-    affinity: how alike it usually is to what is remembered of it (`Reading.affinity`); 0: unknown.
-    recognised_s: when the appearance memory last found it. travelled: how far it moved since the
-    last keyframe, in sides of a square of its area. moved: the similarity [2, 3] by which it came
-    from the frame before; None if it did not move as a whole, or that is not known. points: (x, y)
-    [N, 2] in it that are followed from frame to frame.
+    affinity: how alike it usually is to what is remembered of it (`MemoryReadout.affinity`); 0:
+    unknown. recognized_s: when the appearance memory last found it. traveled: how far it moved
+    since the last keyframe, in sides of a square of its area. rigid_motion: the similarity [2, 3]
+    by which it came from the frame before; None if it did not move as a whole, or that is not
+    known. points: (x, y) [N, 2] in it that are followed from frame to frame.
     """
 
     id: int
@@ -58,14 +58,14 @@ class Track:
     hits: int = 1
     misses: int = 0
     affinity: float = 0.0
-    recognised_s: float = -math.inf
-    travelled: float = 0.0
-    moved: Vector | None = None
+    recognized_s: float = -math.inf
+    traveled: float = 0.0
+    rigid_motion: Vector | None = None
     points: FloatMap = field(default_factory=lambda: NO_POINTS)
 
     @property
     def mask(self) -> BoolMap:
-        """Mask bool [H, W] on the work grid."""
+        """Mask bool [H, W] at the working resolution."""
         return self.logits > 0
 
     @property
@@ -78,45 +78,49 @@ class Track:
         """Whether its mask is carried on from frame to frame."""
         return self.visible or self.state == TrackState.TENTATIVE
 
-    def carry(self, carried: Carried, flow: Flow, dt_s: float) -> None:
+    def propagate(self, propagated: Propagated, flow: Flow, dt_s: float) -> None:
         """Take the mask as it was carried to the next frame and move the box along."""
-        self.logits, self.moved, self.points = carried.logits, carried.motion, carried.points
+        self.logits, self.rigid_motion, self.points = (
+            propagated.logits,
+            propagated.motion,
+            propagated.points,
+        )
         self.motion.predict(dt_s, flow.camera)
         mask = self.mask
         box = box_of(mask)
         if box is None:
             return
         area = cv2.countNonZero(mask.view(np.uint8))
-        self.travelled += float(np.hypot(*carried.shift)) / math.sqrt(area) + _border_moved(
-            self.moved
+        self.traveled += float(np.hypot(*propagated.shift)) / math.sqrt(area) + _border_moved(
+            self.rigid_motion
         )
-        self.motion.update(box, self._velocity(carried.shift, flow, dt_s))
+        self.motion.update(box, self._velocity(propagated.shift, flow, dt_s))
 
     def _velocity(self, shift: Vector, flow: Flow, dt_s: float) -> Vector | None:
         """The object's own velocity (x, y), pixels a second, beside what the camera did."""
         if dt_s <= 0:
             return None
-        centre = self.motion.value[:2]
-        drift = np.zeros(2) if flow.camera is None else flow.camera.moved(centre) - centre
+        center = self.motion.value[:2]
+        drift = np.zeros(2) if flow.camera is None else flow.camera.moved(center) - center
         return np.asarray((shift - drift) / dt_s, np.float64)
 
-    def accept(self, detection: Detection, agreement: float, now_s: float) -> None:
+    def update(self, detection: Detection, agreement: float, now_s: float) -> None:
         """Take a detection that agrees.
 
         agreement: IoU of the detection with the carried mask; it is part of the confidence.
         """
-        self.see(detection.logits)
+        self.update_mask(detection.logits)
         self._found(detection.score * agreement, now_s)
 
-    def see(self, logits: FloatMap) -> None:
+    def update_mask(self, logits: FloatMap) -> None:
         """Take logits [H, W] of what is seen where the mask was carried to."""
         self.logits = np.clip(logits, -LOGIT_LIMIT, LOGIT_LIMIT)
         self.points = NO_POINTS
 
     def replace(self, logits: FloatMap, score: float, now_s: float) -> None:
         """Take a new mask whatever the old one was (a person's prompt, or found again)."""
-        self.see(logits)
-        self.moved = None
+        self.update_mask(logits)
+        self.rigid_motion = None
         box = box_of(self.mask)
         if box is not None:
             self.motion = KalmanBox.start(box)
@@ -128,7 +132,7 @@ class Track:
         self.misses = 0
         self.seen_s = now_s
 
-    def miss(self) -> None:
+    def mark_missed(self) -> None:
         """Note a keyframe that did not find the object."""
         self.hits = 0
         self.misses += 1

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from maskstream.trackers.assignment import assign, assign_in_turn, box_iou, iou, mask_iou
+from maskstream.trackers.assignment import assign, assign_two_stage, box_iou, iou, mask_iou
 from maskstream.trackers.flow import Flow
 from maskstream.trackers.motion import KalmanBox
 from maskstream.trackers.state import TrackState
@@ -21,27 +21,27 @@ _AFFINITY_RATE = 0.2  # share of the newest keyframe in what is usual
 
 @dataclass(frozen=True, slots=True)
 class TrackerSettings:
-    """match_iou_min: least mask IoU of a detection with its track. confident: score from which a
-    detection chooses its track before others.
+    """association_iou_min: least mask IoU of a detection with its track. high_score: score from
+    which a detection chooses its track before others.
 
     lost_after_misses: keyframes without a find before the mask is withheld. remove_after_s: life
     of a lost seeded track. confirm_hits: keyframes that must find a seeded object before it shows.
-    affinity_floor: least affinity at which an object is recognised at all; affinity_near,
-    affinity_anywhere: least share of its usual affinity where at least `near_iou` of it was
+    affinity_floor: least affinity at which an object is recognized at all; affinity_near,
+    affinity_far: least share of its usual affinity where at least `near_iou` of it was
     expected, and elsewhere. sure_iou, sure_share: agreement and share of the usual affinity from
     which a sight is remembered. occluded_s: time after which a hidden object counts as lost.
     last_id: the greatest there is; when it has been given, no object is added any more.
     """
 
-    match_iou_min: float = 0.5
-    confident: float = 0.6
-    refind_box_iou_min: float = 0.3
+    association_iou_min: float = 0.5
+    high_score: float = 0.6
+    reentry_box_iou_min: float = 0.3
     lost_after_misses: int = 3
     remove_after_s: float = 5.0
     confirm_hits: int = 2
     affinity_floor: float = 1.0
     affinity_near: float = 0.75
-    affinity_anywhere: float = 0.88
+    affinity_far: float = 0.88
     near_iou: float = 0.1
     sure_iou: float = 0.85
     sure_share: float = 0.95
@@ -74,25 +74,25 @@ class Tracker:
                 track.motion.predict(dt_s, None if flow is None else flow.camera)
         if flow is not None:
             live = self.live()
-            carried = flow.carry([t.logits for t in live], [t.points for t in live])
-            for track, seen in zip(live, carried, strict=True):
-                track.carry(seen, flow, dt_s)
+            propagated = flow.propagate([t.logits for t in live], [t.points for t in live])
+            for track, seen in zip(live, propagated, strict=True):
+                track.propagate(seen, flow, dt_s)
 
     def moved_far(self, share: float) -> list[Track]:
         """Visible objects that have moved by this share of their size since they were looked at."""
-        return [t for t in self.tracks if t.visible and t.travelled > share]
+        return [t for t in self.tracks if t.visible and t.traveled > share]
 
-    def lose_all(self, *, keep_seeded: bool = False) -> None:
+    def mark_all_lost(self, *, keep_confirmed: bool = False) -> None:
         """Nothing is where it was, as after a cut. Only what a person prompted is lost, not gone.
 
-        keep_seeded: so is what has an id: the same scene is likely, seen again after a while.
+        keep_confirmed: so is what has an id: the same scene is likely, seen again after a while.
         """
-        self.tracks = [t for t in self.tracks if t.prompted or (keep_seeded and t.id > 0)]
+        self.tracks = [t for t in self.tracks if t.prompted or (keep_confirmed and t.id > 0)]
         for track in self.tracks:
             track.state = TrackState.LOST
             track.motion = KalmanBox.start(np.zeros(4))  # expected nowhere
 
-    def covered(self, shape: tuple[int, int]) -> BoolMap:
+    def occupied_mask(self, shape: tuple[int, int]) -> BoolMap:
         """Union of the live masks, bool [H, W]."""
         union = np.zeros(shape, np.bool_)
         for track in self.tracks:
@@ -104,11 +104,11 @@ class Tracker:
         """Tracks whose mask is carried and is to be confirmed on a keyframe."""
         return [t for t in self.tracks if t.alive]
 
-    def hidden(self) -> list[Track]:
+    def occluded_or_lost(self) -> list[Track]:
         """Tracks whose object is not seen now and may be seen again."""
         return [t for t in self.tracks if t.state in (TrackState.OCCLUDED, TrackState.LOST)]
 
-    def recognises(self, track: Track, logits: FloatMap, affinity: float) -> bool:
+    def recognizes(self, track: Track, logits: FloatMap, affinity: float) -> bool:
         """Whether what the appearance memory proposes is the object.
 
         Where the object was carried to it may look different from what is remembered; the farther
@@ -116,13 +116,15 @@ class Tracker:
         """
         settings = self.settings
         agreement = _agreement(track, logits) if track.alive else 0.0
-        if agreement >= settings.match_iou_min:
+        if agreement >= settings.association_iou_min:
             return affinity >= settings.affinity_floor
         near = agreement >= settings.near_iou
-        share = settings.affinity_near if near else settings.affinity_anywhere
+        share = settings.affinity_near if near else settings.affinity_far
         return affinity >= max(settings.affinity_floor, share * track.affinity)
 
-    def recognised(self, track: Track, logits: FloatMap, affinity: float, now_s: float) -> bool:
+    def apply_recognition(
+        self, track: Track, logits: FloatMap, affinity: float, now_s: float
+    ) -> bool:
         """Take what the appearance memory proposes; a hidden track is seen again.
 
         Says whether it is sure enough to be remembered: as much alike as usual, and where the
@@ -131,36 +133,38 @@ class Tracker:
         expected = track.alive and _agreement(track, logits) >= self.settings.sure_iou
         sure = expected and affinity >= self.settings.sure_share * track.affinity
         if track.alive:
-            track.see(logits)
+            track.update_mask(logits)
         else:
             track.replace(logits, track.score, now_s)
             track.state = TrackState.REENTERED
         known = track.affinity > 0
         track.affinity += (affinity - track.affinity) * (_AFFINITY_RATE if known else 1.0)
-        track.recognised_s = now_s
+        track.recognized_s = now_s
         return sure
 
-    def hide(self, track: Track) -> None:
+    def mark_occluded(self, track: Track) -> None:
         """The object is not where it is expected: its mask is withheld until it is seen again."""
         if track.alive:
             track.state = TrackState.OCCLUDED
 
-    def confirm(self, live: Sequence[Track], detections: Sequence[Detection], now_s: float) -> None:
+    def associate(
+        self, live: Sequence[Track], detections: Sequence[Detection], now_s: float
+    ) -> None:
         """Join what was decoded for live tracks with them, by mask IoU (Hungarian).
 
         live: those that were looked at. Confident detections choose first.
         """
         for track in live:
-            track.travelled = 0.0
+            track.traveled = 0.0
         cost = _mask_cost(live, detections)
-        sure = np.array([d.score >= self.settings.confident for d in detections], np.bool_)
-        matched = assign_in_turn(cost, 1 - self.settings.match_iou_min, sure)
+        sure = np.array([d.score >= self.settings.high_score for d in detections], np.bool_)
+        matched = assign_two_stage(cost, 1 - self.settings.association_iou_min, sure)
         for row, column in matched.pairs:
             agreement = 1 - float(cost[row, column])
-            live[row].accept(detections[column], agreement, now_s)
+            live[row].update(detections[column], agreement, now_s)
             self._confirmed(live[row])
-        for row in matched.lone_tracks:
-            if live[row].recognised_s < now_s:
+        for row in matched.unmatched_tracks:
+            if live[row].recognized_s < now_s:
                 self._missed(live[row])
         self._forget(now_s)
 
@@ -169,17 +173,17 @@ class Tracker:
         detections: Sequence[Detection],
         now_s: float,
         *,
-        at_once: bool,
-        alike: Callable[[Track, Detection], bool] = lambda *_: True,
+        confirmed: bool,
+        looks_alike: Callable[[Track, Detection], bool] = lambda *_: True,
     ) -> None:
         """Take objects that were found without a prompt.
 
-        First they answer lost tracks, by the box these are expected at, if they look `alike`; the
-        others become tracks, shown `at_once` or after `confirm_hits` keyframes.
+        First they answer lost tracks, by the box these are expected at, if they look `looks_alike`;
+        the others become tracks, shown `confirmed` or after `confirm_hits` keyframes.
         """
-        for detection in self._find_again(detections, now_s, alike):
+        for detection in self._match_lost(detections, now_s, looks_alike):
             track = _track(0, detection, now_s, prompted=False)
-            if at_once:
+            if confirmed:
                 track.hits = self.settings.confirm_hits
             self._confirmed(track)
             if not self.full or track.id:
@@ -190,7 +194,7 @@ class Tracker:
         track = self.find(track_id)
         if track is None:
             self.tracks.append(_track(track_id, Detection(logits, score), now_s, prompted=True))
-            self._given(track_id)
+            self._reserve_id(track_id)
             return
         track.replace(logits, score, now_s)
         track.state = TrackState.TRACKED
@@ -204,13 +208,13 @@ class Tracker:
         """The track with an id, if it lives."""
         return next((t for t in self.tracks if t.id == track_id), None)
 
-    def take_id(self) -> int:
+    def new_id(self) -> int:
         """An id that no object has had; there is one unless the tracker is `full`."""
         taken = self._next_id
-        self._given(taken)
+        self._reserve_id(taken)
         return taken
 
-    def _given(self, track_id: int) -> None:
+    def _reserve_id(self, track_id: int) -> None:
         left = not self.full
         self._next_id = max(self._next_id, track_id + 1)
         if left and self.full:
@@ -222,37 +226,37 @@ class Tracker:
         if self.full:
             track.state = TrackState.REMOVED
         elif track.hits >= self.settings.confirm_hits:
-            track.id = self.take_id()
+            track.id = self.new_id()
             track.state = TrackState.TRACKED
 
     def _missed(self, track: Track) -> None:
-        track.miss()
+        track.mark_missed()
         gone = track.misses >= self.settings.lost_after_misses or not track.mask.any()
         if track.state == TrackState.TENTATIVE:
             track.state = TrackState.REMOVED
         elif gone:
             track.state = TrackState.LOST
 
-    def _find_again(
+    def _match_lost(
         self,
         detections: Sequence[Detection],
         now_s: float,
-        alike: Callable[[Track, Detection], bool],
+        looks_alike: Callable[[Track, Detection], bool],
     ) -> list[Detection]:
         """Give lost tracks the detections where they are expected; returns the other detections."""
-        lost = self.hidden()
+        lost = self.occluded_or_lost()
         boxes = [box_of(d.logits > 0) for d in detections]
         expected = np.array([t.motion.box_xyxy for t in lost]).reshape(-1, 4)
         seen = np.array([np.zeros(4) if b is None else b for b in boxes]).reshape(-1, 4)
-        cost, most = 1 - box_iou(expected, seen), 1 - self.settings.refind_box_iou_min
-        for row, column in np.argwhere(cost <= most):
-            if not alike(lost[row], detections[column]):
+        cost, cost_max = 1 - box_iou(expected, seen), 1 - self.settings.reentry_box_iou_min
+        for row, column in np.argwhere(cost <= cost_max):
+            if not looks_alike(lost[row], detections[column]):
                 cost[row, column] = np.inf
-        joined = assign(cost, most)
+        joined = assign(cost, cost_max)
         for row, column in joined.pairs:
             lost[row].replace(detections[column].logits, detections[column].score, now_s)
             lost[row].state = TrackState.REENTERED
-        return [detections[i] for i in joined.lone_detections]
+        return [detections[i] for i in joined.unmatched_detections]
 
     def _forget(self, now_s: float) -> None:
         limit = self.settings.remove_after_s

@@ -46,7 +46,7 @@ def models(
 ) -> None:
     """Compare the networks' speed with the original's in torch.
 
-    The first run quantises them, which takes minutes; the result is kept in the cache.
+    The first run quantizes them, which takes minutes; the result is kept in the cache.
     """
     from maskstream.pipeline.models.resolve import require_training_extra
 
@@ -58,7 +58,7 @@ def models(
     unknown = sorted(set(model or ()) - BUILDERS.keys())
     if unknown:
         raise ConfigError(f"--model is one of {', '.join(BUILDERS)}, not {unknown[0]}")
-    report = bench_models(model or (), quick=quick, progress=_say)
+    report = bench_models(model or (), quick=quick, progress=_echo)
     if as_json:
         typer.echo(json.dumps(report.to_json()))
     else:
@@ -86,16 +86,16 @@ def rectangle(
         str, typer.Option(help="Embedded model, folder, or published name (random weights).")
     ] = "lite",
     clip: Annotated[Path | None, typer.Option(help="Video; the demo's if not given.")] = None,
-    pictures: Annotated[int, typer.Option(min=1, help="Frames of it.")] = 8,
+    images: Annotated[int, typer.Option(min=1, help="Frames of it.")] = 8,
 ) -> None:
     """Compare frames encoded as rectangles with frames padded to squares: embedding and masks."""
     from maskstream.pipeline.cli.bench_report import print_rectangle
     from maskstream.pipeline.cli.run import demo_clip
     from maskstream.pipeline.lab.bench.rectangle import bench_rectangle
-    from maskstream.pipeline.quantization.calibration import calibration_pictures
+    from maskstream.pipeline.quantization.calibration import calibration_images
 
     folder, trained = _model_folder(model, "f32")
-    frames = calibration_pictures(clip or demo_clip(), pictures)
+    frames = calibration_images(clip or demo_clip(), images)
     report = bench_rectangle(folder, frames, trained=trained, threads=os.cpu_count() or 1)
     if as_json:
         typer.echo(json.dumps(report.to_json()))
@@ -145,7 +145,7 @@ def live(
     objects: Annotated[int, typer.Option(min=1, help="Looked for, at most, or given.")] = 5,
     given: Annotated[
         bool,
-        typer.Option("--given", help="Objects are boxes (where lite finds some), not looked for."),
+        typer.Option("--boxes", help="Objects are boxes (where lite finds some), not looked for."),
     ] = False,
     latency_ms: Annotated[float, typer.Option(min=1, help="Deadline of 95 % of results.")] = 80.0,
     burn: Annotated[
@@ -195,7 +195,7 @@ def soak(
     from maskstream.pipeline.lab.bench.soak import SoakSample, bench_soak
 
     def tell(sample: SoakSample) -> None:
-        _say(
+        _echo(
             f"{sample.frames} frames: {sample.rss_mb:.0f} MiB, {sample.handles} handles, "
             f"{sample.threads} threads"
         )
@@ -220,7 +220,7 @@ def everything(
     data: Annotated[Path, typer.Option(help="Folder of <source>/{images,masks} (label maps).")],
     as_json: AsJson = False,
     model: Annotated[str, typer.Option(help="Model name, folder or checkpoint.")] = "lite",
-    held_back: Annotated[
+    held_out: Annotated[
         int,
         typer.Option(min=0, max=50, help="Only the images held back from training, in percent."),
     ] = 6,
@@ -243,9 +243,9 @@ def everything(
     config = load_config(overrides=(f"model={model}", f"threads.inference={count}"))
     report = bench_everything(
         SegmenterPool(segmenter_opener(config)),
-        find_label_maps(data, held_back_percent=held_back, images=images),
+        find_label_maps(data, held_out_percent=held_out, images=images),
         EverythingChoice(points_per_side, iou_min, stability_min, done_logit),
-        on_image=_say,
+        on_image=_echo,
     )
     if as_json:
         typer.echo(json.dumps(report.to_json()))
@@ -277,7 +277,7 @@ def exports(
     from maskstream.pipeline.cli.bench_report import print_exports
     from maskstream.pipeline.lab.bench.exports import bench_exports
 
-    report = bench_exports(video, frames, progress=_say)
+    report = bench_exports(video, frames, progress=_echo)
     if as_json:
         typer.echo(json.dumps(report.to_json()))
     else:
@@ -297,7 +297,7 @@ def _model_folder(model: str, precision: str) -> tuple[Path, bool]:
     from maskstream.pipeline.lab.bench.fill import filled_model
     from maskstream.pipeline.lab.bench.folders import model_folders
 
-    return model_folders(filled_model(model), _say).by_precision()[precision], False
+    return model_folders(filled_model(model), _echo).by_precision()[precision], False
 
 
 def clicks(
@@ -329,5 +329,5 @@ def clicks(
         )
 
 
-def _say(sentence: str) -> None:
+def _echo(sentence: str) -> None:
     typer.echo(sentence, err=True)

@@ -130,9 +130,9 @@ def print_everything(report: EverythingReport) -> None:
     settings = report.settings
     console = Console()
     console.print(
-        f"{report.model}, {settings.coarse_side}/{settings.fine_side} points a side: predicted IoU "
+        f"{report.model}, {settings.coarse_points_per_side}/{settings.fine_points_per_side} points a side: predicted IoU "
         f"from {settings.iou_min}, stability from {settings.stability_min}, done above logit "
-        f"{settings.done_logit}\n{report.pictures} pictures with {report.objects} objects"
+        f"{settings.done_logit}\n{report.images} pictures with {report.objects} objects"
     )
     console.print(table)
     console.print(
@@ -156,7 +156,7 @@ def print_rectangle(report: RectangleReport) -> None:
         )
     console = Console()
     console.print(
-        f"{report.model}, {width}x{height} against {side}x{side}, {report.pictures} pictures: "
+        f"{report.model}, {width}x{height} against {side}x{side}, {report.images} pictures: "
         f"cosine of the embedding {report.cosine:.4f}"
     )
     console.print(cosines)
@@ -202,5 +202,5 @@ def print_exports(report: ExportsReport) -> None:
         )
     console = Console()
     console.print(table)
-    for reason in report.left_out:
+    for reason in report.excluded:
         console.print(f"left out {reason}", highlight=False)

@@ -15,7 +15,7 @@ from maskstream.pipeline.cli.evaluate_video import video
 from maskstream.pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from maskstream.pipeline.exports.annotations import CocoAnnotations
+    from maskstream.pipeline.exports.coco_annotations import CocoAnnotations
     from maskstream.pipeline.lab.evaluation.coco import CocoItem, MaskApReport
     from maskstream.pipeline.lab.evaluation.images import ImagesReport, OnImage
     from maskstream.pipeline.models.pool import SegmenterPool
@@ -65,7 +65,7 @@ def images(
         bool,
         typer.Option("--zoom", help="Also ask for small objects in a crop encoded by itself."),
     ] = False,
-    held_back: Annotated[
+    held_out: Annotated[
         int,
         typer.Option(min=0, max=50, help="Only the images held back from training, in percent."),
     ] = 0,
@@ -88,7 +88,7 @@ def images(
     ] = None,
 ) -> None:
     """Mean IoU from boxes and clicks and recall of everything mode, or COCO's mask AP."""
-    from maskstream.pipeline.exports.annotations import load_coco
+    from maskstream.pipeline.exports.coco_annotations import load_coco
     from maskstream.pipeline.lab.evaluation.coco import as_image_set, coco_images
     from maskstream.pipeline.lab.evaluation.images import evaluate_images
     from maskstream.pipeline.lab.evaluation.labelmaps import find_label_maps
@@ -98,12 +98,12 @@ def images(
     if data.suffix.lower() != ".json":
         if image_root is not None or detections is not None:
             raise ConfigError("--image-root and --detections need --data FILE.json")
-        sets = find_label_maps(data, held_back_percent=held_back, images=limit)
+        sets = find_label_maps(data, held_out_percent=held_out, images=limit)
     else:
         if image_root is None:
             raise ConfigError("--data FILE.json needs --image-root, the folder of its images")
         annotations = load_coco(data)
-        items = coco_images(annotations, image_root, held_back_percent=held_back, images=limit)
+        items = coco_images(annotations, image_root, held_out_percent=held_out, images=limit)
         if detections is not None:
             _mask_ap(pool, annotations, items, detections, model=model, as_json=as_json)
             return
@@ -193,8 +193,8 @@ def _print_images(report: ImagesReport) -> None:
     console = Console()
     console.print(f"{report.model}: {_TITLE}\n")
     console.print(table)
-    if report.left_out:
-        console.print(f"without an object to ask for, left out: {', '.join(report.left_out)}")
+    if report.excluded:
+        console.print(f"without an object to ask for, left out: {', '.join(report.excluded)}")
     console.print(f"{report.seconds:.0f} s")
 
 

@@ -56,7 +56,7 @@ def video(
     generated: Annotated[
         bool, typer.Option("--generated", help="Also run clips rendered with exact masks.")
     ] = False,
-    pictures: Annotated[
+    images: Annotated[
         Path | None,
         typer.Option(
             help="With --generated: folder of train/<source>/cutouts (RGBA) or {images,masks} and "
@@ -87,11 +87,11 @@ def video(
     from maskstream.pipeline.config import load_config
     from maskstream.pipeline.lab.evaluation.video.evaluate import evaluate_seeded, evaluate_videos
 
-    clips, without_masks = _clips(data, masks, pictures, sequences, generated=generated)
+    clips, without_masks = _clips(data, masks, images, sequences, generated=generated)
     settings = load_config(config, [] if model is None else [f"model={model}"])
     if seeded and (baselines or prompt != Prompt.MASK):
         raise ConfigError("--seeded gives no prompts and has no baselines")
-    settings = with_model_folder(settings)  # never quantised on the clips that judge
+    settings = with_model_folder(settings)  # never quantized on the clips that judge
     chosen = {} if no_baselines or seeded else _baselines(baselines)
     with _progress(len(clips) * (1 + len(chosen)), hidden=as_json) as on_run:
         if seeded:
@@ -116,7 +116,7 @@ def video(
 def _clips(
     data: Path | None,
     masks: Path | None,
-    pictures: Path | None,
+    images: Path | None,
     sequences: str | None,
     *,
     generated: bool,
@@ -124,13 +124,13 @@ def _clips(
     """Clips to run, and the names of videos that have no masks."""
     from maskstream.pipeline.lab.evaluation.video.folders import choose_clips, find_clips
     from maskstream.pipeline.lab.evaluation.video.generated import generated_clips
-    from maskstream.pipeline.lab.evaluation.video.pictures import DrawnPictures, FolderPictures
+    from maskstream.pipeline.lab.evaluation.video.sprites import FolderImages, SpriteImages
 
     if data is None and not generated:
         raise ConfigError("give --data FOLDER, or --generated, or both")
     if masks is not None and data is None:
         raise ConfigError("--masks is for the videos of --data")
-    if pictures is not None and not generated:
+    if images is not None and not generated:
         raise ConfigError("--pictures is for --generated")
     clips: tuple[ClipEntry, ...] = ()
     without: tuple[str, ...] = ()
@@ -138,7 +138,7 @@ def _clips(
         found = find_clips(data, masks)
         clips, without = found.clips, found.without_masks
     if generated:
-        drawn_from = DrawnPictures() if pictures is None else FolderPictures(pictures)
+        drawn_from = SpriteImages() if images is None else FolderImages(images)
         clips = (*clips, *generated_clips(drawn_from))
     if sequences is None:
         return clips, without

@@ -58,7 +58,7 @@ def everything(
 ) -> None:
     """Find the objects of a picture, or of each frame by itself, without prompts.
 
-    Label maps are 16-bit grey PNGs: 0 is background, else an object; parts lie on their wholes.
+    Label maps are 16-bit gray PNGs: 0 is background, else an object; parts lie on their wholes.
 
     Thresholds that are not given are the model's own (docs/seeding.md).
     """
@@ -66,8 +66,8 @@ def everything(
     from maskstream.pipeline.config import load_config
     from maskstream.pipeline.models.open import locate_model, open_segmenter
     from maskstream.pipeline.models.pool import SegmenterPool
-    from maskstream.pipeline.rendering.drawing import draw
-    from maskstream.pipeline.rendering.stills import StillOutput, still_result
+    from maskstream.pipeline.rendering.draw import draw
+    from maskstream.pipeline.rendering.single_frame import ImageOutput, single_frame_result
     from maskstream.pipeline.segmenter.everything import GRIDS, EverythingChoice, find_everything
     from maskstream.pipeline.sources import open_source
 
@@ -75,7 +75,7 @@ def everything(
         raise ConfigError(f"--grid is one of {', '.join(GRIDS)}, not {grid}")
     if output is not None and output == overlay:
         raise ConfigError(f"--output and --overlay are both {output}")
-    labels, overlays = (None if p is None else StillOutput(p) for p in (output, overlay))
+    labels, overlays = (None if p is None else ImageOutput(p) for p in (output, overlay))
     choice = EverythingChoice(points_per_side, iou_min, stability_min, done_logit)
     config = load_config(overrides=[] if model is None else [f"model={model}"])
     with open_source(source, start=start, end=end, stride=stride).open() as reader:
@@ -91,7 +91,7 @@ def everything(
             begun = time.perf_counter()
             features = segmenter.encode(frame)
             proposals, prompts = find_everything(segmenter, features, settings, grid)
-            result = still_result(frame, proposals, segmenter.geometry)
+            result = single_frame_result(frame, proposals, segmenter.geometry)
             seconds = time.perf_counter() - begun
             if labels is not None:
                 labels.write(frame.index, result.labels)

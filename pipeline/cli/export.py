@@ -54,9 +54,9 @@ def export(
         bool,
         typer.Option("--trust-video", help="Take a video that was encoded or packed anew."),
     ] = False,
-    pictures: Annotated[
+    images: Annotated[
         bool,
-        typer.Option("--pictures", help="With the video's pictures (JPEG), for datasets."),
+        typer.Option("--images", help="With the video's pictures (JPEG), for datasets."),
     ] = False,
     edge: Annotated[
         Edge, typer.Option(help="Edges of mattes: the masks' own, or drawn to the picture.")
@@ -95,7 +95,7 @@ def export(
         trust_video=trust_video,
         edges=Edges(edge is Edge.SOFT, feather, grow, fill_holes, remove_islands, smooth),
         background=background,
-        pictures=pictures,
+        images=images,
     )
     try:
         with progress_bar(hidden=quiet) as bar:

@@ -111,9 +111,9 @@ def live(
     """Follow objects through a camera or stream, within a deadline."""
     from maskstream.pipeline.cli.first_use import with_model_folder
     from maskstream.pipeline.config import load_config
+    from maskstream.pipeline.live.live_store import parse_duration
     from maskstream.pipeline.live.publishers import open_channels, parse_channel
     from maskstream.pipeline.live.session import LiveSession
-    from maskstream.pipeline.live.storing import parse_duration
 
     settings = [f"seeding.enabled={str(seed).lower()}", *(overrides or [])]
     if latency_ms is not None:
@@ -152,7 +152,7 @@ def live(
 
             server = MetricsServer(metrics, session.status)
             stack.callback(server.close)
-            _say(server.url, quiet=quiet)
+            _echo(server.url, quiet=quiet)
         summary = _run(session, publishing, behind, tell, duration_s)
     if as_json:
         typer.echo(json.dumps(summary.to_json("summary")))
@@ -214,7 +214,12 @@ def _input_options(
 def _store(
     session: LiveSession, info: SourceInfo, output: str, retain_s: float | None, *, overwrite: bool
 ) -> Sink:
-    from maskstream.pipeline.live.storing import LiveStore, RetainingStore, make_room, writer_opener
+    from maskstream.pipeline.live.live_store import (
+        LiveStore,
+        RollingStore,
+        make_room,
+        writer_opener,
+    )
 
     open_writer = writer_opener(session.pipeline, info, overwrite=overwrite)
     if retain_s is None:
@@ -222,7 +227,7 @@ def _store(
     if "://" in output:
         raise ConfigError("--retain needs a local folder for its output, not a URL")
     make_room(Path(output), overwrite=overwrite)
-    return RetainingStore(Path(output), retain_s, open_writer)
+    return RollingStore(Path(output), retain_s, open_writer)
 
 
 def _preview(session: LiveSession, info: SourceInfo, port: int) -> Sink:
@@ -232,11 +237,11 @@ def _preview(session: LiveSession, info: SourceInfo, port: int) -> Sink:
         return session.status().to_json() | {"size": list(info.size_hw)}
 
     server = PreviewServer(port, status, session.commands.put)
-    _say(server.url, quiet=False)
+    _echo(server.url, quiet=False)
     return server
 
 
-def _say(url: str, *, quiet: bool) -> None:
+def _echo(url: str, *, quiet: bool) -> None:
     if not quiet:
         typer.echo(url, err=True)
 

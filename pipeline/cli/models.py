@@ -29,11 +29,11 @@ def list_weights() -> None:
     from maskstream.pipeline.weights.registry import Registry
 
     registry = Registry.published()
-    table = Table("name", "size", "licence", "here", "source")
+    table = Table("name", "size", "license", "here", "source")
     for entry in registry.entries():
         size = "" if entry.size_bytes is None else f"{entry.size_bytes / 1e6:.0f} MB"
         here = "yes" if registry.path_of(entry.name).is_file() else ""
-        table.add_row(entry.name, size, entry.licence, here, entry.source)
+        table.add_row(entry.name, size, entry.license, here, entry.source)
     Console().print(table)
 
 
@@ -68,7 +68,7 @@ def import_weights(
     from maskstream.pipeline.models.resolve import require_training_extra
     from maskstream.pipeline.weights.registry import Registry
 
-    require_training_extra("recognising a checkpoint")
+    require_training_extra("recognizing a checkpoint")
     registry = Registry.published()
     entry = registry.import_file(file, name)
     typer.echo(f"{entry.name}: {registry.path_of(entry.name)}")
@@ -81,7 +81,7 @@ def quantize(
     calibration: Annotated[Path, typer.Option(help="Video, or folder of pictures.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Model folder to write.")],
     method: Annotated[
-        str, typer.Option(help="nncf, or tinysam: nearer to FP32 (docs/quantisation.md).")
+        str, typer.Option(help="nncf, or tinysam: nearer to FP32 (docs/quantization.md).")
     ] = "nncf",
     frames: Annotated[int, typer.Option(min=1, help="Pictures to calibrate on.")] = 32,
     architecture: Annotated[
@@ -89,7 +89,7 @@ def quantize(
     ] = None,
     sensitivity: Annotated[
         bool,
-        typer.Option("--sensitivity", help="With nncf: report every layer quantised alone."),
+        typer.Option("--sensitivity", help="With nncf: report every layer quantized alone."),
     ] = False,
     untrained: Annotated[
         bool, typer.Option("--untrained", help="Random weights: do not judge masks.")
@@ -100,26 +100,27 @@ def quantize(
     """Make an INT8 model folder from a checkpoint; refused if it is unfit or not faster."""
     from maskstream.pipeline.models.resolve import require_training_extra
 
-    require_training_extra("quantising")
+    require_training_extra("quantizing")
     from maskstream.pipeline.models.checkpoint import load_network
     from maskstream.pipeline.models.resolve import find_checkpoint
-    from maskstream.pipeline.quantization.calibration import calibration_pictures
+    from maskstream.pipeline.quantization.calibration import calibration_images
     from maskstream.pipeline.quantization.gate import Gate
-    from maskstream.pipeline.quantization.quantize import METHODS, quantise, write_folder
+    from maskstream.pipeline.quantization.quantize import METHODS, write_folder
+    from maskstream.pipeline.quantization.quantize import quantize as quantize_checkpoint
 
     if method not in METHODS:
         raise ConfigError(f"--method is one of {', '.join(METHODS)}, not {method}")
     path, known = find_checkpoint(checkpoint)
     model = load_network(path, architecture or known)
-    made = quantise(
+    made = quantize_checkpoint(
         model,
-        calibration_pictures(calibration, 2 * frames),
+        calibration_images(calibration, 2 * frames),
         method=method,
         gate=None if force else Gate(trained=not untrained),
         source=path.name,
         threads=threads,
         sensitivity=sensitivity,
-        say=_say,
+        report=_echo,
     )
     write_folder(made, output)
     figures = made.comparison
@@ -129,5 +130,5 @@ def quantize(
     )
 
 
-def _say(sentence: str) -> None:
+def _echo(sentence: str) -> None:
     typer.echo(sentence, err=True)

@@ -19,7 +19,7 @@ from maskstream.pipeline.errors import ConfigError, SourceNotFoundError, StoreEx
 if TYPE_CHECKING:
     from maskstream.pipeline.engine.pipeline import Pipeline, RunSummary
     from maskstream.pipeline.prompts import PromptLog
-    from maskstream.pipeline.runs.outputs import Outputs
+    from maskstream.pipeline.runs.outputs import RunOutputs
     from maskstream.pipeline.store import StoreMode
     from maskstream.pipeline.types import Sink, Source, SourceInfo
 
@@ -94,7 +94,7 @@ def run(
     from maskstream.pipeline.config import load_config
     from maskstream.pipeline.engine.pipeline import Pipeline
     from maskstream.pipeline.prompts import NO_PROMPTS, load_prompts
-    from maskstream.pipeline.runs.outputs import Outputs
+    from maskstream.pipeline.runs.outputs import RunOutputs
     from maskstream.pipeline.sources import open_source
     from maskstream.pipeline.store import check_room
 
@@ -127,7 +127,7 @@ def run(
         return
     check_room(output, mode)  # before a model is made, which takes minutes
     pipeline = Pipeline(with_model_folder(configured, source))
-    outputs = Outputs(output, overlay, contact, mode, span, log)
+    outputs = RunOutputs(output, overlay, contact, mode, span, log)
     finished = outputs.finished(pipeline, source)
     if finished is not None:
         typer.echo(f"{output} is complete already ({finished} frames); nothing to run.", err=True)
@@ -146,12 +146,12 @@ def demo(
     """Run on a real clip: find objects, track them, write store, overlay and contact sheet."""
     from maskstream.pipeline.engine.pipeline import Pipeline
     from maskstream.pipeline.prompts import NO_PROMPTS
-    from maskstream.pipeline.runs.outputs import Outputs
+    from maskstream.pipeline.runs.outputs import RunOutputs
     from maskstream.pipeline.sources import open_source
 
     clip = open_source(demo_clip())
     folder.mkdir(parents=True, exist_ok=True)
-    outputs = Outputs(
+    outputs = RunOutputs(
         folder / "masks.zarr", folder / "overlay.mp4", folder / "contact.png", "overwrite"
     )
     print_summary(_run(Pipeline.from_config(), clip, outputs, NO_PROMPTS), folder)
@@ -201,7 +201,7 @@ def _replay(pipeline: Pipeline, source: Path, log: PromptLog, output: str, mode:
 def _run(
     pipeline: Pipeline,
     source: Source,
-    outputs: Outputs,
+    outputs: RunOutputs,
     prompts: PromptLog,
     *,
     backward: bool = False,

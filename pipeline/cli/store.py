@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from maskstream.pipeline.results.review import Doubt
+    from maskstream.pipeline.results.review import ReviewItem
     from maskstream.pipeline.store import MaskStore
 
 StoreArgument = Annotated[str, typer.Argument(metavar="OUT.zarr", help="A mask store (or URL).")]
@@ -143,42 +143,42 @@ def review(
     from maskstream.pipeline.store import MaskStore
 
     masks = MaskStore(store)
-    doubts = review_of(masks)[:top]
+    items = review_of(masks)[:top]
     if contact is not None:
-        _draw_doubts(contact, masks, doubts, source or masks.source.name)
+        _draw_review(contact, masks, items, source or masks.source.name)
     if json:
-        typer.echo(json_format.dumps([doubt.to_json() for doubt in doubts]))
-    elif doubts:
-        _print_doubts(doubts, masks)
+        typer.echo(json_format.dumps([item.to_json() for item in items]))
+    elif items:
+        _print_review(items, masks)
     else:
         typer.echo("nothing stands out")
 
 
-def _print_doubts(doubts: Sequence[Doubt], masks: MaskStore) -> None:
+def _print_review(items: Sequence[ReviewItem], masks: MaskStore) -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table("frame", "time", "object", "look because", "frames", "severity")
-    for doubt in doubts:
-        time = "" if doubt.pts is None else f"{float(doubt.pts * masks.source.time_base):.2f} s"
-        because = f"{doubt.reason}: {doubt.detail}" if doubt.detail else str(doubt.reason)
-        if doubt.also:
-            because += f" (also {', '.join(doubt.also)})"
-        span = str(doubt.first) if doubt.first == doubt.last else f"{doubt.first}-{doubt.last}"
-        severity = f"{doubt.severity:.2f}"
-        table.add_row(str(doubt.frame), time, str(doubt.object), because, span, severity)
+    for item in items:
+        time = "" if item.pts is None else f"{float(item.pts * masks.source.time_base):.2f} s"
+        because = f"{item.reason}: {item.detail}" if item.detail else str(item.reason)
+        if item.also:
+            because += f" (also {', '.join(item.also)})"
+        span = str(item.first) if item.first == item.last else f"{item.first}-{item.last}"
+        severity = f"{item.severity:.2f}"
+        table.add_row(str(item.frame), time, str(item.object), because, span, severity)
     Console().print(table)
 
 
-def _draw_doubts(path: Path, masks: MaskStore, doubts: Sequence[Doubt], source: str) -> None:
+def _draw_review(path: Path, masks: MaskStore, items: Sequence[ReviewItem], source: str) -> None:
     """Draw the worst frame of every doubt, in their order in the video."""
-    from maskstream.pipeline.rendering.preview import ContactSheet
+    from maskstream.pipeline.rendering.overlay import ContactSheet
     from maskstream.pipeline.sources import open_source
 
-    if not doubts:
+    if not items:
         return
     rows = {int(index): row for row, index in enumerate(masks.indices)}
-    waiting = {doubt.frame for doubt in doubts}
+    waiting = {item.frame for item in items}
     sheet = ContactSheet(path, count=len(waiting))
     with open_source(source, end=str(max(waiting) + 1)).open() as reader:
         for frame in reader:

@@ -42,7 +42,7 @@ def ui(
 ) -> None:
     """Open the page: click objects, track and correct them, export.
 
-    A published model or a checkpoint is quantised on first use, on the demo's clip: `run` it on a
+    A published model or a checkpoint is quantized on first use, on the demo's clip: `run` it on a
     video of your own before, if yours look different.
     """
     from maskstream.pipeline.cli.first_use import with_model_folder

@@ -53,7 +53,7 @@ def first_prompts(prompts: PromptLog) -> PromptLog:
     return PromptLog(version=1, events=events)
 
 
-def mirrored(frames: Iterable[Frame]) -> Iterator[Frame]:
+def reversed_in_time(frames: Iterable[Frame]) -> Iterator[Frame]:
     """Frames that come last first, with timestamps that grow from 0: time runs forward."""
     end: int | None = None
     for frame in frames:
@@ -63,7 +63,7 @@ def mirrored(frames: Iterable[Frame]) -> Iterator[Frame]:
         yield frame
 
 
-class EarlierMasks:
+class BackwardTracks:
     """Tracks of the frames before their first prompt: a stack in a file without a name.
 
     Frames are added last first and asked for first first. A frame is one record, compressed, whose

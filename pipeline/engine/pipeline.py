@@ -19,16 +19,21 @@ from pathlib import Path
 import cv2
 
 from maskstream.pipeline.config import PipelineConfig, load_config
-from maskstream.pipeline.engine.backward import BackwardPass, EarlierMasks, first_prompts, mirrored
-from maskstream.pipeline.engine.framequeue import FrameQueue, Policy
+from maskstream.pipeline.engine.backward import (
+    BackwardPass,
+    BackwardTracks,
+    first_prompts,
+    reversed_in_time,
+)
+from maskstream.pipeline.engine.frame_queue import FrameQueue, Policy
 from maskstream.pipeline.errors import PromptError, QueueClosedError
 from maskstream.pipeline.models.open import locate_model
 from maskstream.pipeline.prompts import NO_PROMPTS, PromptLog
 from maskstream.pipeline.segmenter.model import Segmenter
 from maskstream.pipeline.sources.reverse import check_reversible, reverse
-from maskstream.pipeline.stages import StageTimes
+from maskstream.pipeline.stage_times import StageTimes
 from maskstream.pipeline.tracking.processor import FrameProcessor
-from maskstream.pipeline.tracking.refining import check_refinable
+from maskstream.pipeline.tracking.refinement import check_refinable
 from maskstream.pipeline.types import (
     Frame,
     FrameResult,
@@ -142,7 +147,7 @@ class _Writer:
         if self._failure is not None:
             raise self._failure
 
-    def _arriving(self) -> Iterator[tuple[Frame, FrameResult]]:
+    def _incoming(self) -> Iterator[tuple[Frame, FrameResult]]:
         """Results as they come; sinks are told while none does."""
         while True:
             while not self._queue.wait(_IDLE_S):
@@ -155,7 +160,7 @@ class _Writer:
 
     def _write(self) -> None:
         try:
-            for frame, result in self._arriving():
+            for frame, result in self._incoming():
                 with self.times.stage("write"):
                     for sink in self._sinks:
                         sink.write(frame, result)
@@ -183,7 +188,7 @@ class Pipeline:
         self.config = config
         self.model = locate_model(config)
         self.summary = RunSummary()
-        self._at_work: list[Callable[[], Mapping[str, float]]] = []
+        self._running_stages: list[Callable[[], Mapping[str, float]]] = []
         self._idle: dict[SizeHW, Segmenter] = {}  # of the stream before: loading takes seconds
 
     @classmethod
@@ -235,7 +240,7 @@ class Pipeline:
                 *(source, prompts, lambda info: sinks.extend(make_sinks(info))),
                 *(backward, make_processor),
             )
-            self._at_work.append(writer.times.running)
+            self._running_stages.append(writer.times.running)
             with closing(results):
                 for frame, result in results:
                     writer.put(frame, result)
@@ -251,7 +256,7 @@ class Pipeline:
     def running(self) -> dict[str, float]:
         """How long each stage of the run at work now has been, seconds; for any thread."""
         told: dict[str, float] = {}
-        for stages in self._at_work.copy():
+        for stages in self._running_stages.copy():
             told |= stages()
         return told
 
@@ -270,11 +275,11 @@ class Pipeline:
             check_reversible(source)
         queue: FrameQueue[Frame] = FrameQueue(config.queue.capacity, Policy(config.queue.policy))
         reader = _Reader(source, queue)
-        self._at_work.append(reader.times.running)
+        self._running_stages.append(reader.times.running)
         waiting = set(prompts.frames)
         processor: FrameProcessor | None = None
         begun = time.perf_counter()
-        earlier = EarlierMasks(None if backward is None else backward.scratch)
+        earlier = BackwardTracks(None if backward is None else backward.scratch)
         try:
             info = reader.start()
             prompts.check_inside(info.size_hw)
@@ -285,11 +290,11 @@ class Pipeline:
                 )
             else:
                 processor = make_processor(config, self.model, info.size_hw)
-            self._at_work.append(processor.running)
+            self._running_stages.append(processor.running)
             if on_open is not None:
                 on_open(info)
             if backward is not None:
-                self._look_back(source, prompts, info.size_hw, backward, earlier)
+                self._backward_pass(source, prompts, info.size_hw, backward, earlier)
                 summary.stage_s["backward"] = time.perf_counter() - begun
             seen: set[int] = set()
             for frame, result in processor.results(queue):
@@ -309,7 +314,7 @@ class Pipeline:
                 if make_processor is None:
                     self._idle = {info.size_hw: processor.segmenter}
             earlier.close()
-            self._at_work.clear()
+            self._running_stages.clear()
             summary.report = reader.report
             summary.dropped = queue.dropped
             summary.stage_s |= reader.times.seconds
@@ -320,13 +325,13 @@ class Pipeline:
                 f"range) of {summary.frames} frames"
             )
 
-    def _look_back(
+    def _backward_pass(
         self,
         source: Source,
         prompts: PromptLog,
         size_hw: SizeHW,
         backward: BackwardPass,
-        earlier: EarlierMasks,
+        earlier: BackwardTracks,
     ) -> None:
         """Follow every object from its first prompt back to the first frame, into `earlier`."""
         wanted = first_prompts(prompts)
@@ -343,7 +348,7 @@ class Pipeline:
             info = reader.start()
             if backward.on_open is not None:
                 backward.on_open(info)
-            for frame, result in processor.results(mirrored(queue)):
+            for frame, result in processor.results(reversed_in_time(queue)):
                 waiting.discard(frame.index)
                 earlier.add(frame.index, [t for t in processor.tracks if frame.index < given[t.id]])
                 if backward.on_frame is not None:

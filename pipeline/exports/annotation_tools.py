@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from maskstream.pipeline.exports.frames import ExportFrame, Mask, box_xywh, iou
-from maskstream.pipeline.exports.job import Job
+from maskstream.pipeline.exports.job import ExportJob
 from maskstream.pipeline.exports.names import object_names
 from maskstream.pipeline.exports.png import encode_png
 from maskstream.pipeline.types import SizeHW
@@ -24,7 +24,7 @@ _LABELME_VERSION = "5.2.1"  # the first that has masks
 class LabelMe:
     """`NAME.json` a frame, shapes of the kind "mask"; `group_id` is the object's number."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: ExportJob) -> None:
         job.names.require("frame")
         self._job = job
 
@@ -39,7 +39,7 @@ class LabelMe:
                 _shape(mask) | {"label": chosen.category, "group_id": chosen.id}
                 for chosen, mask in frame.masks()
             ],
-            "imagePath": PurePosixPath(self._job.picture_of(frame.number)).name,
+            "imagePath": PurePosixPath(self._job.image_of(frame.number)).name,
             "imageData": None,
             "imageHeight": height,
             "imageWidth": width,
@@ -93,7 +93,7 @@ class Cvat:
     writes a track a mask). So each object is a label, which keeps it apart on every frame.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: ExportJob) -> None:
         self._job = job
         self._labels = {
             i: name if not name.isdecimal() else f"object_{name}"

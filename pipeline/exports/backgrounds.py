@@ -1,4 +1,4 @@
-"""What is put behind the objects: a colour, a picture, or the blurred picture itself."""
+"""What is put behind the objects: a color, a picture, or the blurred picture itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from av.video.frame import VideoFrame
 
 from maskstream.pipeline.errors import ConfigError
-from maskstream.pipeline.exports.colour import Colour, fitted, picture_from, planes
+from maskstream.pipeline.exports.color import Color, image_from, planes, resize_alpha
 from maskstream.pipeline.exports.edges import Alpha
 from maskstream.pipeline.sources import open_source
 from maskstream.pipeline.sources.arrays import resized
@@ -24,7 +24,7 @@ GREEN_SCREEN: Rgb = (0, 177, 64)  # #00B140, what keyers take for green
 _NAMED: dict[str, Rgb] = {
     "black": (0, 0, 0),
     "white": (255, 255, 255),
-    "grey": (128, 128, 128),
+    "gray": (128, 128, 128),
     "green": GREEN_SCREEN,
     "blue": (0, 71, 187),
 }
@@ -36,53 +36,53 @@ _LEAST_WEIGHT = 1e-3
 class Background(Protocol):
     """Makes the ground of each picture, in the picture's own format."""
 
-    def behind(self, picture: VideoFrame, matte: Alpha, colour: Colour) -> VideoFrame:
+    def behind(self, image: VideoFrame, matte: Alpha, color: Color) -> VideoFrame:
         """The ground of a picture whose objects have this opacity [H, W]."""
         ...
 
 
 def background_of(text: str | None, size_hw: SizeHW) -> Background:
-    """`#00b140`, a colour's name, a picture's path, `blur` or `blur:12` (pixels).
+    """`#00b140`, a color's name, a picture's path, `blur` or `blur:12` (pixels).
 
     Raises:
         ConfigError: it is none of these.
         SourceError: the picture cannot be read.
     """
     if text is None:
-        raise ConfigError("This format needs --background: a colour, a picture, or blur.")
+        raise ConfigError("This format needs --background: a color, a picture, or blur.")
     name = text.strip().lower()
     if name in _NAMED:
-        return Still(_NAMED[name])
+        return StaticBackground(_NAMED[name])
     if name.startswith("#"):
-        return Still(_hexadecimal(text))
+        return StaticBackground(_hexadecimal(text))
     if name == _BLUR or name.startswith(f"{_BLUR}:"):
         return Blurred(_pixels(text, name.removeprefix(_BLUR).removeprefix(":"), size_hw))
     path = Path(text)
     if path.suffix.lower() in IMAGE_SUFFIXES:
         with open_source(path).open() as reader:
-            return Still(_covering(next(iter(reader)).rgb(), size_hw))
+            return StaticBackground(_covering(next(iter(reader)).rgb(), size_hw))
     raise ConfigError(
-        f"{text!r} is no background: give a colour ({', '.join(_NAMED)} or #rrggbb), a picture "
+        f"{text!r} is no background: give a color ({', '.join(_NAMED)} or #rrggbb), a picture "
         f"({', '.join(sorted(IMAGE_SUFFIXES))}), or blur:PIXELS."
     )
 
 
-class Still:
-    """One colour, or one picture RGB uint8 [H, W, 3] of the video's size."""
+class StaticBackground:
+    """One color, or one picture RGB uint8 [H, W, 3] of the video's size."""
 
     def __init__(self, pixels: Rgb | RgbImage) -> None:
         self._pixels = pixels
         self._made: VideoFrame | None = None
 
-    def behind(self, picture: VideoFrame, matte: Alpha, colour: Colour) -> VideoFrame:
+    def behind(self, image: VideoFrame, matte: Alpha, color: Color) -> VideoFrame:
         """The same for each picture."""
         if self._made is None:
-            height, width = picture.height, picture.width
+            height, width = image.height, image.width
             full = np.empty((height, width, 3), np.uint8)
             full[:] = (
                 self._pixels if isinstance(self._pixels, tuple) else self._pixels[:height, :width]
             )
-            self._made = picture_from(full, picture.format.name, colour)
+            self._made = image_from(full, image.format.name, color)
         return self._made
 
 
@@ -95,12 +95,14 @@ class Blurred:
     def __init__(self, sigma_px: float) -> None:
         self._sigma_px = sigma_px
 
-    def behind(self, picture: VideoFrame, matte: Alpha, colour: Colour) -> VideoFrame:
+    def behind(self, image: VideoFrame, matte: Alpha, color: Color) -> VideoFrame:
         """The blurred picture."""
-        made = VideoFrame(picture.width, picture.height, picture.format.name)
-        for source, target in zip(planes(picture), planes(made), strict=True):
-            sigma = self._sigma_px * target.shape[1] / picture.width
-            target[:] = np.rint(_blurred(source.astype(np.float32), fitted(matte, source), sigma))
+        made = VideoFrame(image.width, image.height, image.format.name)
+        for source, target in zip(planes(image), planes(made), strict=True):
+            sigma = self._sigma_px * target.shape[1] / image.width
+            target[:] = np.rint(
+                _blurred(source.astype(np.float32), resize_alpha(matte, source), sigma)
+            )
         return made
 
 
@@ -124,7 +126,7 @@ def _hexadecimal(text: str) -> Rgb:
     try:
         red, green, blue = bytes.fromhex(digits)
     except ValueError:
-        raise ConfigError(f"{text!r} is no colour; write #rrggbb, such as #00b140.") from None
+        raise ConfigError(f"{text!r} is no color; write #rrggbb, such as #00b140.") from None
     return red, green, blue
 
 

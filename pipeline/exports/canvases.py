@@ -9,22 +9,22 @@ from typing import Protocol
 import numpy as np
 from av.video.frame import VideoFrame
 
-from maskstream.pipeline.exports.backgrounds import GREEN_SCREEN, Background, Still
-from maskstream.pipeline.exports.colour import (
-    Colour,
+from maskstream.pipeline.exports.backgrounds import GREEN_SCREEN, Background, StaticBackground
+from maskstream.pipeline.exports.color import (
+    Color,
     Plane,
     alpha_format,
     blend,
+    image_from,
+    image_of,
     levels,
-    picture_from,
-    picture_of,
     planes,
     rgb_of,
 )
 from maskstream.pipeline.exports.edges import Alpha
 from maskstream.pipeline.exports.frames import iou
 from maskstream.pipeline.exports.shots import Shot
-from maskstream.pipeline.rendering.drawing import draw
+from maskstream.pipeline.rendering.draw import draw
 from maskstream.pipeline.types import Frame, FrameResult
 
 _BT709, _LIKE_BT709 = 1, (6, 14, 15)
@@ -41,15 +41,15 @@ class Canvas(Protocol):
 
     each: bool
 
-    def colour(self, source: Colour) -> Colour:
+    def color(self, source: Color) -> Color:
         """How the written pictures are to be tagged."""
         ...
 
-    def paint(self, shot: Shot, colour: Colour) -> VideoFrame:
+    def paint(self, shot: Shot, color: Color) -> VideoFrame:
         """The picture to be encoded."""
         ...
 
-    def likeness(self, read: VideoFrame, painted: VideoFrame, shot: Shot) -> float:
+    def similarity(self, read: VideoFrame, painted: VideoFrame, shot: Shot) -> float:
         """How far the picture came back, 0 to 1."""
         ...
 
@@ -82,30 +82,30 @@ class CutOut:
 
     @classmethod
     def vp9(cls) -> CutOut:
-        """In 8 bits, colours at half the size."""
+        """In 8 bits, colors at half the size."""
         return cls(lambda _: "yuva420p")
 
-    def colour(self, source: Colour) -> Colour:
+    def color(self, source: Color) -> Color:
         """As in the source, as far as the codec can say it."""
         if not self._prores:
             return source
         transfer = _BT709 if source.transfer in _LIKE_BT709 else source.transfer
         return replace(source, range=min(source.range, 1), transfer=transfer)
 
-    def paint(self, shot: Shot, colour: Colour) -> VideoFrame:
+    def paint(self, shot: Shot, color: Color) -> VideoFrame:
         """The picture, with the matte as its alpha."""
-        picture = picture_of(shot.source, self._pix_fmt(shot.source), colour)
-        if picture.format.name == "bgra":
-            pixels = picture.to_ndarray()
+        image = image_of(shot.source, self._pix_fmt(shot.source), color)
+        if image.format.name == "bgra":
+            pixels = image.to_ndarray()
             pixels[..., 3] = levels(shot.matte, 8)
             made = VideoFrame.from_ndarray(pixels, format="bgra")
-            replace(colour, matrix=0, range=2).mark(made)
+            replace(color, matrix=0, range=2).mark(made)
             return made
-        bits = picture.format.components[3].bits
-        planes(picture)[3][:] = levels(shot.matte, bits)
-        return picture
+        bits = image.format.components[3].bits
+        planes(image)[3][:] = levels(shot.matte, bits)
+        return image
 
-    def likeness(self, read: VideoFrame, painted: VideoFrame, shot: Shot) -> float:
+    def similarity(self, read: VideoFrame, painted: VideoFrame, shot: Shot) -> float:
         """The IoU of what is opaque; of a lossless file 1 or 0, all planes compared."""
         if self._exact:
             return float(_same(read, painted))
@@ -115,7 +115,7 @@ class CutOut:
 
 
 class Matte:
-    """Opacity as grey, in the luma of a video or by itself.
+    """Opacity as gray, in the luma of a video or by itself.
 
     pix_fmt: yuv420p, with an even number of lines and columns, or gray.
     """
@@ -125,23 +125,23 @@ class Matte:
     def __init__(self, pix_fmt: str) -> None:
         self._pix_fmt = pix_fmt
 
-    def colour(self, source: Colour) -> Colour:
-        """Grey of full range has no use for the source's colours; of a video it is BT.709."""
-        return Colour(range=2) if self._pix_fmt == "gray" else Colour()
+    def color(self, source: Color) -> Color:
+        """Gray of full range has no use for the source's colors; of a video it is BT.709."""
+        return Color(range=2) if self._pix_fmt == "gray" else Color()
 
-    def paint(self, shot: Shot, colour: Colour) -> VideoFrame:
+    def paint(self, shot: Shot, color: Color) -> VideoFrame:
         """White where it is opaque."""
         if self._pix_fmt == "gray":
             return VideoFrame.from_ndarray(levels(shot.matte, 8), format="gray")
         matte = _even(shot.matte)
-        picture = VideoFrame(matte.shape[1], matte.shape[0], self._pix_fmt)
-        luma, *chroma = planes(picture)
+        image = VideoFrame(matte.shape[1], matte.shape[0], self._pix_fmt)
+        luma, *chroma = planes(image)
         luma[:] = np.rint(16 + 219 * matte)
         for plane in chroma:
             plane[:] = 128
-        return picture
+        return image
 
-    def likeness(self, read: VideoFrame, painted: VideoFrame, shot: Shot) -> float:
+    def similarity(self, read: VideoFrame, painted: VideoFrame, shot: Shot) -> float:
         """The IoU of what is opaque."""
         if self._pix_fmt == "gray":
             return float(_same(read, painted))
@@ -161,21 +161,21 @@ class Composite:
     @classmethod
     def green(cls) -> Composite:
         """A green screen."""
-        return cls(Still(GREEN_SCREEN))
+        return cls(StaticBackground(GREEN_SCREEN))
 
-    def colour(self, source: Colour) -> Colour:
+    def color(self, source: Color) -> Color:
         """As in the source."""
         return source
 
-    def paint(self, shot: Shot, colour: Colour) -> VideoFrame:
+    def paint(self, shot: Shot, color: Color) -> VideoFrame:
         """The picture over its ground."""
         matte = _even(shot.matte)
-        picture = _even_picture(picture_of(shot.source, "yuv420p", colour))
-        made = blend(picture, self._background.behind(picture, matte, colour), matte)
-        colour.mark(made)
+        image = _even_image(image_of(shot.source, "yuv420p", color))
+        made = blend(image, self._background.behind(image, matte, color), matte)
+        color.mark(made)
         return made
 
-    def likeness(self, read: VideoFrame, painted: VideoFrame, shot: Shot) -> float:
+    def similarity(self, read: VideoFrame, painted: VideoFrame, shot: Shot) -> float:
         """The share of the pixels whose luma came back within a tenth."""
         return _luma_share(read, painted)
 
@@ -185,22 +185,22 @@ class Overlay:
 
     each = True
 
-    def colour(self, source: Colour) -> Colour:
+    def color(self, source: Color) -> Color:
         """As in the source."""
         return source
 
-    def paint(self, shot: Shot, colour: Colour) -> VideoFrame:
+    def paint(self, shot: Shot, color: Color) -> VideoFrame:
         """What is not drawn over stays as it is."""
-        rgb = rgb_of(shot.source, colour)
+        rgb = rgb_of(shot.source, color)
         drawn = draw(rgb, _edited(shot))
         changed = (drawn != rgb).any(axis=-1).astype(np.float32)
-        picture = _even_picture(picture_of(shot.source, "yuv420p", colour))
-        over = _even_picture(picture_from(drawn, "yuv420p", colour))
-        made = blend(over, picture, _even(changed))
-        colour.mark(made)
+        image = _even_image(image_of(shot.source, "yuv420p", color))
+        over = _even_image(image_from(drawn, "yuv420p", color))
+        made = blend(over, image, _even(changed))
+        color.mark(made)
         return made
 
-    def likeness(self, read: VideoFrame, painted: VideoFrame, shot: Shot) -> float:
+    def similarity(self, read: VideoFrame, painted: VideoFrame, shot: Shot) -> float:
         """The share of the pixels whose luma came back within a tenth."""
         return _luma_share(read, painted)
 
@@ -214,7 +214,7 @@ def _edited(shot: Shot) -> FrameResult:
     for object_id, matte in shot.mattes.items():  # of objects that overlap the one on top shows
         labels[(matte > _OPAQUE) & (shown == object_id)] = object_id
     objects = tuple(o for o in shot.frame.result.objects if o.id in shot.mattes)
-    return replace(shot.frame.result, labels=labels, objects=objects, hidden=())
+    return replace(shot.frame.result, labels=labels, objects=objects, covered=())
 
 
 def _even(matte: Alpha) -> Alpha:
@@ -226,12 +226,12 @@ def _even(matte: Alpha) -> Alpha:
     return fit
 
 
-def _even_picture(picture: VideoFrame) -> VideoFrame:
-    height, width = (max(2, side - side % 2) for side in (picture.height, picture.width))
-    if (picture.height, picture.width) == (height, width):
-        return picture
-    made = VideoFrame(width, height, picture.format.name)
-    for source, target in zip(planes(picture), planes(made), strict=True):
+def _even_image(image: VideoFrame) -> VideoFrame:
+    height, width = (max(2, side - side % 2) for side in (image.height, image.width))
+    if (image.height, image.width) == (height, width):
+        return image
+    made = VideoFrame(width, height, image.format.name)
+    for source, target in zip(planes(image), planes(made), strict=True):
         part = source[: target.shape[0], : target.shape[1]]
         target[:] = 0
         target[: part.shape[0], : part.shape[1]] = part
@@ -242,9 +242,9 @@ def _from_limited(luma: Plane) -> Alpha:
     return (luma.astype(np.float32) - np.float32(16)) / np.float32(219)
 
 
-def _unit(picture: VideoFrame, plane: int) -> Alpha:
-    most = (1 << picture.format.components[plane].bits) - 1
-    return planes(picture)[plane].astype(np.float32) / np.float32(most)
+def _unit(image: VideoFrame, plane: int) -> Alpha:
+    most = (1 << image.format.components[plane].bits) - 1
+    return planes(image)[plane].astype(np.float32) / np.float32(most)
 
 
 def _matte_iou(read: Alpha, written: Alpha) -> float:

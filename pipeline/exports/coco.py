@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from maskstream.pipeline.errors import SourceError
-from maskstream.pipeline.exports.annotations import CocoObject, encode_masks
+from maskstream.pipeline.exports.coco_annotations import CocoObject, encode_masks
 from maskstream.pipeline.exports.frames import ExportFrame, Mask, box_xywh, iou
-from maskstream.pipeline.exports.job import Job
+from maskstream.pipeline.exports.job import ExportJob
 from maskstream.pipeline.types import SizeHW
 
 
@@ -35,7 +35,7 @@ def iou_with(segmentation: Any, mask: Mask, size_hw: SizeHW) -> float:
         return 0.0
 
 
-def _head(job: Job) -> dict[str, Any]:
+def _head(job: ExportJob) -> dict[str, Any]:
     categories = [{"id": i, "name": name} for i, name in enumerate(job.categories, start=1)]
     return {
         "info": {"description": f"Masks of {job.source.name}, by maskstream"},
@@ -58,7 +58,7 @@ def _write_lines(file: IO[bytes], lines: Iterator[bytes]) -> None:
 class Coco:
     """An image a frame, whose id is the frame's number; `track_id` is the object's number."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: ExportJob) -> None:
         job.names.require("frame")
         self._size = job.source.size_hw
         self._category = {name: i for i, name in enumerate(job.categories, start=1)}
@@ -68,7 +68,7 @@ class Coco:
         height, width = self._size
         self._file.write(_dump(_head(job))[:-1] + b',\n"images":[')
         images = (
-            {"id": n, "file_name": job.picture_of(n), "height": height, "width": width}
+            {"id": n, "file_name": job.image_of(n), "height": height, "width": width}
             for n in job.numbers.tolist()
         )
         _write_lines(self._file, map(_dump, images))
@@ -123,7 +123,7 @@ class CocoVideo:
     What is written object by object comes frame by frame: it waits in a temporary file an object.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: ExportJob) -> None:
         job.names.require("frame")
         self._job = job
         self._size = job.source.size_hw
@@ -149,7 +149,7 @@ class CocoVideo:
         video = {"id": 1, "width": width, "height": height, "length": len(job.numbers)}
         file.write(_dump(_head(job))[:-1] + b',\n"videos":[')
         file.write(_dump(video)[:-1] + b',"file_names":[')
-        names = (job.picture_of(n) for n in job.numbers.tolist())
+        names = (job.image_of(n) for n in job.numbers.tolist())
         _write_lines(file, map(_dump, names))
         file.write(b']}],\n"annotations":[')
         seen = (chosen for chosen in job.objects if chosen.id in self._seen)

@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipeline.errors import ConfigError
-from maskstream.pipeline.exports.colour import NOT_SAID, levels, rgb_of
-from maskstream.pipeline.exports.footage import Footage
+from maskstream.pipeline.exports.color import NOT_SAID, levels, rgb_of
 from maskstream.pipeline.exports.frames import ExportFrame
-from maskstream.pipeline.exports.job import Job
+from maskstream.pipeline.exports.job import ExportJob
 from maskstream.pipeline.exports.names import object_names
 from maskstream.pipeline.exports.shots import ALL, Shot, Shots
+from maskstream.pipeline.exports.source_video import SourceVideo
 
 _AFTER_HEADER = 33  # bytes of a PNG's signature and IHDR
 _PNG_LEVEL = 3
@@ -34,7 +34,7 @@ _PRIMARIES: dict[int, tuple[float, ...]] = {
 }
 
 
-class _Pictures(ABC):
+class _ImageFiles(ABC):
     """A file a frame, beside the video; reading back compares all values.
 
     each: mattes are needed of each object.
@@ -42,15 +42,15 @@ class _Pictures(ABC):
 
     suffix: str
 
-    def __init__(self, job: Job, *, each: bool = False) -> None:
+    def __init__(self, job: ExportJob, *, each: bool = False) -> None:
         job.names.require("frame")
         self._job = job
         self._each = each
-        self._footage = Footage(job)
+        self._source_video = SourceVideo(job)
         with ExitStack() as opening:
-            opening.callback(self._footage.close)
-            self._shots = Shots(job, footage=self._footage, each=each)
-            self._colour = self._footage.colour
+            opening.callback(self._source_video.close)
+            self._shots = Shots(job, source_video=self._source_video, each=each)
+            self._color = self._source_video.color
             opening.pop_all()
 
     def write(self, frame: ExportFrame) -> None:
@@ -60,9 +60,9 @@ class _Pictures(ABC):
 
     def finish(self) -> None:
         """Begin the video anew, to compare. Raises `OSError`."""
-        self._footage.close()
-        self._footage = Footage(self._job)
-        self._shots = Shots(self._job, footage=self._footage, each=self._each)
+        self._source_video.close()
+        self._source_video = SourceVideo(self._job)
+        self._shots = Shots(self._job, source_video=self._source_video, each=self._each)
 
     def check(self, frame: ExportFrame) -> float:
         """1 if the files that are complete now hold what they should, else 0."""
@@ -70,7 +70,7 @@ class _Pictures(ABC):
 
     def close(self) -> None:
         """Close the video."""
-        self._footage.close()
+        self._source_video.close()
 
     @abstractmethod
     def encode(self, shot: Shot) -> bytes:
@@ -91,15 +91,15 @@ class _Pictures(ABC):
         return f"{self._job.names.of(shot.frame.number)}{self.suffix}"
 
 
-class PngCutOuts(_Pictures):
+class PngCutOuts(_ImageFiles):
     """RGBA with straight alpha: under transparent pixels the picture is what it was.
 
-    bits: 8 or 16 a channel. A source that says what its colours mean has it written (`cICP`).
+    bits: 8 or 16 a channel. A source that says what its colors mean has it written (`cICP`).
     """
 
     suffix = ".png"
 
-    def __init__(self, job: Job, *, bits: int = 8) -> None:
+    def __init__(self, job: ExportJob, *, bits: int = 8) -> None:
         self._bits = bits
         super().__init__(job)
 
@@ -108,11 +108,11 @@ class PngCutOuts(_Pictures):
         options = [cv2.IMWRITE_PNG_COMPRESSION, _PNG_LEVEL]
         bgra = cv2.cvtColor(self._pixels(shot), cv2.COLOR_RGBA2BGRA)
         data = bytes(cv2.imencode(".png", bgra, options)[1])
-        colour = self._colour
-        if NOT_SAID in (colour.primaries, colour.transfer):
+        color = self._color
+        if NOT_SAID in (color.primaries, color.transfer):
             return data
         # Portable Network Graphics, 3rd edition, 11.3.2.6: primaries, transfer, RGB, full range.
-        code = b"cICP" + bytes([colour.primaries, colour.transfer, 0, 1])
+        code = b"cICP" + bytes([color.primaries, color.transfer, 0, 1])
         chunk = struct.pack(">I", 4) + code + struct.pack(">I", zlib.crc32(code))
         return data[:_AFTER_HEADER] + chunk + data[_AFTER_HEADER:]
 
@@ -124,11 +124,11 @@ class PngCutOuts(_Pictures):
         return np.array_equal(cv2.cvtColor(bgra, cv2.COLOR_BGRA2RGBA), self._pixels(shot))
 
     def _pixels(self, shot: Shot) -> npt.NDArray[Any]:
-        rgb = rgb_of(shot.source, self._colour, self._bits)
+        rgb = rgb_of(shot.source, self._color, self._bits)
         return np.dstack([rgb, levels(shot.matte, self._bits)])
 
 
-class ExrLayers(_Pictures):
+class ExrLayers(_ImageFiles):
     """OpenEXR, half floats, linear light, premultiplied, as editors expect of that format.
 
     Channels `R G B A` are all objects together, and each object has a layer of its own,
@@ -141,7 +141,7 @@ class ExrLayers(_Pictures):
 
     suffix = ".exr"
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: ExportJob) -> None:
         try:
             import OpenEXR
         except ImportError as error:
@@ -160,8 +160,11 @@ class ExrLayers(_Pictures):
         header = {
             "compression": exr.ZIP_COMPRESSION,
             "type": exr.scanlineimage,
-            "chromaticities": _PRIMARIES.get(self._colour.primaries, _PRIMARIES[1]),
-            "framesPerSecond": (self._footage.rate.numerator, self._footage.rate.denominator),
+            "chromaticities": _PRIMARIES.get(self._color.primaries, _PRIMARIES[1]),
+            "framesPerSecond": (
+                self._source_video.rate.numerator,
+                self._source_video.rate.denominator,
+            ),
         }
         file = io.BytesIO()
         with exr.File(header, self._channels(shot)) as written:
@@ -182,7 +185,7 @@ class ExrLayers(_Pictures):
 
     def _channels(self, shot: Shot) -> dict[str, npt.NDArray[np.float16]]:
         """Half floats [H, W] by channel."""
-        linear = self._linear[rgb_of(shot.source, self._colour, 16)]
+        linear = self._linear[rgb_of(shot.source, self._color, 16)]
         mattes = [shot.mattes[chosen.id] for chosen in self._job.objects]
         together = np.maximum.reduce([np.zeros(linear.shape[:2], np.float32), *mattes])
         layers = {"": together} | {

@@ -66,7 +66,7 @@ PLAIN = Edges()
 """Masks as they are."""
 
 
-def cleaned(mask: Mask, edges: Edges) -> Mask:
+def clean_mask(mask: Mask, edges: Edges) -> Mask:
     """The mask bool [H, W] without small holes and pieces; a hole does not touch the border."""
     if not mask.any():
         return mask
@@ -77,7 +77,7 @@ def cleaned(mask: Mask, edges: Edges) -> Mask:
     return mask
 
 
-def voted(masks: Sequence[Mask], own: Mask) -> Mask:
+def majority_vote(masks: Sequence[Mask], own: Mask) -> Mask:
     """Where most of the masks, bool [H, W] each, have the object; at a tie `own` decides."""
     if len(masks) == 1:
         return own
@@ -109,7 +109,7 @@ def alpha_of(mask: Mask, edges: Edges, luma: Callable[[], GrayImage]) -> Alpha:
         part = _depth(part) > -edges.grow_px
     soft: npt.NDArray[Any] = part.astype(np.float64)
     if edges.soft:
-        soft = _drawn_to_picture(soft, luma()[window] / 255, radius)
+        soft = _guided_by_image(soft, luma()[window] / 255, radius)
     if edges.feather_px:
         side = 2 * math.ceil(edges.feather_px) + 1
         sigma = edges.feather_px / 2
@@ -123,7 +123,7 @@ def soft_radius_px(size_hw: Sequence[int]) -> int:
     return max(2, round(min(size_hw) / _SHORT_SIDES))
 
 
-def _drawn_to_picture(
+def _guided_by_image(
     part: npt.NDArray[Any], luma: npt.NDArray[Any], radius: int
 ) -> npt.NDArray[Any]:
     """Opacity that follows the picture within `radius` of the mask's edge.

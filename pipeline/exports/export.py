@@ -11,12 +11,12 @@ from typing import Any
 from maskstream.pipeline.errors import ConfigError, SourceError, StoreError
 from maskstream.pipeline.exports.edges import PLAIN, Edges
 from maskstream.pipeline.exports.frames import ExportFrame, ExportObject
-from maskstream.pipeline.exports.job import Exporter, Format, Job
+from maskstream.pipeline.exports.job import Exporter, ExportJob, Format
 from maskstream.pipeline.exports.names import NameTemplate, source_name
 from maskstream.pipeline.exports.output import Output, open_output
-from maskstream.pipeline.exports.pictures import WithPictures
 from maskstream.pipeline.exports.registry import find_format
 from maskstream.pipeline.exports.selection import choose_objects, choose_rows
+from maskstream.pipeline.exports.source_images import WithImages
 from maskstream.pipeline.sources.identity import identity_of
 from maskstream.pipeline.store import MaskStore
 from maskstream.pipeline.types import FrameResult
@@ -29,7 +29,7 @@ class ExportChoice:
     objects: numbers and names with commas, None for all. start, end: as `run` has them. template:
     of file names, None for the format's own. offset: added to every frame number. video: where the
     pixels are, None for where they were at the run. trust_video: take it although it is another
-    file than the run's. background: `background_of` takes it. pictures: write the video's, too.
+    file than the run's. background: `background_of` takes it. images: write the video's, too.
     """
 
     format: str
@@ -43,7 +43,7 @@ class ExportChoice:
     trust_video: bool = False
     edges: Edges = PLAIN
     background: str | None = None
-    pictures: bool = False
+    images: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +99,8 @@ def export_store(
     }
     if wanted.takes_edges:
         identity["edges"] = asdict(choice.edges)
-    if wanted.takes_edges or choice.pictures:
-        identity |= {"video": None if video is None else str(video), "pictures": choice.pictures}
+    if wanted.takes_edges or choice.images:
+        identity |= {"video": None if video is None else str(video), "pictures": choice.images}
 
     def frames() -> Iterator[ExportFrame]:
         for i, row in enumerate(rows):
@@ -110,26 +110,26 @@ def export_store(
 
     outputs: list[Output] = []
     try:
-        if choice.pictures and wanted.suffix:
+        if choice.images and wanted.suffix:
             beside = place.with_name(f"{place.stem}_pictures")
             outputs.append(open_output(beside, "", identity, overwrite=choice.overwrite))
         output = open_output(place, wanted.suffix, identity, overwrite=choice.overwrite)
         outputs.append(output)
         on_start(2 * len(rows))
-        job = Job(
+        job = ExportJob(
             output,
             store.source,
             objects,
             numbers,
             names,
             video,
-            _whole_count(store),
+            _source_frame_count(store),
             choice.edges,
             choice.background,
-            choice.pictures,
+            choice.images,
         )
         with closing(
-            WithPictures(wanted, job, outputs[0]) if choice.pictures else wanted.open(job)
+            WithImages(wanted, job, outputs[0]) if choice.images else wanted.open(job)
         ) as exporter:
             for frame in frames():
                 exporter.write(frame)
@@ -181,16 +181,16 @@ def _video_for(store: MaskStore, wanted: Format, choice: ExportChoice) -> Path |
         raise ConfigError(
             f"The format {choice.format} has no background of its own: leave out --background."
         )
-    if choice.pictures and wanted.pictures is None:
+    if choice.images and wanted.images is None:
         raise ConfigError(
             f"The format {choice.format} has no place for pictures: leave out --pictures."
         )
-    if wanted.needs_video or choice.pictures or (wanted.takes_edges and choice.edges.soft):
+    if wanted.needs_video or choice.images or (wanted.takes_edges and choice.edges.soft):
         return Path(store.source.name) if choice.video is None else choice.video
     if choice.video is not None:
         raise ConfigError(
             f"The format {choice.format} holds no pixels of the video: leave out --source"
-            f"{'' if wanted.pictures is None else ', or add --pictures'}."
+            f"{'' if wanted.images is None else ', or add --images'}."
         )
     return None
 
@@ -206,7 +206,7 @@ def _check_identity(store: MaskStore, video: Path) -> None:
         )
 
 
-def _whole_count(store: MaskStore) -> int | None:
+def _source_frame_count(store: MaskStore) -> int | None:
     """Frames of the source, if all of it was asked for and it said so."""
     span = store.span
     is_part = span.get("start") is not None or span.get("end") is not None

@@ -59,7 +59,7 @@ class ExportFrame:
         ids = [chosen.id for chosen in self.objects]
         kept[ids] = ids
         labels = kept[self.result.labels]
-        for part in self.result.hidden:
+        for part in self.result.covered:
             if kept[part.object_id]:
                 rows, columns = part.mask.shape
                 window = labels[part.y0 : part.y0 + rows, part.x0 : part.x0 + columns]

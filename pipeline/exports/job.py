@@ -16,18 +16,18 @@ from maskstream.pipeline.exports.names import NameTemplate
 from maskstream.pipeline.exports.output import Output
 from maskstream.pipeline.types import SourceInfo
 
-PICTURE_SUFFIX = ".jpg"
+IMAGE_SUFFIX = ".jpg"
 """Of the video's pictures where they are written beside annotations."""
 _EXPECTED_SUFFIX = ".png"  # else: what others are taken to make of the video
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class ExportJob:
     """What is exported, and where to.
 
     numbers: those of all frames, as they are written, int64 [T]. video: where the pixels are, for
     formats that need them. frame_count: of the whole video, if the masks' maker read all of it and
-    it is known. edges: for formats that take them. background: as a person says it. pictures: the
+    it is known. edges: for formats that take them. background: as a person says it. images: the
     video's are written, too.
     """
 
@@ -40,11 +40,11 @@ class Job:
     frame_count: int | None = None
     edges: Edges = PLAIN
     background: str | None = None
-    pictures: bool = False
+    images: bool = False
 
-    def picture_of(self, number: int) -> str:
+    def image_of(self, number: int) -> str:
         """Name of the picture that a frame's annotations are of, below the pictures' folder."""
-        return self.names.of(number) + (PICTURE_SUFFIX if self.pictures else _EXPECTED_SUFFIX)
+        return self.names.of(number) + (IMAGE_SUFFIX if self.images else _EXPECTED_SUFFIX)
 
     @property
     def categories(self) -> list[str]:
@@ -79,13 +79,13 @@ class Format:
     suffix: the end of its one file's name; "" if it is a folder. template: of the names in it.
     largest_id: the greatest object number that fits. iou_min: below it, what was read back is
     taken for damaged. needs_video: pixels are written as well. takes_edges, takes_background: the
-    options of these names mean something. pictures: folder of the video's pictures if they are
+    options of these names mean something. images: folder of the video's pictures if they are
     wanted, "{source}" in it stands for the video's name; below the place, or for one file below a
     folder beside it; None: the format has no place for them.
     """
 
     summary: str
-    open: Callable[[Job], Exporter]
+    open: Callable[[ExportJob], Exporter]
     suffix: str = ""
     template: str = "{frame:06d}"
     largest_id: int = 65535
@@ -93,4 +93,4 @@ class Format:
     needs_video: bool = False
     takes_edges: bool = False
     takes_background: bool = False
-    pictures: str | None = None
+    images: str | None = None

@@ -19,13 +19,18 @@ from maskstream.pipeline.errors import (
     StoreExistsError,
     UnreadableSourceError,
 )
-from maskstream.pipeline.exports.annotations import CocoImage, CocoObject, check_list, read_json
+from maskstream.pipeline.exports.coco_annotations import (
+    CocoImage,
+    CocoObject,
+    check_list,
+    read_json,
+)
 from maskstream.pipeline.exports.frames import Mask
 from maskstream.pipeline.exports.png import encode_png
 from maskstream.pipeline.prompts import MAX_OBJECT_ID
 from maskstream.pipeline.sources.labelmaps import read_label_map
 
-_VOID = 255  # "not labelled" in DAVIS
+_VOID = 255  # "not labeled" in DAVIS
 _NUMBERED = re.compile(r"(?P<prefix>.*?)(?P<number>\d+)")
 _LAST_NUMBER = re.compile(r"(\d+)\D*$")
 
@@ -156,7 +161,7 @@ def matte_masks(folder: Path) -> Iterator[FoundMask]:
     Raises:
         SourceError: there are no such files, or one is no picture.
     """
-    names = sorted(str(file.relative_to(folder)) for file in _pictures(folder))
+    names = sorted(str(file.relative_to(folder)) for file in _images(folder))
     by_prefix: dict[str, list[tuple[int, Path]]] = {}
     for name in names:
         prefix, number = _split(folder / name, name)
@@ -219,7 +224,7 @@ def _video_masks(values: Mapping[str, Any], file: Path) -> Iterator[FoundMask]:
                 yield FoundMask(number, track.id, found.mask((video.height, video.width)))
 
 
-def _pictures(folder: Path) -> list[Path]:
+def _images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise SourceNotFoundError(f"there is no folder {folder}")
     files = [file for file in folder.rglob("*.png") if not file.name.startswith(".")]
@@ -230,7 +235,7 @@ def _pictures(folder: Path) -> list[Path]:
 
 def _numbered(folder: Path) -> dict[int, Path]:
     files: dict[int, Path] = {}
-    for file in sorted(_pictures(folder)):
+    for file in sorted(_images(folder)):
         _, number = _split(file, file.name)
         if number in files:
             raise UnreadableSourceError(

@@ -1,4 +1,4 @@
-"""Video files of exports: written with the source's times and colours, and read back."""
+"""Video files of exports: written with the source's times and colors, and read back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import av
 import av.error
 from av.video.frame import VideoFrame
 
-from maskstream.pipeline.exports.colour import Colour
+from maskstream.pipeline.exports.color import Color
 from maskstream.pipeline.exports.soundtrack import Soundtrack
 from maskstream.pipeline.types import Frame
 
@@ -85,17 +85,17 @@ class MovieWriter:
         self._soundtrack: Soundtrack | None = None
         self._end_s = Fraction(0)
 
-    def write(self, picture: VideoFrame, pts: int, clock: Clock, colour: Colour) -> None:
+    def write(self, image: VideoFrame, pts: int, clock: Clock, color: Color) -> None:
         """Encode a picture; all are of one size and format."""
         with _as_os_error():
             if self._stream is None:
-                self._begin(picture, clock, colour)
+                self._begin(image, clock, color)
             end_s = pts * clock.time_base + clock.origin_s
             self._write_sound(clock, end_s)
             self._end_s = end_s + clock.frame_ticks * clock.time_base
-            picture.pts, picture.time_base = pts, clock.time_base
-            colour.mark(picture)
-            self._container.mux(self._stream.encode(picture))
+            image.pts, image.time_base = pts, clock.time_base
+            color.mark(image)
+            self._container.mux(self._stream.encode(image))
 
     def finish(self, clock: Clock, *, to_the_end: bool) -> None:
         """Write what is held back, and close. to_the_end: of the source, with all its sound."""
@@ -117,18 +117,18 @@ class MovieWriter:
         except OSError:  # the file is given up, or was closed by `finish`
             return
 
-    def _begin(self, picture: VideoFrame, clock: Clock, colour: Colour) -> None:
+    def _begin(self, image: VideoFrame, clock: Clock, color: Color) -> None:
         encoding = self._encoding
         stream: Any = self._container.add_stream(
             encoding.codec, rate=self._rate, options=dict(encoding.options)
         )
-        stream.width, stream.height = picture.width, picture.height
-        stream.pix_fmt = picture.format.name
+        stream.width, stream.height = image.width, image.height
+        stream.pix_fmt = image.format.name
         context = stream.codec_context
         context.thread_count = os.cpu_count() or 1
         stream.time_base = context.time_base = clock.time_base
-        context.color_range, context.colorspace = colour.range, colour.matrix
-        context.color_primaries, context.color_trc = colour.primaries, colour.transfer
+        context.color_range, context.colorspace = color.range, color.matrix
+        context.color_primaries, context.color_trc = color.primaries, color.transfer
         self._stream = stream
         self._soundtrack = Soundtrack(self._sound, self._container, self._path.suffix)
 
@@ -150,15 +150,15 @@ class MovieReader:
         context = stream.codec_context
         if encoding.decoder:
             context = av.CodecContext.create(encoding.decoder, "r")
-        self._pictures = _decode(container, stream, context)
+        self._images = _decode(container, stream, context)
 
     def next(self) -> VideoFrame | None:
         """The next picture, None if there is no more, or what comes is damaged."""
         try:
-            picture = next(self._pictures, None)
+            image = next(self._images, None)
         except av.error.FFmpegError:
             return None
-        return None if picture is None or picture.is_corrupt else picture
+        return None if image is None or image.is_corrupt else image
 
     def close(self) -> None:
         """Close the file."""

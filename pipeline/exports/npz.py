@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipeline.exports.frames import ExportFrame
-from maskstream.pipeline.exports.job import Job
+from maskstream.pipeline.exports.job import ExportJob
 
 _MASKS = "masks"
 
@@ -21,7 +21,7 @@ class Npz:
     `masks` is packed and read back frame by frame, whatever its length.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: ExportJob) -> None:
         self._job = job
         self._archive = zipfile.ZipFile(job.output.path, "w", zipfile.ZIP_DEFLATED)
         self._frames = self._begin(_MASKS)

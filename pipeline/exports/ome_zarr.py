@@ -15,7 +15,7 @@ import zarr
 from zarr.errors import BaseZarrError
 
 from maskstream.pipeline.exports.frames import ExportFrame
-from maskstream.pipeline.exports.job import Job
+from maskstream.pipeline.exports.job import ExportJob
 from maskstream.pipeline.store.header import as_image
 from maskstream.pipeline.store.layout import FRAMES_PER_SHARD, capped_threads, label_array_files
 from maskstream.pipeline.store.records import compress
@@ -30,7 +30,7 @@ class OmeZarr:
     Of objects that overlap the one on top shows.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: ExportJob) -> None:
         self._job = job
         self._shard: list[bytes] = []
         self._array: Any = None

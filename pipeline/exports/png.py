@@ -1,4 +1,4 @@
-"""PNG files of label maps and mattes: grey of 8 or 16 bits, or with DAVIS' palette.
+"""PNG files of label maps and mattes: gray of 8 or 16 bits, or with DAVIS' palette.
 
 OpenCV writes no palettes, and a label map needs nothing of the format but this.
 """
@@ -13,18 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_GREY, _INDEXED = 0, 3
+_GRAY, _INDEXED = 0, 3
 _LEVEL = 4
 
 
 def encode_png(pixels: npt.NDArray[Any], palette: bytes | None = None) -> bytes:
-    """Pixels uint8 or uint16 [H, W] as PNG; `palette`: 256 colours RGB that uint8 pixels index."""
+    """Pixels uint8 or uint16 [H, W] as PNG; `palette`: 256 colors RGB that uint8 pixels index."""
     height, width = pixels.shape
     depth = 8 * pixels.dtype.itemsize
-    colours = _GREY if palette is None else _INDEXED
+    colors = _GRAY if palette is None else _INDEXED
     rows = np.zeros((height, 1 + width * pixels.dtype.itemsize), np.uint8)  # first: no filter
     rows[:, 1:] = pixels.astype(pixels.dtype.newbyteorder(">")).view(np.uint8)
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colours, 0, 0, 0))]
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colors, 0, 0, 0))]
     if palette is not None:
         chunks.append((b"PLTE", palette))
     chunks += [(b"IDAT", zlib.compress(rows.tobytes(), _LEVEL)), (b"IEND", b"")]
@@ -32,14 +32,14 @@ def encode_png(pixels: npt.NDArray[Any], palette: bytes | None = None) -> bytes:
 
 
 def davis_palette() -> bytes:
-    """The 256 colours of PASCAL VOC, which DAVIS and YouTube-VOS use: 1 is dark red, 2 green."""
+    """The 256 colors of PASCAL VOC, which DAVIS and YouTube-VOS use: 1 is dark red, 2 green."""
     numbers = np.arange(256)
-    colours = np.zeros((256, 3), np.uint8)
+    colors = np.zeros((256, 3), np.uint8)
     for bit in range(8):
         for channel in range(3):
-            colours[:, channel] |= ((numbers >> channel & 1) << 7 - bit).astype(np.uint8)
+            colors[:, channel] |= ((numbers >> channel & 1) << 7 - bit).astype(np.uint8)
         numbers >>= 3
-    return colours.tobytes()
+    return colors.tobytes()
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

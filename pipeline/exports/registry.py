@@ -10,28 +10,28 @@ from maskstream.pipeline.exports.annotation_tools import Cvat, LabelMe
 from maskstream.pipeline.exports.canvases import Composite, CutOut, Matte, Overlay
 from maskstream.pipeline.exports.coco import Coco, CocoVideo
 from maskstream.pipeline.exports.cutouts import ExrLayers, PngCutOuts
-from maskstream.pipeline.exports.editors import FFV1, H264, H264_MATTE, PRORES, VP9, Movie
-from maskstream.pipeline.exports.job import Exporter, Format, Job
-from maskstream.pipeline.exports.label_pictures import (
+from maskstream.pipeline.exports.editor_videos import FFV1, H264, H264_MATTE, PRORES, VP9, Movie
+from maskstream.pipeline.exports.job import Exporter, ExportJob, Format
+from maskstream.pipeline.exports.label_images import (
     DAVIS_RESOLUTION,
-    LabelPictures,
+    LabelImages,
     Mattes,
     YoutubeVos,
 )
+from maskstream.pipeline.exports.mot import Mot, Mots
 from maskstream.pipeline.exports.npz import Npz
 from maskstream.pipeline.exports.ome_zarr import OmeZarr
-from maskstream.pipeline.exports.tracking_texts import Mot, Mots
 from maskstream.pipeline.exports.yolo import IOU_MIN, Yolo
 
 _BYTE = 255
-_BESIDE_VOID = 254  # 255 stands for "not labelled" in DAVIS and YouTube-VOS
+_BESIDE_VOID = 254  # 255 stands for "not labeled" in DAVIS and YouTube-VOS
 _NAMED = "{source}_{frame:06d}"
 _LOSSY_IOU_MIN = 0.98  # what codecs do to a matte; composites: the share of pixels that came back
 
 
 def _editors(
     summary: str,
-    open_job: Callable[[Job], Exporter],
+    open_job: Callable[[ExportJob], Exporter],
     suffix: str = "",
     *,
     iou_min: float = 1.0,
@@ -52,20 +52,20 @@ def _editors(
 FORMATS: Mapping[str, Format] = {
     "davis": Format(
         "a PNG with DAVIS' palette a frame",
-        LabelPictures.davis,
+        LabelImages.davis,
         template="{frame:05d}",
         largest_id=_BESIDE_VOID,
-        pictures=f"JPEGImages/{DAVIS_RESOLUTION}/{{source}}/",
+        images=f"JPEGImages/{DAVIS_RESOLUTION}/{{source}}/",
     ),
     "youtube-vos": Format(
         "Annotations/VIDEO/00012.png and meta.json",
         YoutubeVos,
         template="{frame:05d}",
         largest_id=_BESIDE_VOID,
-        pictures="JPEGImages/{source}/",
+        images="JPEGImages/{source}/",
     ),
-    "png": Format("grey 16-bit label maps", partial(LabelPictures, bits=16)),
-    "png-8": Format("grey 8-bit label maps", LabelPictures, largest_id=_BYTE),
+    "png": Format("gray 16-bit label maps", partial(LabelImages, bits=16)),
+    "png-8": Format("gray 8-bit label maps", LabelImages, largest_id=_BYTE),
     "png-matte": Format(
         "an 8-bit black-and-white PNG an object and frame",
         Mattes,
@@ -78,21 +78,21 @@ FORMATS: Mapping[str, Format] = {
         template="{source}_{object}_{frame:06d}",
         takes_edges=True,
     ),
-    "coco": Format("COCO JSON, an image a frame", Coco, ".json", _NAMED, pictures=""),
+    "coco": Format("COCO JSON, an image a frame", Coco, ".json", _NAMED, images=""),
     "coco-ytvis": Format(
-        "YouTube-VIS JSON, a track an object", CocoVideo, ".json", _NAMED, pictures=""
+        "YouTube-VIS JSON, a track an object", CocoVideo, ".json", _NAMED, images=""
     ),
-    "mots": Format("MOTS text, masks", Mots, ".txt", pictures=""),
-    "mot": Format("MOTChallenge text, boxes", Mot, ".txt", pictures=""),
+    "mots": Format("MOTS text, masks", Mots, ".txt", images=""),
+    "mot": Format("MOTChallenge text, boxes", Mot, ".txt", images=""),
     "yolo-seg": Format(
         "YOLO polygons, a text a frame, and data.yaml",
         Yolo,
         template=_NAMED,
         iou_min=IOU_MIN,
-        pictures="images/",
+        images="images/",
     ),
-    "labelme": Format("LabelMe JSON a frame, masks", LabelMe, template=_NAMED, pictures=""),
-    "cvat": Format("CVAT for video 1.1, XML of masks", Cvat, ".xml", pictures=""),
+    "labelme": Format("LabelMe JSON a frame, masks", LabelMe, template=_NAMED, images=""),
+    "cvat": Format("CVAT for video 1.1, XML of masks", Cvat, ".xml", images=""),
     "ome-zarr": Format("OME-Zarr 0.5, label maps as an image", OmeZarr),
     "npz": Format("NumPy archive of label maps", Npz, ".npz"),
     "prores": _editors(
@@ -117,7 +117,7 @@ FORMATS: Mapping[str, Format] = {
         iou_min=_LOSSY_IOU_MIN,
     ),
     "matte-lossless": _editors(
-        "grey FFV1, lossless", lambda job: Movie(job, FFV1, Matte("gray")), ".mkv"
+        "gray FFV1, lossless", lambda job: Movie(job, FFV1, Matte("gray")), ".mkv"
     ),
     "png-rgba": _editors("an 8-bit PNG with alpha a frame", PngCutOuts),
     "png-rgba-16": _editors("the same with 16 bits", partial(PngCutOuts, bits=16)),
@@ -129,7 +129,7 @@ FORMATS: Mapping[str, Format] = {
         iou_min=_LOSSY_IOU_MIN,
     ),
     "background": _editors(
-        "the objects before a colour, a picture or blur, H.264",
+        "the objects before a color, a picture or blur, H.264",
         Movie.before_background,
         ".mp4",
         iou_min=_LOSSY_IOU_MIN,

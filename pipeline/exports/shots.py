@@ -10,10 +10,10 @@ from functools import cache, partial
 import numpy as np
 
 from maskstream.pipeline.errors import StoreError
-from maskstream.pipeline.exports.edges import Alpha, alpha_of, cleaned, voted
-from maskstream.pipeline.exports.footage import Footage
+from maskstream.pipeline.exports.edges import Alpha, alpha_of, clean_mask, majority_vote
 from maskstream.pipeline.exports.frames import ExportFrame, Mask
-from maskstream.pipeline.exports.job import Job
+from maskstream.pipeline.exports.job import ExportJob
+from maskstream.pipeline.exports.source_video import SourceVideo
 from maskstream.pipeline.types import Frame, GrayImage
 
 ALL = 0
@@ -22,11 +22,11 @@ ALL = 0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shot:
-    """A frame to be written. mattes: by object, or that of `ALL`. picture: None without a video."""
+    """A frame to be written. mattes: by object, or that of `ALL`. image: None without a video."""
 
     frame: ExportFrame
     mattes: Mapping[int, Alpha]
-    picture: Frame | None = None
+    image: Frame | None = None
 
     @property
     def matte(self) -> Alpha:
@@ -36,9 +36,9 @@ class Shot:
     @property
     def source(self) -> Frame:
         """The picture. Raises `StoreError` if the export was opened without a video."""
-        if self.picture is None:
+        if self.image is None:
             raise StoreError("This format needs the video's pixels, but was opened without them.")
-        return self.picture
+        return self.image
 
 
 class Shots:
@@ -48,9 +48,11 @@ class Shots:
     left. Held are as many frames' masks as are smoothed over, and one picture.
     """
 
-    def __init__(self, job: Job, *, footage: Footage | None, each: bool = False) -> None:
+    def __init__(
+        self, job: ExportJob, *, source_video: SourceVideo | None, each: bool = False
+    ) -> None:
         self._job = job
-        self._footage = footage
+        self._source_video = source_video
         self._each = each
         self._half = job.edges.smooth_frames // 2
         self._held: deque[tuple[ExportFrame, dict[int, Mask]]] = deque(
@@ -71,21 +73,23 @@ class Shots:
         if not self._each:
             nothing = np.zeros(frame.result.labels.shape, np.bool_)
             masks = {ALL: np.logical_or.reduce([nothing, *masks.values()])}
-        return {key: cleaned(mask, self._job.edges) for key, mask in masks.items()}
+        return {key: clean_mask(mask, self._job.edges) for key, mask in masks.items()}
 
     def _shot(self, place: int) -> Shot:
         frame, masks = self._held[place]
         around = list(self._held)[max(0, place - self._half) : place + self._half + 1]
-        picture = None if self._footage is None else self._footage.frame(frame)
-        luma = cache(partial(_luma, picture))
+        image = None if self._source_video is None else self._source_video.frame(frame)
+        luma = cache(partial(_luma, image))
         mattes = {
-            key: alpha_of(voted([held[key] for _, held in around], mask), self._job.edges, luma)
+            key: alpha_of(
+                majority_vote([held[key] for _, held in around], mask), self._job.edges, luma
+            )
             for key, mask in masks.items()
         }
-        return Shot(frame, mattes, picture)
+        return Shot(frame, mattes, image)
 
 
-def _luma(picture: Frame | None) -> GrayImage:
-    if picture is None:
+def _luma(image: Frame | None) -> GrayImage:
+    if image is None:
         raise StoreError("Soft edges need the video's pixels, but there are none.")
-    return picture.gray()
+    return image.gray()

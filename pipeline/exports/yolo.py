@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 
 from maskstream.pipeline.exports.frames import ExportFrame, Mask, iou
-from maskstream.pipeline.exports.job import Job
+from maskstream.pipeline.exports.job import ExportJob
 from maskstream.pipeline.exports.polygons import Points, fill, polygons_of
 from maskstream.pipeline.types import SizeHW
 
@@ -23,7 +23,7 @@ class Yolo:
     Coordinates are the middles of the outermost pixels; a frame without objects is an empty file.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: ExportJob) -> None:
         job.names.require("frame")
         self._job = job
         self._class = {name: i for i, name in enumerate(job.categories)}

@@ -22,7 +22,7 @@ from maskstream.pipeline.prompts import (
 )
 from maskstream.pipeline.types import SizeHW
 
-_MOST_WAITING = 256
+_MAX_WAITING = 256
 
 
 class Command(BaseModel):
@@ -101,7 +101,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PendingCommand:
     """A command and whom to tell what became of it, in whatever thread that is found out."""
 
     command: Command
@@ -112,17 +112,17 @@ class CommandQueue:
     """Commands from any thread that wait to be taken; those that are too many are refused."""
 
     def __init__(self) -> None:
-        self._waiting: deque[Asked] = deque()
+        self._waiting: deque[PendingCommand] = deque()
 
-    def put(self, asked: Asked) -> None:
+    def put(self, pending: PendingCommand) -> None:
         """Leave a command."""
-        if len(self._waiting) < _MOST_WAITING:
-            self._waiting.append(asked)
+        if len(self._waiting) < _MAX_WAITING:
+            self._waiting.append(pending)
         else:
-            why = f"{_MOST_WAITING} commands wait already; ask again when frames come"
-            asked.answer(Outcome(asked.command.object, why))
+            why = f"{_MAX_WAITING} commands wait already; ask again when frames come"
+            pending.answer(Outcome(pending.command.object, why))
 
-    def take(self) -> list[Asked]:
+    def take(self) -> list[PendingCommand]:
         """Everything that came since the last time."""
         taken = []
         while self._waiting:

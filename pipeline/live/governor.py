@@ -49,12 +49,14 @@ class GovernorState:
             "interval": budget.interval,
             "input_share": budget.input_share,
             "prompts": budget.prompts,
-            "refreshed": budget.refreshed if budget.refreshed < MAX_OBJECT_ID else None,
+            "refreshed": budget.tracks_per_keyframe
+            if budget.tracks_per_keyframe < MAX_OBJECT_ID
+            else None,
             "reason": self.reason,
         }
 
 
-def ladder(config: PipelineConfig) -> list[KeyframeBudget]:
+def budget_steps(config: PipelineConfig) -> list[KeyframeBudget]:
     """Budgets from the configuration's own to the cheapest, each with one thing less."""
     live = config.live
     steps = [
@@ -71,8 +73,8 @@ def ladder(config: PipelineConfig) -> list[KeyframeBudget]:
         for prompts in (steps[-1].prompts // 2, 0):
             if prompts < steps[-1].prompts:
                 steps.append(replace(steps[-1], prompts=prompts))
-    for refreshed in _FEW_TRACKS:
-        steps.append(replace(steps[-1], refreshed=refreshed))
+    for tracks_per_keyframe in _FEW_TRACKS:
+        steps.append(replace(steps[-1], tracks_per_keyframe=tracks_per_keyframe))
     return steps
 
 
@@ -153,7 +155,7 @@ def _difference(before: KeyframeBudget, after: KeyframeBudget) -> str:
         "a keyframe every {} frames": (before.interval, after.interval),
         "encoder input x {}": (before.input_share, after.input_share),
         "{} seeding prompts a keyframe": (before.prompts, after.prompts),
-        "{} tracks corrected a keyframe": (before.refreshed, after.refreshed),
+        "{} tracks corrected a keyframe": (before.tracks_per_keyframe, after.tracks_per_keyframe),
     }
     changed = [
         text.format("all" if new == MAX_OBJECT_ID else new)

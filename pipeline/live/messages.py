@@ -87,7 +87,7 @@ def jpeg(frame: Frame, long_side: int) -> bytes:
     return bytes(cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1])
 
 
-def parsed_port(text: str, what: str) -> int:
+def parse_port(text: str, what: str) -> int:
     """A port number. Raises `ConfigError`."""
     if not (text.isdigit() and 0 <= int(text) < 65536):
         raise ConfigError(f"{what} needs a port number, not '{text}'")

@@ -12,9 +12,9 @@ from typing import Any
 import cv2
 
 from maskstream.pipeline.errors import ConfigError, PromptError
-from maskstream.pipeline.live.commands import Asked, Outcome, parse_command
+from maskstream.pipeline.live.commands import Outcome, PendingCommand, parse_command
 from maskstream.pipeline.live.publishers import TakeCommand
-from maskstream.pipeline.rendering.drawing import draw, scaled
+from maskstream.pipeline.rendering.draw import draw, scaled
 from maskstream.pipeline.types import Frame, FrameResult
 
 _PAGE = Path(__file__).parent / "preview.html"
@@ -81,7 +81,7 @@ class PreviewServer:
         self._server.server_close()
         self._thread.join()
 
-    def picture_after(self, index: int) -> tuple[int, bytes] | None:
+    def image_after(self, index: int) -> tuple[int, bytes] | None:
         """Number and JPEG of a newer frame than that; None if none comes."""
         with self._changed:
             self._changed.wait_for(
@@ -141,7 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
             answered.set()
 
         try:
-            self.server.preview.take(Asked(parse_command(self.rfile.read(length)), answer))
+            self.server.preview.take(PendingCommand(parse_command(self.rfile.read(length)), answer))
             answered.wait(_ANSWER_S)
         except PromptError as error:
             outcomes.append(Outcome(refused=str(error)))
@@ -156,7 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
         index, pause = -1, threading.Event()
         try:
             while not self.server.preview.closed:
-                newer = self.server.preview.picture_after(index)
+                newer = self.server.preview.image_after(index)
                 if newer is None:
                     continue
                 index, jpeg = newer

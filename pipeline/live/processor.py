@@ -9,22 +9,32 @@ from typing import Protocol
 
 from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.errors import PromptError
-from maskstream.pipeline.live.commands import Asked, Outcome
-from maskstream.pipeline.live.inputs import Input, Inputs
-from maskstream.pipeline.live.late import Job, LateKeyframes, Moment, Step
-from maskstream.pipeline.live.past import Past
+from maskstream.pipeline.live.commands import Outcome, PendingCommand
+from maskstream.pipeline.live.deferred_keyframes import (
+    DeferredKeyframes,
+    FrameStep,
+    KeyframeJob,
+    ShownFrame,
+)
+from maskstream.pipeline.live.encoder_inputs import EncoderInput, EncoderInputs
+from maskstream.pipeline.live.frame_history import FrameHistory
 from maskstream.pipeline.models.open import open_segmenter
 from maskstream.pipeline.prompts import MAX_OBJECT_ID, NO_PROMPTS, BoxEvent, Event, PointEvent
 from maskstream.pipeline.segmenter.model import Features
 from maskstream.pipeline.tracking.keyframes import KeyframeBudget
-from maskstream.pipeline.tracking.processor import DEFAULT_STEP_S, FrameProcessor, as_it_is, in_turn
-from maskstream.pipeline.tracking.refining import Tracked
+from maskstream.pipeline.tracking.processor import (
+    DEFAULT_FRAME_INTERVAL_S,
+    FrameProcessor,
+    round_robin,
+    snapshot,
+)
+from maskstream.pipeline.tracking.refinement import TrackedFrame
 from maskstream.pipeline.tracking.seeding import Seeder
 from maskstream.pipeline.types import Frame, SizeHW
 from maskstream.trackers.track import Track
 from maskstream.trackers.tracker import Tracker
 
-_MOST_WAITING = 64  # commands; each may keep a frame
+_MAX_WAITING = 64  # commands; each may keep a frame
 _NO_MORE = f"no object can be added: all {MAX_OBJECT_ID} numbers have been given; begin a new run"
 _LONGEST_STEP_S = 1.0  # between timestamps; more is a jump of the source's clock
 
@@ -36,17 +46,17 @@ class LiveControl(Protocol):
         """What keyframes may cost now."""
         ...
 
-    def take_commands(self) -> Sequence[Asked]:
+    def take_commands(self) -> Sequence[PendingCommand]:
         """The commands that came since the last call."""
         ...
 
 
 @dataclass(slots=True, eq=False)
-class _Waiting:
+class _WaitingCommand:
     """A command that waits for a keyframe of the frame it means, once that has come."""
 
-    asked: Asked
-    moment: Moment | None = None
+    pending: PendingCommand
+    shown: ShownFrame | None = None
 
 
 class LiveProcessor(FrameProcessor):
@@ -56,7 +66,7 @@ class LiveProcessor(FrameProcessor):
     beside: the last frames, for commands that name one, and those that waiting commands have named.
     """
 
-    waits_for_encoder = "encode"  # in a thread of its own, while label maps are waited for here
+    encoder_wait_stage = "encode"  # in a thread of its own, while label maps are waited for here
 
     def __init__(
         self, config: PipelineConfig, model: Path, frame_hw: SizeHW, control: LiveControl
@@ -64,12 +74,12 @@ class LiveProcessor(FrameProcessor):
         super().__init__(config, model, frame_hw, NO_PROMPTS)
         self._control = control
         self._model = model
-        full = Input(self._segmenter, self._recognizer, self._seeder)
-        self._inputs = Inputs(full, self._load_input)
-        self._carried = Tracker(self._tracker.settings)
-        self._late = LateKeyframes(self._tracker, self._work, as_it_is)
-        self._past = Past(config.live.kept_frames)
-        self._waiting: list[_Waiting] = []
+        full = EncoderInput(self._segmenter, self._recognizer, self._seeder)
+        self._inputs = EncoderInputs(full, self._load_input)
+        self._shown_tracker = Tracker(self._tracker.settings)
+        self._deferred = DeferredKeyframes(self._tracker, self._work, snapshot)
+        self._history = FrameHistory(config.live.history_frames)
+        self._waiting: list[_WaitingCommand] = []
         self._refused: dict[int, str] = {}
         self._fresh = self._wanted = True
         self._since_regular = self._due_cursor = self._shown_count = 0
@@ -77,33 +87,33 @@ class LiveProcessor(FrameProcessor):
 
     def close(self) -> None:
         """End the threads; commands that wait are answered."""
-        self._late.close()
+        self._deferred.close()
         self._inputs.close()
-        for asked in [*(w.asked for w in self._waiting), *self._control.take_commands()]:
-            asked.answer(Outcome(asked.command.object, "the run has ended"))
+        for pending in [*(w.pending for w in self._waiting), *self._control.take_commands()]:
+            pending.answer(Outcome(pending.command.object, "the run has ended"))
         super().close()
 
-    def _load_input(self, share: float) -> Input:
+    def _load_input(self, share: float) -> EncoderInput:
         config = self._config
         segmenter = open_segmenter(config, self._model, self._frame_hw, input_share=share)
         recognizer = self._recognizer.at(segmenter.geometry)
-        return Input(segmenter, recognizer, Seeder(segmenter, config.seeding))
+        return EncoderInput(segmenter, recognizer, Seeder(segmenter, config.seeding))
 
-    def _steps(self, frames: Iterable[Frame]) -> Iterator[Tracked]:
-        for frame in self._flows.look_ahead(frames):
-            moment = self._carry(self._displayed(frame))
-            self._late.pass_on(moment.step)
-            job = self._late.finished()
+    def _steps(self, frames: Iterable[Frame]) -> Iterator[TrackedFrame]:
+        for frame in self._flows.prefetch(frames):
+            shown = self._propagate(self._displayed(frame))
+            self._deferred.pass_on(shown.step)
+            job = self._deferred.finished()
             if job is not None:
-                self._late.merge(job, self._carried)
-            self._hear()
-            moment.tracks = [as_it_is(track) for track in self._carried.tracks]
-            self._past.add(moment, [w.moment for w in self._waiting if w.moment is not None])
-            self._find_meant()
-            keyframe = not self._late.busy and self._begin(moment)
-            yield Tracked(moment.frame, keyframe, moment.step.flow, moment.tracks)
+                self._deferred.merge(job, self._shown_tracker)
+            self._take_commands()
+            shown.tracks = [snapshot(track) for track in self._shown_tracker.tracks]
+            self._history.add(shown, [w.shown for w in self._waiting if w.shown is not None])
+            self._resolve_waiting()
+            keyframe = not self._deferred.busy and self._begin(shown)
+            yield TrackedFrame(shown.frame, keyframe, shown.step.flow, shown.tracks)
 
-    def _carry(self, frame: Frame) -> Moment:
+    def _propagate(self, frame: Frame) -> ShownFrame:
         gap = frame.arrival is not None and frame.arrival.gap_s > 0
         dt_s = self._step_s(frame, gap=gap)
         self._now_s = (self._now_s or 0.0) + dt_s
@@ -112,16 +122,16 @@ class LiveProcessor(FrameProcessor):
         self.times.seconds["flow"] = self._flows.seconds
         cut = flow is not None and flow.residual > self._config.keyframes.cut_residual
         scene = ("gap" if gap else "cut") if cut else ""
-        step = Step(None if cut else flow, scene, dt_s)
-        moment = Moment(self._shown_count, frame, step, self._now_s)
+        step = FrameStep(None if cut else flow, scene, dt_s)
+        shown = ShownFrame(self._shown_count, frame, step, self._now_s)
         self._shown_count += 1
-        with self.times.stage("carry"):
-            step.carry(self._carried)
+        with self.times.stage("propagate"):
+            step.propagate(self._shown_tracker)
         self._since_keyframe += 1
         self._since_regular += 1
         self._fresh |= cut
         self._wanted |= cut or gap
-        return moment
+        return shown
 
     def _step_s(self, frame: Frame, *, gap: bool) -> float:
         """Seconds since the frame before.
@@ -131,69 +141,71 @@ class LiveProcessor(FrameProcessor):
         """
         last, self._last = self._last, frame
         if last is None or gap:
-            return 0.0 if last is None else DEFAULT_STEP_S
+            return 0.0 if last is None else DEFAULT_FRAME_INTERVAL_S
         if frame.pts_s is not None and last.pts_s is not None:
             step_s = frame.pts_s - last.pts_s
             if 0 < step_s <= _LONGEST_STEP_S:
                 return step_s
         if frame.arrival is not None and last.arrival is not None:
             return max(0.001, frame.arrival.monotonic_s - last.arrival.monotonic_s)
-        return DEFAULT_STEP_S
+        return DEFAULT_FRAME_INTERVAL_S
 
-    def _begin(self, moment: Moment) -> bool:
+    def _begin(self, shown: ShownFrame) -> bool:
         """Begin the next keyframe, if one is due; says whether it is this frame's."""
         self._budget = self._control.budget()
-        if self._begin_asked(moment):
-            return self._late.busy and self._since_keyframe == 0
+        if self._begin_commanded(shown):
+            return self._deferred.busy and self._since_keyframe == 0
         if self._wanted or self._since_regular >= self._budget.interval:
-            self._start(Job(moment, fresh=self._fresh))
+            self._start(KeyframeJob(shown, fresh=self._fresh))
             return True
-        moved = self._moved_far()
+        moved = self._moved_ids()
         if moved:
             self._since_keyframe = 0
-            self._begin_job(Job(moment, moved=moved))
+            self._begin_job(KeyframeJob(shown, moved=moved))
         return bool(moved)
 
-    def _moved_far(self) -> frozenset[int]:
+    def _moved_ids(self) -> frozenset[int]:
         """Ids that want an early keyframe; the fewer regular ones there are, the later it comes."""
         keyframes = self._config.keyframes
-        shortest = keyframes.shortest * self._budget.interval / keyframes.interval
-        if self._since_keyframe < shortest:
+        interval_min = keyframes.interval_min * self._budget.interval / keyframes.interval
+        if self._since_keyframe < interval_min:
             return frozenset()
-        return frozenset(t.id for t in self._carried.moved_far(keyframes.motion)) - {0}
+        return frozenset(t.id for t in self._shown_tracker.moved_far(keyframes.motion_max)) - {0}
 
-    def _start(self, job: Job) -> None:
+    def _start(self, job: KeyframeJob) -> None:
         """Begin a regular keyframe."""
         self._since_keyframe, self._since_regular = 0, 0
         self._fresh, self._wanted = False, False
         self._begin_job(job)
 
-    def _begin_job(self, job: Job) -> None:
+    def _begin_job(self, job: KeyframeJob) -> None:
         self.keyframes += 1
-        self._late.begin(job)
+        self._deferred.begin(job)
 
-    def _due_now(self, job: Job) -> list[Track]:
+    def _due_now(self, job: KeyframeJob) -> list[Track]:
         """The live tracks that a keyframe looks at: as many as it may, all in turn."""
         live = self._tracker.live()
         if job.moved is not None:
             live = [track for track in live if track.id in job.moved]
-        due, self._due_cursor = in_turn(live, self._budget.refreshed, self._due_cursor)
+        due, self._due_cursor = round_robin(
+            live, self._budget.tracks_per_keyframe, self._due_cursor
+        )
         return due
 
-    def _work(self, job: Job) -> None:
+    def _work(self, job: KeyframeJob) -> None:
         """Do a keyframe, in the thread of the late ones."""
         self._segmenter, self._recognizer, self._seeder = self._inputs.at(self._budget.input_share)
         self._encoder.segmenter = self._segmenter
-        moment = job.moment
-        flow = None if job.fresh else moment.step.flow
+        shown = job.shown
+        flow = None if job.fresh else shown.step.flow
         seed = job.only is None and job.moved is None
         due = self._due_now(job)
         self._refused.clear()
         with self._libraries.limit(limits=1, user_api="blas"):
-            self._keyframe(moment.frame, job.events, due, moment.now_s, flow, seed=seed)
-        for asked, event in zip(job.asked, job.events, strict=True):
+            self._keyframe(shown.frame, job.events, due, shown.now_s, flow, seed=seed)
+        for pending, event in zip(job.commands, job.events, strict=True):
             refused = self._refused.get(event.object, "")
-            asked.answer(Outcome(asked.command.object if refused else event.object, refused))
+            pending.answer(Outcome(pending.command.object if refused else event.object, refused))
 
     def _prompt(
         self,
@@ -210,71 +222,71 @@ class LiveProcessor(FrameProcessor):
 
     # What is asked for while the stream goes on.
 
-    def _hear(self) -> None:
+    def _take_commands(self) -> None:
         """Take in new commands; those that take objects away act at once."""
-        for asked in self._control.take_commands():
-            if asked.command.type in ("remove", "reset"):
-                self._remove(asked)
+        for pending in self._control.take_commands():
+            if pending.command.type in ("remove", "reset"):
+                self._remove(pending)
                 continue
             try:
-                asked.command.check_inside(self._frame_hw)
-                if len(self._waiting) >= _MOST_WAITING:
-                    raise PromptError(f"{_MOST_WAITING} commands wait already; ask again")
+                pending.command.check_inside(self._frame_hw)
+                if len(self._waiting) >= _MAX_WAITING:
+                    raise PromptError(f"{_MAX_WAITING} commands wait already; ask again")
             except PromptError as error:
-                asked.answer(Outcome(asked.command.object, str(error)))
+                pending.answer(Outcome(pending.command.object, str(error)))
             else:
-                self._waiting.append(_Waiting(asked))
+                self._waiting.append(_WaitingCommand(pending))
 
-    def _remove(self, removing: Asked) -> None:
+    def _remove(self, removing: PendingCommand) -> None:
         object_id = removing.command.object
         if object_id is None:
-            self._carried.tracks = []
-            self._late.remove(None)
+            self._shown_tracker.tracks = []
+            self._deferred.remove(None)
             self._wanted = True
         else:
-            self._carried.remove(object_id)
-            self._late.remove([object_id])
+            self._shown_tracker.remove(object_id)
+            self._deferred.remove([object_id])
         for waiting in list(self._waiting):
-            if object_id in (None, waiting.asked.command.object):
+            if object_id in (None, waiting.pending.command.object):
                 self._refuse(waiting, f"a {removing.command.type} came after it")
         removing.answer(Outcome(object_id))
 
-    def _refuse(self, waiting: _Waiting, why: str) -> None:
+    def _refuse(self, waiting: _WaitingCommand, why: str) -> None:
         self._waiting.remove(waiting)
-        waiting.asked.answer(Outcome(waiting.asked.command.object, why))
+        waiting.pending.answer(Outcome(waiting.pending.command.object, why))
 
-    def _find_meant(self) -> None:
+    def _resolve_waiting(self) -> None:
         """Find the frames that waiting commands mean; those that come later are found then."""
         for waiting in list(self._waiting):
-            if waiting.moment is None:
+            if waiting.shown is None:
                 try:
-                    waiting.moment = self._past.meant(waiting.asked.command)
+                    waiting.shown = self._history.resolve(waiting.pending.command)
                 except PromptError as error:
                     self._refuse(waiting, str(error))
 
-    def _begin_asked(self, newest: Moment) -> bool:
+    def _begin_commanded(self, newest: ShownFrame) -> bool:
         """Begin the keyframe that the first waiting command means, with all others that mean it."""
-        chosen = next((w.moment for w in self._waiting if w.moment is not None), None)
+        chosen = next((w.shown for w in self._waiting if w.shown is not None), None)
         events: list[Event] = []
-        together: list[Asked] = []
+        together: list[PendingCommand] = []
         if chosen is None:
             return False
-        for waiting in [w for w in self._waiting if w.moment is chosen]:
-            command = waiting.asked.command
+        for waiting in [w for w in self._waiting if w.shown is chosen]:
+            command = waiting.pending.command
             if command.object is None and self._tracker.full:
                 self._refuse(waiting, _NO_MORE)
                 continue
             self._waiting.remove(waiting)
-            together.append(waiting.asked)
-            object_id = command.object or self._tracker.take_id()
+            together.append(waiting.pending)
+            object_id = command.object or self._tracker.new_id()
             events.append(command.event(chosen.frame.index, object_id))
         if not events:
             return False
         if chosen is newest:
-            self._start(Job(chosen, events, together, fresh=self._fresh))
+            self._start(KeyframeJob(chosen, events, together, fresh=self._fresh))
             return True
-        job = Job(chosen, events, together, only={e.object for e in events})
-        later = self._past.since(chosen)
+        job = KeyframeJob(chosen, events, together, only={e.object for e in events})
+        later = self._history.since(chosen)
         job.later.extend(later or ())
         job.overdue = later is None
         self._begin_job(job)

@@ -11,16 +11,16 @@ from pathlib import Path
 
 from maskstream.pipeline.clock import SYSTEM_CLOCK, Clock
 from maskstream.pipeline.config import PipelineConfig
-from maskstream.pipeline.engine.framequeue import FrameQueue, Policy
+from maskstream.pipeline.engine.frame_queue import FrameQueue, Policy
 from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.errors import QueueClosedError
-from maskstream.pipeline.live.commands import Asked, Command, CommandQueue
-from maskstream.pipeline.live.governor import Governor, ladder
+from maskstream.pipeline.live.commands import Command, CommandQueue, PendingCommand
+from maskstream.pipeline.live.governor import Governor, budget_steps
 from maskstream.pipeline.live.processor import LiveProcessor
-from maskstream.pipeline.live.reconnecting import Patience, ReconnectingSource
+from maskstream.pipeline.live.reconnect import ReconnectingSource, ReconnectPolicy
 from maskstream.pipeline.live.status import LiveStatus, Meter, Watchdog, resident_mb
 from maskstream.pipeline.sources.live import InputOptions, open_live
-from maskstream.pipeline.sources.timed import Picture
+from maskstream.pipeline.sources.timed import Image
 from maskstream.pipeline.tracking.keyframes import KeyframeBudget
 from maskstream.pipeline.types import Frame, FrameResult, Sink, SizeHW, SourceInfo
 
@@ -59,19 +59,19 @@ class LiveSession:
     ) -> None:
         """Raises `ConfigError`, `ModelError`."""
         self.commands = CommandQueue()
-        self.governor = Governor(ladder(config), config.live.latency_ms / 1000)
+        self.governor = Governor(budget_steps(config), config.live.latency_ms / 1000)
         self.pipeline = Pipeline(config)
         self._source = source
         self._clock = clock
         self._meter = Meter(self.governor, clock, lambda: self.pipeline.summary.dropped)
-        self._watchdog = Watchdog(self._at_work, config.live.hang_s)
+        self._watchdog = Watchdog(self._running_stages, config.live.hang_s)
         self._over = threading.Event()
-        source.hold()  # until the model is loaded and sinks are open
+        source.pause()  # until the model is loaded and sinks are open
 
     @classmethod
     def open(
         cls,
-        target: str | Path | Iterable[Picture],
+        target: str | Path | Iterable[Image],
         config: PipelineConfig | None = None,
         options: InputOptions | None = None,
         *,
@@ -85,9 +85,9 @@ class LiveSession:
         config = live_config(config or PipelineConfig())
         found = open_live(target, options, record=record, clock=clock)
         live = config.live
-        patience = Patience(live.gap_s, live.retry_first_s, live.retry_most_s)
+        policy = ReconnectPolicy(live.gap_s, live.retry_first_s, live.retry_max_s)
         source = ReconnectingSource(
-            found.source, returns=found.returns, patience=patience, clock=clock
+            found.source, reopenable=found.reopenable, policy=policy, clock=clock
         )
         return cls(config, source, clock=clock)
 
@@ -114,7 +114,7 @@ class LiveSession:
             with self._or_stop():
                 sinks = [*make_sinks(info), self._meter, *behind(info)]
             ticker.start()
-            self._source.go_on()
+            self._source.resume()
             return sinks
 
         try:
@@ -131,7 +131,7 @@ class LiveSession:
 
     def command(self, command: Command, answer: Callable[..., None] = lambda outcome: None) -> None:
         """Ask for something; `answer` gets the `Outcome` when it is done, in another thread."""
-        self.commands.put(Asked(command, answer))
+        self.commands.put(PendingCommand(command, answer))
 
     def status(self) -> LiveStatus:
         """How the run goes; for any thread."""
@@ -183,7 +183,7 @@ class LiveSession:
 
     def _run_into(self, queue: FrameQueue[LiveResult]) -> None:
         try:
-            self.run(lambda info: [_IntoQueue(queue)])
+            self.run(lambda info: [_QueueSink(queue)])
             queue.close()
         except BaseException as error:
             queue.fail(error)
@@ -205,11 +205,11 @@ class LiveSession:
         """What keyframes may cost now, for the processor."""
         return self.governor.state.budget
 
-    def take_commands(self) -> Sequence[Asked]:
+    def take_commands(self) -> Sequence[PendingCommand]:
         """The commands that came since the last call, for the processor."""
         return self.commands.take()
 
-    def _at_work(self) -> dict[str, float]:
+    def _running_stages(self) -> dict[str, float]:
         running = self.pipeline.running()
         if not self._source.connected:  # it waits to reconnect, which is no hang
             running.pop("read", None)
@@ -231,7 +231,7 @@ class LiveSession:
                 on_status(status)
 
 
-class _IntoQueue:
+class _QueueSink:
     """A sink that hands results to a loop."""
 
     def __init__(self, queue: FrameQueue[LiveResult]) -> None:

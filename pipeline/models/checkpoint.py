@@ -42,7 +42,7 @@ def load_network(checkpoint: Path, architecture: str | None = None) -> Sam:
 def _published_networks(state: Mapping[str, Tensor]) -> list[str]:
     """The published models with these keys and shapes: TinySAM's are MobileSAM's as well."""
     registry = Registry.published()
-    architecture = registry.recognise(shapes_of(state))
+    architecture = registry.identify(shapes_of(state))
     return [entry.name for entry in registry.entries() if entry.architecture == architecture]
 
 

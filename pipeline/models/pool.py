@@ -51,7 +51,7 @@ class SegmenterPool:
 def segmenter_opener(config: PipelineConfig) -> OpenSegmenter:
     """How to set up `config.model`: a folder runs as its graphs are, a checkpoint in torch.
 
-    A checkpoint is measured itself, not quantised first: that would calibrate on the very images
+    A checkpoint is measured itself, not quantized first: that would calibrate on the very images
     that judge. Raises `ModelError`.
     """
     if not names_checkpoint(config.model):

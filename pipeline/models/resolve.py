@@ -13,17 +13,17 @@ from maskstream.pipeline.types import RgbImage
 from maskstream.pipeline.weights.cache import cache_folder
 from maskstream.pipeline.weights.registry import Registry
 
-CALIBRATION_PICTURES = 32
+CALIBRATION_IMAGES = 32
 METHOD = "nncf"  # made in about half the time, and who uses a model first waits for it
 
 
 def resolve_model(
-    name: str, pictures: Callable[[int], Sequence[RgbImage]], say: Callable[[str], None]
+    name: str, images: Callable[[int], Sequence[RgbImage]], report: Callable[[str], None]
 ) -> Path:
     """The folder of a model: an embedded name, a folder, a published name or a checkpoint file.
 
-    A published model or a checkpoint is quantised on first use, on `pictures(count)` of the user's
-    own video, and cached by the checkpoint's content. Raises `ModelError`, also when quantising is
+    A published model or a checkpoint is quantized on first use, on `images(count)` of the user's
+    own video, and cached by the checkpoint's content. Raises `ModelError`, also when quantizing is
     needed and the extra `train` is not installed.
     """
     if not names_checkpoint(name):
@@ -32,24 +32,26 @@ def resolve_model(
     folder = cache_folder("models", f"{Path(name).stem}-{content_hash(checkpoint)}")
     if (folder / "model.yaml").is_file():
         return folder
-    require_training_extra(f"quantising {name} on first use")
+    require_training_extra(f"quantizing {name} on first use")
     from maskstream.pipeline.models.checkpoint import load_network
     from maskstream.pipeline.quantization.gate import Gate
-    from maskstream.pipeline.quantization.quantize import quantise, write_folder
+    from maskstream.pipeline.quantization.quantize import quantize, write_folder
 
     model = load_network(checkpoint, architecture)
-    say(f"first use of {name}: quantising it on up to {CALIBRATION_PICTURES} frames; minutes, once")
+    report(
+        f"first use of {name}: quantizing it on up to {CALIBRATION_IMAGES} frames; minutes, once"
+    )
     try:
-        made = quantise(
+        made = quantize(
             model,
-            pictures(CALIBRATION_PICTURES),
+            images(CALIBRATION_IMAGES),
             method=METHOD,
             gate=Gate(),
             source=checkpoint.name,
-            say=say,
+            report=report,
         )
     except KeyboardInterrupt:
-        say(f"stopped; nothing of {name} is kept, its next use begins anew")
+        report(f"stopped; nothing of {name} is kept, its next use begins anew")
         raise
     except ModelError as error:
         raise ModelError(
@@ -57,7 +59,7 @@ def resolve_model(
             "VIDEO|FOLDER -o MODEL --method tinysam'; then run with --model MODEL"
         ) from error
     write_folder(made, folder)
-    say(f"kept in {folder}")
+    report(f"kept in {folder}")
     return folder
 
 

@@ -1,1 +1,1 @@
-"""Conversion of torch networks to OpenVINO graphs and their quantisation (extra `train`)."""
+"""Conversion of torch networks to OpenVINO graphs and their quantization (extra `train`)."""

@@ -18,10 +18,10 @@ from maskstream.pipeline.types import RgbImage
 
 T = TypeVar("T")
 
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+IMAGES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
 
-def calibration_pictures(origin: Path, count: int) -> list[RgbImage]:
+def calibration_images(origin: Path, count: int) -> list[RgbImage]:
     """`count` pictures (or all, if fewer), evenly spread over a source or a folder of pictures.
 
     Raises `SourceError`.
@@ -31,15 +31,15 @@ def calibration_pictures(origin: Path, count: int) -> list[RgbImage]:
     if not origin.exists() and not is_pattern(origin):
         raise SourceNotFoundError(f"there is no {origin} to calibrate on")
     if origin.is_dir():
-        files = sorted(p for p in origin.rglob("*") if p.suffix.lower() in PICTURES)
+        files = sorted(p for p in origin.rglob("*") if p.suffix.lower() in IMAGES)
         read = [cv2.imread(str(p), cv2.IMREAD_COLOR) for p in spread(files, count)]
         rgb = [cv2.cvtColor(p, cv2.COLOR_BGR2RGB) for p in read if p is not None]
-        pictures = [np.asarray(p, np.uint8) for p in rgb]
+        images = [np.asarray(p, np.uint8) for p in rgb]
     else:
-        pictures = _video_pictures(origin, count)
-    if not pictures:
+        images = _video_images(origin, count)
+    if not images:
         raise SourceError(f"{origin} holds no pictures to calibrate on")
-    return pictures
+    return images
 
 
 def spread(items: Sequence[T], count: int) -> list[T]:
@@ -48,7 +48,7 @@ def spread(items: Sequence[T], count: int) -> list[T]:
     return [items[i] for i in chosen]
 
 
-def _video_pictures(origin: Path, count: int) -> list[RgbImage]:
+def _video_images(origin: Path, count: int) -> list[RgbImage]:
     """Keep at most 2 * count pictures while reading: when full, every other one is dropped."""
     from maskstream.pipeline.sources import open_source
 
@@ -65,7 +65,7 @@ def _video_pictures(origin: Path, count: int) -> list[RgbImage]:
 
 
 @dataclass(frozen=True, slots=True)
-class PreparedPicture:
+class PreparedImage:
     """A picture as the encoder takes it (uint8 [1, H, W, 3]) and its geometry."""
 
     image: npt.NDArray[np.uint8]
@@ -73,19 +73,19 @@ class PreparedPicture:
 
 
 def prepare(
-    picture: RgbImage,
+    image: RgbImage,
     long_side: int,
     multiple: int,
     pad_rgb: tuple[int, int, int],
     cell: int = GRID_STRIDE,
-) -> PreparedPicture:
+) -> PreparedImage:
     """Scale and pad a picture for a network."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     geometry = InputGeometry.fit((height, width), long_side, multiple, cell)
     valid_h, valid_w = geometry.valid_hw
-    scaled = cv2.resize(picture, (valid_w, valid_h), interpolation=cv2.INTER_AREA)
+    scaled = cv2.resize(image, (valid_w, valid_h), interpolation=cv2.INTER_AREA)
     padded = geometry.pad(np.asarray(scaled, np.uint8), pad_rgb)
-    return PreparedPicture(padded[None], geometry)
+    return PreparedImage(padded[None], geometry)
 
 
 def random_prompts(
@@ -101,7 +101,7 @@ def random_prompts(
     fixed = {
         "mask": np.zeros((count, 1, h, w), np.float32),
         "has_mask": np.zeros(count, np.float32),
-        "grid": geometry.cell_centres(),
+        "grid": geometry.cell_centers(),
     }
     points = rng.uniform(0.05, 0.95, (count, 1, 2)).astype(np.float32) * size / side
     corners = np.sort(rng.uniform(0.0, 1.0, (count, 2, 2)).astype(np.float32), axis=1) * size / side

@@ -1,8 +1,8 @@
 """Torch networks to OpenVINO graphs of any input size.
 
-The encoder graph takes RGB bytes [1, H, W, 3] and normalises inside. Beside the embedding it gives
+The encoder graph takes RGB bytes [1, H, W, 3] and normalizes inside. Beside the embedding it gives
 what the decoder's products need of the image alone, so that this is computed once a keyframe. The
-decoder graph takes that, normalised prompts and the grid of cell centres, so that one graph serves
+decoder graph takes that, normalized prompts and the grid of cell centers, so that one graph serves
 every frame size and any number of prompts. Inner tensors that inference replaces have names: see
 `maskstream.pipeline.segmenter.openvino_decoder`.
 """
@@ -22,7 +22,7 @@ from maskstream.pipeline.segmenter.encoders.tiny_vit import TinyViTEncoder
 from maskstream.pipeline.segmenter.openvino_decoder import DENSE, DENSE_SIDES, POSITIONS
 from maskstream.pipeline.segmenter.openvino_padding import fold_paddings
 from maskstream.pipeline.segmenter.openvino_runtime import ov
-from maskstream.pipeline.segmenter.prompt_encoder import cell_centres
+from maskstream.pipeline.segmenter.prompt_encoder import cell_centers
 from maskstream.pipeline.segmenter.sam import Architecture, Sam
 
 ENCODER_OUTPUTS = ("embedding", "features_s8", "features_s16", "image_tokens", "image_sides")
@@ -34,7 +34,7 @@ INNER_TENSORS = (POSITIONS, DENSE, DENSE_SIDES)  # the last two: of undrawn prom
 
 
 class _EncoderGraph(nn.Module):
-    """RGB bytes to features, normalisation included."""
+    """RGB bytes to features, normalization included."""
 
     def __init__(self, model: Sam) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ def _export_decoder(model: Sam, features: dict[str, Tensor]) -> ov.Model:
         torch.ones(2, 3),
         torch.zeros(2, 1, h, w),
         torch.zeros(2),
-        cell_centres(h, w),
+        cell_centers(h, w),
     )
     shapes = [[1, -1, f.shape[-1]] for f in taken.values()]
     shapes += [[-1, -1, 2], [-1, -1], [-1, 1, -1, -1], [-1], [2, -1, -1]]
@@ -146,21 +146,21 @@ def _export_decoder(model: Sam, features: dict[str, Tensor]) -> ov.Model:
     return decoder
 
 
-def kept_in_float(decoder: ov.Model) -> list[str]:
-    """Names of a decoder's operations that quantisation should leave alone: all but the upsampling.
+def kept_in_fp32(decoder: ov.Model) -> list[str]:
+    """Names of a decoder's operations that quantization should leave alone: all but the upsampling.
 
-    Attention over thousands of cells gives weights far below a step of 8 bits: quantised as a whole
+    Attention over thousands of cells gives weights far below a step of 8 bits: quantized as a whole
     the logits' cosine fell to 0.72 with the reference fill, against 0.998 this way.
     """
     names = [operation.get_friendly_name() for operation in decoder.get_ops()]
     return [name for name in names if ".upsample_s" not in name]
 
 
-def attention_in_float(encoder: ov.Model) -> list[str]:
+def attention_in_fp32(encoder: ov.Model) -> list[str]:
     """Names of an encoder's operations that linear attention does between its projections.
 
     Its products and its division make a fifth of the error of the whole encoder in INT8, though
-    all of it is a thousandth of what the encoder computes (docs/quantisation.md).
+    all of it is a thousandth of what the encoder computes (docs/quantization.md).
     """
     names = [operation.get_friendly_name() for operation in encoder.get_ops()]
     inner = (".context_module.main/", ".context_module.main.aggreg.")

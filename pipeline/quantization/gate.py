@@ -1,4 +1,4 @@
-"""The gate: a quantised model is judged against its own FP32 graphs, and refused if it is unfit."""
+"""The gate: a quantized model is judged against its own FP32 graphs, and refused if it is unfit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipeline.errors import ModelError
-from maskstream.pipeline.quantization.calibration import PreparedPicture
+from maskstream.pipeline.quantization.calibration import PreparedImage
 from maskstream.pipeline.quantization.runner import Runner
 from maskstream.pipeline.segmenter.everything import coarse_points
 from maskstream.pipeline.segmenter.geometry import boxes_of
@@ -28,7 +28,7 @@ Tensors = dict[str, npt.NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """Least values a quantised model must reach. trained: masks of random weights mean nothing."""
+    """Least values a quantized model must reach. trained: masks of random weights mean nothing."""
 
     mask_iou_min: float = 0.97
     cosine_min: float = 0.995
@@ -81,7 +81,7 @@ def refuse_if_unfit(comparison: Comparison, gate: Gate) -> None:
     faults = comparison.faults(gate)
     if faults:
         raise ModelError(
-            "the quantised model is refused: "
+            "the quantized model is refused: "
             + "; ".join(faults)
             + ". Calibrate on more or more varied frames, use the other --method, or write it all "
             "the same with --force"
@@ -89,7 +89,7 @@ def refuse_if_unfit(comparison: Comparison, gate: Gate) -> None:
 
 
 def compare(
-    fp32: Graphs, int8: Graphs, pictures: Sequence[PreparedPicture], *, threads: int
+    fp32: Graphs, int8: Graphs, images: Sequence[PreparedImage], *, threads: int
 ) -> Comparison:
     """Judge INT8 graphs against FP32 ones on pictures that were not used to calibrate.
 
@@ -101,17 +101,17 @@ def compare(
     ious: list[float] = []
     cosines: list[float] = []
     times: dict[str, list[float]] = {"e32": [], "e8": [], "d32": [], "d8": []}
-    step = -(-len(pictures) // TIMED_ON)
-    for index, picture in enumerate(pictures):
+    step = -(-len(images) // TIMED_ON)
+    for index, prepared in enumerate(images):
         timed = index % step == 0
-        image = {"image": picture.image}
+        image = {"image": prepared.image}
         reference, features = exact(image), quick(image)
         if timed:
             times["e32"].append(exact.timed(image)[1])
             times["e8"].append(quick.timed(image)[1])
         cosines.append(cosine(reference["embedding"], features["embedding"]))
         decode = partial(answer_on, exact_decoder, reference)
-        for prompts, ambiguous, truth in grid_answers(decode, picture):
+        for prompts, ambiguous, truth in grid_answers(decode, prepared):
             answer = quick_decoder(features | prompts)
             if timed:
                 times["d32"].append(exact_decoder.timed(reference | prompts)[1])
@@ -130,7 +130,7 @@ def answer_on(decoder: Runner, features: Tensors, prompts: Tensors) -> Tensors:
 
 
 def grid_answers(
-    decode: Callable[[Tensors], Tensors], picture: PreparedPicture
+    decode: Callable[[Tensors], Tensors], prepared: PreparedImage
 ) -> Iterator[tuple[Tensors, bool, Tensors]]:
     """Prompt batches for one picture with what the float network answers to them.
 
@@ -138,7 +138,7 @@ def grid_answers(
     the float network. The flag says whether the prompts are ambiguous, that is answered by the best
     of three masks.
     """
-    geometry = picture.geometry
+    geometry = prepared.geometry
     count = GRID_SIDE**2
     h, w = geometry.grid_hw
     size = np.array(geometry.valid_hw[::-1], np.float32)
@@ -146,7 +146,7 @@ def grid_answers(
     fixed: Tensors = {
         "mask": np.zeros((count, 1, h, w), np.float32),
         "has_mask": np.zeros(count, np.float32),
-        "grid": geometry.cell_centres(),
+        "grid": geometry.cell_centers(),
     }
     clicks = fixed | {
         "xy": np.concatenate([points, np.zeros_like(points)], 1),

@@ -1,10 +1,10 @@
-"""Post-training INT8 quantisation with NNCF, and layers put back into float until masks are right.
+"""Post-training INT8 quantization with NNCF, and layers kept in FP32 until masks are right.
 
 Two of NNCF's defaults cost accuracy here. Its overflow fix halves the range of the weights for CPUs
 without VNNI; on `lite` that nearly doubles the encoder's error. And its fast bias correction works
-from the statistics of single layers; the full one, layer after layer through the quantised graph,
+from the statistics of single layers; the full one, layer after layer through the quantized graph,
 takes twice as long once and brings the error down to little more than that of the weights alone
-(docs/quantisation.md has the figures).
+(docs/quantization.md has the figures).
 
 NNCF's own `quantize_with_accuracy_control` is not used: a layer that it puts back behind a
 SmoothQuant gets its unsmoothed weights and keeps the smoothing, so every transformer breaks; and it
@@ -25,8 +25,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from maskstream.pipeline.quantization.calibration import PreparedPicture, random_prompts, spread
-from maskstream.pipeline.quantization.export import attention_in_float, kept_in_float
+from maskstream.pipeline.quantization.calibration import PreparedImage, random_prompts, spread
+from maskstream.pipeline.quantization.export import attention_in_fp32, kept_in_fp32
 from maskstream.pipeline.quantization.gate import (
     Graphs,
     Tensors,
@@ -47,7 +47,10 @@ from maskstream.pipeline.quantization.sensitivity import (
     without,
 )
 from maskstream.pipeline.quantization.tinysam_ptq import Goal
-from maskstream.pipeline.quantization.tinysam_ptq.float_layers import ASKED, least
+from maskstream.pipeline.quantization.tinysam_ptq.fp32_layers import (
+    MAX_COMPARISONS,
+    smallest_sufficient,
+)
 from maskstream.pipeline.segmenter.openvino_runtime import ov, without_telemetry
 
 with without_telemetry():
@@ -56,9 +59,9 @@ with without_telemetry():
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
     from openvino._offline_transformations import compress_quantize_weights_transformation
 
-PROMPTS_A_PICTURE = 4
+PROMPTS_PER_IMAGE = 4
 JUDGED_ON = 8  # pictures, evenly spread, on which masks are compared with FP32's
-RANKED_ON = 4  # samples of each graph; every layer costs a compilation and as many runs
+RANKING_IMAGES = 4  # samples of each graph; every layer costs a compilation and as many runs
 _RANKED_MULTIPLE = 64  # pixels; sides that every network takes
 _ATTENTION = frozenset({"ScaledDotProductAttention", "Softmax"})
 PARTS = ("encoder", "decoder")
@@ -68,58 +71,63 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class NncfResult:
-    """Quantised graphs, layers left in float with the reason, and errors of layers by name.
+    """QuantizedModel graphs, layers left in float with the reason, and errors of layers by name.
 
-    errors: of every layer quantised alone; empty if nobody needed them.
+    errors: of every layer quantized alone; empty if nobody needed them.
     """
 
     encoder: ov.Model
     decoder: ov.Model
-    kept_in_float: dict[str, str]
+    kept_in_fp32: dict[str, str]
     errors: dict[str, float]
 
 
 def quantize_graphs(
     fp32: Graphs,
-    pictures: Sequence[PreparedPicture],
+    images: Sequence[PreparedImage],
     *,
     goal: Goal | None = None,
     sensitivity: bool = False,
-    say: Say = lambda _: None,
+    report: Say = lambda _: None,
 ) -> NncfResult:
-    """Quantise an encoder and a decoder; layers stay in float until masks are as near as `goal`.
+    """Quantize an encoder and a decoder; layers stay in float until masks are as near as `goal`.
 
     The encoder comes first, with the FP32 decoder behind it, then the decoder behind the result.
     goal: on up to `JUDGED_ON` of the pictures, to which scales and biases are not fitted (they
     would flatter themselves); None: no layers are put back. sensitivity: measure
-    every layer quantised alone even if the goal is reached as it is. The work is bounded: each
-    graph's layers are ranked once, and at most 1 + `ASKED` graphs compared with FP32's for each.
+    every layer quantized alone even if the goal is reached as it is. The work is bounded: each
+    graph's layers are ranked once, and at most 1 + `MAX_COMPARISONS` graphs compared with FP32's
+    for each.
     """
-    fitted, tried = _split(pictures)
+    fitted, tried = _split(images)
     parts = _parts(fp32, fitted)
     int8 = [part.quantized() for part in parts]
-    kept = {"decoder": "everything but the upsampling (docs/quantisation.md)"}
+    kept = {"decoder": "everything but the upsampling (docs/quantization.md)"}
     if parts[0].ignored:
-        kept["encoder"] = "linear attention between its projections (docs/quantisation.md)"
+        kept["encoder"] = "linear attention between its projections (docs/quantization.md)"
     errors: list[dict[str, float]] = [{}, {}]
     trials = None if goal is None else Trials(fp32, spread(tried, JUDGED_ON), goal)
     begun = time.monotonic()
-    missed = trials is not None and not trials.passes((int8[0], int8[1]), "all layers in INT8", say)
+    missed = trials is not None and not trials.passes(
+        (int8[0], int8[1]), "all layers in INT8", report
+    )
     if sensitivity or missed:
         if missed:
-            say(
+            report(
                 "too far from FP32: layers go back into float. They are ranked, then at most "
-                f"{2 * (1 + ASKED)} graphs compared, {about(time.monotonic() - begun)} each"
+                f"{2 * (1 + MAX_COMPARISONS)} graphs compared, {about(time.monotonic() - begun)} each"
             )
-        errors = [part.errors(graph, say) for part, graph in zip(parts, int8, strict=True)]
+        errors = [part.errors(graph, report) for part, graph in zip(parts, int8, strict=True)]
     if trials is not None and missed:
         done = fp32
         for index, part in enumerate(parts):
-            floats = _layers_to_float(int8, fp32, done, index, list(errors[index]), trials, say)
+            floats = _layers_kept_in_fp32(
+                int8, fp32, done, index, list(errors[index]), trials, report
+            )
             done = _replaced(done, index, without(int8[index], floats, fp32[index]))
             for layer in floats:
                 harm = errors[index][layer]
-                kept[part.readable(layer)] = f"its quantisation alone is an error of {harm:.1%}"
+                kept[part.readable(layer)] = f"its quantization alone is an error of {harm:.1%}"
         int8 = list(done)
     for graph in int8:
         compress_quantize_weights_transformation(graph)
@@ -131,27 +139,29 @@ def quantize_graphs(
     return NncfResult(int8[0], int8[1], kept, named)
 
 
-def _layers_to_float(
+def _layers_kept_in_fp32(
     int8: Sequence[ov.Model],
     fp32: Graphs,
     done: Graphs,
     index: int,
     order: Sequence[str],
     trials: Trials,
-    say: Say,
+    report: Say,
 ) -> Sequence[str]:
     """The fewest first layers of `order` that have to be in float for the goal.
 
-    Tries at most 1 + `ASKED` graphs in the place `index` of `done`, so of many there may be some
-    more than the fewest.
+    Tries at most 1 + `MAX_COMPARISONS` graphs in the place `index` of `done`, so of many there may
+    be some more than the fewest.
     """
 
     def enough(count: int) -> bool:
         graph = without(int8[index], order[:count], fp32[index]) if count else int8[index]
         whole = _replaced(done, index, graph)
-        return trials.passes(whole, f"{PARTS[index]}: {count} of {len(order)} layers in float", say)
+        return trials.passes(
+            whole, f"{PARTS[index]}: {count} of {len(order)} layers in float", report
+        )
 
-    return [] if enough(0) else order[: least(len(order), enough)]
+    return [] if enough(0) else order[: smallest_sufficient(len(order), enough)]
 
 
 def _replaced(graphs: Graphs, index: int, graph: ov.Model) -> Graphs:
@@ -160,7 +170,7 @@ def _replaced(graphs: Graphs, index: int, graph: ov.Model) -> Graphs:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One of the two graphs with what it is calibrated on, and operations not to quantise."""
+    """One of the two graphs with what it is calibrated on, and operations not to quantize."""
 
     name: str
     fp32: ov.Model
@@ -170,11 +180,13 @@ class _Part:
     def quantized(self) -> ov.Model:
         return quantize_graph(self.fp32, self.samples, ignored=self.ignored, compress=False)
 
-    def errors(self, int8: ov.Model, say: Say) -> dict[str, float]:
-        """Of every layer quantised alone, worst first. int8: what `quantized` made."""
-        samples = [_smaller(s) for s in spread(_of_one_size(self.samples), RANKED_ON)]
-        say(f"{self.name}: ranking {len(quantized_layers(int8))} layers")
-        return sensitivities(uncorrected(int8, self.fp32), error_against(self.fp32, samples), say)
+    def errors(self, int8: ov.Model, report: Say) -> dict[str, float]:
+        """Of every layer quantized alone, worst first. int8: what `quantized` made."""
+        samples = [_smaller(s) for s in spread(_of_one_size(self.samples), RANKING_IMAGES)]
+        report(f"{self.name}: ranking {len(quantized_layers(int8))} layers")
+        return sensitivities(
+            uncorrected(int8, self.fp32), error_against(self.fp32, samples), report
+        )
 
     def readable(self, layer: str) -> str:
         return f"{self.name}: {readable_name(self.fp32, layer)}"
@@ -201,32 +213,29 @@ def _smaller(sample: dict[str, Any]) -> dict[str, Any]:
 
 
 def _split(
-    pictures: Sequence[PreparedPicture],
-) -> tuple[Sequence[PreparedPicture], Sequence[PreparedPicture]]:
+    images: Sequence[PreparedImage],
+) -> tuple[Sequence[PreparedImage], Sequence[PreparedImage]]:
     """Two thirds to fit scales and biases to, and a third to try masks on; all for both if few."""
-    tried = pictures[2::3]
-    fitted = [picture for index, picture in enumerate(pictures) if index % 3 != 2]
-    return (fitted, tried) if tried else (pictures, pictures)
+    tried = images[2::3]
+    fitted = [image for index, image in enumerate(images) if index % 3 != 2]
+    return (fitted, tried) if tried else (images, images)
 
 
-def _parts(fp32: Graphs, pictures: Sequence[PreparedPicture]) -> list[_Part]:
+def _parts(fp32: Graphs, images: Sequence[PreparedImage]) -> list[_Part]:
     encoder, decoder = fp32
     runner = Runner(encoder)
     taken = {port.any_name for port in decoder.inputs}
     rng = np.random.default_rng(0)
     samples: list[dict[str, Any]] = []
-    for picture in pictures:
-        found = runner({"image": picture.image})
+    for image in images:
+        found = runner({"image": image.image})
         features = {name: value for name, value in found.items() if name in taken}
         samples += [
-            features | prompts
-            for prompts in random_prompts(picture.geometry, PROMPTS_A_PICTURE, rng)
+            features | prompts for prompts in random_prompts(image.geometry, PROMPTS_PER_IMAGE, rng)
         ]
     return [
-        _Part(
-            PARTS[0], encoder, [{"image": p.image} for p in pictures], attention_in_float(encoder)
-        ),
-        _Part(PARTS[1], decoder, samples, kept_in_float(decoder)),
+        _Part(PARTS[0], encoder, [{"image": p.image} for p in images], attention_in_fp32(encoder)),
+        _Part(PARTS[1], decoder, samples, kept_in_fp32(decoder)),
     ]
 
 
@@ -237,25 +246,25 @@ class Trials:
     the two graphs go back into float while the other one stays.
     """
 
-    def __init__(self, fp32: Graphs, pictures: Sequence[PreparedPicture], goal: Goal) -> None:
+    def __init__(self, fp32: Graphs, images: Sequence[PreparedImage], goal: Goal) -> None:
         self._goal = goal
-        self._images: list[Inputs] = [{"image": picture.image} for picture in pictures]
+        self._images: list[Inputs] = [{"image": image.image} for image in images]
         self._encoder, self._features = fp32[0], self._encoded(fp32[0])
         self._decoder, self._runner = fp32[1], Runner(fp32[1])
         self._asked: list[list[tuple[Tensors, bool, Tensors]]] = []
-        for exact, picture in zip(self._features, pictures, strict=True):
+        for exact, image in zip(self._features, images, strict=True):
             answer = partial(answer_on, self._runner, exact)
-            self._asked.append(list(grid_answers(answer, picture)))
+            self._asked.append(list(grid_answers(answer, image)))
         self._embeddings = [exact["embedding"] for exact in self._features]
 
     def _encoded(self, encoder: ov.Model) -> list[Tensors]:
         runner = Runner(encoder)
         return [runner(image) for image in self._images]
 
-    def passes(self, graphs: Graphs, what: str, say: Say) -> bool:
+    def passes(self, graphs: Graphs, what: str, report: Say) -> bool:
         """Whether graphs reach the goal; says how near they come."""
         iou, near = self.closeness(graphs)
-        say(f"{what}: mask IoU {iou:.4f}, embedding cosine {near:.4f} on calibrating pictures")
+        report(f"{what}: mask IoU {iou:.4f}, embedding cosine {near:.4f} on calibrating pictures")
         return iou >= self._goal.mask_iou_min and near >= self._goal.cosine_min
 
     def closeness(self, graphs: Graphs) -> tuple[float, float]:
@@ -283,7 +292,7 @@ def quantize_graph(
     correct_bias: bool = True,
     compress: bool = True,
 ) -> ov.Model:
-    """Quantise a graph to INT8 on calibration samples (each one input or a dict of inputs).
+    """Quantize a graph to INT8 on calibration samples (each one input or a dict of inputs).
 
     A graph with attention gets NNCF's transformer scheme (SmoothQuant, matmuls of attention).
     ignored: names of operations left in float. correct_bias: let biases make up for the mean error

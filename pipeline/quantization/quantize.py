@@ -1,4 +1,4 @@
-"""From a checkpoint to a model folder: convert, quantise, judge, write."""
+"""From a checkpoint to a model folder: convert, quantize, judge, write."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ USED = 0.8  # of the loss that the gate allows, on calibrating pictures; the res
 
 
 @dataclass(frozen=True, slots=True)
-class Quantised:
-    """Graphs of a quantised model with what was measured of them.
+class QuantizedModel:
+    """Graphs of a quantized model with what was measured of them.
 
-    sensitivity: error by layer when it alone is quantised, worst first; empty if not asked for.
+    sensitivity: error by layer when it alone is quantized, worst first; empty if not asked for.
     """
 
     encoder: ov.Model
@@ -41,47 +41,49 @@ class Quantised:
     sensitivity: dict[str, float]
 
 
-def quantise(
+def quantize(
     model: Sam,
-    pictures: Sequence[RgbImage],
+    images: Sequence[RgbImage],
     *,
     method: str = "nncf",
     gate: Gate | None = None,
     source: str = "",
     threads: int = 2,
     sensitivity: bool = False,
-    say: Progress = lambda _: None,
-) -> Quantised:
-    """Quantise a network on pictures: every other one calibrates, the others judge.
+    report: Progress = lambda _: None,
+) -> QuantizedModel:
+    """Quantize a network on pictures: every other one calibrates, the others judge.
 
     Layers stay in float until masks on calibrating pictures are as near to FP32's as the gate asks,
     with a margin; not so for weights that are not trained, or without a gate. method: one of
-    `METHODS`. sensitivity: with NNCF, measure every layer quantised alone though nothing has to be
+    `METHODS`. sensitivity: with NNCF, measure every layer quantized alone though nothing has to be
     put back (minutes); the other method finds that out in any case. Raises `ModelError` if the
     result does not pass the gate (None: no gate).
     """
     architecture = architecture_of(model)
     fit = {key: architecture[key] for key in ("long_side", "multiple", "pad_rgb", "cell")}
-    prepared = [prepare(picture, **fit) for picture in pictures]
+    prepared = [prepare(image, **fit) for image in images]
     calibrating, judging = (
-        sorted(half, key=lambda picture: picture.image.shape)  # one size after the other
+        sorted(half, key=lambda image: image.image.shape)  # one size after the other
         for half in (prepared[::2], prepared[1::2] or prepared)
     )
-    say("converting to OpenVINO")
+    report("converting to OpenVINO")
     fp32 = export(model)
-    say(f"quantising on {len(calibrating)} pictures ({method})")
+    report(f"quantizing on {len(calibrating)} pictures ({method})")
     goal = _goal(gate) if gate is not None and gate.trained else None
     found: PtqResult | NncfResult
     if method == "tinysam":
         found = quantize_model(
-            model, calibrating, goal=goal, say=say, progress=partial(_say_some, say)
+            model, calibrating, goal=goal, report=report, progress=partial(_report_some, report)
         )
         errors = {name: layer.error for name, layer in found.layers.items()}
     else:
-        found = quantize_graphs(fp32, calibrating, goal=goal, sensitivity=sensitivity, say=say)
+        found = quantize_graphs(
+            fp32, calibrating, goal=goal, sensitivity=sensitivity, report=report
+        )
         errors = found.errors
     int8 = (found.encoder, found.decoder)
-    say(f"comparing with FP32 on {len(judging)} other pictures")
+    report(f"comparing with FP32 on {len(judging)} other pictures")
     comparison = compare(fp32, int8, judging, threads=threads)
     if gate is not None:
         refuse_if_unfit(comparison, gate)
@@ -95,35 +97,40 @@ def quantise(
             "embedding_cosine": round(comparison.cosine, 5),
         },
         speed={k: round(v, 2) for k, v in asdict(comparison).items() if k.endswith("_ms")},
-        kept_in_float=[f"{name}: {why}" for name, why in found.kept_in_float.items()],
+        kept_in_fp32=[f"{name}: {why}" for name, why in found.kept_in_fp32.items()],
         versions={name: version(name) for name in ("openvino", "nncf", "torch")},
     )
     ranked = dict(sorted(errors.items(), key=lambda item: -item[1]))
-    return Quantised(*int8, comparison, card, ranked)
+    return QuantizedModel(*int8, comparison, card, ranked)
 
 
-def _say_some(say: Progress, what: str, done: int, total: int) -> None:
+def _report_some(report: Progress, what: str, done: int, total: int) -> None:
     """Tell about every 20th step, and the last."""
     if done % 20 == 0 or done == total:
-        say(f"{what}: {done} of {total}")
+        report(f"{what}: {done} of {total}")
 
 
 def _goal(gate: Gate) -> Goal:
     """What calibrating pictures must reach so that others, too, may be expected to pass."""
-    return Goal(*(1 - (1 - least) * USED for least in (gate.mask_iou_min, gate.cosine_min)))
+    return Goal(
+        *(
+            1 - (1 - smallest_sufficient) * USED
+            for smallest_sufficient in (gate.mask_iou_min, gate.cosine_min)
+        )
+    )
 
 
-def write_folder(quantised: Quantised, folder: Path) -> None:
+def write_folder(quantized: QuantizedModel, folder: Path) -> None:
     """Write a model folder; it appears whole or not at all."""
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    ov.save_model(quantised.encoder, part / "encoder.xml", compress_to_fp16=False)
-    ov.save_model(quantised.decoder, part / "decoder.xml", compress_to_fp16=False)
-    card = quantised.card.model_dump(mode="json")
+    ov.save_model(quantized.encoder, part / "encoder.xml", compress_to_fp16=False)
+    ov.save_model(quantized.decoder, part / "decoder.xml", compress_to_fp16=False)
+    card = quantized.card.model_dump(mode="json")
     (part / "model.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
-    if quantised.sensitivity:
-        report = {name: round(error, 5) for name, error in quantised.sensitivity.items()}
+    if quantized.sensitivity:
+        report = {name: round(error, 5) for name, error in quantized.sensitivity.items()}
         (part / "sensitivity.yaml").write_text(yaml.safe_dump(report, sort_keys=False))
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(part, folder)

@@ -1,7 +1,7 @@
-"""Which layers INT8 harms: the error of a graph with one layer quantised at a time.
+"""Which layers INT8 harms: the error of a graph with one layer quantized at a time.
 
 A layer is an operation that reads a FakeQuantize, be it of an activation or of weights. The graph
-must be quantised without bias correction, which would compensate for what is not there, and its
+must be quantized without bias correction, which would compensate for what is not there, and its
 weights must not be compressed yet, so that their FakeQuantize is still there to be left out.
 """
 
@@ -21,7 +21,7 @@ Score = Callable[[ov.Model], float]
 
 
 def quantized_layers(graph: ov.Model) -> list[str]:
-    """Names of the operations that read a quantised activation or quantised weights."""
+    """Names of the operations that read a quantized activation or quantized weights."""
     return [
         node.get_friendly_name()
         for node in graph.get_ordered_ops()
@@ -43,7 +43,7 @@ def readable_name(graph: ov.Model, layer: str) -> str:
 
 
 def without(graph: ov.Model, layers: Collection[str], exact: ov.Model | None = None) -> ov.Model:
-    """A copy of a quantised graph in which these layers read activations and weights in float.
+    """A copy of a quantized graph in which these layers read activations and weights in float.
 
     exact: the FP32 graph, from which these layers get their biases back; needed if biases were
     corrected, as the correction is for an error that is not made any more.
@@ -83,7 +83,7 @@ def _take_constants(addition: Any, exact: Any) -> None:
 
 
 def uncorrected(graph: ov.Model, exact: ov.Model) -> ov.Model:
-    """A copy of a quantised graph with the biases of the FP32 one."""
+    """A copy of a quantized graph with the biases of the FP32 one."""
     copy = graph.clone()
     layers = set(quantized_layers(copy))
     _restore_biases(copy, layers, exact)
@@ -91,9 +91,9 @@ def uncorrected(graph: ov.Model, exact: ov.Model) -> ov.Model:
 
 
 def sensitivities(
-    graph: ov.Model, score: Score, say: Callable[[str], None] = lambda _: None
+    graph: ov.Model, score: Score, report: Callable[[str], None] = lambda _: None
 ) -> dict[str, float]:
-    """Error of every layer quantised alone, worst first; says how far it is, and how long yet."""
+    """Error of every layer quantized alone, worst first; says how far it is, and how long yet."""
     layers = quantized_layers(graph)
     errors: dict[str, float] = {}
     begun = time.monotonic()
@@ -102,7 +102,7 @@ def sensitivities(
         if done % 20 == 0 or done == len(layers):
             left = (time.monotonic() - begun) / done * (len(layers) - done)
             more = f", {about(left)} more" if left else ""
-            say(f"quantised alone: {done} of {len(layers)} layers{more}")
+            report(f"quantized alone: {done} of {len(layers)} layers{more}")
     return dict(sorted(errors.items(), key=lambda item: -item[1]))
 
 

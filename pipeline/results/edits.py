@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipeline.segmenter.geometry import boxes_of
-from maskstream.pipeline.tracking.compositor import hidden_part
+from maskstream.pipeline.tracking.compositor import covered_part
 from maskstream.pipeline.types import FrameResult, LabelMap, ObjectResult
 from maskstream.trackers.state import TrackState
 
@@ -18,13 +18,13 @@ BoolMap = npt.NDArray[np.bool_]
 _WHOLE = (slice(0, None), slice(0, None))
 
 
-def given_object(object_id: int, mask: BoolMap, score: float) -> ObjectResult:
+def prompted_object(object_id: int, mask: BoolMap, score: float) -> ObjectResult:
     """An object whose mask, bool [H, W] and not empty, a person gave."""
     x0, y0, x1, y1 = (float(v) for v in boxes_of(mask[None])[0])
     return ObjectResult(object_id, (x0, y0, x1, y1), score, TrackState.TRACKED, int(mask.sum()))
 
 
-def only(result: FrameResult, kept: Collection[int]) -> FrameResult:
+def keep_objects(result: FrameResult, kept: Collection[int]) -> FrameResult:
     """A result with none but these objects; what they were hidden by shows them now.
 
     Their whole masks (`FrameResult.mask`) stay as they are.
@@ -39,7 +39,7 @@ def only(result: FrameResult, kept: Collection[int]) -> FrameResult:
     return _result(result, labels, objects, masks)
 
 
-def with_object(result: FrameResult, found: ObjectResult, mask: BoolMap) -> FrameResult:
+def add_object(result: FrameResult, found: ObjectResult, mask: BoolMap) -> FrameResult:
     """A result with one more object, whose whole mask is bool [H, W].
 
     Where it overlaps another one, the one with the higher score shows.
@@ -59,11 +59,11 @@ def _result(
     masks: Mapping[int, BoolMap],
 ) -> FrameResult:
     """A result whose areas and hidden parts follow from its label map and the whole masks."""
-    counted, hidden = [], []
+    counted, covered = [], []
     for found in sorted(objects, key=lambda o: o.id):
         shown = labels == found.id
         counted.append(replace(found, area=int(shown.sum())))
         under = masks[found.id] & ~shown
         if under.any():
-            hidden.append(hidden_part(found.id, _WHOLE, under))
-    return replace(result, labels=labels, objects=tuple(counted), hidden=tuple(hidden))
+            covered.append(covered_part(found.id, _WHOLE, under))
+    return replace(result, labels=labels, objects=tuple(counted), covered=tuple(covered))

@@ -13,19 +13,19 @@ import numpy as np
 from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.errors import StoreError
 from maskstream.pipeline.prompts import NO_PROMPTS, Event, MaskEvent, PromptLog
-from maskstream.pipeline.rendering.preview import ContactSheet, OverlayVideo
+from maskstream.pipeline.rendering.overlay import ContactSheet, OverlayVideo
 from maskstream.pipeline.results.review import Reviewer
-from maskstream.pipeline.runs.resuming import Recipe, check_same, new_names
+from maskstream.pipeline.runs.resume import RunSpec, check_same_run, new_names
 from maskstream.pipeline.segmenter.model import content_hash
 from maskstream.pipeline.sources.identity import identity_of
 from maskstream.pipeline.store import MaskStore, MaskStoreWriter, StoreMode, append_events, runs_of
-from maskstream.pipeline.types import Frame, FrameResult, HiddenPart, Sink, SourceInfo
+from maskstream.pipeline.types import CoveredPart, Frame, FrameResult, Sink, SourceInfo
 
 _LIBRARIES = ("maskstream", "numpy", "av", "opencv-python-headless", "openvino", "zarr")
 
 
 @dataclass(slots=True)
-class Outputs:
+class RunOutputs:
     """Where a run writes; `open` makes the sinks once the source is known.
 
     store: a path or a URL. mode: what to do with a store that is there already
@@ -47,11 +47,11 @@ class Outputs:
 
         Raises `StoreError`, also if the store to resume was begun otherwise; it stays as it is.
         """
-        asked = self._recipe(pipeline, info.name)
+        asked = self._run_spec(pipeline, info.name)
         stored = self._stored()
         events = asked.events
         if stored is not None:
-            check_same(stored, asked)
+            check_same_run(stored, asked)
             events = [*stored.events, *new_names(stored, asked)]
         self._writer = MaskStoreWriter(
             self.store,
@@ -64,7 +64,7 @@ class Outputs:
         )
         try:
             self._writer.add_events(events)
-            sinks: list[Sink] = [OnlyMissing(self._writer)]
+            sinks: list[Sink] = [ResumingSink(self._writer)]
         except StoreError:
             self._writer.close(complete=False)
             raise
@@ -79,13 +79,13 @@ class Outputs:
 
         Names that it does not have yet are added to it.
 
-        Raises `StoreError` if it cannot be read or was begun otherwise (`check_same`).
+        Raises `StoreError` if it cannot be read or was begun otherwise (`check_same_run`).
         """
         store = self._stored()
         if store is None:
             return None
-        asked = self._recipe(pipeline, source)
-        check_same(store, asked)
+        asked = self._run_spec(pipeline, source)
+        check_same_run(store, asked)
         if not store.complete or store.span != self.span:
             return None
         append_events(self.store, new_names(store, asked))
@@ -102,12 +102,12 @@ class Outputs:
 
     def _stored(self) -> MaskStore | None:
         """The store to resume, if there is one and it is to be resumed."""
-        return MaskStore.if_there(self.store) if self.mode == "resume" else None
+        return MaskStore.open_if_exists(self.store) if self.mode == "resume" else None
 
-    def _recipe(self, pipeline: Pipeline, source: str) -> Recipe:
+    def _run_spec(self, pipeline: Pipeline, source: str) -> RunSpec:
         attributes = attributes_of(pipeline, source)
         events = [event_to_json(event) for event in self.prompts.events]
-        return Recipe(source, self.span, events, attributes)
+        return RunSpec(source, self.span, events, attributes)
 
     @property
     def committed(self) -> int:
@@ -115,7 +115,7 @@ class Outputs:
         return 0 if self._writer is None else self._writer.committed_frames
 
 
-class OnlyMissing:
+class ResumingSink:
     """Passes to a resumed store only the frames that it does not hold yet.
 
     When it is closed, the store is told what of all its frames a person should look at. Raises
@@ -143,8 +143,8 @@ class OnlyMissing:
 
     def close(self, *, complete: bool) -> None:
         """Close the store."""
-        doubts = [doubt.to_json() for doubt in self._reviewer.doubts()]
-        self._store.close(complete=complete, review=doubts)
+        items = [item.to_json() for item in self._reviewer.items()]
+        self._store.close(complete=complete, review=items)
 
 
 def attributes_of(pipeline: Pipeline, source: str) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def event_to_json(event: Event) -> dict[str, Any]:
     if not isinstance(event, MaskEvent):
         return event.model_dump(mode="json")
     height, width = event.mask.shape
-    runs = runs_of([HiddenPart(event.object, 0, 0, event.mask)], 0, (height, width))
+    runs = runs_of([CoveredPart(event.object, 0, 0, event.mask)], 0, (height, width))
     pairs = np.stack([runs["start"], runs["length"]], axis=1).tolist()
     values = event.model_dump(exclude={"mask"}, mode="json")
     return values | {"mask": {"size_hw": [height, width], "runs": pairs}}

@@ -18,11 +18,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from maskstream.pipeline.engine.backward import mirrored
+from maskstream.pipeline.engine.backward import reversed_in_time
 from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.exports.frames import iou
 from maskstream.pipeline.prompts import MaskEvent, PromptLog, TrackJob, TrackPass, TrackStretch
-from maskstream.pipeline.results.edits import BoolMap, given_object, only, with_object
+from maskstream.pipeline.results.edits import BoolMap, add_object, keep_objects, prompted_object
 from maskstream.pipeline.results.review import Reviewer
 from maskstream.pipeline.runs.outputs import attributes_of, event_to_json
 from maskstream.pipeline.sources.seekable import Seekable
@@ -43,7 +43,7 @@ class TrackingStopped(Exception):  # noqa: N818 - no error: somebody pressed Sto
     """Raised by a job's `on_frame` to end it; what is done is kept."""
 
 
-class PassRows:
+class FramesByNumber:
     """Frames of a store by their numbers, whatever order they were written in.
 
     store: of a pass, or of an earlier job. within: the numbers that count.
@@ -102,7 +102,7 @@ def run_job(
             if ran != task:
                 finished = False
                 break
-        job = cut_short(job, done, finished=finished)
+        job = truncate_job(job, done, finished=finished)
         join(pipeline, video.info, job, before, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -118,19 +118,19 @@ def recover_job(
     """
     done: list[TrackPass] = []
     for number, task in enumerate(job.passes):
-        store = MaskStore.if_there(pass_store(target, number))
+        store = MaskStore.open_if_exists(pass_store(target, number))
         if store is None:
             break
         keyframes = [frame.index for frame in store.frame_objects() if frame.keyframe]
         if not keyframes:
             break
-        done.append(task if store.complete else ended_at(task, keyframes[-1]))
+        done.append(task if store.complete else truncate_pass(task, keyframes[-1]))
         if not store.complete:
             break
     try:
         if not done:
             return None
-        job = cut_short(job, done, finished=False)
+        job = truncate_job(job, done, finished=False)
         join(pipeline, info, job, before, target)
     finally:
         shutil.rmtree(passes_folder(target), ignore_errors=True)
@@ -147,7 +147,7 @@ def pass_store(target: Path, number: int) -> Path:
     return passes_folder(target) / f"{number}.zarr"
 
 
-def cut_short(job: TrackJob, done: Sequence[TrackPass], *, finished: bool) -> TrackJob:
+def truncate_job(job: TrackJob, done: Sequence[TrackPass], *, finished: bool) -> TrackJob:
     """A job of which only these passes were done, and its first ones at that."""
     count = len(done)
     stretches = [
@@ -201,10 +201,10 @@ def _run_pass(
             return task
         except TrackingStopped:
             pass
-    return None if reached is None else ended_at(task, reached)
+    return None if reached is None else truncate_pass(task, reached)
 
 
-def ended_at(task: TrackPass, reached: int) -> TrackPass:
+def truncate_pass(task: TrackPass, reached: int) -> TrackPass:
     """A pass that went no further than the keyframe `reached`."""
     name = "last" if task.direction == "forward" else "first"
     cut = task.model_copy(update={name: reached})
@@ -220,9 +220,11 @@ class _Mirrored:
         self.end_pts = 0
 
     @contextmanager
-    def open(self) -> Iterator[_MirroredReader]:
+    def open(self) -> Iterator[_TimeReversedReader]:
         with self._source.open() as reader:
-            yield _MirroredReader(reader.info, reader.report, mirrored(self._note(iter(reader))))
+            yield _TimeReversedReader(
+                reader.info, reader.report, reversed_in_time(self._note(iter(reader)))
+            )
 
     def _note(self, frames: Iterator[Frame]) -> Iterator[Frame]:
         known = False
@@ -233,7 +235,7 @@ class _Mirrored:
 
 
 @dataclass(slots=True)
-class _MirroredReader:
+class _TimeReversedReader:
     info: SourceInfo
     report: SourceReport
     frames: Iterator[Frame]
@@ -246,18 +248,18 @@ class _Origin(NamedTuple):
     """Which pass an object's mask comes from on the frames of a stretch, by frame."""
 
     stretch: TrackStretch
-    forward: PassRows | None
-    backward: PassRows | None
+    forward: FramesByNumber | None
+    backward: FramesByNumber | None
     turn: int  # the first frame that comes from the backward pass, if both are there
 
     def empties(self, frame: int) -> bool:
         """Whether the object is not there: somebody said so."""
         within = self.stretch.first <= frame <= self.stretch.last
         return within and (
-            self.stretch.empty or (self.stretch.gone and frame == self.stretch.first)
+            self.stretch.empty or (self.stretch.absent and frame == self.stretch.first)
         )
 
-    def at(self, frame: int) -> PassRows | None:
+    def at(self, frame: int) -> FramesByNumber | None:
         if not self.stretch.first <= frame <= self.stretch.last or self.empties(frame):
             return None
         ahead = self.forward if self.forward is not None and frame in self.forward else None
@@ -270,10 +272,10 @@ def join(
 ) -> None:
     """Write the store of a job whose passes are done. Raises `StoreError`."""
     passes = [
-        PassRows(MaskStore(pass_store(target, i)), range(task.first, task.last + 1))
+        FramesByNumber(MaskStore(pass_store(target, i)), range(task.first, task.last + 1))
         for i, task in enumerate(job.passes)
     ]
-    old = None if before is None else PassRows(before)
+    old = None if before is None else FramesByNumber(before)
     origins = [_origin(stretch, passes, old) for stretch in job.stretches]
     frames: set[int] = set(() if old is None else old.numbers)
     for origin in origins:
@@ -294,14 +296,14 @@ def join(
         for t in sorted(frames):
             result = _joined(t, job, old, origins)
             for found, mask in given.get(t, ()):
-                result = with_object(only(result, _ids(result) - {found.id}), found, mask)
+                result = add_object(keep_objects(result, _ids(result) - {found.id}), found, mask)
             writer.append(result)
             reviewer.add(result)
     except BaseException:
         writer.close(complete=False)
         raise
-    doubts = [doubt.to_json() for doubt in reviewer.doubts()]
-    writer.close(complete=job.finished, review=doubts)
+    items = [item.to_json() for item in reviewer.items()]
+    writer.close(complete=job.finished, review=items)
 
 
 def _events(job: TrackJob) -> list[dict[str, object]]:
@@ -324,7 +326,7 @@ def _given(job: TrackJob) -> dict[int, list[tuple[ObjectResult, BoolMap]]]:
         for event in job.passes[stretch.forward].events:
             begins = event.object == stretch.object and event.frame == stretch.first
             if begins and isinstance(event, MaskEvent):
-                found = given_object(stretch.object, event.mask, 1.0)
+                found = prompted_object(stretch.object, event.mask, 1.0)
                 given.setdefault(event.frame, []).append((found, event.mask))
     return given
 
@@ -333,9 +335,11 @@ def _ids(result: FrameResult) -> set[int]:
     return {found.id for found in result.objects}
 
 
-def _origin(stretch: TrackStretch, passes: Sequence[PassRows], old: PassRows | None) -> _Origin:
+def _origin(
+    stretch: TrackStretch, passes: Sequence[FramesByNumber], old: FramesByNumber | None
+) -> _Origin:
     forward = passes[stretch.forward] if stretch.forward is not None else None
-    if stretch.onto:
+    if stretch.continues:
         forward = old
     backward = None if stretch.backward is None else passes[stretch.backward]
     turn = stretch.last + 1
@@ -347,7 +351,11 @@ def _origin(stretch: TrackStretch, passes: Sequence[PassRows], old: PassRows | N
 
 
 def _turn(
-    object_id: int, frames: Sequence[int], forward: PassRows, backward: PassRows, default: int
+    object_id: int,
+    frames: Sequence[int],
+    forward: FramesByNumber,
+    backward: FramesByNumber,
+    default: int,
 ) -> int:
     """Where two passes agree best (IoU of masks), of equals the one nearest to the middle."""
     best, turn = (-1.0, 0.0), default
@@ -361,23 +369,23 @@ def _turn(
 
 
 def _joined(
-    frame: int, job: TrackJob, old: PassRows | None, origins: Sequence[_Origin]
+    frame: int, job: TrackJob, old: FramesByNumber | None, origins: Sequence[_Origin]
 ) -> FrameResult:
     fresh = {o.stretch.object: rows for o in origins if (rows := o.at(frame)) is not None}
     result: FrameResult | None = None
     if old is not None and frame in old:
         empty = {o.stretch.object for o in origins if o.empties(frame)}
-        result = only(old.frame(frame), job.objects.keys() - fresh.keys() - empty)
+        result = keep_objects(old.frame(frame), job.objects.keys() - fresh.keys() - empty)
     for rows in dict.fromkeys(fresh.values()):
         there = rows.frame(frame)
         ids = {i for i, origin in fresh.items() if origin is rows and i in job.objects}
         if result is None or not result.objects:
-            result = only(there, ids)
+            result = keep_objects(there, ids)
             continue
         keyframe = result.keyframe or there.keyframe
         for found in there.objects:
             if found.id in ids:
-                result = with_object(result, found, there.mask(found.id))
+                result = add_object(result, found, there.mask(found.id))
         result = replace(result, keyframe=keyframe)
     assert result is not None  # noqa: S101 - every frame comes from somewhere
     return result

@@ -39,17 +39,17 @@ class EverythingSettings(SeedingConfig):
     """What `find_everything` goes by.
 
     done_masks: kept masks that must cover a place before no finer question is asked there.
-    beside_min: the last doubling of the grid is asked only beside a place that is done or a point
+    neighbor_min: the last doubling of the grid is asked only beside a place that is done or a point
     whose best answer had this predicted IoU; 0: everywhere, and all fine points at once.
     """
 
     done_masks: int = Field(1, ge=1)
-    beside_min: float = Field(0.0, ge=0, le=1)
+    neighbor_min: float = Field(0.0, ge=0, le=1)
 
 
 TINYSAM = EverythingSettings(
-    coarse_side=32 // COARSENESS,
-    fine_side=32,
+    coarse_points_per_side=32 // COARSENESS,
+    fine_points_per_side=32,
     iou_min=0.88,
     stability_min=0.95,
     stability_offset=1.0,
@@ -66,7 +66,7 @@ LITE = TINYSAM.model_copy(
         "stability_min": 0.0,
         "done_logit": 0.0,
         "done_masks": 12,
-        "beside_min": 0.38,
+        "neighbor_min": 0.38,
     }
 )
 """Settings for the embedded network, whose logits are shallower than SAM's (docs/seeding.md)."""
@@ -87,25 +87,25 @@ class Proposal:
 
 
 def coarse_points(side: int) -> npt.NDArray[np.float32]:
-    """Points [side², 2] at the centres of a side x side grid, (x, y) as shares of the picture."""
-    centres = (np.arange(side, dtype=np.float32) + 0.5) / side
-    x, y = np.meshgrid(centres, centres)
+    """Points [side², 2] at the centers of a side x side grid, (x, y) as shares of the picture."""
+    centers = (np.arange(side, dtype=np.float32) + 0.5) / side
+    x, y = np.meshgrid(centers, centers)
     return np.stack([x.ravel(), y.ravel()], axis=1)
 
 
-def fine_points(coarse_side: int, fine_side: int) -> npt.NDArray[np.float32]:
+def fine_points(coarse_points_per_side: int, fine_points_per_side: int) -> npt.NDArray[np.float32]:
     """The second pass: a stencil of fine strides around every coarse point but the point itself.
 
     With a ratio of 4 the offsets are -1, 0, 1, 2 strides, as in TinySAM's release.
     """
-    ratio = fine_side // coarse_side
+    ratio = fine_points_per_side // coarse_points_per_side
     if ratio < 2:
         return np.zeros((0, 2), np.float32)
     steps = np.arange(ratio) - (ratio // 2 - 1)
     dx, dy = np.meshgrid(steps, steps)
     offsets = np.stack([dx.ravel(), dy.ravel()], axis=1)
-    offsets = offsets[(offsets != 0).any(1)] / np.float32(fine_side)
-    points = (coarse_points(coarse_side)[:, None] + offsets[None]).reshape(-1, 2)
+    offsets = offsets[(offsets != 0).any(1)] / np.float32(fine_points_per_side)
+    points = (coarse_points(coarse_points_per_side)[:, None] + offsets[None]).reshape(-1, 2)
     inside = ((points >= 0) & (points < 1)).all(1)
     return np.asarray(points[inside], np.float32)
 
@@ -120,39 +120,43 @@ def scattered_points(side: int, start: int) -> npt.NDArray[np.float32]:
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
+class PointPass:
     """Points [n, 2] asked before anything is learnt from their answers.
 
-    beside: only those beside a point that is done or was answered well enough (`beside_min`).
+    beside: only those beside a point that is done or was answered well enough (`neighbor_min`).
     """
 
     points: npt.NDArray[np.float32]
     beside: bool = False
 
 
-def turns_of(coarse_side: int, fine_side: int) -> list[Pass]:
-    """The points of a plain grid of `fine_side` a side in turns, from coarse to fine.
+def grid_passes(coarse_points_per_side: int, fine_points_per_side: int) -> list[PointPass]:
+    """The points of a plain grid of `fine_points_per_side` a side in turns, from coarse to fine.
 
     First one of each cell of the coarse grid, then one place of the stencil around it after the
     other. Each doubling of the grid is complete before the next begins; within it the points
     between four come first. With a ratio of 4 these are 64 points, 3 turns until 16 x 16 are asked,
     then 12 `beside` them. TinySAM's points lie half a fine stride farther down and right.
     """
-    points = coarse_points(fine_side)
-    ratio = fine_side // coarse_side
-    x, y = (np.floor(points * fine_side).astype(int) - (ratio // 2 - 1)).T % ratio
+    points = coarse_points(fine_points_per_side)
+    ratio = fine_points_per_side // coarse_points_per_side
+    x, y = (np.floor(points * fine_points_per_side).astype(int) - (ratio // 2 - 1)).T % ratio
     step = (x | y) & -(x | y)  # the power of two that divides both; 0: a place of the first turn
-    kinds = np.stack([np.where(step, -step, -fine_side), (x & y & step) == 0, y, x], axis=1)
+    kinds = np.stack(
+        [np.where(step, -step, -fine_points_per_side), (x & y & step) == 0, y, x], axis=1
+    )
     turns, kind = np.unique(kinds, axis=0, return_inverse=True)
-    return [Pass(points[kind.ravel() == i], bool(turn[0] == -1)) for i, turn in enumerate(turns)]
+    return [
+        PointPass(points[kind.ravel() == i], bool(turn[0] == -1)) for i, turn in enumerate(turns)
+    ]
 
 
 class EverythingSearch:
     """One search over one encoded frame.
 
-    covered: bool [4h, 4w], where nothing needs to be asked (live tracks). passes: the points of
-    each pass, the hierarchical coarse and fine ones if not given. done_masks: kept masks that make
-    a place done. Iterate over `steps` and stop whenever the budget is spent; `found` gives the
+    occupied_mask: bool [4h, 4w], where nothing needs to be asked (live tracks). passes: the points
+    of each pass, the hierarchical coarse and fine ones if not given. done_masks: kept masks that
+    make a place done. Iterate over `steps` and stop whenever the budget is spent; `found` gives the
     proposals so far, duplicates removed.
     """
 
@@ -160,24 +164,24 @@ class EverythingSearch:
         self,
         segmenter: Segmenter,
         features: Features,
-        covered: BoolMap,
+        occupied_mask: BoolMap,
         config: SeedingConfig,
         *,
-        passes: Sequence[Pass] | None = None,
+        passes: Sequence[PointPass] | None = None,
         done_masks: int = 1,
-        beside_min: float = 0.0,
+        neighbor_min: float = 0.0,
     ) -> None:
         self._segmenter = segmenter
         self._features = features
         self._config = config
         self._passes = passes or (
-            Pass(coarse_points(config.coarse_side)),
-            Pass(fine_points(config.coarse_side, config.fine_side)),
+            PointPass(coarse_points(config.coarse_points_per_side)),
+            PointPass(fine_points(config.coarse_points_per_side, config.fine_points_per_side)),
         )
         self._done_masks = done_masks
-        self._beside_min = beside_min
-        self.done = covered.copy()
-        self._kept_masks = np.zeros(covered.shape, np.int32)
+        self._beside_min = neighbor_min
+        self.done = occupied_mask.copy()
+        self._kept_masks = np.zeros(occupied_mask.shape, np.int32)
         self._answered = np.zeros((0, 2), np.float32)  # or done
         self._proposals: list[Proposal] = []
 
@@ -219,12 +223,12 @@ class EverythingSearch:
         """Proposals, best first, without duplicates (IoU of masks, not of boxes)."""
         return suppress_duplicates(self._proposals, self._config.duplicate_iou)
 
-    def _waiting(self, turn: Pass) -> npt.NDArray[np.float32]:
+    def _waiting(self, turn: PointPass) -> npt.NDArray[np.float32]:
         """The points of a pass that are still to be asked."""
         done = self._is_done(turn.points)
         waiting = turn.points[~done]
         if turn.beside:
-            reach = 1.01 / self._config.fine_side
+            reach = 1.01 / self._config.fine_points_per_side
             apart = np.abs(waiting[:, None] - self._answered[None]).max(2, initial=0)
             waiting = waiting[(apart <= reach).any(1)]
         self._answered = np.concatenate([self._answered, turn.points[done]])
@@ -279,9 +283,12 @@ class EverythingChoice:
     def settings(self, model: str) -> EverythingSettings:
         """The settings for a model, by the name on its card."""
         chosen = asdict(self)
-        fine_side = chosen.pop("points_per_side")
+        fine_points_per_side = chosen.pop("points_per_side")
         changes = {name: value for name, value in chosen.items() if value is not None}
-        changes |= {"coarse_side": fine_side // COARSENESS, "fine_side": fine_side}
+        changes |= {
+            "coarse_points_per_side": fine_points_per_side // COARSENESS,
+            "fine_points_per_side": fine_points_per_side,
+        }
         return (LITE if model == "lite" else TINYSAM).model_copy(update=changes)
 
 
@@ -291,16 +298,17 @@ def find_everything(
     """Find the objects of a picture by itself; gives them, best first, and the prompts it took.
 
     hierarchical: TinySAM's two passes (arXiv 2312.13789, section 3.4), the second one in turns if
-    the settings have a `beside_min`. plain: all points of a grid of `settings.fine_side` a side at
-    once, as SAM's automatic mask generator (arXiv 2304.02643). Of masks whose boxes overlap by more
-    than `settings.duplicate_iou` both keep the one with the highest predicted IoU. Boxes are those
-    of the low-resolution masks. Beyond the release, a pass may find nothing or have nothing to ask.
+    the settings have a `neighbor_min`. plain: all points of a grid of
+    `settings.fine_points_per_side` a side at once, as SAM's automatic mask generator (arXiv
+    2304.02643). Of masks whose boxes overlap by more than `settings.duplicate_iou` both keep the
+    one with the highest predicted IoU. Boxes are those of the low-resolution masks. Beyond the
+    release, a pass may find nothing or have nothing to ask.
     """
     passes = None
     if grid == "plain":
-        passes = [Pass(coarse_points(settings.fine_side))]
-    elif settings.beside_min > 0:
-        passes = turns_of(settings.coarse_side, settings.fine_side)
+        passes = [PointPass(coarse_points(settings.fine_points_per_side))]
+    elif settings.neighbor_min > 0:
+        passes = grid_passes(settings.coarse_points_per_side, settings.fine_points_per_side)
     search = EverythingSearch(
         segmenter,
         features,
@@ -308,7 +316,7 @@ def find_everything(
         settings,
         passes=passes,
         done_masks=settings.done_masks,
-        beside_min=settings.beside_min,
+        neighbor_min=settings.neighbor_min,
     )
     prompts = sum(search.steps())
     return suppress_boxes(search.proposals, settings.duplicate_iou), prompts
@@ -384,11 +392,11 @@ def suppress_boxes(proposals: Sequence[Proposal], iou_max: float) -> list[Propos
 
 
 def separate_objects(
-    proposals: list[Proposal], covered: BoolMap, overlap_max: float, limit: int
+    proposals: list[Proposal], occupied_mask: BoolMap, overlap_max: float, limit: int
 ) -> list[Proposal]:
     """Admit proposals that are neither part of, nor cover, what is covered or admitted already."""
     admitted: list[Proposal] = []
-    taken = covered.copy()
+    taken = occupied_mask.copy()
     for proposal in proposals:
         if len(admitted) >= limit:
             break

@@ -1,7 +1,7 @@
 """How a frame lies in the network's input: scaled to the long side, padded right and below.
 
 Only the valid rows and columns (rounded up to the network's multiple) are encoded; prompt
-coordinates are normalised by the padded square's side, so they mean the same as in SAM.
+coordinates are normalized by the padded square's side, so they mean the same as in SAM.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class InputGeometry:
     """Maps a displayed frame of `frame_hw` to the input of a network and its logits back.
 
     valid_hw: the scaled picture inside the input. input_hw: with padding, multiples of the
-    network's. side: of the square that normalises coordinates. cell: input pixels a cell of the
+    network's. side: of the square that normalizes coordinates. cell: input pixels a cell of the
     low-resolution logits.
     """
 
@@ -54,12 +54,12 @@ class InputGeometry:
         """Input pixels for each displayed pixel."""
         return self.valid_hw[1] / self.frame_hw[1], self.valid_hw[0] / self.frame_hw[0]
 
-    def normalise(self, xy: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def normalize(self, xy: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Displayed coordinates [..., 2] (pixel edges at integers) to 0..1 of the square."""
         return np.asarray(xy * np.array(self.scale_xy) / self.side, np.float32)
 
     def pad(self, rgb: RgbImage, fill: tuple[int, int, int]) -> RgbImage:
-        """Pad a picture of `valid_hw` to `input_hw` with the colour that normalises to zero."""
+        """Pad a picture of `valid_hw` to `input_hw` with the color that normalizes to zero."""
         if self.valid_hw == self.input_hw:
             return rgb
         canvas = np.empty((*self.input_hw, 3), np.uint8)
@@ -67,8 +67,8 @@ class InputGeometry:
         canvas[: self.valid_hw[0], : self.valid_hw[1]] = rgb
         return canvas
 
-    def cell_centres(self) -> FloatMap:
-        """Normalised centres of the low-resolution cells, [2, 4h, 4w] (x, y)."""
+    def cell_centers(self) -> FloatMap:
+        """Normalized centers of the low-resolution cells, [2, 4h, 4w] (x, y)."""
         h, w = self.grid_hw
         x = (np.arange(w, dtype=np.float32) + 0.5) * self.cell / self.side
         y = (np.arange(h, dtype=np.float32) + 0.5) * self.cell / self.side

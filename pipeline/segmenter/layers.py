@@ -22,9 +22,9 @@ class LayerNorm2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] to the same shape."""
         mean = x.mean(1, keepdim=True)
-        centred = x - mean
-        variance = centred.pow(2).mean(1, keepdim=True)
-        normed = centred * torch.rsqrt(variance + self.eps)
+        centerd = x - mean
+        variance = centerd.pow(2).mean(1, keepdim=True)
+        normed = centerd * torch.rsqrt(variance + self.eps)
         return self.weight[:, None, None] * normed + self.bias[:, None, None]
 
 

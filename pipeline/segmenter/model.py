@@ -1,4 +1,4 @@
-"""A quantised model: a folder of two OpenVINO graphs and `model.yaml`, for one frame size.
+"""A quantized model: a folder of two OpenVINO graphs and `model.yaml`, for one frame size.
 
 This is the whole inference path on the CPU; torch is never imported.
 """
@@ -28,7 +28,7 @@ EMBEDDED = Path(__file__).parents[1] / "models"
 class ModelCard(BaseModel):
     """Contents of `model.yaml`.
 
-    pad_rgb: colour that normalises to zero. cell: as `InputGeometry` has it. accuracy, speed,
+    pad_rgb: color that normalizes to zero. cell: as `InputGeometry` has it. accuracy, speed,
     versions: as measured when the folder was made.
     """
 
@@ -44,7 +44,7 @@ class ModelCard(BaseModel):
     calibration: dict[str, Any] = {}
     accuracy: dict[str, float] = {}
     speed: dict[str, float] = {}
-    kept_in_float: list[str] = []
+    kept_in_fp32: list[str] = Field([], alias="kept_in_float")
     versions: dict[str, str] = {}
 
     def fit(self, frame_hw: SizeHW, share: float = 1.0) -> InputGeometry:
@@ -80,7 +80,7 @@ class PromptBatch:
 
     @classmethod
     def points(cls, xy: npt.ArrayLike, labels: npt.ArrayLike | None = None) -> PromptBatch:
-        """One prompt a row: points [B, N, 2], all positive unless labelled; padded as SAM does."""
+        """One prompt a row: points [B, N, 2], all positive unless labeled; padded as SAM does."""
         points = np.asarray(xy, np.float32)
         batch, count, _ = points.shape
         signs = np.ones((batch, count)) if labels is None else np.asarray(labels)
@@ -194,7 +194,7 @@ class OpenVinoSegmenter:
             self._encoder = core.compile_model(encoder, "CPU", options)
             shapes = {port.any_name: list(port.shape) for port in self._encoder.outputs}
             decoder = core.read_model(folder / "decoder.xml")
-            cells = self.geometry.cell_centres()
+            cells = self.geometry.cell_centers()
             self._decoder = OpenVinoDecoder(core, decoder, cells, shapes, options)
         except RuntimeError as error:
             raise ModelError(f"OpenVINO cannot load the model in {folder}: {error}") from error
@@ -211,7 +211,7 @@ class OpenVinoSegmenter:
 
     def decode(self, features: Features, prompts: PromptBatch) -> Decoded:
         """Decode prompts, a few at a time."""
-        xy = self.geometry.normalise(prompts.xy)
+        xy = self.geometry.normalize(prompts.xy)
         masks, iou = self._decoder(
             features.tensors, xy, prompts.labels, prompts.mask, prompts.has_mask
         )

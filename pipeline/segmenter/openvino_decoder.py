@@ -33,7 +33,7 @@ class OpenVinoDecoder:
     """Decodes any number of prompts on the features of one frame size.
 
     graph: the decoder's `ov.Model`, which this takes over. cells: as
-    `InputGeometry.cell_centres`. feature_shapes: of the encoder's outputs. options: of OpenVINO.
+    `InputGeometry.cell_centers`. feature_shapes: of the encoder's outputs. options: of OpenVINO.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class OpenVinoDecoder:
     ) -> tuple[FloatMap, npt.NDArray[np.float32]]:
         """Logits [B, 4, 4h, 4w] and IoU [B, 4] of B prompts; arguments as `PromptBatch`.
 
-        xy is normalised by the padded square.
+        xy is normalized by the padded square.
         """
         count = len(xy)
         prompts = {"xy": xy, "labels": labels}
@@ -116,7 +116,7 @@ def _fold_grid(core: Any, graph: Any, cells: FloatMap, options: Mapping[str, Any
     grid = next(p for p in graph.get_parameters() if "grid" in p.output(0).get_names())
     positions = _find(graph, POSITIONS)
     if positions is None:
-        raise RuntimeError(f"the decoder has no tensor '{POSITIONS}': quantise it again")
+        raise RuntimeError(f"the decoder has no tensor '{POSITIONS}': quantize it again")
     part = ov.Model([ops.result(positions)], [grid]).clone()
     values = core.compile_model(part, "CPU", options)([cells])[0]
     _replace(positions, values)

@@ -44,9 +44,9 @@ class Predictor:
         self._segmenter: OpenVinoSegmenter | None = None
         self._features: Features | None = None
 
-    def set_image(self, picture: RgbImage | Frame) -> None:
+    def set_image(self, image: RgbImage | Frame) -> None:
         """Encode a picture: RGB uint8 [H, W, 3] or a `Frame`."""
-        frame = picture if isinstance(picture, Frame) else _frame(picture)
+        frame = image if isinstance(image, Frame) else _frame(image)
         if self._segmenter is None or self._segmenter.geometry.frame_hw != frame.size_hw:
             self._segmenter = OpenVinoSegmenter(self._folder, frame.size_hw, threads=self._threads)
         self._features = self._segmenter.encode(frame)
@@ -78,9 +78,9 @@ class Predictor:
         return Prediction(full, decoded.iou[0, chosen], logits)
 
 
-def _frame(picture: RgbImage) -> Frame:
-    size_hw = (picture.shape[0], picture.shape[1])
-    return Frame(0, None, Fraction(1), size_hw, ArrayView(picture))
+def _frame(image: RgbImage) -> Frame:
+    size_hw = (image.shape[0], image.shape[1])
+    return Frame(0, None, Fraction(1), size_hw, ArrayView(image))
 
 
 def single_prompt(
@@ -89,7 +89,7 @@ def single_prompt(
     labels: npt.ArrayLike | None,
     box: npt.ArrayLike | None,
 ) -> PromptBatch:
-    """One prompt from points (pixels, of their centres) and a box. Raises `PromptError`."""
+    """One prompt from points (pixels, of their centers) and a box. Raises `PromptError`."""
     xy = np.zeros((0, 2), np.float32) if points is None else np.asarray(points, np.float32)
     if xy.ndim != 2 or xy.shape[1] != 2:
         raise PromptError("points must be a list of (x, y) pairs")

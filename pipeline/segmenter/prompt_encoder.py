@@ -37,8 +37,8 @@ class RandomFourierPositions(nn.Module):
         return torch.cat([phase.sin(), phase.cos()], dim=-1)
 
 
-def cell_centres(height: int, width: int) -> Tensor:
-    """Centres of a grid's cells as (x, y), normalised by the padded square; [2, H, W]."""
+def cell_centers(height: int, width: int) -> Tensor:
+    """Centers of a grid's cells as (x, y), normalized by the padded square; [2, H, W]."""
     side = max(height, width)
     y = (torch.arange(height) + 0.5) / side
     x = (torch.arange(width) + 0.5) / side
@@ -98,7 +98,7 @@ class PromptEncoder(nn.Module):
 
     def draw(self, xy: Tensor, labels: Tensor, grid: Tensor) -> Tensor:
         """Draw prompts as maps [B, 3, 4h, 4w]: positive points, negative points, box; 0..1."""
-        cell = 2 * grid[0, 0, 0]  # the first cell's centre is half a cell from the border
+        cell = 2 * grid[0, 0, 0]  # the first cell's center is half a cell from the border
         from_point = grid[None, None] - xy[:, :, :, None, None]
         squared = (from_point / (2.5 * cell)).pow(2).sum(2)
         spots = torch.exp(-0.5 * squared)  # [B, N, H, W]
@@ -134,6 +134,6 @@ class PromptEncoder(nn.Module):
 
         xy [B, N, 2] in 0..1 of the padded square; labels [B, N]; mask logits [B, 1, 4h, 4w];
         has_mask [B] (1 where the mask prompt is given, 0 where it is to be ignored); grid
-        [2, 4h, 4w]: `cell_centres` of the mask's cells (an input, so that graphs keep any size).
+        [2, 4h, 4w]: `cell_centers` of the mask's cells (an input, so that graphs keep any size).
         """
         return self.tokens(xy, labels), self.dense(xy, labels, mask, has_mask, grid)

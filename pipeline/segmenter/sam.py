@@ -26,14 +26,14 @@ from maskstream.pipeline.segmenter.encoders.plain_vit import PlainViTEncoder
 from maskstream.pipeline.segmenter.encoders.tiny_vit import TinyViTEncoder
 from maskstream.pipeline.segmenter.geometry import GRID_STRIDE
 from maskstream.pipeline.segmenter.mask_decoder import DecoderOutput, MaskDecoder
-from maskstream.pipeline.segmenter.prompt_encoder import PromptEncoder, cell_centres
+from maskstream.pipeline.segmenter.prompt_encoder import PromptEncoder, cell_centers
 
 
 class ImageEncoder(Protocol):
     """What every image encoder gives beside its forward pass."""
 
     def features(self, x: Tensor) -> EncoderFeatures:
-        """All that one pass gives for a normalised image [B, 3, H, W]."""
+        """All that one pass gives for a normalized image [B, 3, H, W]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Sam(nn.Module):
         self.mask_decoder = mask_decoder
 
     def encode(self, image: Tensor) -> ImageFeatures:
-        """Features of a normalised image [B, 3, H, W]."""
+        """Features of a normalized image [B, 3, H, W]."""
         features: ImageFeatures = self.image_encoder(image)
         return features
 
@@ -94,7 +94,7 @@ class Sam(nn.Module):
         `grid` may be left out: it follows from the mask prompt's size.
         """
         if grid is None:
-            grid = cell_centres(mask.shape[-2], mask.shape[-1]).to(mask.device)
+            grid = cell_centers(mask.shape[-2], mask.shape[-1]).to(mask.device)
         sparse, dense = self.prompt_encoder(xy, labels, mask, has_mask, grid)
         out: DecoderOutput = self.mask_decoder(
             features.embedding,
@@ -129,7 +129,7 @@ def sam_with(
     image_encoder: EfficientViTEncoder | PlainViTEncoder | TinyViTEncoder,
     long_side: int = 1024,
 ) -> Sam:
-    """A network with SAM's own prompt encoder, mask decoder and normalisation."""
+    """A network with SAM's own prompt encoder, mask decoder and normalization."""
     dim = 256
     return Sam(
         Architecture(

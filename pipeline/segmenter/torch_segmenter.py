@@ -63,7 +63,7 @@ class TorchSegmenter:
                 layer.register_forward_pre_hook(_in_float32)
         self._mean = torch.tensor(architecture.mean, device=self._device)[:, None, None]
         self._std = torch.tensor(architecture.std, device=self._device)[:, None, None]
-        self._grid = self._put(self.geometry.cell_centres())
+        self._grid = self._put(self.geometry.cell_centers())
 
     def encode(self, frame: Frame) -> TorchFeatures:
         """Encode a frame of the size this was made for."""
@@ -98,7 +98,7 @@ class TorchSegmenter:
         self, image: ImageFeatures, prompts: PromptBatch, part: slice
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Logits [b, 4, 4h, 4w] and IoU [b, 4] of some of the prompts."""
-        xy = self._put(self.geometry.normalise(prompts.xy[part]))
+        xy = self._put(self.geometry.normalize(prompts.xy[part]))
         if prompts.mask is None:
             mask = torch.zeros(len(xy), 1, *self.geometry.grid_hw, device=self._device)
             has_mask = torch.zeros(len(xy), device=self._device)

@@ -16,12 +16,12 @@ from maskstream.pipeline.sources.position import FrameRange
 from maskstream.pipeline.types import Frame, GrayImage, RgbImage, SizeHW, SourceInfo, SourceReport
 
 
-def resized(picture: RgbImage, size_hw: SizeHW) -> RgbImage:
+def resized(image: RgbImage, size_hw: SizeHW) -> RgbImage:
     """Scale uint8 [H, W] or [H, W, 3] to `size_hw`: by area to shrink, bilinearly to grow."""
     height, width = size_hw
-    shrinks = height <= picture.shape[0] and width <= picture.shape[1]
+    shrinks = height <= image.shape[0] and width <= image.shape[1]
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(picture, (width, height), interpolation=method), np.uint8)
+    return np.asarray(cv2.resize(image, (width, height), interpolation=method), np.uint8)
 
 
 @dataclass(frozen=True, slots=True)

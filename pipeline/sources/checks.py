@@ -23,7 +23,7 @@ def check_size(name: str, size_hw: SizeHW) -> None:
         )
 
 
-def note_damage(report: SourceReport, sentence: str) -> None:
+def count_damage(report: SourceReport, sentence: str) -> None:
     """Count one damaged packet, frame or image, and keep the first few sentences for the user."""
     report.corrupt_packets += 1
     if len(report.messages) < _MESSAGES_MAX:

@@ -15,7 +15,7 @@ import numpy as np
 
 from maskstream.pipeline.errors import SourceNotFoundError, UnreadableSourceError
 from maskstream.pipeline.sources.arrays import ArrayView
-from maskstream.pipeline.sources.checks import check_size, note_damage
+from maskstream.pipeline.sources.checks import check_size, count_damage
 from maskstream.pipeline.sources.position import FrameRange
 from maskstream.pipeline.types import Frame, RgbImage, SizeHW, SourceInfo, SourceReport
 
@@ -104,10 +104,10 @@ class ImageReader:
             try:
                 pixels = _decode(file.path)
             except (OSError, cv2.error) as error:
-                note_damage(self.report, f"{file.path.name} cannot be read: {error}")
+                count_damage(self.report, f"{file.path.name} cannot be read: {error}")
                 continue
             if pixels is None:
-                note_damage(self.report, f"{file.path.name} is no image that can be decoded")
+                count_damage(self.report, f"{file.path.name} is no image that can be decoded")
                 continue
             check_size(str(file.path), _size_hw(pixels))
             yield file, pixels

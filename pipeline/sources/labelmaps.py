@@ -1,4 +1,4 @@
-"""Label maps in PNG files: grey or indexed (as DAVIS writes them), the values are the objects."""
+"""Label maps in PNG files: gray or indexed (as DAVIS writes them), the values are the objects."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _INDEXED = "pal8"
 
 
 def read_label_map(file: Path) -> LabelMap:
-    """Read a PNG whose grey values or palette indices are labels, uint16 [H, W].
+    """Read a PNG whose gray values or palette indices are labels, uint16 [H, W].
 
-    OpenCV would replace an index by its colour, so indexed pictures are decoded by FFmpeg.
+    OpenCV would replace an index by its color, so indexed pictures are decoded by FFmpeg.
 
     Raises:
         SourceNotFoundError: there is no such file.
-        UnreadableSourceError: it is no picture, or one of colours.
+        UnreadableSourceError: it is no picture, or one of colors.
     """
     if not file.is_file():
         raise SourceNotFoundError(f"there is no label map {file}")
     encoded = file.read_bytes()
     try:
         with av.open(io.BytesIO(encoded), "r") as container:
-            picture = next(container.decode(video=0))
-            if picture.format.name == _INDEXED:
-                indices, _ = picture.to_ndarray()
+            image = next(container.decode(video=0))
+            if image.format.name == _INDEXED:
+                indices, _ = image.to_ndarray()
                 return np.asarray(indices, np.uint16)
     except (av.error.FFmpegError, StopIteration, IndexError) as error:
         raise UnreadableSourceError(f"{file} is no picture that can be decoded") from error
@@ -41,7 +41,7 @@ def read_label_map(file: Path) -> LabelMap:
         raise UnreadableSourceError(f"{file} is no picture that can be decoded")
     if labels.ndim != 2:
         raise UnreadableSourceError(
-            f"{file} is a picture of colours; a label map is an indexed or grey PNG whose values "
+            f"{file} is a picture of colors; a label map is an indexed or gray PNG whose values "
             "are the objects' numbers"
         )
     return np.asarray(labels, np.uint16)

@@ -15,7 +15,7 @@ from maskstream.pipeline.clock import SYSTEM_CLOCK, Clock
 from maskstream.pipeline.errors import ConfigError, SourceNotFoundError
 from maskstream.pipeline.sources import open_source
 from maskstream.pipeline.sources.stream import LiveStream
-from maskstream.pipeline.sources.timed import LiveArrays, Picture, Replay
+from maskstream.pipeline.sources.timed import Image, LiveArrays, Replay
 from maskstream.pipeline.types import Source
 
 # Decode what comes at once, and do not study a stream for FFmpeg's five seconds before it.
@@ -49,11 +49,11 @@ class LiveInput:
     """A source, and whether it can be opened anew when it has ended."""
 
     source: Source
-    returns: bool
+    reopenable: bool
 
 
 def open_live(
-    target: str | Path | Iterable[Picture],
+    target: str | Path | Iterable[Image],
     options: InputOptions | None = None,
     *,
     record: Path | None = None,
@@ -76,7 +76,7 @@ def open_live(
     """
     given = options or InputOptions()
     if not isinstance(target, str | Path):
-        return LiveInput(LiveArrays(target, record, clock), returns=False)
+        return LiveInput(LiveArrays(target, record, clock), reopenable=False)
     name = str(target)
     stream = _stream(name, given)
     if stream is None:
@@ -87,18 +87,18 @@ def open_live(
             )
         if record is not None:
             raise ConfigError(f"{name} is a recording already; leave --record out.")
-        return LiveInput(Replay(open_source(name), clock), returns=False)
-    protocol, found, wanted, own_times = stream
+        return LiveInput(Replay(open_source(name), clock), reopenable=False)
+    protocol, found, wanted, has_timestamps = stream
     source = LiveStream(
         found,
         protocol,
         wanted | given.extra,
         timeout_s=given.stall_s,
-        own_times=own_times,
+        has_timestamps=has_timestamps,
         record=record,
         clock=clock,
     )
-    return LiveInput(source, returns=name != "-")
+    return LiveInput(source, reopenable=name != "-")
 
 
 def is_address(text: str) -> bool:
@@ -112,7 +112,7 @@ def _stream(name: str, given: InputOptions) -> tuple[str | None, str, dict[str, 
     if name == "-":
         if given.size_wh is None:
             raise ConfigError("raw frames on standard input need --size WIDTHxHEIGHT")
-        wanted = {"pixel_format": given.pixel_format or "rgb24"} | _asked(given)
+        wanted = {"pixel_format": given.pixel_format or "rgb24"} | _requested(given)
         return "rawvideo", "pipe:0", wanted, False  # its times would follow from an assumed rate
     if is_address(name):
         scheme = name.partition("://")[0].lower()
@@ -123,14 +123,14 @@ def _stream(name: str, given: InputOptions) -> tuple[str | None, str, dict[str, 
     if name.isdigit() or name.startswith("/dev/video"):
         camera = _CAMERAS.get(sys.platform, "v4l2")
         device = f"/dev/video{name}" if name.isdigit() and camera == "v4l2" else name
-        return camera, device, _asked(given), True
+        return camera, device, _requested(given), True
     by_format = _NAMED_FORMAT.fullmatch(name)
     if by_format and any(by_format[1] in f.split(",") for f in av.formats_available):
-        return by_format[1], by_format[2], _asked(given), True
+        return by_format[1], by_format[2], _requested(given), True
     return None
 
 
-def _asked(given: InputOptions) -> dict[str, str]:
+def _requested(given: InputOptions) -> dict[str, str]:
     asked = {}
     if given.size_wh is not None:
         asked["video_size"] = "{}x{}".format(*given.size_wh)

@@ -28,7 +28,7 @@ class PacketRecorder:
     """
 
     def __init__(self, path: Path, stream: VideoStream) -> None:
-        self._path = vacant(path)
+        self._path = free_path(path)
         try:
             self._container = av.open(str(self._path), "w")
             self._stream = self._container.add_stream_from_template(stream)
@@ -51,14 +51,14 @@ class PacketRecorder:
         self._container.close()
 
 
-class PictureRecorder:
+class ImageRecorder:
     """Encodes RGB uint8 [H, W, 3] pictures of one size without loss (FFV1) into a new file.
 
     The container must take FFV1 (`.mkv`). Raises `ConfigError` if the file cannot be begun.
     """
 
     def __init__(self, path: Path, size_hw: SizeHW) -> None:
-        self._path = vacant(path)
+        self._path = free_path(path)
         try:
             self._container = av.open(str(self._path), "w")
             self._stream = self._container.add_stream("ffv1", rate=30)
@@ -76,9 +76,9 @@ class PictureRecorder:
         self._first_ms = at_ms if self._first_ms is None else self._first_ms
         self._last_ms = max(self._last_ms + 1, at_ms - self._first_ms)
         packed = VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
-        picture = packed.reformat(format="bgr0", **ONE_THREAD)
-        picture.pts, picture.time_base = self._last_ms, Fraction(1, 1000)
-        self._container.mux(self._stream.encode(picture))
+        image = packed.reformat(format="bgr0", **ONE_THREAD)
+        image.pts, image.time_base = self._last_ms, Fraction(1, 1000)
+        self._container.mux(self._stream.encode(image))
 
     def close(self) -> None:
         """Finish the file."""
@@ -86,7 +86,7 @@ class PictureRecorder:
         self._container.close()
 
 
-def vacant(path: Path) -> Path:
+def free_path(path: Path) -> Path:
     """The path, or the first of NAME-2, NAME-3, … that is not there yet."""
     if not path.exists():
         return path

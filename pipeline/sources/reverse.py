@@ -11,7 +11,7 @@ import numpy as np
 
 from maskstream.pipeline.errors import SourceError, UnreadableSourceError
 from maskstream.pipeline.sources.arrays import ArraySource, ArrayView
-from maskstream.pipeline.sources.checks import note_damage
+from maskstream.pipeline.sources.checks import count_damage
 from maskstream.pipeline.sources.images import ImageFile, ImageSequence
 from maskstream.pipeline.sources.position import FrameRange
 from maskstream.pipeline.sources.video import VideoFile, VideoView
@@ -121,7 +121,7 @@ class _ReversedImages:
                     for frame in reader:
                         yield replace(frame, index=file.index, pts=file.pts)
             except UnreadableSourceError:
-                note_damage(report, f"{file.path.name} cannot be read")
+                count_damage(report, f"{file.path.name} cannot be read")
 
 
 class Anchor(NamedTuple):
@@ -144,7 +144,7 @@ class _Anchors:
         for frame in frames:
             if frame.pts is not None and frame.pts > self._latest_pts:
                 self._latest_pts = frame.pts
-                if isinstance(frame.view, VideoView) and frame.view.picture.key_frame:
+                if isinstance(frame.view, VideoView) and frame.view.image.key_frame:
                     self._add(Anchor(frame.index, frame.pts))
             yield frame
 

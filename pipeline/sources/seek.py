@@ -45,7 +45,7 @@ class SeekableVideo:
         self._next = 0
         height, width = self._reader.info.size_hw
         self._most_kept = max(1, CACHE_PIXELS // (height * width))
-        self._entrances = _Entrances(self._source)
+        self._entrances = _KeyframeIndex(self._source)
 
     @property
     def info(self) -> SourceInfo:
@@ -71,7 +71,7 @@ class SeekableVideo:
                 self._kept.move_to_end(index)
                 return self._kept[index]
             if not 0 <= index - self._next <= _DECODE_ON:
-                self._leap(index)
+                self._seek(index)
             found = self._advance(index)
             if found is None and self._next <= index:
                 raise UnreadableSourceError(
@@ -86,7 +86,7 @@ class SeekableVideo:
 
     def between(self, first: int, last: int) -> Source:
         """The frames from `first` to `last`, both included, as a source that reads only these."""
-        return _Stretch(self._source, range(first, last + 1), self._anchors(last))
+        return _FrameSpan(self._source, range(first, last + 1), self._anchors(last))
 
     def backwards(self, first: int, last: int) -> Source:
         """The same frames, the last first."""
@@ -96,7 +96,7 @@ class SeekableVideo:
         with self._lock:
             return self._entrances.up_to(index)
 
-    def _leap(self, index: int) -> None:
+    def _seek(self, index: int) -> None:
         """Go to the nearest place before a frame, unless decoding on is as near."""
         for anchor in reversed(self._entrances.up_to(index)):
             if self._next <= index and anchor.number <= self._next:
@@ -132,7 +132,7 @@ class SeekableVideo:
             self._kept.popitem(last=False)
 
 
-class _Entrances:
+class _KeyframeIndex:
     """The keyframes of a video, found by reading packets as far as somebody asks."""
 
     def __init__(self, source: VideoFile) -> None:
@@ -180,7 +180,7 @@ class _Entrances:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stretch:
+class _FrameSpan:
     """Successive frames of a video, entered at the nearest anchor that seeking leads to."""
 
     source: VideoFile
@@ -196,7 +196,7 @@ class _Stretch:
 class _StretchReader:
     """An opened stretch: iterate once."""
 
-    def __init__(self, stretch: _Stretch, reader: VideoReader) -> None:
+    def __init__(self, stretch: _FrameSpan, reader: VideoReader) -> None:
         self.info = replace(reader.info, frame_count=len(stretch.numbers))
         self.report: SourceReport = reader.report
         self._stretch = stretch

@@ -24,7 +24,7 @@ from maskstream.pipeline.sources.video import VideoReader
 from maskstream.pipeline.types import Arrival, Frame, SourceInfo
 
 CAPTURE_TIME_BASE = Fraction(1, 1_000_000)
-_MOST_STAMPS = 256  # packets whose pictures the decoder still holds
+_MAX_STAMPS = 256  # packets whose pictures the decoder still holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +32,16 @@ class LiveStream:
     """A source that reads a live input of FFmpeg and stamps every frame with its arrival.
 
     target: URL, device or what `format` takes. options: FFmpeg's. timeout_s: without a packet for
-    so long, opening or reading fails. own_times: the input's timestamps count; otherwise, and where
-    it has none, those of the capture clock do. record: a file that gets the packets as they come
-    (its suffix says the container); those after a reconnection go to NAME-2, NAME-3, ….
+    so long, opening or reading fails. has_timestamps: the input's timestamps count; otherwise, and
+    where it has none, those of the capture clock do. record: a file that gets the packets as they
+    come (its suffix says the container); those after a reconnection go to NAME-2, NAME-3, ….
     """
 
     target: str
     format: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
     timeout_s: float = 5.0
-    own_times: bool = True
+    has_timestamps: bool = True
     record: Path | None = None
     clock: Clock = SYSTEM_CLOCK
 
@@ -91,7 +91,7 @@ class LiveReader(VideoReader):
         self._arrival = _now(source.clock)
         self._recorder: PacketRecorder | None = None
         super().__init__(source.target, container, FrameRange())
-        if not source.own_times or self._decoded[0].pts is None:
+        if not source.has_timestamps or self._decoded[0].pts is None:
             self.info = replace(self.info, clock="capture", time_base=CAPTURE_TIME_BASE)
 
     def close(self) -> None:
@@ -107,7 +107,7 @@ class LiveReader(VideoReader):
         try:
             for packet in packets:
                 self._arrival = self._stamps[packet.pts] = _now(self._source.clock)
-                if len(self._stamps) > _MOST_STAMPS:
+                if len(self._stamps) > _MAX_STAMPS:
                     self._stamps.popitem(last=False)
                 yield packet
                 if self._recorder is not None and packet.size:
@@ -115,9 +115,9 @@ class LiveReader(VideoReader):
         except av.error.FFmpegError as error:
             self.ended = f"the stream broke off: {_reason(error)}"
 
-    def _frame(self, index: int, picture: VideoFrame) -> Frame:
-        frame = super()._frame(index, picture)
-        arrival = self._stamps.pop(picture.pts, self._arrival)
+    def _frame(self, index: int, image: VideoFrame) -> Frame:
+        frame = super()._frame(index, image)
+        arrival = self._stamps.pop(image.pts, self._arrival)
         if self.info.clock == "stream":
             return replace(frame, arrival=arrival)
         pts = round(arrival.unix_s / CAPTURE_TIME_BASE)

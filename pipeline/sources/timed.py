@@ -13,7 +13,7 @@ from threading import Event
 from maskstream.pipeline.clock import SYSTEM_CLOCK, Clock
 from maskstream.pipeline.errors import SourceError, UnreadableSourceError
 from maskstream.pipeline.sources.arrays import ArrayView, check_rgb
-from maskstream.pipeline.sources.recording import PictureRecorder
+from maskstream.pipeline.sources.recording import ImageRecorder
 from maskstream.pipeline.types import (
     Arrival,
     Frame,
@@ -25,19 +25,19 @@ from maskstream.pipeline.types import (
 )
 
 TIME_BASE = Fraction(1, 1_000_000_000)
-Picture = RgbImage | tuple[RgbImage, int]
+Image = RgbImage | tuple[RgbImage, int]
 
 
 @dataclass(frozen=True, slots=True)
 class LiveArrays:
     """A source of pictures that come while the program runs, RGB uint8 [H, W, 3] of one size.
 
-    pictures: arrays, or pairs of an array and its stamp in nanoseconds, as a camera's driver or a
+    images: arrays, or pairs of an array and its stamp in nanoseconds, as a camera's driver or a
     ROS header gives it; arrays alone get the stamp of the capture clock. record: a file that gets
     them without loss.
     """
 
-    pictures: Iterable[Picture]
+    images: Iterable[Image]
     record: Path | None = None
     clock: Clock = SYSTEM_CLOCK
 
@@ -53,12 +53,12 @@ class LiveArrays:
 
 class _ArraysReader:
     def __init__(self, source: LiveArrays) -> None:
-        pictures = iter(source.pictures)
-        first = next(pictures, None)
+        images = iter(source.images)
+        first = next(images, None)
         if first is None:
             raise UnreadableSourceError("The iterable given as source holds no frames.")
         self._clock = source.clock
-        self._pictures = chain([first], pictures)
+        self._images = chain([first], images)
         stamped = isinstance(first, tuple)
         rgb = first[0] if isinstance(first, tuple) else first
         check_rgb(rgb, index=0)
@@ -70,12 +70,12 @@ class _ArraysReader:
             live=True,
         )
         self.report = SourceReport()
-        self._recorder = source.record and PictureRecorder(source.record, self.info.size_hw)
+        self._recorder = source.record and ImageRecorder(source.record, self.info.size_hw)
 
     def __iter__(self) -> Iterator[Frame]:
-        for index, picture in enumerate(self._pictures):
+        for index, image in enumerate(self._images):
             arrival = Arrival(self._clock.monotonic(), self._clock.unix())
-            rgb, pts = picture if isinstance(picture, tuple) else (picture, None)
+            rgb, pts = image if isinstance(image, tuple) else (image, None)
             check_rgb(rgb, index)
             if rgb.shape[:2] != self.info.size_hw:
                 raise SourceError(

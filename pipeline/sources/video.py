@@ -23,7 +23,7 @@ from av.video.stream import VideoStream
 
 from maskstream.pipeline.errors import SourceNotFoundError, UnreadableSourceError
 from maskstream.pipeline.sources.arrays import resized
-from maskstream.pipeline.sources.checks import check_size, note_damage
+from maskstream.pipeline.sources.checks import check_size, count_damage
 from maskstream.pipeline.sources.position import FrameRange
 from maskstream.pipeline.types import Frame, GrayImage, RgbImage, SizeHW, SourceInfo, SourceReport
 
@@ -127,9 +127,9 @@ class VideoReader:
             yield self._frame(index, self._decoded.popleft())
             index += 1
 
-    def _frame(self, index: int, picture: VideoFrame) -> Frame:
-        view = VideoView(picture, self.info.rotation_deg // 90)
-        return Frame(index, picture.pts, self._time_base, self.info.size_hw, view)
+    def _frame(self, index: int, image: VideoFrame) -> Frame:
+        view = VideoView(image, self.info.rotation_deg // 90)
+        return Frame(index, image.pts, self._time_base, self.info.size_hw, view)
 
     def _decode_some(self) -> bool:
         """Decode until a picture waits in `_decoded`; False at the end of the stream."""
@@ -143,21 +143,21 @@ class VideoReader:
 
     def _decode(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
         try:
-            pictures = self._stream.decode(packet)
+            images = self._stream.decode(packet)
         except av.error.FFmpegError as error:
-            note_damage(self.report, f"{self._when(packet)}: {error.strerror}")
+            count_damage(self.report, f"{self._when(packet)}: {error.strerror}")
             return []
-        for picture in pictures:
-            if picture.is_corrupt:
-                note_damage(self.report, f"{self._when(picture)}: the frame is damaged")
-        return pictures
+        for image in images:
+            if image.is_corrupt:
+                count_damage(self.report, f"{self._when(image)}: the frame is damaged")
+        return images
 
     def _demux(self) -> Generator[Packet[VideoStream] | None, None, None]:
         """Packets of the stream; the last one flushes the decoder."""
         try:
             yield from self._container.demux(self._stream)
         except av.error.FFmpegError as error:
-            note_damage(self.report, f"reading stopped early: {error.strerror}")
+            count_damage(self.report, f"reading stopped early: {error.strerror}")
             yield None
 
     def _when(self, item: Packet[VideoStream] | VideoFrame | None) -> str:
@@ -203,7 +203,7 @@ class VideoView:
     turns: quarter turns, counter-clockwise, from the stored to the displayed picture.
     """
 
-    picture: VideoFrame
+    image: VideoFrame
     turns: int
 
     def rgb(self, size_hw: SizeHW) -> RgbImage:
@@ -215,35 +215,35 @@ class VideoView:
         return self._displayed(size_hw, "gray")
 
     def _displayed(self, size_hw: SizeHW, pixel_format: str) -> RgbImage:
-        stored = _scaled(self.picture, size_hw[::-1] if self.turns % 2 else size_hw, pixel_format)
+        stored = _scaled(self.image, size_hw[::-1] if self.turns % 2 else size_hw, pixel_format)
         if not self.turns:
             return np.array(stored, order="C")  # `stored` may be the decoder's own memory
         return np.asarray(cv2.rotate(stored, _ROTATIONS[self.turns]), np.uint8)
 
 
-def _scaled(picture: VideoFrame, size_hw: SizeHW, pixel_format: str) -> RgbImage:
+def _scaled(image: VideoFrame, size_hw: SizeHW, pixel_format: str) -> RgbImage:
     try:
-        return _converted(picture, size_hw, pixel_format)
+        return _converted(image, size_hw, pixel_format)
     except av.error.FFmpegError:  # swscale refuses to grow a line to thousands
-        return resized(_converted(picture, (picture.height, picture.width), pixel_format), size_hw)
+        return resized(_converted(image, (image.height, image.width), pixel_format), size_hw)
 
 
-def _converted(picture: VideoFrame, size_hw: SizeHW, pixel_format: str) -> RgbImage:
-    """Scale and convert by swscale; the result may share memory with `picture`."""
+def _converted(image: VideoFrame, size_hw: SizeHW, pixel_format: str) -> RgbImage:
+    """Scale and convert by swscale; the result may share memory with `image`."""
     height, width = size_hw
-    shrinks = height <= picture.height and width <= picture.width
+    shrinks = height <= image.height and width <= image.width
     # Given one matrix on both sides swscale copies the luma; otherwise it goes by way of RGB.
     matrix = Colorspace.ITU601 if pixel_format == "gray" else None
     # A reformatter of its own, because the one PyAV 18 keeps on a frame holds megabytes.
     converted = VideoReformatter().reformat(
-        picture,
+        image,
         width=width,
         height=height,
         format=pixel_format,
         src_colorspace=matrix,
         dst_colorspace=matrix,
         interpolation=Interpolation.AREA if shrinks else Interpolation.BILINEAR,
-        src_color_range=picture.color_range,
+        src_color_range=image.color_range,
         dst_color_range=ColorRange.JPEG,
         **ONE_THREAD,
     )
@@ -272,7 +272,7 @@ def _video_stream(name: str, container: InputContainer) -> VideoStream:
     if not streams:
         others = {stream.type for stream in container.streams} - {"video"}  # no cover pictures
         raise UnreadableSourceError(
-            f"{name} holds no video stream, only {', '.join(sorted(others)) or 'a still picture'}."
+            f"{name} holds no video stream, only {', '.join(sorted(others)) or 'a still image'}."
         )
     stream = container.streams.best("video")
     stream = stream if stream in streams else streams[0]

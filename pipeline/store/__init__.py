@@ -1,8 +1,8 @@
 """Mask store: every frame's label map and objects on disk, appended safely, read at random."""
 
 from maskstream.pipeline.store.check import CheckReport, check_store, repair_store
+from maskstream.pipeline.store.covered import runs_of
 from maskstream.pipeline.store.events import append_events
-from maskstream.pipeline.store.hidden import runs_of
 from maskstream.pipeline.store.reader import FrameObjects, MaskStore
 from maskstream.pipeline.store.summary import ObjectSummary
 from maskstream.pipeline.store.writer import MaskStoreWriter, StoreMode, check_room

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipeline.errors import StoreCorruptError, StoreError
+from maskstream.pipeline.store.covered import parts_of
 from maskstream.pipeline.store.header import is_emptied, is_store, read_header
-from maskstream.pipeline.store.hidden import parts_of
 from maskstream.pipeline.store.layout import (
     FRAMES_PER_SHARD,
     NO_PTS,
@@ -71,7 +71,7 @@ class MaskStore:
                 self._find(self._header.frames - 1)
 
     @classmethod
-    def if_there(cls, path: Path | str) -> Self | None:
+    def open_if_exists(cls, path: Path | str) -> Self | None:
         """The store at `path`, None if there is none that was begun."""
         place = open_place(path)
         return cls(path) if is_store(place) and not is_emptied(place) else None
@@ -168,7 +168,7 @@ class MaskStore:
                 keyframe=keyframe,
                 labels=record.labels(self.source.size_hw),
                 objects=tuple(_object(found) for found in rows.objects.tolist()),
-                hidden=parts_of(rows.hidden, self.source.size_hw),
+                covered=parts_of(rows.hidden, self.source.size_hw),
                 captured_s=_captured_s(captured),
             )
 

@@ -21,6 +21,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from maskstream.pipeline.errors import StoreCorruptError, StoreError, StoreExistsError
+from maskstream.pipeline.store.covered import runs_of
 from maskstream.pipeline.store.header import (
     Header,
     is_emptied,
@@ -29,7 +30,6 @@ from maskstream.pipeline.store.header import (
     read_header,
     write_header,
 )
-from maskstream.pipeline.store.hidden import runs_of
 from maskstream.pipeline.store.layout import (
     FRAMES_PER_SHARD,
     NO_PTS,
@@ -287,7 +287,7 @@ def _rows_of(result: FrameResult, row: int, source: SourceInfo) -> FrameRows:
             [(row, o.id, o.box_xyxy, o.score, o.state, o.area) for o in result.objects],
             OBJECTS.dtype,
         ),
-        hidden=runs_of(result.hidden, row, source.size_hw),
+        hidden=runs_of(result.covered, row, source.size_hw),
     )
 
 

@@ -1,4 +1,4 @@
-"""From tracks on the work grid to a label map and object rows at the displayed size."""
+"""From tracks at the working resolution to a label map and object rows at the displayed size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipeline.types import HiddenPart, LabelMap, ObjectResult, SizeHW
+from maskstream.pipeline.types import CoveredPart, LabelMap, ObjectResult, SizeHW
 from maskstream.trackers.track import BoolMap, FloatMap, Track, box_of
 
 Window = tuple[slice, slice]
@@ -20,12 +20,12 @@ Window = tuple[slice, slice]
 class Composed:
     """What is visible of all objects of a frame, and what lies under others.
 
-    labels, objects, hidden: as in `FrameResult`.
+    labels, objects, covered: as in `FrameResult`.
     """
 
     labels: LabelMap
     objects: tuple[ObjectResult, ...]
-    hidden: tuple[HiddenPart, ...]
+    covered: tuple[CoveredPart, ...]
 
 
 def compose(tracks: Sequence[Track], frame_hw: SizeHW) -> Composed:
@@ -42,7 +42,7 @@ def compose(tracks: Sequence[Track], frame_hw: SizeHW) -> Composed:
         if seen is not None:
             _paint(labels, seen, painted.values())
             painted[track.id] = seen
-    objects, hidden = [], []
+    objects, covered = [], []
     for track in confirmed:
         seen = painted.get(track.id)
         if seen is None:
@@ -53,8 +53,8 @@ def compose(tracks: Sequence[Track], frame_hw: SizeHW) -> Composed:
         if seen.contested:
             under = seen.inside & (own == 0)
             if under.any():
-                hidden.append(hidden_part(track.id, seen.window, under))
-    return Composed(labels, tuple(objects), tuple(hidden))
+                covered.append(covered_part(track.id, seen.window, under))
+    return Composed(labels, tuple(objects), tuple(covered))
 
 
 def _visible(track: Track, window: Window, own: npt.NDArray[np.uint8]) -> ObjectResult | None:
@@ -77,10 +77,10 @@ def _withheld(track: Track, frame_hw: SizeHW) -> ObjectResult:
     return ObjectResult(track.id, box, track.score, track.state, 0)
 
 
-def hidden_part(object_id: int, window: Window, under: BoolMap) -> HiddenPart:
+def covered_part(object_id: int, window: Window, under: BoolMap) -> CoveredPart:
     """The part of an object that other labels cover, cut to its box."""
     x, y, w, h = cv2.boundingRect(under.view(np.uint8))
-    return HiddenPart(
+    return CoveredPart(
         object_id, window[0].start + y, window[1].start + x, under[y : y + h, x : x + w]
     )
 

@@ -17,13 +17,14 @@ class KeyframeBudget:
     """What keyframes may cost.
 
     interval: frames between regular ones. input_share: of the encoder's full input size. prompts:
-    asked on one to find new objects. refreshed: tracks that one corrects at most, all in turn.
+    asked on one to find new objects. tracks_per_keyframe: tracks that one corrects at most, all in
+    turn.
     """
 
     interval: int
     input_share: float
     prompts: int
-    refreshed: int
+    tracks_per_keyframe: int
 
 
 class KeyframeEncoder:
@@ -42,15 +43,15 @@ class KeyframeEncoder:
         self._begun: dict[int, Future[Features]] = {}
         self._thread = ThreadPoolExecutor(1, "maskstream-encoder")
 
-    def look_ahead(self, frames: Iterable[Frame], most: int) -> Iterator[Frame]:
-        """Pass frames on, begun to be encoded up to `most` frames before."""
+    def prefetch(self, frames: Iterable[Frame], max_ahead: int) -> Iterator[Frame]:
+        """Pass frames on, begun to be encoded up to `max_ahead` frames before."""
         waiting: deque[Frame] = deque()
         for frame in frames:
             if self._frames % self._interval == 0:
                 self._begun[frame.index] = self._thread.submit(self._encode, frame)
             self._frames += 1
             waiting.append(frame)
-            if len(waiting) > most:
+            if len(waiting) > max_ahead:
                 yield waiting.popleft()
         while waiting:
             yield waiting.popleft()

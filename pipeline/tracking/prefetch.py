@@ -11,20 +11,20 @@ from maskstream.pipeline.types import Frame, SizeHW
 from maskstream.trackers.flow import Flow, FlowEstimator
 
 
-class FlowAhead:
+class FlowPrefetcher:
     """Flow to every frame from the one before, begun when the frame comes by.
 
-    work_hw: size of the grid. seconds: spent estimating so far.
+    working_hw: size of the grid. seconds: spent estimating so far.
     """
 
-    def __init__(self, work_hw: SizeHW) -> None:
+    def __init__(self, working_hw: SizeHW) -> None:
         self.seconds = 0.0
-        self._work_hw = work_hw
+        self._working_hw = working_hw
         self._estimator = FlowEstimator()
         self._begun: deque[Future[Flow | None]] = deque()
         self._thread = ThreadPoolExecutor(1, "maskstream-flow")
 
-    def look_ahead(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+    def prefetch(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         """Pass frames on, begun to be looked at."""
         for frame in frames:
             self._begun.append(self._thread.submit(self._estimate, frame))
@@ -40,7 +40,7 @@ class FlowAhead:
 
     def _estimate(self, frame: Frame) -> Flow | None:
         begun = time.perf_counter()
-        flow = self._estimator.step(frame.gray(self._work_hw))
+        flow = self._estimator.step(frame.gray(self._working_hw))
         if flow is not None:
             _ = flow.residual, flow.camera  # are computed when first asked for
         self.seconds += time.perf_counter() - begun

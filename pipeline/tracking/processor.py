@@ -29,25 +29,25 @@ from maskstream.pipeline.segmenter.geometry import FloatMap, deepest
 from maskstream.pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, POSITIVE
 from maskstream.pipeline.segmenter.model import Features, PromptBatch, Segmenter, best_of_three
 from maskstream.pipeline.segmenter.predictor import single_prompt
-from maskstream.pipeline.stages import StageTimes
+from maskstream.pipeline.stage_times import StageTimes
 from maskstream.pipeline.tracking.keyframes import KeyframeBudget, KeyframeEncoder
-from maskstream.pipeline.tracking.painting import Painter, Shown
-from maskstream.pipeline.tracking.prefetch import FlowAhead
+from maskstream.pipeline.tracking.prefetch import FlowPrefetcher
 from maskstream.pipeline.tracking.recognition import Recognizer, appearance_settings
-from maskstream.pipeline.tracking.refining import Tracked
+from maskstream.pipeline.tracking.refinement import TrackedFrame
+from maskstream.pipeline.tracking.result_composer import ComposedFrame, ResultComposer
 from maskstream.pipeline.tracking.seeding import Seeder
 from maskstream.pipeline.types import Frame, FrameResult, SizeHW
-from maskstream.trackers.appearance import CellFeatures, Reading, settle
+from maskstream.trackers.appearance import CellFeatures, MemoryReadout, resolve_overlaps
 from maskstream.trackers.flow import Flow
 from maskstream.trackers.track import LOGIT_LIMIT, BoolMap, Detection, Track, box_of
 from maskstream.trackers.tracker import Tracker, TrackerSettings
 
 T = TypeVar("T")
 
-OWN_MOTION_PX = 0.5  # a frame, on the work grid, beside the camera's: something moves here
-_ROOM = 0.05  # of its longer side around a track's box, for limbs that its mask has lost
-_BEHIND = 2  # frames that are tracked while the label map of one is composed (files)
-DEFAULT_STEP_S = 1 / 25  # between frames that carry no timestamps
+OBJECT_MOTION_MIN_PX = 0.5  # a frame, beside the camera's own: something moves here
+_BOX_MARGIN = 0.05  # of its longer side around a track's box, for limbs that its mask has lost
+_COMPOSE_LAG = 2  # frames that are tracked while the label map of one is composed (files)
+DEFAULT_FRAME_INTERVAL_S = 1 / 25  # between frames that carry no timestamps
 
 
 class FrameProcessor:
@@ -57,7 +57,7 @@ class FrameProcessor:
     keyframes among them, the live tracks; if it refines, also the frames that wait for a keyframe.
     """
 
-    waits_for_encoder = "wait"
+    encoder_wait_stage = "wait"
     """Name of the stage of waiting for a keyframe's features (as of waiting for label maps)."""
 
     def __init__(
@@ -66,10 +66,10 @@ class FrameProcessor:
         model: Path,
         frame_hw: SizeHW,
         prompts: PromptLog,
-        more_tracks: Callable[[int], Sequence[Track]] = lambda index: (),
+        extra_tracks: Callable[[int], Sequence[Track]] = lambda index: (),
         segmenter: Segmenter | None = None,
     ) -> None:
-        """more_tracks: of a frame, by its number; they are shown beside those followed here.
+        """extra_tracks: of a frame, by its number; they are shown beside those followed here.
 
         segmenter: one for frames of this size that nobody else uses; None: it is loaded.
         """
@@ -78,21 +78,21 @@ class FrameProcessor:
         self._config = config
         self._prompts = prompts
         self._frame_hw = frame_hw
-        self._work_hw = work_size(frame_hw, config.tracking.flow_long_side)
+        self._working_hw = working_size(frame_hw, config.tracking.flow_long_side)
         with self.times.stage("load"):
             self._segmenter = segmenter or open_segmenter(config, model, frame_hw)
         self._encoder = KeyframeEncoder(self._segmenter, config.keyframes.interval)
-        self._flows = FlowAhead(self._work_hw)
-        self._painter = Painter(frame_hw, more_tracks, refine=config.refines)
+        self._flows = FlowPrefetcher(self._working_hw)
+        self._composer = ResultComposer(frame_hw, extra_tracks, refine=config.refines)
         waits = config.queue.policy == "wait"  # live frames do not
-        self._ahead = config.keyframes.ahead if waits else 0
-        self._behind = _BEHIND if waits else 0
+        self._ahead = config.keyframes.lookahead if waits else 0
+        self._compose_lag = _COMPOSE_LAG if waits else 0
         self._seeder = Seeder(self._segmenter, config.seeding)
         tracking = config.tracking
         self._tracker = Tracker(
             TrackerSettings(
-                match_iou_min=tracking.agreement_min,
-                refind_box_iou_min=tracking.match_iou_min,
+                association_iou_min=tracking.association_iou_min,
+                reentry_box_iou_min=tracking.reentry_box_iou_min,
                 lost_after_misses=tracking.lost_after_misses,
                 remove_after_s=tracking.remove_after_s,
                 confirm_hits=tracking.confirm_hits,
@@ -101,12 +101,12 @@ class FrameProcessor:
             first_id=prompts.last_object + 1,
         )
         self._recognizer = Recognizer(
-            self._segmenter.geometry, self._work_hw, appearance_settings(config)
+            self._segmenter.geometry, self._working_hw, appearance_settings(config)
         )
         self._budget = KeyframeBudget(
             *(config.keyframes.interval, 1.0, config.seeding.prompts_per_keyframe, MAX_OBJECT_ID)
         )
-        self._hidden_cursor = 0
+        self._search_cursor = 0
         self._libraries = ThreadpoolController()
         self._now_s: float | None = None
         self._since_keyframe = 0
@@ -116,11 +116,11 @@ class FrameProcessor:
         """End the threads."""
         self._flows.close()
         self._encoder.close()
-        self._painter.close()
+        self._composer.close()
 
     def running(self) -> dict[str, float]:
         """How long each stage at work has been, seconds; for any thread."""
-        return self.times.running() | self._painter.times.running()
+        return self.times.running() | self._composer.times.running()
 
     @property
     def segmenter(self) -> Segmenter:
@@ -138,24 +138,24 @@ class FrameProcessor:
         While one is tracked, regular keyframes among the next are encoded, their flow is estimated,
         and the label maps of those before are composed.
         """
-        waiting: deque[Future[list[Shown]]] = deque()
+        waiting: deque[Future[list[ComposedFrame]]] = deque()
         for tracked in self._steps(frames):
-            waiting.append(self._painter.begin(tracked))
-            if len(waiting) > self._behind:
+            waiting.append(self._composer.submit(tracked))
+            if len(waiting) > self._compose_lag:
                 yield from self._results(waiting.popleft())
-        waiting.append(self._painter.begin_rest())
+        waiting.append(self._composer.flush())
         while waiting:
             yield from self._results(waiting.popleft())
 
-    def _steps(self, frames: Iterable[Frame]) -> Iterator[Tracked]:
-        for frame in self._encoder.look_ahead(self._flows.look_ahead(frames), self._ahead):
+    def _steps(self, frames: Iterable[Frame]) -> Iterator[TrackedFrame]:
+        for frame in self._encoder.prefetch(self._flows.prefetch(frames), self._ahead):
             yield self._step(frame)
 
     def _displayed(self, frame: Frame) -> Frame:
         """A frame at the size of the first one."""
         return frame if frame.size_hw == self._frame_hw else replace(frame, size_hw=self._frame_hw)
 
-    def _step(self, frame: Frame) -> Tracked:
+    def _step(self, frame: Frame) -> TrackedFrame:
         frame = self._displayed(frame)
         first = self._now_s is None
         dt_s = self._clock(frame)
@@ -163,16 +163,16 @@ class FrameProcessor:
         with self.times.stage("wait"):
             flow = self._flows.next()
         self.times.seconds["flow"] = self._flows.seconds
-        with self.times.stage("carry"):
+        with self.times.stage("propagate"):
             cut = flow is not None and flow.residual > self._config.keyframes.cut_residual
             if cut:
-                self._tracker.lose_all()
+                self._tracker.mark_all_lost()
             self._tracker.advance(None if cut else flow, dt_s)
         events = self._prompts.at(frame.index)
         self._since_keyframe += 1
         regular = self._encoder.is_regular(frame)
         fresh = first or cut
-        due = self._due(everything=fresh or regular or bool(events))
+        due = self._due_tracks(everything=fresh or regular or bool(events))
         keyframe = fresh or regular or bool(events or due)
         if keyframe:
             self._since_keyframe = 0
@@ -182,21 +182,21 @@ class FrameProcessor:
                     *(frame, events, due, now_s, None if fresh else flow),
                     seed=fresh or regular,
                 )
-        tracks = [as_it_is(track) for track in self._tracker.tracks]
-        return Tracked(frame, keyframe, None if cut else flow, tracks)
+        tracks = [snapshot(track) for track in self._tracker.tracks]
+        return TrackedFrame(frame, keyframe, None if cut else flow, tracks)
 
-    def _due(self, *, everything: bool) -> list[Track]:
+    def _due_tracks(self, *, everything: bool) -> list[Track]:
         """Tracks that a keyframe now is to look at: all, or those that moved far since the last."""
         if everything:
             return self._tracker.live()
-        if self._since_keyframe < self._config.keyframes.shortest:
+        if self._since_keyframe < self._config.keyframes.interval_min:
             return []
-        return self._tracker.moved_far(self._config.keyframes.motion)
+        return self._tracker.moved_far(self._config.keyframes.motion_max)
 
-    def _results(self, shown: Future[list[Shown]]) -> Iterator[tuple[Frame, FrameResult]]:
+    def _results(self, shown: Future[list[ComposedFrame]]) -> Iterator[tuple[Frame, FrameResult]]:
         with self.times.stage("wait"):
             done = shown.result()
-        self.times.seconds |= dict(self._painter.times.seconds)
+        self.times.seconds |= dict(self._composer.times.seconds)
         for tracked, result in done:
             self._shown = tracked.tracks
             yield tracked.frame, result
@@ -208,7 +208,9 @@ class FrameProcessor:
         if before is None:
             self._now_s = given or 0.0
             return 0.0
-        self._now_s = given if given is not None and given > before else before + DEFAULT_STEP_S
+        self._now_s = (
+            given if given is not None and given > before else before + DEFAULT_FRAME_INTERVAL_S
+        )
         return self._now_s - before
 
     def _keyframe(
@@ -225,14 +227,14 @@ class FrameProcessor:
 
         seed: look for new objects.
         """
-        with self.times.stage(self.waits_for_encoder):
+        with self.times.stage(self.encoder_wait_stage):
             features = self._encoder.encode(frame)
         self.times.seconds["encode"] = self._encoder.seconds
-        with self.times.stage("recognise"):
+        with self.times.stage("recognize"):
             cells = self._recognizer.cells(features)
-            seen = self._recognise(due, cells, now_s)
+            seen = self._recognize(due, cells, now_s)
         with self.times.stage("decode"):
-            self._tracker.confirm(seen, self._redetect(seen, features), now_s)
+            self._tracker.associate(seen, self._redetect(seen, features), now_s)
             self._apply(events, features, now_s)
         if self._config.seeding.enabled and seed:
             with self.times.stage("seed"):
@@ -240,74 +242,74 @@ class FrameProcessor:
                 self._tracker.admit(
                     found,
                     now_s,
-                    at_once=flow is None,
-                    alike=lambda track, seen: self._looks_like(track, seen, cells),
+                    confirmed=flow is None,
+                    looks_alike=lambda track, seen: self._matches_appearance(track, seen, cells),
                 )
-        with self.times.stage("recognise"):
-            self._learn(cells, {e.object for e in events})
+        with self.times.stage("recognize"):
+            self._remember(cells, {e.object for e in events})
 
-    def _recognise(self, due: Sequence[Track], cells: CellFeatures, now_s: float) -> list[Track]:
+    def _recognize(self, due: Sequence[Track], cells: CellFeatures, now_s: float) -> list[Track]:
         """Propose a mask for tracks that are remembered, or hide them; look for the hidden.
 
         Gives those that live, and hidden ones that were found.
         """
-        readings: dict[int, Reading] = {}
-        looks = self._config.appearance.sought  # in the whole picture, on this keyframe
+        readouts: dict[int, MemoryReadout] = {}
+        looks = self._config.appearance.max_searches  # in the whole picture, on this keyframe
         for track in due:
             if not (self._recognizer.knows(track.id) and track.mask.any()):
                 continue
-            reading = self._recognizer.read(track.id, cells, track.logits)
-            recognised = self._recognises(track, reading)
-            if looks > 0 and not recognised:
+            readout = self._recognizer.read(track.id, cells, track.logits)
+            recognized = self._recognizes(track, readout)
+            if looks > 0 and not recognized:
                 looks -= 1
-                reading = self._recognizer.read(track.id, cells, None)
-                recognised = self._recognises(track, reading)
-            if recognised:
-                readings[track.id] = reading
+                readout = self._recognizer.read(track.id, cells, None)
+                recognized = self._recognizes(track, readout)
+            if recognized:
+                readouts[track.id] = readout
             else:
-                self._tracker.hide(track)
-        readings = settle(readings)
-        visible = list(readings.values())
+                self._tracker.mark_occluded(track)
+        readouts = resolve_overlaps(readouts)
+        visible = list(readouts.values())
         seen = [track for track in due if track.alive]
-        for track in self._sought_next(looks):
-            reading = self._recognizer.read(track.id, cells, None)
-            free = reading.outside(visible)
-            mostly_free = free.size > 0.5 * reading.size
-            if mostly_free and self._recognises(track, free):
-                readings[track.id] = free
+        for track in self._next_searches(looks):
+            readout = self._recognizer.read(track.id, cells, None)
+            free = readout.without_claimed(visible)
+            mostly_free = free.size > 0.5 * readout.size
+            if mostly_free and self._recognizes(track, free):
+                readouts[track.id] = free
                 seen.append(track)
-        for object_id, reading in readings.items():
+        for object_id, readout in readouts.items():
             known = self._tracker.find(object_id)
-            logits = self._recognizer.logits(reading)
-            if known is not None and self._tracker.recognised(
-                known, logits, reading.affinity, now_s
+            logits = self._recognizer.logits(readout)
+            if known is not None and self._tracker.apply_recognition(
+                known, logits, readout.affinity, now_s
             ):
-                self._recognizer.follow(object_id, cells, reading, now_s)
+                self._recognizer.add_recent(object_id, cells, readout, now_s)
         return seen
 
-    def _sought_next(self, looks: int) -> list[Track]:
+    def _next_searches(self, looks: int) -> list[Track]:
         """The hidden tracks that this keyframe looks for: a few, all in turn."""
-        hidden = [t for t in self._tracker.hidden() if self._recognizer.knows(t.id)]
-        sought, self._hidden_cursor = in_turn(hidden, looks, self._hidden_cursor)
-        return sought
+        absent = [t for t in self._tracker.occluded_or_lost() if self._recognizer.knows(t.id)]
+        chosen, self._search_cursor = round_robin(absent, looks, self._search_cursor)
+        return chosen
 
-    def _recognises(self, track: Track, reading: Reading) -> bool:
-        return self._tracker.recognises(track, self._recognizer.logits(reading), reading.affinity)
+    def _recognizes(self, track: Track, readout: MemoryReadout) -> bool:
+        return self._tracker.recognizes(track, self._recognizer.logits(readout), readout.affinity)
 
-    def _looks_like(self, track: Track, seen: Detection, cells: CellFeatures) -> bool:
+    def _matches_appearance(self, track: Track, seen: Detection, cells: CellFeatures) -> bool:
         """Whether what was found may be a track's object; so it may if nothing is remembered."""
         if not self._recognizer.knows(track.id):
             return True
-        return self._recognises(track, self._recognizer.read(track.id, cells, seen.logits))
+        return self._recognizes(track, self._recognizer.read(track.id, cells, seen.logits))
 
-    def _learn(self, cells: CellFeatures, prompted: set[int]) -> None:
+    def _remember(self, cells: CellFeatures, prompted: set[int]) -> None:
         """Remember what a person gave on this keyframe and what has just got an identity."""
         known = [t for t in self._tracker.tracks if t.id > 0]
         for track in known:
             new = not self._recognizer.knows(track.id)
             if track.visible and track.mask.any() and (new or track.id in prompted):
-                self._recognizer.learn(track.id, cells, track.logits)
-        self._recognizer.forget_others(track.id for track in known)
+                self._recognizer.add_reference(track.id, cells, track.logits)
+        self._recognizer.keep_only(track.id for track in known)
 
     def _redetect(self, tracks: Sequence[Track], features: Features) -> list[Detection]:
         """Decode tracks from their box, a point deep inside and their carried mask."""
@@ -323,7 +325,7 @@ class FrameProcessor:
         )
         decoded = self._segmenter.decode(features, prompts)
         return [
-            Detection(self._to_work(decoded.masks[i, 0]), float(decoded.iou[i, 0]))
+            Detection(self._to_working_resolution(decoded.masks[i, 0]), float(decoded.iou[i, 0]))
             for i in range(len(live))
             if decoded.iou[i, 0] >= self._config.tracking.score_min
         ]
@@ -332,26 +334,31 @@ class FrameProcessor:
         """Prompt of a track in displayed pixels [3, 2]: a box around it and the deepest point."""
         box = box_of(track.mask)
         assert box is not None  # noqa: S101 - live tracks with an empty mask are left out
-        room = _ROOM * (box[2:] - box[:2]).max()
-        near, far = np.maximum(box[:2] - room, 0), np.minimum(box[2:] + room, self._work_hw[::-1])
+        margin = _BOX_MARGIN * (box[2:] - box[:2]).max()
+        near, far = (
+            np.maximum(box[:2] - margin, 0),
+            np.minimum(box[2:] + margin, self._working_hw[::-1]),
+        )
         x, y, _ = deepest(track.mask)
         points = np.array([near, far, (x + 0.5, y + 0.5)])
-        scale = np.array(self._frame_hw[::-1]) / np.array(self._work_hw[::-1])
+        scale = np.array(self._frame_hw[::-1]) / np.array(self._working_hw[::-1])
         return np.asarray(points * scale, np.float32)
 
     def _search(self, features: Features, flow: Flow | None) -> list[Detection]:
         """Look for new objects where no track is; flow: to this frame, None in a fresh shot."""
-        room = self._config.seeding.max_objects - len(self._tracker.live())
-        covered = self._on_grid(self._tracker.covered(self._work_hw))
+        max_new = self._config.seeding.max_objects - len(self._tracker.live())
+        occupied_mask = self._on_grid(self._tracker.occupied_mask(self._working_hw))
         if flow is None:
-            found = self._seeder.search_fresh(features, covered, room)
+            found = self._seeder.propose_after_cut(features, occupied_mask, max_new)
         else:
-            moving = self._on_grid(flow.own_speed() > OWN_MOTION_PX)
-            found = self._seeder.search_on(features, covered, room, moving, self._budget.prompts)
-        return [Detection(self._to_work(p.logits), p.score) for p in found]
+            moving = self._on_grid(flow.object_speed() > OBJECT_MOTION_MIN_PX)
+            found = self._seeder.propose_incremental(
+                features, occupied_mask, max_new, moving, self._budget.prompts
+            )
+        return [Detection(self._to_working_resolution(p.logits), p.score) for p in found]
 
     def _on_grid(self, mask: BoolMap) -> BoolMap:
-        """A mask on the work grid as one on the grid of the logits."""
+        """A mask at the working resolution as one on the grid of the logits."""
         return self._segmenter.geometry.from_size(mask.astype(np.float32)) > 0.5
 
     def _apply(self, events: Sequence[Event], features: Features, now_s: float) -> None:
@@ -366,7 +373,7 @@ class FrameProcessor:
                 continue
             prompted.pop(event.object, None)
             if isinstance(event, MaskEvent):
-                logits = mask_logits(event.mask, self._work_hw)
+                logits = mask_logits(event.mask, self._working_hw)
                 self._tracker.set(event.object, logits, 1.0, now_s)
             else:
                 self._tracker.remove(event.object)
@@ -382,7 +389,7 @@ class FrameProcessor:
     ) -> None:
         """Carry out an object's points and box. Raises `PromptError`."""
         logits, score = self._decode_events(features, object_id, given)
-        self._tracker.set(object_id, self._to_work(logits), score, now_s)
+        self._tracker.set(object_id, self._to_working_resolution(logits), score, now_s)
 
     def _decode_events(
         self, features: Features, object_id: int, events: list[PointEvent | BoxEvent]
@@ -411,19 +418,19 @@ class FrameProcessor:
         index = int(best_of_three(decoded)[0]) if ambiguous else 0
         return decoded.masks[0, index], float(decoded.iou[0, index])
 
-    def _to_work(self, logits: FloatMap) -> FloatMap:
-        return self._segmenter.geometry.to_size(logits, self._work_hw)
+    def _to_working_resolution(self, logits: FloatMap) -> FloatMap:
+        return self._segmenter.geometry.to_size(logits, self._working_hw)
 
 
-def in_turn(items: Sequence[T], most: int, cursor: int) -> tuple[list[T], int]:
+def round_robin(items: Sequence[T], limit: int, cursor: int) -> tuple[list[T], int]:
     """At most so many items, from the cursor on and round, and where to go on next time."""
     if not items:
         return [], cursor
-    start, count = cursor % len(items), min(len(items), most)
+    start, count = cursor % len(items), min(len(items), limit)
     return [*items, *items][start : start + count], start + count
 
 
-def as_it_is(track: Track) -> Track:
+def snapshot(track: Track) -> Track:
     """A track that stays as it is; its arrays are never written to again."""
     return replace(track, motion=replace(track.motion))
 
@@ -435,7 +442,7 @@ def mask_logits(mask: npt.NDArray[np.bool_], size_hw: SizeHW) -> FloatMap:
     return np.asarray((2 * shares - 1) * LOGIT_LIMIT, np.float32)
 
 
-def work_size(frame_hw: SizeHW, long_side: int) -> SizeHW:
+def working_size(frame_hw: SizeHW, long_side: int) -> SizeHW:
     """Size of the grid that flow and masks are carried on: the frame's aspect, never larger."""
     scale = min(1.0, long_side / max(frame_hw))
     return max(1, round(frame_hw[0] * scale)), max(1, round(frame_hw[1] * scale))

@@ -16,35 +16,35 @@ from maskstream.trackers.appearance import (
     AppearanceMemory,
     AppearanceSettings,
     CellFeatures,
-    Reading,
+    MemoryReadout,
 )
 from maskstream.trackers.track import LOGIT_LIMIT
 
-MOST_CELLS = 64  # along the long side; the work of reading grows with the fourth power
+MAX_CELLS = 64  # along the long side; the work of reading grows with the fourth power
 
 
 def appearance_settings(config: PipelineConfig) -> AppearanceSettings:
     """What a configuration says of the memory."""
     given = config.appearance
-    return AppearanceSettings(given.recent, given.recent_every_s, given.references)
+    return AppearanceSettings(given.recent, given.recent_interval_s, given.references)
 
 
 class Recognizer:
     """Learns what objects look like on one keyframe and finds them on others.
 
-    work_hw: size of the grid on which masks are given and taken.
+    working_hw: size of the grid on which masks are given and taken.
     """
 
     def __init__(
-        self, geometry: InputGeometry, work_hw: SizeHW, settings: AppearanceSettings
+        self, geometry: InputGeometry, working_hw: SizeHW, settings: AppearanceSettings
     ) -> None:
         self.memory = AppearanceMemory(settings)
-        self._work_hw = work_hw
+        self._working_hw = working_hw
         self._set(geometry)
 
     def _set(self, geometry: InputGeometry) -> None:
         self._geometry = geometry
-        stride = -(-max(geometry.grid_hw) // MOST_CELLS)
+        stride = -(-max(geometry.grid_hw) // MAX_CELLS)
         height, width = geometry.grid_hw
         self._cells_hw = (height // stride, width // stride)
 
@@ -63,31 +63,33 @@ class Recognizer:
         """Whether an object is remembered."""
         return object_id in self.memory
 
-    def learn(self, object_id: int, cells: CellFeatures, mask: FloatMap) -> None:
-        """Remember an object for good; mask: logits on the work grid."""
-        self.memory.learn(object_id, cells, self._coverage(mask))
+    def add_reference(self, object_id: int, cells: CellFeatures, mask: FloatMap) -> None:
+        """Remember an object for good; mask: logits at the working resolution."""
+        self.memory.add_reference(object_id, cells, self._coverage(mask))
 
-    def follow(self, object_id: int, cells: CellFeatures, reading: Reading, now_s: float) -> None:
+    def add_recent(
+        self, object_id: int, cells: CellFeatures, readout: MemoryReadout, now_s: float
+    ) -> None:
         """Remember an object for a few keyframes."""
-        self.memory.follow(object_id, cells, reading.coverage, now_s)
+        self.memory.add_recent(object_id, cells, readout.coverage, now_s)
 
-    def read(self, object_id: int, cells: CellFeatures, around: FloatMap | None) -> Reading:
-        """Look for an object near a mask (logits on the work grid; None: anywhere)."""
+    def read(self, object_id: int, cells: CellFeatures, around: FloatMap | None) -> MemoryReadout:
+        """Look for an object near a mask (logits at the working resolution; None: anywhere)."""
         near = None if around is None else self._coverage(around)
         return self.memory.read(object_id, cells, near)
 
-    def logits(self, reading: Reading) -> FloatMap:
-        """A reading as logits on the work grid."""
+    def logits(self, readout: MemoryReadout) -> FloatMap:
+        """A reading as logits at the working resolution."""
         h, w = self._geometry.grid_hw
-        fine = cv2.resize(reading.coverage, (w, h), interpolation=cv2.INTER_LINEAR)
-        return self._geometry.to_size((2 * fine - 1) * LOGIT_LIMIT, self._work_hw)
+        fine = cv2.resize(readout.coverage, (w, h), interpolation=cv2.INTER_LINEAR)
+        return self._geometry.to_size((2 * fine - 1) * LOGIT_LIMIT, self._working_hw)
 
-    def forget_others(self, kept: Iterable[int]) -> None:
+    def keep_only(self, kept: Iterable[int]) -> None:
         """Forget all objects but these."""
         self.memory.forget(kept)
 
     def _coverage(self, logits: FloatMap) -> FloatMap:
-        """Share of every cell that a mask on the work grid covers."""
+        """Share of every cell that a mask at the working resolution covers."""
         share = np.clip(self._geometry.from_size(logits) / 2 + 0.5, 0, 1)
         cells = self._cells_hw[::-1]
         return np.asarray(cv2.resize(share, cells, interpolation=cv2.INTER_AREA), np.float32)

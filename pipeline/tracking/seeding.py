@@ -10,7 +10,7 @@ from maskstream.pipeline.config import SeedingConfig
 from maskstream.pipeline.segmenter.everything import (
     BoolMap,
     EverythingSearch,
-    Pass,
+    PointPass,
     Proposal,
     refine,
     scattered_points,
@@ -21,10 +21,10 @@ from maskstream.pipeline.segmenter.everything import (
 from maskstream.pipeline.segmenter.geometry import deepest
 from maskstream.pipeline.segmenter.model import Features, Segmenter
 
-_MOST_REFINED = 48  # proposals of a fresh shot that are asked again
+_MAX_REFINED = 48  # proposals of a fresh shot that are asked again
 _INSIDE = 0.8  # share of a mask in a larger one that makes it a part,
 _AS_SURE = 0.8  # if the larger has this share of its score
-_MOST_BLOBS = 4  # moving places that are asked about on one keyframe
+_MAX_BLOBS = 4  # moving places that are asked about on one keyframe
 
 
 class Seeder:
@@ -42,23 +42,25 @@ class Seeder:
         self._config = config
         self._cursor = 0
 
-    def search_fresh(self, features: Features, covered: BoolMap, room: int) -> list[Proposal]:
-        """Up to `room` objects of a new shot, best first, outside `covered`.
+    def propose_after_cut(
+        self, features: Features, occupied_mask: BoolMap, max_new: int
+    ) -> list[Proposal]:
+        """Up to `max_new` objects of a new shot, best first, outside `occupied_mask`.
 
-        covered: bool [4h, 4w], on the grid of the logits.
+        occupied_mask: bool [4h, 4w], on the grid of the logits.
         """
         budget = self._config.prompts_first
-        if room <= 0 or budget <= 0:
+        if max_new <= 0 or budget <= 0:
             return []
-        again = min(_MOST_REFINED, budget // 4)
-        search = EverythingSearch(self._segmenter, features, covered, self._config)
-        return self._distinct(features, search.run(budget - again)[:again], covered, room)
+        again = min(_MAX_REFINED, budget // 4)
+        search = EverythingSearch(self._segmenter, features, occupied_mask, self._config)
+        return self._distinct(features, search.run(budget - again)[:again], occupied_mask, max_new)
 
-    def search_on(
+    def propose_incremental(
         self,
         features: Features,
-        covered: BoolMap,
-        room: int,
+        occupied_mask: BoolMap,
+        max_new: int,
         moving: BoolMap,
         budget: int | None = None,
     ) -> list[Proposal]:
@@ -67,22 +69,22 @@ class Seeder:
         budget: prompts at most, `prompts_per_keyframe` if not given.
         """
         budget = self._config.prompts_per_keyframe if budget is None else budget
-        if room <= 0 or budget <= 0:
+        if max_new <= 0 or budget <= 0:
             return []
         ask = (budget + 1) // 2  # the other half asks again
-        side = self._config.fine_side
+        side = self._config.fine_points_per_side
         points = np.concatenate(
-            [self._blobs(moving & ~covered), scattered_points(side, self._cursor)]
+            [self._blobs(moving & ~occupied_mask), scattered_points(side, self._cursor)]
         )
         self._cursor = (self._cursor + ask) % side**2
         search = EverythingSearch(
-            self._segmenter, features, covered, self._config, passes=[Pass(points)]
+            self._segmenter, features, occupied_mask, self._config, passes=[PointPass(points)]
         )
         found = search.run(ask)[: budget - ask]
-        return self._distinct(features, found, covered, room)
+        return self._distinct(features, found, occupied_mask, max_new)
 
     def _distinct(
-        self, features: Features, found: list[Proposal], covered: BoolMap, room: int
+        self, features: Features, found: list[Proposal], occupied_mask: BoolMap, max_new: int
     ) -> list[Proposal]:
         """Ask again with boxes; keep what is sure, separate and not a duplicate."""
         config = self._config
@@ -95,7 +97,7 @@ class Seeder:
         ]
         distinct = suppress_duplicates(sure, config.duplicate_iou)
         whole = suppress_parts(distinct, _INSIDE, _AS_SURE)
-        return separate_objects(whole, covered, config.overlap_max, room)
+        return separate_objects(whole, occupied_mask, config.overlap_max, max_new)
 
     def _blobs(self, moving: BoolMap) -> npt.NDArray[np.float32]:
         """Deepest points [n, 2] (x, y as shares of the picture) of the largest blobs."""
@@ -103,7 +105,7 @@ class Seeder:
         _, labels, stats, _ = cv2.connectedComponentsWithStats(moving.view(np.uint8))
         areas = stats[1:, cv2.CC_STAT_AREA]
         least = self._config.area_min * moving.size
-        largest = [i for i in np.argsort(-areas, kind="stable")[:_MOST_BLOBS] if areas[i] >= least]
+        largest = [i for i in np.argsort(-areas, kind="stable")[:_MAX_BLOBS] if areas[i] >= least]
         points = np.empty((len(largest), 2), np.float32)
         for point, blob in zip(points, largest, strict=True):
             x, y, _ = deepest(labels == blob + 1)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from maskstream.pipeline.errors import ModelError
 
-NORMALISATION_KEYS = frozenset({"pixel_mean", "pixel_std"})
+NORMALIZATION_KEYS = frozenset({"pixel_mean", "pixel_std"})
 """Constants that some checkpoints hold among the weights; here the architecture holds them."""
 
 _WRAPPERS = ("state_dict", "model")
@@ -46,19 +46,19 @@ def load_checkpoint(path: Path) -> dict[str, Tensor]:
 
 
 def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Shapes of a state dict's tensors by key, without `NORMALISATION_KEYS`."""
-    return {k: tuple(v.shape) for k, v in state.items() if k not in NORMALISATION_KEYS}
+    """Shapes of a state dict's tensors by key, without `NORMALIZATION_KEYS`."""
+    return {k: tuple(v.shape) for k, v in state.items() if k not in NORMALIZATION_KEYS}
 
 
 def load_into(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load a state dict whose keys and shapes are exactly the model's.
 
-    `NORMALISATION_KEYS` are left out.
+    `NORMALIZATION_KEYS` are left out.
 
     Raises ModelError that names the first keys that are missing, unknown or of another shape; the
     model is then unchanged.
     """
-    given = {key: value for key, value in state.items() if key not in NORMALISATION_KEYS}
+    given = {key: value for key, value in state.items() if key not in NORMALIZATION_KEYS}
     own = model.state_dict()
     problems = {
         "missing": [key for key in own if key not in given],

@@ -42,7 +42,7 @@ class Checkpoint:
 
     name: what commands and configurations call it. architecture: the network whose keys and
     shapes it has. file: its name in the cache. sha256: in hex; None, as `size_bytes`, where no
-    trustworthy value is known. licence: SPDX identifier. source: the authors' repository.
+    trustworthy value is known. license: SPDX identifier. source: the authors' repository.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Checkpoint:
     url: str
     size_bytes: int | None
     sha256: str | None
-    licence: str
+    license: str
     source: str
 
 
@@ -104,7 +104,7 @@ class Registry:
         """
         return self.folder / self._entry(name).file
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    def identify(self, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
         """The architecture whose state dict has these keys and shapes; None if none has."""
         digest = tensors_digest(shapes)
         names = (name for name, known in self.architectures.items() if known == digest)
@@ -175,7 +175,7 @@ class Registry:
         from maskstream.pipeline.weights.checkpoints import load_checkpoint, shapes_of
 
         state = load_checkpoint(file)
-        architecture = self.recognise(shapes_of(state))
+        architecture = self.identify(shapes_of(state))
         if architecture is not None:
             return architecture
         known_names = ", ".join(self.architectures)

@@ -30,7 +30,7 @@ def test_run_writes_store_overlay_and_sheet_and_one_json_line(cli, clip, tmp_pat
     store = tmp_path / "out.zarr"
     overlay, sheet = tmp_path / "overlay.mp4", tmp_path / "sheet.png"
     code, out, err = cli(
-        "run", clip, "-o", store, "--overlay", overlay, "--contact", sheet, "--json"
+        "run", clip, "-o", store, "--overlay", overlay, "--contact-sheet", sheet, "--json"
     )
     assert code == 0, err
     summary = json.loads(out)

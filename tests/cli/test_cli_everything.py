@@ -27,11 +27,11 @@ def media(tmp_path_factory):
     return folder
 
 
-def test_a_picture_gives_a_label_map_and_an_overlay(cli, media, tmp_path):
+def test_an_image_gives_a_label_map_and_an_overlay(cli, media, tmp_path):
     output, overlay = tmp_path / "labels.png", tmp_path / "overlay.png"
-    picture = media / "one.png"
+    image = media / "one.png"
     options = ["--json", "--points-per-side", 16]
-    code, out, err = cli("everything", picture, "-o", output, "--overlay", overlay, *options)
+    code, out, err = cli("everything", image, "-o", output, "--overlay", overlay, *options)
     assert (code, err) == (0, "")
     line = json.loads(out)
     assert line["frame"] == 0
@@ -42,7 +42,7 @@ def test_a_picture_gives_a_label_map_and_an_overlay(cli, media, tmp_path):
     for found in line["objects"]:
         x0, y0, x1, y1 = map(int, found["box_xyxy"])
         assert (labels[y0:y1, x0:x1] == found["id"]).sum() == found["area"] > 0
-    changed = (cv2.imread(str(overlay)) != cv2.imread(str(picture))).any(2)
+    changed = (cv2.imread(str(overlay)) != cv2.imread(str(image))).any(2)
     assert changed[labels > 0].mean() > 0.9
 
 
@@ -114,7 +114,7 @@ def test_bad_input_is_one_sentence(cli, media, tmp_path, monkeypatch, source, op
 
 
 def test_bench_prints_both_grids(cli, media):
-    options = ["--data", media / "data", "--held-back", 0, *FEW]
+    options = ["--data", media / "data", "--held-out", 0, *FEW]
     code, out, _ = cli("bench", "everything", *options, "--json")
     assert code == 0
     report = json.loads(out)

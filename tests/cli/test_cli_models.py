@@ -3,11 +3,11 @@
 import cv2
 import pytest
 
-from maskstream.pipeline.cli.first_use import _pictures
+from maskstream.pipeline.cli.first_use import _images
 from tests.support.media import moving_shapes
 
 
-def test_weights_are_listed_with_their_licences(cli):
+def test_weights_are_listed_with_their_licenses(cli):
     code, out, _ = cli("weights", "list")
     assert code == 0
     assert "tinysam" in out
@@ -25,8 +25,8 @@ def test_first_use_takes_the_demo_s_clip_where_there_is_little_else(tmp_path, ca
     frames, _ = moving_shapes(own, (48, 64), shapes=1)
     for number, frame in enumerate(frames):
         cv2.imwrite(str(tmp_path / f"{number}.png"), frame)
-    pictures = _pictures(str(tmp_path / "%d.png"), 5 if said else 9)
-    assert [p.shape == (48, 64, 3) for p in pictures] == [True] * own + [False] * (3 if said else 0)
+    images = _images(str(tmp_path / "%d.png"), 5 if said else 9)
+    assert [p.shape == (48, 64, 3) for p in images] == [True] * own + [False] * (3 if said else 0)
     assert said in capsys.readouterr().err
 
 

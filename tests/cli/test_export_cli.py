@@ -8,7 +8,7 @@ import pytest
 
 from maskstream.pipeline.cli.export import _FORMATS
 from maskstream.pipeline.exports import registry
-from maskstream.pipeline.exports.label_pictures import LabelPictures
+from maskstream.pipeline.exports.label_images import LabelImages
 from maskstream.pipeline.exports.output import MARKER
 from maskstream.pipeline.exports.registry import FORMATS
 from maskstream.pipeline.prompts import load_prompts
@@ -129,7 +129,7 @@ def test_a_mask_store_is_never_written_into(cli, store):
 
 
 def test_broken_off_export_goes_on_and_keeps_only_what_is_right(cli, store, tmp_path, monkeypatch):
-    place, write = tmp_path / "d", LabelPictures.write
+    place, write = tmp_path / "d", LabelImages.write
     command = ["export", store, "--format", "davis", "-o", place]
 
     def stop_at_13(self, frame):
@@ -138,7 +138,7 @@ def test_broken_off_export_goes_on_and_keeps_only_what_is_right(cli, store, tmp_
         write(self, frame)
 
     with monkeypatch.context() as patched:
-        patched.setattr(LabelPictures, "write", stop_at_13)
+        patched.setattr(LabelImages, "write", stop_at_13)
         code, _, err = cli(*command)
     assert code == 130
     assert "goes on" in err

@@ -16,7 +16,12 @@ import numpy as np
 import pytest
 
 from maskstream.pipeline.config import PipelineConfig, SeedingConfig
-from maskstream.pipeline.engine.backward import BackwardPass, EarlierMasks, first_prompts, mirrored
+from maskstream.pipeline.engine.backward import (
+    BackwardPass,
+    BackwardTracks,
+    first_prompts,
+    reversed_in_time,
+)
 from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.errors import PromptError, SourceError, StoreError
 from maskstream.pipeline.prompts import PromptLog
@@ -151,8 +156,8 @@ def test_what_it_is_told(events, kept):
 @pytest.mark.parametrize(("pts", "mirror"), [([9, 4, 0], [0, 5, 9]), ([None, None], [None, None])])
 def test_time_runs_forward_in_it(pts, mirror):
     frames = [replace(FRAME, index=i, pts=p) for i, p in enumerate(pts)]
-    assert [f.pts for f in mirrored(frames)] == mirror
-    assert [f.index for f in mirrored(frames)] == list(range(len(pts)))
+    assert [f.pts for f in reversed_in_time(frames)] == mirror
+    assert [f.index for f in reversed_in_time(frames)] == list(range(len(pts)))
 
 
 def test_a_prompt_beyond_the_clip_is_an_error_before_anything_is_tracked(clip):
@@ -174,7 +179,7 @@ def track(object_id: int, logits, state=TrackState.TRACKED) -> Track:
 
 def test_masks_come_back_as_they_were(tmp_path):
     rng = np.random.default_rng(0)
-    kept = EarlierMasks(tmp_path)
+    kept = BackwardTracks(tmp_path)
     given = {}
     for index in (90, 70, 50, 30, 10):
         near = np.full((18, 32), -3.0, np.float32)
@@ -193,7 +198,7 @@ def test_masks_come_back_as_they_were(tmp_path):
 
 
 def test_masks_go_to_the_disk_under_no_name(tmp_path):
-    kept = EarlierMasks(tmp_path)
+    kept = BackwardTracks(tmp_path)
     noise = np.random.default_rng(0).normal(size=(200, 300)).astype(np.float32) + 1
     for index in range(30, 0, -1):
         kept.add(index, [track(1, noise)])
@@ -203,7 +208,7 @@ def test_masks_go_to_the_disk_under_no_name(tmp_path):
 
 
 def test_a_disk_that_refuses_is_a_sentence(tmp_path):
-    kept = EarlierMasks(tmp_path / "nowhere")
+    kept = BackwardTracks(tmp_path / "nowhere")
     noise = np.random.default_rng(0).normal(size=(1000, 1000)).astype(np.float32)
     with pytest.raises(StoreError, match="backward pass cannot keep its masks"):
         for index in range(9, 0, -1):

@@ -1,4 +1,4 @@
-"""Videos for editors: the source's frames, times, colours and sound, with the masks as alpha."""
+"""Videos for editors: the source's frames, times, colors and sound, with the masks as alpha."""
 
 import resource
 from dataclasses import replace
@@ -13,8 +13,8 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from maskstream.pipeline.errors import SourceError, StoreError
-from maskstream.pipeline.exports.colour import Colour, picture_of, planes
-from maskstream.pipeline.exports.editors import FFV1, H264, PRORES, VP9, Movie
+from maskstream.pipeline.exports.color import Color, image_of, planes
+from maskstream.pipeline.exports.editor_videos import FFV1, H264, PRORES, VP9, Movie
 from maskstream.pipeline.exports.export import ExportChoice, export_store
 from maskstream.pipeline.exports.movie import MovieWriter
 from maskstream.pipeline.exports.registry import FORMATS
@@ -77,7 +77,7 @@ def exported(store, tmp_path, name, **options) -> Path:
     return place
 
 
-def pictures(path: Path) -> list[VideoFrame]:
+def images(path: Path) -> list[VideoFrame]:
     """All pictures of a file, VP9 with its alpha."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
@@ -85,9 +85,9 @@ def pictures(path: Path) -> list[VideoFrame]:
         decoder = av.CodecContext.create("libvpx-vp9", "r") if vp9 else stream.codec_context
         found = []
         for packet in container.demux(stream):
-            for picture in decoder.decode(packet):
-                picture.time_base = picture.time_base or stream.time_base
-                found.append(picture)
+            for image in decoder.decode(packet):
+                image.time_base = image.time_base or stream.time_base
+                found.append(image)
         return found
 
 
@@ -97,37 +97,37 @@ def times_s(path: Path) -> list[Fraction]:
         return sorted(p.pts * stream.time_base for p in container.demux(stream) if p.size)
 
 
-def plane(picture: VideoFrame, index: int) -> np.ndarray:
+def plane(image: VideoFrame, index: int) -> np.ndarray:
     """A plane, 0 to 1."""
-    bits = picture.format.components[index].bits
-    part = picture.planes[index]
+    bits = image.format.components[index].bits
+    part = image.planes[index]
     values = np.frombuffer(part, np.uint8 if bits <= 8 else "<u2").reshape(part.height, -1)
     return values[:, : part.width] / float((1 << bits) - 1)
 
 
-def alpha(picture: VideoFrame) -> np.ndarray:
-    return plane(picture, 3)
+def alpha(image: VideoFrame) -> np.ndarray:
+    return plane(image, 3)
 
 
-def rgb(picture: VideoFrame, matrix: int = 1) -> np.ndarray:
-    """Displayed colours, 0 to 255, of every format by the same way."""
-    if picture.format.is_rgb:
-        return picture.to_ndarray(format="rgb24").astype(float)
-    full = picture.format.name.startswith("yuvj") or picture.color_range == 2
+def rgb(image: VideoFrame, matrix: int = 1) -> np.ndarray:
+    """Displayed colors, 0 to 255, of every format by the same way."""
+    if image.format.is_rgb:
+        return image.to_ndarray(format="rgb24").astype(float)
+    full = image.format.name.startswith("yuvj") or image.color_range == 2
     matrices = {"src_colorspace": matrix, "dst_colorspace": matrix}
     for pix_fmt, source_range, made_range in (
         ("yuv444p16le", 1 + full, 1 + full),
         ("rgb24", 1 + full, 2),
     ):
-        picture = VideoReformatter().reformat(
-            picture,
+        image = VideoReformatter().reformat(
+            image,
             format=pix_fmt,
             src_color_range=source_range,
             dst_color_range=made_range,
             **matrices,
             **ONE_THREAD,
         )
-    return picture.to_ndarray().astype(float)
+    return image.to_ndarray().astype(float)
 
 
 def untouched_by(name: str, labels: np.ndarray) -> np.ndarray:
@@ -160,8 +160,8 @@ def test_frames_have_the_sources_number_size_and_times(store, tmp_path, name):
 @pytest.mark.parametrize("name", IN_ALPHA)
 def test_alpha_is_the_mask_of_the_chosen_objects(store, shapes, tmp_path, name):
     place = exported(store, tmp_path, name, objects="2")
-    for picture, labels in zip(pictures(place), shapes[1], strict=True):
-        read, truth = alpha(picture), labels == 2
+    for image, labels in zip(images(place), shapes[1], strict=True):
+        read, truth = alpha(image), labels == 2
         if name == "vp9":
             assert np.mean((read > 0.5) == truth) > 0.999
         else:
@@ -169,22 +169,22 @@ def test_alpha_is_the_mask_of_the_chosen_objects(store, shapes, tmp_path, name):
 
 
 def test_alpha_of_all_objects_is_their_union(store, shapes, tmp_path):
-    first, *_ = pictures(exported(store, tmp_path, "ffv1"))
+    first, *_ = images(exported(store, tmp_path, "ffv1"))
     assert np.array_equal(alpha(first), shapes[1][0] > 0)
 
 
 @pytest.mark.parametrize("name", ["matte", "matte-lossless"])
 def test_matte_is_white_on_black(store, shapes, tmp_path, name):
-    for picture, labels in zip(pictures(exported(store, tmp_path, name)), shapes[1], strict=True):
-        grey = plane(picture, 0) * 255
+    for image, labels in zip(images(exported(store, tmp_path, name)), shapes[1], strict=True):
+        gray = plane(image, 0) * 255
         if name == "matte":
-            assert picture.format.name == "yuv420p"
-            assert np.abs(grey - np.where(labels > 0, 235, 16)).max() < 10
+            assert image.format.name == "yuv420p"
+            assert np.abs(gray - np.where(labels > 0, 235, 16)).max() < 10
         else:
-            assert np.array_equal(grey, np.where(labels > 0, 255, 0))
+            assert np.array_equal(gray, np.where(labels > 0, 255, 0))
 
 
-# Colours
+# Colors
 
 
 def round_trip(encoding, pix_fmt: str, clip: Path, path: Path) -> list[VideoFrame]:
@@ -192,8 +192,8 @@ def round_trip(encoding, pix_fmt: str, clip: Path, path: Path) -> list[VideoFram
     with av.open(str(path), "w") as container:
         stream = container.add_stream(encoding.codec, rate=25, options=dict(encoding.options))
         stream.height, stream.width, stream.pix_fmt = *SIZE, pix_fmt
-        for index, picture in enumerate(pictures(clip)):
-            made = picture.reformat(
+        for index, image in enumerate(images(clip)):
+            made = image.reformat(
                 format=pix_fmt,
                 src_colorspace=1,
                 dst_colorspace=1,
@@ -204,7 +204,7 @@ def round_trip(encoding, pix_fmt: str, clip: Path, path: Path) -> list[VideoFram
             made.pts, made.time_base = index, Fraction(1, 25)
             container.mux(stream.encode(made))
         container.mux(stream.encode(None))
-    return pictures(path)
+    return images(path)
 
 
 CODECS = {
@@ -223,11 +223,9 @@ def test_untouched_pixels_differ_by_no_more_than_the_codecs_round_trip(
 ):
     encoding, pix_fmt, suffix = CODECS[name]
     reference = round_trip(encoding, pix_fmt, clip, tmp_path / f"reference{suffix}")
-    found = pictures(exported(store, tmp_path, name))
+    found = images(exported(store, tmp_path, name))
     worst = []
-    for ours, theirs, source, labels in zip(
-        found, reference, pictures(clip), shapes[1], strict=True
-    ):
+    for ours, theirs, source, labels in zip(found, reference, images(clip), shapes[1], strict=True):
         untouched = untouched_by(name, labels)
         truth = rgb(source)
         error, usual = (np.abs(rgb(p) - truth)[untouched] for p in (ours, theirs))
@@ -238,20 +236,18 @@ def test_untouched_pixels_differ_by_no_more_than_the_codecs_round_trip(
 
 
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuva420p", "yuv444p", "yuva444p10le"])
-def test_painting_over_a_picture_leaves_the_decoders_alone(clip, pix_fmt):
+def test_painting_over_an_image_leaves_the_decoders_alone(clip, pix_fmt):
     """Later pictures are predicted from earlier ones: what is painted there would come back."""
     truth = [frame.rgb() for frame in read(VideoFile(clip))[2]]
     with VideoFile(clip).open() as reader:
         for frame, expected in zip(reader, truth, strict=True):
-            for painted in planes(picture_of(frame, pix_fmt, Colour())):
+            for painted in planes(image_of(frame, pix_fmt, Color())):
                 painted[:] = 7
             assert np.array_equal(frame.rgb(), expected)
 
 
 def test_ffv1_keeps_the_very_numbers_of_the_source(store, clip, tmp_path):
-    for ours, source in zip(
-        pictures(exported(store, tmp_path, "ffv1")), pictures(clip), strict=True
-    ):
+    for ours, source in zip(images(exported(store, tmp_path, "ffv1")), images(clip), strict=True):
         assert ours.format.name == "yuva420p"
         for index in range(3):
             assert np.array_equal(plane(ours, index), plane(source, index))
@@ -259,7 +255,7 @@ def test_ffv1_keeps_the_very_numbers_of_the_source(store, clip, tmp_path):
 
 @pytest.mark.parametrize("name", [*IN_ALPHA, "green", "overlay"])
 @pytest.mark.parametrize(
-    ("colour", "pix_fmt"),
+    ("color", "pix_fmt"),
     [
         ((1, 1, 1, 1), "yuv420p"),
         ((1, 6, 6, 6), "yuv420p"),
@@ -268,13 +264,13 @@ def test_ffv1_keeps_the_very_numbers_of_the_source(store, clip, tmp_path):
         ((1, 2, 2, 2), "yuv420p"),
     ],
 )
-def test_colours_are_tagged_as_in_the_source_and_look_the_same(
-    tmp_path, shapes, name, colour, pix_fmt
+def test_colors_are_tagged_as_in_the_source_and_look_the_same(
+    tmp_path, shapes, name, color, pix_fmt
 ):
     clip = write_clip(
-        tmp_path / "tagged.mp4", shapes[0][:2], colour=colour, pix_fmt=pix_fmt, sound=""
+        tmp_path / "tagged.mp4", shapes[0][:2], color=color, pix_fmt=pix_fmt, sound=""
     )
-    source = pictures(clip)[0]
+    source = images(clip)[0]
     place = exported(masks_of(clip, shapes[1][:2]), tmp_path, name)
     with av.open(str(place)) as container:
         stream = container.streams.video[0].codec_context
@@ -288,18 +284,18 @@ def test_colours_are_tagged_as_in_the_source_and_look_the_same(
         expected[0] = 1
         expected[3] = 1 if expected[3] == 6 else expected[3]
     assert [*map(int, told)] == [*map(int, expected)]
-    matrix = {2: 5, 6: 5}.get(colour[1], colour[1])
+    matrix = {2: 5, 6: 5}.get(color[1], color[1])
     untouched = untouched_by(name, shapes[1][0])
-    off = rgb(pictures(place)[0], matrix) - rgb(source, matrix)
-    assert np.abs(off[untouched].mean(axis=0)).max() < 1.0  # no shift of the colours
+    off = rgb(images(place)[0], matrix) - rgb(source, matrix)
+    assert np.abs(off[untouched].mean(axis=0)).max() < 1.0  # no shift of the colors
     assert np.abs(off[untouched]).mean() < 4
 
 
 def test_ten_bits_stay_ten_bits(tmp_path, shapes):
     clip = write_clip(tmp_path / "deep.mp4", shapes[0][:2], pix_fmt="yuv420p10le", sound="")
-    store, source = masks_of(clip, shapes[1][:2]), pictures(clip)[0]
+    store, source = masks_of(clip, shapes[1][:2]), images(clip)[0]
     for name in ("prores", "ffv1"):
-        ours = pictures(exported(store, tmp_path, name))[0]
+        ours = images(exported(store, tmp_path, name))[0]
         assert ours.format.components[0].bits >= 10
         error = np.abs(plane(ours, 0) - plane(source, 0)).max()
         assert error <= (0 if name == "ffv1" else 0.012)
@@ -307,7 +303,7 @@ def test_ten_bits_stay_ten_bits(tmp_path, shapes):
 
 def test_rgb_sources_stay_rgb_in_ffv1(tmp_path, shapes):
     clip = write_video(tmp_path / "rgb.mkv", shapes[0][:2], codec="ffv1", pix_fmt="bgr0")
-    first = pictures(exported(masks_of(clip, shapes[1][:2]), tmp_path, "ffv1"))[0]
+    first = images(exported(masks_of(clip, shapes[1][:2]), tmp_path, "ffv1"))[0]
     assert first.format.name == "bgra"
     pixels = first.to_ndarray()
     assert np.array_equal(pixels[..., 2::-1], shapes[0][0])
@@ -318,7 +314,7 @@ def test_rgb_sources_stay_rgb_in_ffv1(tmp_path, shapes):
 
 
 @pytest.mark.parametrize(("rotation", "aspect"), [(90, None), (270, None), (0, Fraction(4, 3))])
-def test_picture_is_turned_and_stretched_as_the_reader_does(tmp_path, shapes, rotation, aspect):
+def test_image_is_turned_and_stretched_as_the_reader_does(tmp_path, shapes, rotation, aspect):
     clip = write_video(
         tmp_path / "turned.mp4", shapes[0][:2], rotation=rotation, sample_aspect=aspect
     )
@@ -328,7 +324,7 @@ def test_picture_is_turned_and_stretched_as_the_reader_does(tmp_path, shapes, ro
     masks[:, : height // 2, : width // 3] = 1
     store = masks_of(clip, masks)
     for name in (*IN_ALPHA, "green"):
-        first = pictures(exported(store, tmp_path, name))[0]
+        first = images(exported(store, tmp_path, name))[0]
         even = name == "green"
         assert (first.height, first.width) == (
             (height - height % 2, width - width % 2) if even else (height, width)
@@ -344,15 +340,15 @@ def test_odd_sizes(tmp_path):
     clip = write_video(tmp_path / "odd.mkv", frames, codec="ffv1", pix_fmt="yuv420p")
     store = masks_of(clip, masks)
     for name in MOVIES:
-        first = pictures(exported(store, tmp_path, name))[0]
+        first = images(exported(store, tmp_path, name))[0]
         even = FORMATS[name].suffix == ".mp4"
         assert (first.height, first.width) == ((62, 94) if even else (63, 95))
 
 
 def test_green_screen_and_backgrounds(store, shapes, tmp_path):
-    picture = np.zeros((40, 80, 3), np.uint8)
-    picture[:, :40], picture[:, 40:] = (0, 0, 200), (0, 200, 0)  # BGR: red, green
-    cv2.imwrite(str(tmp_path / "back.png"), picture)
+    image = np.zeros((40, 80, 3), np.uint8)
+    image[:, :40], image[:, 40:] = (0, 0, 200), (0, 200, 0)  # BGR: red, green
+    cv2.imwrite(str(tmp_path / "back.png"), image)
     outside = cv2.dilate((shapes[1][0] > 0).astype(np.uint8), np.ones((9, 9), np.uint8)) == 0
     left, right = outside.copy(), outside.copy()
     left[:, 60:], right[:, :68] = False, False
@@ -365,9 +361,9 @@ def test_green_screen_and_backgrounds(store, shapes, tmp_path):
     for background, expected in cases.items():
         options = {} if background == "green" else {"background": background}
         name = "green" if background == "green" else "background"
-        found = rgb(pictures(exported(store, tmp_path, name, overwrite=True, **options))[0])
-        for where, colour in expected:
-            assert np.abs(found[where].mean(axis=0) - colour).max() < 4, background
+        found = rgb(images(exported(store, tmp_path, name, overwrite=True, **options))[0])
+        for where, color in expected:
+            assert np.abs(found[where].mean(axis=0) - color).max() < 4, background
 
 
 def test_blurred_background_has_no_glow_of_the_object(tmp_path):
@@ -378,7 +374,7 @@ def test_blurred_background_has_no_glow_of_the_object(tmp_path):
     masks[0, 29:61, 39:81] = 1
     clip = write_clip(tmp_path / "flat.mp4", frames, sound="")
     store = masks_of(clip, masks)
-    found = rgb(pictures(exported(store, tmp_path, "background", background="blur:6"))[0])
+    found = rgb(images(exported(store, tmp_path, "background", background="blur:6"))[0])
     ground = found[masks[0] == 0]
     assert ground.max() < 75  # not lit by the object
     assert ground.std() < 0.5 * frames[0][masks[0] == 0].std()  # and blurred
@@ -386,8 +382,8 @@ def test_blurred_background_has_no_glow_of_the_object(tmp_path):
 
 
 def test_overlay_draws_only_the_chosen_objects(store, clip, shapes, tmp_path):
-    found = pictures(exported(store, tmp_path, "overlay", objects="1"))[0]
-    changed = np.abs(rgb(found) - rgb(pictures(clip)[0])).mean(axis=-1)
+    found = images(exported(store, tmp_path, "overlay", objects="1"))[0]
+    changed = np.abs(rgb(found) - rgb(images(clip)[0])).mean(axis=-1)
     first, second = (
         cv2.erode((shapes[1][0] == i).astype(np.uint8), np.ones((5, 5))) > 0 for i in (1, 2)
     )
@@ -456,7 +452,7 @@ def test_a_part_begins_at_zero_with_its_own_sound(store, clip, tmp_path):
         assert abs(time + Fraction(1, 5) - truth) < Fraction(1, 1000)
 
 
-def test_pictures_without_times_count_at_25_a_second(tmp_path, shapes):
+def test_images_without_times_count_at_25_a_second(tmp_path, shapes):
     folder = tmp_path / "shots"
     folder.mkdir()
     for index in range(3):
@@ -465,7 +461,7 @@ def test_pictures_without_times_count_at_25_a_second(tmp_path, shapes):
     place = exported(store, tmp_path, "prores")
     assert times_s(place) == [Fraction(i, 25) for i in range(3)]
     inside = cv2.erode((shapes[1][0] > 0).astype(np.uint8), np.ones((5, 5))) > 0
-    assert np.abs(rgb(pictures(place)[0])[inside] - shapes[0][0][inside]).mean() < 3
+    assert np.abs(rgb(images(place)[0])[inside] - shapes[0][0][inside]).mean() < 3
 
 
 # What goes wrong
@@ -521,7 +517,7 @@ def test_video_that_is_gone_or_another_one_is_refused(cli, store, clip, shapes, 
         (["--format", "davis", "--grow", "2"], "takes the masks as they are"),
         (["--format", "prores", "--background", "green"], "no background of its own"),
         (["--format", "background"], "needs --background"),
-        (["--format", "background", "--background", "#12"], "is no colour"),
+        (["--format", "background", "--background", "#12"], "is no color"),
         (["--format", "background", "--background", "blur:no"], "is no blur"),
         (["--format", "background", "--background", "blur:-3"], "is no blur"),
         (["--format", "background", "--background", "no.png"], "no.png"),

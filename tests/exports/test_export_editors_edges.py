@@ -7,10 +7,16 @@ import numpy as np
 import pytest
 
 from maskstream.pipeline.errors import ConfigError
-from maskstream.pipeline.exports.edges import Edges, alpha_of, cleaned, soft_radius_px, voted
+from maskstream.pipeline.exports.edges import (
+    Edges,
+    alpha_of,
+    clean_mask,
+    majority_vote,
+    soft_radius_px,
+)
 from maskstream.pipeline.exports.export import ExportChoice, export_store
 from maskstream.pipeline.exports.frames import ExportFrame, ExportObject
-from maskstream.pipeline.exports.job import Job
+from maskstream.pipeline.exports.job import ExportJob
 from maskstream.pipeline.exports.names import NameTemplate
 from maskstream.pipeline.exports.output import Output
 from maskstream.pipeline.exports.shots import ALL, Shots
@@ -36,7 +42,7 @@ SQUARE = square(10, 20, 30, 40)
 
 
 def test_masks_are_left_alone_by_default():
-    assert cleaned(SQUARE, Edges()) is SQUARE
+    assert clean_mask(SQUARE, Edges()) is SQUARE
     assert np.array_equal(alpha_of(SQUARE, Edges(), nothing), SQUARE)
     assert alpha_of(SQUARE, Edges(), nothing).dtype == np.float32
 
@@ -88,34 +94,34 @@ def test_holes_and_islands_go_by_size():
     mask[0:2, 50:52] = True  # 4
     mask[30:33, 50:53] = True  # 9
     for size, holes, islands in ((3, 2, 3), (4, 1, 2), (9, 0, 1)):
-        filled = cleaned(mask, Edges(fill_holes_px=size))
+        filled = clean_mask(mask, Edges(fill_holes_px=size))
         found = cv2.connectedComponents((~filled).astype(np.uint8), connectivity=4)[0] - 2
         assert found == holes
         assert not filled[5:7, 30:32].any()
-        kept = cleaned(mask, Edges(remove_islands_px=size))
+        kept = clean_mask(mask, Edges(remove_islands_px=size))
         assert cv2.connectedComponents(kept.astype(np.uint8), connectivity=8)[0] - 1 == islands
     at_border = np.ones(SIZE, np.bool_)
     at_border[0, 0] = False
-    assert not cleaned(at_border, Edges(fill_holes_px=9))[0, 0]
+    assert not clean_mask(at_border, Edges(fill_holes_px=9))[0, 0]
 
 
 def test_vote_is_by_majority_and_at_a_tie_ones_own():
     on, off = np.ones(SIZE, np.bool_), np.zeros(SIZE, np.bool_)
-    assert voted([on, off, on], off).all()
-    assert not voted([on, off, off], on).any()
-    assert voted([on, off], on).all()
-    assert not voted([on, off], off).any()
+    assert majority_vote([on, off, on], off).all()
+    assert not majority_vote([on, off, off], on).any()
+    assert majority_vote([on, off], on).all()
+    assert not majority_vote([on, off], off).any()
 
 
 @pytest.mark.parametrize("off_px", [-2, 2])
-def test_soft_edge_is_drawn_to_the_pictures(off_px):
+def test_soft_edge_is_drawn_to_the_images(off_px):
     """The mask is two pixels wrong; the picture has a clear edge at column 90."""
     size = (480, 200)  # a soft edge reaches 2 pixels and more for it
-    picture = np.full(size, 60, np.uint8)
-    picture[:, :90] = 200
+    image = np.full(size, 60, np.uint8)
+    image[:, :90] = 200
     mask = np.zeros(size, np.bool_)
     mask[:, : 90 + off_px] = True
-    alpha = alpha_of(mask, Edges(soft=True), lambda: picture)
+    alpha = alpha_of(mask, Edges(soft=True), lambda: image)
     truth = np.zeros(size)
     truth[:, :90] = 1
     assert np.abs(alpha - truth).sum() < 0.3 * np.abs(mask - truth).sum()
@@ -125,9 +131,9 @@ def test_soft_edge_is_drawn_to_the_pictures(off_px):
     assert ((alpha >= 0) & (alpha <= 1)).all()
 
 
-def test_soft_edge_of_a_flat_picture_stays_where_it_is():
-    picture = np.full(SIZE, 90, np.uint8)
-    alpha = alpha_of(square(0, 0, 40, 30), Edges(soft=True), lambda: picture)
+def test_soft_edge_of_a_flat_image_stays_where_it_is():
+    image = np.full(SIZE, 90, np.uint8)
+    alpha = alpha_of(square(0, 0, 40, 30), Edges(soft=True), lambda: image)
     assert np.array_equal(alpha > 0.5, square(0, 0, 40, 30))
 
 
@@ -147,7 +153,7 @@ def test_smoothing_takes_out_what_is_there_for_one_frame_and_holds_no_more_frame
     numbers = np.arange(count)
     edges = Edges(smooth_frames=5)
     objects = (ExportObject(1),)
-    job = Job(
+    job = ExportJob(
         Output(tmp_path, tmp_path),
         INFO,
         objects,
@@ -155,7 +161,7 @@ def test_smoothing_takes_out_what_is_there_for_one_frame_and_holds_no_more_frame
         NameTemplate("{frame}", "c"),
         edges=edges,
     )
-    shots, made = Shots(job, footage=None), []
+    shots, made = Shots(job, source_video=None), []
     for row in range(count):
         labels = square(10, 10 + row // 2, 30, 20 + row // 2).astype(np.uint16)
         if row == 7:
@@ -196,7 +202,7 @@ def test_png_mattes_take_edges_without_the_video(store, tmp_path, bits):
 
 def test_other_edges_are_another_export(store, tmp_path, monkeypatch, cli):
     """A folder that was broken off is gone on with by the same options only."""
-    from maskstream.pipeline.exports.label_pictures import Mattes
+    from maskstream.pipeline.exports.label_images import Mattes
 
     place, write = tmp_path / "m", Mattes.write
     command = ["export", store.path, "--format", "png-matte", "-o", place, "--grow", "2"]
@@ -237,10 +243,10 @@ def test_impossible_edges_are_refused(wrong):
 def test_soft_edges_are_the_same_each_time():
     """OpenCV's sums of floats depend on where in memory the numbers lie."""
     rng = np.random.default_rng(0)
-    picture = rng.integers(0, 255, (301, 403), dtype=np.uint8)
+    image = rng.integers(0, 255, (301, 403), dtype=np.uint8)
     mask = cv2.blur(rng.random((301, 403)), (31, 31)) > 0.5
-    held, first = [], alpha_of(mask, Edges(soft=True, feather_px=1), lambda: picture)
+    held, first = [], alpha_of(mask, Edges(soft=True, feather_px=1), lambda: image)
     for size in range(12):
         held.append(np.zeros(1000 * size + size, np.uint8))
-        again = alpha_of(mask, Edges(soft=True, feather_px=1), lambda: picture.copy())
+        again = alpha_of(mask, Edges(soft=True, feather_px=1), lambda: image.copy())
         assert np.array_equal(again, first)

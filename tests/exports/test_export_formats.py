@@ -48,10 +48,10 @@ def read_palette(place: Path) -> Masks:
     image = pytest.importorskip("PIL.Image")
     masks = {}
     for file in place.glob("*.png"):
-        with image.open(file) as picture:
-            assert picture.mode == "P"
-            assert picture.getpalette()[:9] == [0, 0, 0, 128, 0, 0, 0, 128, 0]
-            masks |= _split(int(file.stem), np.array(picture))
+        with image.open(file) as opened:
+            assert opened.mode == "P"
+            assert opened.getpalette()[:9] == [0, 0, 0, 128, 0, 0, 0, 128, 0]
+            masks |= _split(int(file.stem), np.array(opened))
     return masks
 
 
@@ -326,6 +326,6 @@ def test_png_is_read_by_others(store, tmp_path):
     image = pytest.importorskip("PIL.Image")
     export_store(store, tmp_path / "p", ExportChoice("png", template="a/{source}.{frame}"))
     data = (tmp_path / "p" / "a" / "my_clip.13.png").read_bytes()
-    with image.open(io.BytesIO(data)) as picture:
-        picture.load()
-        assert np.array_equal(np.array(picture, np.uint16), shown(13))
+    with image.open(io.BytesIO(data)) as opened:
+        opened.load()
+        assert np.array_equal(np.array(opened, np.uint16), shown(13))

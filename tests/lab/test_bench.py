@@ -140,10 +140,10 @@ def test_bands_cover_every_distance_once():
     assert (bands[3].mean, bands[3].lowest) == (5.5, 4)
 
 
-def test_rectangle_needs_pictures_of_one_size(tmp_path):
-    pictures = [np.zeros((9, 16, 3), np.uint8), np.zeros((16, 9, 3), np.uint8)]
+def test_rectangle_needs_images_of_one_size(tmp_path):
+    images = [np.zeros((9, 16, 3), np.uint8), np.zeros((16, 9, 3), np.uint8)]
     with pytest.raises(SourceError, match="one size"):
-        bench_rectangle(tmp_path, pictures)
+        bench_rectangle(tmp_path, images)
 
 
 def test_exports_bench_lists_one_export_of_each_kind(tmp_path):

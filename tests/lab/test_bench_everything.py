@@ -38,7 +38,7 @@ class Pool:
 
 
 @dataclass
-class Picture:
+class Image:
     """A picture with the discs in view, and one square that nothing answers."""
 
     objects: int
@@ -52,10 +52,10 @@ class Picture:
 
 
 def images(*objects: int) -> ImageSet:
-    return ImageSet("discs", tuple(Picture(n) for n in objects))
+    return ImageSet("discs", tuple(Image(n) for n in objects))
 
 
-def test_both_grids_are_judged_on_every_picture_with_objects_in_turns():
+def test_both_grids_are_judged_on_every_image_with_objects_in_turns():
     pool, ticks, told = Pool(), count(), []
     report = bench_everything(
         pool,
@@ -65,7 +65,7 @@ def test_both_grids_are_judged_on_every_picture_with_objects_in_turns():
         clock=lambda: float(next(ticks)),
     )
     assert told == ["discs"] * 3
-    assert (report.pictures, report.objects, report.model) == (2, 6, "tinysam")
+    assert (report.images, report.objects, report.model) == (2, 6, "tinysam")
     assert report.settings == TINYSAM
     assert report.plain == GridFigures(prompts=2048, masks=6, seconds=2.0, recall=round(4 / 6, 4))
     assert report.hierarchical.recall == report.plain.recall
@@ -95,6 +95,6 @@ def test_the_goals_are_speed_and_recall_together(seconds, recall, plain, reached
     assert report.to_json()["times_faster"] == pytest.approx(10 / seconds, abs=1e-3)
 
 
-def test_pictures_without_objects_are_an_error():
+def test_images_without_objects_are_an_error():
     with pytest.raises(SourceError, match="none of the images"):
         bench_everything(Pool(), [images(0)], EverythingChoice())

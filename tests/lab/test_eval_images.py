@@ -36,8 +36,8 @@ CARD = ModelCard(name="scripted", long_side=64, multiple=32, pad_rgb=(0, 0, 0), 
 REQUIRED = {*MEASURES, "everything_recall"}
 
 
-def write(folder: Path, name: str, picture: np.ndarray, masks: np.ndarray) -> None:
-    for kind, pixels in (("images", picture[..., ::-1]), ("masks", masks)):
+def write(folder: Path, name: str, image: np.ndarray, masks: np.ndarray) -> None:
+    for kind, pixels in (("images", image[..., ::-1]), ("masks", masks)):
         (folder / kind).mkdir(parents=True, exist_ok=True)
         assert cv2.imwrite(str(folder / kind / f"{name}.png"), pixels)
 
@@ -90,7 +90,7 @@ def test_table_names_what_was_left_out_and_torch_is_not_imported(data):
         "import sys; from maskstream.pipeline.cli import app; app(standalone_mode=False); "
         "sys.exit('torch' in sys.modules)"
     )
-    options = ["--data", data, "--no-everything", "--images", "1", "--held-back", "50"]
+    options = ["--data", data, "--no-everything", "--images", "1", "--held-out", "50"]
     ended = subprocess.run(
         [sys.executable, "-c", code, "eval", "images", *map(str, options)],
         capture_output=True,
@@ -118,9 +118,9 @@ def test_sheets_show_the_best_and_the_worst_of_every_source(tmp_path):
     best, worst = (cv2.imread(str(tmp_path / "sheets" / f"box-{n}.jpg")) for n in ("best", "worst"))
     assert best.shape == worst.shape
     assert best.shape[1] > 2 * best.shape[0]  # two sources side by side, and room for more
-    centre = best.shape[0] // 2
-    assert best[centre, centre].min() > 20  # tinted: the answer is where the object is
-    assert worst[centre, centre].max() < 20
+    center = best.shape[0] // 2
+    assert best[center, center].min() > 20  # tinted: the answer is where the object is
+    assert worst[center, center].max() < 20
 
 
 def test_sheets_by_the_command_line(cli, data, tmp_path):
@@ -212,8 +212,8 @@ class Bright:
     card: ModelCard = CARD
 
     def encode(self, frame) -> Features:
-        grey = frame.rgb(self.geometry.valid_hw).mean(-1).astype(np.float32)
-        return Features({"logits": grey[2::4, 2::4] - 127})
+        gray = frame.rgb(self.geometry.valid_hw).mean(-1).astype(np.float32)
+        return Features({"logits": gray[2::4, 2::4] - 127})
 
     def decode(self, features: Features, prompts: PromptBatch) -> Decoded:
         masks = np.tile(features.tensors["logits"], (len(prompts), 4, 1, 1))
@@ -222,8 +222,8 @@ class Bright:
 
 def test_zoom_asks_for_small_objects_in_a_crop_around_them():
     small, large = square(30, 60, 6, (64, 96)), square(2, 2, 40, (64, 96))
-    picture = np.zeros((64, 96, 3), np.uint8)
-    picture[small] = 255
+    image = np.zeros((64, 96, 3), np.uint8)
+    image[small] = 255
     asked = []
 
     def zoom(size_hw) -> Bright:
@@ -231,7 +231,7 @@ def test_zoom_asks_for_small_objects_in_a_crop_around_them():
         return Bright(InputGeometry.fit(size_hw, 64, 32))
 
     whole = Bright(InputGeometry.fit((64, 96), 64, 32))
-    example = Example(picture, np.stack([small, large]))
+    example = Example(image, np.stack([small, large]))
     scores = score_image(whole, example, everything=False, zoom=zoom)
     assert scores.zoomed is not None
     values = {name: ious.tolist() for name, ious in scores.zoomed.items()}
@@ -306,12 +306,12 @@ def test_spread(count, chosen):
 
 
 def test_held_back_images_are_those_of_training(tmp_path):
-    picture, masks = np.zeros((8, 8, 3), np.uint8), np.ones((8, 8), np.uint8)
+    image, masks = np.zeros((8, 8, 3), np.uint8), np.ones((8, 8), np.uint8)
     for number in range(12):
-        write(tmp_path / "photos", f"house{number // 2}_crop_{number % 2}", picture, masks)
-    (found,) = find_label_maps(tmp_path, held_back_percent=40)
-    (source,) = find_sources(tmp_path, held_back_percent=40)
-    assert [item.paths for item in found.items] == list(source.held_back)
+        write(tmp_path / "photos", f"house{number // 2}_crop_{number % 2}", image, masks)
+    (found,) = find_label_maps(tmp_path, held_out_percent=40)
+    (source,) = find_sources(tmp_path, held_out_percent=40)
+    assert [item.paths for item in found.items] == list(source.held_out)
     assert 0 < len(found.items) < 12
 
 
@@ -333,15 +333,15 @@ def test_pool_opens_one_segmenter_for_an_input_size_and_keeps_a_few(monkeypatch)
 def bad_folders(root: Path) -> dict[str, tuple[Path, str]]:
     """Folders that cannot be evaluated, by name, and a word of the sentence that says why."""
     frames, masks = moving_shapes(1, (90, 160), shapes=2, seed=1)
-    picture, labels = frames[0], masks[0]
+    image, labels = frames[0], masks[0]
     for name in ("no_mask", "broken_image", "broken_mask", "sizes", "rgb_mask"):
-        write(root / name / "photos", "a", picture, labels)
+        write(root / name / "photos", "a", image, labels)
     (root / "no_mask/photos/masks/a.png").unlink()
     (root / "broken_image/photos/images/a.png").write_bytes(b"not a picture")
     (root / "broken_mask/photos/masks/a.png").write_bytes(b"")
-    write(root / "sizes" / "photos", "a", picture, labels[:80])
-    write(root / "rgb_mask" / "photos", "a", picture, np.repeat(labels[..., None], 3, -1))
-    write(root / "nothing_labelled" / "photos", "a", picture, 0 * labels)
+    write(root / "sizes" / "photos", "a", image, labels[:80])
+    write(root / "rgb_mask" / "photos", "a", image, np.repeat(labels[..., None], 3, -1))
+    write(root / "nothing_labeled" / "photos", "a", image, 0 * labels)
     (root / "empty" / "photos" / "images").mkdir(parents=True)
     (root / "no_source" / "other").mkdir(parents=True)
     return {
@@ -353,8 +353,8 @@ def bad_folders(root: Path) -> dict[str, tuple[Path, str]]:
         "broken image": (root / "broken_image", "can be decoded"),
         "broken mask": (root / "broken_mask", "can be decoded"),
         "sizes": (root / "sizes", "160x80, but"),
-        "rgb mask": (root / "rgb_mask", "a picture of colours"),
-        "nothing labelled": (root / "nothing_labelled", "none of the images has an object"),
+        "rgb mask": (root / "rgb_mask", "a picture of colors"),
+        "nothing labeled": (root / "nothing_labeled", "none of the images has an object"),
     }
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.errors import SourceError, UnreadableSourceError
-from maskstream.pipeline.exports import annotations
-from maskstream.pipeline.exports.annotations import CocoObject, encode_masks, load_coco
+from maskstream.pipeline.exports import coco_annotations
+from maskstream.pipeline.exports.coco_annotations import CocoObject, encode_masks, load_coco
 from maskstream.pipeline.lab.evaluation.coco import (
     Detection,
     as_image_set,
@@ -225,6 +225,6 @@ def test_bad_files_are_one_sentence(cli, data, tmp_path):
 
 
 def test_missing_extra_is_said(monkeypatch):
-    monkeypatch.setattr(annotations, "find_spec", lambda _: None)
+    monkeypatch.setattr(coco_annotations, "find_spec", lambda _: None)
     with pytest.raises(SourceError, match=r"pip install 'maskstream\[eval\]'"):
         CocoObject(1, 1, segmentation=[[0, 0, 4, 0, 4, 4]]).mask((9, 9))

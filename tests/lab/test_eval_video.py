@@ -11,7 +11,7 @@ import pytest
 
 from maskstream.pipeline.config import PipelineConfig, SeedingConfig
 from maskstream.pipeline.errors import SourceError
-from maskstream.pipeline.lab.evaluation.video.baselines import BASELINES, FlowOnly, Still
+from maskstream.pipeline.lab.evaluation.video.baselines import BASELINES, FlowOnly, StaticMasks
 from maskstream.pipeline.lab.evaluation.video.clips import ArrayTruth, Clip, ClipEntry, set_task
 from maskstream.pipeline.lab.evaluation.video.evaluate import (
     evaluate_seeded,
@@ -42,7 +42,7 @@ def entry_of(name, masks, frames=None):
 
 
 def write_indexed_png(path: Path, labels) -> Path:
-    """An indexed PNG as DAVIS has them: the palette's colours are not the labels."""
+    """An indexed PNG as DAVIS has them: the palette's colors are not the labels."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         checksum = zlib.crc32(kind + content)
@@ -174,7 +174,7 @@ def test_seeded_runs_give_identity_scores():
     assert said["overall"]["id_switches"] == 0
 
 
-@pytest.mark.parametrize("baseline", [Still, FlowOnly])
+@pytest.mark.parametrize("baseline", [StaticMasks, FlowOnly])
 def test_a_later_object_joins_those_that_are_followed(baseline):
     frames, masks = shapes(2)
     method = baseline(CONFIG, Path(), SIZE_HW)
@@ -258,10 +258,10 @@ def test_unreadable_label_maps_are_a_sentence(tmp_path, content, says):
         read_label_map(file)
 
 
-def test_a_picture_of_colours_is_no_label_map(tmp_path):
-    file = tmp_path / "colours.png"
+def test_an_image_of_colors_is_no_label_map(tmp_path):
+    file = tmp_path / "colors.png"
     cv2.imwrite(str(file), np.zeros((4, 5, 3), np.uint8))
-    with pytest.raises(SourceError, match="colours"):
+    with pytest.raises(SourceError, match="colors"):
         read_label_map(file)
 
 
@@ -337,8 +337,8 @@ def test_a_mask_without_its_frame_is_named(cli, tmp_path):
         (("--data", "."), "no video with masks"),
         (("--data", ".", "--masks", "nowhere"), "there is no folder nowhere"),
         (("--generated", "--masks", "."), "--masks is for the videos of --data"),
-        (("--generated", "--pictures", "nowhere"), "there is no folder nowhere"),
-        (("--generated", "--pictures", "."), "backgrounds"),
+        (("--generated", "--images", "nowhere"), "there is no folder nowhere"),
+        (("--generated", "--images", "."), "backgrounds"),
         (("--generated", "--sequences", "cut,paste"), "no sequence paste; there are translation"),
         (("--generated", "--baselines", "magic"), "no baseline magic; there are still"),
         (("--generated", "--seeded", "--prompt", "box"), "--seeded gives no prompts"),

@@ -10,19 +10,19 @@ from maskstream.pipeline.lab.evaluation.video.generated import (
     SIZE_HW,
     generated_clips,
 )
-from maskstream.pipeline.lab.evaluation.video.pictures import (
-    SPRITE_PX,
-    DrawnPictures,
-    FolderPictures,
-)
 from maskstream.pipeline.lab.evaluation.video.rendering import Actor, Lens, Pose, Shot, View, render
+from maskstream.pipeline.lab.evaluation.video.sprites import (
+    SPRITE_PX,
+    FolderImages,
+    SpriteImages,
+)
 
 QUIET = Lens(noise=0)
 
 
 @pytest.fixture(scope="module")
 def load():
-    entries = {entry.name: entry for entry in generated_clips(DrawnPictures())}
+    entries = {entry.name: entry for entry in generated_clips(SpriteImages())}
     cache = {}
 
     def loaded(name):
@@ -34,9 +34,9 @@ def load():
     return loaded
 
 
-def plate(colour, size=40):
+def plate(color, size=40):
     """An opaque square sprite."""
-    return np.broadcast_to(np.float32([*colour, 1]), (size, size, 4)).copy()
+    return np.broadcast_to(np.float32([*color, 1]), (size, size, 4)).copy()
 
 
 def shot_of(*actors, frames=range(2), ground=0):
@@ -80,7 +80,7 @@ def test_an_open_shutter_blurs_along_the_motion():
 
 def test_clips_are_the_same_each_time_and_of_the_agreed_size(load):
     frames, masks = load("cut")
-    again = {e.name: e for e in generated_clips(DrawnPictures())}["cut"].load()
+    again = {e.name: e for e in generated_clips(SpriteImages())}["cut"].load()
     assert np.array_equal(np.stack(list(again.source.frames)), frames)
     assert np.array_equal(again.truth.masks, masks)
     assert frames.shape == (FRAMES, *SIZE_HW, 3)
@@ -110,11 +110,11 @@ def test_scenes_do_what_they_are_called(load):
 
 
 def test_there_is_a_scene_for_each_thing_that_can_happen():
-    assert tuple(entry.name for entry in generated_clips(DrawnPictures())) == SCENES
+    assert tuple(entry.name for entry in generated_clips(SpriteImages())) == SCENES
     assert len(SCENES) == 13
 
 
-def test_pictures_of_a_folder_are_cut_out(tmp_path):
+def test_images_of_a_folder_are_cut_out(tmp_path):
     cutouts, source = tmp_path / "train" / "stamps" / "cutouts", tmp_path / "train" / "photos"
     for folder in (cutouts, source / "images", source / "masks", tmp_path / "backgrounds"):
         folder.mkdir(parents=True)
@@ -128,12 +128,12 @@ def test_pictures_of_a_folder_are_cut_out(tmp_path):
     cv2.imwrite(str(source / "images" / "a.jpg"), photo)
     cv2.imwrite(str(source / "masks" / "a.png"), labels)
     cv2.imwrite(str(tmp_path / "backgrounds" / "blue.jpg"), np.full((30, 90, 3), (250, 0, 0)))
-    pictures = FolderPictures(tmp_path)
+    images = FolderImages(tmp_path)
     rng = np.random.default_rng(0)
-    sprites = [pictures.sprite(rng) for _ in range(8)]
+    sprites = [images.sprite(rng) for _ in range(8)]
     assert {max(sprite.shape[:2]) for sprite in sprites} == {SPRITE_PX}
     middles = {int(s[s.shape[0] // 2, s.shape[1] // 2, :3].argmax()) for s in sprites}
-    assert middles == {0, 1}  # the red cut-out and the green labelled object
-    ground = pictures.background(rng, (50, 70))
+    assert middles == {0, 1}  # the red cut-out and the green labeled object
+    ground = images.background(rng, (50, 70))
     assert ground.shape == (50, 70, 3)
     assert ground[..., 2].min() > 200

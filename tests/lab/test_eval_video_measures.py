@@ -73,7 +73,7 @@ def f_by_distance(answer, truth, reach):
     return 2 * precision * recall / (precision + recall)
 
 
-def test_boundary_accuracy_at_the_edge_equals_that_of_the_whole_picture():
+def test_boundary_accuracy_at_the_edge_equals_that_of_the_whole_image():
     rng = np.random.default_rng(0)
     for _ in range(5):
         x, y = rng.integers(-10, 190), rng.integers(-10, 90)

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from maskstream.pipeline.errors import ConfigError, TrainingDataError
-from maskstream.pipeline.lab.training.augment import PADDING_GREY, AugmentConfig
+from maskstream.pipeline.lab.training.augment import PADDING_GRAY, AugmentConfig
 from maskstream.pipeline.lab.training.config import TeacherConfig, TrainConfig, load_train_config
-from maskstream.pipeline.lab.training.data import CocoSet, LabelledImage, find_sources, is_held_back
+from maskstream.pipeline.lab.training.data import CocoSet, LabeledImage, find_sources, is_held_out
 from maskstream.pipeline.lab.training.losses import (
     dice_loss,
     focal_loss,
@@ -29,7 +29,7 @@ from maskstream.pipeline.lab.training.prompts import (
     more_points,
     scattered_points,
 )
-from maskstream.pipeline.lab.training.proposals import Proposal, disturb, elsewhere
+from maskstream.pipeline.lab.training.proposals import Proposal, disturb, move_elsewhere
 from maskstream.pipeline.lab.training.sampler import Sampler
 from maskstream.pipeline.lab.training.start import load_what_fits
 from maskstream.pipeline.lab.training.teacher import resample
@@ -43,7 +43,7 @@ from tests.support.media import moving_shapes
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """Two sources of twelve pictures each with two labelled shapes."""
+    """Two sources of twelve pictures each with two labeled shapes."""
     root = tmp_path_factory.mktemp("data") / "train"
     for seed, name in enumerate(("alpha", "beta")):
         frames, masks = moving_shapes(12, (96, 128), shapes=2, seed=seed)
@@ -61,10 +61,10 @@ def disc(x: float, y: float, radius: float, size: int = 32) -> torch.Tensor:
 
 
 def test_split_keeps_crops_of_one_photograph_together():
-    crops = [LabelledImage(Path(f"a/house7_scaled_{i}_png.jpg"), Path("m.png")) for i in range(8)]
-    assert len({is_held_back(c, 50) for c in crops}) == 1
-    names = [LabelledImage(Path(f"a/{i}.jpg"), Path("m.png")) for i in range(400)]
-    assert 0.02 < np.mean([is_held_back(n, 6) for n in names]) < 0.12
+    crops = [LabeledImage(Path(f"a/house7_scaled_{i}_png.jpg"), Path("m.png")) for i in range(8)]
+    assert len({is_held_out(c, 50) for c in crops}) == 1
+    names = [LabeledImage(Path(f"a/{i}.jpg"), Path("m.png")) for i in range(400)]
+    assert 0.02 < np.mean([is_held_out(n, 6) for n in names]) < 0.12
 
 
 def test_no_data_is_a_sentence(tmp_path):
@@ -90,7 +90,7 @@ def test_coco_annotations_are_a_source(data, tmp_path):
     }
     (tmp_path / "set.json").write_text(json.dumps(content))
     annotated = {"mine": CocoSet(tmp_path / "set.json", image.parent)}
-    (source,) = find_sources(None, coco=annotated, held_back_percent=0)
+    (source,) = find_sources(None, coco=annotated, held_out_percent=0)
     (item,) = source.train
     pixels, labels = item.load()
     assert pixels.shape == (96, 128, 3)
@@ -101,7 +101,7 @@ def test_coco_annotations_are_a_source(data, tmp_path):
 def test_sources_left_out_are_held_back_whole(data):
     alpha, beta = find_sources(data, left_out=("beta",))
     assert alpha.train
-    assert (len(beta.train), len(beta.held_back)) == (0, 12)
+    assert (len(beta.train), len(beta.held_out)) == (0, 12)
     with pytest.raises(TrainingDataError, match="no source gamma"):
         find_sources(data, left_out=("gamma",))
 
@@ -122,15 +122,22 @@ def test_samples_are_a_function_of_seed_and_step(data):
         assert len(sample.proposals) == 4
 
 
-def test_whole_pictures_are_only_mirrored_if_nothing_else_is_wanted(data):
+def test_whole_images_are_only_mirrored_if_nothing_else_is_wanted(data):
     sampler = Sampler(
         find_sources(data), [], [], seed=1, objects=2, augment=AugmentConfig(flip_only=True)
     )
     scenes = {scene.image.tobytes() for scene in sampler.batch(0, 40, (64, 64))}
     assert len(scenes) > 24  # of 24 pictures, each of which has two ways to be shown
-    mirrored = [np.frombuffer(s, np.uint8).reshape(64, 64, 3) for s in scenes]
-    assert all((view[48:] == PADDING_GREY).all() for view in mirrored)
-    assert sum(m[:48, ::-1].tobytes() == n[:48].tobytes() for m in mirrored for n in mirrored) > 4
+    reversed_in_time = [np.frombuffer(s, np.uint8).reshape(64, 64, 3) for s in scenes]
+    assert all((view[48:] == PADDING_GRAY).all() for view in reversed_in_time)
+    assert (
+        sum(
+            m[:48, ::-1].tobytes() == n[:48].tobytes()
+            for m in reversed_in_time
+            for n in reversed_in_time
+        )
+        > 4
+    )
 
 
 def test_masks_have_the_network_s_cells(data):
@@ -140,15 +147,15 @@ def test_masks_have_the_network_s_cells(data):
     assert sampler.batch(0, 1, (64, 96))[0].masks.shape == (2, 32, 48)
 
 
-def test_pictures_are_padded_right_or_below_as_when_used(data):
+def test_images_are_padded_right_or_below_as_when_used(data):
     augment = AugmentConfig(band=1.0, paste=0.0, composite=0.0)
     sampler = Sampler(find_sources(data), [], [], seed=3, objects=4, augment=augment)
     for sample in sampler.batch(0, 12, (64, 96)):
-        grey = (sample.image == PADDING_GREY).all(2)
-        assert grey[-1].all() or grey[:, -1].all()
-        assert not grey[0].all()
+        gray = (sample.image == PADDING_GRAY).all(2)
+        assert gray[-1].all() or gray[:, -1].all()
+        assert not gray[0].all()
         assert sample.masks.max() > 0.5
-        whole_cells = grey.reshape(16, 4, 24, 4).all((1, 3))
+        whole_cells = gray.reshape(16, 4, 24, 4).all((1, 3))
         assert not sample.masks[:, whole_cells].any()
 
 
@@ -185,12 +192,12 @@ def test_a_share_of_clicks_goes_to_the_middle_of_what_is_wrong():
     missing = truth * 2.0 - 1
     missing[:, :, 11:] = -1  # the right part is missed, and a little is too much
     missing[:, 2, 2] = 1
-    clicks = corrective_points(missing, truth, torch.Generator().manual_seed(0), centred_share=0.5)
+    clicks = corrective_points(missing, truth, torch.Generator().manual_seed(0), centered_share=0.5)
     missed = (truth[0] > 0.5) & (missing[0] <= 0)
     x, y, _ = deepest(missed.numpy())
-    centred = (clicks[0][:, 0] * 32 - torch.tensor([x + 0.5, y + 0.5])).abs().sum(1) < 1e-3
-    assert 70 < int(centred.sum()) < 130
-    assert (clicks[1][centred] == POSITIVE).all()
+    centerd = (clicks[0][:, 0] * 32 - torch.tensor([x + 0.5, y + 0.5])).abs().sum(1) < 1e-3
+    assert 70 < int(centerd.sum()) < 130
+    assert (clicks[1][centerd] == POSITIVE).all()
     pixels = (clicks[0][:, 0] * 32).long()
     wrong = (missing[0] > 0) != (truth[0] > 0.5)
     assert wrong[pixels[:, 1], pixels[:, 0]].all()
@@ -281,11 +288,11 @@ def test_single_points_become_as_many_as_drawn_and_boxes_are_padded():
 
 
 def test_proposals_are_near_the_truth_and_never_equal_to_it():
-    truth, neighbour = disc(24, 20, 9, 48).numpy(), disc(36, 20, 5, 48).numpy()
+    truth, neighbor = disc(24, 20, 9, 48).numpy(), disc(36, 20, 5, 48).numpy()
     rng = np.random.default_rng(0)
     ious = []
     for _ in range(60):
-        proposal = Proposal.of(disturb(rng, truth, neighbour), gone=False)
+        proposal = Proposal.of(disturb(rng, truth, neighbor), absent=False)
         inside = proposal.logits > 0
         ious.append((inside & (truth > 0.5)).sum() / (inside | (truth > 0.5)).sum())
         x, y = (proposal.point_xy * 48).astype(int)
@@ -299,22 +306,22 @@ def test_proposals_are_near_the_truth_and_never_equal_to_it():
 
 def test_an_object_that_is_gone_is_believed_where_no_object_is():
     objects = np.maximum(disc(10, 10, 6, 48).numpy(), disc(36, 36, 6, 48).numpy())
-    moved = elsewhere(np.random.default_rng(1), disc(10, 10, 6, 48).numpy(), objects)
+    moved = move_elsewhere(np.random.default_rng(1), disc(10, 10, 6, 48).numpy(), objects)
     assert moved is not None
     assert moved.sum() > 50
     assert ((moved > 0.5) & (objects > 0.5)).sum() < 0.05 * moved.sum()
-    assert elsewhere(np.random.default_rng(1), objects, np.ones((48, 48), np.float32)) is None
+    assert move_elsewhere(np.random.default_rng(1), objects, np.ones((48, 48), np.float32)) is None
 
 
 def test_a_share_of_prompts_is_what_a_tracker_gives():
     masks = disc(10, 20, 6).expand(300, -1, -1)
     logits = disturb(np.random.default_rng(0), masks[0].numpy(), masks[0].numpy())
-    proposals = ProposalBatch.of([Proposal.of(logits, gone=True)] * 300, torch.device("cpu"))
+    proposals = ProposalBatch.of([Proposal.of(logits, absent=True)] * 300, torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     prompts = first_prompts(masks, generator, proposals=proposals, proposal_share=0.3)
     tracked = prompts.has_mask > 0
     assert 60 < int(tracked.sum()) < 120
-    assert torch.equal(prompts.gone, tracked)
+    assert torch.equal(prompts.absent, tracked)
     assert torch.equal(prompts.mask[tracked][0], torch.from_numpy(logits))
     assert not prompts.ambiguous[tracked].any()
 
@@ -410,7 +417,7 @@ def taught(data: Path, out: Path, teacher: Path, **changes) -> TrainConfig:
 
 @pytest.mark.parametrize("stage", ["embedding", "prompts"])
 def test_a_teacher_s_features_are_computed_once(data, tmp_path, teacher, stage, monkeypatch):
-    lesson = taught(data, tmp_path, teacher, stage=stage, gone_share=0.3, most_points=3)
+    lesson = taught(data, tmp_path, teacher, stage=stage, absent_share=0.3, max_points=3)
     trainer = Trainer(lesson)
     encoded = []
     encode = trainer.objective.teacher.network.encode

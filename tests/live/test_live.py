@@ -21,7 +21,7 @@ from maskstream.pipeline.live.preview import PreviewServer
 from maskstream.pipeline.live.session import LiveSession, live_config
 from maskstream.pipeline.store import MaskStore
 from maskstream.trackers.state import TrackState
-from tests.support.live_runs import PATIENT, RATE, SIZE, pictures, run_until
+from tests.support.live_runs import PATIENT, RATE, SIZE, images, run_until
 from tests.support.media import moving_shapes, write_video
 
 
@@ -117,7 +117,7 @@ def test_wrong_options_are_one_sentence(cli, options, says):
 
 
 def test_a_loop_gets_results_and_leaving_it_ends_the_run(shapes):
-    come, taken = pictures(shapes, 100)
+    come, taken = images(shapes, 100)
     session = LiveSession.open(come, load_config(overrides=[*PATIENT, "seeding.enabled=false"]))
     numbers = []
     for live in session:
@@ -131,7 +131,7 @@ def test_a_loop_gets_results_and_leaving_it_ends_the_run(shapes):
 
 
 def test_an_async_loop_gets_results(shapes):
-    come, taken = pictures(shapes, 8)
+    come, taken = images(shapes, 8)
     session = LiveSession.open(come, load_config(overrides=[*PATIENT, "seeding.enabled=false"]))
 
     async def collect():
@@ -154,7 +154,7 @@ def test_a_slow_model_holds_up_no_frame(shapes, monkeypatch):
     """The keyframe of frame 0 takes as long as twenty frames, and is then shown where they are."""
     from maskstream.pipeline.segmenter.model import OpenVinoSegmenter
 
-    come, taken = pictures(shapes, 200)
+    come, taken = images(shapes, 200)
     release, encode = threading.Event(), OpenVinoSegmenter.encode
 
     def slow(self, frame):
@@ -183,7 +183,7 @@ def test_a_slow_model_holds_up_no_frame(shapes, monkeypatch):
 
 
 def test_the_page_shows_the_run_and_takes_commands(shapes):
-    come, taken = pictures(shapes, 100)
+    come, taken = images(shapes, 100)
     session = LiveSession.open(come, load_config(overrides=[*PATIENT, "seeding.enabled=false"]))
     told = {}
 
@@ -224,7 +224,7 @@ def test_metrics_are_served(shapes):
     client = pytest.importorskip("prometheus_client")
     from maskstream.pipeline.live.metrics import MetricsServer
 
-    come, taken = pictures(shapes, 10)
+    come, taken = images(shapes, 10)
     session = LiveSession.open(come, load_config(overrides=[*PATIENT, "seeding.enabled=false"]))
     run_until(session, lambda live: taken.release())
     server = MetricsServer(0, session.status)
@@ -242,7 +242,7 @@ def test_a_live_run_is_the_same_pipeline_with_another_queue(shapes):
     config = live_config(load_config(overrides=["seeding.prompts_first=500"]))
     assert config.queue.policy == "latest"
     assert config.seeding.prompts_first == config.live.prompts_first
-    assert isinstance(LiveSession.open(pictures(shapes, 1)[0], config).pipeline, Pipeline)
+    assert isinstance(LiveSession.open(images(shapes, 1)[0], config).pipeline, Pipeline)
 
 
 def test_a_replayed_file_starts_when_the_model_is_there(shapes, tmp_path):
@@ -254,7 +254,7 @@ def test_a_replayed_file_starts_when_the_model_is_there(shapes, tmp_path):
 
 
 def test_a_sink_that_cannot_be_opened_ends_a_run(shapes):
-    come, _ = pictures(shapes, 10)
+    come, _ = images(shapes, 10)
     session = LiveSession.open(come, load_config(overrides=PATIENT))
 
     def full(info):

@@ -6,11 +6,11 @@ from functools import partial
 import pytest
 
 from maskstream.pipeline.config import load_config
-from maskstream.pipeline.live.commands import Asked, Command, CommandQueue
+from maskstream.pipeline.live.commands import Command, CommandQueue, PendingCommand
 from maskstream.pipeline.live.session import LiveSession
 from maskstream.pipeline.prompts import MAX_OBJECT_ID
 from maskstream.pipeline.segmenter.model import OpenVinoSegmenter
-from tests.support.live_runs import PATIENT, RATE, SIZE, AtOnce, disc_of, pictures, run_until
+from tests.support.live_runs import PATIENT, RATE, SIZE, AtOnce, disc_of, images, run_until
 from tests.support.media import moving_shapes
 
 UNSEEDED = [*PATIENT, "seeding.enabled=false"]
@@ -41,7 +41,7 @@ def followed(shapes, live, object_id):
 
 
 def test_a_click_acts_on_the_frame_it_names_and_remove_and_reset_at_once(shapes):
-    come, taken = pictures(shapes, 400)
+    come, taken = images(shapes, 400)
     session = LiveSession.open(come, load_config(overrides=UNSEEDED))
     answers, state, answered = [], {}, threading.Event()
 
@@ -83,8 +83,8 @@ def test_a_click_acts_on_the_frame_it_names_and_remove_and_reset_at_once(shapes)
 
 
 def test_a_click_waits_for_a_slow_keyframe_and_one_refused_prompt_spoils_no_other(shapes, held):
-    come, taken = pictures(shapes, 400)
-    session = LiveSession.open(come, load_config(overrides=[*UNSEEDED, "live.kept_frames=8"]))
+    come, taken = images(shapes, 400)
+    session = LiveSession.open(come, load_config(overrides=[*UNSEEDED, "live.history_frames=8"]))
     answers, clicked = {}, threading.Event()
     named = {"pts_s": (5 + 30) / RATE}  # frame 5, which is gone long before the keyframe is done
 
@@ -128,8 +128,8 @@ def test_a_click_waits_for_a_slow_keyframe_and_one_refused_prompt_spoils_no_othe
 
 
 def test_when_all_numbers_are_given_nothing_is_added_and_it_is_said(shapes, monkeypatch):
-    monkeypatch.setattr("maskstream.pipeline.live.late.ThreadPoolExecutor", AtOnce)
-    come, taken = pictures(shapes, 200)
+    monkeypatch.setattr("maskstream.pipeline.live.deferred_keyframes.ThreadPoolExecutor", AtOnce)
+    come, taken = images(shapes, 200)
     session = LiveSession.open(come, load_config(overrides=UNSEEDED))
     answers = []
 
@@ -151,6 +151,6 @@ def test_when_all_numbers_are_given_nothing_is_added_and_it_is_said(shapes, monk
 def test_commands_that_are_too_many_are_refused():
     queue, answers = CommandQueue(), []
     for _ in range(257):
-        queue.put(Asked(Command(type="reset"), answers.append))
+        queue.put(PendingCommand(Command(type="reset"), answers.append))
     assert len(queue.take()) == 256
     assert ["ask again" in told.refused for told in answers] == [True]

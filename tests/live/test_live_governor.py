@@ -8,8 +8,8 @@ import pytest
 
 from maskstream.pipeline.config import load_config
 from maskstream.pipeline.live.commands import Command
-from maskstream.pipeline.live.governor import Governor, ladder
-from maskstream.pipeline.live.inputs import Inputs
+from maskstream.pipeline.live.encoder_inputs import EncoderInputs
+from maskstream.pipeline.live.governor import Governor, budget_steps
 from maskstream.pipeline.live.latency import LatencyHistogram
 from maskstream.pipeline.live.session import CallbackSink, LiveSession
 from maskstream.pipeline.live.status import Watchdog
@@ -30,9 +30,12 @@ def feed(governor, latency_ms, seconds, *, start=0.0, drops_a_second=0, fps=20):
 
 
 def test_the_ladder_saves_keyframes_then_input_then_prompts_then_tracks():
-    steps = ladder(CONFIG)
+    steps = budget_steps(CONFIG)
     assert [s.interval for s in steps[:3]] == [8, 12, 16]
-    told = [(s.input_share, s.prompts, s.refreshed < 100 and s.refreshed) for s in steps[2:]]
+    told = [
+        (s.input_share, s.prompts, s.tracks_per_keyframe < 100 and s.tracks_per_keyframe)
+        for s in steps[2:]
+    ]
     assert told == [
         (1.0, 16, False),
         (0.75, 16, False),
@@ -56,21 +59,21 @@ def test_the_ladder_saves_keyframes_then_input_then_prompts_then_tracks():
 def test_it_takes_a_step_a_second_while_results_are_late_or_lost(
     latency_ms, drops_a_second, level, says
 ):
-    governor = Governor(ladder(CONFIG), 0.1)
+    governor = Governor(budget_steps(CONFIG), 0.1)
     feed(governor, latency_ms, 3.6, drops_a_second=drops_a_second)
     assert governor.state.level == level
     assert says in governor.state.reason
 
 
 def test_the_last_step_says_that_nothing_is_left():
-    governor = Governor(ladder(CONFIG), 0.1)
+    governor = Governor(budget_steps(CONFIG), 0.1)
     feed(governor, 300, 30)
     assert governor.state.level == governor.state.levels
     assert "nothing more to save" in governor.state.reason
 
 
 def test_it_goes_back_when_there_is_time_to_spare_and_waits_longer_after_a_relapse():
-    governor = Governor(ladder(CONFIG), 0.1)
+    governor = Governor(budget_steps(CONFIG), 0.1)
     now = feed(governor, 130, 2.05)
     assert governor.state.level == 2
     now = feed(governor, 80, 30, start=now)
@@ -100,7 +103,7 @@ def test_a_slow_model_is_asked_for_less_step_by_step_and_for_all_again_when_it_i
     monkeypatch,
 ):
     """A whole live run on a clock that a frame moves on by its share of what keyframes cost."""
-    monkeypatch.setattr("maskstream.pipeline.live.late.ThreadPoolExecutor", AtOnce)
+    monkeypatch.setattr("maskstream.pipeline.live.deferred_keyframes.ThreadPoolExecutor", AtOnce)
     frames, truth = moving_shapes(60, (54, 96), shapes=1, seed=1)
     settings = ["live.interval_max=12", "threads.inference=1", "seeding.prompts_per_keyframe=2"]
     config = load_config(overrides=[*settings, "live.latency_ms=100", "live.prompts_first=0"])
@@ -117,7 +120,9 @@ def test_a_slow_model_is_asked_for_less_step_by_step_and_for_all_again_when_it_i
             yield frames[index % 60]
 
     def costs_s(budget):
-        keyframe_s = budget.input_share**2 + 0.1 * budget.prompts + 0.01 * min(5, budget.refreshed)
+        keyframe_s = (
+            budget.input_share**2 + 0.1 * budget.prompts + 0.01 * min(5, budget.tracks_per_keyframe)
+        )
         return 0.02 + state["slow"] * keyframe_s / budget.interval
 
     def compute(live):
@@ -141,7 +146,7 @@ def test_a_slow_model_is_asked_for_less_step_by_step_and_for_all_again_when_it_i
     summary = session.run(
         lambda info: [CallbackSink(compute)], behind=lambda info: [CallbackSink(next_one)]
     )
-    steps = ladder(session.pipeline.config)
+    steps = budget_steps(session.pipeline.config)
     assert [state.budget for state in told] == [*steps, *steps[-2::-1]]
     down = [state.reason.partition(": ")[2] for state in told[1 : len(steps)]]
     assert down == [
@@ -166,7 +171,7 @@ def test_a_smaller_input_is_loaded_beside_the_stream_and_once():
         loaded.append(share)
         return ("small",)
 
-    inputs = Inputs(("full",), load)
+    inputs = EncoderInputs(("full",), load)
     assert [inputs.at(share) for share in (1.0, 0.75, 0.75)] == [("full",)] * 3
     loading.set()
     inputs.close()
@@ -175,7 +180,7 @@ def test_a_smaller_input_is_loaded_beside_the_stream_and_once():
 
 
 def test_few_results_are_not_judged():
-    governor = Governor(ladder(CONFIG), 0.1)
+    governor = Governor(budget_steps(CONFIG), 0.1)
     feed(governor, 900, 5, fps=1)
     assert governor.state.level == 0
 

@@ -85,7 +85,7 @@ def test_a_message_tells_both_times(shown):
         ('{"type": "jump"}', "type"),
         ('{"type": "point"}', "needs 'xy'"),
         ('{"type": "remove"}', "needs 'object'"),
-        ('{"type": "reset", "colour": 1}', "colour: no such key"),
+        ('{"type": "reset", "color": 1}', "color: no such key"),
     ],
 )
 def test_a_wrong_command_is_a_sentence(line, says):
@@ -126,7 +126,7 @@ def test_a_client_that_reads_nothing_holds_up_nobody(shown):
     ("text", "says"),
     [
         ("smoke:1", "no channel 'smoke'"),
-        ("jsonl:harbour", "port number"),
+        ("jsonl:harbor", "port number"),
         ("mcap", "needs a file"),
         ("foxglove:x", "port number"),
     ],
@@ -151,7 +151,7 @@ def test_a_missing_package_is_named(monkeypatch, kind, module, extra):
         open_channel(parse_channel(kind), CommandQueue().put)
 
 
-def test_mcap_holds_pictures_boxes_labels_with_the_sources_stamp(shown, tmp_path):
+def test_mcap_holds_images_boxes_labels_with_the_sources_stamp(shown, tmp_path):
     pytest.importorskip("foxglove")
     reader = pytest.importorskip("mcap.reader")
     file = tmp_path / "run.mcap"

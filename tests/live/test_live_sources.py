@@ -18,7 +18,7 @@ from maskstream.pipeline.errors import (
     SourceNotFoundError,
     UnreadableSourceError,
 )
-from maskstream.pipeline.live.reconnecting import Patience, ReconnectingSource
+from maskstream.pipeline.live.reconnect import ReconnectingSource, ReconnectPolicy
 from maskstream.pipeline.sources.arrays import ArrayView
 from maskstream.pipeline.sources.live import InputOptions, open_live
 from maskstream.pipeline.sources.stream import LiveStream
@@ -47,7 +47,7 @@ def test_a_name_says_how_it_is_read(target, format, found, options):
     assert isinstance(live.source, LiveStream)
     assert (live.source.format, live.source.target) == (format, found)
     assert live.source.options.items() >= options.items()
-    assert live.returns == (target != "-")
+    assert live.reopenable == (target != "-")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="V4L2")
@@ -92,23 +92,23 @@ def test_a_stream_keeps_its_times_and_is_stamped():
 
 
 @pytest.mark.parametrize(
-    ("pictures", "clock", "pts"),
+    ("images", "clock", "pts"),
     [([BLACK, BLACK], "capture", 5000 * 10**9), ([(BLACK, 7), (BLACK, 9)], "stream", 7)],
 )
-def test_pictures_have_their_own_stamps_or_the_capture_clocks(pictures, clock, pts):
-    info, _, frames = read(LiveArrays(iter(pictures), clock=FakeClock()))
+def test_images_have_their_own_stamps_or_the_capture_clocks(images, clock, pts):
+    info, _, frames = read(LiveArrays(iter(images), clock=FakeClock()))
     assert info.clock == clock
     assert frames[0].pts == pts
     assert frames[0].time_base == Fraction(1, 10**9)
 
 
-@pytest.mark.parametrize("pictures", [[], [BLACK[..., 0]], [BLACK, BLACK[:8]]])
-def test_bad_pictures_are_a_sentence(pictures):
+@pytest.mark.parametrize("images", [[], [BLACK[..., 0]], [BLACK, BLACK[:8]]])
+def test_bad_images_are_a_sentence(images):
     with pytest.raises(SourceError):
-        read(LiveArrays(iter(pictures)))
+        read(LiveArrays(iter(images)))
 
 
-def test_pictures_are_recorded_without_loss(tmp_path):
+def test_images_are_recorded_without_loss(tmp_path):
     shapes, _ = moving_shapes(4, (36, 64))
     stamped = [(rgb, 10**9 + index * 40_000_000) for index, rgb in enumerate(shapes)]
     file = tmp_path / "kept.mkv"
@@ -182,10 +182,10 @@ class FlakyReader:
             )
 
 
-def reconnecting(*connections, patience=None, **options):
+def reconnecting(*connections, policy=None, **options):
     clock = FakeClock()
     flaky = Flaky(clock, *connections, **options)
-    source = ReconnectingSource(flaky, returns=True, patience=patience, clock=clock)
+    source = ReconnectingSource(flaky, reopenable=True, policy=policy, clock=clock)
     flaky.stop = source.stop
     return clock, source, flaky
 
@@ -205,7 +205,7 @@ def test_it_reconnects_with_backoff_numbers_on_and_names_the_gap():
 
 def test_the_wait_is_bounded():
     away = [UnreadableSourceError("no")] * 4
-    clock, source, _ = reconnecting([0.1], *away, patience=Patience(1.0, 1.0, 4.0))
+    clock, source, _ = reconnecting([0.1], *away, policy=ReconnectPolicy(1.0, 1.0, 4.0))
     with source.open() as reader:
         list(reader)
     assert clock.waits == [1, 2, 4, 4, 4]
@@ -235,11 +235,11 @@ def test_a_camera_that_comes_back_otherwise_is_shown_as_before():
 def test_a_camera_that_is_held_gives_its_newest_frame_afterwards():
     def steps():
         yield from (0.1, 0.1, 5.0)
-        source.go_on()
+        source.resume()
         yield from (0.1, 0.1)
 
     clock, source, _ = reconnecting(steps())
-    source.hold()
+    source.pause()
     with source.open() as reader:
         frames = list(reader)
     assert [(f.index, f.pts, f.arrival.gap_s) for f in frames] == [(0, 3, 0), (1, 4, 0)]
@@ -248,8 +248,8 @@ def test_a_camera_that_is_held_gives_its_newest_frame_afterwards():
 
 
 def test_a_recording_that_is_held_can_be_stopped():
-    source = ReconnectingSource(Flaky(FakeClock(), [0.1]), returns=False, clock=FakeClock())
-    source.hold()
+    source = ReconnectingSource(Flaky(FakeClock(), [0.1]), reopenable=False, clock=FakeClock())
+    source.pause()
     source.stop()
     with source.open() as reader:
         assert list(reader) == []

@@ -8,7 +8,7 @@ import pytest
 import zarr
 
 from maskstream.pipeline.errors import ConfigError, StoreError, StoreExistsError
-from maskstream.pipeline.live.storing import LiveStore, RetainingStore, make_room, parse_duration
+from maskstream.pipeline.live.live_store import LiveStore, RollingStore, make_room, parse_duration
 from maskstream.pipeline.prompts import MAX_OBJECT_ID
 from maskstream.pipeline.sources.arrays import ArrayView
 from maskstream.pipeline.store import MaskStore, MaskStoreWriter
@@ -103,9 +103,9 @@ def test_the_store_says_once_when_no_number_is_left(tmp_path):
 
 
 def test_only_the_last_stores_are_retained(tmp_path, monkeypatch):
-    monkeypatch.setattr("maskstream.pipeline.live.storing._PARTS", 2)
+    monkeypatch.setattr("maskstream.pipeline.live.live_store._PARTS", 2)
     make_room(tmp_path / "live", overwrite=False)
-    sink = RetainingStore(tmp_path / "live", 4.0, opener())
+    sink = RollingStore(tmp_path / "live", 4.0, opener())
     for frame, result in frames_at(*(0.5 * number for number in range(21))):
         sink.write(frame, result)
     sink.close(complete=True)

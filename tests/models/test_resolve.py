@@ -31,44 +31,44 @@ def cache(tmp_path, monkeypatch):
 )
 def test_an_unknown_model_is_a_sentence_with_names_like_it(name, says):
     with pytest.raises(ModelError, match=says):
-        resolve_model(name, no_pictures, print)
+        resolve_model(name, no_images, print)
 
 
-def no_pictures(count: int):
-    raise AssertionError("nothing is to be quantised")
+def no_images(count: int):
+    raise AssertionError("nothing is to be quantized")
 
 
 def test_embedded_names_and_folders_are_taken_as_they_are(tmp_path):
-    assert resolve_model("lite", no_pictures, print) == EMBEDDED / "lite"
+    assert resolve_model("lite", no_images, print) == EMBEDDED / "lite"
     shutil.copytree(EMBEDDED / "lite", tmp_path / "mine")
-    assert resolve_model(str(tmp_path / "mine"), no_pictures, print) == tmp_path / "mine"
+    assert resolve_model(str(tmp_path / "mine"), no_images, print) == tmp_path / "mine"
 
 
-def test_quantised_once_it_comes_from_the_cache_by_content(cache, monkeypatch):
+def test_quantized_once_it_comes_from_the_cache_by_content(cache, monkeypatch):
     digest = hashlib.sha256(b"weights").hexdigest()[:12]
     folder = cache / "models" / f"tinysam-{digest}"
     shutil.copytree(EMBEDDED / "lite", folder)
     monkeypatch.setattr(resolve, "find_spec", lambda name: None)  # as if torch were not there
-    assert resolve_model("tinysam", no_pictures, print) == folder
+    assert resolve_model("tinysam", no_images, print) == folder
     path = str(cache / "weights" / "tinysam_42.3.pth")
     with pytest.raises(ModelError, match=r"maskstream\[train\]"):
-        resolve_model(path, no_pictures, print)
+        resolve_model(path, no_images, print)
 
 
-def test_quantising_needs_the_training_extra(cache, monkeypatch):
+def test_quantizing_needs_the_training_extra(cache, monkeypatch):
     monkeypatch.setattr(
         resolve, "find_spec", lambda name: None if name == "nncf" else find_spec(name)
     )
     with pytest.raises(ModelError, match=r"tinysam on first use needs nncf: pip install"):
-        resolve_model("tinysam", no_pictures, print)
+        resolve_model("tinysam", no_images, print)
 
 
 def test_refused_on_first_use_it_says_which_command_helps(cache, monkeypatch):
     def refuse(*args: object, **options: object) -> None:
-        raise ModelError("the quantised model is refused: mask IoU 0.9 is below 0.97")
+        raise ModelError("the quantized model is refused: mask IoU 0.9 is below 0.97")
 
     monkeypatch.setattr("maskstream.pipeline.models.checkpoint.load_network", lambda *_: None)
-    monkeypatch.setattr("maskstream.pipeline.quantization.quantize.quantise", refuse)
+    monkeypatch.setattr("maskstream.pipeline.quantization.quantize.quantize", refuse)
     with pytest.raises(ModelError, match=r"0\.9 is below.*'quantize --checkpoint tinysam .*MODEL"):
         resolve_model("tinysam", lambda count: [], print)
     assert not (cache / "models").exists()
@@ -79,7 +79,7 @@ def test_stopped_on_first_use_it_says_that_nothing_is_kept(cache, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("maskstream.pipeline.models.checkpoint.load_network", lambda *_: None)
-    monkeypatch.setattr("maskstream.pipeline.quantization.quantize.quantise", stop)
+    monkeypatch.setattr("maskstream.pipeline.quantization.quantize.quantize", stop)
     said: list[str] = []
     with pytest.raises(KeyboardInterrupt):
         resolve_model("tinysam", lambda count: [], said.append)

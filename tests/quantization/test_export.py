@@ -63,7 +63,7 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Loader:
     return get
 
 
-def picture(hw: tuple[int, int]) -> NDArray[np.uint8]:
+def image(hw: tuple[int, int]) -> NDArray[np.uint8]:
     y, x = np.mgrid[: hw[0], : hw[1]] / 40
     waves = [np.sin(2 * x + y), np.cos(3 * y - x), np.sin(x * y)]
     return (127 + 100 * np.stack(waves, -1)).astype(np.uint8)
@@ -89,8 +89,8 @@ def torch_decode(
         mask, has_mask = prompts.mask, np.ones(count, np.float32)
     if prompts.has_mask is not None:
         has_mask = prompts.has_mask
-    arrays = (segmenter.geometry.normalise(prompts.xy), prompts.labels, mask, has_mask)
-    grid = torch.from_numpy(segmenter.geometry.cell_centres())
+    arrays = (segmenter.geometry.normalize(prompts.xy), prompts.labels, mask, has_mask)
+    grid = torch.from_numpy(segmenter.geometry.cell_centers())
     out = model.decode(features, *map(torch.from_numpy, arrays), grid)
     return out.masks.numpy(), out.iou.numpy()
 
@@ -108,7 +108,7 @@ def with_mask(prompts: PromptBatch, hw: tuple[int, int], has: list[float] | None
 @pytest.mark.parametrize("name", NETWORKS)
 def test_encoder_outputs(name: str, load: Loader) -> None:
     model, segmenter = load(name)
-    rgb = picture(segmenter.geometry.input_hw)
+    rgb = image(segmenter.geometry.input_hw)
     tensors = segmenter.encode_rgb(rgb).tensors
     expected = torch_features(model, rgb)
     pairs = {"embedding": "embedding", "features_s8": "s8", "features_s16": "s16"}
@@ -133,7 +133,7 @@ def prompt_cases(hw: tuple[int, int]) -> dict[str, PromptBatch]:
 @pytest.mark.parametrize("case", prompt_cases((1, 1)))
 def test_decoder_answers(name: str, case: str, load: Loader) -> None:
     model, segmenter = load(name)
-    rgb = picture(segmenter.geometry.input_hw)
+    rgb = image(segmenter.geometry.input_hw)
     features = segmenter.encode_rgb(rgb)
     prompts = prompt_cases(segmenter.geometry.grid_hw)[case]
     decoded = segmenter.decode(features, prompts)
@@ -145,10 +145,10 @@ def test_decoder_answers(name: str, case: str, load: Loader) -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_decoder_keeps_the_features_it_is_given(name: str, load: Loader) -> None:
     _, segmenter = load(name)
-    first = segmenter.encode_rgb(picture(segmenter.geometry.valid_hw))
+    first = segmenter.encode_rgb(image(segmenter.geometry.valid_hw))
     kept = Features({k: v.copy() for k, v in first.tensors.items()})
     before = segmenter.decode(first, some_prompts(2))
-    segmenter.encode_rgb(255 - picture(segmenter.geometry.valid_hw))
+    segmenter.encode_rgb(255 - image(segmenter.geometry.valid_hw))
     segmenter.decode(first, some_prompts(3))
     after = segmenter.decode(kept, some_prompts(2))
     np.testing.assert_array_equal(before.masks, after.masks)
@@ -169,7 +169,7 @@ def test_reference_openvino_published_size(tmp_path: Path) -> None:
     model = build("tinysam").eval()
     load_into(model, filled(model.state_dict()))
     segmenter = OpenVinoSegmenter(write_folder(model, tmp_path / "tinysam", 1024), (1024, 1024))
-    rgb = picture((1024, 1024))
+    rgb = image((1024, 1024))
     features = segmenter.encode_rgb(rgb)
     expected = torch_features(model, rgb)
     assert relative_error(features.tensors["embedding"], expected.embedding.numpy()) < TOLERANCE

@@ -1,4 +1,4 @@
-"""Quantising end to end at a small size: the folder, the gate, the report."""
+"""Quantizing end to end at a small size: the folder, the gate, the report."""
 
 import os
 import subprocess
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from maskstream.pipeline.errors import ModelError
 from maskstream.pipeline.lab.bench.fill import filled
 from maskstream.pipeline.lab.training.start import imagenet_checkpoint
-from maskstream.pipeline.quantization.calibration import PreparedPicture, prepare
+from maskstream.pipeline.quantization.calibration import PreparedImage, prepare
 from maskstream.pipeline.quantization.export import DECODER_INPUTS, DECODER_OUTPUTS, export_encoder
 from maskstream.pipeline.quantization.gate import Comparison, Gate, cosine, refuse_if_unfit
 from maskstream.pipeline.quantization.nncf_method import Trials, quantize_graph, quantize_graphs
-from maskstream.pipeline.quantization.quantize import Quantised, quantise, write_folder
+from maskstream.pipeline.quantization.quantize import QuantizedModel, quantize, write_folder
 from maskstream.pipeline.quantization.runner import Runner
 from maskstream.pipeline.quantization.sensitivity import (
     error_against,
@@ -28,7 +28,7 @@ from maskstream.pipeline.quantization.sensitivity import (
     without,
 )
 from maskstream.pipeline.quantization.tinysam_ptq import Goal
-from maskstream.pipeline.quantization.tinysam_ptq.float_layers import ASKED
+from maskstream.pipeline.quantization.tinysam_ptq.fp32_layers import MAX_COMPARISONS
 from maskstream.pipeline.segmenter.encoders.plain_vit import PlainViTEncoder, ViTSize
 from maskstream.pipeline.segmenter.model import OpenVinoSegmenter, PromptBatch
 from maskstream.pipeline.segmenter.openvino_runtime import ov
@@ -37,19 +37,19 @@ from tests.support.media import moving_shapes
 
 
 @pytest.fixture(scope="module")
-def quantised() -> Quantised:
-    """`lite` with an ImageNet backbone at 128 pixels, quantised on two pictures."""
+def quantized() -> QuantizedModel:
+    """`lite` with an ImageNet backbone at 128 pixels, quantized on two pictures."""
     torch.manual_seed(0)
     model = build("lite")
     model.image_encoder.backbone.load_imagenet(imagenet_checkpoint("lite"))
     model.architecture = replace(model.architecture, long_side=128)
     frames, _ = moving_shapes(4, (72, 128), shapes=2)
-    return quantise(model, list(frames), method="nncf", source="test")
+    return quantize(model, list(frames), method="nncf", source="test")
 
 
-def test_folder_says_what_it_is_and_runs(quantised, tmp_path):
+def test_folder_says_what_it_is_and_runs(quantized, tmp_path):
     folder = tmp_path / "model"
-    write_folder(quantised, folder)
+    write_folder(quantized, folder)
     card = yaml.safe_load((folder / "model.yaml").read_text())
     assert (card["name"], card["method"], card["long_side"]) == ("lite", "nncf", 128)
     assert card["accuracy"]["embedding_cosine"] > 0.9
@@ -64,16 +64,16 @@ def test_folder_says_what_it_is_and_runs(quantised, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
-def test_int8_is_close_to_fp32(quantised):
-    assert quantised.comparison.cosine > 0.9
+def test_int8_is_close_to_fp32(quantized):
+    assert quantized.comparison.cosine > 0.9
 
 
-def test_convolutions_pad_by_themselves(quantised):
-    assert "Pad" not in {layer.get_type_name() for layer in quantised.encoder.get_ops()}
+def test_convolutions_pad_by_themselves(quantized):
+    assert "Pad" not in {layer.get_type_name() for layer in quantized.encoder.get_ops()}
 
 
-def test_what_stays_in_float_is_on_the_card(quantised):
-    assert any(line.startswith("decoder: ") for line in quantised.card.kept_in_float)
+def test_what_stays_in_float_is_on_the_card(quantized):
+    assert any(line.startswith("decoder: ") for line in quantized.card.kept_in_fp32)
 
 
 class _Encoder(nn.Module):
@@ -104,13 +104,13 @@ class _Decoder(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def tiny() -> tuple[tuple[ov.Model, ov.Model], list[PreparedPicture]]:
+def tiny() -> tuple[tuple[ov.Model, ov.Model], list[PreparedImage]]:
     """FP32 graphs and pictures."""
     torch.manual_seed(0)
     frames, _ = moving_shapes(4, (96, 128), shapes=2)
-    pictures = [prepare(frame, 128, 32, (127, 127, 127)) for frame in frames]
-    h, w = pictures[0].geometry.grid_hw
-    image = torch.from_numpy(pictures[0].image)
+    images = [prepare(frame, 128, 32, (127, 127, 127)) for frame in frames]
+    h, w = images[0].geometry.grid_hw
+    image = torch.from_numpy(images[0].image)
     prompt = (
         torch.zeros(2, 2, 2),
         torch.ones(2, 2),
@@ -137,35 +137,35 @@ def tiny() -> tuple[tuple[ov.Model, ov.Model], list[PreparedPicture]]:
     ):
         for port, name in zip(ports, names, strict=True):
             port.get_tensor().set_names({name})
-    return (encoder, decoder), pictures
+    return (encoder, decoder), images
 
 
 def test_layers_go_back_into_float_until_the_goal_is_reached(tiny):
-    fp32, pictures = tiny
+    fp32, images = tiny
     goal = Goal(mask_iou_min=0.99, cosine_min=0.9999)
-    trials = Trials(fp32, pictures, goal)
-    plain = quantize_graphs(fp32, pictures)
-    assert list(plain.kept_in_float) == ["decoder"]
+    trials = Trials(fp32, images, goal)
+    plain = quantize_graphs(fp32, images)
+    assert list(plain.kept_in_fp32) == ["decoder"]
     assert not trials.passes((plain.encoder, plain.decoder), "plain", print)
     said: list[str] = []
-    found = quantize_graphs(fp32, pictures, goal=goal, say=said.append)
+    found = quantize_graphs(fp32, images, goal=goal, report=said.append)
     assert trials.passes((found.encoder, found.decoder), "restored", print)
-    _, harmed = found.kept_in_float
+    _, harmed = found.kept_in_fp32
     assert harmed.startswith("encoder: harmed/")
-    assert "alone is an error of" in found.kept_in_float[harmed]
+    assert "alone is an error of" in found.kept_in_fp32[harmed]
     assert max(found.errors, key=found.errors.__getitem__) == harmed
     assert any(line.startswith("encoder: 1 of ") for line in said)
     assert any(line.startswith("too far from FP32") for line in said)
     tried = [line for line in said if "layers in float: mask IoU" in line]
-    assert len(tried) <= 2 * (1 + ASKED)
-    again = quantize_graphs(fp32, pictures, goal=goal)
-    assert again.kept_in_float == found.kept_in_float
+    assert len(tried) <= 2 * (1 + MAX_COMPARISONS)
+    again = quantize_graphs(fp32, images, goal=goal)
+    assert again.kept_in_fp32 == found.kept_in_fp32
 
 
 def test_trials_keep_no_graph_for_another(tiny):
-    fp32, pictures = tiny
-    plain = quantize_graphs(fp32, pictures)
-    trials = Trials(fp32, pictures, Goal(0.0, 0.0))
+    fp32, images = tiny
+    plain = quantize_graphs(fp32, images)
+    trials = Trials(fp32, images, Goal(0.0, 0.0))
     int8 = (plain.encoder, plain.decoder)
     alone = trials.closeness(int8)
     assert trials.closeness(fp32) == pytest.approx((1.0, 1.0))
@@ -175,15 +175,15 @@ def test_trials_keep_no_graph_for_another(tiny):
 
 
 def test_no_layer_is_ranked_if_the_goal_is_reached_as_it_is(tiny):
-    fp32, pictures = tiny
-    found = quantize_graphs(fp32, pictures, goal=Goal(0.0, 0.0))
-    assert list(found.kept_in_float) == ["decoder"]
+    fp32, images = tiny
+    found = quantize_graphs(fp32, images, goal=Goal(0.0, 0.0))
+    assert list(found.kept_in_fp32) == ["decoder"]
     assert found.errors == {}
 
 
 def test_single_layers_can_be_left_in_float_weights_included(tiny, capsys):
-    (encoder, _), pictures = tiny
-    samples = [{"image": picture.image} for picture in pictures]
+    (encoder, _), images = tiny
+    samples = [{"image": image.image} for image in images]
     graph = quantize_graph(encoder, samples, correct_bias=False, compress=False)
     shown = capsys.readouterr()
     assert shown.out == ""  # which is a command's answer, JSON perhaps

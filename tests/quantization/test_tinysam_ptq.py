@@ -1,4 +1,4 @@
-"""TinySAM's post-training quantisation: the search by itself, and a small network all the way."""
+"""TinySAM's post-training quantization: the search by itself, and a small network all the way."""
 
 from collections import Counter
 from dataclasses import replace
@@ -10,18 +10,18 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from maskstream.pipeline.quantization.calibration import PreparedPicture, prepare
+from maskstream.pipeline.quantization.calibration import PreparedImage, prepare
 from maskstream.pipeline.quantization.export import _DecoderGraph, _EncoderGraph
 from maskstream.pipeline.quantization.inspect_graph import INTEGER, executed_precisions
 from maskstream.pipeline.quantization.tinysam_ptq import Goal, QuantizedLayer, quantize_model
 from maskstream.pipeline.quantization.tinysam_ptq.bias import correct_biases
 from maskstream.pipeline.quantization.tinysam_ptq.calls import Call, Kind
-from maskstream.pipeline.quantization.tinysam_ptq.float_layers import (
-    ASKED,
+from maskstream.pipeline.quantization.tinysam_ptq.fp32_layers import (
+    MAX_COMPARISONS,
     Trial,
     closeness,
-    layers_to_float,
-    least,
+    layers_kept_in_fp32,
+    smallest_sufficient,
 )
 from maskstream.pipeline.quantization.tinysam_ptq.layers import QuantizedCalls
 from maskstream.pipeline.quantization.tinysam_ptq.method import folded_copy
@@ -84,7 +84,7 @@ def small_sam() -> Sam:
     return model
 
 
-def pictures(count: int) -> list[PreparedPicture]:
+def images(count: int) -> list[PreparedImage]:
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (count, 12, 16, 3), np.uint8)
     return [prepare(p.repeat(8, 0).repeat(8, 1), 128, 32, (127, 127, 127)) for p in coarse]
@@ -97,7 +97,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def result(model):
-    return quantize_model(model, pictures(2), images=2, ignored=["encoder.neck.skip_s4.0"])
+    return quantize_model(model, images(2), max_images=2, ignored=["encoder.neck.skip_s4.0"])
 
 
 def test_search_finds_the_scales_the_operands_were_rounded_with():
@@ -151,13 +151,13 @@ def test_unsigned_codes_cover_gelu_and_softmax():
     assert codes_for(-0.17, 3.0, zero_point=False)[0] == SYMMETRIC
 
 
-def test_bytes_of_a_picture_stay_exact():
+def test_bytes_of_an_image_stay_exact():
     values = (torch.arange(256) - 127) / 128
     codes, scale = codes_for(float(values.min()), float(values.max()), zero_point=True)
     torch.testing.assert_close(Quantizer(codes, torch.tensor([scale]))(values), values)
 
 
-def test_search_and_graph_quantise_alike():
+def test_search_and_graph_quantize_alike():
     x = 3 * torch.randn(1000, generator=torch.Generator().manual_seed(0))
     for codes in (SYMMETRIC, CodeRange(15, 0, 255)):
         scale = torch.tensor([0.013])
@@ -267,7 +267,7 @@ def test_folding_batch_norms_changes_nothing(model):
 def test_encoder_graph_computes_what_torch_does(model, result):
     compiled = ov.Core().compile_model(result.encoder, "CPU", OPTIONS)
     graph = _EncoderGraph(folded_copy(model))
-    image = pictures(3)[2].image
+    image = images(3)[2].image
     exact = graph(torch.from_numpy(image))[0].numpy()
     with QuantizedCalls(result.layers, _EncoderGraph):
         expected = graph(torch.from_numpy(image))[0].numpy()
@@ -292,11 +292,11 @@ def test_small_network_runs_in_integers(result):
         assert sum(decoder[kind][p] for p in INTEGER) > 0.6 * decoder[kind].total()
 
 
-def test_every_layer_is_quantised_or_has_a_reason(result):
-    assert result.kept_in_float["encoder.neck.skip_s4.0"] == "asked for"
-    assert not result.layers.keys() & result.kept_in_float.keys()
-    assert all(result.kept_in_float.values())
-    assert len(result.layers) > 3 * len(result.kept_in_float)
+def test_every_layer_is_quantized_or_has_a_reason(result):
+    assert result.kept_in_fp32["encoder.neck.skip_s4.0"] == "asked for"
+    assert not result.layers.keys() & result.kept_in_fp32.keys()
+    assert all(result.kept_in_fp32.values())
+    assert len(result.layers) > 3 * len(result.kept_in_fp32)
     assert all(0 < layer.error <= 0.03 for layer in result.layers.values())
     text = str(result.layers["encoder.backbone._conv_stem"])
     assert "convolution" in text
@@ -311,7 +311,7 @@ def coarse(layer: QuantizedLayer) -> QuantizedLayer:
 def test_bias_correction_takes_the_mean_error_of_a_channel_away(model, result):
     encoder = _EncoderGraph(folded_copy(model))
     name = "encoder.neck.from_s16.0"
-    image = torch.from_numpy(pictures(1)[0].image)
+    image = torch.from_numpy(images(1)[0].image)
 
     def output(layers: dict[str, QuantizedLayer]) -> torch.Tensor:
         found = []
@@ -322,7 +322,7 @@ def test_bias_correction_takes_the_mean_error_of_a_channel_away(model, result):
         return found[0].mean((0, 2, 3))
 
     plain = {name: replace(coarse(result.layers[name]), shift=None)}
-    corrected = correct_biases(encoder, plain, pictures(1))
+    corrected = correct_biases(encoder, plain, images(1))
     exact = output({})
     before, after = ((output(layers) - exact).abs().max() for layers in (plain, corrected))
     assert after < 0.01 * before
@@ -331,18 +331,18 @@ def test_bias_correction_takes_the_mean_error_of_a_channel_away(model, result):
 def test_the_most_harmful_layer_goes_back_into_float(model, result):
     folded = folded_copy(model)
     networks = (_EncoderGraph(folded), _DecoderGraph(folded))
-    judged, harmful = pictures(2), "encoder.neck.from_s16.0"
+    judged, harmful = images(2), "encoder.neck.from_s16.0"
     layers = {k: v for k, v in result.layers.items() if k.startswith("encoder.neck")}
     fine = closeness([Trial(networks, p) for p in judged], layers).cosine
     layers[harmful] = coarse(layers[harmful])
     said = []
-    assert layers_to_float(networks, layers, judged, Goal(0.0, 0.0), said.append) == {}
+    assert layers_kept_in_fp32(networks, layers, judged, Goal(0.0, 0.0), said.append) == {}
     assert len(said) == 1
     goal = Goal(0.0, 1 - 1.2 * (1 - fine))
-    floats = layers_to_float(networks, layers, judged, goal, said.append)
+    floats = layers_kept_in_fp32(networks, layers, judged, goal, said.append)
     assert list(floats) == [harmful]
     assert "alone costs" in floats[harmful]
-    everything = layers_to_float(networks, layers, judged, Goal(1.1, 0.0), said.append)
+    everything = layers_kept_in_fp32(networks, layers, judged, Goal(1.1, 0.0), said.append)
     assert everything.keys() == layers.keys()
 
 
@@ -354,5 +354,5 @@ def test_bisection_asks_seldom(answer, said):
         asked.append(count)
         return count >= answer
 
-    assert least(118, enough) == said
-    assert len(asked) <= ASKED
+    assert smallest_sufficient(118, enough) == said
+    assert len(asked) <= MAX_COMPARISONS

@@ -13,14 +13,14 @@ import pytest
 
 from maskstream.pipeline.errors import StoreCorruptError
 from maskstream.pipeline.results.review import (
-    MOST_DOUBTS,
-    Doubt,
+    MAX_REVIEW_ITEMS,
     Reason,
     Reviewer,
+    ReviewItem,
     review,
     review_of,
 )
-from maskstream.pipeline.runs.outputs import OnlyMissing
+from maskstream.pipeline.runs.outputs import ResumingSink
 from maskstream.pipeline.store import FrameObjects, MaskStore, check_store, repair_store
 from maskstream.pipeline.types import ObjectResult
 from maskstream.trackers.state import TrackState
@@ -31,7 +31,7 @@ SURE = 0.85
 
 
 def thing(object_id=1, *, x=50.0, side=20.0, score=SURE, state=TrackState.TRACKED, area=None):
-    """A square object whose centre is at (x, 50)."""
+    """A square object whose center is at (x, 50)."""
     box = (x - side / 2, 50 - side / 2, x + side / 2, 50 + side / 2)
     hidden = state in (TrackState.OCCLUDED, TrackState.LOST)
     pixels = 0 if hidden else int(side * side)
@@ -57,7 +57,7 @@ BACK = [[thing(state=TrackState.REENTERED)]]
     [
         (calm(9) + calm(3, score=0.3) + calm(9), Reason.LOW, 109, 109, 111),
         (calm(9, score=0.99) + calm(1, score=0.65), Reason.DROP, 109, 109, 109),
-        (calm(9) + HIDDEN * 20, Reason.GONE, 109, 109, 128),
+        (calm(9) + HIDDEN * 20, Reason.OUT_OF_VIEW, 109, 109, 128),
         (calm(9) + calm(1, area=0) + calm(1), Reason.EMPTY, 109, 109, 110),
         (calm(9) + HIDDEN * 9 + BACK + calm(9), Reason.FOUND, 118, 109, 118),
         (calm(9) + calm(9, side=40.0), Reason.AREA, 109, 109, 109),
@@ -67,9 +67,9 @@ BACK = [[thing(state=TrackState.REENTERED)]]
     ],
 )
 def test_trouble_is_named_once_with_its_span_and_worst_frame(rows, reason, worst, first, last):
-    (doubt,) = review(film(*rows))
-    assert (doubt.object, doubt.reason, doubt.frame) == (1, reason, worst)
-    assert (doubt.first, doubt.last, doubt.pts) == (first, last, 40 * (worst - 100))
+    (item,) = review(film(*rows))
+    assert (item.object, item.reason, item.frame) == (1, reason, worst)
+    assert (item.first, item.last, item.pts) == (first, last, 40 * (worst - 100))
 
 
 @pytest.mark.parametrize(
@@ -91,12 +91,12 @@ def test_nothing_stands_out(rows):
 def test_swapped_boxes_name_both_objects():
     apart = [[thing(1, x=30), thing(2, x=90), thing(3, x=150)]] * 5
     swapped = [[thing(1, x=90), thing(2, x=30), thing(3, x=150)]] * 5
-    doubts = review(film(*apart, *swapped))
-    assert {(d.object, d.frame, d.detail) for d in doubts if d.reason == Reason.SWAP} == {
+    items = review(film(*apart, *swapped))
+    assert {(d.object, d.frame, d.detail) for d in items if d.reason == Reason.SWAP} == {
         (1, 105, "with object 2"),
         (2, 105, "with object 1"),
     }
-    assert {d.object for d in doubts} == {1, 2}
+    assert {d.object for d in items} == {1, 2}
 
 
 def test_trouble_ends_after_a_few_calm_frames():
@@ -106,35 +106,35 @@ def test_trouble_ends_after_a_few_calm_frames():
 
 
 def test_one_trouble_tells_what_else_is_wrong():
-    (doubt,) = review(film(*calm(9), *calm(2, score=0.5), *HIDDEN * 9, *BACK))
-    assert doubt.reason == Reason.LOW
-    assert {Reason.GONE, Reason.FOUND} <= set(doubt.also)
-    assert doubt.detail == "0.50"
+    (item,) = review(film(*calm(9), *calm(2, score=0.5), *HIDDEN * 9, *BACK))
+    assert item.reason == Reason.LOW
+    assert {Reason.OUT_OF_VIEW, Reason.FOUND} <= set(item.also)
+    assert item.detail == "0.50"
 
 
 def test_the_worst_comes_first_and_no_more_than_asked_for():
     rows = [
         [thing(number, score=0.65 - 0.07 * number)] for number in (1, 2, 3, 4, 5) for _ in range(3)
     ]
-    doubts = review(film(*rows))
-    assert [d.object for d in doubts] == [5, 4, 3, 2, 1]
-    assert review(film(*rows), most=2) == doubts[:2]
+    items = review(film(*rows))
+    assert [d.object for d in items] == [5, 4, 3, 2, 1]
+    assert review(film(*rows), most=2) == items[:2]
 
 
 def test_what_is_held_does_not_grow_with_the_film():
     reviewer = Reviewer()
-    for number in range(3 * MOST_DOUBTS):
+    for number in range(3 * MAX_REVIEW_ITEMS):
         for score in (SURE, 0.3, SURE):
             frame = FrameObjects(3 * number, None, False, (thing(1 + number, score=score),))
             reviewer.add(frame)
     assert len(reviewer._alive) == 1
-    assert len(reviewer._kept) == MOST_DOUBTS
-    assert len(reviewer.doubts()) == MOST_DOUBTS
+    assert len(reviewer._kept) == MAX_REVIEW_ITEMS
+    assert len(reviewer.items()) == MAX_REVIEW_ITEMS
 
 
 def test_a_doubt_survives_json():
-    (doubt,) = review(film(*calm(9), *HIDDEN * 9, *BACK))
-    assert Doubt.from_json(json.loads(json.dumps(doubt.to_json()))) == doubt
+    (item,) = review(film(*calm(9), *HIDDEN * 9, *BACK))
+    assert ReviewItem.from_json(json.loads(json.dumps(item.to_json()))) == item
 
 
 def troubled(index):
@@ -148,7 +148,7 @@ def troubled(index):
 def run(path, indices, mode="create", *, complete=True, killed=False):
     """Write such frames as a run does."""
     store = writer(path, mode)
-    sink = OnlyMissing(store)
+    sink = ResumingSink(store)
     for index in indices:
         sink.write(FRAME, troubled(index))
     if killed:
@@ -233,11 +233,11 @@ def test_command_lists_the_worst_and_draws_them(cli, tmp_path):
     (worst,) = json.loads(out)
     assert worst["severity"] == pytest.approx(1.5 - 2 * 0.41)
     assert (worst["frame"], worst["first"], worst["last"]) == (79, 70, 79)
-    code, out, err = cli("review", store, "--contact", sheet, "--source", video)
+    code, out, err = cli("review", store, "--contact-sheet", sheet, "--source", video)
     assert code == 0, err
     assert "low confidence" in out
     assert cv2.imread(str(sheet)) is not None
-    code, _, err = cli("review", store, "--contact", sheet)  # clip.mp4 of the run is nowhere
+    code, _, err = cli("review", store, "--contact-sheet", sheet)  # clip.mp4 of the run is nowhere
     assert (code, err.count("\n")) == (1, 1)
 
 

@@ -13,7 +13,7 @@ from maskstream.pipeline.lab.bench.fill import filled
 from maskstream.pipeline.quantization.calibration import prepare
 from maskstream.pipeline.quantization.export import (
     _EncoderGraph,
-    attention_in_float,
+    attention_in_fp32,
     export_encoder,
 )
 from maskstream.pipeline.quantization.gate import cosine
@@ -102,13 +102,13 @@ def encoder(small) -> ov.Model:
 
 
 def test_nncf_leaves_linear_attention_in_float_between_its_projections(encoder):
-    pictures = [prepare(f, 128, 32, (124, 116, 104), 2).image for f in FRAMES]
-    ignored = attention_in_float(encoder)
+    images = [prepare(f, 128, 32, (124, 116, 104), 2).image for f in FRAMES]
+    ignored = attention_in_fp32(encoder)
     graph = quantize_graph(
-        encoder, [{"image": p} for p in pictures[::2]], ignored=ignored, correct_bias=False
+        encoder, [{"image": p} for p in images[::2]], ignored=ignored, correct_bias=False
     )
     assert int8_in_attention(graph) == {".qkv.conv"}
-    exact, int8 = (Runner(g, 1)({"image": pictures[1]}) for g in (encoder, graph))
+    exact, int8 = (Runner(g, 1)({"image": images[1]}) for g in (encoder, graph))
     assert cosine(exact["embedding"], int8["embedding"]) > 0.98
 
 
@@ -132,7 +132,7 @@ def test_so_does_tinysam_s_method(small):
 
 
 def int8_in_attention(graph: ov.Model) -> set[str]:
-    """What of linear attention takes something quantised just before it; "" is the attention."""
+    """What of linear attention takes something quantized just before it; "" is the attention."""
     return {
         op.get_friendly_name().split(".context_module.main")[1].split("/")[0]
         for op in graph.get_ops()

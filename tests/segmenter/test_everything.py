@@ -19,13 +19,13 @@ from maskstream.pipeline.segmenter.everything import (
     coarse_points,
     find_everything,
     fine_points,
+    grid_passes,
     refine,
     scattered_points,
     separate_objects,
     suppress_boxes,
     suppress_duplicates,
     suppress_parts,
-    turns_of,
 )
 from maskstream.pipeline.segmenter.geometry import InputGeometry
 from maskstream.pipeline.segmenter.labels import BOX_TOP_LEFT
@@ -35,7 +35,9 @@ from maskstream.pipeline.tracking.seeding import Seeder
 
 GEOMETRY = InputGeometry.fit((256, 512), 512, 32)
 NOTHING = np.zeros(GEOMETRY.grid_hw, bool)
-CONFIG = SeedingConfig(coarse_side=4, fine_side=16, area_min=0.0005, area_max=1)
+CONFIG = SeedingConfig(
+    coarse_points_per_side=4, fine_points_per_side=16, area_min=0.0005, area_max=1
+)
 
 
 def disc(x: float, y: float, radius: float) -> np.ndarray:
@@ -66,8 +68,8 @@ class DiscSegmenter:
         return Decoded(stacked, np.repeat(np.array(iou, np.float32)[:, None], 4, 1))
 
 
-def search(segmenter: DiscSegmenter, covered=NOTHING, config=CONFIG) -> EverythingSearch:
-    return EverythingSearch(segmenter, Features({}), covered, config)
+def search(segmenter: DiscSegmenter, occupied_mask=NOTHING, config=CONFIG) -> EverythingSearch:
+    return EverythingSearch(segmenter, Features({}), occupied_mask, config)
 
 
 def test_lattice_of_the_second_pass_is_the_releases():
@@ -85,10 +87,10 @@ def test_lattice_of_the_second_pass_is_the_releases():
 def test_finds_each_disc_once_large_in_the_first_pass_small_in_the_second():
     discs = [(100, 100, 60), (300, 60, 40), (416, 208, 12)]
     found = search(DiscSegmenter(discs)).run(10_000)
-    centres = {
+    centers = {
         tuple(np.rint(np.argwhere(p.logits > 0).mean(0)[::-1] * 4 / 20).astype(int)) for p in found
     }
-    assert centres == {(round(x / 20), round(y / 20)) for x, y, _ in discs}
+    assert centers == {(round(x / 20), round(y / 20)) for x, y, _ in discs}
 
 
 def test_second_pass_skips_what_the_first_answered():
@@ -99,17 +101,17 @@ def test_second_pass_skips_what_the_first_answered():
 
 def test_area_of_live_tracks_is_never_asked():
     segmenter = DiscSegmenter([])
-    covered = NOTHING.copy()
-    covered[:, : covered.shape[1] // 2] = True
-    search(segmenter, covered).run(10_000)
+    occupied_mask = NOTHING.copy()
+    occupied_mask[:, : occupied_mask.shape[1] // 2] = True
+    search(segmenter, occupied_mask).run(10_000)
     assert segmenter.asked
     assert min(x for x, _ in segmenter.asked) >= 256
 
 
-@pytest.mark.parametrize("covered", [NOTHING, ~NOTHING])
-def test_nothing_to_find_or_nothing_to_ask_gives_nothing(covered):
+@pytest.mark.parametrize("occupied_mask", [NOTHING, ~NOTHING])
+def test_nothing_to_find_or_nothing_to_ask_gives_nothing(occupied_mask):
     """The reference crashes when a pass keeps nothing, or when the second has no points."""
-    assert search(DiscSegmenter([]), covered).run(10_000) == []
+    assert search(DiscSegmenter([]), occupied_mask).run(10_000) == []
 
 
 def test_budget_bounds_the_prompts_and_the_work_can_go_on():
@@ -122,14 +124,14 @@ def test_budget_bounds_the_prompts_and_the_work_can_go_on():
 
 def test_turns_fill_the_decoders_batches_and_still_ask_every_point():
     segmenter = DiscSegmenter([])
-    covered = NOTHING.copy()
-    covered[:9, :9] = True
-    turns = turns_of(8, 32)
-    asking = EverythingSearch(segmenter, Features({}), covered, CONFIG, passes=turns)
+    occupied_mask = NOTHING.copy()
+    occupied_mask[:9, :9] = True
+    turns = grid_passes(8, 32)
+    asking = EverythingSearch(segmenter, Features({}), occupied_mask, CONFIG, passes=turns)
     odd = [count for count in asking.steps() if count % DECODER_BATCH]
     assert len(odd) <= 2  # the end of the first turn, and of the last
     points = {tuple(p) for turn in turns for p in turn.points}
-    free = {(x, y) for x, y in points if not covered[int(y * 64), int(x * 128)]}
+    free = {(x, y) for x, y in points if not occupied_mask[int(y * 64), int(x * 128)]}
     assert len(segmenter.asked) == len(set(segmenter.asked)) == len(free)
 
 
@@ -186,17 +188,17 @@ def test_asking_again_with_the_box_keeps_what_both_answers_agree_on():
 DISCS = [(100, 100, 60), (300, 60, 40), (416, 208, 20)]
 
 
-def centres(proposals: list[Proposal]) -> set[tuple[int, ...]]:
-    """Centres of masks to 20 frame pixels."""
+def centers(proposals: list[Proposal]) -> set[tuple[int, ...]]:
+    """Centers of masks to 20 frame pixels."""
     found = [np.argwhere(p.logits > 0).mean(0)[::-1] * 4 + 2 for p in proposals]
-    return {tuple(np.rint(centre / 20).astype(int).tolist()) for centre in found}
+    return {tuple(np.rint(center / 20).astype(int).tolist()) for center in found}
 
 
 @pytest.mark.parametrize("grid", ["hierarchical", "plain"])
 def test_both_grids_find_every_disc_once_with_the_published_settings(grid):
     proposals, _ = find_everything(DiscSegmenter(DISCS), Features({}), TINYSAM, grid)
     assert len(proposals) == len(DISCS)
-    assert centres(proposals) == {(round(x / 20), round(y / 20)) for x, y, _ in DISCS}
+    assert centers(proposals) == {(round(x / 20), round(y / 20)) for x, y, _ in DISCS}
 
 
 def test_plain_grid_asks_all_points_and_hierarchical_none_in_what_is_done():
@@ -211,7 +213,7 @@ def test_plain_grid_asks_all_points_and_hierarchical_none_in_what_is_done():
 
 
 def test_turns_are_the_plain_grid_and_complete_each_doubling_before_the_next():
-    turns = turns_of(8, 32)
+    turns = grid_passes(8, 32)
     asked = np.concatenate([turn.points for turn in turns])
     assert len(asked) == 32**2
     assert {tuple(p) for p in asked.tolist()} == {tuple(p) for p in coarse_points(32).tolist()}
@@ -223,7 +225,7 @@ def test_turns_are_the_plain_grid_and_complete_each_doubling_before_the_next():
     assert (between == 3).all()  # the first turn's are at 1, 5, ...
 
 
-SPARING = TINYSAM.model_copy(update={"done_logit": 0.0, "beside_min": 0.35})
+SPARING = TINYSAM.model_copy(update={"done_logit": 0.0, "neighbor_min": 0.35})
 
 
 def test_ground_that_answers_nothing_is_asked_at_half_the_density():
@@ -235,7 +237,7 @@ def test_ground_that_answers_nothing_is_asked_at_half_the_density():
 def test_the_last_doubling_is_asked_beside_what_answered():
     segmenter = DiscSegmenter(DISCS)
     proposals, prompts = find_everything(segmenter, Features({}), SPARING, "hierarchical")
-    assert centres(proposals) == {(round(x / 20), round(y / 20)) for x, y, _ in DISCS}
+    assert centers(proposals) == {(round(x / 20), round(y / 20)) for x, y, _ in DISCS}
     assert prompts == len(segmenter.asked) < 330
     diagonal = np.hypot(*GEOMETRY.frame_hw) / 32
     for asked in segmenter.asked[16**2 :]:
@@ -291,12 +293,16 @@ def test_settings_are_the_published_ones_unless_the_model_or_somebody_says_other
     """FIELD.md 1.6: 8/32 points, predicted IoU 0.88, stability 0.95 at 1.0, logit 8.5, NMS 0.7."""
     published = EverythingChoice().settings("tinysam")
     assert published == TINYSAM
-    assert (published.coarse_side, published.fine_side) == (8, 32)
+    assert (published.coarse_points_per_side, published.fine_points_per_side) == (8, 32)
     assert (published.iou_min, published.done_logit, published.duplicate_iou) == (0.88, 8.5, 0.7)
     assert (published.stability_min, published.stability_offset) == (0.95, 1.0)
     assert EverythingChoice().settings("lite") == LITE
     changed = EverythingChoice(16, iou_min=0.9).settings("lite")
-    assert (changed.coarse_side, changed.fine_side, changed.iou_min) == (4, 16, 0.9)
+    assert (changed.coarse_points_per_side, changed.fine_points_per_side, changed.iou_min) == (
+        4,
+        16,
+        0.9,
+    )
     assert changed.stability_min == LITE.stability_min
     with pytest.raises(ConfigError, match="multiple of 4"):
         EverythingChoice(30)
@@ -310,9 +316,9 @@ def test_a_fresh_shot_spends_no_more_prompts_than_it_may(budget):
     """Asking again with boxes is counted, too."""
     segmenter = DiscSegmenter(CROWD)
     seeder = Seeder(segmenter, SeedingConfig(prompts_first=budget, max_objects=99))
-    found = seeder.search_fresh(Features({}), NOTHING, 99)
+    found = seeder.propose_after_cut(Features({}), NOTHING, 99)
     assert 0 < len(segmenter.asked) <= budget
-    assert len(found) == len(centres(found))
+    assert len(found) == len(centers(found))
     assert budget < 320 or len(found) == len(CROWD)
 
 
@@ -322,19 +328,19 @@ def test_a_later_keyframe_spends_no_more_prompts_than_it_may_and_the_next_goes_o
     seeder = Seeder(segmenter, SeedingConfig(prompts_per_keyframe=budget))
     places = set()
     for keyframe in range(1, 257):
-        seeder.search_on(Features({}), NOTHING, 1, NOTHING)
+        seeder.propose_incremental(Features({}), NOTHING, 1, NOTHING)
         assert len(segmenter.asked) <= keyframe * budget
         places = {(x // 32, y // 16) for x, y in segmenter.asked}
     assert len(places) == 256
-    assert seeder.search_on(Features({}), NOTHING, 0, NOTHING) == []
+    assert seeder.propose_incremental(Features({}), NOTHING, 0, NOTHING) == []
 
 
 def test_what_moves_is_asked_first():
     segmenter = DiscSegmenter(CROWD)
     moving = disc(*CROWD[8]) > 0
-    found = Seeder(segmenter, SeedingConfig(prompts_per_keyframe=2)).search_on(
+    found = Seeder(segmenter, SeedingConfig(prompts_per_keyframe=2)).propose_incremental(
         Features({}), NOTHING, 1, moving
     )
     x, y, radius = CROWD[8]
     assert np.hypot(segmenter.asked[0][0] - x, segmenter.asked[0][1] - y) < radius
-    assert centres(found) == {(round(x / 20), round(y / 20))}
+    assert centers(found) == {(round(x / 20), round(y / 20))}

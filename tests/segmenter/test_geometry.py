@@ -23,9 +23,9 @@ def test_only_the_valid_rows_and_columns_are_encoded(frame_hw, valid_hw, input_h
     assert (geometry.valid_hw, geometry.input_hw) == (valid_hw, input_hw)
 
 
-def test_coordinates_are_normalised_by_the_square():
+def test_coordinates_are_normalized_by_the_square():
     geometry = InputGeometry.fit((720, 1280), 512, 32)
-    corner = geometry.normalise(np.array([[1280, 720]], np.float32))
+    corner = geometry.normalize(np.array([[1280, 720]], np.float32))
     assert corner[0] == pytest.approx([1.0, 720 / 1280])
 
 
@@ -41,8 +41,8 @@ def test_logits_go_to_the_frame_and_back():
     assert np.abs((back - edge_at_400)[:, inner]).max() < 1e-2
 
 
-def test_cell_centres_are_those_of_the_padded_square():
-    x, y = InputGeometry.fit((720, 1280), 512, 32).cell_centres()
+def test_cell_centers_are_those_of_the_padded_square():
+    x, y = InputGeometry.fit((720, 1280), 512, 32).cell_centers()
     assert x[0, 0] == pytest.approx(2 / 512)
     assert y[-1, 0] == pytest.approx((288 - 2) / 512)
 
@@ -61,7 +61,7 @@ def test_the_deepest_pixel_is_the_same_at_every_call():
     assert len(found) == 1
 
 
-def test_the_deepest_pixel_is_far_from_the_picture_s_edge_too():
+def test_the_deepest_pixel_is_far_from_the_image_s_edge_too():
     mask = np.zeros((40, 60), np.bool_)
     mask[:21, 10:31] = True
     x, y, depth = deepest(mask)

@@ -10,18 +10,18 @@ from maskstream.pipeline.segmenter.openvino_runtime import opset, ov
 OPTIONS = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
 
 
-def answers(graph: ov.Model, picture: np.ndarray) -> list[np.ndarray]:
+def answers(graph: ov.Model, pixels: np.ndarray) -> list[np.ndarray]:
     compiled = ov.Core().compile_model(graph, "CPU", OPTIONS)
-    return [np.array(value) for value in compiled([picture]).values()]
+    return [np.array(value) for value in compiled([pixels]).values()]
 
 
 def test_folded_graph_answers_the_same():
-    picture = np.random.default_rng(0).integers(0, 256, (1, 96, 160, 3), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 96, 160, 3), np.uint8)
     path = EMBEDDED / "lite" / "encoder.xml"
-    as_it_is = answers(ov.Core().read_model(path), picture)
+    snapshot = answers(ov.Core().read_model(path), pixels)
     folded = fold_paddings(ov.Core().read_model(path))
     assert "Pad" not in {layer.get_type_name() for layer in folded.get_ops()}
-    for before, after in zip(as_it_is, answers(folded, picture), strict=True):
+    for before, after in zip(snapshot, answers(folded, pixels), strict=True):
         assert np.array_equal(before, after)
 
 
@@ -36,8 +36,8 @@ def test_only_zeros_are_folded(mode, value, folds):
     weight = np.random.default_rng(0).normal(size=(3, 2, 3, 3)).astype(np.float32)
     convolution = opset.convolution(padded, weight, [2, 2], [0, 0], [0, 0], [1, 1])
     graph = ov.Model([convolution], [image])
-    picture = np.random.default_rng(1).normal(size=(1, 2, 8, 8)).astype(np.float32)
-    (before,) = answers(graph, picture)
-    (after,) = answers(fold_paddings(graph), picture)
+    pixels = np.random.default_rng(1).normal(size=(1, 2, 8, 8)).astype(np.float32)
+    (before,) = answers(graph, pixels)
+    (after,) = answers(fold_paddings(graph), pixels)
     assert ("Pad" not in {layer.get_type_name() for layer in graph.get_ops()}) == folds
     assert np.allclose(before, after, atol=1e-5)

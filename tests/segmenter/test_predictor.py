@@ -11,13 +11,13 @@ BOX = (90, 40, 170, 130)
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
-    """A red square with rounded shading on a grey gradient, 180 x 320."""
+    """A red square with rounded shading on a gray gradient, 180 x 320."""
     rows, columns = np.mgrid[:180, :320]
-    picture = np.stack([90 + columns // 8] * 3, axis=-1).astype(np.uint8)
+    image = np.stack([90 + columns // 8] * 3, axis=-1).astype(np.uint8)
     inside = (columns >= BOX[0]) & (columns < BOX[2]) & (rows >= BOX[1]) & (rows < BOX[3])
-    picture[inside] = (210, 40, 30)
+    image[inside] = (210, 40, 30)
     made = Predictor("lite", threads=1)
-    made.set_image(picture)
+    made.set_image(image)
     return made
 
 
@@ -27,7 +27,7 @@ def iou_with_square(mask: np.ndarray) -> float:
     return float((mask & truth).sum() / (mask | truth).sum())
 
 
-def test_box_gives_one_mask_of_the_picture_size(predictor):
+def test_box_gives_one_mask_of_the_image_size(predictor):
     answer = predictor.predict(box=BOX)
     assert answer.masks.shape == (1, 180, 320)
     assert iou_with_square(answer.masks[0]) > 0.85

@@ -158,7 +158,7 @@ def test_four_blocks_of_a_vit_are_global(size: ViTSize) -> None:
     assert size.global_blocks[-1] == size.depth - 1
 
 
-def test_a_smaller_picture_has_the_positions_of_the_padded_squares_top_left_part() -> None:
+def test_a_smaller_image_has_the_positions_of_the_padded_squares_top_left_part() -> None:
     encoder = PlainViTEncoder(ViTSize(32, 8, 2)).eval()
     torch.manual_seed(0)
     for parameter in encoder.parameters():

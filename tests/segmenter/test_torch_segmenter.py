@@ -38,7 +38,7 @@ def segmenters(tmp_path_factory) -> tuple[TorchSegmenter, OpenVinoSegmenter]:
     return TorchSegmenter(network, FRAME_HW, "cpu"), OpenVinoSegmenter(folder, FRAME_HW)
 
 
-def picture(seed: int) -> Any:
+def image(seed: int) -> Any:
     return np.random.default_rng(seed).integers(0, 256, (58, LONG_SIDE, 3), np.uint8)
 
 
@@ -62,19 +62,19 @@ def test_answers_are_those_of_the_graphs(kind, segmenters):
     ours, graphs = segmenters
     assert ours.geometry == graphs.geometry
     asked = prompts(kind)
-    answer = ours.decode(ours.encode_rgb(picture(0)), asked)
-    expected = graphs.decode(graphs.encode_rgb(picture(0)), asked)
+    answer = ours.decode(ours.encode_rgb(image(0)), asked)
+    expected = graphs.decode(graphs.encode_rgb(image(0)), asked)
     assert answer.masks.dtype == answer.iou.dtype == np.float32
     assert answer.masks.shape == (len(asked), 4, *GRID_HW)
     assert relative_error(answer.masks, expected.masks) < TOLERANCE
     assert relative_error(answer.iou, expected.iou) < TOLERANCE
 
 
-def test_features_outlive_the_next_picture(segmenters):
+def test_features_outlive_the_next_image(segmenters):
     ours, _ = segmenters
-    first = ours.encode_rgb(picture(0))
+    first = ours.encode_rgb(image(0))
     before = ours.decode(first, prompts("points"))
-    ours.encode_rgb(picture(1))
+    ours.encode_rgb(image(1))
     np.testing.assert_array_equal(before.masks, ours.decode(first, prompts("points")).masks)
 
 

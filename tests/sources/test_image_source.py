@@ -8,10 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from media import read
 
 from maskstream.pipeline.errors import ConfigError, UnreadableSourceError
 from maskstream.pipeline.sources import ImageSequence, open_source
+from tests.support.media import read
 
 SIZE_HW = (48, 64)
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from media import damage_packets, moving_shapes, read, write_audio, write_video
 
 from maskstream.pipeline.errors import (
     ConfigError,
@@ -16,6 +15,7 @@ from maskstream.pipeline.errors import (
     UnreadableSourceError,
 )
 from maskstream.pipeline.sources import ArraySource, FrameRange, Position, VideoFile, open_source
+from tests.support.media import damage_packets, moving_shapes, read, write_audio, write_video
 
 SIZE_HW = (48, 64)
 

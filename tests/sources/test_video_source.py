@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 from av.video.frame import VideoFrame
-from media import damage_packets, moving_shapes, read, write_video
 
 from maskstream.pipeline.sources import ArrayView, VideoFile
 from maskstream.pipeline.sources.video import VideoView
+from tests.support.media import damage_packets, moving_shapes, read, write_video
 
 SIZE_HW = (48, 64)
 
@@ -59,10 +59,10 @@ def test_timestamps_are_the_containers(tmp_path, shapes):
     assert [frame.pts_s for frame in frames] == [ms / 1000 for ms in pts_ms]
 
 
-def test_reader_keeps_no_decoded_picture(video):
+def test_reader_keeps_no_decoded_image(video):
     with VideoFile(video).open() as reader:
         for frame in reader:
-            references = sys.getrefcount(frame.view.picture)
+            references = sys.getrefcount(frame.view.image)
             assert references <= 2  # the view's, and that of the call itself
 
 
@@ -126,8 +126,8 @@ def test_sample_aspect_stretches_the_stored_width(tmp_path, shapes, aspect, rota
 @pytest.mark.parametrize("size_hw", [(35, 53), (2, 2), (1, 1), (1, 7)])
 @pytest.mark.parametrize("pix_fmt", ["bgr0", "yuv420p", "yuv444p", "yuv420p10le", "gray"])
 def test_odd_sizes_and_formats(tmp_path, size_hw, pix_fmt):
-    grey = np.full((*size_hw, 3), 90, np.uint8)
-    path = write_video(tmp_path / "odd.mkv", [grey] * 3, codec="ffv1", pix_fmt=pix_fmt)
+    gray = np.full((*size_hw, 3), 90, np.uint8)
+    path = write_video(tmp_path / "odd.mkv", [gray] * 3, codec="ffv1", pix_fmt=pix_fmt)
     _, _, frames = read(VideoFile(path))
     assert len(frames) == 3
     for wanted_hw in (size_hw, (1, 1), (7, 5), (70, 106)):
@@ -142,18 +142,18 @@ def test_lossless_video_gives_the_exact_pixels(tmp_path):
         np.testing.assert_array_equal(frame.rgb(), truth)
 
 
-# Colour, on pictures made by hand
+# Color, on pictures made by hand
 
 
 def plain_view(pix_fmt: str, levels: tuple[int, ...], *, full: bool = False, space: int = 2):
-    """A view of 16 x 16 pixels of one colour; `space`: 1 is BT.709, 2 unknown, 5 BT.601."""
-    picture = VideoFrame(16, 16, pix_fmt)
+    """A view of 16 x 16 pixels of one color; `space`: 1 is BT.709, 2 unknown, 5 BT.601."""
+    image = VideoFrame(16, 16, pix_fmt)
     sample = np.uint16 if "10" in pix_fmt else np.uint8
-    for plane, level in zip(picture.planes, levels, strict=True):
+    for plane, level in zip(image.planes, levels, strict=True):
         plane.update(np.full(plane.buffer_size // sample().itemsize, level, sample).tobytes())
-    picture.color_range = 2 if full else 1
-    picture.colorspace = space
-    return VideoView(picture, 0)
+    image.color_range = 2 if full else 1
+    image.colorspace = space
+    return VideoView(image, 0)
 
 
 @pytest.mark.parametrize(
@@ -175,8 +175,8 @@ def test_range_and_matrix_of_the_frame_are_used(view, rgb, gray):
 
 
 def test_pixels_are_the_callers_own():
-    picture = VideoFrame.from_ndarray(np.full((16, 16, 3), 7, np.uint8), format="rgb24")
-    view = VideoView(picture, 0)
+    image = VideoFrame.from_ndarray(np.full((16, 16, 3), 7, np.uint8), format="rgb24")
+    view = VideoView(image, 0)
     view.rgb((16, 16))[:] = 99
     assert view.rgb((16, 16)).max() == 7
 

@@ -23,8 +23,8 @@ from maskstream.pipeline.store import (
     check_store,
     runs_of,
 )
-from maskstream.pipeline.store.hidden import parts_of
-from maskstream.pipeline.types import HiddenPart
+from maskstream.pipeline.store.covered import parts_of
+from maskstream.pipeline.types import CoveredPart
 from tests.support.stores import (
     FRAME,
     INFO,
@@ -184,7 +184,7 @@ def test_overlapping_objects_keep_their_whole_masks(tmp_path):
     frame = replace(
         result(0, ids=(1, 2, 3)),
         labels=labels,
-        hidden=(HiddenPart(1, 1, 2, behind), HiddenPart(2, 2, 3, deeper)),
+        covered=(CoveredPart(1, 1, 2, behind), CoveredPart(2, 2, 3, deeper)),
     )
     with writer(tmp_path / "o.zarr") as store:
         store.append(result(7))
@@ -196,13 +196,13 @@ def test_overlapping_objects_keep_their_whole_masks(tmp_path):
     truth[2] = labels == 3
     for object_id, mask in enumerate(truth, start=1):
         assert np.array_equal(masks.mask(object_id, 1), mask)
-    assert masks.frame(0).hidden == ()
+    assert masks.frame(0).covered == ()
 
 
 @settings(max_examples=40, deadline=None)
 @given(mask=hnp.arrays(np.bool_, SIZE), second=hnp.arrays(np.bool_, SIZE))
 def test_any_hidden_part_survives_as_runs(mask, second):
-    parts = [HiddenPart(i, 0, 0, each) for i, each in ((4, mask), (9, second))]
+    parts = [CoveredPart(i, 0, 0, each) for i, each in ((4, mask), (9, second))]
     back = {part.object_id: part for part in parts_of(runs_of(parts, 0, SIZE), SIZE)}
     for object_id, truth in ((4, mask), (9, second)):
         whole = np.zeros(SIZE, np.bool_)
@@ -214,10 +214,10 @@ def test_any_hidden_part_survives_as_runs(mask, second):
         assert (object_id in back) == truth.any()
 
 
-def test_hidden_part_outside_the_picture_is_refused(tmp_path):
-    part = HiddenPart(1, 5, 0, np.ones((2, 2), np.bool_))
+def test_hidden_part_outside_the_image_is_refused(tmp_path):
+    part = CoveredPart(1, 5, 0, np.ones((2, 2), np.bool_))
     with pytest.raises(StoreError, match="outside"), writer(tmp_path / "o.zarr") as store:
-        store.append(replace(result(0), hidden=(part,)))
+        store.append(replace(result(0), covered=(part,)))
 
 
 def test_events_are_a_log_that_only_grows(tmp_path):

@@ -11,7 +11,7 @@ import zarr
 
 from maskstream.pipeline.errors import StoreError, StoreLockedError
 from maskstream.pipeline.store import MaskStore, check_store, repair_store
-from maskstream.pipeline.types import HiddenPart
+from maskstream.pipeline.types import CoveredPart
 from tests.support.stores import abandon, assert_equal, expected, files, result, write, writer
 
 
@@ -129,11 +129,11 @@ def wrong(**changes):
         (wrong(box_xyxy=(0.0, 0.0, 99.0, 5.0)), "box"),
         (wrong(state=9), "state"),
         (
-            replace(result(1), hidden=(HiddenPart(1, 1, 0, np.ones((1, 1), np.bool_)),)),
+            replace(result(1), covered=(CoveredPart(1, 1, 0, np.ones((1, 1), np.bool_)),)),
             "hidden part",
         ),
         (
-            replace(result(1), hidden=(HiddenPart(7, 1, 0, np.ones((1, 1), np.bool_)),)),
+            replace(result(1), covered=(CoveredPart(7, 1, 0, np.ones((1, 1), np.bool_)),)),
             "hidden part",
         ),
     ],

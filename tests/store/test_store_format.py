@@ -33,7 +33,7 @@ def test_plain_zarr_reads_every_array(tmp_path):
     assert group["objects/area"][:].tolist() == [o.area for _, o in rows]
     assert set(group["hidden/id"][:].tolist()) == {1}
     assert int(group["hidden/length"][:].sum()) == sum(
-        int(p.mask.sum()) for i in range(150) for p in expected(i).hidden
+        int(p.mask.sum()) for i in range(150) for p in expected(i).covered
     )
     assert {name for name, _ in group.members()} == {"labels", "frames", "objects", "hidden"}
 
@@ -59,14 +59,14 @@ def test_dask_opens_the_labels_without_reading_them(tmp_path):
     assert areas.tolist() == [int((expected(i).labels == 1).sum()) for i in range(130)]
 
 
-def test_a_frame_is_read_without_its_neighbours(tmp_path):
+def test_a_frame_is_read_without_its_neighbors(tmp_path):
     """Its shard's index and its own record: of 64 frames of 80 KB, little more than one."""
     size_hw, rng = (200, 200), np.random.default_rng(0)
     info = replace(INFO, size_hw=size_hw)
     with MaskStoreWriter(tmp_path / "o.zarr", info=info, attributes={}) as store:
         for index in range(128):
             labels = rng.integers(0, 1 << 16, size_hw, np.uint16)
-            store.append(replace(expected(index), labels=labels, objects=(), hidden=()))
+            store.append(replace(expected(index), labels=labels, objects=(), covered=()))
     masks = MaskStore(tmp_path / "o.zarr")
     masks.frame(0)  # imports what it needs
     for row in (3, 100, 64):

@@ -53,7 +53,7 @@ def browser(*flags: str) -> Iterator:
             chromium.close()
 
 
-def centre(truth: np.ndarray, shape: int) -> tuple[int, int]:
+def center(truth: np.ndarray, shape: int) -> tuple[int, int]:
     """A pixel in the middle of a shape, x and y; truth: numbers of shapes [H, W]."""
     rows, columns = np.nonzero(truth == shape)
     return int(columns.mean()), int(rows.mean())
@@ -117,7 +117,7 @@ class Tab:
         )
 
     def screen(self, x: float, y: float) -> tuple[float, float]:
-        """Where a pixel of the video lies on the screen (its centre)."""
+        """Where a pixel of the video lies on the screen (its center)."""
         found = self.run("([x, y]) => page.view.toScreen(x + 0.5, y + 0.5)", [float(x), float(y)])
         return found[0], found[1]
 
@@ -178,7 +178,7 @@ class Tab:
         return np.array(values, np.uint8).reshape(height, width)
 
     def pixel(self, x: float, y: float) -> tuple[int, int, int]:
-        """Colour of the canvas at a pixel of the video."""
+        """Color of the canvas at a pixel of the video."""
         script = """([x, y]) => new Promise(done => requestAnimationFrame(() => {
           requestAnimationFrame(() => {
             const p = page.view.place(), r = devicePixelRatio, c = page.view.canvas;

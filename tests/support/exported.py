@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from maskstream.pipeline.store import MaskStoreWriter
-from maskstream.pipeline.types import FrameResult, HiddenPart, ObjectResult, SourceInfo
+from maskstream.pipeline.types import CoveredPart, FrameResult, ObjectResult, SourceInfo
 from maskstream.trackers.state import TrackState
 
 SIZE = (60, 90)
@@ -50,13 +50,13 @@ def write_store(path: Path, *, complete: bool = True) -> None:
 
 def _result(number: int) -> FrameResult:
     masks, labels = whole_masks(number), shown(number)
-    objects, hidden = [], []
+    objects, covered = [], []
     for object_id, mask in masks.items():
         area = int((labels == object_id).sum())
         box = (0.0, 0.0, 1.0, 1.0)
         objects.append(ObjectResult(object_id, box, 0.75, TrackState.TRACKED, area))
         under = mask & (labels != object_id)
         if under.any():
-            hidden.append(HiddenPart(object_id, 0, 0, under))
+            covered.append(CoveredPart(object_id, 0, 0, under))
     pts = 40 * number
-    return FrameResult(number, pts, INFO.time_base, False, labels, tuple(objects), tuple(hidden))
+    return FrameResult(number, pts, INFO.time_base, False, labels, tuple(objects), tuple(covered))

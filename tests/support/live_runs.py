@@ -19,7 +19,7 @@ PATIENT = [
 class AtOnce:
     """In the place of the keyframes' thread: a frame waits for its keyframe, so runs repeat.
 
-    >>> name = "maskstream.pipeline.live.late.ThreadPoolExecutor"
+    >>> name = "maskstream.pipeline.live.deferred_keyframes.ThreadPoolExecutor"
     >>> monkeypatch.setattr(name, AtOnce)  # doctest: +SKIP
     """
 
@@ -52,7 +52,7 @@ def run_until(session, done, **options):
     return taken, summary
 
 
-def pictures(shapes, count):
+def images(shapes, count):
     """So many stamped pictures, 1/30 s apart, each when the one before has been taken."""
     frames, _ = shapes
     taken = threading.Semaphore(1)

@@ -101,7 +101,7 @@ def moving_shapes(
     patterns = [_texture(rng, (64, 64), low=0, high=70) for _ in range(shapes)]
     hues = (np.arange(shapes) * 180 // max(shapes, 1)).astype(np.uint8)
     hsv = np.stack([hues, np.full_like(hues, 255), np.full_like(hues, 185)], axis=-1)[None]
-    colours = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0]
+    colors = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0]
     phases = rng.uniform(0, 2 * np.pi, (shapes, 2))
     speeds = rng.uniform(0.05, 0.12, (shapes, 2))
     radius = 0.18 * min(height, width)
@@ -119,7 +119,7 @@ def moving_shapes(
                 else (np.abs(dy) <= radius) & (np.abs(dx) <= 0.8 * radius)
             )
             pattern = patterns[shape][dy[inside] % 64, dx[inside] % 64]
-            frames[t, inside] = colours[shape] // 4 * 3 + pattern
+            frames[t, inside] = colors[shape] // 4 * 3 + pattern
             masks[t, inside] = shape + 1
     return frames, masks
 
@@ -163,15 +163,15 @@ def write_clip(
     pts_ms: Sequence[int] | None = None,
     codec: str = "libx264",
     pix_fmt: str = "yuv420p",
-    colour: tuple[int, int, int, int] = (1, 1, 1, 1),
+    color: tuple[int, int, int, int] = (1, 1, 1, 1),
     sound: str = "aac",
     sound_s: float = 1.0,
 ) -> Path:
     """Encode RGB uint8 frames [T, H, W, 3] with a tone beside them, at 25 frames a second or VFR.
 
-    colour: range, matrix, primaries and transfer, as H.273 numbers them. sound: "" for none.
+    color: range, matrix, primaries and transfer, as H.273 numbers them. sound: "" for none.
     """
-    color_range, matrix, primaries, transfer = colour
+    color_range, matrix, primaries, transfer = color
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25, options=_OPTIONS.get(codec, {}))
         stream.pix_fmt = pix_fmt

@@ -26,8 +26,8 @@ def main(folder: Path) -> None:
         take(tab, name)
 
     def take(tab: Tab, name: str) -> None:
-        picture = Image.open(io.BytesIO(tab.page.screenshot()))
-        reduced = picture.convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG)
+        image = Image.open(io.BytesIO(tab.page.screenshot()))
+        reduced = image.convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG)
         reduced.save(folder / f"page-{name}.png", optimize=True)
 
     def name(tab: Tab, text: str) -> None:

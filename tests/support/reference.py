@@ -19,7 +19,7 @@ from torch import Tensor
 
 from maskstream.pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD
 from maskstream.pipeline.segmenter.mask_decoder import DecoderOutput
-from maskstream.pipeline.segmenter.prompt_encoder import cell_centres
+from maskstream.pipeline.segmenter.prompt_encoder import cell_centers
 from maskstream.pipeline.segmenter.sam import Sam
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "reference"
@@ -62,7 +62,7 @@ def published_arrays(name: str) -> Arrays:
 
 
 def image(side: int) -> Tensor:
-    """The already normalised input, float32 [1, 3, side, side]."""
+    """The already normalized input, float32 [1, 3, side, side]."""
     line = np.arange(side, dtype=np.float32) / side
     y, x = line[:, None], line[None, :]
     channels = np.stack(
@@ -96,7 +96,7 @@ def reproduce(model: Sam, always_three: bool = False) -> Arrays:
     features = model.encode(image(model.architecture.long_side))
     embedding = features.embedding
     mask_hw = (4 * embedding.shape[-2], 4 * embedding.shape[-1])
-    grid = cell_centres(*mask_hw)
+    grid = cell_centers(*mask_hw)
     arrays: dict[str, Tensor] = {
         "embedding": embedding[:, ::8, ::4, ::4],
         "embedding_shape": torch.tensor(embedding.shape),

@@ -9,7 +9,7 @@ import numpy as np
 
 from maskstream.pipeline.sources import ArrayView
 from maskstream.pipeline.store import MaskStoreWriter
-from maskstream.pipeline.types import Frame, FrameResult, HiddenPart, ObjectResult, SourceInfo
+from maskstream.pipeline.types import CoveredPart, Frame, FrameResult, ObjectResult, SourceInfo
 from maskstream.trackers.state import TrackState
 
 SIZE = (6, 9)
@@ -36,8 +36,8 @@ def result(index: int, *, pts: int | None = 0, ids: tuple[int, ...] = (1,)) -> F
 def overlapping(index: int) -> FrameResult:
     """A frame on which object 2 lies before object 1, which goes on behind it."""
     bar = result(index, ids=(1, 2))
-    behind = HiddenPart(1, 2, 0, np.ones((1, 1 + index % SIZE[1]), np.bool_))
-    return replace(bar, hidden=(behind,))
+    behind = CoveredPart(1, 2, 0, np.ones((1, 1 + index % SIZE[1]), np.bool_))
+    return replace(bar, covered=(behind,))
 
 
 def expected(index: int) -> FrameResult:
@@ -80,8 +80,8 @@ def assert_equal(a: FrameResult, b: FrameResult) -> None:
     """The two are the same, pixels and hidden parts included."""
     assert np.array_equal(a.labels, b.labels)
     assert replace(a, labels=b.labels) == b
-    assert len(a.hidden) == len(b.hidden)
-    for one, other in zip(a.hidden, b.hidden, strict=True):
+    assert len(a.covered) == len(b.covered)
+    for one, other in zip(a.covered, b.covered, strict=True):
         assert (one.object_id, one.y0, one.x0) == (other.object_id, other.y0, other.x0)
         assert np.array_equal(one.mask, other.mask)
 

@@ -6,14 +6,14 @@ import pytest
 from maskstream.pipeline.config import PipelineConfig, SeedingConfig
 from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.lab.evaluation.video.generated import generated_clips
-from maskstream.pipeline.lab.evaluation.video.pictures import DrawnPictures
+from maskstream.pipeline.lab.evaluation.video.sprites import SpriteImages
 from maskstream.pipeline.prompts import PromptLog
 from maskstream.trackers.appearance import (
     AppearanceMemory,
     AppearanceSettings,
     CellFeatures,
-    Reading,
-    settle,
+    MemoryReadout,
+    resolve_overlaps,
 )
 from maskstream.trackers.state import TrackState
 from maskstream.trackers.track import Detection
@@ -48,38 +48,38 @@ def test_features_of_any_number_of_channels_come_to_the_grid():
 
 def test_an_object_is_read_where_it_has_moved_to():
     memory = AppearanceMemory(AppearanceSettings())
-    memory.learn(1, *scene(2))
+    memory.add_reference(1, *scene(2))
     features, truth = scene(13, seed=1)
-    reading = memory.read(1, features, None)
-    assert np.abs(reading.coverage - truth).max() < 0.1
-    assert reading.affinity > 1.9
+    readout = memory.read(1, features, None)
+    assert np.abs(readout.coverage - truth).max() < 0.1
+    assert readout.affinity > 1.9
 
 
 def test_an_object_is_looked_for_only_around_where_it_was():
     memory = AppearanceMemory(AppearanceSettings(margin=0.25, margin_cells=1))
     features, coverage = scene(2)
-    memory.learn(1, features, coverage)
+    memory.add_reference(1, features, coverage)
     far, _ = scene(13, seed=1)
-    reading = memory.read(1, far, coverage)
-    assert not reading.coverage.any()
-    assert reading.affinity == 0
+    readout = memory.read(1, far, coverage)
+    assert not readout.coverage.any()
+    assert readout.affinity == 0
 
 
 def test_what_is_gone_is_not_alike():
     memory = AppearanceMemory(AppearanceSettings())
-    memory.learn(1, *scene(2))
+    memory.add_reference(1, *scene(2))
     here = memory.read(1, scene(6, seed=1)[0], None)
     gone = memory.read(1, scene(6, present=False, seed=1)[0], None)
     assert gone.affinity < 0.8 * here.affinity
 
 
 def test_memory_is_bounded_and_forgets():
-    memory = AppearanceMemory(AppearanceSettings(recent=2, references=3, recent_every_s=0.1))
+    memory = AppearanceMemory(AppearanceSettings(recent=2, references=3, recent_interval_s=0.1))
     for time in range(30):
         features, coverage = scene(time % 10)
         if time % 3 == 0:
-            memory.learn(1, features, coverage)
-        memory.follow(1, features, coverage, time / 10)
+            memory.add_reference(1, features, coverage)
+        memory.add_recent(1, features, coverage, time / 10)
     known = memory._objects[1]
     assert (len(known.references), len(known.recent)) == (3, 2)
     memory.forget([])
@@ -87,11 +87,11 @@ def test_memory_is_bounded_and_forgets():
 
 
 def test_keyframes_that_follow_closely_are_remembered_once():
-    memory = AppearanceMemory(AppearanceSettings(recent=4, recent_every_s=0.2))
+    memory = AppearanceMemory(AppearanceSettings(recent=4, recent_interval_s=0.2))
     features, coverage = scene(2)
-    memory.learn(1, features, coverage)
+    memory.add_reference(1, features, coverage)
     for time in (0.0, 0.04, 0.12, 0.2, 0.24, 0.41):
-        memory.follow(1, features, coverage, time)
+        memory.add_recent(1, features, coverage, time)
     assert len(memory._objects[1].recent) == 3
 
 
@@ -102,7 +102,7 @@ def square(x: int, size: int = 10) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("affinity", "moved", "recognised"),
+    ("affinity", "moved", "recognized"),
     [
         (1.7, 0, True),  # as alike as ever
         (1.7, 30, True),  # and that counts anywhere
@@ -113,42 +113,42 @@ def square(x: int, size: int = 10) -> np.ndarray:
         (0.9, 0, False),  # nothing like it
     ],
 )
-def test_an_object_is_recognised_by_its_looks_or_where_it_is(affinity, moved, recognised):
+def test_an_object_is_recognized_by_its_looks_or_where_it_is(affinity, moved, recognized):
     tracker = Tracker(TrackerSettings())
     tracker.set(1, square(10), 0.9, 0.0)
     (track,) = tracker.tracks
-    tracker.recognised(track, square(10), 1.7, 0.1)
-    assert tracker.recognises(track, square(10 + moved), affinity) is recognised
+    tracker.apply_recognition(track, square(10), 1.7, 0.1)
+    assert tracker.recognizes(track, square(10 + moved), affinity) is recognized
 
 
 def test_a_hidden_object_is_withheld_then_lost_then_seen_again_under_its_id():
     tracker = Tracker(TrackerSettings(occluded_s=1.0))
     tracker.set(4, square(10), 0.9, 0.0)
     (track,) = tracker.tracks
-    tracker.recognised(track, square(10), 1.7, 0.0)
-    tracker.hide(track)
+    tracker.apply_recognition(track, square(10), 1.7, 0.0)
+    tracker.mark_occluded(track)
     assert (track.state, track.visible) == (TrackState.OCCLUDED, False)
-    assert tracker.hidden() == [track]
-    tracker.confirm(tracker.live(), [], 2.0)
+    assert tracker.occluded_or_lost() == [track]
+    tracker.associate(tracker.live(), [], 2.0)
     assert track.state == TrackState.LOST
-    tracker.recognised(track, square(50), 1.6, 2.2)
+    tracker.apply_recognition(track, square(50), 1.6, 2.2)
     assert (track.id, track.state, track.visible) == (4, TrackState.REENTERED, True)
     assert track.mask[15, 55]
 
 
-def test_a_recognised_object_is_not_missed_when_the_decoder_disagrees():
+def test_a_recognized_object_is_not_missed_when_the_decoder_disagrees():
     tracker = Tracker(TrackerSettings(lost_after_misses=1))
     tracker.set(1, square(10), 0.9, 0.0)
     (track,) = tracker.tracks
-    tracker.recognised(track, square(12), 1.7, 0.2)
-    tracker.confirm(tracker.live(), [Detection(square(60), 0.9)], 0.2)
+    tracker.apply_recognition(track, square(12), 1.7, 0.2)
+    tracker.associate(tracker.live(), [Detection(square(60), 0.9)], 0.2)
     assert track.state == TrackState.TRACKED
     assert track.mask[15, 13]
 
 
 @pytest.mark.parametrize("name", ["leaving", "cut"])
 def test_what_left_or_was_hidden_comes_back_under_its_id(name):
-    entry = next(c for c in generated_clips(DrawnPictures()) if c.name == name)
+    entry = next(c for c in generated_clips(SpriteImages()) if c.name == name)
     clip = entry.load()
     first = clip.truth.at(0)
     events = [
@@ -166,63 +166,63 @@ def test_what_left_or_was_hidden_comes_back_under_its_id(name):
     assert (ours & truth).sum() / (ours | truth).sum() > 0.5
 
 
-def reading(columns: slice, alike: float) -> Reading:
+def readout(columns: slice, similarity: float) -> MemoryReadout:
     coverage = np.zeros(GRID, np.float32)
     coverage[2:6, columns] = 1
-    return Reading(coverage, np.full(GRID, alike, np.float32))
+    return MemoryReadout(coverage, np.full(GRID, similarity, np.float32))
 
 
 def test_a_contested_cell_goes_to_the_object_that_is_clearly_more_alike():
-    first, second = reading(slice(0, 8), 1.8), reading(slice(6, 12), 1.6)
-    settled = settle({1: first, 2: second})
+    first, second = readout(slice(0, 8), 1.8), readout(slice(6, 12), 1.6)
+    settled = resolve_overlaps({1: first, 2: second})
     assert settled[1].size == 32
     assert not settled[2].coverage[:, 6:8].any()
     assert settled[2].size == 16
-    close = settle({1: first, 2: reading(slice(6, 12), 1.79)})
+    close = resolve_overlaps({1: first, 2: readout(slice(6, 12), 1.79)})
     assert close[2].size == 24
 
 
 def test_a_hidden_object_is_not_seen_in_another_that_is_more_alike():
-    visible = reading(slice(0, 8), 1.7)
-    assert reading(slice(0, 8), 1.6).outside([visible]).size == 0
-    assert reading(slice(0, 8), 1.75).outside([visible]).size == 32
+    visible = readout(slice(0, 8), 1.7)
+    assert readout(slice(0, 8), 1.6).outside([visible]).size == 0
+    assert readout(slice(0, 8), 1.75).outside([visible]).size == 32
 
 
 def test_small_pieces_beside_a_large_one_are_not_believed():
-    whole = reading(slice(0, 8), 1.7)
+    whole = readout(slice(0, 8), 1.7)
     whole.coverage[10, 15:17] = 1
-    assert whole.without_crumbs().size == 32
-    halves = reading(slice(0, 3), 1.7)
+    assert whole.drop_small_parts().size == 32
+    halves = readout(slice(0, 3), 1.7)
     halves.coverage[2:6, 10:13] = 1
-    assert halves.without_crumbs().size == 24
+    assert halves.drop_small_parts().size == 24
 
 
 def test_a_piece_elsewhere_is_another_object_of_the_same_kind():
     """As among toy blocks: the one that was followed, not the one beside it."""
-    both = reading(slice(2, 6), 1.7)
+    both = readout(slice(2, 6), 1.7)
     both.coverage[4:8, 12:17] = 1
-    carried = np.zeros(GRID, np.float32)
-    carried[4:8, 1:3] = 1
-    assert not both.beside(carried).coverage[:, 12:].any()
-    assert both.beside(carried).size == 16
-    carried[4:8, 10:12] = 0.4  # also beside the other: parted by what is before it
-    assert both.beside(carried).size == 36
-    assert both.beside(np.zeros(GRID, np.float32)).size == 36  # carried nowhere: no telling
+    propagated = np.zeros(GRID, np.float32)
+    propagated[4:8, 1:3] = 1
+    assert not both.keep_near(propagated).coverage[:, 12:].any()
+    assert both.keep_near(propagated).size == 16
+    propagated[4:8, 10:12] = 0.4  # also beside the other: parted by what is before it
+    assert both.keep_near(propagated).size == 36
+    assert both.keep_near(np.zeros(GRID, np.float32)).size == 36  # carried nowhere: no telling
 
 
 def test_of_two_of_a_kind_the_more_alike_one_is_found():
-    both = reading(slice(2, 6), 1.6)
+    both = readout(slice(2, 6), 1.6)
     both.coverage[4:8, 12:17] = 1
-    assert both.most_alike().size == both.size  # one thing, parted by what is before it
-    both.alike[:, :8] = 1.9
-    assert not both.most_alike().coverage[:, 12:].any()
-    assert both.most_alike().size == 16
+    assert both.keep_most_similar().size == both.size  # one thing, parted by what is before it
+    both.similarity[:, :8] = 1.9
+    assert not both.keep_most_similar().coverage[:, 12:].any()
+    assert both.keep_most_similar().size == 16
 
 
 def test_what_is_gone_is_found_as_one_of_its_kind():
     """From the memory to the reading: a look-alike stands where the object was."""
     memory = AppearanceMemory(AppearanceSettings())
-    memory.learn(1, *scene(2))
+    memory.add_reference(1, *scene(2))
     features, truth = scene(13, seed=1)
     other, where = scene(3, seed=2)
     mixed = features.keys.copy()
@@ -245,7 +245,7 @@ def test_a_large_object_is_read_as_well_by_every_other_cell():
     keys /= np.linalg.norm(keys, axis=1, keepdims=True)
     features = CellFeatures(keys, (40, 40))
     memory = AppearanceMemory(AppearanceSettings())
-    memory.learn(1, features, truth)
-    reading = memory.read(1, features, truth)
-    assert ((reading.coverage > 0.5) != (truth > 0.5)).sum() <= 4
-    assert (reading.alike[truth > 0] > -2).all()
+    memory.add_reference(1, features, truth)
+    readout = memory.read(1, features, truth)
+    assert ((readout.coverage > 0.5) != (truth > 0.5)).sum() <= 4
+    assert (readout.similarity[truth > 0] > -2).all()

@@ -6,12 +6,12 @@ import pytest
 from maskstream.trackers.assignment import (
     Assignment,
     assign,
-    assign_in_turn,
+    assign_two_stage,
     box_iou,
     iou,
     mask_iou,
 )
-from maskstream.trackers.flow import Carried, FlowEstimator
+from maskstream.trackers.flow import FlowEstimator, Propagated
 from maskstream.trackers.motion import KalmanBox
 from maskstream.trackers.state import TrackState
 from maskstream.trackers.track import Detection, box_of
@@ -52,15 +52,15 @@ def test_assign_takes_the_cheapest_feasible_pairs(cost, cost_max, pairs):
     result = assign(np.array(cost), cost_max)
     assert result.pairs == pairs
     rows, columns = np.array(cost).shape
-    assert len(result.lone_tracks) == rows - len(pairs)
-    assert len(result.lone_detections) == columns - len(pairs)
+    assert len(result.unmatched_tracks) == rows - len(pairs)
+    assert len(result.unmatched_detections) == columns - len(pairs)
 
 
 @pytest.mark.parametrize("shape", [(0, 0), (0, 3), (2, 0)])
 def test_assign_of_nothing_leaves_all_alone(shape):
     result = assign(np.zeros(shape), 1.0)
     assert result.pairs == ()
-    assert (len(result.lone_tracks), len(result.lone_detections)) == shape
+    assert (len(result.unmatched_tracks), len(result.unmatched_detections)) == shape
 
 
 def test_iou_of_masks_and_boxes_agree_on_rectangles():
@@ -78,9 +78,9 @@ def test_iou_of_masks_and_boxes_agree_on_rectangles():
 def test_unsure_detections_get_the_tracks_that_sure_ones_leave():
     cost = np.array([[0.2, 0.1], [0.9, 0.3]])
     at_once = assign(cost, 0.5)
-    in_turn = assign_in_turn(cost, 0.5, np.array([False, True]))
+    round_robin = assign_two_stage(cost, 0.5, np.array([False, True]))
     assert sorted(at_once.pairs) == [(0, 0), (1, 1)]
-    assert in_turn == Assignment(((0, 1),), (1,), (0,))
+    assert round_robin == Assignment(((0, 1),), (1,), (0,))
 
 
 @pytest.mark.parametrize("steps_s", [[0.04] * 20, [0.04, 0.12] * 10])
@@ -98,21 +98,21 @@ def test_kalman_predicts_steady_motion_whatever_the_time_step(steps_s):
     assert np.abs(motion.box_xyxy - expected).max() < 1.5
 
 
-def test_flow_carries_a_mask_with_the_picture():
+def test_flow_carries_a_mask_with_the_image():
     estimator = FlowEstimator()
     assert estimator.step(texture()) is None
     flow = estimator.step(texture((4, 2)))
-    carried = flow.warp(disc(60, 30)) > 0
-    assert mask_iou(carried[None], (disc(64, 32) > 0)[None])[0, 0] > 0.9
-    assert mask_iou(carried[None], (disc(60, 30) > 0)[None])[0, 0] < 0.75
+    propagated = flow.warp(disc(60, 30)) > 0
+    assert mask_iou(propagated[None], (disc(64, 32) > 0)[None])[0, 0] > 0.9
+    assert mask_iou(propagated[None], (disc(60, 30) > 0)[None])[0, 0] < 0.75
 
 
 def pasted(background: np.ndarray, *patches: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """A picture with patches (pixels, logits of where they are) painted over it in turn."""
-    picture = background.copy()
+    image = background.copy()
     for pixels, logits in patches:
-        picture[logits > 0] = pixels[logits > 0]
-    return picture
+        image[logits > 0] = pixels[logits > 0]
+    return image
 
 
 def test_a_fast_object_is_carried_whole_where_dense_flow_leaves_it_behind():
@@ -121,10 +121,10 @@ def test_a_fast_object_is_carried_whole_where_dense_flow_leaves_it_behind():
     estimator = FlowEstimator()
     estimator.step(pasted(still, (moving, before)))
     flow = estimator.step(pasted(still, (np.roll(moving, (4, 8), (0, 1)), after)))
-    (carried,) = flow.carry([before])
-    assert mask_iou((carried.logits > 0)[None], (after > 0)[None])[0, 0] > 0.9
+    (propagated,) = flow.propagate([before])
+    assert mask_iou((propagated.logits > 0)[None], (after > 0)[None])[0, 0] > 0.9
     assert mask_iou((flow.warp(before) > 0)[None], (after > 0)[None])[0, 0] < 0.7
-    assert carried.shift == pytest.approx([8, 4], abs=0.5)
+    assert propagated.shift == pytest.approx([8, 4], abs=0.5)
 
 
 def test_what_comes_in_front_of_a_carried_object_is_not_taken_for_it():
@@ -137,9 +137,9 @@ def test_what_comes_in_front_of_a_carried_object_is_not_taken_for_it():
     estimator.step(pasted(still, (moving, before), (front, bar)))
     flow = estimator.step(pasted(still, (np.roll(moving, 4, 1), after), (front, bar)))
     seen = np.where(bar > 0, -1, before).astype(np.float32)
-    (carried,) = flow.carry([seen])
+    (propagated,) = flow.propagate([seen])
     visible = (after > 0) & (bar < 0)
-    assert mask_iou((carried.logits > 0)[None], visible[None])[0, 0] > 0.9
+    assert mask_iou((propagated.logits > 0)[None], visible[None])[0, 0] > 0.9
 
 
 def test_points_that_moved_with_an_object_are_followed_on():
@@ -149,33 +149,33 @@ def test_points_that_moved_with_an_object_are_followed_on():
     seen, followed = disc(50, 30), None
     for step in range(1, 5):
         flow = estimator.step(texture((3 * step, step)))
-        (carried,) = flow.carry([seen], None if followed is None else [followed])
+        (propagated,) = flow.propagate([seen], None if followed is None else [followed])
         if followed is not None:
-            moved = carried.points[:, None] - followed - (3, 1)
+            moved = propagated.points[:, None] - followed - (3, 1)
             assert (np.abs(moved).max(2).min(1) < 0.3).all()  # each is one of those before
-        seen, followed = carried.logits, carried.points
+        seen, followed = propagated.logits, propagated.points
         x, y = followed.round().astype(int).T
         assert len(followed) >= 24
         assert (seen[y, x] > 0).all()
     assert mask_iou((seen > 0)[None], (disc(62, 34) > 0)[None])[0, 0] > 0.95
     lost, strangers = disc(50, 30), np.full((30, 2), 5, np.float32)
-    (carried,) = estimator.step(texture((12, 4))).carry([lost], [strangers])
-    assert len(carried.points) == 0
+    (propagated,) = estimator.step(texture((12, 4))).propagate([lost], [strangers])
+    assert len(propagated.points) == 0
 
 
 def test_nothing_and_tiny_things_are_carried_too():
     estimator = FlowEstimator()
     estimator.step(texture())
     flow = estimator.step(texture((4, 2)))
-    assert flow.carry([]) == []
+    assert flow.propagate([]) == []
     nowhere, dot = np.full(SHAPE, -1, np.float32), disc(60, 30, 1.2)
-    empty, tiny = flow.carry([nowhere, dot])
+    empty, tiny = flow.propagate([nowhere, dot])
     assert not (empty.logits > 0).any()
     assert np.isfinite(empty.shift).all()
     assert tiny.shift == pytest.approx([4, 2], abs=1)
 
 
-def test_what_most_of_the_picture_does_is_the_camera_s():
+def test_what_most_of_the_image_does_is_the_camera_s():
     estimator = FlowEstimator()
     estimator.step(texture())
     camera = estimator.step(texture((5, -3))).camera
@@ -186,7 +186,7 @@ def test_what_most_of_the_picture_does_is_the_camera_s():
 def test_a_hidden_object_is_expected_where_the_camera_has_moved_it():
     tracker = tracker_with((40, 30))
     (track,) = tracker.tracks
-    tracker.hide(track)
+    tracker.mark_occluded(track)
     estimator = FlowEstimator()
     estimator.step(texture())
     for step in (1, 2, 3):
@@ -210,16 +210,16 @@ def test_a_cut_stands_out_from_any_motion():
     assert cut.residual > 0.6
 
 
-def test_flow_of_a_tiny_picture_stands_still():
+def test_flow_of_a_tiny_image_stands_still():
     estimator = FlowEstimator()
     estimator.step(np.zeros((1, 1), np.uint8))
     flow = estimator.step(np.zeros((1, 1), np.uint8))
     assert flow.warp(np.ones((1, 1), np.float32))[0, 0] == 1
 
 
-def tracker_with(*centres: tuple[float, float], **settings) -> Tracker:
+def tracker_with(*centers: tuple[float, float], **settings) -> Tracker:
     tracker = Tracker(TrackerSettings(**settings))
-    tracker.admit([Detection(disc(*c), 0.9) for c in centres], 0.0, at_once=True)
+    tracker.admit([Detection(disc(*c), 0.9) for c in centers], 0.0, confirmed=True)
     return tracker
 
 
@@ -233,7 +233,7 @@ def test_admitted_at_once_gets_an_id_and_is_shown():
 
 def test_identities_follow_the_masks_not_the_order_of_detections():
     tracker = tracker_with((30, 30), (90, 40))
-    tracker.confirm(
+    tracker.associate(
         tracker.live(), [Detection(disc(91, 40), 0.8), Detection(disc(31, 30), 0.8)], 0.2
     )
     left, right = tracker.tracks
@@ -243,28 +243,28 @@ def test_identities_follow_the_masks_not_the_order_of_detections():
 
 def test_new_object_is_shown_only_after_enough_keyframes():
     tracker = Tracker(TrackerSettings(confirm_hits=2))
-    tracker.admit([Detection(disc(30, 30), 0.9)], 0.0, at_once=False)
+    tracker.admit([Detection(disc(30, 30), 0.9)], 0.0, confirmed=False)
     (track,) = tracker.tracks
     assert (track.state, track.id, track.visible) == (TrackState.TENTATIVE, 0, False)
-    tracker.confirm(tracker.live(), [Detection(disc(30, 30), 0.9)], 0.2)
+    tracker.associate(tracker.live(), [Detection(disc(30, 30), 0.9)], 0.2)
     assert (track.state, track.id) == (TrackState.TRACKED, 1)
 
 
 def test_tentative_object_that_is_not_seen_again_is_forgotten_without_an_id():
     tracker = Tracker(TrackerSettings(confirm_hits=2))
-    tracker.admit([Detection(disc(30, 30), 0.9)], 0.0, at_once=False)
-    tracker.confirm(tracker.live(), [], 0.2)
+    tracker.admit([Detection(disc(30, 30), 0.9)], 0.0, confirmed=False)
+    tracker.associate(tracker.live(), [], 0.2)
     assert tracker.tracks == []
-    tracker.admit([Detection(disc(90, 30), 0.9)], 0.4, at_once=True)
+    tracker.admit([Detection(disc(90, 30), 0.9)], 0.4, confirmed=True)
     assert tracker.tracks[0].id == 1
 
 
 def test_without_an_id_left_no_object_is_added(caplog):
     tracker = Tracker(TrackerSettings(confirm_hits=2, last_id=2))
     found = [Detection(disc(x, 30), 0.9) for x in (20, 60, 100)]
-    tracker.admit(found, 0.0, at_once=False)
-    tracker.confirm(tracker.live(), found, 0.2)
-    tracker.admit([Detection(disc(60, 60), 0.9)], 0.4, at_once=True)
+    tracker.admit(found, 0.0, confirmed=False)
+    tracker.associate(tracker.live(), found, 0.2)
+    tracker.admit([Detection(disc(60, 60), 0.9)], 0.4, confirmed=True)
     assert [t.id for t in tracker.tracks] == [1, 2]
     assert tracker.full
     assert caplog.text.count("all 2 ids are given") == 1
@@ -273,26 +273,26 @@ def test_without_an_id_left_no_object_is_added(caplog):
 def test_lost_then_found_keeps_its_id_then_expires_and_the_id_is_not_reused():
     tracker = tracker_with((30, 30), lost_after_misses=2, remove_after_s=1.0)
     (track,) = tracker.tracks
-    tracker.confirm(tracker.live(), [], 0.2)
+    tracker.associate(tracker.live(), [], 0.2)
     assert track.state == TrackState.TRACKED
-    tracker.confirm(tracker.live(), [], 0.4)
+    tracker.associate(tracker.live(), [], 0.4)
     assert (track.state, track.visible) == (TrackState.LOST, False)
-    tracker.admit([Detection(disc(33, 30), 0.9)], 0.6, at_once=False)
+    tracker.admit([Detection(disc(33, 30), 0.9)], 0.6, confirmed=False)
     assert (track.id, track.state) == (1, TrackState.REENTERED)
     tracker.advance(None, 0.04)
     assert track.state == TrackState.TRACKED
     for now in (0.8, 1.0, 2.5):
-        tracker.confirm(tracker.live(), [], now)
+        tracker.associate(tracker.live(), [], now)
     assert tracker.tracks == []
-    tracker.admit([Detection(disc(33, 30), 0.9)], 2.6, at_once=True)
+    tracker.admit([Detection(disc(33, 30), 0.9)], 2.6, confirmed=True)
     assert tracker.tracks[0].id == 2
 
 
 def test_what_is_found_where_a_lost_object_is_expected_must_look_like_it():
     tracker = tracker_with((30, 30), lost_after_misses=1)
-    tracker.confirm(tracker.live(), [], 0.2)
+    tracker.associate(tracker.live(), [], 0.2)
     found = [Detection(disc(33, 30), 0.9)]
-    tracker.admit(found, 0.4, at_once=True, alike=lambda track, seen: False)
+    tracker.admit(found, 0.4, confirmed=True, looks_alike=lambda track, seen: False)
     assert [(t.id, t.visible) for t in tracker.tracks] == [(1, False), (2, True)]
 
 
@@ -304,10 +304,10 @@ def test_how_far_an_object_moved_is_counted_from_the_last_keyframe():
         tracker.advance(estimator.step(texture((4 * step, 0))), 0.04)
     (track,) = tracker.tracks
     side = np.sqrt(track.mask.sum())
-    assert track.travelled == pytest.approx(12 / side, rel=0.15)
+    assert track.traveled == pytest.approx(12 / side, rel=0.15)
     assert tracker.moved_far(0.4)
     assert not tracker.moved_far(0.8)
-    tracker.confirm(tracker.live(), [Detection(track.logits, 0.9)], 0.2)
+    tracker.associate(tracker.live(), [Detection(track.logits, 0.9)], 0.2)
     assert not tracker.moved_far(0.01)
 
 
@@ -318,27 +318,27 @@ def test_growing_and_turning_count_as_moving():
     flow = estimator.step(texture())
     (track,) = tracker.tracks
     for motion, moved in (((1.2, 0), 0.1), ((1, 0.2), 0.1), ((1, 0), 0.0)):
-        track.travelled = 0.0
+        track.traveled = 0.0
         grown = np.array([[motion[0], -motion[1], 0], [motion[1], motion[0], 0]])
-        track.carry(Carried(track.logits, np.zeros(2), grown), flow, 0.04)
-        assert track.travelled == pytest.approx(moved)
+        track.propagate(Propagated(track.logits, np.zeros(2), grown), flow, 0.04)
+        assert track.traveled == pytest.approx(moved)
 
 
 def test_a_keyframe_for_some_objects_says_nothing_of_the_others():
     tracker = tracker_with((30, 30), (90, 40), lost_after_misses=1)
     moving, other = tracker.tracks
-    moving.travelled = other.travelled = 0.3
-    tracker.confirm([moving], [Detection(disc(31, 30), 0.8)], 0.2)
-    assert (moving.travelled, other.travelled) == (0.0, 0.3)
+    moving.traveled = other.traveled = 0.3
+    tracker.associate([moving], [Detection(disc(31, 30), 0.8)], 0.2)
+    assert (moving.traveled, other.traveled) == (0.0, 0.3)
     assert (other.state, other.misses) == (TrackState.TRACKED, 0)
 
 
 def test_prompted_object_is_never_given_up_and_its_id_is_kept_from_seeds():
     tracker = Tracker(TrackerSettings(lost_after_misses=1, remove_after_s=0.1), first_id=8)
     tracker.set(7, disc(30, 30), 0.9, 0.0)
-    tracker.confirm(tracker.live(), [], 5.0)
+    tracker.associate(tracker.live(), [], 5.0)
     assert tracker.find(7).state == TrackState.LOST
-    tracker.admit([Detection(disc(90, 30), 0.9)], 5.0, at_once=True)
+    tracker.admit([Detection(disc(90, 30), 0.9)], 5.0, confirmed=True)
     assert sorted(t.id for t in tracker.tracks) == [7, 8]
     tracker.remove(7)
     assert tracker.find(7) is None
@@ -347,8 +347,8 @@ def test_prompted_object_is_never_given_up_and_its_id_is_kept_from_seeds():
 def test_after_a_cut_no_object_takes_over_an_identity():
     tracker = tracker_with((30, 30))
     tracker.set(5, disc(90, 40), 0.9, 0.0)
-    tracker.lose_all()
+    tracker.mark_all_lost()
     assert [(t.id, t.state) for t in tracker.tracks] == [(5, TrackState.LOST)]
-    assert not tracker.covered(SHAPE).any()
-    tracker.admit([Detection(disc(c, 40), 0.9) for c in (30, 90)], 0.1, at_once=True)
+    assert not tracker.occupied_mask(SHAPE).any()
+    tracker.admit([Detection(disc(c, 40), 0.9) for c in (30, 90)], 0.1, confirmed=True)
     assert [t.id for t in tracker.tracks if t.visible] == [6, 7]

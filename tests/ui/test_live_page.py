@@ -18,18 +18,18 @@ from maskstream.pipeline.lab.bench.loopback import LoopbackCamera
 from maskstream.pipeline.live.session import LiveSession
 from maskstream.pipeline.sources.live import is_address
 from maskstream.pipeline.store import MaskStore
-from maskstream.ui.camera.inputs import PushedPictures, is_device
-from maskstream.ui.camera.rooms import MOST_LIVE, LiveRooms, clicked_only
-from maskstream.ui.camera.watching import ABANDONED_S, LiveRun
+from maskstream.ui.camera.inputs import PushedImages, is_device
+from maskstream.ui.camera.live_run import ABANDONED_S, LiveRun
+from maskstream.ui.camera.live_runs import MAX_LIVE_RUNS, LiveRuns, without_seeding
 from maskstream.ui.server.examples import SHAPES_HW, shapes_frames
 from maskstream.ui.server.workspace import Limits, Workspace
-from tests.support.browser import Tab, browser, centre, iou, served, why_not
+from tests.support.browser import Tab, browser, center, iou, served, why_not
 from tests.support.media import moving_shapes, write_video
 
 # Deadlines are the bench's business: here the machine may be as slow as it likes.
 CONFIG = load_config(
     overrides=[
-        *("live.latency_ms=60000", "live.kept_frames=300", "live.retry_first_s=0.1"),
+        *("live.latency_ms=60000", "live.history_frames=300", "live.retry_first_s=0.1"),
         *("threads.inference=1", "live.input_shares=[1.0]"),
     ]
 )
@@ -68,15 +68,15 @@ class MovedClock:
         return event.wait(0.01)
 
 
-class Watched:
+class WatchedRun:
     """A run on pictures that the test sends, one by one; the last one stays."""
 
     def __init__(self, folder, shapes) -> None:
         self.clock = MovedClock()
         self.frames, self.truths = shapes
-        self.camera = PushedPictures()
+        self.camera = PushedImages()
         self.sent = 0
-        session = LiveSession.open(self.camera, clicked_only(CONFIG), clock=self.clock)
+        session = LiveSession.open(self.camera, without_seeding(CONFIG), clock=self.clock)
         self.run = LiveRun(session, folder, on_stop=self.camera.close, clock=self.clock)
 
     @property
@@ -124,7 +124,7 @@ def shows(*ids):
 
 @pytest.fixture
 def watched(tmp_path, shapes):
-    found = Watched(tmp_path, shapes)
+    found = WatchedRun(tmp_path, shapes)
     yield found
     found.run.stop()
     found.run.wait(LONG_S)
@@ -143,8 +143,8 @@ def test_objects_are_clicked_while_it_runs_and_recorded(watched):
     ):
         watched.click(0, (500, 3), 1, None)
     newest, truth = watched.sent - 1, watched.truth
-    assert watched.click(newest, centre(truth, 1), 1, None) == 1
-    assert watched.click(newest, centre(truth, 2), 1, None) == 2
+    assert watched.click(newest, center(truth, 1), 1, None) == 1
+    assert watched.click(newest, center(truth, 2), 1, None) == 2
     result = watched.show_until(shows(1, 2))
     for number in (1, 2):
         assert iou(result.mask(number), watched.truth == number) > 0.6
@@ -180,7 +180,7 @@ def test_a_click_on_an_older_frame_lands_on_the_object_now(watched):
         watched.show()
     before = watched.truths[2] == 1
     assert iou(before, watched.truth == 1) < 0.5
-    assert watched.click(2, centre(watched.truths[2], 1), 1, None) == 1
+    assert watched.click(2, center(watched.truths[2], 1), 1, None) == 1
     found = watched.show_until(shows(1)).mask(1)
     assert iou(found, watched.truth == 1) > max(0.5, iou(found, before))
     with pytest.raises(PromptError, match="is gone by now"):
@@ -231,13 +231,13 @@ def test_a_camera_that_is_turned_goes_on(watched):
     assert watched.camera.stamps[1] == 7.0
 
 
-def test_a_picture_that_is_none_is_a_sentence():
+def test_an_image_that_is_none_is_a_sentence():
     with pytest.raises(SourceError, match="no picture of a camera"):
-        PushedPictures().push(b"GIF?", 0.0)
+        PushedImages().push(b"GIF?", 0.0)
 
 
-def test_a_camera_without_a_picture_is_a_sentence(tmp_path):
-    camera = PushedPictures()
+def test_a_camera_without_an_image_is_a_sentence(tmp_path):
+    camera = PushedImages()
     run = LiveRun(LiveSession.open(camera, CONFIG), tmp_path, on_stop=camera.close)
     run.stop()
     run.wait(LONG_S)
@@ -261,21 +261,21 @@ def test_what_a_name_means(name, address, device):
 
 
 @pytest.fixture
-def rooms(tmp_path):
-    found = LiveRooms(Workspace(tmp_path / "s", CONFIG, Limits(roots=(tmp_path,))))
+def live_runs(tmp_path):
+    found = LiveRuns(Workspace(tmp_path / "s", CONFIG, Limits(roots=(tmp_path,))))
     yield found
     found.close()
 
 
 def test_a_stream_that_breaks_off_and_returns_goes_on_under_the_same_ids(
-    rooms, shapes, monkeypatch
+    live_runs, shapes, monkeypatch
 ):
     frames, truths = shapes
     with LoopbackCamera([frames[0]] * 30) as camera:
-        run = rooms.find(rooms.begin(camera.url)).run
+        run = live_runs.find(live_runs.begin(camera.url)).run
         seen = run.newest(-1, LONG_S)
         assert seen is not None, run.message
-        assert run.click(seen.frame.index, centre(truths[0], 1), 1, None) == 1
+        assert run.click(seen.frame.index, center(truths[0], 1), 1, None) == 1
         newest = seen.frame.index
 
         def shown() -> bool:
@@ -293,7 +293,7 @@ def test_a_stream_that_breaks_off_and_returns_goes_on_under_the_same_ids(
         until(shown)
     until(lambda: run.to_json()["trouble"])  # the camera is closed
     assert run.active
-    monkeypatch.setattr("maskstream.ui.camera.watching._ANSWER_S", 0.01)
+    monkeypatch.setattr("maskstream.ui.camera.live_run._ANSWER_S", 0.01)
     assert run.click(newest, (3, 3), 1, None) is None
     run.stop()
     run.wait(LONG_S)
@@ -303,40 +303,40 @@ def test_a_stream_that_breaks_off_and_returns_goes_on_under_the_same_ids(
     assert gap["after"] < gap["frame"]
 
 
-def test_a_file_of_the_server_is_watched(rooms, shapes, tmp_path):
+def test_a_file_of_the_server_is_watched(live_runs, shapes, tmp_path):
     clip = write_video(tmp_path / "clip.mp4", shapes[0], rate=30)
-    run = rooms.find(rooms.begin(str(clip))).run
+    run = live_runs.find(live_runs.begin(str(clip))).run
     seen = run.newest(-1, LONG_S)
     run.wait(LONG_S)
     assert run.status == "ended", run.message
     assert seen.frame.size_hw == shapes[1].shape[1:]
 
 
-def test_what_is_not_there_is_a_sentence(rooms, tmp_path):
-    run = rooms.find(rooms.begin("tcp://127.0.0.1:1")).run
+def test_what_is_not_there_is_a_sentence(live_runs, tmp_path):
+    run = live_runs.find(live_runs.begin("tcp://127.0.0.1:1")).run
     run.wait(LONG_S)
     assert run.status == "failed"
     assert "cannot be opened" in run.message
     with pytest.raises(SourceError, match="There is no live input"):
-        rooms.begin(str(tmp_path / "none.mp4"))
+        live_runs.begin(str(tmp_path / "none.mp4"))
     for unsafe in ("lavfi:testsrc2", "-", "file:///etc/passwd", "concat:/etc/passwd"):
         with pytest.raises(PageError, match="Only files in"):
-            rooms.begin(unsafe)
+            live_runs.begin(unsafe)
 
 
 def test_cameras_of_the_server_are_limited(tmp_path):
     place = Workspace(tmp_path / "s", CONFIG, Limits())
-    rooms = LiveRooms(place)
+    live_runs = LiveRuns(place)
     with pytest.raises(PageError, match="switched off"):
-        rooms.begin("rtsp://camera/1")
-    for _ in range(MOST_LIVE):
-        rooms.begin(None)
+        live_runs.begin("rtsp://camera/1")
+    for _ in range(MAX_LIVE_RUNS):
+        live_runs.begin(None)
     with pytest.raises(PageError, match="are watched on this server"):
-        rooms.begin(None)
+        live_runs.begin(None)
     with pytest.raises(PageError, match="not watched any more"):
-        rooms.find("nobody")
-    rooms.close()
-    allowed = LiveRooms(Workspace(tmp_path / "t", CONFIG, Limits(roots=(tmp_path,))))
+        live_runs.find("nobody")
+    live_runs.close()
+    allowed = LiveRuns(Workspace(tmp_path / "t", CONFIG, Limits(roots=(tmp_path,))))
     with pytest.raises(PageError, match="Only files in"):
         allowed.begin("/etc/passwd")
 
@@ -384,7 +384,7 @@ def test_the_camera_page(server, camera_browser, clip, own):
             tab.page.click("#address-form button")
         tab.page.wait_for_function("window.camera?.shown > 3", timeout=60_000)
         assert tab.run("camera.size") == f"{SHAPES_HW[1]},{SHAPES_HW[0]}"
-        x, y = tab.run("([x, y]) => camera.view.toScreen(x + .5, y + .5)", list(centre(truth, 1)))
+        x, y = tab.run("([x, y]) => camera.view.toScreen(x + .5, y + .5)", list(center(truth, 1)))
         tab.page.mouse.click(x, y)
         tab.page.mouse.click(x + 2, y)  # refines what the first one begins
         tab.page.wait_for_selector(".object[data-object='1'][aria-selected='true']")

@@ -14,12 +14,19 @@ from maskstream.pipeline.config import PipelineConfig, ThreadsConfig
 from maskstream.pipeline.errors import PromptError, StoreError
 from maskstream.pipeline.models.open import open_segmenter
 from maskstream.pipeline.store import MaskStore, MaskStoreWriter
-from maskstream.ui.editing.clicking import Segmenters
+from maskstream.ui.editing.clicker import Segmenters
 from maskstream.ui.editing.editor import Editor
-from maskstream.ui.editing.entries import Changed, Cleared, Click, Deleted, Prompted, RangeSet
-from maskstream.ui.editing.planning import stale_stretches, stretches_of
+from maskstream.ui.editing.entries import (
+    ChangedEntry,
+    ClearedEntry,
+    Click,
+    DeletedEntry,
+    PromptedEntry,
+    RangeEntry,
+)
 from maskstream.ui.editing.session import Session, fold
-from maskstream.ui.editing.tracking import TrackingTask
+from maskstream.ui.editing.track_plan import stale_stretches, stretches_of
+from maskstream.ui.editing.tracking_task import TrackingTask
 from tests.support.media import moving_shapes, write_images, write_video
 
 COUNT = 30
@@ -33,9 +40,11 @@ def mask(value: int) -> np.ndarray:
     return filled
 
 
-def prompt(session: Session, frame: int, object_id: int = 1, value: int | None = None) -> Prompted:
+def prompt(
+    session: Session, frame: int, object_id: int = 1, value: int | None = None
+) -> PromptedEntry:
     name = session.masks.put(mask(frame + 1 if value is None else value))
-    return Prompted(object=object_id, frame=frame, candidates=(name,))
+    return PromptedEntry(object=object_id, frame=frame, candidates=(name,))
 
 
 @pytest.fixture
@@ -46,12 +55,12 @@ def session(tmp_path):
 def test_undo_and_redo_move_through_everything(session):
     steps = [
         prompt(session, 0),
-        Changed(object=1, name="cup", colour="#102030"),
+        ChangedEntry(object=1, name="cup", color="#102030"),
         prompt(session, 7),
-        Changed(object=1, visible=False),
-        RangeSet(first=2, last=9),
-        Cleared(object=1, frame=7),
-        Changed(object=1, locked=True),
+        ChangedEntry(object=1, visible=False),
+        RangeEntry(first=2, last=9),
+        ClearedEntry(object=1, frame=7),
+        ChangedEntry(object=1, locked=True),
     ]
     states = [session.state]
     for step in steps:
@@ -70,25 +79,25 @@ def test_undo_and_redo_move_through_everything(session):
 
 def test_something_new_after_an_undo_drops_what_was_undone(session):
     session.add(prompt(session, 0))
-    session.add(Changed(object=1, name="cup"))
+    session.add(ChangedEntry(object=1, name="cup"))
     session.undo()
-    session.add(Changed(object=1, name="mug"))
+    session.add(ChangedEntry(object=1, name="mug"))
     assert not session.redo()
     assert session.state.objects[1].name == "mug"
 
 
 def test_numbers_of_deleted_objects_are_not_used_again(session):
     session.add(prompt(session, 0, object_id=session.next_object()))
-    session.add(Deleted(object=1))
+    session.add(DeletedEntry(object=1))
     assert session.next_object() == 2
     with pytest.raises(PromptError, match="no object 1"):
-        session.add(Changed(object=1, name="cup"))
+        session.add(ChangedEntry(object=1, name="cup"))
 
 
 def test_locked_objects_refuse_prompts(session):
     session.add(prompt(session, 0))
-    session.add(Changed(object=1, name="cup", locked=True))
-    for entry in (prompt(session, 5), Cleared(object=1, frame=0), Deleted(object=1)):
+    session.add(ChangedEntry(object=1, name="cup", locked=True))
+    for entry in (prompt(session, 5), ClearedEntry(object=1, frame=0), DeletedEntry(object=1)):
         with pytest.raises(PromptError, match="“cup” is locked"):
             session.add(entry)
 
@@ -96,7 +105,7 @@ def test_locked_objects_refuse_prompts(session):
 def test_a_session_reopens_where_it_was_left(session):
     session.add(prompt(session, 0))
     session.add(prompt(session, 4, object_id=2))
-    session.add(Changed(object=2, name="dog"))
+    session.add(ChangedEntry(object=2, name="dog"))
     session.undo()
     again = Session.reopen(session.folder)
     assert (again.state, again.position) == (session.state, session.position)
@@ -123,7 +132,7 @@ SPANS = [
     pytest.param([10], [(0, 9), (10, 29)], id="middle"),
     pytest.param([29], [(0, 28), (29, 29)], id="last"),
     pytest.param([4, 20], [(0, 3), (4, 19), (20, 29)], id="two"),
-    pytest.param([4, 5], [(0, 3), (4, 4), (5, 29)], id="neighbours"),
+    pytest.param([4, 5], [(0, 3), (4, 4), (5, 29)], id="neighbors"),
 ]
 
 
@@ -133,10 +142,10 @@ def test_stretches_lie_between_anchors(session, anchors, spans):
         session.add(prompt(session, frame))
     found = stretches_of(session.state.objects[1], 0, 29)
     assert [(s.first, s.last) for s in found] == spans
-    assert [todo.whole for todo in stale_stretches(session.state, range(30))] == found
+    assert [pending.whole for pending in stale_stretches(session.state, range(30))] == found
 
 
-def centre(masks, frame: int, object_id: int) -> Click:
+def center(masks, frame: int, object_id: int) -> Click:
     rows, columns = np.nonzero(masks[frame] == object_id)
     return Click(x=float(columns.mean()), y=float(rows.mean()), label=1)
 
@@ -171,8 +180,8 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 def test_click_track_correct_undo_and_replay(tmp_path, clip, cli):
     path, truth = clip
     editor = edit(tmp_path / "s", path)
-    first = editor.click(10, centre(truth, 10, 1), None)
-    second = editor.click(10, centre(truth, 10, 2), None)
+    first = editor.click(10, center(truth, 10, 1), None)
+    second = editor.click(10, center(truth, 10, 2), None)
     shown = editor.result(10)
     assert iou(shown.mask(first), truth[10] == 1) > 0.7
     store = track(editor)
@@ -217,7 +226,7 @@ def test_images_are_tracked_under_their_own_numbers(tmp_path, cli):
     editor = edit(tmp_path / "s", folder)
     shown = editor.to_json()
     assert [shown[name] for name in ("start", "end", "first", "last")] == [1001, 1012, 1001, 1012]
-    editor.click(1005, centre(truth, 4, 1), None)
+    editor.click(1005, center(truth, 4, 1), None)
     tracked = labels_of(track(editor))
     assert sorted(tracked) == list(range(1001, 1013))
     assert all(iou(tracked[t] == 1, truth[t - 1001] == 1) > 0.6 for t in tracked)
@@ -266,7 +275,7 @@ def test_a_stopped_job_goes_on_where_it_stopped(tmp_path, clip, cli, monkeypatch
     editor = edit(tmp_path / "s", path)
     for frame in anchors:
         known = 1 if frame != anchors[0] else None
-        editor.click(frame, centre(truth, frame, 1), known)
+        editor.click(frame, center(truth, frame, 1), known)
     with monkeypatch.context() as patched:
         stop_after(patched, count)
         editor.track()
@@ -296,9 +305,9 @@ def test_an_object_that_is_gone_is_nowhere_until_its_next_prompt(tmp_path, clip,
     path, truth = clip
     editor = edit(tmp_path / "s", path)
     for number in (1, 2):
-        editor.click(0, centre(truth, 0, number), None)
+        editor.click(0, center(truth, 0, number), None)
     before = labels_of(track(editor))
-    editor.gone(12, 1)
+    editor.mark_absent(12, 1)
     assert not (editor.result(12).labels == 1).any()
     stale = [(s["object"], s["first"], s["last"]) for s in editor.to_json()["stale"]]
     assert stale == [(1, 12, 29)]
@@ -310,7 +319,7 @@ def test_an_object_that_is_gone_is_nowhere_until_its_next_prompt(tmp_path, clip,
     replayed = replay(cli, editor, tmp_path / "cli.zarr")
     assert all(np.array_equal(replayed[t], after[t]) for t in after)
 
-    editor.click(20, centre(truth, 20, 1), 1)  # it is back, from some frame on
+    editor.click(20, center(truth, 20, 1), 1)  # it is back, from some frame on
     last = labels_of(track(editor))
     assert not (last[12] == 1).any()
     assert all((last[t] == 1).any() for t in (11, 20, 29))
@@ -324,7 +333,7 @@ def test_an_object_that_is_gone_is_nowhere_until_its_next_prompt(tmp_path, clip,
 
 def test_all_frames_of_a_running_job_can_be_looked_at(tmp_path, clip, monkeypatch):
     path, truth = clip
-    monkeypatch.setattr("maskstream.ui.editing.tracking.LIVE_KEPT", 3)
+    monkeypatch.setattr("maskstream.ui.editing.tracking_task.LIVE_KEPT", 3)
     at_once = partial(MaskStoreWriter, frames_per_commit=1)
     monkeypatch.setattr("maskstream.pipeline.runs.retrack.MaskStoreWriter", at_once)
     seen, looked = {}, []
@@ -343,7 +352,7 @@ def test_all_frames_of_a_running_job_can_be_looked_at(tmp_path, clip, monkeypatc
 
     monkeypatch.setattr(TrackingTask, "_on_frame", looked_at)
     editor = edit(tmp_path / "s", path)
-    editor.click(10, centre(truth, 10, 1), None)
+    editor.click(10, center(truth, 10, 1), None)
     track(editor)
     assert looked == [1]  # in the backward pass
     editor.close()
@@ -352,7 +361,7 @@ def test_all_frames_of_a_running_job_can_be_looked_at(tmp_path, clip, monkeypatc
 def test_a_job_loads_the_network_once(tmp_path, clip, monkeypatch):
     path, truth = clip
     editor = edit(tmp_path / "s", path)
-    editor.click(10, centre(truth, 10, 1), None)
+    editor.click(10, center(truth, 10, 1), None)
     loaded = []
 
     def counted(*arguments):
@@ -368,7 +377,7 @@ def test_a_job_loads_the_network_once(tmp_path, clip, monkeypatch):
 def test_what_a_killed_job_did_is_there_after_reopening(tmp_path, clip):
     path, truth = clip
     editor = edit(tmp_path / "s", path)
-    editor.click(0, centre(truth, 0, 1), None)
+    editor.click(0, center(truth, 0, 1), None)
     editor.track()
     task = editor.task
     while task.done_frames < 20:

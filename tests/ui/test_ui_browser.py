@@ -10,7 +10,7 @@ import pytest
 
 from maskstream.pipeline.sources import VideoFile
 from maskstream.ui.server.examples import SHAPES_COUNT, shapes_frames
-from tests.support.browser import Tab, centre, iou, served, why_not
+from tests.support.browser import Tab, center, iou, served, why_not
 from tests.support.media import moving_shapes, read, write_audio, write_images, write_video
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
@@ -41,7 +41,7 @@ def test_from_opening_to_the_exported_file_and_on_after_a_reload(server, chromiu
     truth = [masks for _, masks in shapes_frames()]
     with Tab(chromium, server.url) as tab:
         tab.open_example("shapes")
-        at = centre(truth[0], 1)
+        at = center(truth[0], 1)
         plain = tab.pixel(*at)
         tab.click(*at)
         labels = tab.labels()
@@ -58,7 +58,7 @@ def test_from_opening_to_the_exported_file_and_on_after_a_reload(server, chromiu
         assert np.array_equal(tab.labels(), before)
 
         tab.page.keyboard.press("n")
-        tab.click(*centre(truth[0], 2))
+        tab.click(*center(truth[0], 2))
         assert tab.run("page.state.objects.length") == 2
         tab.track()
         store = server.store(tab.token)
@@ -70,7 +70,7 @@ def test_from_opening_to_the_exported_file_and_on_after_a_reload(server, chromiu
 
         tab.seek(30)  # a correction of the second object
         tab.run("() => page.select(2)")
-        tab.click(*centre(truth[30], 2))
+        tab.click(*center(truth[30], 2))
         assert tab.run("page.state.stale.map(s => [s.object, s.first, s.last])") == [
             [2, 0, 29],
             [2, 30, SHAPES_COUNT - 1],
@@ -154,7 +154,7 @@ def test_tools_lists_and_shortcuts(server, chromium):
         tab.drag((columns.min() - 2, rows.min() - 2), (columns.max() + 2, rows.max() + 2))
         assert iou(tab.labels() == 1, truth == 2) > 0.8
         tab.page.keyboard.press("e")
-        x, y = centre(truth, 2)
+        x, y = center(truth, 2)
         tab.drag((x - 10, y), (x + 10, y))
         assert tab.labels()[y, x] == 0
         tab.page.keyboard.press("p")
@@ -164,7 +164,7 @@ def test_tools_lists_and_shortcuts(server, chromium):
 
         tab.page.keyboard.press("f")
         tab.page.wait_for_function("page.view.proposals")
-        hit = centre(truth, 3)
+        hit = center(truth, 3)
         tab.click(*hit)
         assert tab.run("page.state.objects.length") == 2
         assert tab.labels()[hit[1], hit[0]] == 2
@@ -273,9 +273,9 @@ def test_two_tabs_agree_and_two_people_do_not_meet(server, chromium):
     with Tab(chromium, server.url) as one, Tab(chromium, server.url) as other:
         one.open_example("shapes")
         other.open(f"?s={one.token}")
-        one.click(*centre(truth, 1))
+        one.click(*center(truth, 1))
         other.page.keyboard.press("n")
-        other.click(*centre(truth, 2))
+        other.click(*center(truth, 2))
         assert other.run("page.state.objects.map(o => o.id)") == [1, 2]
         one.page.wait_for_function("page.state.objects.length === 2")
         other.open_example("shapes")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from maskstream.ui.server.examples import SHAPES_COUNT, SHAPES_HW
-from tests.support.browser import Tab, centre, iou, why_not
+from tests.support.browser import Tab, center, iou, why_not
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
 
@@ -24,9 +24,9 @@ def tracked(server, chromium, truth):
     with Tab(chromium, server.url) as tab:
         tab.open_example("shapes")
         assert not tab.page.is_visible("#next")
-        tab.click(*centre(truth[0], 1))
+        tab.click(*center(truth[0], 1))
         tab.page.keyboard.press("n")
-        tab.click(*centre(truth[0], 2))
+        tab.click(*center(truth[0], 2))
         assert "known on the clicked frames only" in tab.page.inner_text("#next")
         tab.page.click("#next-track")
         tab.page.wait_for_function("page.running", timeout=10_000)
@@ -54,7 +54,7 @@ def stale(tab: Tab) -> list[list[int]]:
 def test_what_to_do_next_is_said(tab, truth):
     tab.seek(20)
     tab.run("() => page.select(2)")
-    tab.click(*centre(truth[20], 2))
+    tab.click(*center(truth[20], 2))
     assert stale(tab) == [[2, 0, 19], [2, 20, LAST]]
     assert f"Object 2: {SHAPES_COUNT} frames to track again" in tab.page.inner_text("#next")
     assert "due" in tab.page.get_attribute("#track-split", "class")

@@ -17,10 +17,10 @@ import pytest
 
 from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.errors import MaskstreamError, PageError, SourceError
-from maskstream.ui.camera.rooms import LiveRooms
+from maskstream.ui.camera.live_runs import LiveRuns
 from maskstream.ui.editing.actions import parse_action
 from maskstream.ui.server.app import ServerChoice, is_loopback, limits_of, make_app
-from maskstream.ui.server.fetching import fetch
+from maskstream.ui.server.download import fetch
 from maskstream.ui.server.workspace import Limits, Workspace, resolved_roots
 from tests.support.media import moving_shapes, write_images, write_video
 
@@ -226,7 +226,7 @@ def test_without_gradio_the_page_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     place = workspace(tmp_path)
     with pytest.raises(PageError, match=r"maskstream\[ui\]"):
-        make_app(place, LiveRooms(place))
+        make_app(place, LiveRuns(place))
 
 
 def test_a_port_that_is_taken_is_a_sentence(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.support.browser import Tab, centre, iou, why_not
+from tests.support.browser import Tab, center, iou, why_not
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
 
@@ -23,7 +23,7 @@ def test_taps_drags_and_pinches(tab, truth):
     for tool in ("subtract", "add"):
         tab.page.tap(f"[data-tool={tool}]")
         tab.page.wait_for_selector(f"[data-tool={tool}][aria-pressed=true]")
-    at = centre(truth[0], 1)
+    at = center(truth[0], 1)
     tab.touch([tab.screen(*at)])
     assert iou(tab.labels() == 1, truth[0] == 1) > 0.8
 
@@ -79,7 +79,7 @@ OUT_OF_REACH = """() => {
 @pytest.mark.parametrize("size", SIZES)
 def test_no_part_is_out_of_reach(tab, truth, size):
     tab.page.set_viewport_size({"width": size[0], "height": size[1]})
-    tab.touch([tab.screen(*centre(truth[0], 1))])
+    tab.touch([tab.screen(*center(truth[0], 1))])
     assert tab.run("page.state.stale.length") > 0  # the bars say as much as they ever do
     assert tab.run("document.documentElement.scrollWidth") <= size[0]
     assert tab.run(OUT_OF_REACH) == []

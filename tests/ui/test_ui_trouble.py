@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from maskstream.ui.server.examples import SHAPES_COUNT
-from tests.support.browser import Tab, centre, free_port, iou, served, why_not
+from tests.support.browser import Tab, center, free_port, iou, served, why_not
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
 
@@ -14,7 +14,7 @@ def test_a_server_that_is_killed_while_tracking(chromium, tmp_path, truth):
     with served(tmp_path) as first:
         tab = Tab(chromium, first.url)
         tab.open_example("shapes")
-        tab.click(*centre(truth[0], 1))
+        tab.click(*center(truth[0], 1))
         tab.page.click("#track")
         tab.page.wait_for_function("page.state.job?.status === 'running'")
         tab.page.click("#pause")
@@ -44,7 +44,7 @@ def test_a_tab_goes_on_when_the_server_is_back(chromium, tmp_path, truth):
     with served(tmp_path, port=port) as first:
         tab = Tab(chromium, first.url)
         tab.open_example("shapes")
-        tab.click(*centre(truth[0], 1))
+        tab.click(*center(truth[0], 1))
         first.kill()
         tab.run("() => page.seek(1)")
         tab.wait_toast("server cannot be reached")
@@ -52,7 +52,7 @@ def test_a_tab_goes_on_when_the_server_is_back(chromium, tmp_path, truth):
     with served(tmp_path, port=port), tab:
         tab.page.wait_for_function("told.includes('server is back')")
         tab.run("() => page.select(null)")
-        tab.click(*centre(truth[0], 2))
+        tab.click(*center(truth[0], 2))
         assert tab.run("page.state.objects.map(o => o.id)") == [1, 2]
 
 
@@ -63,7 +63,7 @@ def test_two_tabs_track_one_session(chromium, tmp_path, truth):
         Tab(chromium, server.url) as other,
     ):
         one.open_example("shapes")
-        one.click(*centre(truth[0], 1))
+        one.click(*center(truth[0], 1))
         other.open(f"?s={one.token}")
         one.page.click("#track")
         one.page.wait_for_function("page.running")
@@ -72,7 +72,7 @@ def test_two_tabs_track_one_session(chromium, tmp_path, truth):
         other.run("() => page.track()")
         other.wait_toast("running already")
         other.run("() => page.select(null)")
-        other.click(*centre(truth[0], 2))  # an object that the job does not know
+        other.click(*center(truth[0], 2))  # an object that the job does not know
         other.run("() => page.act({do: 'undo'})")
         other.wait_toast("Stop tracking before you undo")
         other.run("() => page.act({do: 'resume'})")

@@ -138,7 +138,7 @@ def test_a_misfit_names_its_keys_and_changes_nothing(
     torch.testing.assert_close(dict(layer.state_dict()), before, rtol=0, atol=0)
 
 
-def test_normalisation_constants_are_left_out() -> None:
+def test_normalization_constants_are_left_out() -> None:
     layer = nn.Linear(3, 2)
     load_into(layer, state_dict() | {"pixel_mean": torch.ones(3), "pixel_std": torch.ones(3)})
     torch.testing.assert_close(dict(layer.state_dict()), state_dict())

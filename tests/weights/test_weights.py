@@ -272,7 +272,7 @@ def test_published_entry(entry: Checkpoint) -> None:
     assert entry.url.endswith(f"/{entry.file}")
     assert entry.sha256 is None or re.fullmatch("[0-9a-f]{64}", entry.sha256)
     assert entry.size_bytes is None or entry.size_bytes > 1_000_000
-    assert entry.licence == "Apache-2.0"
+    assert entry.license == "Apache-2.0"
     assert entry.source.startswith("https://github.com/")
 
 
@@ -298,7 +298,7 @@ def vit_shapes(
 
 
 @requires_reference
-def test_reference_architectures_are_recognised() -> None:
+def test_reference_architectures_are_recognized() -> None:
     names = [f"efficientvit_sam_{size}" for size in ("l0", "l1", "l2", "xl0", "xl1")]
     shapes = {name: published_shapes(name) for name in names} | {
         "vit_t": published_shapes("tinysam"),

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from maskstream.pipeline.engine.framequeue import FrameQueue, Policy
+from maskstream.pipeline.engine.frame_queue import FrameQueue, Policy
 from maskstream.pipeline.errors import QueueClosedError, UnreadableSourceError
 from maskstream.pipeline.sources.checks import check_size
 from maskstream.pipeline.types import RgbImage, SizeHW
@@ -22,7 +22,7 @@ def is_device(text: str) -> bool:
     return bool(re.fullmatch(r"(/dev/video)?\d{1,2}", text))
 
 
-class PushedPictures:
+class PushedImages:
     """Pictures that a browser sends from its camera, to be iterated once; the newest wins.
 
     They have the size of the first. stamps: what the browser said of each picture, by the number it

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 from maskstream.pipeline.errors import StoreError
-from maskstream.pipeline.live.storing import LiveStore, OpenWriter
+from maskstream.pipeline.live.live_store import LiveStore, OpenWriter
 from maskstream.pipeline.types import Frame, FrameResult
 
 

@@ -15,14 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from maskstream.pipeline.errors import PageError, QueueClosedError
 from maskstream.pipeline.live.session import LiveResult
-from maskstream.ui.camera.rooms import LiveRooms
+from maskstream.ui.camera.live_runs import LiveRuns
 from maskstream.ui.editing.actions import BoxAction, ClickAction
-from maskstream.ui.server.exporting import zip_folder
-from maskstream.ui.server.pictures import fitted, jpeg
+from maskstream.ui.server.export_task import zip_folder
+from maskstream.ui.server.images import fit_within, jpeg
 
 _LONGEST = 960
 _WAIT_S = 2.0
-_MOST_BYTES = 8 << 20  # of one picture that a browser sends
+_MAX_BYTES = 8 << 20  # of one picture that a browser sends
 
 
 class _Body(BaseModel):
@@ -47,24 +47,24 @@ class LivePlain(_Body):
 LiveAction = Annotated[ClickAction | BoxAction | LivePlain, Field(discriminator="do")]
 
 
-def make_live_router(rooms: LiveRooms) -> APIRouter:
+def make_live_router(live_runs: LiveRuns) -> APIRouter:
     """The routes of the camera page, below `/api/live`."""
     router = APIRouter(prefix="/api/live")
 
     @router.post("")
     def begin(wanted: CameraRequest) -> dict[str, str]:
-        return {"token": rooms.begin(wanted.address)}
+        return {"token": live_runs.begin(wanted.address)}
 
     @router.get("/{token}")
     def state(token: str) -> dict[str, Any]:
-        return rooms.find(token).run.to_json()
+        return live_runs.find(token).run.to_json()
 
     @router.post("/{token}/picture")
-    async def picture(token: str, request: Request, stamp: float) -> Response:
-        watched = rooms.find(token)
+    async def image(token: str, request: Request, stamp: float) -> Response:
+        watched = live_runs.find(token)
         if watched.pushed is None:
             raise PageError("This camera is the server's own.")
-        if int(request.headers.get("content-length", 0)) > _MOST_BYTES:
+        if int(request.headers.get("content-length", 0)) > _MAX_BYTES:
             raise PageError("The camera's picture is too large.")
         try:
             await run_in_threadpool(watched.pushed.push, await request.body(), stamp)
@@ -74,7 +74,7 @@ def make_live_router(rooms: LiveRooms) -> APIRouter:
 
     @router.get("/{token}/next")
     def newest(token: str, after: int = -1) -> Response:
-        watched = rooms.find(token)
+        watched = live_runs.find(token)
         shown = watched.run.newest(after, _WAIT_S)
         about = watched.run.to_json()
         body = b""
@@ -88,7 +88,7 @@ def make_live_router(rooms: LiveRooms) -> APIRouter:
 
     @router.post("/{token}/do")
     def act(token: str, action: LiveAction) -> dict[str, Any]:
-        run = rooms.find(token).run
+        run = live_runs.find(token).run
         touched: int | None = None
         match action:
             case ClickAction():
@@ -105,7 +105,7 @@ def make_live_router(rooms: LiveRooms) -> APIRouter:
 
     @router.get("/{token}/recording")
     def recording(token: str) -> Response:
-        finished = rooms.find(token).run.recording
+        finished = live_runs.find(token).run.recording
         if finished is None:
             raise PageError("There is no finished recording; press Record, then Finish.")
         archive = finished.with_name(f"{finished.name}.zip")
@@ -117,7 +117,7 @@ def make_live_router(rooms: LiveRooms) -> APIRouter:
 
 def _about(shown: LiveResult) -> dict[str, Any]:
     height, width = shown.frame.size_hw
-    rows, columns = fitted(shown.frame.size_hw, _LONGEST)
+    rows, columns = fit_within(shown.frame.size_hw, _LONGEST)
     found = shown.result.objects
     return {
         "frame": shown.frame.index,
@@ -129,7 +129,7 @@ def _about(shown: LiveResult) -> dict[str, Any]:
 
 def _labels(shown: LiveResult) -> bytes:
     """The label map, uint8 [h, w] as large as the picture, deflated."""
-    rows, columns = fitted(shown.frame.size_hw, _LONGEST)
+    rows, columns = fit_within(shown.frame.size_hw, _LONGEST)
     labels = shown.result.labels.astype(np.uint8)
     small = cv2.resize(labels, (columns, rows), interpolation=cv2.INTER_NEAREST)
     return zlib.compress(np.asarray(small, np.uint8).tobytes(), 1)

@@ -12,9 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from maskstream.pipeline.errors import PageError
 from maskstream.pipeline.exports.edges import Edges
 from maskstream.pipeline.types import SizeHW
-from maskstream.ui.editing.clicking import BoolMap
+from maskstream.ui.editing.clicker import BoolMap
 from maskstream.ui.editing.editor import Editor
-from maskstream.ui.editing.entries import Changed, Cleared, Click, Deleted, RangeSet
+from maskstream.ui.editing.entries import (
+    ChangedEntry,
+    ClearedEntry,
+    Click,
+    DeletedEntry,
+    RangeEntry,
+)
 
 
 class _Action(BaseModel):
@@ -68,7 +74,9 @@ class EntryAction(_Action):
     """Something that goes into the log as it is."""
 
     do: Literal["entry"]
-    entry: Annotated[Changed | Cleared | Deleted | RangeSet, Field(discriminator="type")]
+    entry: Annotated[
+        ChangedEntry | ClearedEntry | DeletedEntry | RangeEntry, Field(discriminator="type")
+    ]
 
 
 class PlainAction(_Action):
@@ -137,7 +145,7 @@ class ExportBody(CutoutBody):
     background: str | None = None
 
 
-def carry_out(editor: Editor, action: Action) -> int | None:
+def perform(editor: Editor, action: Action) -> int | None:
     """Do what a person did; gives the object it was about, if there is one.
 
     Raises `MaskstreamError`.
@@ -153,7 +161,7 @@ def carry_out(editor: Editor, action: Action) -> int | None:
         case FrameAction(do="accept"):
             return editor.accept(action.frame, action.number)
         case FrameAction(do="gone"):
-            editor.gone(action.frame, action.object)
+            editor.mark_absent(action.frame, action.object)
             return action.object
         case FrameAction():
             editor.choose(action.frame, action.object)

@@ -14,29 +14,29 @@ import numpy as np
 
 from maskstream.pipeline.errors import MaskstreamError, PromptError
 from maskstream.pipeline.exports.edges import Edges
-from maskstream.pipeline.results.edits import given_object, only, with_object
+from maskstream.pipeline.results.edits import add_object, keep_objects, prompted_object
 from maskstream.pipeline.results.review import review_of
 from maskstream.pipeline.segmenter.geometry import FloatMap
 from maskstream.pipeline.sources.seekable import open_seekable
 from maskstream.pipeline.store import MaskStore
 from maskstream.pipeline.types import FrameResult, ObjectResult, SizeHW
-from maskstream.ui.editing.clicking import BoolMap, Clicker, Segmenters
+from maskstream.ui.editing.clicker import BoolMap, Clicker, Segmenters
+from maskstream.ui.editing.confidence_strips import confidence_strips
 from maskstream.ui.editing.entries import (
-    Changed,
-    Cleared,
+    ChangedEntry,
+    ClearedEntry,
     Click,
-    Deleted,
-    Prompted,
-    RangeSet,
-    Tracked,
+    DeletedEntry,
+    PromptedEntry,
+    RangeEntry,
+    TrackedEntry,
 )
-from maskstream.ui.editing.jobs import Outcome, Plan, recovered
-from maskstream.ui.editing.planning import Direction, done_after, plan_job, stale_stretches
+from maskstream.ui.editing.jobs import JobPlan, Outcome, recovered
 from maskstream.ui.editing.session import Session, mask_event
-from maskstream.ui.editing.strips import confidence_strips
-from maskstream.ui.editing.telling import session_json
-from maskstream.ui.editing.tracking import TrackingTask
-from maskstream.ui.server.pictures import cutout, fitted, jpeg
+from maskstream.ui.editing.session_json import session_json
+from maskstream.ui.editing.track_plan import Direction, done_after, plan_job, stale_stretches
+from maskstream.ui.editing.tracking_task import TrackingTask
+from maskstream.ui.server.images import cutout, fit_within, jpeg
 
 _LOGITS_KEPT = 32
 _SUREST = 1.01  # score of what a person gave: it lies on top
@@ -101,7 +101,7 @@ class Editor:
                 "job": None if task is None else task.to_json(),
             }
 
-    def picture(self, index: int, longest: int) -> bytes:
+    def image(self, index: int, longest: int) -> bytes:
         """JPEG of a frame, its longer side at most `longest`. Raises `SourceError`."""
         return jpeg(self.video.frame(index), longest)
 
@@ -117,7 +117,7 @@ class Editor:
     def labels(self, index: int, longest: int) -> tuple[bytes, SizeHW, Sequence[ObjectResult]]:
         """The label map of a frame as gzipped bytes [h, w], its size, and its objects."""
         result = self.result(index)
-        size_hw = fitted(self.info.size_hw, longest)
+        size_hw = fit_within(self.info.size_hw, longest)
         if result is None:
             return gzip.compress(bytes(size_hw[0] * size_hw[1]), 1), size_hw, ()
         labels = result.labels.astype(np.uint8)
@@ -132,9 +132,9 @@ class Editor:
             state = self.session.tracked_state
             shown = self._with_live(index, self._tracked(index))
             stale = {
-                todo.object
-                for todo in stale_stretches(state, self.frames)
-                if todo.first == todo.whole.left == index
+                pending.object
+                for pending in stale_stretches(state, self.frames)
+                if pending.first == pending.whole.left == index
             }
             anchors = [
                 known.anchors[index]
@@ -147,12 +147,12 @@ class Editor:
                 empty = np.zeros(self.info.size_hw, np.uint16)
                 shown = FrameResult(index, None, self.info.time_base, True, empty, ())
             ids = set(state.objects) - {anchor.object for anchor in anchors}
-            shown = only(shown, ids)
+            shown = keep_objects(shown, ids)
             for anchor in anchors:
                 if anchor.handover is None:
                     continue
                 mask = self.session.masks.get(anchor.mask)
-                shown = with_object(shown, given_object(anchor.object, mask, _SUREST), mask)
+                shown = add_object(shown, prompted_object(anchor.object, mask, _SUREST), mask)
             return shown
 
     def timeline(self, bins: int) -> dict[str, Any]:
@@ -167,7 +167,7 @@ class Editor:
                 store = MaskStore(place)
                 values = {
                     "strips": confidence_strips(store.frame_objects(), self.frames, bins),
-                    "doubts": [doubt.to_json() for doubt in review_of(store)],
+                    "doubts": [item.to_json() for item in review_of(store)],
                 }
             self._timeline = place, values
             return values
@@ -216,7 +216,7 @@ class Editor:
             raise PromptError("That proposal is not there any more.")
         return self._give(frame, None, masks[number - 1], "proposal")
 
-    def gone(self, frame: int, object_id: int) -> None:
+    def mark_absent(self, frame: int, object_id: int) -> None:
         """Say that an object is not there from a frame on, up to its next prompt."""
         with self._lock:
             self.session.object(object_id)
@@ -232,10 +232,10 @@ class Editor:
             self.session.add(anchor.model_copy(update={"chosen": chosen}))
             self._changed()
 
-    def change(self, entry: Changed | Cleared | Deleted | RangeSet) -> None:
-        """Rename, colour, show, lock, clear, delete, or set the range."""
+    def change(self, entry: ChangedEntry | ClearedEntry | DeletedEntry | RangeEntry) -> None:
+        """Rename, color, show, lock, clear, delete, or set the range."""
         with self._lock:
-            if isinstance(entry, RangeSet):
+            if isinstance(entry, RangeEntry):
                 last = self.frames[-1] if entry.last is None else entry.last
                 if not entry.first <= last <= self.frames[-1]:
                     raise PromptError("The out point must lie after the in point.")
@@ -271,7 +271,7 @@ class Editor:
                     if not any(o.anchors for o in state.objects.values())
                     else "Everything is tracked; click where a mask is wrong to correct it."
                 )
-            plan = Plan(
+            plan = JobPlan(
                 self.session.folder,
                 plan_job(state, stale, mask_event),
                 tuple(stale),
@@ -284,17 +284,17 @@ class Editor:
             self.task.start()
             self.revision += 1
 
-    def _tracked_now(self, plan: Plan, outcome: Outcome) -> None:
+    def _tracked_now(self, plan: JobPlan, outcome: Outcome) -> None:
         with self._lock:
             state = self.session.tracked_state
             done = done_after(state, outcome.touched, outcome.done)
-            entry = Tracked(store=plan.store, job=outcome.job, onto=plan.onto, done=done)
+            entry = TrackedEntry(store=plan.store, job=outcome.job, onto=plan.onto, done=done)
             self.session.add(entry)
             self.session.drop_old_stores()
             self._changed()
 
     def _recover(self) -> None:
-        plan = Plan.left_in(self.session.folder)
+        plan = JobPlan.left_in(self.session.folder)
         if plan is None:
             return
         try:
@@ -325,12 +325,12 @@ class Editor:
         if live is None or shown is None:
             return shown if live is None else live
         fresh = {found.id for found in live.objects}
-        shown = only(shown, {found.id for found in shown.objects} - fresh)
+        shown = keep_objects(shown, {found.id for found in shown.objects} - fresh)
         for found in live.objects:
-            shown = with_object(shown, found, live.mask(found.id))
+            shown = add_object(shown, found, live.mask(found.id))
         return shown
 
-    def _anchor(self, object_id: int | None, frame: int) -> Prompted | None:
+    def _anchor(self, object_id: int | None, frame: int) -> PromptedEntry | None:
         if object_id is None or object_id not in self.session.state.objects:
             return None
         return self.session.state.objects[object_id].anchors.get(frame)
@@ -359,7 +359,7 @@ class Editor:
             self._logits |= dict(zip(names, answer.logits, strict=True))
             while len(self._logits) > _LOGITS_KEPT:
                 del self._logits[next(iter(self._logits))]
-            entry = Prompted(
+            entry = PromptedEntry(
                 object=number,
                 frame=frame,
                 clicks=clicks,
@@ -377,7 +377,7 @@ class Editor:
             self.video.frame(frame)  # raises if there is none
             number = self.session.next_object() if object_id is None else object_id
             name = self.session.masks.put(mask)
-            self.session.add(Prompted(object=number, frame=frame, candidates=(name,), via=via))
+            self.session.add(PromptedEntry(object=number, frame=frame, candidates=(name,), via=via))
             self._changed()
             return number
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 MAX_OBJECTS = 254  # the page's label maps are bytes, and 255 is none
 MaskName = Annotated[str, Field(pattern=r"^[0-9a-f]{20}$")]
-Colour = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
+Color = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
 ObjectId = Annotated[int, Field(ge=1, le=MAX_OBJECTS)]
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -25,7 +25,7 @@ class Click(_Entry):
     label: Literal[0, 1]
 
 
-class Prompted(_Entry):
+class PromptedEntry(_Entry):
     """An object's whole prompt on a frame, as it is after this click, box or stroke.
 
     candidates: names of the masks it was answered with, the best first, and which is `chosen`; the
@@ -54,7 +54,7 @@ class Prompted(_Entry):
         return None if self.via == "gone" else Handover(frame=self.frame, mask=self.mask)
 
 
-class Cleared(_Entry):
+class ClearedEntry(_Entry):
     """The object has no prompt on this frame any more."""
 
     type: Literal["cleared"] = "cleared"
@@ -62,25 +62,25 @@ class Cleared(_Entry):
     frame: int
 
 
-class Changed(_Entry):
+class ChangedEntry(_Entry):
     """How an object looks in the page; what is None stays."""
 
     type: Literal["changed"] = "changed"
     object: ObjectId
     name: str | None = Field(None, min_length=1, max_length=60)
-    colour: Colour | None = None
+    color: Color | None = Field(None, alias="colour")
     visible: bool | None = None
     locked: bool | None = None
 
 
-class Deleted(_Entry):
+class DeletedEntry(_Entry):
     """The object is not wanted; its number is never used again."""
 
     type: Literal["deleted"] = "deleted"
     object: ObjectId
 
 
-class RangeSet(_Entry):
+class RangeEntry(_Entry):
     """The frames that are tracked and exported, both included; None: to the end."""
 
     type: Literal["range"] = "range"
@@ -88,7 +88,7 @@ class RangeSet(_Entry):
     last: int | None = Field(None, ge=0)
 
 
-class Tracked(_Entry):
+class TrackedEntry(_Entry):
     """A tracking job has ended and left a store.
 
     job: as in a prompts file (`TrackJob`), masks as files. onto: the store it was joined with.
@@ -129,6 +129,7 @@ class DoneStretch(_Entry):
 
 
 Entry = Annotated[
-    Prompted | Cleared | Changed | Deleted | RangeSet | Tracked, Field(discriminator="type")
+    PromptedEntry | ClearedEntry | ChangedEntry | DeletedEntry | RangeEntry | TrackedEntry,
+    Field(discriminator="type"),
 ]
-Tracked.model_rebuild()
+TrackedEntry.model_rebuild()

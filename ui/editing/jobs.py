@@ -11,18 +11,18 @@ from typing import Any
 from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.prompts import TrackJob
-from maskstream.pipeline.runs.retrack import PassRows, recover_job
+from maskstream.pipeline.runs.retrack import FramesByNumber, recover_job
 from maskstream.pipeline.store import MaskStore
 from maskstream.pipeline.types import SourceInfo
 from maskstream.ui.editing.entries import DoneStretch, Handover
-from maskstream.ui.editing.maskfiles import MaskFiles
-from maskstream.ui.editing.planning import Todo
+from maskstream.ui.editing.mask_files import MaskFiles
+from maskstream.ui.editing.track_plan import PendingStretch
 
 PLAN = "tracking.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class JobPlan:
     """What a job is to do. job: JSON values of a `TrackJob`, masks relative to the folder.
 
     stretches: what it tracks, as the job has them. store, onto: names in the folder of the new
@@ -31,7 +31,7 @@ class Plan:
 
     folder: Path
     job: dict[str, Any]
-    stretches: tuple[Todo, ...]
+    stretches: tuple[PendingStretch, ...]
     store: str
     onto: str | None
 
@@ -64,11 +64,11 @@ class Plan:
         (self.folder / PLAN).write_text(json.dumps(values), encoding="utf-8")
 
     @classmethod
-    def left_in(cls, folder: Path) -> Plan | None:
+    def left_in(cls, folder: Path) -> JobPlan | None:
         """The plan of a job that was killed, if there is one."""
         try:
             values = json.loads((folder / PLAN).read_text(encoding="utf-8"))
-            stretches = tuple(Todo.model_validate(s) for s in values["stretches"])
+            stretches = tuple(PendingStretch.model_validate(s) for s in values["stretches"])
             return cls(folder, values["job"], stretches, values["store"], values["onto"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -90,7 +90,7 @@ class Outcome:
     done: tuple[DoneStretch, ...]
 
 
-def outcome_of(plan: Plan, done: TrackJob, masks: MaskFiles) -> Outcome:
+def outcome_of(plan: JobPlan, done: TrackJob, masks: MaskFiles) -> Outcome:
     """What a job did, for the log, from what it was to do and as far as it got.
 
     masks: takes those from which stretches are gone on with. Raises `StoreError`.
@@ -106,8 +106,8 @@ def outcome_of(plan: Plan, done: TrackJob, masks: MaskFiles) -> Outcome:
         "stretches": [s.model_dump(mode="json") for s in done.stretches],
         "finished": done.finished,
     }
-    ways = _Ways(plan, done, masks)
-    touched = [i for i in range(len(plan.stretches)) if ways.came_to(i)]
+    ways = _PassProgress(plan, done, masks)
+    touched = [i for i in range(len(plan.stretches)) if ways.reached(i)]
     return Outcome(
         job,
         tuple(plan.stretches[i].whole for i in touched),
@@ -115,48 +115,48 @@ def outcome_of(plan: Plan, done: TrackJob, masks: MaskFiles) -> Outcome:
     )
 
 
-class _Ways:
+class _PassProgress:
     """How far the passes of a job went on each of its stretches, by their place in the plan."""
 
-    def __init__(self, plan: Plan, done: TrackJob, masks: MaskFiles) -> None:
+    def __init__(self, plan: JobPlan, done: TrackJob, masks: MaskFiles) -> None:
         self._plan = plan
         self._reached = [range(task.first, task.last + 1) for task in done.passes]
-        self._rows = PassRows(MaskStore(plan.target))
+        self._rows = FramesByNumber(MaskStore(plan.target))
         self._masks = masks
 
-    def came_to(self, place: int) -> bool:
+    def reached(self, place: int) -> bool:
         """Whether a frame of it was tracked, if that is needed at all."""
-        todo = self._plan.stretches[place]
-        if todo.forward is None and todo.backward is None:
+        pending = self._plan.stretches[place]
+        if pending.forward is None and pending.backward is None:
             return True
-        frames = range(todo.first, todo.last + 1)
+        frames = range(pending.first, pending.last + 1)
         return any(
             self._within(place, direction, end) in frames
-            for direction, end in (("forward", todo.last), ("backward", todo.first))
+            for direction, end in (("forward", pending.last), ("backward", pending.first))
         )
 
     def done(self, place: int) -> DoneStretch:
         """The stretch as far as it is tracked."""
-        todo = self._plan.stretches[place]
-        if todo.forward is not None:
-            reached = self._within(place, "forward", todo.last)
-            if reached != todo.last:
-                seen = self._seen(todo.object, range(reached, todo.first - 1, -1))
-                return todo.whole.model_copy(update={"ahead": seen or todo.forward})
-        if todo.backward is not None:
-            reached = self._within(place, "backward", todo.first)
-            if reached != todo.first:
-                seen = self._seen(todo.object, range(reached, todo.last + 1))
-                return todo.whole.model_copy(update={"back": seen or todo.backward})
-        return todo.whole
+        pending = self._plan.stretches[place]
+        if pending.forward is not None:
+            reached = self._within(place, "forward", pending.last)
+            if reached != pending.last:
+                seen = self._seen(pending.object, range(reached, pending.first - 1, -1))
+                return pending.whole.model_copy(update={"ahead": seen or pending.forward})
+        if pending.backward is not None:
+            reached = self._within(place, "backward", pending.first)
+            if reached != pending.first:
+                seen = self._seen(pending.object, range(reached, pending.last + 1))
+                return pending.whole.model_copy(update={"back": seen or pending.backward})
+        return pending.whole
 
     def _within(self, place: int, direction: str, end: int) -> int:
         """The frame nearest to `end` that a pass has done; beyond the stretch if there is none."""
-        todo = self._plan.stretches[place]
+        pending = self._plan.stretches[place]
         number: int | None = self._plan.job["stretches"][place][direction]
         forward = direction == "forward"
         if number is None or number >= len(self._reached):
-            return todo.first - 1 if forward else todo.last + 1
+            return pending.first - 1 if forward else pending.last + 1
         frames = self._reached[number]
         return min(end, frames.stop - 1) if forward else max(end, frames.start)
 
@@ -170,7 +170,7 @@ class _Ways:
 
 
 def recovered(
-    plan: Plan, config: PipelineConfig, info: SourceInfo, masks: MaskFiles
+    plan: JobPlan, config: PipelineConfig, info: SourceInfo, masks: MaskFiles
 ) -> Outcome | None:
     """What a job that was killed had done, joined now; None if that is nothing.
 

@@ -6,7 +6,7 @@ after an undo drops what was undone. `state` folds the entries before the positi
 A prompt keeps the mask that it was answered with. These masks are the anchors of tracking: between
 two anchors of an object lies a stretch that is tracked from both (before the first one backward,
 after the last one forward), and a change of an anchor makes just the stretches beside it stale
-(`maskstream.ui.editing.planning`). A tracking job tracks stale stretches into a new store, into
+(`maskstream.ui.editing.track_plan`). A tracking job tracks stale stretches into a new store, into
 which everything else is copied (`maskstream.pipeline.runs.retrack`), and ends with an entry that
 names the store: undoing it gives back the store before.
 
@@ -27,20 +27,20 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from maskstream.pipeline.errors import PromptError, StoreError
-from maskstream.pipeline.rendering.drawing import object_color
+from maskstream.pipeline.rendering.draw import object_color
 from maskstream.ui.editing.entries import (
     MAX_OBJECTS,
-    Changed,
-    Cleared,
-    Deleted,
+    ChangedEntry,
+    ClearedEntry,
+    DeletedEntry,
     DoneStretch,
     Entry,
     Handover,
-    Prompted,
-    RangeSet,
-    Tracked,
+    PromptedEntry,
+    RangeEntry,
+    TrackedEntry,
 )
-from maskstream.ui.editing.maskfiles import MaskFiles
+from maskstream.ui.editing.mask_files import MaskFiles
 
 FILE = "session.json"
 MASKS = "masks"
@@ -52,10 +52,10 @@ class SessionObject:
 
     id: int
     name: str
-    colour: str
+    color: str
     visible: bool = True
     locked: bool = False
-    anchors: Mapping[int, Prompted] = field(default_factory=dict)
+    anchors: Mapping[int, PromptedEntry] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,24 +86,24 @@ def fold(entries: Iterable[Entry]) -> SessionState:
 
 def _after(state: SessionState, entry: Entry) -> SessionState:
     match entry:
-        case Prompted():
+        case PromptedEntry():
             known = state.objects.get(entry.object) or new_object(entry.object)
             anchors = dict(sorted({**known.anchors, entry.frame: entry}.items()))
             state = replace(state, highest=max(state.highest, entry.object))
             return _with(state, replace(known, anchors=anchors))
-        case Cleared():
+        case ClearedEntry():
             known = state.objects[entry.object]
             anchors = {t: a for t, a in known.anchors.items() if t != entry.frame}
             return _with(state, replace(known, anchors=anchors))
-        case Changed():
+        case ChangedEntry():
             changes = entry.model_dump(exclude={"type", "object"}, exclude_none=True)
             return _with(state, replace(state.objects[entry.object], **changes))
-        case Deleted():
+        case DeletedEntry():
             left = {i: o for i, o in state.objects.items() if i != entry.object}
             return replace(state, objects=left)
-        case RangeSet():
+        case RangeEntry():
             return replace(state, first=entry.first, last=entry.last)
-        case Tracked():
+        case TrackedEntry():
             jobs = (*(state.jobs if entry.onto == state.store else ()), entry.job)
             return replace(state, store=entry.store, jobs=jobs, done=entry.done)
 
@@ -197,14 +197,14 @@ class Session:
 
     def new_store(self) -> str:
         """A name for the store of the next job."""
-        named = [e.store for e in self._log if isinstance(e, Tracked)]
+        named = [e.store for e in self._log if isinstance(e, TrackedEntry)]
         there = [place.name for place in self.folder.glob("masks-*.zarr")]
         taken = [int(n[6:-5]) for n in (*named, *there) if n[6:-5].isdecimal()]
         return f"masks-{max(taken, default=0) + 1}.zarr"
 
     def drop_old_stores(self, keep: int = 4) -> None:
         """Delete the stores that no entry names any more, and of the others all but the last."""
-        named = [e.store for e in self._log if isinstance(e, Tracked)][-keep:]
+        named = [e.store for e in self._log if isinstance(e, TrackedEntry)][-keep:]
         for place in self.folder.glob("masks-*.zarr"):
             if place.name not in named and place.name != self._state.store:
                 shutil.rmtree(place, ignore_errors=True)
@@ -218,11 +218,11 @@ class Session:
 
     def add(self, entry: Entry) -> None:
         """Append an entry. Raises `PromptError` if it speaks of an object that is not there."""
-        if not isinstance(entry, Prompted | RangeSet | Tracked):
+        if not isinstance(entry, PromptedEntry | RangeEntry | TrackedEntry):
             self.object(entry.object)
-        if isinstance(entry, Prompted) and entry.object in self._state.objects:
+        if isinstance(entry, PromptedEntry) and entry.object in self._state.objects:
             self._check_unlocked(entry.object)
-        if isinstance(entry, Cleared | Deleted):
+        if isinstance(entry, ClearedEntry | DeletedEntry):
             self._check_unlocked(entry.object)
         del self._log[self._position :]
         self._log.append(entry)
@@ -294,7 +294,7 @@ def mask_event(object_id: int, given: Handover) -> dict[str, Any]:
     return {"frame": given.frame, "object": object_id, "type": "mask", "mask": mask}
 
 
-def _event(anchor: Prompted) -> dict[str, Any]:
+def _event(anchor: PromptedEntry) -> dict[str, Any]:
     if anchor.handover is None:
         return {"frame": anchor.frame, "object": anchor.object, "type": "remove"}
     return mask_event(anchor.object, anchor.handover)

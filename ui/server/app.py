@@ -18,7 +18,7 @@ from typing import Any
 
 from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.errors import PageError
-from maskstream.ui.camera.rooms import LiveRooms
+from maskstream.ui.camera.live_runs import LiveRuns
 from maskstream.ui.server.workspace import Limits, Workspace, resolved_roots
 
 
@@ -47,7 +47,7 @@ class Served:
     url: str
     share_url: str | None
     workspace: Workspace
-    rooms: LiveRooms
+    live_runs: LiveRuns
     server: Any
 
     def wait(self) -> None:
@@ -58,7 +58,7 @@ class Served:
     def close(self) -> None:
         """Stop serving; what runs is stopped, what is done is kept."""
         self.server.blocks.close(verbose=False)
-        self.rooms.close()
+        self.live_runs.close()
         self.workspace.close()
 
 
@@ -78,7 +78,7 @@ def limits_of(choice: ServerChoice) -> Limits:
     return Limits(roots, choice.upload_mb, choice.age_h, propose=choice.propose)
 
 
-def make_app(workspace: Workspace, rooms: LiveRooms) -> Any:
+def make_app(workspace: Workspace, live_runs: LiveRuns) -> Any:
     """The Gradio server with the page and its routes. Raises `PageError` without Gradio."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -91,7 +91,7 @@ def make_app(workspace: Workspace, rooms: LiveRooms) -> Any:
     from maskstream.ui.server.routes import add_page
 
     app = gradio.Server(title="maskstream", docs_url=None, redoc_url=None, openapi_url=None)
-    add_page(app, workspace, rooms)
+    add_page(app, workspace, live_runs)
     return app
 
 
@@ -102,8 +102,8 @@ def serve(choice: ServerChoice, config: PipelineConfig) -> Served:
         PageError: Gradio is absent, the port is taken, or a folder is not there.
     """
     workspace = Workspace(choice.folder, config, limits_of(choice))
-    rooms = LiveRooms(workspace)
-    app = make_app(workspace, rooms)
+    live_runs = LiveRuns(workspace)
+    app = make_app(workspace, live_runs)
     workspace.sweep()
     said = io.StringIO()
     try:
@@ -125,4 +125,4 @@ def serve(choice: ServerChoice, config: PipelineConfig) -> Served:
             f"The page cannot be served at {choice.host}: {taken} taken, or not to be had; "
             "give another one with --port."
         ) from error
-    return Served(url, share_url or None, workspace, rooms, app)
+    return Served(url, share_url or None, workspace, live_runs, app)

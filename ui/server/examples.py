@@ -25,7 +25,7 @@ _REAL = {
     "bikes": ("Bikes", "bikes.mp4"),
     "carphone": ("Car phone", "carphone_pristine.mp4"),
 }
-_COLOURS = ((214, 84, 60), (66, 140, 204), (236, 184, 66))
+_COLORS = ((214, 84, 60), (66, 140, 204), (236, 184, 66))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +85,14 @@ def shapes_frames() -> Iterator[tuple[RgbImage, npt.NDArray[np.uint8]]]:
     grain = rng.integers(0, 50, (64, 64, 1), dtype=np.uint8)
     rows, columns = np.mgrid[:height, :width]
     for t in range(SHAPES_COUNT):
-        picture, truth = ground.copy(), np.zeros(SHAPES_HW, np.uint8)
-        for shape, colour in enumerate(_COLOURS):
+        image, truth = ground.copy(), np.zeros(SHAPES_HW, np.uint8)
+        for shape, color in enumerate(_COLORS):
             phase = 2 * np.pi * (t / 60 + shape / 3)
             y = height * (0.5 + 0.22 * np.sin(phase))
             x = width * (0.2 + 0.3 * shape + 0.06 * np.cos(phase))
             dy, dx = (rows - y) / 46, (columns - x) / 46
             inside = dy**2 + dx**2 < 1 if shape != 1 else np.maximum(np.abs(dy), np.abs(dx)) < 0.9
             pattern = grain[(rows - int(y))[inside] % 64, (columns - int(x))[inside] % 64]
-            picture[inside] = np.clip(np.array(colour) - 40 + pattern, 0, 255)
+            image[inside] = np.clip(np.array(color) - 40 + pattern, 0, 255)
             truth[inside] = shape + 1
-        yield np.asarray(picture, np.uint8), truth
+        yield np.asarray(image, np.uint8), truth

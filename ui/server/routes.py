@@ -16,22 +16,22 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 
 from maskstream.pipeline.errors import ConfigError, MaskstreamError, PageError, PromptError
-from maskstream.ui.camera.rooms import LiveRooms
+from maskstream.ui.camera.live_runs import LiveRuns
 from maskstream.ui.camera.routes import make_live_router
 from maskstream.ui.editing.actions import (
     CutoutBody,
     ExportBody,
     FetchRequest,
     OpenRequest,
-    carry_out,
     parse_action,
+    perform,
 )
 from maskstream.ui.editing.entries import MAX_OBJECTS
 from maskstream.ui.editing.session import new_object
+from maskstream.ui.server.download import fetch
 from maskstream.ui.server.examples import find_example, find_examples
-from maskstream.ui.server.exporting import ExportRequest, ExportTask, formats_json
-from maskstream.ui.server.fetching import fetch
-from maskstream.ui.server.pictures import first_picture
+from maskstream.ui.server.export_task import ExportRequest, ExportTask, formats_json
+from maskstream.ui.server.images import first_image
 from maskstream.ui.server.workspace import Workspace
 
 _PACKED = "application/octet-stream"
@@ -49,7 +49,7 @@ _POLICY = (
 )
 
 
-def add_page(app: FastAPI, workspace: Workspace, rooms: LiveRooms) -> None:
+def add_page(app: FastAPI, workspace: Workspace, live_runs: LiveRuns) -> None:
     """Give a server the pages, their files and their routes."""
     app.add_exception_handler(MaskstreamError, error_response)
     app.add_exception_handler(Exception, _unexpected)
@@ -65,7 +65,7 @@ def add_page(app: FastAPI, workspace: Workspace, rooms: LiveRooms) -> None:
         return FileResponse(STATIC / "camera.html", headers=headers)
 
     app.include_router(make_router(workspace))
-    app.include_router(make_live_router(rooms))
+    app.include_router(make_live_router(live_runs))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
 
@@ -82,14 +82,14 @@ def make_router(workspace: Workspace) -> APIRouter:
             "upload_mb": workspace.limits.upload_mb,
             "propose": workspace.limits.propose,
             "formats": formats_json(),
-            "colours": [new_object(number).colour for number in range(1, MAX_OBJECTS + 1)],
+            "colours": [new_object(number).color for number in range(1, MAX_OBJECTS + 1)],
         }
 
     @router.get("/examples/{name}.jpg")
     def poster(name: str) -> Response:
         path, _ = find_example(name, workspace.folder / "examples")
         headers = {"Cache-Control": "private, max-age=86400"}
-        return Response(first_picture(path, _POSTER), media_type="image/jpeg", headers=headers)
+        return Response(first_image(path, _POSTER), media_type="image/jpeg", headers=headers)
 
     @router.post("/sessions")
     def open_session(wanted: OpenRequest) -> dict[str, str]:
@@ -116,8 +116,8 @@ def make_router(workspace: Workspace) -> APIRouter:
         return _with_export(workspace.editor(token).to_json(), exports.get(token))
 
     @router.get("/s/{token}/picture/{frame}")
-    def picture(token: str, frame: int, side: int = _LONGEST) -> Response:
-        encoded = workspace.editor(token).picture(frame, min(side, 4096))
+    def image(token: str, frame: int, side: int = _LONGEST) -> Response:
+        encoded = workspace.editor(token).image(frame, min(side, 4096))
         return Response(
             encoded, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"}
         )
@@ -146,7 +146,7 @@ def make_router(workspace: Workspace) -> APIRouter:
     @router.post("/s/{token}/do")
     def act(token: str, body: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
         editor = workspace.editor(token)
-        touched = carry_out(editor, parse_action(body))
+        touched = perform(editor, parse_action(body))
         return _with_export(editor.to_json(), exports.get(token)) | {"object": touched}
 
     @router.post("/s/{token}/cutout/{frame}")

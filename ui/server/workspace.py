@@ -19,7 +19,7 @@ from pathlib import Path
 from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.errors import MaskstreamError, PageError, SourceError
 from maskstream.pipeline.sources.images import ImageSequence
-from maskstream.ui.editing.clicking import Segmenters
+from maskstream.ui.editing.clicker import Segmenters
 from maskstream.ui.editing.editor import Editor
 from maskstream.ui.editing.session import FILE, Session
 

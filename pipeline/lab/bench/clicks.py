@@ -14,7 +14,7 @@ import numpy as np
 
 from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.errors import PromptError
-from maskstream.ui.editing.clicking import Segmenters
+from maskstream.ui.editing.clicker import Segmenters
 from maskstream.ui.editing.editor import Editor
 from maskstream.ui.editing.entries import Click
 from maskstream.ui.editing.session import Session
@@ -55,7 +55,7 @@ def bench_clicks(config: PipelineConfig, clip: Path, *, frames: int = 20) -> Cli
         height, width = editor.info.size_hw
         _click(editor, 0, width / 2, height / 2)  # loads the network
         for frame in np.linspace(1, editor.frames[-1], frames).astype(int).tolist():
-            editor.picture(frame, _LONGEST)
+            editor.image(frame, _LONGEST)
             for place in range(3):
                 x, y = rng.uniform(0.2, 0.8, 2) * (width, height)
                 taken = _click(editor, frame, float(x), float(y))

@@ -28,8 +28,14 @@ SECONDS_GOAL, RECALL_GOAL = 2.0, 1.0
 """The hierarchical grid is to be so many times as fast and to lose at most so many points."""
 
 _SETTINGS = {
-    *("coarse_side", "fine_side", "iou_min", "stability_min", "stability_offset"),
-    *("done_logit", "done_masks", "beside_min", "duplicate_iou"),
+    *(
+        "coarse_points_per_side",
+        "fine_points_per_side",
+        "iou_min",
+        "stability_min",
+        "stability_offset",
+    ),
+    *("done_logit", "done_masks", "neighbor_min", "duplicate_iou"),
 }
 """What everything mode goes by, but the bounds of areas."""
 
@@ -56,7 +62,7 @@ class EverythingReport:
 
     model: str
     settings: EverythingSettings
-    pictures: int
+    images: int
     objects: int
     hierarchical: GridFigures
     plain: GridFigures
@@ -82,7 +88,7 @@ class EverythingReport:
         return {
             "model": self.model,
             "settings": self.settings.model_dump(include=_SETTINGS),
-            "pictures": self.pictures,
+            "pictures": self.images,
             "objects": self.objects,
             "hierarchical": asdict(self.hierarchical),
             "plain": asdict(self.plain),
@@ -123,7 +129,7 @@ def bench_everything(
     return EverythingReport(
         model=segmenter.card.name,
         settings=settings,
-        pictures=len(trials["plain"]),
+        images=len(trials["plain"]),
         objects=sum(len(trial.found) for trial in trials["plain"]),
         hierarchical=_figures(trials["hierarchical"]),
         plain=_figures(trials["plain"]),

@@ -14,7 +14,7 @@ from maskstream.pipeline.errors import ConfigError
 from maskstream.pipeline.exports.edges import PLAIN, Edges
 from maskstream.pipeline.exports.export import ExportChoice, export_store
 from maskstream.pipeline.exports.registry import FORMATS
-from maskstream.pipeline.runs.outputs import Outputs
+from maskstream.pipeline.runs.outputs import RunOutputs
 from maskstream.pipeline.sources import open_source
 from maskstream.pipeline.store import MaskStore
 
@@ -34,13 +34,13 @@ class ExportRow:
 
 @dataclass(frozen=True, slots=True)
 class ExportsReport:
-    """All exports of one clip. left_out: formats that need something that is not installed."""
+    """All exports of one clip. excluded: formats that need something that is not installed."""
 
     video: str
     frames: int
     objects: int
     rows: Sequence[ExportRow]
-    left_out: Sequence[str]
+    excluded: Sequence[str]
 
     def to_json(self) -> dict[str, Any]:
         """As one JSON object."""
@@ -61,7 +61,7 @@ def bench_exports(
         SourceError: the video cannot be read. StoreError: there is no room, or an export read back
             otherwise than it was written.
     """
-    rows, left_out = [], []
+    rows, excluded = [], []
     with tempfile.TemporaryDirectory(prefix="maskstream-bench-") as folder:
         store = _store(video, frames, Path(folder) / "masks.zarr")
         objects = len(store.objects())
@@ -70,13 +70,13 @@ def bench_exports(
             try:
                 rows.append(_export(store, name, Path(folder)))
             except ConfigError as error:
-                left_out.append(f"{name}: {error}")
-    return ExportsReport(video.name, len(store), objects, rows, left_out)
+                excluded.append(f"{name}: {error}")
+    return ExportsReport(video.name, len(store), objects, rows, excluded)
 
 
 def _store(video: Path, frames: int, place: Path) -> MaskStore:
     span = {"start": None, "end": str(frames), "stride": 1}
-    pipeline, outputs = Pipeline.from_config(), Outputs(place, span=span)
+    pipeline, outputs = Pipeline.from_config(), RunOutputs(place, span=span)
     pipeline.run(open_source(video, end=frames), lambda info: outputs.open(pipeline, info))
     return MaskStore(place)
 

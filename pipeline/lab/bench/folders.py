@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from maskstream.pipeline.lab.bench.pictures import sample_picture
+from maskstream.pipeline.lab.bench.sample_images import sample_image
 from maskstream.pipeline.segmenter.geometry import InputGeometry
 from maskstream.pipeline.segmenter.model import ModelCard
 from maskstream.pipeline.segmenter.sam import Sam
@@ -46,11 +46,11 @@ class Folders:
 
 
 def model_folders(model: Sam, progress: Progress) -> Folders:
-    """Export and quantise a network, unless the cache holds it."""
+    """Export and quantize a network, unless the cache holds it."""
     root = cache_folder("models", f"bench-{model.architecture.name}-{_fingerprint(model)}")
     folders = Folders(root / "fp32", root / "int8")
     if not (folders.int8 / "model.yaml").is_file():
-        progress(f"{model.architecture.name}: converting to OpenVINO and quantising, once")
+        progress(f"{model.architecture.name}: converting to OpenVINO and quantizing, once")
         _make(model, folders)
     return folders
 
@@ -75,9 +75,9 @@ def _make(model: Sam, folders: Folders) -> None:
     from maskstream.pipeline.quantization.calibration import random_prompts
     from maskstream.pipeline.quantization.export import (
         architecture_of,
-        attention_in_float,
+        attention_in_fp32,
         export,
-        kept_in_float,
+        kept_in_fp32,
     )
     from maskstream.pipeline.quantization.nncf_method import quantize_graph
     from maskstream.pipeline.segmenter.openvino_runtime import ov
@@ -89,22 +89,20 @@ def _make(model: Sam, folders: Folders) -> None:
     geometry = InputGeometry.fit(
         (720, 1280), CALIBRATION_SIDE, architecture["multiple"], architecture["cell"]
     )
-    pictures = [sample_picture(geometry.input_hw, phase)[None] for phase in range(3)]
+    images = [sample_image(geometry.input_hw, phase)[None] for phase in range(3)]
     options = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = ov.Core().compile_model(encoder, "CPU", options)
     taken = {port.any_name for port in decoder.inputs}
     rng = np.random.default_rng(0)
     samples: list[dict[str, Any]] = []
-    for picture in pictures:
-        out = compiled([picture])
+    for image in images:
+        out = compiled([image])
         named = {port.any_name: np.array(value) for port, value in out.items()}
         features = {name: value for name, value in named.items() if name in taken}
         samples += [features | p for p in random_prompts(geometry, PROMPTS, rng)]
     int8 = (
-        quantize_graph(
-            encoder, [{"image": p} for p in pictures], ignored=attention_in_float(encoder)
-        ),
-        quantize_graph(decoder, samples, ignored=kept_in_float(decoder)),
+        quantize_graph(encoder, [{"image": p} for p in images], ignored=attention_in_fp32(encoder)),
+        quantize_graph(decoder, samples, ignored=kept_in_fp32(decoder)),
     )
     _write(folders.int8, *int8, architecture | {"method": "nncf"})
 

@@ -82,7 +82,7 @@ def bench_live(
 
     burn: then as long with a process that uses one core whole, then as long without it again.
     boxes: of objects that are given, pixels xyxy; every second again, since a network with random
-    weights does not recognise them. Without any, objects are looked for. Raises `ModelError`,
+    weights does not recognize them. Without any, objects are looked for. Raises `ModelError`,
     `SourceError`.
     """
     if boxes:

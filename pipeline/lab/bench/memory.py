@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskstream.pipeline.lab.bench.pictures import sample_picture, sample_points
+from maskstream.pipeline.lab.bench.sample_images import sample_image, sample_points
 from maskstream.pipeline.types import SizeHW
 
 PROMPTS = 8
@@ -36,7 +36,7 @@ def use_openvino(folder: Path, size_hw: SizeHW, threads: int) -> None:
     from maskstream.pipeline.segmenter.model import OpenVinoSegmenter, PromptBatch
 
     segmenter = OpenVinoSegmenter(folder, size_hw, threads=threads)
-    features = segmenter.encode_rgb(sample_picture(size_hw))
+    features = segmenter.encode_rgb(sample_image(size_hw))
     points = sample_points(PROMPTS) * np.array(size_hw[::-1])
     segmenter.decode(features, PromptBatch.points(points))
 

@@ -16,7 +16,7 @@ from maskstream.pipeline.lab.bench.fill import filled_model
 from maskstream.pipeline.lab.bench.folders import Folders, Progress, model_folders
 from maskstream.pipeline.lab.bench.memory import peak_in_child, use_openvino, use_torch
 from maskstream.pipeline.lab.bench.original import torch_decode
-from maskstream.pipeline.lab.bench.pictures import sample_picture, sample_points
+from maskstream.pipeline.lab.bench.sample_images import sample_image, sample_points
 from maskstream.pipeline.quantization.gate import cosine
 from maskstream.pipeline.segmenter.model import OpenVinoSegmenter, PromptBatch
 from maskstream.pipeline.segmenter.sam import Sam, build
@@ -163,9 +163,9 @@ def _cases(network: _Network, threads: int, counts: tuple[int, ...]) -> list[_Ca
         exact = None
         for precision, folder in network.folders.by_precision().items():
             segmenter = OpenVinoSegmenter(folder, size_hw, threads=threads)
-            picture = sample_picture(size_hw)
-            run: Callable[[], object] = partial(segmenter.encode_rgb, picture)
-            encoded = segmenter.encode_rgb(picture)
+            rgb = sample_image(size_hw)
+            run: Callable[[], object] = partial(segmenter.encode_rgb, rgb)
+            encoded = segmenter.encode_rgb(rgb)
             embedding = encoded.tensors["embedding"]
             near = None if exact is None else round(cosine(exact, embedding), 5)
             exact = embedding

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from maskstream.pipeline.lab.bench.pictures import sample_points
+from maskstream.pipeline.lab.bench.sample_images import sample_points
 from maskstream.pipeline.segmenter.encoders.efficientnet_lite import ImageFeatures
 from maskstream.pipeline.segmenter.sam import Sam
 

@@ -66,7 +66,7 @@ class RectangleReport:
     """
 
     model: str
-    pictures: int
+    images: int
     rectangle_hw: SizeHW
     square_hw: SizeHW
     cosine: float
@@ -94,17 +94,17 @@ class _Encoded:
 
 
 def bench_rectangle(
-    folder: Path, pictures: Sequence[RgbImage], *, trained: bool = True, threads: int = 2
+    folder: Path, images: Sequence[RgbImage], *, trained: bool = True, threads: int = 2
 ) -> RectangleReport:
     """Compare the two on pictures of one size.
 
     trained: masks of random weights mean nothing and are not compared. Raises `SourceError`.
     """
-    if len({picture.shape for picture in pictures}) != 1:
+    if len({image.shape for image in images}) != 1:
         raise SourceError("rectangle and square are compared on pictures of one size")
     card = read_card(folder)
     side = card.long_side
-    height, width, _ = pictures[0].shape
+    height, width, _ = images[0].shape
     valid_hw = card.fit((height, width)).valid_hw
     padded = InputGeometry(valid_hw, valid_hw, (side, side), side)
     rectangle = OpenVinoSegmenter(folder, valid_hw, threads=threads)
@@ -112,8 +112,8 @@ def bench_rectangle(
     wholes: list[float] = []
     cosines: list[FloatMap] = []
     ious: dict[str, list[Ious]] = {}
-    for picture in pictures:
-        scaled = cv2.resize(picture, valid_hw[::-1], interpolation=cv2.INTER_AREA)
+    for image in images:
+        scaled = cv2.resize(image, valid_hw[::-1], interpolation=cv2.INTER_AREA)
         rgb = np.asarray(scaled, np.uint8)
         ours = _Encoded(rectangle, rectangle.encode_rgb(rgb))
         theirs = _Encoded(square, square.encode_rgb(padded.pad(rgb, card.pad_rgb)))
@@ -125,7 +125,7 @@ def bench_rectangle(
                 ious.setdefault(kind, []).append(values)
     return RectangleReport(
         model=card.name,
-        pictures=len(pictures),
+        images=len(images),
         rectangle_hw=rectangle.geometry.input_hw,
         square_hw=(side, side),
         cosine=round(float(np.mean(wholes)), 5),

@@ -17,10 +17,10 @@ import cv2
 import numpy as np
 
 from maskstream.pipeline.config import PipelineConfig
-from maskstream.pipeline.live.reconnecting import Patience, ReconnectingSource
+from maskstream.pipeline.live.live_store import RollingStore
+from maskstream.pipeline.live.reconnect import ReconnectingSource, ReconnectPolicy
 from maskstream.pipeline.live.session import CallbackSink, LiveResult, LiveSession, live_config
 from maskstream.pipeline.live.status import open_handles, resident_mb, thread_count
-from maskstream.pipeline.live.storing import RetainingStore
 from maskstream.pipeline.sources.arrays import ArrayView
 from maskstream.pipeline.store import MaskStoreWriter
 from maskstream.pipeline.types import (
@@ -42,7 +42,7 @@ _WARM = 5  # samples before memory must have settled
 _ALLOWED_MB = 16.0
 _STORE_PARTS = 15  # stores that a run goes through
 _WAIT_S = 10.0
-_PATIENCE = Patience(first_s=0.004, most_s=0.004)
+_POLICY = ReconnectPolicy(retry_first_s=0.004, retry_max_s=0.004)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +100,10 @@ def bench_soak(
     Raises `ModelError`, `StoreError`.
     """
     camera = FakeCamera(frames, size_hw)
-    source = ReconnectingSource(camera, returns=True, patience=_PATIENCE)
+    source = ReconnectingSource(camera, reopenable=True, policy=_POLICY)
     camera.at_end = source.stop
     session = LiveSession(live_config(config), source)
-    source.go_on()  # this camera waits for its results by itself
+    source.resume()  # this camera waits for its results by itself
     samples: list[SoakSample] = []
     every = max(1, frames // _SAMPLES)
     objects: set[int] = set()
@@ -117,7 +117,7 @@ def bench_soak(
         camera.taken.release()
 
     begun = time.monotonic()
-    quiet = logging.getLogger("maskstream.pipeline.live.reconnecting")
+    quiet = logging.getLogger("maskstream.pipeline.live.reconnect")
     level = quiet.level
     quiet.setLevel(logging.ERROR)
     try:
@@ -125,7 +125,7 @@ def bench_soak(
             retain_s = 10 * frames / _RATE / _STORE_PARTS
             status = session.run(
                 behind=lambda info: [
-                    _ByTimestamp(RetainingStore(Path(folder), retain_s, _opener(info))),
+                    _ByTimestamp(RollingStore(Path(folder), retain_s, _opener(info))),
                     CallbackSink(take),
                 ]
             )
@@ -188,7 +188,7 @@ class _FakeReader:
 class _ByTimestamp:
     """Passes results to a store as if the camera had not been accelerated."""
 
-    def __init__(self, store: RetainingStore) -> None:
+    def __init__(self, store: RollingStore) -> None:
         self._store = store
         self.idle, self.close = store.idle, store.close
 
@@ -209,11 +209,11 @@ def _scene(size_hw: SizeHW) -> Iterator[RgbImage]:
     coarse = rng.integers(60, 120, (height // 6, width // 6, 3), np.uint8)
     background = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
     for number in range(_SCENE):
-        picture = background.copy()
+        image = background.copy()
         for disc in range(3):
             turn = 2 * np.pi * (number / _SCENE + disc / 3)
-            centre = (0.5 + 0.3 * np.array([np.cos(turn), np.sin(turn)])) * (width, height)
-            colour = tuple(int(255 * (channel == disc)) for channel in range(3))
-            x, y = (round(float(value)) for value in centre)
-            cv2.circle(picture, (x, y), round(0.13 * height), colour, cv2.FILLED)
-        yield np.asarray(picture, np.uint8)
+            center = (0.5 + 0.3 * np.array([np.cos(turn), np.sin(turn)])) * (width, height)
+            color = tuple(int(255 * (channel == disc)) for channel in range(3))
+            x, y = (round(float(value)) for value in center)
+            cv2.circle(image, (x, y), round(0.13 * height), color, cv2.FILLED)
+        yield np.asarray(image, np.uint8)

@@ -231,12 +231,12 @@ def _result(index: int, size_hw: SizeHW, count: int) -> FrameResult:
     objects = []
     angles = np.linspace(0, 2 * np.pi, 240, endpoint=False)
     for object_id in range(1, count + 1):
-        centre = rng.uniform(0.05, 0.95, 2) * (width, height) + 4 * index * rng.uniform(-1, 1, 2)
+        center = rng.uniform(0.05, 0.95, 2) * (width, height) + 4 * index * rng.uniform(-1, 1, 2)
         radius = rng.uniform(0.5, 1.2) * height * 0.3 / count**0.4
         phase = rng.uniform(0, 6)
         waves = 1 + 0.25 * np.sin(3 * angles + phase) + 0.1 * np.sin(11 * angles)
         waves += 0.02 * rng.standard_normal(len(angles))
-        outline = centre + (radius * waves)[:, None] * np.stack(
+        outline = center + (radius * waves)[:, None] * np.stack(
             [np.cos(angles), np.sin(angles)], axis=1
         )
         cv2.fillPoly(labels, [outline.astype(np.int32)], object_id)

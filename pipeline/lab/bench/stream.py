@@ -20,7 +20,7 @@ from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.engine.pipeline import Pipeline, RunSummary
 from maskstream.pipeline.models.open import open_segmenter
 from maskstream.pipeline.prompts import BoxEvent, PromptLog
-from maskstream.pipeline.runs.outputs import Outputs
+from maskstream.pipeline.runs.outputs import RunOutputs
 from maskstream.pipeline.segmenter.geometry import boxes_of
 from maskstream.pipeline.tracking.seeding import Seeder
 from maskstream.pipeline.types import Frame, SizeHW, Source
@@ -115,7 +115,7 @@ def find_boxes(pipeline: Pipeline, frame: Frame, count: int) -> list[Box]:
     segmenter = open_segmenter(pipeline.config, pipeline.model, frame.size_hw)
     nothing = np.zeros(segmenter.geometry.grid_hw, np.bool_)
     seeder = Seeder(segmenter, pipeline.config.seeding)
-    found = seeder.search_fresh(segmenter.encode(frame), nothing, count)
+    found = seeder.propose_after_cut(segmenter.encode(frame), nothing, count)
     scale = np.tile(segmenter.geometry.cell / np.array(segmenter.geometry.scale_xy), 2)
     masks = np.array([p.logits > 0 for p in found]).reshape(-1, *segmenter.geometry.grid_hw)
     boxes = [tuple(map(float, box)) for box in boxes_of(masks) * scale]
@@ -147,7 +147,7 @@ def _decode_s(source: Source) -> float:
 
 def _run(pipeline: Pipeline, source: Source, log: PromptLog) -> RunSummary:
     with tempfile.TemporaryDirectory(prefix="maskstream-bench-") as folder:
-        outputs = Outputs(f"{folder}/out.zarr")
+        outputs = RunOutputs(f"{folder}/out.zarr")
         return pipeline.run(source, lambda info: outputs.open(pipeline, info), log)
 
 

@@ -16,7 +16,7 @@ from maskstream.pipeline.lab.evaluation.examples import BoolMap
 from maskstream.pipeline.segmenter.geometry import deepest
 from maskstream.pipeline.segmenter.labels import NEGATIVE, POSITIVE
 
-PIXEL_CENTRE = 0.5
+PIXEL_CENTER = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,4 +56,4 @@ def _next(answer: BoolMap, truth: BoolMap) -> tuple[float, float, int]:
 
 def _clicks(points: list[tuple[float, float, int]]) -> Clicks:
     values = np.array(points, np.float32).reshape(-1, 1, 3)
-    return Clicks(values[..., :2] + np.float32(PIXEL_CENTRE), values[..., 2])
+    return Clicks(values[..., :2] + np.float32(PIXEL_CENTER), values[..., 2])

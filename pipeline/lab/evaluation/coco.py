@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from maskstream.pipeline.errors import SourceNotFoundError, UnreadableSourceError
-from maskstream.pipeline.exports.annotations import (
+from maskstream.pipeline.exports.coco_annotations import (
     CocoAnnotations,
     CocoImage,
     CocoObject,
@@ -29,12 +29,12 @@ from maskstream.pipeline.lab.evaluation.examples import (
 )
 from maskstream.pipeline.lab.evaluation.images import OnImage
 from maskstream.pipeline.lab.evaluation.scores import frame_of, full_size
-from maskstream.pipeline.lab.training.data import LabelledImage, is_held_back
+from maskstream.pipeline.lab.training.data import LabeledImage, is_held_out
 from maskstream.pipeline.models.pool import SegmenterPool
 from maskstream.pipeline.segmenter.model import PromptBatch
 from maskstream.pipeline.types import RgbImage
 
-MOST_DETECTIONS = {"coco": 100, "lvis": 300}
+MAX_DETECTIONS = {"coco": 100, "lvis": 300}
 """Detections of an image that count, those of the highest scores."""
 
 _BATCH = 16  # masks at full size that are held at once
@@ -92,7 +92,7 @@ def coco_images(
     annotations: CocoAnnotations,
     image_root: Path,
     *,
-    held_back_percent: int = 0,
+    held_out_percent: int = 0,
     images: int | None = None,
 ) -> list[CocoItem]:
     """The images below `image_root`; options as `find_label_maps`. Raises `SourceError`."""
@@ -102,8 +102,8 @@ def coco_images(
         CocoItem(_file(image_root, image), image, tuple(annotations.masked_objects(image)))
         for image in annotations.images
     ]
-    if held_back_percent:
-        found = [i for i in found if is_held_back(LabelledImage(i.file, i.file), held_back_percent)]
+    if held_out_percent:
+        found = [i for i in found if is_held_out(LabeledImage(i.file, i.file), held_out_percent)]
     return list(spread(found, images))
 
 
@@ -160,7 +160,7 @@ def evaluate_detections(
     """
     require_eval_extra("COCO's AP")
     begun = time.perf_counter()
-    limit = MOST_DETECTIONS["lvis" if annotations.is_lvis else "coco"]
+    limit = MAX_DETECTIONS["lvis" if annotations.is_lvis else "coco"]
     by_image: dict[int, list[Detection]] = {}
     for detection in sorted(detections, key=lambda d: -d.score):
         kept = by_image.setdefault(detection.image_id, [])

@@ -35,7 +35,7 @@ class Example:
     masks: BoolMap
 
 
-class LabelledItem(Protocol):
+class LabeledItem(Protocol):
     """An image with masks that is not read yet."""
 
     def load(self) -> Example:
@@ -48,7 +48,7 @@ class ImageSet:
     """The images of one source."""
 
     name: str
-    items: tuple[LabelledItem, ...]
+    items: tuple[LabeledItem, ...]
 
 
 def draw_objects(areas: npt.ArrayLike, pixels: int, image: Path) -> npt.NDArray[np.intp]:

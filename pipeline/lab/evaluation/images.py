@@ -49,14 +49,14 @@ class SourceScores:
 class ImagesReport:
     """What `evaluate_images` measured.
 
-    macro: means over the sources. left_out: sources without an object that could be asked for.
+    macro: means over the sources. excluded: sources without an object that could be asked for.
     seconds: wall time.
     """
 
     model: str
     macro: Mapping[str, float]
     sources: Mapping[str, SourceScores]
-    left_out: tuple[str, ...]
+    excluded: tuple[str, ...]
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class ImagesReport:
         return {
             "macro": dict(self.macro),
             "sources": sources,
-            "left_out": list(self.left_out),
+            "left_out": list(self.excluded),
             "model": self.model,
             "seconds": round(self.seconds, 1),
         }
@@ -106,8 +106,8 @@ def evaluate_images(
         name: _mean([s.values[name] for s in sources.values() if name in s.values])
         for name in names
     }
-    left_out = tuple(images.name for images in sets if images.name not in sources)
-    return ImagesReport(model, macro, sources, left_out, time.perf_counter() - begun)
+    excluded = tuple(images.name for images in sets if images.name not in sources)
+    return ImagesReport(model, macro, sources, excluded, time.perf_counter() - begun)
 
 
 def _score_set(

@@ -15,7 +15,7 @@ from maskstream.pipeline.lab.evaluation.examples import (
     read_rgb,
     spread,
 )
-from maskstream.pipeline.lab.training.data import LabelledImage, is_held_back
+from maskstream.pipeline.lab.training.data import LabeledImage, is_held_out
 from maskstream.pipeline.sources.images import SUFFIXES
 from maskstream.pipeline.sources.labelmaps import read_label_map
 
@@ -24,7 +24,7 @@ from maskstream.pipeline.sources.labelmaps import read_label_map
 class LabelMapItem:
     """An image with a label map of its size: 0 no object, else the object's id."""
 
-    paths: LabelledImage
+    paths: LabeledImage
 
     def load(self) -> Example:
         """Read both. Raises `SourceError`."""
@@ -43,11 +43,11 @@ class LabelMapItem:
 
 
 def find_label_maps(
-    root: Path, *, held_back_percent: int = 0, images: int | None = None
+    root: Path, *, held_out_percent: int = 0, images: int | None = None
 ) -> list[ImageSet]:
     """The sources below `root`, by name.
 
-    held_back_percent: only the images that training holds back at this percentage (0: all); a
+    held_out_percent: only the images that training holds back at this percentage (0: all); a
     source may be left with none. images: of a source at most, evenly spread. Raises `SourceError`.
     """
     if not root.is_dir():
@@ -57,10 +57,10 @@ def find_label_maps(
         is_source = (root / "images").is_dir()
         hint = "; it is a source itself: give the folder above" if is_source else ""
         raise SourceNotFoundError(f"no <source>/images folder below {root}{hint}")
-    return [ImageSet(folder.name, _items(folder, held_back_percent, images)) for folder in folders]
+    return [ImageSet(folder.name, _items(folder, held_out_percent, images)) for folder in folders]
 
 
-def _items(folder: Path, held_back_percent: int, images: int | None) -> tuple[LabelMapItem, ...]:
+def _items(folder: Path, held_out_percent: int, images: int | None) -> tuple[LabelMapItem, ...]:
     files = sorted(
         file
         for file in (folder / "images").iterdir()
@@ -68,7 +68,7 @@ def _items(folder: Path, held_back_percent: int, images: int | None) -> tuple[La
     )
     if not files:
         raise UnreadableSourceError(f"{folder / 'images'} holds no images")
-    found = [LabelledImage(file, folder / "masks" / f"{file.stem}.png") for file in files]
-    if held_back_percent:
-        found = [paths for paths in found if is_held_back(paths, held_back_percent)]
+    found = [LabeledImage(file, folder / "masks" / f"{file.stem}.png") for file in files]
+    if held_out_percent:
+        found = [paths for paths in found if is_held_out(paths, held_out_percent)]
     return tuple(LabelMapItem(paths) for paths in spread(found, images))

@@ -1,6 +1,6 @@
 """Measures whether what `review` names is worse than the rest; `docs/tracking.md` has the figures.
 
-Run it as `python -m maskstream.pipeline.lab.evaluation.review_figures --pictures DIR --seeds 3,4`,
+Run it as `python -m maskstream.pipeline.lab.evaluation.review_figures --images DIR --seeds 3,4`,
 or with `--data DIR`.
 """
 
@@ -14,19 +14,21 @@ import numpy as np
 
 from maskstream.pipeline.config import load_config
 from maskstream.pipeline.engine.pipeline import Pipeline
-from maskstream.pipeline.lab.evaluation.video.clips import ClipEntry, Task, set_task
+from maskstream.pipeline.lab.evaluation.video.clips import ClipEntry, SequenceTask, set_task
 from maskstream.pipeline.lab.evaluation.video.evaluate import PromptKind, prompts_for
 from maskstream.pipeline.lab.evaluation.video.folders import find_clips
 from maskstream.pipeline.lab.evaluation.video.generated import generated_clips
 from maskstream.pipeline.lab.evaluation.video.measures import region_similarity
-from maskstream.pipeline.lab.evaluation.video.pictures import FolderPictures
+from maskstream.pipeline.lab.evaluation.video.sprites import FolderImages
 from maskstream.pipeline.results.review import Reviewer
 
 BAD = 0.5
 Key = tuple[int, int]  # frame, object
 
 
-def follow(pipeline: Pipeline, task: Task, prompt: PromptKind) -> tuple[dict[Key, float], Reviewer]:
+def follow(
+    pipeline: Pipeline, task: SequenceTask, prompt: PromptKind
+) -> tuple[dict[Key, float], Reviewer]:
     """J of every judged object and frame of a clip, and who has seen the run."""
     reviewer = Reviewer()
     found: dict[Key, float] = {}
@@ -43,9 +45,9 @@ def clips(options: argparse.Namespace) -> Iterator[ClipEntry]:
     """The clips to run."""
     if options.data is not None:
         yield from find_clips(options.data).clips
-    if options.pictures is not None:
+    if options.images is not None:
         for seed in map(int, options.seeds.split(",")):
-            yield from generated_clips(FolderPictures(options.pictures), seed=seed)
+            yield from generated_clips(FolderImages(options.images), seed=seed)
 
 
 def main() -> None:
@@ -60,21 +62,21 @@ def main() -> None:
     named: list[float] = []
     rest: list[float] = []
     worst: list[float] = []
-    doubts = count = 0
+    items = count = 0
     for entry in clips(options):
         found, reviewer = follow(pipeline, set_task(entry.name, entry.load()), options.prompt)
         spans: set[Key] = set()
-        for doubt in reviewer.doubts():
-            spans |= {(frame, doubt.object) for frame in range(doubt.first, doubt.last + 1)}
-            worst += [found[key] for key in [(doubt.frame, doubt.object)] if key in found]
-            doubts += 1
+        for item in reviewer.items():
+            spans |= {(frame, item.object) for frame in range(item.first, item.last + 1)}
+            worst += [found[key] for key in [(item.frame, item.object)] if key in found]
+            items += 1
         for key, similarity in found.items():
             (named if key in spans else rest).append(similarity)
         count += 1
     inside, outside = np.array(named), np.array(rest)
     bad_inside, bad_outside = (inside < BAD).sum(), (outside < BAD).sum()
     print(  # noqa: T201
-        f"clips {count}, doubts {doubts}\n"
+        f"clips {count}, doubts {items}\n"
         f"object-frames in a named span: {len(inside) / (len(inside) + len(outside)):.1%}\n"
         f"mean J in named spans {inside.mean():.3f}, on their worst frames {np.mean(worst):.3f}, "
         f"elsewhere {outside.mean():.3f}\n"

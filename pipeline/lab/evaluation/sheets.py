@@ -11,8 +11,8 @@ import numpy as np
 
 from maskstream.pipeline.lab.evaluation.examples import BoolMap, Example
 from maskstream.pipeline.lab.evaluation.scores import Ious
-from maskstream.pipeline.rendering.drawing import draw_tag
-from maskstream.pipeline.rendering.preview import write_sheet
+from maskstream.pipeline.rendering.draw import draw_tag
+from maskstream.pipeline.rendering.overlay import write_sheet
 from maskstream.pipeline.segmenter.geometry import boxes_of
 from maskstream.pipeline.types import RgbImage
 
@@ -28,7 +28,7 @@ _OPACITY = 0.5
 @dataclass(frozen=True, slots=True)
 class _Tile:
     iou: float
-    picture: RgbImage
+    image: RgbImage
 
 
 class AnswerSheets:
@@ -58,7 +58,7 @@ class AnswerSheets:
         files = []
         for name, tiles in (("best", self._best), ("worst", self._worst)):
             for measure in SHOWN:
-                chosen = [tile.picture for (of, _), tile in tiles.items() if of == measure]
+                chosen = [tile.image for (of, _), tile in tiles.items() if of == measure]
                 files.append(folder / f"{measure}-{name}.jpg")
                 write_sheet(files[-1], chosen, _COLUMNS)
         return files
@@ -72,13 +72,13 @@ def _tile(source: str, example: Example, answers: BoolMap, ious: Ious, index: in
     to_tile = np.array([[1, 0, -(x0 + x1 - side) / 2], [0, 1, -(y0 + y1 - side) / 2]])
     to_tile *= _TILE_PX / side
     size = (_TILE_PX, _TILE_PX)
-    picture = np.asarray(cv2.warpAffine(example.rgb, to_tile, size), np.uint8)
+    image = np.asarray(cv2.warpAffine(example.rgb, to_tile, size), np.uint8)
     shown, object_ = (
         cv2.warpAffine(mask.astype(np.float32), to_tile, size) > 0.5 for mask in (answer, truth)
     )
     tint = np.array(_ANSWER, np.float32)
-    picture[shown] = (1 - _OPACITY) * picture[shown] + _OPACITY * tint
+    image[shown] = (1 - _OPACITY) * image[shown] + _OPACITY * tint
     outline = cv2.morphologyEx(object_.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3)))
-    picture[outline > 0] = _TRUTH
-    draw_tag(picture, (0, 0), f"{source} {100 * ious[index]:.0f}", (0, 0, 0))
-    return _Tile(float(ious[index]), picture)
+    image[outline > 0] = _TRUTH
+    draw_tag(image, (0, 0), f"{source} {100 * ious[index]:.0f}", (0, 0, 0))
+    return _Tile(float(ious[index]), image)

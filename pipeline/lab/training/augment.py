@@ -1,4 +1,4 @@
-"""Augmentation of training pictures and their label maps: windows, turns, colours, padding."""
+"""Augmentation of training pictures and their label maps: windows, turns, colors, padding."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-PADDING_GREY = 127  # closest to the mean that normalisation subtracts
+PADDING_GRAY = 127  # closest to the mean that normalization subtracts
 
 Image = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int32]
@@ -18,7 +18,8 @@ Labels = npt.NDArray[np.int32]
 class AugmentConfig:
     """Strengths of the augmentation; probabilities in 0..1.
 
-    flip_only: whole pictures, half of them mirrored, and nothing else (EfficientViT-SAM's recipe).
+    flip_only: whole pictures, half of them reversed_in_time, and nothing else (EfficientViT-SAM's
+    recipe).
     """
 
     flip_only: bool = False
@@ -30,16 +31,16 @@ class AugmentConfig:
     composite: float = 0.05
     blur: float = 0.15
     noise: float = 0.1
-    grey: float = 0.03
+    gray: float = 0.03
     band: float = 0.25
     largest_band: float = 0.45
 
 
 def pad_to(image: Image, labels: Labels, size_hw: tuple[int, int]) -> tuple[Image, Labels]:
-    """Pad right and below to `size_hw` with the mean's grey, as pictures are padded when used."""
+    """Pad right and below to `size_hw` with the mean's gray, as pictures are padded when used."""
     h, w = labels.shape
     pad = ((0, size_hw[0] - h), (0, size_hw[1] - w))
-    padded = np.pad(image, (*pad, (0, 0)), constant_values=PADDING_GREY)
+    padded = np.pad(image, (*pad, (0, 0)), constant_values=PADDING_GRAY)
     return np.asarray(padded, np.uint8), np.asarray(np.pad(labels, pad), np.int32)
 
 
@@ -92,9 +93,9 @@ def crop(
     corners = np.array([[left, top], [left + crop_w, top], [left, top + crop_h]], np.float32)
     if rng.random() < augment.rotate:
         angle = np.deg2rad(rng.uniform(-augment.rotate_degrees, augment.rotate_degrees))
-        centre = corners[0] + (crop_w / 2, crop_h / 2)
+        center = corners[0] + (crop_w / 2, crop_h / 2)
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        corners = ((corners - centre) @ turn.T + centre).astype(np.float32)
+        corners = ((corners - center) @ turn.T + center).astype(np.float32)
     target = np.array([[0, 0], [out_w, 0], [0, out_h]], np.float32)
     if rng.random() < 0.5:
         target[:, 0] = out_w - target[:, 0]
@@ -118,11 +119,11 @@ def crop(
 
 
 def photometric(rng: np.random.Generator, image: Image, augment: AugmentConfig) -> Image:
-    """Vary brightness, contrast, saturation, gamma, colour cast, blur, noise."""
+    """Vary brightness, contrast, saturation, gamma, color cast, blur, noise."""
     x: npt.NDArray[np.float32] = image.astype(np.float32) / np.float32(255)
-    grey = x.mean(-1, keepdims=True)
-    saturation = 0.0 if rng.random() < augment.grey else rng.uniform(0.6, 1.4)
-    x = grey + (x - grey) * saturation
+    gray = x.mean(-1, keepdims=True)
+    saturation = 0.0 if rng.random() < augment.gray else rng.uniform(0.6, 1.4)
+    x = gray + (x - gray) * saturation
     x = x * rng.uniform(0.9, 1.1, 3).astype(np.float32)
     mean = x.mean()
     x = (x - mean) * rng.uniform(0.7, 1.3) + mean * rng.uniform(0.7, 1.3)

@@ -47,17 +47,17 @@ class CocoConfig(BaseModel):
 class TrainConfig(BaseModel):
     """Every key of a training configuration; unknown keys are refused.
 
-    most_points: corrective points between two rounds, 1 to this many, drawn at random each step;
+    max_points: corrective points between two rounds, 1 to this many, drawn at random each step;
     with `hard_prompts` each lies where the answer to those before it is wrong, else anywhere in
-    the object. centred_share: of clicks that are in the middle of the object or of what is wrong,
+    the object. centered_share: of clicks that are in the middle of the object or of what is wrong,
     where people click. box_jitter: noise on first boxes, of their size. proposal_share: of first
-    prompts that are a tracker's proposal; gone_share: of those, proposals of an object that is
+    prompts that are a tracker's proposal; absent_share: of those, proposals of an object that is
     not there. init_from: the first of these files that exists gives the weights to start from.
-    augmentation: full, or whole pictures of which half are mirrored. first_points: positive points
-    of a first prompt that is no box, 1 to this many. loss: balanced (focal loss by the sum of its
-    own weights, as `lite` learns) or sam (20 focal by pixels + dice).
+    augmentation: full, or whole pictures of which half are reversed_in_time. first_points: positive
+    points of a first prompt that is no box, 1 to this many. loss: balanced (focal loss by the sum
+    of its own weights, as `lite` learns) or sam (20 focal by pixels + dice).
     square_consistency: weight of the distance (L1 of logits and embedding, soft IoU of masks)
-    between narrow pictures as they are and in their padded square. left_out: sources that
+    between narrow pictures as they are and in their padded square. excluded_sources: sources that
     training never sees at all.
     """
 
@@ -67,10 +67,10 @@ class TrainConfig(BaseModel):
     model: str = "lite"
     data: Path | None = None
     coco: dict[str, CocoConfig] = Field(default_factory=dict)
-    left_out: tuple[str, ...] = ()
+    excluded_sources: tuple[str, ...] = ()
     source_weights: dict[str, float] = Field(default_factory=dict)
     whole_sources: tuple[str, ...] = ()
-    held_back_percent: int = Field(6, ge=0, le=50)
+    held_out_percent: int = Field(6, ge=0, le=50)
     seed: int = 0
     stage: Literal["embedding", "prompts"] = "prompts"
     steps: int = Field(..., ge=1)
@@ -79,14 +79,14 @@ class TrainConfig(BaseModel):
     objects: int = Field(5, ge=1, le=64)
     rounds: int = Field(2, ge=1, le=10)
     hard_prompts: bool = True
-    most_points: int = Field(1, ge=1, le=10)
+    max_points: int = Field(1, ge=1, le=10)
     first_points: int = Field(1, ge=1, le=10)
     loss: Literal["balanced", "sam"] = "balanced"
     augmentation: Literal["full", "flip"] = "full"
-    centred_share: float = Field(0.0, ge=0, le=1)
+    centered_share: float = Field(0.0, ge=0, le=1)
     box_jitter: float = Field(0.08, ge=0, le=1)
     proposal_share: float = Field(0.0, ge=0, le=1)
-    gone_share: float = Field(0.0, ge=0, le=1)
+    absent_share: float = Field(0.0, ge=0, le=1)
     square_consistency: float = Field(0.0, ge=0)
     teacher: TeacherConfig | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"

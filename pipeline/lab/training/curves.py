@@ -11,7 +11,7 @@ import numpy as np
 _SMOOTH = 50  # steps of the moving average
 
 
-def draw_curves(log: Path, picture: Path) -> None:
+def draw_curves(log: Path, image: Path) -> None:
     """Draw a run's `log.jsonl`: the loss, smoothed, and the validation's macro averages."""
     from matplotlib.figure import Figure
 
@@ -32,4 +32,4 @@ def draw_curves(log: Path, picture: Path) -> None:
     right.set(title="held-back split, mean IoU over sources", xlabel="step")
     if checked:
         right.legend()
-    figure.savefig(picture)
+    figure.savefig(image)

@@ -1,6 +1,6 @@
 """Training data: folders of images with label maps, and COCO's annotations (torch-free).
 
-Layout of a source: `<root>/<source>/images/*.jpg` with `masks/<stem>.png` (0 unlabelled, 1..N
+Layout of a source: `<root>/<source>/images/*.jpg` with `masks/<stem>.png` (0 unlabeled, 1..N
 objects; larger objects were painted first).
 """
 
@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from maskstream.pipeline.errors import TrainingDataError
-from maskstream.pipeline.exports.annotations import CocoImage, CocoObject, load_coco
+from maskstream.pipeline.exports.coco_annotations import CocoImage, CocoObject, load_coco
 from maskstream.pipeline.lab.training.augment import Image, Labels
 
 _CROP_SUFFIX = re.compile(r"_(scaled|crop)_\d+.*$")
@@ -35,7 +35,7 @@ class Item(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class LabelledImage:
+class LabeledImage:
     """Paths of one image and its label map."""
 
     image: Path
@@ -97,12 +97,12 @@ class Source:
 
     name: str
     train: tuple[Item, ...]
-    held_back: tuple[Item, ...]
+    held_out: tuple[Item, ...]
     weight: float
     whole: bool = False
 
 
-def is_held_back(item: Item, percent: int) -> bool:
+def is_held_out(item: Item, percent: int) -> bool:
     """Say whether an image belongs to the held-back split (by its scene's name, not by chance)."""
     return zlib.crc32(item.scene.encode()) % 100 < percent
 
@@ -127,33 +127,33 @@ def find_sources(
     coco: Mapping[str, CocoSet] | None = None,
     weights: Mapping[str, float] | None = None,
     whole: Iterable[str] = (),
-    left_out: Iterable[str] = (),
-    held_back_percent: int = 6,
+    excluded_sources: Iterable[str] = (),
+    held_out_percent: int = 6,
 ) -> list[Source]:
     """Find the sources below `root` and the COCO sets by name.
 
-    weights: factor on the square root of a source's image count (default 1). left_out: sources
-    whose every image is held back. Raises `TrainingDataError` if there are none or a name that is
-    left out is unknown.
+    weights: factor on the square root of a source's image count (default 1). excluded_sources:
+    sources whose every image is held back. Raises `TrainingDataError` if there are none or a name
+    that is left out is unknown.
     """
     found: dict[str, list[Item]] = {}
     for folder in sorted(p for p in root.iterdir() if (p / "images").is_dir()) if root else ():
         found[folder.name] = [
-            LabelledImage(image, folder / "masks" / f"{image.stem}.png")
+            LabeledImage(image, folder / "masks" / f"{image.stem}.png")
             for image in sorted((folder / "images").iterdir())
         ]
     for name, annotated in (coco or {}).items():
         found[name] = list(annotated.items())
     if not found:
         raise TrainingDataError(f"no <source>/images folder below {root}")
-    unknown = set(left_out) - found.keys()
+    unknown = set(excluded_sources) - found.keys()
     if unknown:
         raise TrainingDataError(f"there is no source {', '.join(sorted(unknown))} to leave out")
     sources = []
     for name, items in found.items():
-        percent = 100 if name in left_out else held_back_percent
-        held_back = tuple(i for i in items if is_held_back(i, percent))
-        train = tuple(i for i in items if not is_held_back(i, percent))
+        percent = 100 if name in excluded_sources else held_out_percent
+        held_out = tuple(i for i in items if is_held_out(i, percent))
+        train = tuple(i for i in items if not is_held_out(i, percent))
         weight = (weights or {}).get(name, 1.0) * len(train) ** 0.5
-        sources.append(Source(name, train, held_back, weight, name in whole))
+        sources.append(Source(name, train, held_out, weight, name in whole))
     return sources

@@ -19,9 +19,9 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def focal_loss(logits: Tensor, target: Tensor, gamma: float = 2.0) -> Tensor:
-    """Focal loss [...] normalised by the sum of its own weights, soft targets 0..1.
+    """Focal loss [...] normalized by the sum of its own weights, soft targets 0..1.
 
-    SAM divides by the number of pixels instead and weights it 20:1 against dice; normalised by its
+    SAM divides by the number of pixels instead and weights it 20:1 against dice; normalized by its
     weights it keeps the scale of a cross-entropy on the hard pixels.
     """
     p = torch.sigmoid(logits)
@@ -77,21 +77,21 @@ def segmentation_loss(
     iou: Tensor,
     target: Tensor,
     ambiguous: Tensor,
-    gone: Tensor,
+    absent: Tensor,
     focal: Callable[[Tensor, Tensor], Tensor] = focal_loss,
 ) -> Answer:
     """Loss of one prompt round.
 
     masks [B, 4, H, W] and iou [B, 4] as the decoder gives them, target [B, H, W]. Where `ambiguous`
     [B] (one point), only the best of masks 1..3 is trained; elsewhere mask 0. The IoU head learns
-    the true IoU of every mask that takes part, which is 0 where the object is `gone` [B]; masks
+    the true IoU of every mask that takes part, which is 0 where the object is `absent` [B]; masks
     learn nothing there.
     """
     expanded = target[:, None].expand_as(masks)
     per_mask = focal(masks, expanded) + dice_loss(masks, expanded)
     least = per_mask[:, 1:].argmin(1) + 1
     trained = torch.where(ambiguous, least, torch.zeros_like(least))
-    there = (~gone).to(masks.dtype)
+    there = (~absent).to(masks.dtype)
     mask_loss = (per_mask.gather(1, trained[:, None])[:, 0] * there).sum() / there.sum().clamp(1)
     takes_part = torch.zeros_like(iou)
     takes_part[:, 1:] = ambiguous[:, None].to(iou.dtype)

@@ -1,4 +1,4 @@
-"""What a training step minimises: prompts answered end to end, or a teacher's embedding.
+"""What a training step minimizes: prompts answered end to end, or a teacher's embedding.
 
 Full-stage distillation, hard prompts and hard mask weighting: TinySAM (arXiv 2312.13789, sections
 3.1 and 3.2). All distances to the teacher are L1, but that of embeddings, which may be L2 as in
@@ -37,7 +37,7 @@ from maskstream.pipeline.lab.training.prompts import (
 )
 from maskstream.pipeline.lab.training.sampler import Sample
 from maskstream.pipeline.lab.training.teacher import Adapter, Extent, Teacher, extent_of
-from maskstream.pipeline.lab.training.validate import normalise
+from maskstream.pipeline.lab.training.validate import normalize
 from maskstream.pipeline.segmenter.encoders.efficientnet_lite import ImageFeatures
 from maskstream.pipeline.segmenter.mask_decoder import DecoderOutput
 from maskstream.pipeline.segmenter.sam import Sam
@@ -72,7 +72,7 @@ class EmbeddingObjective:
     def __call__(self, model: Sam, samples: list[Sample], step: int) -> tuple[Tensor, Scores]:
         """The embedding's distance."""
         images = np.stack([s.image for s in samples])
-        own = model.encode(normalise(images, model).to(self.device)).embedding
+        own = model.encode(normalize(images, model).to(self.device)).embedding
         side = max(images.shape[1:3])
         h, w = own.shape[-2:]
         extent = extent_of((h, w), images.shape[1] // h, side)
@@ -109,7 +109,7 @@ class PromptObjective:
         generator.manual_seed(hash((config.seed, step)) & 0x7FFFFFFF)
         images = np.stack([s.image for s in samples])
         target = torch.from_numpy(np.concatenate([s.masks for s in samples])).to(self.device)
-        features = model.encode(normalise(images, model).to(self.device))
+        features = model.encode(normalize(images, model).to(self.device))
         loss = torch.zeros((), device=self.device)
         scores: Scores = {}
         lesson = None
@@ -123,7 +123,7 @@ class PromptObjective:
             proposals=ProposalBatch.of([p for s in samples for p in s.proposals], self.device),
             proposal_share=config.proposal_share,
             box_jitter=config.box_jitter,
-            centred_share=config.centred_share,
+            centered_share=config.centered_share,
         )
         if config.first_points > 1:
             prompts = more_points(prompts, target, generator, config.first_points)
@@ -177,7 +177,7 @@ class PromptObjective:
         asked: prompts, what was answered, and [B, 4] 1 for the masks that the prompt asks for.
         """
         side = max(images.shape[1:3])
-        pixels = normalise(images, model).to(self.device)
+        pixels = normalize(images, model).to(self.device)
         square = model.encode(_pad(pixels, side, 0.0))
         h, w = features.embedding.shape[-2:]
         distance = (square.embedding[..., :h, :w] - features.embedding).abs().mean()
@@ -214,7 +214,7 @@ class PromptObjective:
         )
         focal = focal_loss_by_pixels if self.config.loss == "sam" else focal_loss
         answer = segmentation_loss(
-            out.masks, out.iou, target, prompts.ambiguous, prompts.gone, focal
+            out.masks, out.iou, target, prompts.ambiguous, prompts.absent, focal
         )
         return out, answer
 
@@ -254,7 +254,7 @@ class PromptObjective:
         generator: torch.Generator,
     ) -> Prompts:
         """Add points before the next trained round: hard ones in turn, or any at once."""
-        most = self.config.most_points
+        most = self.config.max_points
         count = int(torch.randint(1, most + 1, (), generator=generator, device=self.device))
         draw = torch.rand(len(target), generator=generator, device=self.device)
         given = (draw < 0.8).to(target.dtype)
@@ -263,7 +263,7 @@ class PromptObjective:
             return prompts.with_points(*more).with_mask(logits, given)
         for done in range(1, count + 1):
             more = corrective_points(
-                logits, target, generator, centred_share=self.config.centred_share
+                logits, target, generator, centered_share=self.config.centered_share
             )
             prompts = prompts.with_points(*more).with_mask(logits, given)
             if done < count:
@@ -300,7 +300,7 @@ def _note(scores: Scores, turn: int, iou: Tensor, prompts: Prompts) -> None:
         return
     tracked = prompts.has_mask > 0
     kinds = {"point": prompts.ambiguous, "box": ~prompts.ambiguous & ~tracked}
-    kinds["proposal"] = tracked & ~prompts.gone
+    kinds["proposal"] = tracked & ~prompts.absent
     for kind, chosen in kinds.items():
         if chosen.any():
             scores[f"iou_{kind}"] = float(iou[chosen].mean())

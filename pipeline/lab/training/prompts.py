@@ -32,7 +32,7 @@ class Prompts:
     labels: Tensor
     mask: Tensor
     has_mask: Tensor
-    gone: Tensor
+    absent: Tensor
 
     @property
     def ambiguous(self) -> Tensor:
@@ -59,7 +59,7 @@ class ProposalBatch:
     logits: Tensor
     box: Tensor
     point: Tensor
-    gone: Tensor
+    absent: Tensor
 
     @classmethod
     def of(cls, proposals: Sequence[Proposal], device: torch.device) -> ProposalBatch:
@@ -72,12 +72,12 @@ class ProposalBatch:
             stack(p.logits for p in proposals),
             stack(p.box_xyxy for p in proposals),
             stack(p.point_xy for p in proposals),
-            stack(p.gone for p in proposals),
+            stack(p.absent for p in proposals),
         )
 
 
 def draw_pixel(weight: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw one pixel a map with odds `weight` [B, H, W]; (x, y) normalised [B, 2] and its index."""
+    """Draw one pixel a map with odds `weight` [B, H, W]; (x, y) normalized [B, 2] and its index."""
     b, h, w = weight.shape
     flat = weight.flatten(1)
     empty = flat.sum(1, keepdim=True) <= 0
@@ -89,20 +89,20 @@ def draw_pixel(weight: Tensor, generator: torch.Generator) -> tuple[Tensor, Tens
 
 
 def click(
-    regions: Sequence[Tensor], generator: torch.Generator, centred_share: float
+    regions: Sequence[Tensor], generator: torch.Generator, centered_share: float
 ) -> tuple[Tensor, Tensor]:
     """A pixel in any of some regions, bool [B, H, W] each: as `draw_pixel` gives it.
 
-    With odds `centred_share` it is the pixel farthest from its region's border, where people click,
-    else any one.
+    With odds `centered_share` it is the pixel farthest from its region's border, where people
+    click, else any one.
     """
     weight = torch.stack(list(regions)).any(0)
     xy, index = draw_pixel(weight.to(torch.float32), generator)
-    if centred_share == 0:
+    if centered_share == 0:
         return xy, index
     _, height, width = weight.shape
     draw = torch.rand(len(weight), generator=generator, device=weight.device)
-    for row in torch.nonzero(draw < centred_share)[:, 0].tolist():
+    for row in torch.nonzero(draw < centered_share)[:, 0].tolist():
         x, y, _ = max((deepest(r[row].cpu().numpy()) for r in regions), key=lambda place: place[2])
         xy[row] = torch.tensor([x + 0.5, y + 0.5]) / max(height, width)
         index[row] = y * width + x
@@ -110,7 +110,7 @@ def click(
 
 
 def boxes_of(masks: Tensor) -> Tensor:
-    """Tight boxes xyxy [B, 4] of masks [B, H, W] > 0.5, normalised by the padded square."""
+    """Tight boxes xyxy [B, 4] of masks [B, H, W] > 0.5, normalized by the padded square."""
     _, h, w = masks.shape
     side = max(h, w)
     inside = masks > 0.5
@@ -143,12 +143,12 @@ def first_prompts(
     proposals: ProposalBatch | None = None,
     proposal_share: float = 0.0,
     box_jitter: float = 0.08,
-    centred_share: float = 0.0,
+    centered_share: float = 0.0,
 ) -> Prompts:
     """A box or a point for every mask [B, h, w], half of each; or what a tracker would give.
 
     That is the box of a proposal, its mask and, in half of the calls, its deepest point.
-    box_jitter: as `jittered` takes it; centred_share: as `click`.
+    box_jitter: as `jittered` takes it; centered_share: as `click`.
     """
     device = masks.device
 
@@ -156,7 +156,7 @@ def first_prompts(
         return torch.rand(len(masks), generator=generator, device=device) < share
 
     boxes = jittered(boxes_of(masks), generator, box_jitter)
-    point, _ = click([masks > 0.5], generator, centred_share)
+    point, _ = click([masks > 0.5], generator, centered_share)
     boxed = chance(0.5)
     nowhere = torch.zeros_like(point)
     xy = torch.where(
@@ -179,7 +179,7 @@ def first_prompts(
         torch.where(tracked[:, None], corners, labels),
         proposals.logits,
         tracked.to(masks.dtype),
-        tracked & proposals.gone,
+        tracked & proposals.absent,
     )
     if torch.rand((), generator=generator, device=device) < 0.5:
         label = torch.where(tracked, POSITIVE, PAD)
@@ -233,16 +233,16 @@ def points_anywhere(
 
 
 def corrective_points(
-    logits: Tensor, masks: Tensor, generator: torch.Generator, *, centred_share: float = 0.0
+    logits: Tensor, masks: Tensor, generator: torch.Generator, *, centered_share: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """A point where logits [B, H, W] and masks disagree; xy [B, 1, 2], labels [B, 1].
 
     Positive where the object was missed, negative where something else was taken. Where nothing
-    is wrong, a positive point inside the object. centred_share: as `click`.
+    is wrong, a positive point inside the object. centered_share: as `click`.
     """
     truth, answer = masks > 0.5, logits > 0
     right = ~(answer != truth).flatten(1).any(1)
     missed = torch.where(right[:, None, None], truth, truth & ~answer)
-    xy, index = click([missed, answer & ~truth], generator, centred_share)
+    xy, index = click([missed, answer & ~truth], generator, centered_share)
     hit = truth.flatten(1).gather(1, index[:, None])[:, 0]
     return xy[:, None], torch.where(hit, POSITIVE, NEGATIVE)[:, None]

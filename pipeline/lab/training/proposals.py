@@ -1,7 +1,7 @@
 """What a tracker believes of an object before it looks again: the truth, disturbed.
 
 Propagation shifts, scales, turns and bends a mask, lets it erode or swell, loses parts of it and
-leaks onto neighbours; features of stride 8 or 16 blur it. The decoder learns to correct such
+leaks onto neighbors; features of stride 8 or 16 blur it. The decoder learns to correct such
 proposals by training on them.
 """
 
@@ -25,16 +25,16 @@ class Proposal:
     """A mask prompt with the box and the point that a tracker would give beside it.
 
     logits: float32 [h, w] at stride 4; box_xyxy, point_xy: in 0..1 of the padded square;
-    gone: the object is not there, so that no mask is right.
+    absent: the object is not there, so that no mask is right.
     """
 
     logits: Coverage
     box_xyxy: npt.NDArray[np.float32]
     point_xy: npt.NDArray[np.float32]
-    gone: bool
+    absent: bool
 
     @classmethod
-    def of(cls, logits: Coverage, gone: bool) -> Proposal:
+    def of(cls, logits: Coverage, absent: bool) -> Proposal:
         """Derive the box and the deepest point of logits > 0; some cell must be."""
         inside = logits > 0
         x, y, w, h = cv2.boundingRect(inside.view(np.uint8))
@@ -42,13 +42,13 @@ class Proposal:
         side = np.float32(max(logits.shape))
         box = np.array([x, y, x + w, y + h], np.float32) / side
         point = np.array([column + 0.5, row + 0.5], np.float32) / side
-        return cls(logits, box, point, gone)
+        return cls(logits, box, point, absent)
 
 
-def disturb(rng: np.random.Generator, mask: Coverage, neighbour: Coverage) -> Coverage:
+def disturb(rng: np.random.Generator, mask: Coverage, neighbor: Coverage) -> Coverage:
     """Disturb a mask (coverage 0..1 [h, w]) as propagation does; logits [h, w], never empty.
 
-    neighbour: coverage of another object that the proposal may leak onto.
+    neighbor: coverage of another object that the proposal may leak onto.
     """
     area = float(mask.sum())
     size = max(2.0, area**0.5)
@@ -57,7 +57,7 @@ def disturb(rng: np.random.Generator, mask: Coverage, neighbour: Coverage) -> Co
     if rng.random() < 0.3:
         moved = _lose_part(rng, moved)
     if rng.random() < 0.3:
-        moved = np.maximum(moved, _leak(rng, moved, neighbour, size))
+        moved = np.maximum(moved, _leak(rng, moved, neighbor, size))
     moved = _swell_or_erode(rng, moved, size, strength)
     factor = int(rng.choice([1, 1, 2, 4]))
     if factor > 1:
@@ -70,7 +70,7 @@ def disturb(rng: np.random.Generator, mask: Coverage, neighbour: Coverage) -> Co
     return np.asarray(logits, np.float32)
 
 
-def elsewhere(rng: np.random.Generator, mask: Coverage, taken: Coverage) -> Coverage | None:
+def move_elsewhere(rng: np.random.Generator, mask: Coverage, taken: Coverage) -> Coverage | None:
     """The mask at another place where no object of `taken` [h, w] is; None if no place is found."""
     h, w = mask.shape
     for _ in range(8):
@@ -125,10 +125,10 @@ def _lose_part(rng: np.random.Generator, mask: Coverage) -> Coverage:
     return np.asarray(mask * kept, np.float32)
 
 
-def _leak(rng: np.random.Generator, mask: Coverage, neighbour: Coverage, size: float) -> Coverage:
-    """A blob at the object's border, or the part of a neighbour that is near it."""
+def _leak(rng: np.random.Generator, mask: Coverage, neighbor: Coverage, size: float) -> Coverage:
+    """A blob at the object's border, or the part of a neighbor that is near it."""
     near = _grown(mask, size * rng.uniform(0.1, 0.4))
-    touching = np.minimum(near, neighbour)
+    touching = np.minimum(near, neighbor)
     if touching.sum() > 0.02 * mask.sum() and rng.random() < 0.7:
         return np.asarray(touching, np.float32)
     rows, columns = np.nonzero((near > 0.5) & (mask <= 0.5))

@@ -24,7 +24,7 @@ from maskstream.pipeline.lab.training.augment import (
     photometric,
 )
 from maskstream.pipeline.lab.training.data import Source, read_rgb
-from maskstream.pipeline.lab.training.proposals import Proposal, disturb, elsewhere
+from maskstream.pipeline.lab.training.proposals import Proposal, disturb, move_elsewhere
 from maskstream.pipeline.segmenter.geometry import GRID_STRIDE
 
 
@@ -56,7 +56,7 @@ class Sampler:
         augment: AugmentConfig,
         min_area: float = 0.001,
         max_area: float = 0.9,
-        gone: float = 0.0,
+        absent: float = 0.0,
         cell: int = GRID_STRIDE,
     ) -> None:
         self._cell = cell
@@ -70,7 +70,7 @@ class Sampler:
         self._augment = augment
         self._min_area = min_area
         self._max_area = max_area
-        self._gone = gone
+        self._gone = absent
 
     def batch(self, step: int, size: int, size_hw: tuple[int, int]) -> list[Sample]:
         """Draw `size` samples of height and width `size_hw` for a step."""
@@ -115,10 +115,10 @@ class Sampler:
     ) -> Proposal:
         """A disturbed mask of one object, or now and then a belief in an object that is gone."""
         mask = masks[index]
-        gone = elsewhere(rng, mask, masks.max(0)) if rng.random() < self._gone else None
-        neighbour = masks[int(rng.integers(len(masks)))]
+        absent = move_elsewhere(rng, mask, masks.max(0)) if rng.random() < self._gone else None
+        neighbor = masks[int(rng.integers(len(masks)))]
         return Proposal.of(
-            disturb(rng, mask if gone is None else gone, neighbour), gone is not None
+            disturb(rng, mask if absent is None else absent, neighbor), absent is not None
         )
 
     def _scene(self, rng: np.random.Generator) -> tuple[Image, Labels, Source | None]:

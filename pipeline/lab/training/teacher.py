@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from maskstream.pipeline.errors import TrainingDataError
 from maskstream.pipeline.lab.training.config import TeacherConfig
 from maskstream.pipeline.lab.training.prompts import Prompts
-from maskstream.pipeline.lab.training.validate import normalise
+from maskstream.pipeline.lab.training.validate import normalize
 from maskstream.pipeline.models.checkpoint import load_network
 from maskstream.pipeline.models.resolve import find_checkpoint
 from maskstream.pipeline.segmenter.encoders.efficientnet_lite import ImageFeatures
@@ -37,8 +37,8 @@ def resample(x: Tensor, covers: Extent, size_hw: tuple[int, int], wanted: Extent
     """
     axes = []
     for cells, has, wants in zip(size_hw, covers, wanted, strict=True):
-        centres = (torch.arange(cells, device=x.device, dtype=x.dtype) + 0.5) / cells * wants
-        axes.append(2 * centres / has - 1)
+        centers = (torch.arange(cells, device=x.device, dtype=x.dtype) + 0.5) / cells * wants
+        axes.append(2 * centers / has - 1)
     rows, columns = torch.meshgrid(*axes, indexing="ij")
     grid = torch.stack([columns, rows], -1)[None].expand(len(x), -1, -1, -1)
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
@@ -120,8 +120,8 @@ class Teacher:
         return float(self.config.long_side)
 
     def _fit(self, images: np.ndarray) -> Tensor:
-        """Scale to the teacher's side, normalise, pad right and below to its multiple."""
-        x = normalise(images, self.network)
+        """Scale to the teacher's side, normalize, pad right and below to its multiple."""
+        x = normalize(images, self.network)
         h, w = x.shape[-2:]
         scale = self.config.long_side / max(h, w)
         size = (round(h * scale), round(w * scale))

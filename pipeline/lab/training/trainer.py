@@ -46,12 +46,12 @@ _BATCH_KEYS = {  # what the pictures of a step depend on
     "left_out",
     "source_weights",
     "whole_sources",
-    "held_back_percent",
+    "held_out_percent",
     "seed",
     "batch",
     "objects",
     "shapes",
-    "gone_share",
+    "absent_share",
 }
 
 
@@ -89,7 +89,7 @@ def learning_rate_factor(step: int, config: TrainConfig) -> float:
 
 
 class Trainer:
-    """Owns the model, its average, the optimiser and the checkpoints of one run."""
+    """Owns the model, its average, the optimizer and the checkpoints of one run."""
 
     def __init__(self, config: TrainConfig, progress: Progress | None = None) -> None:
         self.config = config
@@ -109,8 +109,8 @@ class Trainer:
             coco={name: CocoSet(c.annotations, c.images) for name, c in config.coco.items()},
             weights=config.source_weights,
             whole=config.whole_sources,
-            left_out=config.left_out,
-            held_back_percent=config.held_back_percent,
+            excluded_sources=config.excluded_sources,
+            held_out_percent=config.held_out_percent,
         )
         self.sampler = Sampler(
             self.sources,
@@ -118,7 +118,7 @@ class Trainer:
             seed=config.seed,
             objects=config.objects,
             augment=AugmentConfig(flip_only=config.augmentation == "flip"),
-            gone=config.gone_share,
+            absent=config.absent_share,
             cell=self.model.architecture.cell,
         )
         self._log = config.folder / "log.jsonl"

@@ -26,13 +26,13 @@ CLICKS = 3
 
 
 def fit(image: Image, labels: Labels, long_side: int, multiple: int) -> tuple[Image, Labels]:
-    """Scale to the long side and pad right and below to the multiple with the mean's grey."""
+    """Scale to the long side and pad right and below to the multiple with the mean's gray."""
     scaled, ids = fit_into(image, labels, (long_side, long_side))
     h, w = ids.shape
     return pad_to(scaled, ids, (h + -h % multiple, w + -w % multiple))
 
 
-def normalise(images: np.ndarray, model: Sam) -> Tensor:
+def normalize(images: np.ndarray, model: Sam) -> Tensor:
     """RGB uint8 [B, H, W, 3] to the network's float [B, 3, H, W], channels last."""
     x = torch.from_numpy(images).permute(0, 3, 1, 2).to(torch.float32)
     mean = torch.tensor(model.architecture.mean)[:, None, None]
@@ -57,7 +57,7 @@ def validate(
     scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     model.eval()
     for source in sources:
-        for item in source.held_back[:images_per_source]:
+        for item in source.held_out[:images_per_source]:
             image, labels = fit(*item.load(), long_side, model.architecture.multiple)
             ids, counts = np.unique(labels, return_counts=True)
             ids = ids[(ids > 0) & (counts >= 0.001 * labels.size)]
@@ -85,7 +85,7 @@ def _judge(model: Sam, image: Image, full: np.ndarray) -> dict[str, list[float]]
     truth = torch.from_numpy(full.astype(np.float32))
     target = torch.nn.functional.avg_pool2d(truth[:, None], model.architecture.cell)[:, 0]
     target = target.to(device)
-    features = model.encode(normalise(image[None], model).to(device))
+    features = model.encode(normalize(image[None], model).to(device))
     side = max(image.shape[:2])
 
     def prompts_of(xy: Tensor, labels: tuple[int, int], mask: Tensor | None = None) -> Prompts:
@@ -118,7 +118,7 @@ def _judge(model: Sam, image: Image, full: np.ndarray) -> dict[str, list[float]]
     scores[f"click{CLICKS}"] = iou(logits)
     rng = np.random.default_rng(0)
     masks = target.cpu().numpy()
-    disturbed = [Proposal.of(disturb(rng, m, masks[0]), gone=False) for m in masks]
+    disturbed = [Proposal.of(disturb(rng, m, masks[0]), absent=False) for m in masks]
     batch = ProposalBatch.of(disturbed, device)
     scores["given"] = iou(batch.logits)
     tracked = prompts_of(batch.box.reshape(-1, 2, 2), corners, batch.logits)

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from maskstream.pipeline.errors import ConfigError
-from maskstream.pipeline.live.commands import Asked
+from maskstream.pipeline.live.commands import PendingCommand
 from maskstream.pipeline.types import Sink
 
-TakeCommand = Callable[[Asked], None]
+TakeCommand = Callable[[PendingCommand], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from maskstream.pipeline.errors import ConfigError, PromptError
-from maskstream.pipeline.live.commands import Asked, parse_command
+from maskstream.pipeline.live.commands import PendingCommand, parse_command
 from maskstream.pipeline.live.messages import (
     captured_ns,
     jpeg,
-    parsed_port,
+    parse_port,
     result_message,
     stamp_ns,
 )
 from maskstream.pipeline.live.publishers import TakeCommand
 from maskstream.pipeline.live.publishers.extras import need
-from maskstream.pipeline.rendering.drawing import object_color
+from maskstream.pipeline.rendering.draw import object_color
 from maskstream.pipeline.types import Frame, FrameResult
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class _Topics:
         at = captured_ns(frame) or None
         stamp = self._stamp(stamp_ns(frame, result))
         if self._camera.has_sinks():
-            self._camera.log(self._picture(frame, stamp), log_time=at)
+            self._camera.log(self._image(frame, stamp), log_time=at)
         if self._labels.has_sinks():
             self._labels.log(self._label_image(result, stamp), log_time=at)
         if self._boxes.has_sinks():
@@ -66,7 +66,7 @@ class _Topics:
         seconds, rest = divmod(nanoseconds, 1_000_000_000)
         return self._messages.Timestamp(sec=seconds, nsec=rest)
 
-    def _picture(self, frame: Frame, stamp: Any) -> Any:
+    def _image(self, frame: Frame, stamp: Any) -> Any:
         return self._messages.CompressedImage(
             timestamp=stamp, frame_id=_FRAME_ID, format="jpeg", data=jpeg(frame, _LARGEST_PX)
         )
@@ -88,7 +88,7 @@ class _Topics:
         boxes, texts = [], []
         for found in result.objects:
             red, green, blue = (value / 255 for value in object_color(found.id))
-            colour = m.Color(r=red, g=green, b=blue, a=1.0)
+            color = m.Color(r=red, g=green, b=blue, a=1.0)
             x0, y0, x1, y1 = found.box_xyxy
             corners = [m.Point2(x=x, y=y) for x, y in ((x0, y0), (x1, y0), (x1, y1), (x0, y1))]
             boxes.append(
@@ -96,7 +96,7 @@ class _Topics:
                     timestamp=stamp,
                     type=m.PointsAnnotationType.LineLoop,
                     points=corners,
-                    outline_color=colour,
+                    outline_color=color,
                     thickness=2.0,
                 )
             )
@@ -107,7 +107,7 @@ class _Topics:
                     position=corners[0],
                     text=text,
                     font_size=14.0,
-                    text_color=colour,
+                    text_color=color,
                 )
             )
         return m.ImageAnnotations(timestamp=stamp, points=boxes, texts=texts)
@@ -151,7 +151,7 @@ class FoxgloveServer:
         """Raises `ConfigError` if the address is wrong or taken, `MissingExtraError`."""
         foxglove = need("foxglove", "serving Foxglove", _INSTALL)
         host, _, port = address.rpartition(":")
-        number = parsed_port(port, "--publish foxglove:[HOST:]PORT")
+        number = parse_port(port, "--publish foxglove:[HOST:]PORT")
         context = foxglove.Context()
         try:
             self._server = foxglove.start_server(
@@ -196,7 +196,7 @@ def _listener(take: TakeCommand) -> Any:
     class Listener(base):  # type: ignore[misc]
         def on_message_data(self, client: Any, client_channel_id: Any, data: bytes) -> None:
             try:
-                take(Asked(parse_command(data)))
+                take(PendingCommand(parse_command(data)))
             except PromptError as error:
                 logger.warning("a client of Foxglove sent no command: %s", error)
 

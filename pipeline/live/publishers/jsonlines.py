@@ -9,10 +9,10 @@ import sys
 import threading
 from contextlib import suppress
 
-from maskstream.pipeline.engine.framequeue import FrameQueue, Policy
+from maskstream.pipeline.engine.frame_queue import FrameQueue, Policy
 from maskstream.pipeline.errors import ConfigError, PromptError, QueueClosedError
-from maskstream.pipeline.live.commands import Asked, Outcome, parse_command
-from maskstream.pipeline.live.messages import parsed_port, result_message
+from maskstream.pipeline.live.commands import Outcome, PendingCommand, parse_command
+from maskstream.pipeline.live.messages import parse_port, result_message
 from maskstream.pipeline.live.publishers import TakeCommand
 from maskstream.pipeline.types import Frame, FrameResult
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 _LINES_WAITING = 4  # for a slow client, which then misses the oldest
 _LONGEST_LINE = 64 * 1024  # bytes of a command
-_MOST_CLIENTS = 16
+_MAX_CLIENTS = 16
 
 
 class JsonToOutput:
@@ -48,7 +48,7 @@ class JsonOverTcp:
     def __init__(self, address: str, take: TakeCommand) -> None:
         """Raises `ConfigError` if the address is wrong or taken."""
         host, _, port = address.removeprefix("tcp://").rpartition(":")
-        number = parsed_port(port, "--publish jsonl:[HOST:]PORT")
+        number = parse_port(port, "--publish jsonl:[HOST:]PORT")
         try:
             self._listener = socket.create_server((host or "127.0.0.1", number))
         except OSError as error:
@@ -92,8 +92,8 @@ class JsonOverTcp:
                 connection, address = self._listener.accept()
             except OSError:
                 return
-            if len(self._clients) >= _MOST_CLIENTS:
-                logger.warning("%s is turned away: %d are connected", address, _MOST_CLIENTS)
+            if len(self._clients) >= _MAX_CLIENTS:
+                logger.warning("%s is turned away: %d are connected", address, _MAX_CLIENTS)
                 connection.close()
             else:
                 self._clients.append(_Client(connection, self._take))
@@ -144,7 +144,7 @@ class _Client:
                 if not line.strip():
                     continue
                 try:
-                    self._take(Asked(parse_command(line), self._answer))
+                    self._take(PendingCommand(parse_command(line), self._answer))
                 except PromptError as error:
                     self._answer(Outcome(refused=str(error)))
         self._end()

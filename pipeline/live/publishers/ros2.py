@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from maskstream.pipeline.errors import PromptError
-from maskstream.pipeline.live.commands import Asked, parse_command
+from maskstream.pipeline.live.commands import PendingCommand, parse_command
 from maskstream.pipeline.live.messages import stamp_ns
 from maskstream.pipeline.live.publishers import TakeCommand
 from maskstream.pipeline.live.publishers.extras import need
@@ -115,7 +115,7 @@ class Ros2Publisher:
         self._detections = self._node.create_publisher(
             self._types.detections, "~/detections", profile
         )
-        self._node.create_subscription(std.String, "~/command", self._hear, 10)
+        self._node.create_subscription(std.String, "~/command", self._on_message, 10)
         executors = need("rclpy.executors", "publishing to ROS 2", _INSTALL)
         self._executor = executors.SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
@@ -137,8 +137,8 @@ class Ros2Publisher:
         self._node.destroy_node()
         self._context.try_shutdown()
 
-    def _hear(self, message: Any) -> None:
+    def _on_message(self, message: Any) -> None:
         try:
-            self._take(Asked(parse_command(message.data)))
+            self._take(PendingCommand(parse_command(message.data)))
         except PromptError as error:
             logger.warning("~/command got no command: %s", error)

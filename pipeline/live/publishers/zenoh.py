@@ -11,7 +11,7 @@ from typing import Any
 
 from maskstream.pipeline.errors import ConfigError, PromptError
 from maskstream.pipeline.exports.png import encode_png
-from maskstream.pipeline.live.commands import Asked, Outcome, parse_command
+from maskstream.pipeline.live.commands import Outcome, PendingCommand, parse_command
 from maskstream.pipeline.live.messages import captured_ns, result_message, stamp_ns
 from maskstream.pipeline.live.publishers import TakeCommand
 from maskstream.pipeline.live.publishers.extras import need
@@ -36,7 +36,7 @@ class ZenohPublisher:
             self._results = self._session.declare_publisher(f"{prefix}/result")
             self._labels = self._session.declare_publisher(f"{prefix}/labels")
             self._answers = self._session.declare_publisher(f"{prefix}/answer")
-            self._session.declare_subscriber(f"{prefix}/command", self._hear)
+            self._session.declare_subscriber(f"{prefix}/command", self._on_message)
         except zenoh.ZError as error:
             raise ConfigError(f"Zenoh cannot publish at {target}: {error}") from error
         self._take = take
@@ -58,9 +58,9 @@ class ZenohPublisher:
         """Leave the network."""
         self._session.close()
 
-    def _hear(self, sample: Any) -> None:
+    def _on_message(self, sample: Any) -> None:
         try:
-            self._take(Asked(parse_command(sample.payload.to_bytes()), self._answer))
+            self._take(PendingCommand(parse_command(sample.payload.to_bytes()), self._answer))
         except PromptError as error:
             self._answer(Outcome(refused=str(error)))
 

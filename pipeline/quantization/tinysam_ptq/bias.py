@@ -1,4 +1,4 @@
-"""Bias correction: the mean error that quantisation gives a layer's outputs, taken from its bias.
+"""Bias correction: the mean error that quantization gives a layer's outputs, taken from its bias.
 
 Rounded weights err the same way everywhere, so a good part of a layer's error is the same in every
 picture. It is measured on float inputs (Nagel et al., arXiv 1906.04721, section 4.2, with measured
@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from maskstream.pipeline.quantization.calibration import PreparedPicture
+from maskstream.pipeline.quantization.calibration import PreparedImage
 from maskstream.pipeline.quantization.tinysam_ptq.calls import Call, Kind
 from maskstream.pipeline.quantization.tinysam_ptq.layers import QuantizedCalls, QuantizedLayer
 
@@ -23,19 +23,19 @@ _CHANNEL_AXIS = {Kind.CONVOLUTION: 1, Kind.LINEAR: -1}  # of the outputs of laye
 
 @torch.no_grad()
 def correct_biases(
-    encoder: nn.Module, layers: Mapping[str, QuantizedLayer], pictures: Sequence[PreparedPicture]
+    encoder: nn.Module, layers: Mapping[str, QuantizedLayer], images: Sequence[PreparedImage]
 ) -> dict[str, QuantizedLayer]:
     """The layers, those that the encoder runs with the shift that cancels their mean error."""
     errors = _MeanErrors(layers, type(encoder))
     with errors:
-        for picture in pictures:
-            encoder(torch.from_numpy(picture.image))
+        for image in images:
+            encoder(torch.from_numpy(image.image))
     shifts = errors.means()
     return {name: replace(layer, shift=shifts.get(name)) for name, layer in layers.items()}
 
 
 class _MeanErrors(QuantizedCalls):
-    """Runs in float and adds up what quantising each layer would change, by output channel."""
+    """Runs in float and adds up what quantizing each layer would change, by output channel."""
 
     def __init__(self, layers: Mapping[str, QuantizedLayer], root: type[nn.Module]) -> None:
         super().__init__(layers, root)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maskstream.pipeline.quantization.calibration import PreparedPicture, random_prompts
+from maskstream.pipeline.quantization.calibration import PreparedImage, random_prompts
 from maskstream.pipeline.quantization.export import (
     DECODER_INPUTS,
     ENCODER_OUTPUTS,
@@ -50,7 +50,7 @@ class Record:
 
     first_range, second_range: smallest and largest value of each operand over all calls.
     scale_shapes, axis: see `products.scale_shape` and `channel_axis`. samples: with the gradient at
-    the sampled outputs. unsupported: why the layer cannot be quantised, or None.
+    the sampled outputs. unsupported: why the layer cannot be quantized, or None.
     """
 
     kind: Kind
@@ -76,7 +76,7 @@ class Record:
 
 def record_layers(
     graphs: tuple[nn.Module, nn.Module],
-    pictures: Sequence[PreparedPicture],
+    images: Sequence[PreparedImage],
     *,
     seed: int,
     headwise: bool,
@@ -89,8 +89,8 @@ def record_layers(
     """
     recorder = _Recorder(graphs, headwise, torch.Generator().manual_seed(seed))
     with recorder:
-        for done, picture in enumerate(pictures, 1):
-            _run(graphs, picture, np.random.default_rng((seed, done)), recorder.generator)
+        for done, prepared in enumerate(images, 1):
+            _run(graphs, prepared, np.random.default_rng((seed, done)), recorder.generator)
             progress(done)
     return recorder.records
 
@@ -140,18 +140,18 @@ def _widened(known: tuple[float, float], x: Tensor) -> tuple[float, float]:
 
 def _run(
     graphs: tuple[nn.Module, nn.Module],
-    picture: PreparedPicture,
+    prepared: PreparedImage,
     rng: np.random.Generator,
     generator: torch.Generator,
 ) -> None:
     """Gradients of one picture; prompts one kind after the other, so that memory stays small."""
     encoder, decoder = graphs
-    image = torch.from_numpy(picture.image).to(torch.float32)
+    image = torch.from_numpy(prepared.image).to(torch.float32)
     outputs = encoder(image.requires_grad_())
     names = (*ENCODER_OUTPUTS, *SKIP_OUTPUTS)[: len(outputs)]
     encoded = [x for name, x in zip(names, outputs, strict=True) if name not in NOT_DECODED]
     features = [x.detach().requires_grad_() for x in encoded]
-    for prompt in _prompts(decoder, features, picture, rng):
+    for prompt in _prompts(decoder, features, prepared, rng):
         masks, iou, *_ = decoder(*features, *prompt)
         _propagate_back(masks, iou, generator)
     torch.autograd.backward(encoded, [x.grad for x in features])
@@ -160,11 +160,11 @@ def _run(
 def _prompts(
     decoder: nn.Module,
     features: Sequence[Tensor],
-    picture: PreparedPicture,
+    prepared: PreparedImage,
     rng: np.random.Generator,
 ) -> Iterator[tuple[Tensor, ...]]:
     """Random prompts, every other one refined by a mask: the network's own first answer to it."""
-    for given in random_prompts(picture.geometry, _PROMPTS_OF_A_KIND, rng):
+    for given in random_prompts(prepared.geometry, _PROMPTS_OF_A_KIND, rng):
         xy, labels, mask, has_mask, grid = (torch.from_numpy(given[n]) for n in DECODER_INPUTS)
         with torch.no_grad():
             masks, *_ = decoder(*features, xy, labels, mask, has_mask, grid)

@@ -27,7 +27,7 @@ from torch.utils.hooks import RemovableHandle
 
 
 class Kind(StrEnum):
-    """Kinds of layers that are quantised."""
+    """Kinds of layers that are quantized."""
 
     CONVOLUTION = "convolution"
     DECONVOLUTION = "deconvolution"

@@ -1,4 +1,4 @@
-"""Quantised layers, and a context in which networks compute with them."""
+"""QuantizedModel layers, and a context in which networks compute with them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from maskstream.pipeline.quantization.tinysam_ptq.quantizers import Quantizer
 
 @dataclass(frozen=True, slots=True)
 class QuantizedLayer:
-    """A layer's quantisers and its error when quantised alone.
+    """A layer's quantizers and its error when quantized alone.
 
     first: of the activation. second: of the weight, or of the other activation. error: of the
     layer's output, relative, weighted by importance. shift: float [channels] added to the bias, or
@@ -33,14 +33,14 @@ class QuantizedLayer:
 
 
 class QuantizedCalls(LayerCalls):
-    """Context in which networks compute the given layers with fake-quantised operands."""
+    """Context in which networks compute the given layers with fake-quantized operands."""
 
     def __init__(self, layers: Mapping[str, QuantizedLayer], *roots: type[nn.Module]) -> None:
         super().__init__(*roots)
         self._layers = layers
 
     def on_call(self, call: Call) -> Tensor:
-        """Compute with fake-quantised operands, a matmul head by head where heads have scales."""
+        """Compute with fake-quantized operands, a matmul head by head where heads have scales."""
         layer = self._layers.get(call.name)
         if layer is None:
             return call.run(call.first, call.second)

@@ -1,7 +1,7 @@
-"""TinySAM's post-training quantisation (arXiv 2312.13789, section 3.3), executed as integers.
+"""TinySAM's post-training quantization (arXiv 2312.13789, section 3.3), executed as integers.
 
 Batch norms are folded; then convolutions, transposed convolutions, linear layers and the matrix
-products of activations are quantised to 8 bits at the scales that `search` finds. They are written
+products of activations are quantized to 8 bits at the scales that `search` finds. They are written
 into the graphs as FakeQuantize, which OpenVINO executes as integer kernels.
 
 Attention: the paper has one scale a head. OpenVINO fuses softmax and both integer products into one
@@ -20,13 +20,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from maskstream.pipeline.quantization.calibration import PreparedPicture, spread
+from maskstream.pipeline.quantization.calibration import PreparedImage, spread
 from maskstream.pipeline.quantization.export import _DecoderGraph, _EncoderGraph, export
 from maskstream.pipeline.quantization.tinysam_ptq.bias import correct_biases
 from maskstream.pipeline.quantization.tinysam_ptq.calibrate import Record, record_layers
 from maskstream.pipeline.quantization.tinysam_ptq.calls import Kind
-from maskstream.pipeline.quantization.tinysam_ptq.float_layers import Goal, layers_to_float
 from maskstream.pipeline.quantization.tinysam_ptq.folding import fold_batch_norms
+from maskstream.pipeline.quantization.tinysam_ptq.fp32_layers import Goal, layers_kept_in_fp32
 from maskstream.pipeline.quantization.tinysam_ptq.layers import QuantizedCalls, QuantizedLayer
 from maskstream.pipeline.quantization.tinysam_ptq.quantizers import SYMMETRIC, Quantizer, codes_for
 from maskstream.pipeline.quantization.tinysam_ptq.search import (
@@ -40,7 +40,7 @@ from maskstream.pipeline.segmenter.openvino_runtime import ov
 from maskstream.pipeline.segmenter.sam import Sam
 
 _COMPARED = 16  # pictures on which masks are compared with FP32's
-_LINEAR = "part of linear attention (docs/quantisation.md)"
+_LINEAR = "part of linear attention (docs/quantization.md)"
 _ZERO_POINTS = (Kind.CONVOLUTION, Kind.LINEAR)  # the others run in float with a zero point
 
 Progress = Callable[[str, int, int], None]
@@ -49,45 +49,45 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class PtqResult:
-    """The quantised graphs, the layers by name, and those left in float with the reason."""
+    """The quantized graphs, the layers by name, and those left in float with the reason."""
 
     encoder: ov.Model
     decoder: ov.Model
     layers: dict[str, QuantizedLayer]
-    kept_in_float: dict[str, str]
+    kept_in_fp32: dict[str, str]
 
 
 def quantize_model(
     model: Sam,
-    pictures: Sequence[PreparedPicture],
+    images: Sequence[PreparedImage],
     *,
-    images: int = 8,
+    max_images: int = 8,
     seed: int = 0,
     progress: Progress | None = None,
     ignored: Collection[str] = (),
     error_limit: float = 0.03,
     headwise: bool = False,
     goal: Goal | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> PtqResult:
-    """Quantise a network's encoder and decoder; `model` is left as it is.
+    """Quantize a network's encoder and decoder; `model` is left as it is.
 
-    pictures: of any size the network takes, all of which the graphs will take; `images` of them,
+    images: of any size the network takes, all of which the graphs will take; `max_images` of them,
     evenly spread, are used. ignored: names of layers left in float. error_limit: layers whose error
     at the best scales is larger are left in float. headwise: a scale for every head in attention.
     goal: further layers are left in float until masks are as close to FP32's as this, on up to 16
-    of the pictures; say: is told how that goes.
+    of the pictures; report: is told how that goes.
     """
-    report = progress or (lambda *_: None)
+    tell = progress or (lambda *_: None)
     folded = folded_copy(model)
-    chosen = spread(pictures, images)
+    chosen = spread(images, max_images)
     networks = (_EncoderGraph(folded), _DecoderGraph(folded))
     records = record_layers(
         networks,
         chosen,
         seed=seed,
         headwise=headwise,
-        progress=lambda done: report("calibrating", done, len(chosen)),
+        progress=lambda done: tell("calibrating", done, len(chosen)),
     )
     layers: dict[str, QuantizedLayer] = {}
     kept = {name: _LINEAR for name in records if _in_linear_attention(networks[0], name)}
@@ -104,11 +104,11 @@ def quantize_model(
                 reason = f"its error would be {layer.error:.1%}"
         if reason is not None:
             kept[name] = reason
-        report("searching scales", done, done + len(records))
+        tell("searching scales", done, done + len(records))
     layers = correct_biases(networks[0], layers, chosen)
     if goal is not None:
-        judged = spread(pictures, _COMPARED)
-        for name, reason in layers_to_float(networks, layers, judged, goal, say).items():
+        judged = spread(images, _COMPARED)
+        for name, reason in layers_kept_in_fp32(networks, layers, judged, goal, report).items():
             kept[name] = reason
             del layers[name]
     with QuantizedCalls(layers, _EncoderGraph, _DecoderGraph):

@@ -29,7 +29,7 @@ class Sample:
 
 
 def unsupported(call: Call) -> str | None:
-    """Why a layer cannot be quantised, or None."""
+    """Why a layer cannot be quantized, or None."""
     if call.kind is Kind.MATMUL and min(call.first.dim(), call.second.dim()) < 3:
         return "few rows times a matrix: coordinates, or weights that were moved to the tokens"
     if call.kind is Kind.DECONVOLUTION:

@@ -1,6 +1,6 @@
-"""Uniform 8-bit quantisers, and how their codes are laid out.
+"""Uniform 8-bit quantizers, and how their codes are laid out.
 
-TinySAM (arXiv 2312.13789) quantises symmetrically, clip(round(x / s), -128, 127), and gives the
+TinySAM (arXiv 2312.13789) quantizes symmetrically, clip(round(x / s), -128, 127), and gives the
 outputs of softmax and GELU two scales ("twin" ranges). Integer kernels take one scale and one zero
 point for a tensor of activations, so here a range that lies mostly on one side of zero gets
 unsigned codes with a zero point instead. After softmax, in 0..1, that is zero point 0 and a step of
@@ -20,7 +20,7 @@ BITS = 8
 
 @dataclass(frozen=True, slots=True)
 class CodeRange:
-    """The codes low..high of a quantiser, of which `zero_point` stands for 0."""
+    """The codes low..high of a quantizer, of which `zero_point` stands for 0."""
 
     zero_point: int
     low: int
@@ -49,14 +49,14 @@ def codes_for(low: float, high: float, *, zero_point: bool) -> tuple[CodeRange, 
 
 @dataclass(frozen=True, slots=True)
 class Quantizer:
-    """A quantiser; scale: float32 [1], or one for each channel along `axis` of its argument."""
+    """A quantizer; scale: float32 [1], or one for each channel along `axis` of its argument."""
 
     codes: CodeRange
     scale: Tensor
     axis: int | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Fake quantisation in torch's operators, which OpenVINO reads as FakeQuantize."""
+        """Fake quantization in torch's operators, which OpenVINO reads as FakeQuantize."""
         codes = self.codes
         zero_point = torch.full_like(self.scale, codes.zero_point, dtype=torch.int32)
         if self.axis is None:
@@ -68,7 +68,7 @@ class Quantizer:
         )
 
     def part(self, index: int) -> Quantizer:
-        """The quantiser of one channel."""
+        """The quantizer of one channel."""
         return Quantizer(self.codes, self.scale[index : index + 1])
 
     def __str__(self) -> str:

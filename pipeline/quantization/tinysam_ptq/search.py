@@ -2,7 +2,7 @@
 
 Every scale is drawn from 100 candidates, 0.01 to 1.2 times the one that just covers the operand,
 and that one itself, at which the bytes of a picture stay exact.
-The two operands take turns for three rounds. The distance between the exact and the quantised
+The two operands take turns for three rounds. The distance between the exact and the quantized
 product is weighted by the squared gradients of the task loss, the diagonal of its Hessian, as in
 PTQ4ViT (arXiv 2111.12293).
 """
@@ -90,7 +90,7 @@ def search(products: Sequence[Product], first: Operand, second: Operand) -> tupl
 def relative_error(
     products: Sequence[Product], first: Operand, second: Operand, scales: tuple[Tensor, Tensor]
 ) -> float:
-    """Weighted error of the quantised products, relative to the weighted size of the exact ones."""
+    """Weighted error of the quantized products, relative to the weighted size of the exact ones."""
     wrong = total = 0.0
     for p in products:
         exact = p.a @ p.b
@@ -103,12 +103,12 @@ def relative_error(
 def _best(operand: Operand, error: Callable[[Tensor], Tensor]) -> Tensor:
     """The best candidate, for each scale of the operand by itself."""
     best = operand.covering.clamp_min(_TINY_SCALE)
-    least = torch.full_like(best, torch.inf)
+    smallest_sufficient = torch.full_like(best, torch.inf)
     for ratio in (1.0, *torch.linspace(*RATIOS, CANDIDATES).tolist()):
         scale = (ratio * operand.covering).clamp_min(_TINY_SCALE)
         found = error(scale)
-        best = torch.where(found < least, scale, best)
-        least = torch.minimum(found, least)
+        best = torch.where(found < smallest_sufficient, scale, best)
+        smallest_sufficient = torch.minimum(found, smallest_sufficient)
     return best
 
 

@@ -139,7 +139,7 @@ class MBConv(nn.Module):
 
 
 class LinearAttention(nn.Module):
-    """ReLU linear attention over all cells, of the cells and of their neighbourhoods (`aggreg`).
+    """ReLU linear attention over all cells, of the cells and of their neighborhoods (`aggreg`).
 
     softmax(q k) v becomes relu(q) (relu(k) v), divided by relu(q) times the sum of relu(k): linear
     in the number of cells. Those sums pass float16's largest number, so this part is computed in
@@ -289,7 +289,7 @@ def _upsample(x: Tensor, factor: int) -> Tensor:
 class EfficientViTEncoder(nn.Module):
     """Image encoder of EfficientViT-SAM.
 
-    Input: normalised RGB float [B, 3, H, W], H and W multiples of `multiple`, any aspect and size;
+    Input: normalized RGB float [B, 3, H, W], H and W multiples of `multiple`, any aspect and size;
     the published weights were trained on squares of 512 (L) or 1024 pixels (XL). Attention takes
     the mean over all cells, so what is encoded of the padding matters a little.
     """

@@ -233,7 +233,7 @@ class FusionNeck(nn.Module):
 class LiteEncoder(nn.Module):
     """Image encoder of `lite` and of its teacher: EfficientNet-Lite and a fusion neck.
 
-    Input: normalised RGB float [B, 3, H, W], H and W multiples of 32, any aspect.
+    Input: normalized RGB float [B, 3, H, W], H and W multiples of 32, any aspect.
     """
 
     stride = 16

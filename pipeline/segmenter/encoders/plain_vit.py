@@ -123,7 +123,7 @@ class Block(nn.Module):
 class PlainViTEncoder(nn.Module):
     """Image encoder of SAM.
 
-    Input: normalised RGB float [B, 3, H, W], H and W multiples of 16, at most 1024. Positions are
+    Input: normalized RGB float [B, 3, H, W], H and W multiples of 16, at most 1024. Positions are
     learned for the 64 x 64 cells of a padded square; a smaller input is the top left part of one
     and takes the positions of its cells, so nothing is interpolated.
     """

@@ -147,7 +147,7 @@ class FeedForward(nn.Module):
 class TinyViTBlock(nn.Module):
     """Window attention, a 3x3 depthwise convolution (no residual) and an MLP.
 
-    Both sums are of maps, not of tokens: activations are quantised there for each channel, and
+    Both sums are of maps, not of tokens: activations are quantized there for each channel, and
     NNCF takes the second axis for it.
     """
 
@@ -194,7 +194,7 @@ class Stage(nn.Module):
 class TinyViTEncoder(nn.Module):
     """Image encoder of TinySAM and MobileSAM.
 
-    Input: normalised RGB float [B, 3, H, W], H and W multiples of 16, any aspect and size; the
+    Input: normalized RGB float [B, 3, H, W], H and W multiples of 16, any aspect and size; the
     published weights were trained on 1024 x 1024. `norm_head` and `head` are the classifier's:
     checkpoints hold them and nothing uses them.
     """

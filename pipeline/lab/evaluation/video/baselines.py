@@ -19,7 +19,7 @@ from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.models.open import open_segmenter
 from maskstream.pipeline.segmenter.geometry import FloatMap
 from maskstream.pipeline.segmenter.model import PromptBatch
-from maskstream.pipeline.tracking.processor import mask_logits, work_size
+from maskstream.pipeline.tracking.processor import mask_logits, working_size
 from maskstream.pipeline.tracking.recognition import Recognizer, appearance_settings
 from maskstream.pipeline.types import Frame, LabelMap, SizeHW
 from maskstream.trackers.appearance import CellFeatures
@@ -45,7 +45,7 @@ MakeBaseline = Callable[[PipelineConfig, Path, SizeHW], Baseline]
 """From the configuration, where its model lies and the frames' size."""
 
 
-class Still:
+class StaticMasks:
     """The masks as they were given."""
 
     def __init__(self, config: PipelineConfig, model: Path, frame_hw: SizeHW) -> None:
@@ -66,7 +66,7 @@ class FlowOnly:
 
     def __init__(self, config: PipelineConfig, model: Path, frame_hw: SizeHW) -> None:
         self.frame_hw = frame_hw
-        self.work_hw = work_size(frame_hw, config.tracking.flow_long_side)
+        self.working_hw = working_size(frame_hw, config.tracking.flow_long_side)
         self.logits: dict[int, FloatMap] = {}
         self._flow = FlowEstimator()
 
@@ -78,11 +78,11 @@ class FlowOnly:
     def start(self, frame: Frame, masks: Mapping[int, BoolMap]) -> None:
         """Shrink them to the grid of the flow."""
         for number, mask in masks.items():
-            self.logits[number] = mask_logits(mask, self.work_hw)
+            self.logits[number] = mask_logits(mask, self.working_hw)
 
     def advance(self, frame: Frame) -> None:
         """Move the masks along the flow to this frame."""
-        flow = self._flow.step(frame.gray(self.work_hw))
+        flow = self._flow.step(frame.gray(self.working_hw))
         if flow is not None:
             self.logits = {number: flow.warp(logits) for number, logits in self.logits.items()}
 
@@ -129,12 +129,12 @@ class BoxOnly:
         self._count = 1
 
     def _decode(self, frame: Frame) -> None:
-        to_frame = np.tile(np.divide(self._masks.frame_hw, self._masks.work_hw)[::-1], 2)
+        to_frame = np.tile(np.divide(self._masks.frame_hw, self._masks.working_hw)[::-1], 2)
         boxes = np.array([motion.box_xyxy * to_frame for motion in self._motion.values()])
         features = self._segmenter.encode(frame)
         decoded = self._segmenter.decode(features, PromptBatch.boxes(boxes))
         for number, answer in zip(self._motion, decoded.masks[:, 0], strict=True):
-            logits = self._segmenter.geometry.to_size(answer, self._masks.work_hw)
+            logits = self._segmenter.geometry.to_size(answer, self._masks.working_hw)
             self._masks.logits[number] = np.clip(logits, -LOGIT_LIMIT, LOGIT_LIMIT)
             self._measure(number)
 
@@ -158,7 +158,7 @@ class Affinity:
         self._masks = FlowOnly(config, model, frame_hw)
         self._segmenter = open_segmenter(config, model, frame_hw)
         self._recognizer = Recognizer(
-            self._segmenter.geometry, self._masks.work_hw, appearance_settings(config)
+            self._segmenter.geometry, self._masks.working_hw, appearance_settings(config)
         )
         self._interval = config.keyframes.interval
         self._count = 0
@@ -170,9 +170,9 @@ class Affinity:
         if self._masks.logits and self._count % self._interval == 0:
             cells = self._encode(frame)
             for number in self._masks.logits:
-                reading = self._recognizer.read(number, cells, None)
-                self._masks.logits[number] = self._recognizer.logits(reading)
-                self._recognizer.follow(number, cells, reading, self._now_s(frame))
+                readout = self._recognizer.read(number, cells, None)
+                self._masks.logits[number] = self._recognizer.logits(readout)
+                self._recognizer.add_recent(number, cells, readout, self._now_s(frame))
         self._count += 1
         return self._masks.paint()
 
@@ -181,7 +181,7 @@ class Affinity:
         self._masks.start(frame, masks)
         cells = self._encode(frame)
         for number in masks:
-            self._recognizer.learn(number, cells, self._masks.logits[number])
+            self._recognizer.add_reference(number, cells, self._masks.logits[number])
         self._count = 1
 
     def _now_s(self, frame: Frame) -> float:
@@ -194,7 +194,7 @@ class Affinity:
 
 
 BASELINES: Mapping[str, MakeBaseline] = {
-    "still": Still,
+    "still": StaticMasks,
     "flow": FlowOnly,
     "box": BoxOnly,
     "affinity": Affinity,

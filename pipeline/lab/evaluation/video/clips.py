@@ -94,7 +94,7 @@ class ClipEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class SequenceTask:
     """What is asked of a clip.
 
     given: masks bool [H, W] of objects by id, by the frame on which they are given: the first
@@ -126,7 +126,7 @@ class Task:
             raise UnreadableSourceError(f"{name} has {seen} frames, but masks for {length}")
 
 
-def set_task(name: str, clip: Clip) -> Task:
+def set_task(name: str, clip: Clip) -> SequenceTask:
     """Find out which objects are given where. Raises `SourceError`."""
     with clip.source.open() as reader:
         size_hw = reader.info.size_hw
@@ -143,7 +143,7 @@ def set_task(name: str, clip: Clip) -> Task:
         if fresh:
             given[frame] = _masks(clip.truth.at(frame), fresh)
             known |= fresh
-    return Task(clip, size_hw, given, scored, void)
+    return SequenceTask(clip, size_hw, given, scored, void)
 
 
 def _labels(name: str, clip: Clip, frame: int, size_hw: SizeHW) -> set[int]:

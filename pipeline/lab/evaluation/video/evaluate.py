@@ -12,7 +12,14 @@ from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.errors import UnreadableSourceError
 from maskstream.pipeline.lab.evaluation.clicks import first_clicks
-from maskstream.pipeline.lab.evaluation.video.answers import (
+from maskstream.pipeline.lab.evaluation.video.baselines import MakeBaseline
+from maskstream.pipeline.lab.evaluation.video.clips import (
+    BoolMap,
+    ClipEntry,
+    SequenceTask,
+    set_task,
+)
+from maskstream.pipeline.lab.evaluation.video.predictions import (
     Answers,
     Effort,
     KeptLabels,
@@ -21,8 +28,6 @@ from maskstream.pipeline.lab.evaluation.video.answers import (
     score_identities_of,
     score_objects,
 )
-from maskstream.pipeline.lab.evaluation.video.baselines import MakeBaseline
-from maskstream.pipeline.lab.evaluation.video.clips import BoolMap, ClipEntry, Task, set_task
 from maskstream.pipeline.lab.evaluation.video.report import (
     Row,
     SeededReport,
@@ -112,13 +117,13 @@ def evaluate_seeded(
     return SeededReport(tuple(sequences), tuple(skipped))
 
 
-def _row(task: Task, objects: Mapping[int, ObjectScores], answers: Answers) -> Row:
+def _row(task: SequenceTask, objects: Mapping[int, ObjectScores], answers: Answers) -> Row:
     switches = score_identities_of(task, answers.labels, task.scored).switches
     return sequence_row(objects, switches, answers.effort)
 
 
 def follow(
-    pipeline: Pipeline, name: str, task: Task, prompts: PromptLog, wanted: Collection[int]
+    pipeline: Pipeline, name: str, task: SequenceTask, prompts: PromptLog, wanted: Collection[int]
 ) -> Answers:
     """Run the pipeline and keep its answers on the `wanted` frames. Raises `SourceError`."""
     kept = KeptLabels(wanted)
@@ -134,7 +139,7 @@ def follow(
     return Answers(kept, Effort(summary.frames, seconds, memory.read_mb()))
 
 
-def follow_baseline(pipeline: Pipeline, make: MakeBaseline, task: Task) -> Answers:
+def follow_baseline(pipeline: Pipeline, make: MakeBaseline, task: SequenceTask) -> Answers:
     """Run a baseline with the pipeline's configuration and keep its answers."""
     kept = KeptLabels(task.scored.keys())
     memory = PeakMemory()
@@ -150,7 +155,7 @@ def follow_baseline(pipeline: Pipeline, make: MakeBaseline, task: Task) -> Answe
     return Answers(kept, Effort(count, time.perf_counter() - begun, memory.read_mb()))
 
 
-def prompts_for(task: Task, kind: PromptKind) -> PromptLog:
+def prompts_for(task: SequenceTask, kind: PromptKind) -> PromptLog:
     """The events that give every object of a task; a click is in the middle of the object."""
     events = [
         {"frame": frame, "object": number, "type": _TYPES[kind], **_PROMPTS[kind](mask)}
@@ -180,7 +185,7 @@ _PROMPTS: Mapping[PromptKind, Callable[[BoolMap], dict[str, Any]]] = {
 }
 
 
-def _of_size(frame: Frame, task: Task) -> Frame:
+def _of_size(frame: Frame, task: SequenceTask) -> Frame:
     """The frame as one of the first's size, as the pipeline takes it."""
     if frame.size_hw == task.size_hw:
         return frame

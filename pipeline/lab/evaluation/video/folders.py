@@ -135,8 +135,8 @@ def _read_arrays(file: Path) -> ArrayTruth:
 
 
 def _read_files(frames: Path, masks: Path) -> FileTruth:
-    pictures = (file for file in frames.iterdir() if file.suffix.lower() in SUFFIXES)
-    numbers = {_number(picture) for picture in pictures if not picture.name.startswith(".")}
+    images = (file for file in frames.iterdir() if file.suffix.lower() in SUFFIXES)
+    numbers = {_number(image) for image in images if not image.name.startswith(".")}
     files = _mask_files(masks)
     alone = sorted(files.keys() - numbers)
     if alone:

@@ -14,8 +14,8 @@ from fractions import Fraction
 import numpy as np
 
 from maskstream.pipeline.lab.evaluation.video.clips import ArrayTruth, Clip, ClipEntry
-from maskstream.pipeline.lab.evaluation.video.pictures import SPRITE_PX, Pictures, Sprite
 from maskstream.pipeline.lab.evaluation.video.rendering import Actor, Lens, Pose, Shot, View, render
+from maskstream.pipeline.lab.evaluation.video.sprites import SPRITE_PX, Images, Sprite
 from maskstream.pipeline.sources.arrays import ArraySource
 
 SIZE_HW = (270, 480)
@@ -42,13 +42,13 @@ class Scene:
 class Set:
     """What a scene is built of: sprites and backgrounds, drawn one after the other."""
 
-    def __init__(self, pictures: Pictures, rng: np.random.Generator) -> None:
-        self._pictures = pictures
+    def __init__(self, images: Images, rng: np.random.Generator) -> None:
+        self._images = images
         self._rng = rng
 
     def sprite(self) -> Sprite:
         """The next object."""
-        return self._pictures.sprite(self._rng)
+        return self._images.sprite(self._rng)
 
     def shot(
         self,
@@ -57,28 +57,28 @@ class Set:
         view: Callable[[float], View] | None = None,
     ) -> Shot:
         """A shot over the next background; without a `view` the camera stands still."""
-        ground = self._pictures.background(self._rng, _WORLD_HW)
+        ground = self._images.background(self._rng, _WORLD_HW)
         return Shot(frames, ground, view or (lambda _: View(*_middle())), actors)
 
     def pillar(self, width: int) -> Sprite:
         """An upright strip of another background, higher than the picture."""
-        strip = self._pictures.background(self._rng, (2 * SPRITE_PX, width))
+        strip = self._images.background(self._rng, (2 * SPRITE_PX, width))
         opaque = np.ones((*strip.shape[:2], 1), np.float32)
         return np.concatenate([strip.astype(np.float32) / 255, opaque], 2)
 
 
-def generated_clips(pictures: Pictures, *, seed: int = 0) -> tuple[ClipEntry, ...]:
+def generated_clips(images: Images, *, seed: int = 0) -> tuple[ClipEntry, ...]:
     """The clips, by name; they are rendered when they are loaded.
 
     The same pictures and seed give the same clips.
     """
-    return tuple(_entry(name, build, pictures, seed) for name, build in _SCENES.items())
+    return tuple(_entry(name, build, images, seed) for name, build in _SCENES.items())
 
 
-def _entry(name: str, build: Callable[[Set], Scene], pictures: Pictures, seed: int) -> ClipEntry:
+def _entry(name: str, build: Callable[[Set], Scene], images: Images, seed: int) -> ClipEntry:
     def load() -> Clip:
         rng = np.random.default_rng((seed, zlib.crc32(name.encode())))
-        scene = build(Set(pictures, rng))
+        scene = build(Set(images, rng))
         frames, masks = [], []
         for shot in scene.shots:
             shown, labels = render(shot, SIZE_HW, scene.lens, rng)

@@ -37,7 +37,7 @@ class Statistics:
 
 
 def statistics(values: Sequence[float]) -> Statistics:
-    """Sum up the values of successive frames; neighbouring quarters share a frame, as DAVIS has it.
+    """Sum up the values of successive frames; neighboring quarters share a frame, as DAVIS has it.
 
     Raises `ValueError` if there are none.
     """
@@ -81,7 +81,7 @@ def boundary_accuracy(answer: BoolMap, truth: BoolMap) -> float:
 
 
 def boundary(mask: BoolMap) -> BoolMap:
-    """Pixels whose right, lower or lower right neighbour is on the other side, bool [H, W].
+    """Pixels whose right, lower or lower right neighbor is on the other side, bool [H, W].
 
     The picture's edge is no boundary.
     """

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipeline.lab.evaluation.video.pictures import Sprite
+from maskstream.pipeline.lab.evaluation.video.sprites import Sprite
 from maskstream.pipeline.types import RgbImage, SizeHW
 
 Matrix = npt.NDArray[np.float64]
@@ -21,7 +21,7 @@ Matrix = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """Where a sprite is: centre and long side in pixels of the world, turn in degrees.
+    """Where a sprite is: center and long side in pixels of the world, turn in degrees.
 
     bend: amplitude of its deformation as a share of its size. phase: of the bend, radians.
     """
@@ -69,7 +69,7 @@ class Shot:
 class Lens:
     """How the world becomes a picture.
 
-    exposure: factor on the light. noise: standard deviation in grey levels. shutter: share of the
+    exposure: factor on the light. noise: standard deviation in gray levels. shutter: share of the
     frame's time that it is open; samples: instants of it that are averaged.
     """
 
@@ -83,7 +83,7 @@ def render(
     shot: Shot, size_hw: SizeHW, lens: Lens, rng: np.random.Generator
 ) -> tuple[list[RgbImage], list[npt.NDArray[np.uint8]]]:
     """Frames uint8 [H, W, 3] and label maps uint8 [H, W] of a shot."""
-    pictures, masks = [], []
+    images, masks = [], []
     labels = np.array([0] + [actor.label for actor in shot.actors], np.uint8)
     ground = np.asarray(shot.background / np.float32(255), np.float32)
     for frame in shot.frames:
@@ -94,8 +94,8 @@ def render(
         masks.append(np.where(seen.max(0) > 0.5, labels[seen.argmax(0)], 0).astype(np.uint8))
         noise = lens.noise * rng.standard_normal(light.shape, np.float32)
         levels = 255 * lens.exposure * light + noise
-        pictures.append(np.clip(np.rint(levels), 0, 255).astype(np.uint8))
-    return pictures, masks
+        images.append(np.clip(np.rint(levels), 0, 255).astype(np.uint8))
+    return images, masks
 
 
 def _expose(
@@ -154,7 +154,7 @@ def _bent(sprite: Sprite, pose: Pose) -> Sprite:
 
 
 def _warp(
-    picture: npt.NDArray[np.float32],
+    image: npt.NDArray[np.float32],
     matrix: Matrix,
     size_hw: SizeHW,
     border: int = cv2.BORDER_CONSTANT,
@@ -162,7 +162,7 @@ def _warp(
     """Place a picture; where it shrinks it is smoothed before, so that nothing flickers."""
     scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
     if scale < 0.75:
-        picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), 0.4 / scale), np.float32)
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), 0.4 / scale), np.float32)
     size = (size_hw[1], size_hw[0])
-    warped = cv2.warpAffine(picture, matrix, size, flags=cv2.INTER_LINEAR, borderMode=border)
+    warped = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=border)
     return np.asarray(warped, np.float32)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from maskstream.pipeline.lab.evaluation.video.answers import Effort, ObjectScores
 from maskstream.pipeline.lab.evaluation.video.identities import IdentityScores
 from maskstream.pipeline.lab.evaluation.video.measures import Statistics
+from maskstream.pipeline.lab.evaluation.video.predictions import Effort, ObjectScores
 
 _DIGITS = 4
 SOON_FRAMES = 25

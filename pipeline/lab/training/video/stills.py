@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from maskstream.pipeline.errors import TrainingDataError
 from maskstream.pipeline.lab.training.augment import Image, Labels
-from maskstream.pipeline.lab.training.data import LabelledImage, is_held_back, read_rgb
+from maskstream.pipeline.lab.training.data import LabeledImage, is_held_out, read_rgb
 
 Sprite = npt.NDArray[np.uint8]
 """RGBA, alpha not premultiplied, uint8 [H, W, 4]."""
@@ -63,7 +63,7 @@ class Still:
     """A labelled image of a source."""
 
     source: str
-    image: LabelledImage
+    image: LabeledImage
 
 
 @dataclass(slots=True)
@@ -97,11 +97,11 @@ class StillLibrary:
             allowed = _allowed(folder)
             images = sorted((folder / "images").glob("*"))
             found = [
-                Still(folder.name, LabelledImage(i, folder / "masks" / f"{i.stem}.png"))
+                Still(folder.name, LabeledImage(i, folder / "masks" / f"{i.stem}.png"))
                 for i in images
                 if allowed is None or i.stem in allowed
             ]
-            found = [s for s in found if is_held_back(s.image, percent) == held_back]
+            found = [s for s in found if is_held_out(s.image, percent) == held_back]
             if found:
                 stills[folder.name] = found
             files = sorted((folder / "cutouts").glob("*.webp"))

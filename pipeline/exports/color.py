@@ -1,0 +1,259 @@
+"""Pictures in the pixel formats of encoders, with the colors they had in the source.
+
+YUV stays YUV: only where a picture is drawn, or is RGB in the source, it goes through a matrix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from av.video.format import VideoFormat
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+
+from maskstream.pipeline.exports.edges import Alpha
+from maskstream.pipeline.sources.video import ONE_THREAD, VideoView
+from maskstream.pipeline.types import Frame, RgbImage, SizeHW
+
+NOT_SAID = 2
+# By matrix: what red and blue weigh in luma (ITU-T H.273, table 4).
+_WEIGHTS = {
+    1: (0.2126, 0.0722),
+    4: (0.30, 0.11),
+    5: (0.299, 0.114),
+    7: (0.212, 0.087),
+    9: (0.2627, 0.0593),
+}
+_RGB_MATRIX = 0
+_BT709 = 1
+_HD_LINES = 720
+_TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
+
+Plane = npt.NDArray[Any]
+"""One component of a picture, uint8 or uint16 [H, W], a view of its memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Color:
+    """What the numbers of a video mean, in the codes of ITU-T H.273; 2: it does not say.
+
+    range: 1 limited, 2 full, 0 not said, which means limited.
+    """
+
+    matrix: int = _BT709
+    primaries: int = _BT709
+    transfer: int = _BT709
+    range: int = int(ColorRange.MPEG)
+
+    @classmethod
+    def of(cls, image: VideoFrame, stream: Any) -> Color:
+        """Of a decoded picture, and what it does not say of its stream's codec context.
+
+        RGB has no matrix; what is made from it gets BT.709's.
+        """
+        matrix = _specified(int(image.colorspace), int(stream.colorspace))
+        primaries = _specified(getattr(image, "color_primaries", NOT_SAID), stream.color_primaries)
+        transfer = _specified(getattr(image, "color_trc", NOT_SAID), stream.color_trc)
+        if _is_rgb(image) or matrix == _RGB_MATRIX:
+            return cls(primaries=primaries, transfer=transfer)
+        full = _is_full(image)
+        said = int(image.color_range) or int(stream.color_range)
+        return cls(matrix, primaries, transfer, int(ColorRange.JPEG) if full else said)
+
+    def used_matrix(self, size_hw: SizeHW) -> int:
+        """The matrix, or the one players take for this size where none is said."""
+        if self.matrix in _WEIGHTS:
+            return self.matrix
+        if self.matrix in (NOT_SAID, _RGB_MATRIX) and size_hw[0] >= _HD_LINES:
+            return int(Colorspace.ITU709)
+        return int(Colorspace.ITU601)
+
+    def mark(self, image: VideoFrame) -> None:
+        """Write the codes on a picture, from where encoders take them."""
+        image.colorspace, image.color_range = self.matrix, self.range
+        if hasattr(image, "color_trc"):  # PyAV 15 and later
+            image.color_primaries, image.color_trc = self.primaries, self.transfer
+
+
+def image_of(frame: Frame, pix_fmt: str, color: Color) -> VideoFrame:
+    """The displayed picture of a source's frame, in memory of its own; an alpha plane is opaque.
+
+    Where it is neither turned nor stretched and the planes are of one size, they are copied.
+    """
+    view = frame.view
+    if not isinstance(view, VideoView) or _is_rgb(view.image):
+        return image_from(frame.rgb(), pix_fmt, color)
+    stored = view.image
+    height, width = frame.size_hw[::-1] if view.turns % 2 else frame.size_hw
+    if not view.turns and (stored.height, stored.width) == (height, width):
+        return _converted(stored, pix_fmt, color)
+    deep = stored.format.components[0].bits > 8
+    flat = _converted(
+        stored, "yuv444p16le" if deep else "yuv444p", color, width=width, height=height
+    )
+    if view.turns:
+        turned = VideoFrame(frame.size_hw[1], frame.size_hw[0], flat.format.name)
+        for source, target in zip(planes(flat), planes(turned), strict=True):
+            target[:] = cv2.rotate(source, _TURNS[view.turns])
+        turned.color_range = flat.color_range
+        flat = turned
+    return _converted(flat, pix_fmt, color)
+
+
+def image_from(rgb: RgbImage, pix_fmt: str, color: Color) -> VideoFrame:
+    """RGB uint8 [H, W, 3] in a pixel format."""
+    height, width, _ = rgb.shape
+    if VideoFormat(pix_fmt).is_rgb:
+        whole = VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+        return VideoReformatter().reformat(whole, format=pix_fmt, **ONE_THREAD)
+    bits = VideoFormat(pix_fmt).components[0].bits
+    affine = np.linalg.inv(_to_rgb(color, (height, width), bits))[:3]
+    yuv = np.rint(cv2.transform(rgb.astype(np.float32) / 255, affine))
+    made = VideoFrame(width, height, _full_chroma(bits))
+    for i, plane in enumerate(planes(made)):
+        plane[:] = np.clip(yuv[..., i], 0, (1 << bits) - 1)
+    color.mark(made)
+    return _converted(made, pix_fmt, color)
+
+
+def rgb_of(frame: Frame, color: Color, bits: int = 8) -> npt.NDArray[Any]:
+    """RGB of a source's frame as it is displayed, uint8 or uint16 [H, W, 3].
+
+    Computed here, since swscale is up to three levels of 8 bits too dark. RGB sources have 8 bits.
+    """
+    view = frame.view
+    if not isinstance(view, VideoView) or _is_rgb(view.image):
+        rgb = frame.rgb()
+        return rgb if bits == 8 else rgb.astype(np.uint16) * 257
+    depth = view.image.format.components[0].bits
+    image = image_of(frame, _full_chroma(depth), color)
+    yuv = cv2.merge([plane.astype(np.float32) for plane in planes(image)])
+    mixed = cv2.transform(yuv, _to_rgb(color, frame.size_hw, depth)[:3])
+    return levels(np.clip(mixed, 0, 1), bits)
+
+
+def planes(image: VideoFrame) -> list[Plane]:
+    """The planes of a planar picture, to read and to write."""
+    bits = image.format.components[0].bits
+    dtype = np.dtype(np.uint8 if bits <= 8 else "<u2")
+    found = []
+    for plane in image.planes:
+        values = np.frombuffer(plane, dtype)  # type: ignore[call-overload]
+        rows = values.reshape(-1, plane.line_size // dtype.itemsize)
+        found.append(rows[: plane.height, : plane.width])
+    return found
+
+
+def levels(alpha: Alpha, bits: int) -> Plane:
+    """Opacity 0 to 1 as numbers of so many bits, uint8 or uint16."""
+    return np.rint(alpha * ((1 << bits) - 1)).astype(np.uint8 if bits <= 8 else np.uint16)
+
+
+def blend(image: VideoFrame, ground: VideoFrame, alpha: Alpha) -> VideoFrame:
+    """`image` over `ground`, in place, where alpha [H, W] is 1; both of one planar format."""
+    for over, under in zip(planes(image), planes(ground), strict=True):
+        part = resize_alpha(alpha, over)
+        over[:] = np.rint(under + (over.astype(np.float32) - under) * part)
+    return image
+
+
+def resize_alpha(alpha: Alpha, plane: Plane) -> Alpha:
+    """Opacity at the size of a plane."""
+    if alpha.shape == plane.shape:
+        return alpha
+    size = plane.shape[1], plane.shape[0]
+    return np.asarray(cv2.resize(alpha, size, interpolation=cv2.INTER_AREA), np.float32)
+
+
+def alpha_format(frame: Frame) -> str:
+    """FFV1's pixel format with alpha that takes the source's planes as they are.
+
+    With an odd number of lines or columns FFV1's slices need colors at full size.
+    """
+    view = frame.view
+    if not isinstance(view, VideoView) or _is_rgb(view.image):
+        return "bgra"
+    stored: VideoFormat = view.image.format
+    bits = stored.components[0].bits
+    depth = "" if bits <= 8 else "10le" if bits <= 10 else "16le"
+    height, width = view.image.height, view.image.width
+    plain = not view.turns and (height, width) == frame.size_hw and not (height | width) % 2
+    for sampling in ("420", "422"):
+        if plain and stored.name.removesuffix("le") in _planar(sampling):
+            return f"yuva{sampling}p{depth}"
+    return f"yuva444p{depth}"
+
+
+def _planar(sampling: str) -> set[str]:
+    names = {f"yuv{sampling}p", f"yuvj{sampling}p"}
+    return names | {f"yuv{sampling}p{bits}" for bits in (9, 10, 12, 14, 16)}
+
+
+def _is_rgb(image: VideoFrame) -> bool:
+    return image.format.is_rgb or image.format.has_palette
+
+
+def _full_chroma(bits: int) -> str:
+    return "yuv444p" if bits <= 8 else f"yuv444p{bits}le"
+
+
+def _to_rgb(color: Color, size_hw: SizeHW, bits: int) -> npt.NDArray[np.float64]:
+    """Affine [4, 4] from Y, Cb, Cr of so many bits to RGB of 0 to 1 (ITU-T H.273, 8.3)."""
+    red, blue = _WEIGHTS[color.used_matrix(size_hw)]
+    green = 1 - red - blue
+    luma = np.array([red, green, blue])
+    mix = np.array([luma, ([0, 0, 1] - luma) / (2 - 2 * blue), ([1, 0, 0] - luma) / (2 - 2 * red)])
+    most, step = (1 << bits) - 1, 1 << (bits - 8)
+    is_full = color.range == int(ColorRange.JPEG)
+    black, luma_span, chroma_span = (
+        (0, most, most) if is_full else (16 * step, 219 * step, 224 * step)
+    )
+    made = np.eye(4)
+    made[:3, :3] = np.diag([luma_span, chroma_span, chroma_span]) @ mix
+    made[:3, 3] = black, 128 * step, 128 * step
+    return np.asarray(np.linalg.inv(made), np.float64)
+
+
+def _converted(
+    image: VideoFrame,
+    pix_fmt: str,
+    color: Color,
+    *,
+    width: int | None = None,
+    height: int | None = None,
+) -> VideoFrame:
+    """YUV to YUV: one matrix on both sides, so that swscale copies what needs no change."""
+    made = VideoReformatter().reformat(
+        image,
+        width=width,
+        height=height,
+        format=pix_fmt,
+        src_colorspace=Colorspace.ITU709,
+        dst_colorspace=Colorspace.ITU709,
+        src_color_range=_range_of(image),
+        dst_color_range=color.range or ColorRange.MPEG,
+        **ONE_THREAD,
+    )
+    if made is image:  # nothing to convert: still the decoder's memory, which it looks up later
+        made = VideoFrame(image.width, image.height, pix_fmt)
+        for source, target in zip(planes(image), planes(made), strict=True):
+            target[:] = source
+    color.mark(made)
+    return made
+
+
+def _range_of(image: VideoFrame) -> int:
+    return int(ColorRange.JPEG if _is_full(image) else ColorRange.MPEG)
+
+
+def _is_full(image: VideoFrame) -> bool:
+    jpeg = image.format.name.startswith("yuvj")
+    return jpeg or int(image.color_range) == int(ColorRange.JPEG)
+
+
+def _specified(first: int, second: int) -> int:
+    return second if first in (NOT_SAID, 0) and second != 0 else first

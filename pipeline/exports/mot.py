@@ -1,0 +1,84 @@
+"""Text files of the multi-object tracking benchmarks: MOTS (masks) and MOTChallenge (boxes)."""
+
+from __future__ import annotations
+
+from maskstream.pipeline.exports.coco import iou_with, rle_of
+from maskstream.pipeline.exports.frames import ExportFrame, box_xywh
+from maskstream.pipeline.exports.job import ExportJob
+
+
+class _Lines:
+    """A line for each object of each frame, in order."""
+
+    def __init__(self, job: ExportJob) -> None:
+        self._job = job
+        self._file = job.output.path.open("w", encoding="ascii", newline="\n")
+
+    def finish(self) -> None:
+        """Open the file at its first line. Raises `OSError`."""
+        self._file.close()
+        self._file = self._job.output.path.open(encoding="ascii", errors="replace", newline="\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class Mots(_Lines):
+    """`frame id class height width rle`, https://www.vision.rwth-aachen.de/page/mots.
+
+    The format wants masks that do not overlap, so the object on top has the pixel. Classes count
+    from 1.
+    """
+
+    def write(self, frame: ExportFrame) -> None:
+        """Write a line for each object that shows. Raises `OSError`."""
+        labels, categories = frame.label_map(), self._job.categories
+        height, width = labels.shape
+        for chosen in frame.objects:
+            mask = labels == chosen.id
+            if mask.any():
+                kind = 1 + categories.index(chosen.category)
+                counts = rle_of(mask)["counts"]
+                self._file.write(f"{frame.number} {chosen.id} {kind} {height} {width} {counts}\n")
+
+    def check(self, frame: ExportFrame) -> float:
+        """Compare the next lines with the objects that show."""
+        labels, worst = frame.label_map(), 1.0
+        for chosen in frame.objects:
+            mask = labels == chosen.id
+            if not mask.any():
+                continue
+            fields = self._file.readline().rstrip("\n").split(" ", 5)
+            if len(fields) < 6 or fields[:2] != [str(frame.number), str(chosen.id)]:
+                return 0.0
+            if fields[3:5] != [str(length) for length in mask.shape]:
+                return 0.0
+            read = {"size": list(mask.shape), "counts": fields[5]}
+            worst = min(worst, iou_with(read, mask, mask.shape))
+        return worst
+
+
+class Mot(_Lines):
+    """`frame,id,left,top,width,height,confidence,-1,-1,-1`, https://motchallenge.net/instructions.
+
+    Boxes of the whole masks; pixels count from 1, as the benchmark's own tools have it.
+    """
+
+    def write(self, frame: ExportFrame) -> None:
+        """Write a line for each object that has pixels. Raises `OSError`."""
+        self._file.writelines(_mot_lines(frame))
+
+    def check(self, frame: ExportFrame) -> float:
+        """1 if the next lines are the frame's, else 0."""
+        return float(all(self._file.readline() == line for line in _mot_lines(frame)))
+
+
+def _mot_lines(frame: ExportFrame) -> list[str]:
+    lines = []
+    for chosen, mask in frame.masks():
+        left, top, width, height = box_xywh(mask)
+        place = f"{left + 1},{top + 1},{width},{height}"
+        score = frame.score(chosen.id)
+        lines.append(f"{frame.number},{chosen.id},{place},{score:.4f},-1,-1,-1\n")
+    return lines

@@ -1,0 +1,124 @@
+"""The frames of the video that masks were made from, beside those of the store."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+
+from maskstream.pipeline.errors import SourceError, SourceNotFoundError
+from maskstream.pipeline.exports.color import Color
+from maskstream.pipeline.exports.frames import ExportFrame
+from maskstream.pipeline.exports.job import ExportJob
+from maskstream.pipeline.sources import VideoFile, open_source
+from maskstream.pipeline.sources.video import VideoView, open_container
+from maskstream.pipeline.types import Frame, SourceInfo
+
+_COUNT_TOLERANCE = 1  # frames: containers that do not count them are estimated
+_TIME_TOLERANCE = 0.5  # of the average time between two frames
+_DEFAULT_RATE = Fraction(25)
+
+
+class SourceVideo:
+    """The video at `job.video`, read once from its beginning.
+
+    first: its first frame. rate: frames a second. color: of its pixels. sound: the file that may
+    hold sound, None for pictures.
+
+    Raises:
+        SourceNotFoundError: it is not there.
+        SourceError: it cannot be read, or is not the video of the masks.
+    """
+
+    def __init__(self, job: ExportJob) -> None:
+        if job.video is None:
+            raise SourceError("This format needs the video: give it with --source.")
+        self._path = job.video
+        self._waiting: Frame | None = None
+        self._shift_s: float | None = None
+        with ExitStack() as opening:
+            try:
+                source = open_source(self._path)
+                reader = opening.enter_context(source.open())
+            except SourceNotFoundError as error:
+                raise SourceNotFoundError(
+                    f"The video {self._path} is not there: say with --source where it is now."
+                ) from error
+            self._frames = iter(reader)
+            self._check(job, reader.info)
+            self.rate = reader.info.rate or job.source.rate or _DEFAULT_RATE
+            self.first = self._peek()
+            self.sound = self._path if isinstance(source, VideoFile) else None
+            self.color = _color_of(self.first, self.sound)
+            self._stack = opening.pop_all()
+
+    def frame(self, wanted: ExportFrame) -> Frame:
+        """The picture of a frame of the store; they are asked for in order."""
+        index = wanted.result.index
+        frame = self._next()
+        while frame is not None and frame.index < index:
+            frame = self._next()
+        if frame is None or frame.index != index:
+            raise SourceError(
+                f"{self._path} has no frame {index}, which the masks have: it is not the video "
+                "they were made from; give that with --source."
+            )
+        self._check_time(frame, wanted)
+        return frame
+
+    def ended(self) -> bool:
+        """Whether no frame comes after the last that was asked for."""
+        if self._waiting is None:
+            self._waiting = next(self._frames, None)
+        return self._waiting is None
+
+    def close(self) -> None:
+        """Close the video."""
+        self._waiting = None
+        self._stack.close()
+
+    def _peek(self) -> Frame:
+        self._waiting = next(self._frames, None)
+        if self._waiting is None:
+            raise SourceError(f"{self._path} holds no frame; give the video with --source.")
+        return self._waiting
+
+    def _next(self) -> Frame | None:
+        frame, self._waiting = self._waiting, None
+        return frame or next(self._frames, None)
+
+    def _check(self, job: ExportJob, found: SourceInfo) -> None:
+        told = "it is not the video they were made from; give that with --source."
+        if found.size_hw != job.source.size_hw:
+            (height, width), (store_height, store_width) = found.size_hw, job.source.size_hw
+            raise SourceError(
+                f"{self._path} is {width}x{height}, but the masks are {store_width}x{store_height}:"
+                f" {told}"
+            )
+        count, expected = found.frame_count, job.frame_count
+        if count and expected and abs(count - expected) > _COUNT_TOLERANCE:
+            raise SourceError(
+                f"{self._path} has {count} frames, but the video of the masks had {expected}: "
+                f"{told}"
+            )
+
+    def _check_time(self, frame: Frame, wanted: ExportFrame) -> None:
+        """A video that was retimed or cut has other times; one put into another file is shifted."""
+        if frame.pts_s is None or wanted.result.pts_s is None:
+            return
+        shift_s = frame.pts_s - wanted.result.pts_s
+        self._shift_s = shift_s if self._shift_s is None else self._shift_s
+        if abs(shift_s - self._shift_s) * self.rate > _TIME_TOLERANCE:
+            raise SourceError(
+                f"Frame {frame.index} of {self._path} is at {frame.pts_s:.3f} s, but at "
+                f"{wanted.result.pts_s:.3f} s in the mask store: it is not the video the masks "
+                "were made from; give that with --source."
+            )
+
+
+def _color_of(frame: Frame, video: Path | None) -> Color:
+    if video is None or not isinstance(frame.view, VideoView):
+        return Color()
+    with open_container(video) as container:
+        stream = container.streams.best("video") or container.streams.video[0]
+        return Color.of(frame.view.image, stream.codec_context)

@@ -1,0 +1,132 @@
+"""What a method answered on the annotated frames, what that took, and how good it is."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import zlib
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from maskstream.pipeline.lab.evaluation.video.clips import SequenceTask
+from maskstream.pipeline.lab.evaluation.video.identities import (
+    IdentityScores,
+    overlap,
+    score_identities,
+)
+from maskstream.pipeline.lab.evaluation.video.measures import (
+    Statistics,
+    boundary_accuracy,
+    region_similarity,
+    statistics,
+)
+from maskstream.pipeline.types import LabelMap
+
+_FAST = 1  # zlib's level; label maps are mostly runs
+_RESET_PEAK = "5"  # Linux, proc_pid_clear_refs(5)
+
+
+class KeptLabels:
+    """Label maps by frame, compressed as a store would, so that scoring may wait."""
+
+    def __init__(self, wanted: Collection[int]) -> None:
+        self._wanted = wanted
+        self._packed: dict[int, bytes] = {}
+        self._shape = (0, 0)
+
+    def put(self, frame: int, labels: LabelMap) -> None:
+        """Keep a frame's map if it is wanted."""
+        if frame in self._wanted:
+            self._shape = labels.shape[0], labels.shape[1]
+            self._packed[frame] = zlib.compress(labels.astype(np.uint16).tobytes(), _FAST)
+
+    def __contains__(self, frame: int) -> bool:
+        return frame in self._packed
+
+    def at(self, frame: int) -> LabelMap:
+        """The map of a frame that was kept."""
+        flat = np.frombuffer(zlib.decompress(self._packed[frame]), np.uint16)
+        return flat.reshape(self._shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What a run took: frames, seconds (decoding yes, loading the model no), peak memory in MiB."""
+
+    frames: int
+    seconds: float
+    peak_mb: float
+
+    @property
+    def fps(self) -> float:
+        """Frames a second."""
+        return self.frames / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Label maps of the annotated frames and what they took."""
+
+    labels: KeptLabels
+    effort: Effort
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectScores:
+    """J and F of one object over its judged frames."""
+
+    j: Statistics
+    f: Statistics
+
+
+def score_objects(task: SequenceTask, labels: KeptLabels) -> dict[int, ObjectScores]:
+    """J and F of every judged object, by id."""
+    j: dict[int, list[float]] = {i: [] for i in task.objects}
+    f: dict[int, list[float]] = {i: [] for i in task.objects}
+    for frame, ids in task.scored.items():
+        truth, judged = task.truth(frame)
+        answer = np.where(judged, labels.at(frame), 0)
+        for i in ids:
+            j[i].append(region_similarity(answer == i, truth == i))
+            f[i].append(boundary_accuracy(answer == i, truth == i))
+    return {i: ObjectScores(statistics(j[i]), statistics(f[i])) for i in task.objects}
+
+
+def score_identities_of(
+    task: SequenceTask, labels: KeptLabels, frames: Iterable[int]
+) -> IdentityScores:
+    """HOTA, switches and the like over some annotated frames; what is not judged is left out."""
+    overlaps = []
+    for frame in frames:
+        truth, judged = task.truth(frame)
+        answer = np.where(judged, labels.at(frame), 0).astype(np.uint16)
+        overlaps.append(overlap(answer, truth))
+    return score_identities(overlaps)
+
+
+@dataclass(slots=True)
+class PeakMemory:
+    """Peak resident memory of this process since the start of the measurement.
+
+    Elsewhere than on Linux the peak cannot be reset: there it is that of the process's life.
+    """
+
+    _status: Path = field(default=Path("/proc/self/status"))
+
+    def __post_init__(self) -> None:
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
+
+    def read_mb(self) -> float:
+        """MiB."""
+        with suppress(OSError):
+            lines = self._status.read_text().splitlines()
+            peaks = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
+            if peaks:
+                return peaks[0] / 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)

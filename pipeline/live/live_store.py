@@ -1,0 +1,190 @@
+"""Live results in mask stores: with the gaps of the source, and for as long as they are wanted."""
+
+from __future__ import annotations
+
+import shutil
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from maskstream.pipeline.engine.pipeline import Pipeline
+from maskstream.pipeline.errors import ConfigError, StoreExistsError
+from maskstream.pipeline.live.status import uses_last_id
+from maskstream.pipeline.results.review import Reviewer
+from maskstream.pipeline.runs.outputs import attributes_of
+from maskstream.pipeline.store import MaskStoreWriter
+from maskstream.pipeline.types import Arrival, Frame, FrameResult, SourceInfo
+
+_PARTS = 10  # of the time to retain; so much more may be kept
+_JUMP_S = 1.0  # between what the two clocks say of the time since the frame before
+_SUFFIX = ".zarr"
+
+OpenWriter = Callable[[Path | str], MaskStoreWriter]
+
+
+def writer_opener(pipeline: Pipeline, info: SourceInfo, *, overwrite: bool = False) -> OpenWriter:
+    """What opens stores of a pipeline's results, as it is configured, of a source."""
+    config, attributes = pipeline.config.store, attributes_of(pipeline, info.name)
+
+    def open_writer(path: Path | str) -> MaskStoreWriter:
+        return MaskStoreWriter(
+            path,
+            info=info,
+            attributes=attributes,
+            mode="overwrite" if overwrite else "create",
+            frames_per_commit=config.commit_frames,
+            seconds_per_commit=config.commit_s,
+        )
+
+    return open_writer
+
+
+class LiveStore:
+    """A sink that writes one store and adds to its events where the source gaps.
+
+    Events beside a person's: `{"type": "gap", "frame": first after it, "after": last before it,
+    "seconds", "reason"}` and `{"type": "clock", "frame", "pts", "captured_s"}` (seconds since 1970
+    by the capture clock), which joins the timestamps with the capture clock at the beginning, after
+    every gap and wherever one of them jumps.
+    """
+
+    def __init__(self, writer: MaskStoreWriter) -> None:
+        self._writer = writer
+        self._reviewer = Reviewer()
+        self._last: tuple[Frame, Arrival] | None = None
+        self._full = False
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Append the result. Raises `StoreError`."""
+        if frame.arrival is not None:
+            self._note(frame, frame.arrival)
+        if not self._full and uses_last_id(result):
+            self._full = True
+            self._add([{"type": "full", "frame": frame.index}])
+        self._writer.append(result)
+        self._reviewer.add(result)
+
+    def idle(self) -> None:
+        """Commit what is due. Raises `StoreError`."""
+        self._writer.commit_due()
+
+    def close(self, *, complete: bool) -> None:
+        """Close the store. Raises `StoreError`."""
+        items = [item.to_json() for item in self._reviewer.items()]
+        self._writer.close(complete=complete, review=items)
+
+    def _note(self, frame: Frame, arrival: Arrival) -> None:
+        events: list[Mapping[str, Any]] = []
+        last = self._last
+        if last is not None and arrival.gap_s > 0:
+            events.append(
+                {
+                    "type": "gap",
+                    "frame": frame.index,
+                    "after": last[0].index,
+                    "seconds": round(arrival.gap_s, 3),
+                    "reason": arrival.gap_reason,
+                }
+            )
+        if last is None or events or _jumped(frame, arrival, *last):
+            clock = {"type": "clock", "frame": frame.index, "pts": frame.pts}
+            events.append(clock | {"captured_s": round(arrival.unix_s, 6)})
+        if events:
+            self._add(events)
+        self._last = frame, arrival
+
+    def _add(self, events: Sequence[Mapping[str, Any]]) -> None:
+        self._writer.add_events([*self._writer.events, *events])
+
+
+def _jumped(frame: Frame, arrival: Arrival, before: Frame, came: Arrival) -> bool:
+    """Whether the source's clock and the capture clock disagree about the time between frames."""
+    if frame.pts_s is None or before.pts_s is None:
+        return False
+    elapsed_s = arrival.unix_s - came.unix_s
+    return abs(frame.pts_s - before.pts_s - elapsed_s) > _JUMP_S
+
+
+@dataclass(slots=True)
+class RollingStore:
+    """A sink that keeps about the last `retain_s` seconds: stores of a tenth of that in a folder.
+
+    They are named 000001.zarr, 000002.zarr, …; each can be read, checked and exported by itself,
+    and the oldest are deleted. Ids go on from one to the next.
+    """
+
+    folder: Path
+    retain_s: float
+    open_writer: OpenWriter
+    _store: LiveStore | None = None
+    _began_s: float = 0.0
+    _now_s: float = 0.0
+    _count: int = 0
+    _parts: deque[tuple[Path, float]] = field(default_factory=deque)
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Append the result; begin the next store when it is time. Raises `StoreError`."""
+        self._now_s = frame.arrival.monotonic_s if frame.arrival else frame.pts_s or 0.0
+        full = self._now_s - self._began_s >= self.retain_s / _PARTS
+        if self._store is None or full:
+            self._next()
+        assert self._store is not None  # noqa: S101 - `_next` has made it
+        self._store.write(frame, result)
+
+    def idle(self) -> None:
+        """Commit what is due. Raises `StoreError`."""
+        if self._store is not None:
+            self._store.idle()
+
+    def close(self, *, complete: bool) -> None:
+        """Close the newest store. Raises `StoreError`."""
+        if self._store is not None:
+            self._store.close(complete=complete)
+
+    def _next(self) -> None:
+        if self._store is not None:
+            self._store.close(complete=True)
+            self._parts.append((self._path(self._count), self._now_s))
+        while self._parts and self._now_s - self._parts[0][1] > self.retain_s:
+            shutil.rmtree(self._parts.popleft()[0])
+        self._count += 1
+        self._began_s = self._now_s
+        self._store = LiveStore(self.open_writer(self._path(self._count)))
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:06d}{_SUFFIX}"
+
+
+def make_room(folder: Path, *, overwrite: bool) -> None:
+    """Make the folder of a `RollingStore`, empty.
+
+    Raises:
+        StoreExistsError: something is there and `overwrite` is not given, or it is something else.
+    """
+    if folder.exists():
+        inside = list(folder.iterdir()) if folder.is_dir() else [folder]
+        others = [path for path in inside if not (path.suffix == _SUFFIX and path.stem.isdigit())]
+        if others:
+            raise StoreExistsError(f"{folder} exists and holds no live stores; choose another one.")
+        if inside and not overwrite:
+            raise StoreExistsError(
+                f"{folder} holds live stores already; give --overwrite to replace them."
+            )
+        for path in inside:
+            shutil.rmtree(path)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of `90`, `90s`, `10m` or `2h`. Raises `ConfigError`."""
+    scale = {"s": 1, "m": 60, "h": 3600}.get(text[-1:], 0)
+    number = text[:-1] if scale else text
+    try:
+        seconds = float(number) * (scale or 1)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e9:
+        raise ConfigError(f"'{text}' is no duration; write 90, 90s, 10m or 2h")
+    return seconds

@@ -1,0 +1,71 @@
+"""From tracked frames to results, in a thread of its own: refinement and label maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+from maskstream.pipeline.stage_times import StageTimes
+from maskstream.pipeline.tracking.compositor import compose
+from maskstream.pipeline.tracking.refinement import Refiner, TrackedFrame
+from maskstream.pipeline.types import FrameResult, SizeHW
+from maskstream.trackers.track import Track
+
+
+class ComposedFrame(NamedTuple):
+    """A frame whose tracks are as they are shown, and its result."""
+
+    tracked: TrackedFrame
+    result: FrameResult
+
+
+class ResultComposer:
+    """Makes results of tracked frames, in their order, while the next ones are tracked.
+
+    extra_tracks: of a frame, by its number; they are shown beside its own. refine: frames between
+    two keyframes wait for the second one and are blended with it.
+    """
+
+    def __init__(
+        self, frame_hw: SizeHW, extra_tracks: Callable[[int], Sequence[Track]], *, refine: bool
+    ) -> None:
+        self.times = StageTimes()
+        self._frame_hw = frame_hw
+        self._more_tracks = extra_tracks
+        self._refiner = Refiner() if refine else None
+        self._thread = ThreadPoolExecutor(1, "maskstream-compose")
+
+    def submit(self, tracked: TrackedFrame) -> Future[list[ComposedFrame]]:
+        """Take the next frame; in time gives those that are done with it."""
+        return self._thread.submit(self._compose, tracked)
+
+    def flush(self) -> Future[list[ComposedFrame]]:
+        """No frame comes any more; in time gives those that waited for one."""
+        return self._thread.submit(self._compose_rest)
+
+    def close(self) -> None:
+        """End the thread; what it has not begun is dropped."""
+        self._thread.shutdown(cancel_futures=True)
+
+    def _compose(self, tracked: TrackedFrame) -> list[ComposedFrame]:
+        if self._refiner is None:
+            return [self._compose_one(tracked)]
+        with self.times.stage("refine"):
+            done = self._refiner.put(tracked)
+        return [self._compose_one(each) for each in done]
+
+    def _compose_rest(self) -> list[ComposedFrame]:
+        rest = [] if self._refiner is None else self._refiner.rest()
+        return [self._compose_one(each) for each in rest]
+
+    def _compose_one(self, tracked: TrackedFrame) -> ComposedFrame:
+        frame = tracked.frame
+        with self.times.stage("compose"):
+            seen = compose([*tracked.tracks, *self._more_tracks(frame.index)], self._frame_hw)
+        result = FrameResult(
+            *(frame.index, frame.pts, frame.time_base, tracked.keyframe),
+            *(seen.labels, seen.objects, seen.covered),
+            None if frame.arrival is None else frame.arrival.unix_s,
+        )
+        return ComposedFrame(tracked, result)

@@ -1,0 +1,183 @@
+"""From clicks to masks on one frame, fast: what the encoder says of a frame is kept."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from maskstream.pipeline.config import PipelineConfig
+from maskstream.pipeline.errors import PromptError
+from maskstream.pipeline.models.open import locate_model, open_segmenter
+from maskstream.pipeline.segmenter.geometry import FloatMap
+from maskstream.pipeline.segmenter.model import Decoded, Features, PromptBatch, Segmenter
+from maskstream.pipeline.segmenter.predictor import single_prompt
+from maskstream.pipeline.tracking.seeding import Seeder
+from maskstream.pipeline.types import Frame, SizeHW
+from maskstream.ui.editing.entries import Click
+
+BoolMap = npt.NDArray[np.bool_]
+
+SIZES_KEPT = 4
+FRAMES_KEPT = 12  # encoded frames, about 3 MB each with `lite`
+_PRIOR_LOGIT, _PRIOR_EDGE = 2.0, 6.0  # of a mask without logits of its own: of several, the best
+_MAX_PROPOSALS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a prompt was answered with, best first.
+
+    masks: bool [K, H, W]; scores: [K], 0..1; logits: float32 [K, 4h, 4w], which can be given back.
+    """
+
+    masks: npt.NDArray[np.bool_]
+    scores: tuple[float, ...]
+    logits: FloatMap
+
+
+class Segmenters:
+    """Loaded networks by the size of frames, shared by all sessions: loading takes seconds."""
+
+    def __init__(self, config: PipelineConfig) -> None:
+        self.config = config
+        self._lock = threading.Lock()
+        self._loaded: OrderedDict[SizeHW, tuple[Segmenter, threading.Lock]] = OrderedDict()
+
+    def of_size(self, frame_hw: SizeHW) -> tuple[Segmenter, threading.Lock]:
+        """The network for frames of this size, and who may use it now. Raises `ModelError`."""
+        with self._lock:
+            if frame_hw not in self._loaded:
+                model = locate_model(self.config)
+                segmenter = open_segmenter(self.config, model, frame_hw)
+                self._loaded[frame_hw] = segmenter, threading.Lock()
+                while len(self._loaded) > SIZES_KEPT:
+                    self._loaded.popitem(last=False)
+            self._loaded.move_to_end(frame_hw)
+            return self._loaded[frame_hw]
+
+
+class _SharedSegmenter:
+    """A network that is let go of after every batch, so that clicks need not wait for a search."""
+
+    def __init__(self, segmenter: Segmenter, lock: threading.Lock) -> None:
+        self.geometry = segmenter.geometry
+        self.card = segmenter.card
+        self._segmenter = segmenter
+        self._lock = lock
+
+    def encode(self, frame: Frame) -> Features:
+        with self._lock:
+            return self._segmenter.encode(frame)
+
+    def decode(self, features: Features, prompts: PromptBatch) -> Decoded:
+        with self._lock:
+            return self._segmenter.decode(features, prompts)
+
+
+class Clicker:
+    """Answers prompts on the frames of one video; may be called by any thread.
+
+    Raises `ModelError` when it is used for the first time.
+    """
+
+    def __init__(self, segmenters: Segmenters, frame_hw: SizeHW) -> None:
+        self._segmenters = segmenters
+        self._frame_hw = frame_hw
+        self._searching = threading.Lock()
+        self._features: OrderedDict[int, Features] = OrderedDict()
+        self._proposals: OrderedDict[int, list[BoolMap]] = OrderedDict()
+
+    def prepare(self, frame: Frame) -> None:
+        """Encode a frame, so that the first click on it is answered as fast as the others."""
+        with self._segmenter() as segmenter:
+            self._encoded(segmenter, frame)
+
+    def answer(
+        self,
+        frame: Frame,
+        clicks: Sequence[Click],
+        box_xyxy: Sequence[float] | None,
+        prior: BoolMap | None = None,
+        logits: FloatMap | None = None,
+    ) -> Answer:
+        """Segment what clicks and a box point at.
+
+        prior: the mask bool [H, W] that is to be corrected; logits: better, those of the answer
+        that is to be. Without either, a single click is ambiguous and gives three masks. Raises
+        `PromptError`.
+        """
+        fresh = prior is None and logits is None
+        if box_xyxy is None and fresh and not any(c.label for c in clicks):
+            raise PromptError("Click on the object first, then on what does not belong to it.")
+        points = [(c.x, c.y) for c in clicks] or None
+        labels = [c.label for c in clicks] or None
+        prompt = single_prompt(self._frame_hw, points, labels, box_xyxy)
+        with self._segmenter() as segmenter:
+            features = self._encoded(segmenter, frame)
+            geometry = segmenter.geometry
+            if logits is None and prior is not None:
+                logits = geometry.from_size(_logits(prior))
+            if logits is not None:
+                prompt = PromptBatch(prompt.xy, prompt.labels, logits[None, None])
+            decoded = segmenter.decode(features, prompt)
+        ambiguous = box_xyxy is None and fresh and len(clicks) == 1
+        chosen = 1 + np.argsort(-decoded.iou[0, 1:]) if ambiguous else np.array([0])
+        masks = [geometry.to_size(decoded.masks[0, i], self._frame_hw) > 0 for i in chosen]
+        if not any(mask.any() for mask in masks):
+            raise PromptError(
+                "Nothing was found there; click nearer to the middle, or draw a box around it."
+            )
+        kept = [i for i, mask in enumerate(masks) if mask.any()]
+        scores = tuple(float(decoded.iou[0, chosen[i]]) for i in kept)
+        answers = np.stack([decoded.masks[0, chosen[i]] for i in kept])
+        return Answer(np.stack([masks[i] for i in kept]), scores, answers)
+
+    def proposals(self, frame: Frame) -> list[BoolMap]:
+        """Objects of a frame that nobody pointed at, bool [H, W], the largest first."""
+        with self._searching:
+            if frame.index not in self._proposals:
+                segmenter = _SharedSegmenter(*self._segmenters.of_size(self._frame_hw))
+                self._proposals[frame.index] = self._seeded(segmenter, frame)
+                while len(self._proposals) > FRAMES_KEPT:
+                    self._proposals.popitem(last=False)
+            return self._proposals[frame.index]
+
+    def _seeded(self, segmenter: Segmenter, frame: Frame) -> list[BoolMap]:
+        with self._segmenter() as held:
+            features = self._encoded(held, frame)
+        nothing = np.zeros(segmenter.geometry.grid_hw, np.bool_)
+        seeder = Seeder(segmenter, self._segmenters.config.seeding)
+        found = seeder.propose_after_cut(features, nothing, _MAX_PROPOSALS)
+        masks = [segmenter.geometry.to_size(p.logits, self._frame_hw) > 0 for p in found]
+        return sorted((m for m in masks if m.any()), key=lambda mask: -int(mask.sum()))
+
+    @contextmanager
+    def _segmenter(self) -> Iterator[Segmenter]:
+        segmenter, lock = self._segmenters.of_size(self._frame_hw)
+        with lock:
+            yield segmenter
+
+    def _encoded(self, segmenter: Segmenter, frame: Frame) -> Features:
+        if frame.index not in self._features:
+            self._features[frame.index] = segmenter.encode(frame)
+            while len(self._features) > FRAMES_KEPT:
+                self._features.popitem(last=False)
+        self._features.move_to_end(frame.index)
+        return self._features[frame.index]
+
+
+def _logits(mask: BoolMap) -> FloatMap:
+    """A mask as logits that grow with the distance from its edge, on a grid of 256 at most."""
+    scale = min(1.0, 256 / max(mask.shape))
+    size = max(1, round(mask.shape[1] * scale)), max(1, round(mask.shape[0] * scale))
+    small = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_AREA)
+    inside = cv2.distanceTransform(small, cv2.DIST_L2, 5)
+    outside = cv2.distanceTransform(1 - small, cv2.DIST_L2, 5)
+    return np.asarray(_PRIOR_LOGIT * np.tanh((inside - outside) / _PRIOR_EDGE), np.float32)

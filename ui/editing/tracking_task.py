@@ -1,0 +1,226 @@
+"""A tracking job in a thread of its own: progress, live preview, pause and stop."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import zlib
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from maskstream.pipeline.config import PipelineConfig
+from maskstream.pipeline.engine.pipeline import Pipeline
+from maskstream.pipeline.errors import MaskstreamError, StoreError
+from maskstream.pipeline.runs.retrack import TrackingStopped, pass_store, run_job
+from maskstream.pipeline.sources.seekable import Seekable
+from maskstream.pipeline.store import MaskStore
+from maskstream.pipeline.types import FrameResult
+from maskstream.ui.editing.jobs import JobPlan, Outcome, outcome_of
+from maskstream.ui.editing.mask_files import MaskFiles
+
+logger = logging.getLogger(__name__)
+
+LIVE_KEPT = 512  # results in memory, packed, of a job that runs; older ones are in its stores
+_SPEED_OVER = 24  # frames
+
+
+class JobStatus(StrEnum):
+    """Where a job is."""
+
+    WAITING = "waiting"  # for somebody else's job on this server
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPING = "stopping"
+    JOINING = "joining"
+    DONE = "done"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+ENDED = (JobStatus.DONE, JobStatus.STOPPED, JobStatus.FAILED)
+
+
+class TrackingTask:
+    """One job. `finished` is called in its thread with what it has done (not if that is nothing).
+
+    slots: how many jobs may run at a time on this server.
+    """
+
+    def __init__(
+        self,
+        plan: JobPlan,
+        config: PipelineConfig,
+        video: Seekable,
+        slots: threading.Semaphore,
+        masks: MaskFiles,
+        finished: Callable[[JobPlan, Outcome], None],
+    ) -> None:
+        self.plan = plan
+        self.status = JobStatus.WAITING
+        self.message = ""
+        self.frame = -1
+        self._pass = -1
+        self.done_frames = 0
+        self._config = config
+        self._video = video
+        self._slots = slots
+        self._masks = masks
+        self._finished = finished
+        self._stop = threading.Event()
+        self._go = threading.Event()
+        self._go.set()
+        self._times: deque[float] = deque(maxlen=_SPEED_OVER)
+        self._live: OrderedDict[int, tuple[FrameResult, bytes]] = OrderedDict()
+        self._live_lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="maskstream-tracking", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self.plan.save()
+        self._thread.start()
+
+    def pause(self) -> None:
+        """Hold after the next frame."""
+        if self.status is JobStatus.RUNNING:
+            self._go.clear()
+            self.status = JobStatus.PAUSED
+
+    def resume(self) -> None:
+        """Go on after a pause."""
+        if self.status is JobStatus.PAUSED:
+            self._times.clear()
+            self.status = JobStatus.RUNNING
+            self._go.set()
+
+    def stop(self) -> None:
+        """End after the next frame; what is done is kept."""
+        self._stop.set()
+        if self.status in (JobStatus.RUNNING, JobStatus.PAUSED, JobStatus.WAITING):
+            self.status = JobStatus.STOPPING
+        self._go.set()
+
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Until it has ended."""
+        self._thread.join(timeout_s)
+
+    @property
+    def active(self) -> bool:
+        """Whether it has not ended."""
+        return self.status not in ENDED
+
+    @property
+    def fps(self) -> float:
+        """Frames a second, over the last few."""
+        times = list(self._times)
+        return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Progress as JSON values."""
+        total, fps = self.plan.frames, self.fps
+        left = (total - self.done_frames) / fps if fps else None
+        return {
+            "status": self.status,
+            "message": self.message,
+            "frame": self.frame,
+            "pass": None if self._pass < 0 else self._pass_json(),
+            "done": self.done_frames,
+            "total": total,
+            "fps": round(fps, 1),
+            "left_s": None if left is None else round(left, 1),
+        }
+
+    def _pass_json(self) -> dict[str, Any]:
+        """The pass that runs: its direction and frames, and the objects that it follows."""
+        task = self.plan.job["passes"][self._pass]
+        objects = sorted({event["object"] for event in task["events"]})
+        return {name: task[name] for name in ("direction", "first", "last")} | {"objects": objects}
+
+    def live(self, frame: int) -> FrameResult | None:
+        """What it has said of a frame, if it came there."""
+        with self._live_lock:
+            kept = self._live.get(frame)
+        if kept is None:
+            return self._written(frame)
+        result, packed = kept
+        labels = np.frombuffer(zlib.decompress(packed), np.uint8).astype(np.uint16)
+        height, width = self._video.info.size_hw
+        return FrameResult(
+            *(result.index, result.pts, result.time_base, result.keyframe),
+            labels.reshape(height, width),
+            result.objects,
+        )
+
+    def _written(self, frame: int) -> FrameResult | None:
+        """What the last pass that came to a frame has written of it."""
+        for number in range(self._pass, -1, -1):
+            task = self.plan.job["passes"][number]
+            start = task["first"] if task["direction"] == "forward" else task["last"]
+            if not task["first"] <= frame <= task["last"]:
+                continue
+            try:
+                store = MaskStore.open_if_exists(pass_store(self.plan.target, number))
+                if store is not None and abs(frame - start) < len(store):
+                    found = store.frame(abs(frame - start))
+                    return found if found.index == frame else None
+            except StoreError:
+                return None  # the job has just ended, and joined what it wrote
+        return None
+
+    def _run(self) -> None:
+        try:
+            with self._slots:
+                self._track()
+        except MaskstreamError as error:
+            self._fail(str(error))
+        except Exception as error:
+            logger.exception("tracking failed")
+            self._fail(f"Tracking failed: {error}. What was tracked before is kept.")
+
+    def _track(self) -> None:
+        if self._stop.is_set():
+            self.plan.forget()
+            self.status = JobStatus.STOPPED
+            return
+        self.status = JobStatus.RUNNING
+        plan = self.plan
+        unseeded = self._config.seeding.model_copy(update={"enabled": False})
+        pipeline = Pipeline(self._config.model_copy(update={"seeding": unseeded}))
+        wanted = plan.parsed()
+        done = run_job(
+            pipeline, self._video, wanted, plan.before(), plan.target, on_frame=self._on_frame
+        )
+        self._finished(plan, outcome_of(plan, done, self._masks))
+        plan.forget()
+        self.status = JobStatus.DONE if done.finished else JobStatus.STOPPED
+
+    def _on_frame(self, number: int, result: FrameResult) -> None:
+        packed = zlib.compress(result.labels.astype(np.uint8).tobytes(), 1)
+        with self._live_lock:
+            slim = FrameResult(
+                *(result.index, result.pts, result.time_base, result.keyframe),
+                np.zeros((0, 0), np.uint16),
+                result.objects,
+            )
+            self._live[result.index] = slim, packed
+            self._live.move_to_end(result.index)
+            while len(self._live) > LIVE_KEPT:
+                self._live.popitem(last=False)
+        self.frame, self._pass = result.index, number
+        self.done_frames += 1
+        self._times.append(time.monotonic())
+        self._go.wait()
+        if self._stop.is_set():
+            self.status = JobStatus.JOINING
+            raise TrackingStopped
+        if self.done_frames >= self.plan.frames:
+            self.status = JobStatus.JOINING
+
+    def _fail(self, message: str) -> None:
+        self.message = message
+        self.status = JobStatus.FAILED
+        self.plan.forget()

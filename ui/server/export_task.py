@@ -1,0 +1,173 @@
+"""Exports of a session in a thread of their own, each as one file to download."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+import threading
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maskstream.pipeline.errors import MaskstreamError, PromptError
+from maskstream.pipeline.exports.edges import PLAIN, Edges
+from maskstream.pipeline.exports.export import ExportChoice, export_store
+from maskstream.pipeline.exports.registry import FORMATS, find_format
+from maskstream.pipeline.store import MaskStore
+from maskstream.pipeline.types import FrameResult
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "exports"
+
+
+def formats_json() -> list[dict[str, Any]]:
+    """The formats there are, as JSON values."""
+    return [
+        {
+            "name": name,
+            "summary": known.summary,
+            "suffix": known.suffix or ".zip",
+            "edges": known.takes_edges,
+            "background": known.takes_background,
+        }
+        for name, known in FORMATS.items()
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportRequest:
+    """What to export. objects: their numbers; names: by number; first, last: frames, included."""
+
+    format: str
+    title: str
+    objects: Sequence[int]
+    names: Mapping[int, str]
+    first: int
+    last: int
+    edges: Edges = PLAIN
+    background: str | None = None
+
+
+class _NamedStore(MaskStore):
+    """A store whose objects have the names that the page gave them since."""
+
+    given: Mapping[int, str] = {}
+
+    @property
+    def names(self) -> dict[int, str]:
+        return super().names | dict(self.given)
+
+
+def zip_folder(folder: Path, archive: Path) -> None:
+    """Pack the files of a folder, which are compressed already."""
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                packed.write(file, file.relative_to(folder))
+
+
+class _Canceled(Exception):  # noqa: N818 - no error: somebody pressed Cancel
+    """Ends an export."""
+
+
+class ExportTask:
+    """One export, which begins at once; status: running, done, canceled or failed.
+
+    Raises `PromptError` if there is nothing to export, `ConfigError` for an unknown format.
+    """
+
+    def __init__(self, store: Path, folder: Path, request: ExportRequest) -> None:
+        if not request.objects:
+            raise PromptError("Choose at least one object to export.")
+        self.status = "running"
+        self.message = ""
+        self.done = 0
+        self.total = 0
+        self.file: Path | None = None
+        self._store = store
+        self._request = request
+        self._cancel = threading.Event()
+        name = re.sub(r"[^\w.-]+", "_", request.title) or "clip"
+        stem = f"{name}_{request.format}"
+        suffix = find_format(request.format).suffix
+        self._place = folder / FOLDER / f"{stem}{suffix}"
+        self._thread = threading.Thread(target=self._run, name="maskstream-export", daemon=True)
+        self._thread.start()
+
+    def cancel(self) -> None:
+        """End it; nothing is left behind."""
+        self._cancel.set()
+
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Until it has ended."""
+        self._thread.join(timeout_s)
+
+    def to_json(self) -> dict[str, Any]:
+        """Progress as JSON values; size in bytes."""
+        file = self.file
+        return {
+            "status": self.status,
+            "message": self.message,
+            "format": self._request.format,
+            "done": self.done,
+            "total": self.total,
+            "file": None if file is None else file.name,
+            "size": None if file is None else file.stat().st_size,
+        }
+
+    def _run(self) -> None:
+        try:
+            self._export()
+            self.status = "done"
+        except _Canceled:
+            self._remove()
+            self.status = "canceled"
+        except MaskstreamError as error:
+            self._fail(str(error))
+        except Exception as error:
+            logger.exception("an export failed")
+            self._fail(f"The export failed: {error}.")
+
+    def _export(self) -> None:
+        wanted, place = self._request, self._place
+        self._remove()
+        store = _NamedStore(self._store)
+        store.given = wanted.names
+        choice = ExportChoice(
+            format=wanted.format,
+            objects=",".join(str(i) for i in wanted.objects),
+            start=str(max(wanted.first, int(store.indices[0]))),
+            end=str(wanted.last + 1),
+            overwrite=True,
+            edges=wanted.edges,
+            background=wanted.background,
+        )
+        export_store(store, place, choice, on_start=self._begin, on_frame=self._on_frame)
+        if place.is_dir():
+            archive = place.with_name(f"{place.name}.zip")
+            zip_folder(place, archive)
+            shutil.rmtree(place)
+            place = archive
+        self.file = place
+
+    def _begin(self, frames: int) -> None:
+        self.total = frames
+
+    def _on_frame(self, result: FrameResult) -> None:
+        self.done += 1
+        if self._cancel.is_set():
+            raise _Canceled
+
+    def _remove(self) -> None:
+        if self._place.is_dir():
+            shutil.rmtree(self._place, ignore_errors=True)
+        self._place.unlink(missing_ok=True)
+
+    def _fail(self, message: str) -> None:
+        self._remove()
+        self.message = message
+        self.status = "failed"
