@@ -145,7 +145,7 @@ class TrackStretch(BaseModel):
     absent: it is not there on the first frame. continues: the job before did the forward pass.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     object: int = Field(ge=1, le=MAX_OBJECT_ID)
     first: int = Field(ge=0)

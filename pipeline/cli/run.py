@@ -61,7 +61,9 @@ def run(
         ),
     ] = None,
     overlay: Annotated[Path | None, typer.Option(help="Also write a video with the masks.")] = None,
-    contact: Annotated[Path | None, typer.Option(help="Also write a contact sheet (PNG).")] = None,
+    contact_sheet: Annotated[
+        Path | None, typer.Option(help="Also write a contact sheet (PNG).")
+    ] = None,
     start: Annotated[str | None, typer.Option(help="First frame: 120, 3.5s or 00:00:03.5.")] = None,
     end: Annotated[str | None, typer.Option(help="Frame to stop before, like --start.")] = None,
     stride: Annotated[int, typer.Option(min=1, help="Take every n-th frame.")] = 1,
@@ -117,14 +119,14 @@ def run(
     log = NO_PROMPTS if prompts is None else load_prompts(prompts)
     if log.tracking:
         span_given = start or end or stride != 1 or backward
-        _check_replay(resume=resume, others=bool(span_given or overlay or contact))
+        _check_replay(resume=resume, others=bool(span_given or overlay or contact_sheet))
         _replay(Pipeline(with_model_folder(configured, source)), Path(source), log, output, mode)
         if not (quiet or json):
             typer.echo(f"{output}: {len(log.tracking)} jobs of the session were run again")
         return
     check_room(output, mode)  # before a model is made, which takes minutes
     pipeline = Pipeline(with_model_folder(configured, source))
-    outputs = RunOutputs(output, overlay, contact, mode, span, log)
+    outputs = RunOutputs(output, overlay, contact_sheet, mode, span, log)
     finished = outputs.finished(pipeline, source)
     if finished is not None:
         typer.echo(f"{output} is complete already ({finished} frames); nothing to run.", err=True)
@@ -160,7 +162,7 @@ def _check_replay(*, resume: bool, others: bool) -> None:
     if resume or others:
         raise ConfigError(
             "these prompts are a session of the page, which says itself what is tracked: leave out "
-            "--start, --end, --stride, --backward, --resume, --overlay and --contact "
+            "--start, --end, --stride, --backward, --resume, --overlay and --contact-sheet "
             "(`export --format overlay` makes the overlay)"
         )
 

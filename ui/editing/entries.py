@@ -14,7 +14,7 @@ _Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
 class Click(_Entry):

@@ -57,7 +57,7 @@ class JobPlan:
         """Write it beside the session, for the case of a crash."""
         values = {
             "job": self.job,
-            "stretches": [s.model_dump(mode="json") for s in self.stretches],
+            "stretches": [s.model_dump(mode="json", by_alias=True) for s in self.stretches],
             "store": self.store,
             "onto": self.onto,
         }
@@ -103,7 +103,7 @@ def outcome_of(plan: JobPlan, done: TrackJob, masks: MaskFiles) -> Outcome:
     job = {
         **plan.job,
         "passes": passes,
-        "stretches": [s.model_dump(mode="json") for s in done.stretches],
+        "stretches": [s.model_dump(mode="json", by_alias=True) for s in done.stretches],
         "finished": done.finished,
     }
     ways = _PassProgress(plan, done, masks)

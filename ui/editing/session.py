@@ -301,7 +301,9 @@ def _event(anchor: PromptedEntry) -> dict[str, Any]:
 
 
 def _entry_json(entry: Entry) -> dict[str, Any]:
-    return {"type": entry.type} | entry.model_dump(mode="json", exclude_defaults=True)
+    return {"type": entry.type} | entry.model_dump(
+        mode="json", by_alias=True, exclude_defaults=True
+    )
 
 
 _ENTRY: TypeAdapter[Entry] = TypeAdapter(Entry)

@@ -23,7 +23,7 @@ class PendingStretch(BaseModel):
     that.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     whole: DoneStretch
     first: int

@@ -27,7 +27,7 @@ from maskstream.ui.editing.actions import (
     perform,
 )
 from maskstream.ui.editing.entries import MAX_OBJECTS
-from maskstream.ui.editing.exporting import ExportRequest, ExportTask, formats_json
+from maskstream.ui.editing.export_task import ExportRequest, ExportTask, formats_json
 from maskstream.ui.editing.images import first_image
 from maskstream.ui.editing.session import new_object
 from maskstream.ui.editing.workspace import Workspace
