@@ -144,7 +144,7 @@ def live(
     model: Annotated[str, typer.Option(help="Model name or folder, or tinysam (random).")] = "lite",
     seconds: Annotated[float, typer.Option(min=1, help="Of each phase.")] = 30.0,
     objects: Annotated[int, typer.Option(min=1, help="Looked for, at most, or given.")] = 5,
-    given: Annotated[
+    boxes: Annotated[
         bool,
         typer.Option("--boxes", help="Objects are boxes (where lite finds some), not looked for."),
     ] = False,
@@ -168,8 +168,8 @@ def live(
     configured = load_config(config, [*settings, f"live.latency_ms={latency_ms}"])
     sys.setswitchinterval(SWITCH_S)
     video = clip or demo_clip(_WIDE_CLIP)
-    boxes = _boxes_of(video, objects) if given else ()
-    report = bench_live(configured, video, (720, 1280), seconds, burn=burn, boxes=boxes)
+    given = _boxes_of(video, objects) if boxes else ()
+    report = bench_live(configured, video, (720, 1280), seconds, burn=burn, boxes=given)
     if as_json:
         typer.echo(json.dumps(report.to_json()))
     else:

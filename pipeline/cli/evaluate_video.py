@@ -132,7 +132,7 @@ def _clips(
     if masks is not None and data is None:
         raise ConfigError("--masks is for the videos of --data")
     if images is not None and not generated:
-        raise ConfigError("--pictures is for --generated")
+        raise ConfigError("--images is for --generated")
     clips: tuple[ClipEntry, ...] = ()
     without: tuple[str, ...] = ()
     if data is not None:

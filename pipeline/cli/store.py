@@ -135,12 +135,12 @@ def review(
     store: StoreArgument,
     top: Annotated[int, typer.Option(min=1, help="How many, the worst first.")] = 20,
     json: AsJson = False,
-    contact: Annotated[
+    contact_sheet: Annotated[
         Path | None, typer.Option(help="Also write a contact sheet (PNG) of the worst frames.")
     ] = None,
     source: Annotated[
         str | None,
-        typer.Option(help="With --contact: the video, if it is not where it was at the run."),
+        typer.Option(help="With --contact-sheet: the video, if it is not where it was at the run."),
     ] = None,
 ) -> None:
     """Say which frames and objects a person should look at, the worst first."""
@@ -149,8 +149,8 @@ def review(
 
     masks = MaskStore(store)
     items = review_of(masks)[:top]
-    if contact is not None:
-        _draw_review(contact, masks, items, source or masks.source.name)
+    if contact_sheet is not None:
+        _draw_review(contact_sheet, masks, items, source or masks.source.name)
     if json:
         typer.echo(json_format.dumps([item.to_json() for item in items]))
     elif items:

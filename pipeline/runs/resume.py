@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from maskstream.pipeline.config import RENAMED_KEYS
 from maskstream.pipeline.errors import StoreError
 from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.store import MaskStore
@@ -93,11 +94,12 @@ def _model(attributes: Mapping[str, Any]) -> str | None:
 
 
 def _flat(config: Mapping[str, Any]) -> JsonObject:
-    """Values by `section.key`."""
+    """Values by `section.key`; keys that an earlier version wrote have their present names."""
     flat: JsonObject = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
-            flat |= {f"{key}.{inner}": each for inner, each in value.items()}
+            names = {inner: f"{key}.{inner}" for inner in value}
+            flat |= {RENAMED_KEYS.get(names[inner], names[inner]): value[inner] for inner in value}
         else:
             flat[key] = value
     return flat

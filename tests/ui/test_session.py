@@ -430,3 +430,10 @@ def test_the_file_is_a_prompts_file(session):
     values = json.loads((session.folder / "session.json").read_text())
     assert values["version"] == 1
     assert [event["type"] for event in values["events"]] == ["mask"]
+
+
+def test_a_color_keeps_its_key_in_the_log(session):
+    session.add(prompt(session, 0))
+    session.add(ChangedEntry(object=1, color="#102030"))
+    (_, entry) = json.loads((session.folder / "session.json").read_text())["page"]["log"]
+    assert entry == {"type": "changed", "object": 1, "colour": "#102030"}

@@ -19,7 +19,7 @@ from maskstream.pipeline.live.session import LiveResult
 from maskstream.ui.camera.live_run import LiveRun
 from maskstream.ui.camera.live_runs import LiveRuns
 from maskstream.ui.editing.actions import BoxAction, ClickAction
-from maskstream.ui.editing.exporting import zip_folder
+from maskstream.ui.editing.export_task import zip_folder
 from maskstream.ui.editing.images import fit_within, jpeg
 
 _LONGEST = 960

@@ -21,7 +21,7 @@ from maskstream.ui.editing.actions import (
     parse_action,
     perform,
 )
-from maskstream.ui.editing.exporting import ExportRequest, ExportTask
+from maskstream.ui.editing.export_task import ExportRequest, ExportTask
 from maskstream.ui.editing.images import first_image
 from maskstream.ui.editing.session_json import SessionView
 from maskstream.ui.editing.workspace import Workspace

@@ -16,7 +16,7 @@ from maskstream.pipeline.json_values import JsonObject
 from maskstream.ui.camera.live_runs import LiveRuns
 from maskstream.ui.camera.routes import make_live_router
 from maskstream.ui.editing.entries import MAX_OBJECTS
-from maskstream.ui.editing.exporting import formats_json
+from maskstream.ui.editing.export_task import formats_json
 from maskstream.ui.editing.session import new_object
 from maskstream.ui.editing.workspace import Limits, Workspace
 from maskstream.ui.server.examples import find_examples
