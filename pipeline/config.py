@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,21 @@ from maskstream.pipeline.types import WantedDevice
 
 SHIPPED = Path(__file__).parents[1] / "configs"
 """The default configuration and the presets, commented: `default.yaml`, `fast.yaml` and so on."""
+
+RENAMED_KEYS = {
+    "keyframes.shortest": "keyframes.interval_min",
+    "keyframes.ahead": "keyframes.lookahead",
+    "keyframes.motion": "keyframes.motion_max",
+    "tracking.agreement_min": "tracking.association_iou_min",
+    "tracking.match_iou_min": "tracking.reentry_box_iou_min",
+    "appearance.sought": "appearance.max_searches",
+    "appearance.recent_every_s": "appearance.recent_interval_s",
+    "seeding.coarse_side": "seeding.coarse_points_per_side",
+    "seeding.fine_side": "seeding.fine_points_per_side",
+    "live.kept_frames": "live.history_frames",
+    "live.retry_most_s": "live.retry_max_s",
+}
+"""Keys of version 0.1.0 that have another name now."""
 
 
 class _Section(BaseModel):
@@ -195,11 +210,16 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"the value of '{override}' cannot be read: {error}") from error
 
 
-def describe(error: ValidationError) -> str:
-    """Say in one sentence which keys of a configuration are wrong."""
+def describe(error: ValidationError, renamed: Mapping[str, str] = RENAMED_KEYS) -> str:
+    """Say in one sentence which keys of a configuration are wrong.
+
+    renamed: keys that have another name now, which is said of them.
+    """
     lines = []
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
-        message = "no such key" if problem["type"] == "extra_forbidden" else problem["msg"]
+        message = problem["msg"]
+        if problem["type"] == "extra_forbidden":
+            message = f"its name is {renamed[key]} now" if key in renamed else "no such key"
         lines.append(f"{key}: {message}")
     return "the configuration is wrong: " + "; ".join(lines)

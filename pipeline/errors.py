@@ -12,6 +12,7 @@ MaskstreamError
 │   ├── StoreLockedError     another process is writing it
 │   └── StoreCorruptError    the store's parts contradict each other
 ├── PageError                the page cannot be served, or not what it is asked for
+│   └── SessionNotFoundError  there is no session of this name (any more)
 ├── MissingExtraError        a part needs a package that is not installed
 ├── TrainingDataError        training data are missing or malformed
 └── QueueClosedError         the other side of a frame queue has ended
@@ -66,6 +67,10 @@ class StoreCorruptError(StoreError):
 
 class PageError(MaskstreamError):
     """The page cannot be served, or not what it is asked for."""
+
+
+class SessionNotFoundError(PageError):
+    """There is no session of this name on the server (any more)."""
 
 
 class TrainingDataError(MaskstreamError):

@@ -17,8 +17,9 @@ which `maskstream.pipeline.runs.retrack` runs again, `page` is what it keeps for
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -126,7 +127,19 @@ Prompt = PointEvent | BoxEvent | MaskEvent | RemoveEvent
 Event = Annotated[Prompt | RenameEvent, Field(discriminator="type")]
 
 
-class TrackPass(BaseModel):
+class MaskRef(_Event):
+    """The object as a mask that has not been read: the path of a PNG, from the file's folder."""
+
+    type: Literal["mask"]
+    mask: str
+
+
+EventRef = Annotated[MaskRef | RemoveEvent, Field(discriminator="type")]
+"""An event of a job as it stands in a file: reading it reads no mask."""
+_EventT = TypeVar("_EventT", bound=_Event)
+
+
+class TrackPass(BaseModel, Generic[_EventT]):
     """Following objects in one direction over the frames `first` to `last`, both included."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -134,10 +147,22 @@ class TrackPass(BaseModel):
     direction: Literal["forward", "backward"]
     first: int = Field(ge=0)
     last: int = Field(ge=0)
-    events: tuple[Event, ...]
+    events: tuple[_EventT, ...]
+
+    @property
+    def frames(self) -> range:
+        """The numbers of its frames."""
+        return range(self.first, self.last + 1)
+
+    def narrowed(self, *, first: int | None = None, last: int | None = None) -> Self:
+        """The pass over fewer frames, with the events that are left."""
+        start = self.first if first is None else first
+        end = self.last if last is None else last
+        events = tuple(e for e in self.events if start <= e.frame <= end)
+        return self.model_copy(update={"first": start, "last": end, "events": events})
 
 
-class TrackStretch(BaseModel):
+class Segment(BaseModel):
     """Frames `first` to `last` of an object that a job tracks anew.
 
     forward, backward: the passes of the job that do it, by their place; with both, the frames up to
@@ -145,7 +170,7 @@ class TrackStretch(BaseModel):
     absent: it is not there on the first frame. continues: the job before did the forward pass.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     object: int = Field(ge=1, le=MAX_OBJECT_ID)
     first: int = Field(ge=0)
@@ -161,27 +186,52 @@ class TrackStretch(BaseModel):
         return self.forward is None and self.backward is None
 
 
-class TrackJob(BaseModel):
+class TrackJob(BaseModel, Generic[_EventT]):
     """What was tracked at one go; everything else stays as the job before left it.
 
-    objects: names by number of all that there are; masks of others are dropped. finished: it was
-    not stopped; if it was, its passes end where it got to.
+    `TrackJob[Event]` can be run, `TrackJob[EventRef]` is how it stands in a file. objects: names by
+    number of all that there are; masks of others are dropped. finished: it was not stopped; if it
+    was, its passes end where it got to.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     objects: dict[int, str]
-    passes: tuple[TrackPass, ...]
-    stretches: tuple[TrackStretch, ...]
+    passes: tuple[TrackPass[_EventT], ...]
+    segments: tuple[Segment, ...] = Field(alias="stretches")
     finished: bool = True
 
     @model_validator(mode="after")
-    def _has_its_passes(self) -> TrackJob:
-        for stretch in self.stretches:
-            for number in (stretch.forward, stretch.backward):
+    def _has_its_passes(self) -> Self:
+        for segment in self.segments:
+            for number in (segment.forward, segment.backward):
                 if number is not None and not 0 <= number < len(self.passes):
                     raise ValueError(f"there is no pass {number}")
         return self
+
+    def truncate_job(self, passes: Sequence[TrackPass[_EventT]], *, finished: bool) -> Self:
+        """The job of which only these passes were done, and its first ones at that."""
+        count = len(passes)
+        segments = [left for segment in self.segments if (left := _without_passes(segment, count))]
+        return self.model_copy(
+            update={"passes": tuple(passes), "segments": tuple(segments), "finished": finished}
+        )
+
+
+def _without_passes(segment: Segment, count: int) -> Segment | None:
+    """A segment without the passes from `count` on; None if nothing is left of it."""
+    kept = {
+        name: number if number is not None and number < count else None
+        for name, number in (("forward", segment.forward), ("backward", segment.backward))
+    }
+    if not segment.empty and not any(number is not None for number in kept.values()):
+        return None
+    return segment.model_copy(update=kept)
+
+
+def read_masks(job: TrackJob[EventRef], folder: Path) -> TrackJob[Event]:
+    """The job with its masks read, so that it can be run. Raises `pydantic.ValidationError`."""
+    return TrackJob[Event].model_validate(job.model_dump(by_alias=True), context={"folder": folder})
 
 
 class PromptLog(BaseModel):
@@ -194,7 +244,7 @@ class PromptLog(BaseModel):
 
     version: Literal[1]
     events: tuple[Event, ...] = ()
-    tracking: tuple[TrackJob, ...] = Field(default=(), repr=False)
+    tracking: tuple[TrackJob[Event], ...] = Field(default=(), repr=False)
     page: dict[str, Any] = Field(default={}, repr=False)
 
     @property

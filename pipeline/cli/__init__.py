@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -19,7 +20,15 @@ from maskstream.pipeline.cli import run as run_commands
 from maskstream.pipeline.cli import store as store_commands
 from maskstream.pipeline.cli import train as train_commands
 from maskstream.pipeline.cli import ui as page_commands
-from maskstream.pipeline.errors import MaskstreamError
+from maskstream.pipeline.errors import ConfigError, MaskstreamError
+
+RENAMED_OPTIONS = {
+    "--contact": "--contact-sheet",
+    "--given": "--boxes",
+    "--held-back": "--held-out",
+    "--pictures": "--images",
+}
+"""Options of version 0.1.0 that have another name now."""
 
 app = typer.Typer(
     name="maskstream",
@@ -29,8 +38,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for _commands in (
-    *(run_commands, live_commands, everything_commands, store_commands, model_commands),
-    *(export_commands, train_commands, bench_commands, evaluate_commands, page_commands),
+    run_commands,
+    live_commands,
+    everything_commands,
+    store_commands,
+    model_commands,
+    export_commands,
+    train_commands,
+    bench_commands,
+    evaluate_commands,
+    page_commands,
     config_commands,
 ):
     _commands.register(app)
@@ -58,9 +75,17 @@ def _options(
     )
 
 
+def _check_renamed(arguments: Sequence[str]) -> None:
+    for argument in arguments:
+        option = argument.partition("=")[0]
+        if option in RENAMED_OPTIONS:
+            raise ConfigError(f"the name of {option} is {RENAMED_OPTIONS[option]} now")
+
+
 def main() -> None:
     """Run the command line; errors are one sentence on standard error and a non-zero exit."""
     try:
+        _check_renamed(sys.argv[1:])
         app()
     except MaskstreamError as error:
         typer.echo(f"error: {error}", err=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskstream.pipeline.cli.everything import DoneOption, IouOption, PointsOption, StabilityOption
+from maskstream.pipeline.cli.options import ConfigOption
 from maskstream.pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def stream(
     model: Annotated[str, typer.Option(help="As `bench rectangle`.")] = "lite",
     objects: Annotated[str, typer.Option(help="Numbers of objects, after commas.")] = "1,5,10,50",
     turns: Annotated[int, typer.Option(min=1, help="Runs of each.")] = 3,
-    config: Annotated[Path | None, typer.Option(help="YAML configuration (see configs/).")] = None,
+    config: ConfigOption = None,
 ) -> None:
     """Measure the whole pipeline, store included, as multiples of decoding the clip to RGB."""
     from maskstream.pipeline.cli.bench_report import print_stream
@@ -143,7 +144,7 @@ def live(
     model: Annotated[str, typer.Option(help="Model name or folder, or tinysam (random).")] = "lite",
     seconds: Annotated[float, typer.Option(min=1, help="Of each phase.")] = 30.0,
     objects: Annotated[int, typer.Option(min=1, help="Looked for, at most, or given.")] = 5,
-    given: Annotated[
+    boxes: Annotated[
         bool,
         typer.Option("--boxes", help="Objects are boxes (where lite finds some), not looked for."),
     ] = False,
@@ -151,13 +152,13 @@ def live(
     burn: Annotated[
         bool, typer.Option("--burn", help="Then with a core burnt, then without again.")
     ] = False,
-    config: Annotated[Path | None, typer.Option(help="YAML configuration (see configs/).")] = None,
+    config: ConfigOption = None,
 ) -> None:
     """Measure latency and rate on a stream of 1280x720 at 30 frames a second from the loopback."""
     import sys
 
     from maskstream.pipeline.cli.bench_report import print_live
-    from maskstream.pipeline.cli.live import SWITCH_S
+    from maskstream.pipeline.cli.live_request import SWITCH_S
     from maskstream.pipeline.config import load_config
     from maskstream.pipeline.lab.bench.live import bench_live
     from maskstream.pipeline.sources.demo import demo_clip
@@ -167,8 +168,8 @@ def live(
     configured = load_config(config, [*settings, f"live.latency_ms={latency_ms}"])
     sys.setswitchinterval(SWITCH_S)
     video = clip or demo_clip(_WIDE_CLIP)
-    boxes = _boxes_of(video, objects) if given else ()
-    report = bench_live(configured, video, (720, 1280), seconds, burn=burn, boxes=boxes)
+    given = _boxes_of(video, objects) if boxes else ()
+    report = bench_live(configured, video, (720, 1280), seconds, burn=burn, boxes=given)
     if as_json:
         typer.echo(json.dumps(report.to_json()))
     else:
@@ -188,7 +189,7 @@ def _boxes_of(video: Path, count: int) -> list[Box]:
 def soak(
     as_json: AsJson = False,
     frames: Annotated[int, typer.Option(min=100, help="Of an accelerated camera.")] = 100_000,
-    config: Annotated[Path | None, typer.Option(help="YAML configuration (see configs/).")] = None,
+    config: ConfigOption = None,
 ) -> None:
     """Run `live` on a fake camera that breaks off; fail if memory, handles or threads grow."""
     from maskstream.pipeline.config import load_config

@@ -130,9 +130,10 @@ def print_everything(report: EverythingReport) -> None:
     settings = report.settings
     console = Console()
     console.print(
-        f"{report.model}, {settings.coarse_points_per_side}/{settings.fine_points_per_side} points a side: predicted IoU "
-        f"from {settings.iou_min}, stability from {settings.stability_min}, done above logit "
-        f"{settings.done_logit}\n{report.images} pictures with {report.objects} objects"
+        f"{report.model}, {settings.coarse_points_per_side}/{settings.fine_points_per_side} points "
+        f"a side: predicted IoU from {settings.iou_min}, stability from {settings.stability_min}, "
+        f"done above logit {settings.done_logit}\n{report.images} images with {report.objects} "
+        "objects"
     )
     console.print(table)
     console.print(

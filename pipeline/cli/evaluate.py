@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ from maskstream.pipeline.errors import ConfigError
 if TYPE_CHECKING:
     from maskstream.pipeline.exports.coco_annotations import CocoAnnotations
     from maskstream.pipeline.lab.evaluation.coco import CocoItem, MaskApReport
+    from maskstream.pipeline.lab.evaluation.examples import ImageSet
     from maskstream.pipeline.lab.evaluation.images import ImagesReport, OnImage
     from maskstream.pipeline.models.pool import SegmenterPool
 
@@ -88,39 +90,79 @@ def images(
     ] = None,
 ) -> None:
     """Mean IoU from boxes and clicks and recall of everything mode, or COCO's mask AP."""
+    request = ImagesRequest(
+        data=data,
+        model=model,
+        as_json=as_json,
+        everything=everything,
+        zoom=zoom,
+        held_out=held_out,
+        limit=limit,
+        sheets=sheets,
+        image_root=image_root,
+        detections=detections,
+    )
+    _evaluate(_pool(model, device, threads), request)
+
+
+@dataclass(frozen=True, slots=True)
+class ImagesRequest:
+    """Images whose masks are known, and how a model is judged by them.
+
+    held_out: percent. limit: of images of a source. sheets: a folder.
+    """
+
+    data: Path
+    model: str
+    as_json: bool
+    everything: bool
+    zoom: bool
+    held_out: int
+    limit: int | None
+    sheets: Path | None
+    image_root: Path | None
+    detections: Path | None
+
+
+def _evaluate(pool: SegmenterPool, request: ImagesRequest) -> None:
     from maskstream.pipeline.exports.coco_annotations import load_coco
     from maskstream.pipeline.lab.evaluation.coco import as_image_set, coco_images
-    from maskstream.pipeline.lab.evaluation.images import evaluate_images
     from maskstream.pipeline.lab.evaluation.labelmaps import find_label_maps
+
+    data, held_out, limit = request.data, request.held_out, request.limit
+    if data.suffix.lower() != ".json":
+        if request.image_root is not None or request.detections is not None:
+            raise ConfigError("--image-root and --detections need --data FILE.json")
+        _score(pool, find_label_maps(data, held_out_percent=held_out, images=limit), request)
+        return
+    if request.image_root is None:
+        raise ConfigError("--data FILE.json needs --image-root, the folder of its images")
+    annotations = load_coco(data)
+    items = coco_images(annotations, request.image_root, held_out_percent=held_out, images=limit)
+    if request.detections is not None:
+        model, as_json = request.model, request.as_json
+        _mask_ap(pool, annotations, items, request.detections, model=model, as_json=as_json)
+        return
+    _score(pool, [as_image_set(items, data.stem)], request)
+
+
+def _score(pool: SegmenterPool, sets: Sequence[ImageSet], request: ImagesRequest) -> None:
+    from maskstream.pipeline.lab.evaluation.images import evaluate_images
     from maskstream.pipeline.lab.evaluation.sheets import AnswerSheets
 
-    pool = _pool(model, device, threads)
-    if data.suffix.lower() != ".json":
-        if image_root is not None or detections is not None:
-            raise ConfigError("--image-root and --detections need --data FILE.json")
-        sets = find_label_maps(data, held_out_percent=held_out, images=limit)
-    else:
-        if image_root is None:
-            raise ConfigError("--data FILE.json needs --image-root, the folder of its images")
-        annotations = load_coco(data)
-        items = coco_images(annotations, image_root, held_out_percent=held_out, images=limit)
-        if detections is not None:
-            _mask_ap(pool, annotations, items, detections, model=model, as_json=as_json)
-            return
-        sets = [as_image_set(items, data.stem)]
-    drawn = AnswerSheets() if sheets is not None else None
-    with _progress(sum(len(s.items) for s in sets), hidden=as_json) as on_image:
+    drawn = AnswerSheets() if request.sheets is not None else None
+    with _progress(sum(len(s.items) for s in sets), hidden=request.as_json) as on_image:
         report = evaluate_images(
             *(pool, sets),
-            model=model,
-            everything=everything,
-            zoom=zoom,
+            model=request.model,
+            everything=request.everything,
+            zoom=request.zoom,
             sheets=drawn,
             on_image=on_image,
         )
-    if drawn is not None and sheets is not None:
-        drawn.write(sheets)
-    if as_json:
+    if drawn is not None and request.sheets is not None:
+        drawn.write(request.sheets)
+    if request.as_json:
         typer.echo(json.dumps(report.to_json()))
     else:
         _print_images(report)

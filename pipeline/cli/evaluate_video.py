@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maskstream.pipeline.cli.options import ConfigOption, ModelOption
 from maskstream.pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ def video(
             "backgrounds to render them from; drawn shapes if not given."
         ),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Model name, folder or checkpoint.")] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML configuration (see configs/).")] = None,
+    model: ModelOption = None,
+    config: ConfigOption = None,
     prompt: Annotated[Prompt, typer.Option(help="How an object is given.")] = Prompt.MASK,
     sequences: Annotated[
         str | None, typer.Option(metavar="A,B", help="Only these; all if not given.")
@@ -131,7 +132,7 @@ def _clips(
     if masks is not None and data is None:
         raise ConfigError("--masks is for the videos of --data")
     if images is not None and not generated:
-        raise ConfigError("--pictures is for --generated")
+        raise ConfigError("--images is for --generated")
     clips: tuple[ClipEntry, ...] = ()
     without: tuple[str, ...] = ()
     if data is not None:

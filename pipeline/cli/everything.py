@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maskstream.pipeline.cli.options import (
+    EndOption,
+    ModelOption,
+    ReplaceOption,
+    StartOption,
+    StrideOption,
+)
 from maskstream.pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
+    from maskstream.pipeline.segmenter.everything import EverythingChoice
     from maskstream.pipeline.types import FrameResult
 
 PointsOption = Annotated[int, typer.Option(min=4, max=128, help="Points a side of the fine grid.")]
@@ -49,11 +58,11 @@ def everything(
     iou_min: IouOption = None,
     stability_min: StabilityOption = None,
     done_logit: DoneOption = None,
-    start: Annotated[str | None, typer.Option(help="First frame: 120, 3.5s or 00:00:03.5.")] = None,
-    end: Annotated[str | None, typer.Option(help="Frame to stop before, like --start.")] = None,
-    stride: Annotated[int, typer.Option(min=1, help="Take every n-th frame.")] = 1,
-    model: Annotated[str | None, typer.Option(help="Model name, folder or checkpoint.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    start: StartOption = None,
+    end: EndOption = None,
+    stride: StrideOption = 1,
+    model: ModelOption = None,
+    overwrite: ReplaceOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line a frame.")] = False,
 ) -> None:
     """Find the objects of a picture, or of each frame by itself, without prompts.
@@ -62,6 +71,44 @@ def everything(
 
     Thresholds that are not given are the model's own (docs/seeding.md).
     """
+    from maskstream.pipeline.segmenter.everything import EverythingChoice
+
+    _find(
+        EverythingRequest(
+            source=source,
+            output=output,
+            overlay=overlay,
+            grid=grid,
+            choice=EverythingChoice(points_per_side, iou_min, stability_min, done_logit),
+            start=start,
+            end=end,
+            stride=stride,
+            model=model,
+            overwrite=overwrite,
+            as_json=as_json,
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class EverythingRequest:
+    """Frames whose objects are to be found. output, overlay: where label maps and pictures go."""
+
+    source: str
+    output: Path | None
+    overlay: Path | None
+    grid: str
+    choice: EverythingChoice
+    start: str | None
+    end: str | None
+    stride: int
+    model: str | None
+    overwrite: bool
+    as_json: bool
+
+
+def _find(request: EverythingRequest) -> None:
+    """Find the objects of each frame by itself. Raises `MaskstreamError`."""
     from maskstream.pipeline.cli.first_use import with_model_folder
     from maskstream.pipeline.config import load_config
     from maskstream.pipeline.engine.stills import single_frame_result
@@ -69,36 +116,37 @@ def everything(
     from maskstream.pipeline.models.pool import SegmenterPool
     from maskstream.pipeline.rendering.draw import draw
     from maskstream.pipeline.rendering.single_frame import ImageOutput
-    from maskstream.pipeline.segmenter.everything import GRIDS, EverythingChoice, find_everything
+    from maskstream.pipeline.segmenter.everything import GRIDS, find_everything
     from maskstream.pipeline.sources import open_source
 
-    if grid not in GRIDS:
-        raise ConfigError(f"--grid is one of {', '.join(GRIDS)}, not {grid}")
+    source, output, overlay = request.source, request.output, request.overlay
+    if request.grid not in GRIDS:
+        raise ConfigError(f"--grid is one of {', '.join(GRIDS)}, not {request.grid}")
     if output is not None and output == overlay:
         raise ConfigError(f"--output and --overlay are both {output}")
     labels, overlays = (None if p is None else ImageOutput(p) for p in (output, overlay))
-    choice = EverythingChoice(points_per_side, iou_min, stability_min, done_logit)
-    config = load_config(overrides=[] if model is None else [f"model={model}"])
-    with open_source(source, start=start, end=end, stride=stride).open() as reader:
+    config = load_config(overrides=[] if request.model is None else [f"model={request.model}"])
+    span = open_source(source, start=request.start, end=request.end, stride=request.stride)
+    with span.open() as reader:
         for place in (labels, overlays):
             if place is not None:
-                place.check(reader.info, overwrite=overwrite)
+                place.check(reader.info, overwrite=request.overwrite)
         config = with_model_folder(config, source)
         folder = locate_model(config)
         pool = SegmenterPool(lambda frame_hw: open_segmenter(config, folder, frame_hw))
         for frame in reader:
             segmenter = pool.for_size(frame.size_hw)
-            settings = choice.settings(segmenter.card.name)
+            settings = request.choice.settings(segmenter.card.name)
             begun = time.perf_counter()
             features = segmenter.encode(frame)
-            proposals, prompts = find_everything(segmenter, features, settings, grid)
+            proposals, prompts = find_everything(segmenter, features, settings, request.grid)
             result = single_frame_result(frame, proposals, segmenter.geometry)
             seconds = time.perf_counter() - begun
             if labels is not None:
                 labels.write(frame.index, result.labels)
             if overlays is not None:
                 overlays.write(frame.index, draw(frame.rgb(), result))
-            typer.echo(_line(result, prompts, seconds, as_json=as_json))
+            typer.echo(_line(result, prompts, seconds, as_json=request.as_json))
     if reader.report.corrupt_packets:
         damage = f"{reader.report.corrupt_packets} damaged packets or pictures"
         typer.echo(f"{damage}: {'; '.join(reader.report.messages)}", err=True)

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maskstream.pipeline.cli.options import (
+    EndOption,
+    QuietOption,
+    ReplaceOption,
+    StartOption,
+    StrideOption,
+)
 from maskstream.pipeline.cli.report import progress_bar
+
+if TYPE_CHECKING:
+    from maskstream.pipeline.exports.export import ExportChoice
 
 _INTERRUPTED = 130
 _FORMATS = (
@@ -38,8 +48,8 @@ def export(
     objects: Annotated[
         str | None, typer.Option(help="Numbers or names, with commas; default: all.")
     ] = None,
-    start: Annotated[str | None, typer.Option(help="First frame: 120, 3.5s or 00:00:03.5.")] = None,
-    end: Annotated[str | None, typer.Option(help="Frame to stop before, like --start.")] = None,
+    start: StartOption = None,
+    end: EndOption = None,
     template: Annotated[
         str | None, typer.Option(help="Names of files: {source}_{object}_{frame:06d}.")
     ] = None,
@@ -74,15 +84,13 @@ def export(
         str | None,
         typer.Option(help="For that format: #rrggbb, green, a picture, blur or blur:PIXELS."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    overwrite: ReplaceOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Write masks in another program's format, and read them back to compare."""
     from maskstream.pipeline.exports.edges import Edges
-    from maskstream.pipeline.exports.export import ExportChoice, export_store
-    from maskstream.pipeline.store import MaskStore
+    from maskstream.pipeline.exports.export import ExportChoice
 
-    masks = MaskStore(store)
     choice = ExportChoice(
         format=format_name,
         objects=objects,
@@ -97,6 +105,15 @@ def export(
         background=background,
         images=images,
     )
+    _export(store, place, choice, quiet=quiet)
+
+
+def _export(store: str, place: Path, choice: ExportChoice, *, quiet: bool) -> None:
+    """Export with a progress bar, and say what came of it."""
+    from maskstream.pipeline.exports.export import export_store
+    from maskstream.pipeline.store import MaskStore
+
+    masks = MaskStore(store)
     try:
         with progress_bar(hidden=quiet) as bar:
             summary = export_store(masks, place, choice, on_start=bar.start, on_frame=bar.advance)
@@ -123,8 +140,8 @@ def import_masks(
         str | None,
         typer.Option("--format", help="davis, png, matte or coco; default: coco for a .json."),
     ] = None,
-    stride: Annotated[int, typer.Option(min=1, help="Take every n-th frame.")] = 1,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    stride: StrideOption = 1,
+    overwrite: ReplaceOption = False,
 ) -> None:
     """Turn masks made elsewhere into prompts for `run --prompts`."""
     from maskstream.pipeline.exports.masks_import import import_as_prompts

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from maskstream.pipeline.json_values import JsonObject
     from maskstream.pipeline.results.review import ReviewItem
     from maskstream.pipeline.store import MaskStore
 
@@ -31,40 +32,44 @@ def info(
     json: AsJson = False,
 ) -> None:
     """Say what is in a mask store, complete or not: source, model, frames, objects."""
-    from rich.console import Console
-    from rich.table import Table
-
     from maskstream.pipeline.store import MaskStore
 
     masks = MaskStore(store)
-    objects = masks.objects()
     if json:
-        typer.echo(
-            json_format.dumps(
-                {
-                    "source": masks.source.name,
-                    "size_hw": masks.source.size_hw,
-                    "frames": len(masks),
-                    "complete": masks.complete,
-                    "clock": masks.source.clock,
-                    "captured_s": _captured(masks),
-                    "last_frame": int(masks.indices[-1]) if len(masks) else None,
-                    "model": masks.attributes.get("model"),
-                    "objects": [
-                        {
-                            "id": o.id,
-                            "name": o.name,
-                            "first_frame": o.first_index,
-                            "last_frame": o.last_index,
-                            "frames": o.frames_seen,
-                            "mean_score": round(o.mean_score, 4),
-                        }
-                        for o in objects
-                    ],
-                }
-            )
-        )
-        return
+        typer.echo(json_format.dumps(_info_json(masks)))
+    else:
+        _print_info(masks)
+
+
+def _info_json(masks: MaskStore) -> JsonObject:
+    captured = _captured(masks)
+    return {
+        "source": masks.source.name,
+        "size_hw": [*masks.source.size_hw],
+        "frames": len(masks),
+        "complete": masks.complete,
+        "clock": masks.source.clock,
+        "captured_s": None if captured is None else [*captured],
+        "last_frame": int(masks.indices[-1]) if len(masks) else None,
+        "model": masks.attributes.get("model"),
+        "objects": [
+            {
+                "id": o.id,
+                "name": o.name,
+                "first_frame": o.first_index,
+                "last_frame": o.last_index,
+                "frames": o.frames_seen,
+                "mean_score": round(o.mean_score, 4),
+            }
+            for o in masks.objects()
+        ],
+    }
+
+
+def _print_info(masks: MaskStore) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     height, width = masks.source.size_hw
     model = masks.attributes.get("model")
     if isinstance(model, dict):
@@ -82,7 +87,7 @@ def info(
         )
         console.print(f"captured {first} to {until}", highlight=False)
     table = Table("object", "name", "first frame", "last frame", "frames", "mean confidence")
-    for found in objects:
+    for found in masks.objects():
         table.add_row(
             str(found.id),
             found.name,
@@ -130,12 +135,12 @@ def review(
     store: StoreArgument,
     top: Annotated[int, typer.Option(min=1, help="How many, the worst first.")] = 20,
     json: AsJson = False,
-    contact: Annotated[
+    contact_sheet: Annotated[
         Path | None, typer.Option(help="Also write a contact sheet (PNG) of the worst frames.")
     ] = None,
     source: Annotated[
         str | None,
-        typer.Option(help="With --contact: the video, if it is not where it was at the run."),
+        typer.Option(help="With --contact-sheet: the video, if it is not where it was at the run."),
     ] = None,
 ) -> None:
     """Say which frames and objects a person should look at, the worst first."""
@@ -144,8 +149,8 @@ def review(
 
     masks = MaskStore(store)
     items = review_of(masks)[:top]
-    if contact is not None:
-        _draw_review(contact, masks, items, source or masks.source.name)
+    if contact_sheet is not None:
+        _draw_review(contact_sheet, masks, items, source or masks.source.name)
     if json:
         typer.echo(json_format.dumps([item.to_json() for item in items]))
     elif items:

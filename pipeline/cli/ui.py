@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from maskstream.pipeline.cli.options import ConfigOption, ModelOption, OverridesOption
+
+if TYPE_CHECKING:
+    from maskstream.ui.server.app import ServerChoice
 
 _SESSIONS = Path("~/.cache/maskstream/sessions")
 
@@ -34,29 +40,39 @@ def ui(
     propose: Annotated[
         bool, typer.Option("--propose/--no-propose", help="Look for objects in opened videos.")
     ] = True,
-    config: Annotated[Path | None, typer.Option(help="YAML configuration (see configs/).")] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key.")
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="Model name, folder or checkpoint.")] = None,
+    config: ConfigOption = None,
+    overrides: OverridesOption = None,
+    model: ModelOption = None,
 ) -> None:
     """Open the page: click objects, track and correct them, export.
 
     A published model or a checkpoint is quantized on first use, on the demo's clip: `run` it on a
     video of your own before, if yours look different.
     """
+    from maskstream.ui.server.app import ServerChoice
+
+    choice = ServerChoice(
+        folder=sessions.expanduser(),
+        host=host,
+        port=port,
+        share=share,
+        allow=allow or None,
+        upload_mb=upload_mb,
+        age_h=age_h,
+        propose=propose,
+    )
+    _serve(choice, config, [*(overrides or []), *([] if model is None else [f"model={model}"])])
+
+
+def _serve(choice: ServerChoice, config: Path | None, settings: Sequence[str]) -> None:
+    """Serve the page until somebody interrupts, and say where it is."""
     from maskstream.pipeline.cli.first_use import with_model_folder
     from maskstream.pipeline.config import load_config
-    from maskstream.ui.server.app import ServerChoice, serve
+    from maskstream.ui.server.app import serve
 
-    settings = [*(overrides or []), *([] if model is None else [f"model={model}"])]
-    configured = with_model_folder(load_config(config, settings))
-    choice = ServerChoice(
-        sessions.expanduser(), host, port, share, allow or None, upload_mb, age_h, propose
-    )
-    served = serve(choice, configured)
+    served = serve(choice, with_model_folder(load_config(config, settings)))
     typer.echo(f"The page is at {served.url} (Ctrl-C ends it; sessions stay).")
-    if share:
+    if choice.share:
         typer.echo(
             f"Everybody can reach it at {served.share_url}."
             if served.share_url

@@ -16,6 +16,7 @@ from maskstream.pipeline.exports.frames import ExportFrame, Mask, box_xywh, iou
 from maskstream.pipeline.exports.job import ExportJob
 from maskstream.pipeline.exports.names import object_names
 from maskstream.pipeline.exports.png import encode_png
+from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.types import SizeHW
 
 _LABELME_VERSION = "5.2.1"  # the first that has masks
@@ -32,7 +33,7 @@ class LabelMe:
         """Write the frame's file. Raises `OSError`."""
         height, width = self._job.source.size_hw
         name = self._job.names.of(frame.number)
-        values: dict[str, Any] = {
+        values: JsonObject = {
             "version": _LABELME_VERSION,
             "flags": {},
             "shapes": [
@@ -66,7 +67,7 @@ class LabelMe:
         """Nothing is held open."""
 
 
-def _shape(mask: Mask) -> dict[str, Any]:
+def _shape(mask: Mask) -> JsonObject:
     left, top, width, height = box_xywh(mask)
     window = mask[top : top + height, left : left + width].astype(np.uint8)
     return {

@@ -17,10 +17,11 @@ from maskstream.pipeline.errors import SourceError
 from maskstream.pipeline.exports.coco_annotations import CocoObject, encode_masks
 from maskstream.pipeline.exports.frames import ExportFrame, Mask, box_xywh, iou
 from maskstream.pipeline.exports.job import ExportJob
+from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.types import SizeHW
 
 
-def rle_of(mask: Mask) -> dict[str, Any]:
+def rle_of(mask: Mask) -> JsonObject:
     """A mask as COCO's compressed run lengths, JSON values."""
     (encoded,) = encode_masks(mask[None])
     height, width = mask.shape
@@ -35,12 +36,11 @@ def iou_with(segmentation: Any, mask: Mask, size_hw: SizeHW) -> float:
         return 0.0
 
 
-def _head(job: ExportJob) -> dict[str, Any]:
-    categories = [{"id": i, "name": name} for i, name in enumerate(job.categories, start=1)]
+def _head(job: ExportJob) -> JsonObject:
     return {
         "info": {"description": f"Masks of {job.source.name}, by maskstream"},
         "licenses": [],
-        "categories": categories,
+        "categories": [{"id": i, "name": name} for i, name in enumerate(job.categories, start=1)],
     }
 
 

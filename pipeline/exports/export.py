@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from maskstream.pipeline.errors import ConfigError, SourceError, StoreError
 from maskstream.pipeline.exports.edges import PLAIN, Edges
@@ -17,6 +19,7 @@ from maskstream.pipeline.exports.output import Output, open_output
 from maskstream.pipeline.exports.registry import find_format
 from maskstream.pipeline.exports.selection import choose_objects, choose_rows
 from maskstream.pipeline.exports.source_images import WithImages
+from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.sources.identity import identity_of
 from maskstream.pipeline.store import MaskStore
 from maskstream.pipeline.types import FrameResult
@@ -79,62 +82,22 @@ def export_store(
         StoreError: the store cannot be read, the place not be written, or the files, read back,
             are not what they should be.
     """
-    wanted = find_format(choice.format)
-    video = _video_for(store, wanted, choice)
-    if video is not None and not choice.trust_video:
-        _check_identity(store, video)
-    rows = choose_rows(store, choice.start, choice.end)
-    objects = choose_objects(store, choice.objects)
-    _check_ids(choice.format, wanted, objects)
-    numbers = store.indices[rows.start : rows.stop] + choice.offset
-    if numbers[0] < 0:
-        raise ConfigError(f"--frame-offset {choice.offset} makes frame numbers negative.")
-    names = NameTemplate(choice.template or wanted.template, source_name(store.source.name))
-    identity: dict[str, Any] = {
-        "format": choice.format,
-        "template": names.template,
-        "source": store.source.name,
-        "objects": [[chosen.id, chosen.name] for chosen in objects],
-        "frames": [int(numbers[0]), int(numbers[-1]), len(numbers)],
-    }
-    if wanted.takes_edges:
-        identity["edges"] = asdict(choice.edges)
-    if wanted.takes_edges or choice.images:
-        identity |= {"video": None if video is None else str(video), "pictures": choice.images}
-
-    def frames() -> Iterator[ExportFrame]:
-        for i, row in enumerate(rows):
-            frame = ExportFrame(int(numbers[i]), i, store.frame(row), objects)
-            yield frame
-            on_frame(frame.result)
-
+    wanted = _Selection.of(store, choice)
     outputs: list[Output] = []
     try:
-        if choice.images and wanted.suffix:
-            beside = place.with_name(f"{place.stem}_pictures")
-            outputs.append(open_output(beside, "", identity, overwrite=choice.overwrite))
-        output = open_output(place, wanted.suffix, identity, overwrite=choice.overwrite)
+        beside = wanted.beside(place)
+        if beside is not None:
+            outputs.append(open_output(beside, "", wanted.identity(), overwrite=choice.overwrite))
+        suffix = wanted.format.suffix
+        output = open_output(place, suffix, wanted.identity(), overwrite=choice.overwrite)
         outputs.append(output)
-        on_start(2 * len(rows))
-        job = ExportJob(
-            output,
-            store.source,
-            objects,
-            numbers,
-            names,
-            video,
-            _source_frame_count(store),
-            choice.edges,
-            choice.background,
-            choice.images,
-        )
-        with closing(
-            WithImages(wanted, job, outputs[0]) if choice.images else wanted.open(job)
-        ) as exporter:
-            for frame in frames():
+        on_start(2 * len(wanted.rows))
+        with closing(wanted.exporter(output, outputs[0])) as exporter:
+            for frame in wanted.frames(on_frame):
                 exporter.write(frame)
             exporter.finish()
-            worst_iou = _read_back(exporter, frames(), wanted.iou_min, output)
+            again = wanted.frames(on_frame)
+            worst_iou = _read_back(exporter, again, wanted.format.iou_min, output)
         for each in outputs:
             each.finish()
     except OSError as error:
@@ -143,7 +106,90 @@ def export_store(
     except BaseException:
         _abandon(outputs)
         raise
-    return ExportSummary(len(rows), len(objects), sum(each.kept for each in outputs), worst_iou)
+    kept = sum(each.kept for each in outputs)
+    return ExportSummary(len(wanted.rows), len(wanted.objects), kept, worst_iou)
+
+
+@dataclass(frozen=True, slots=True)
+class _Selection:
+    """A choice that has been found to fit a store.
+
+    rows: of the store. numbers: what the export calls these frames. video: where the pixels are,
+    None if they are not needed.
+    """
+
+    store: MaskStore
+    choice: ExportChoice
+    format: Format
+    video: Path | None
+    rows: range
+    objects: tuple[ExportObject, ...]
+    numbers: npt.NDArray[np.int64]
+    names: NameTemplate
+
+    @classmethod
+    def of(cls, store: MaskStore, choice: ExportChoice) -> _Selection:
+        """Raises `ConfigError`, `SourceError`, `StoreError`."""
+        wanted = find_format(choice.format)
+        video = _video_for(store, wanted, choice)
+        if video is not None and not choice.trust_video:
+            _check_identity(store, video)
+        rows = choose_rows(store, choice.start, choice.end)
+        objects = choose_objects(store, choice.objects)
+        _check_ids(choice.format, wanted, objects)
+        numbers = store.indices[rows.start : rows.stop] + choice.offset
+        if numbers[0] < 0:
+            raise ConfigError(f"--frame-offset {choice.offset} makes frame numbers negative.")
+        names = NameTemplate(choice.template or wanted.template, source_name(store.source.name))
+        return cls(store, choice, wanted, video, rows, objects, numbers, names)
+
+    def identity(self) -> JsonObject:
+        """What the files follow from: an export that was broken off goes on if it is the same."""
+        choice, numbers = self.choice, self.numbers
+        identity: JsonObject = {
+            "format": choice.format,
+            "template": self.names.template,
+            "source": self.store.source.name,
+            "objects": [[chosen.id, chosen.name] for chosen in self.objects],
+            "frames": [int(numbers[0]), int(numbers[-1]), len(numbers)],
+        }
+        if self.format.takes_edges:
+            identity["edges"] = asdict(choice.edges)
+        if self.format.takes_edges or choice.images:
+            video = None if self.video is None else str(self.video)
+            identity |= {"video": video, "pictures": choice.images}
+        return identity
+
+    def beside(self, place: Path) -> Path | None:
+        """The folder of the video's pictures, if they do not go into `place` itself."""
+        if not (self.choice.images and self.format.suffix):
+            return None
+        return place.with_name(f"{place.stem}_pictures")
+
+    def exporter(self, output: Output, images: Output) -> Exporter:
+        """The writer of the format. images: where the video's go, if they are wanted."""
+        job = ExportJob(
+            output,
+            self.store.source,
+            self.objects,
+            self.numbers,
+            self.names,
+            self.video,
+            _source_frame_count(self.store),
+            self.choice.edges,
+            self.choice.background,
+            self.choice.images,
+        )
+        if self.choice.images:
+            return WithImages(self.format, job, images)
+        return self.format.open(job)
+
+    def frames(self, on_frame: Callable[[FrameResult], None]) -> Iterator[ExportFrame]:
+        """The frames in order; each is told when it has been dealt with."""
+        for i, row in enumerate(self.rows):
+            frame = ExportFrame(int(self.numbers[i]), i, self.store.frame(row), self.objects)
+            yield frame
+            on_frame(frame.result)
 
 
 def export(

@@ -27,6 +27,7 @@ from maskstream.pipeline.exports.coco_annotations import (
 )
 from maskstream.pipeline.exports.frames import Mask
 from maskstream.pipeline.exports.png import encode_png
+from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.prompts import MAX_OBJECT_ID
 from maskstream.pipeline.sources.labelmaps import read_label_map
 
@@ -131,7 +132,7 @@ def _reader(place: Path, format_name: str | None) -> Iterator[FoundMask]:
     raise ConfigError(f"There is no format {name!r} to import; there are davis, png, matte, coco.")
 
 
-def _write(found: FoundMask, folder: Path) -> dict[str, Any]:
+def _write(found: FoundMask, folder: Path) -> JsonObject:
     if not 1 <= found.object_id <= MAX_OBJECT_ID:
         raise UnreadableSourceError(
             f"object {found.object_id} on frame {found.frame}: objects are numbered from 1 to "
@@ -139,8 +140,12 @@ def _write(found: FoundMask, folder: Path) -> dict[str, Any]:
         )
     file = folder / f"{found.frame:06d}_{found.object_id}.png"
     file.write_bytes(encode_png(np.where(found.mask, np.uint8(255), np.uint8(0))))
-    event = {"frame": found.frame, "type": "mask", "object": found.object_id}
-    return event | {"mask": f"{folder.name}/{file.name}"}
+    return {
+        "frame": found.frame,
+        "type": "mask",
+        "object": found.object_id,
+        "mask": f"{folder.name}/{file.name}",
+    }
 
 
 def label_masks(folder: Path, *, void: int | None = None) -> Iterator[FoundMask]:

@@ -115,7 +115,8 @@ def quantize_graphs(
         if missed:
             report(
                 "too far from FP32: layers go back into float. They are ranked, then at most "
-                f"{2 * (1 + MAX_COMPARISONS)} graphs compared, {about(time.monotonic() - begun)} each"
+                f"{2 * (1 + MAX_COMPARISONS)} graphs compared, "
+                f"{about(time.monotonic() - begun)} each"
             )
         errors = [part.errors(graph, report) for part, graph in zip(parts, int8, strict=True)]
     if trials is not None and missed:

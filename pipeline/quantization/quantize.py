@@ -127,7 +127,7 @@ def write_folder(quantized: QuantizedModel, folder: Path) -> None:
     part.mkdir(parents=True)
     ov.save_model(quantized.encoder, part / "encoder.xml", compress_to_fp16=False)
     ov.save_model(quantized.decoder, part / "decoder.xml", compress_to_fp16=False)
-    card = quantized.card.model_dump(mode="json")
+    card = quantized.card.model_dump(mode="json", by_alias=True)
     (part / "model.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
     if quantized.sensitivity:
         report = {name: round(error, 5) for name, error in quantized.sensitivity.items()}

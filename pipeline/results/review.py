@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from maskstream.pipeline.errors import StoreCorruptError
+from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.types import ObjectResult
 from maskstream.trackers.state import TrackState
 
@@ -91,7 +92,7 @@ class ReviewItem:
     detail: str = ""
     also: tuple[Reason, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """As JSON values."""
         return asdict(self) | {"reason": str(self.reason), "also": [str(r) for r in self.also]}
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.errors import StoreError
+from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.models.find import content_hash
 from maskstream.pipeline.prompts import NO_PROMPTS, Event, MaskEvent, PromptLog
 from maskstream.pipeline.rendering.overlay import ContactSheet, OverlayVideo
@@ -147,18 +148,18 @@ class ResumingSink:
         self._store.close(complete=complete, review=items)
 
 
-def attributes_of(pipeline: Pipeline, source: str) -> dict[str, Any]:
+def attributes_of(pipeline: Pipeline, source: str) -> JsonObject:
     """What a store keeps of how it was made: source, model, configuration, versions."""
     config = pipeline.config
     return {
         "identity": identity_of(source),
         "model": {"name": Path(config.model).name, "hash": content_hash(pipeline.model)},
         "config": config.model_dump(mode="json"),
-        "versions": library_versions(),
+        "versions": {**library_versions()},
     }
 
 
-def event_to_json(event: Event) -> dict[str, Any]:
+def event_to_json(event: Event) -> JsonObject:
     """A prompt as JSON values; a mask as start and length of its runs along rows."""
     if not isinstance(event, MaskEvent):
         return event.model_dump(mode="json")

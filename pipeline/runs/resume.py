@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from maskstream.pipeline.config import RENAMED_KEYS
 from maskstream.pipeline.errors import StoreError
+from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.store import MaskStore
 
 _SPAN = ("start", "stride", "backward", "refine")
@@ -91,12 +93,13 @@ def _model(attributes: Mapping[str, Any]) -> str | None:
     return f"{model.get('name')} {model.get('hash')}" if isinstance(model, Mapping) else model
 
 
-def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by `section.key`."""
-    flat: dict[str, Any] = {}
+def _flat(config: Mapping[str, Any]) -> JsonObject:
+    """Values by `section.key`; keys that an earlier version wrote have their present names."""
+    flat: JsonObject = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
-            flat |= {f"{key}.{inner}": each for inner, each in value.items()}
+            names = {inner: f"{key}.{inner}" for inner in value}
+            flat |= {RENAMED_KEYS.get(names[inner], names[inner]): value[inner] for inner in value}
         else:
             flat[key] = value
     return flat

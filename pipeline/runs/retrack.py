@@ -21,7 +21,8 @@ import numpy as np
 from maskstream.pipeline.engine.backward import reversed_in_time
 from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.exports.frames import iou
-from maskstream.pipeline.prompts import MaskEvent, PromptLog, TrackJob, TrackPass, TrackStretch
+from maskstream.pipeline.json_values import JsonObject
+from maskstream.pipeline.prompts import Event, MaskEvent, PromptLog, Segment, TrackJob, TrackPass
 from maskstream.pipeline.results.edits import BoolMap, add_object, keep_objects, prompted_object
 from maskstream.pipeline.results.review import Reviewer
 from maskstream.pipeline.runs.outputs import attributes_of, event_to_json
@@ -72,12 +73,12 @@ class FramesByNumber:
 def run_job(
     pipeline: Pipeline,
     video: Seekable,
-    job: TrackJob,
+    job: TrackJob[Event],
     before: MaskStore | None,
     target: Path,
     *,
     on_frame: OnFrame = lambda number, result: None,
-) -> TrackJob:
+) -> TrackJob[Event]:
     """Run the passes of a job and write the store that follows; gives what was really done.
 
     before: the store of the job before. on_frame: told the pass and its frame; what it raises ends
@@ -90,7 +91,7 @@ def run_job(
     folder = passes_folder(target)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    done: list[TrackPass] = []
+    done: list[TrackPass[Event]] = []
     finished = True
     try:
         for number, task in enumerate(job.passes):
@@ -102,7 +103,7 @@ def run_job(
             if ran != task:
                 finished = False
                 break
-        job = truncate_job(job, done, finished=finished)
+        job = job.truncate_job(done, finished=finished)
         join(pipeline, video.info, job, before, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -110,13 +111,17 @@ def run_job(
 
 
 def recover_job(
-    pipeline: Pipeline, info: SourceInfo, job: TrackJob, before: MaskStore | None, target: Path
-) -> TrackJob | None:
+    pipeline: Pipeline,
+    info: SourceInfo,
+    job: TrackJob[Event],
+    before: MaskStore | None,
+    target: Path,
+) -> TrackJob[Event] | None:
     """Join what a job that was killed has left, up to its last keyframe; None if that is nothing.
 
     Raises `StoreError`.
     """
-    done: list[TrackPass] = []
+    done: list[TrackPass[Event]] = []
     for number, task in enumerate(job.passes):
         store = MaskStore.open_if_exists(pass_store(target, number))
         if store is None:
@@ -130,7 +135,7 @@ def recover_job(
     try:
         if not done:
             return None
-        job = truncate_job(job, done, finished=False)
+        job = job.truncate_job(done, finished=False)
         join(pipeline, info, job, before, target)
     finally:
         shutil.rmtree(passes_folder(target), ignore_errors=True)
@@ -147,38 +152,14 @@ def pass_store(target: Path, number: int) -> Path:
     return passes_folder(target) / f"{number}.zarr"
 
 
-def truncate_job(job: TrackJob, done: Sequence[TrackPass], *, finished: bool) -> TrackJob:
-    """A job of which only these passes were done, and its first ones at that."""
-    count = len(done)
-    stretches = [
-        replaced
-        for stretch in job.stretches
-        if (replaced := _without_passes(stretch, count)) is not None
-    ]
-    return job.model_copy(
-        update={"passes": tuple(done), "stretches": tuple(stretches), "finished": finished}
-    )
-
-
-def _without_passes(stretch: TrackStretch, count: int) -> TrackStretch | None:
-    kept = {
-        name: number
-        for name, number in (("forward", stretch.forward), ("backward", stretch.backward))
-        if number is not None and number < count
-    }
-    if not kept and not stretch.empty:
-        return None
-    return stretch.model_copy(update={"forward": None, "backward": None} | kept)
-
-
 def _run_pass(
     pipeline: Pipeline,
     video: Seekable,
-    task: TrackPass,
+    task: TrackPass[Event],
     place: Path,
     number: int,
     on_frame: OnFrame,
-) -> TrackPass | None:
+) -> TrackPass[Event] | None:
     """Run a pass into a store; gives it as far as it got, None if that is nowhere."""
     forward = task.direction == "forward"
     source: Source | _Mirrored
@@ -204,12 +185,11 @@ def _run_pass(
     return None if reached is None else truncate_pass(task, reached)
 
 
-def truncate_pass(task: TrackPass, reached: int) -> TrackPass:
+def truncate_pass(task: TrackPass[Event], reached: int) -> TrackPass[Event]:
     """A pass that went no further than the keyframe `reached`."""
-    name = "last" if task.direction == "forward" else "first"
-    cut = task.model_copy(update={name: reached})
-    events = tuple(e for e in task.events if cut.first <= e.frame <= cut.last)
-    return cut.model_copy(update={"events": events})
+    if task.direction == "forward":
+        return task.narrowed(last=reached)
+    return task.narrowed(first=reached)
 
 
 class _Mirrored:
@@ -245,22 +225,22 @@ class _TimeReversedReader:
 
 
 class _Origin(NamedTuple):
-    """Which pass an object's mask comes from on the frames of a stretch, by frame."""
+    """Which pass an object's mask comes from on the frames of a segment, by frame."""
 
-    stretch: TrackStretch
+    segment: Segment
     forward: FramesByNumber | None
     backward: FramesByNumber | None
     turn: int  # the first frame that comes from the backward pass, if both are there
 
     def empties(self, frame: int) -> bool:
         """Whether the object is not there: somebody said so."""
-        within = self.stretch.first <= frame <= self.stretch.last
+        within = self.segment.first <= frame <= self.segment.last
         return within and (
-            self.stretch.empty or (self.stretch.absent and frame == self.stretch.first)
+            self.segment.empty or (self.segment.absent and frame == self.segment.first)
         )
 
     def at(self, frame: int) -> FramesByNumber | None:
-        if not self.stretch.first <= frame <= self.stretch.last or self.empties(frame):
+        if not self.segment.first <= frame <= self.segment.last or self.empties(frame):
             return None
         ahead = self.forward if self.forward is not None and frame in self.forward else None
         back = self.backward if self.backward is not None and frame in self.backward else None
@@ -268,19 +248,23 @@ class _Origin(NamedTuple):
 
 
 def join(
-    pipeline: Pipeline, info: SourceInfo, job: TrackJob, before: MaskStore | None, target: Path
+    pipeline: Pipeline,
+    info: SourceInfo,
+    job: TrackJob[Event],
+    before: MaskStore | None,
+    target: Path,
 ) -> None:
     """Write the store of a job whose passes are done. Raises `StoreError`."""
     passes = [
-        FramesByNumber(MaskStore(pass_store(target, i)), range(task.first, task.last + 1))
+        FramesByNumber(MaskStore(pass_store(target, i)), task.frames)
         for i, task in enumerate(job.passes)
     ]
     old = None if before is None else FramesByNumber(before)
-    origins = [_origin(stretch, passes, old) for stretch in job.stretches]
+    origins = [_origin(segment, passes, old) for segment in job.segments]
     frames: set[int] = set(() if old is None else old.numbers)
     for origin in origins:
-        stretch = origin.stretch
-        frames.update(t for t in range(stretch.first, stretch.last + 1) if origin.at(t) is not None)
+        segment = origin.segment
+        frames.update(t for t in range(segment.first, segment.last + 1) if origin.at(t) is not None)
     given = _given(job)
     reviewer = Reviewer()
     first = min(frames, default=0)
@@ -306,27 +290,27 @@ def join(
     writer.close(complete=job.finished, review=items)
 
 
-def _events(job: TrackJob) -> list[dict[str, object]]:
+def _events(job: TrackJob[Event]) -> list[JsonObject]:
     given = [event_to_json(event) for task in job.passes for event in task.events]
-    names = [
+    names: list[JsonObject] = [
         {"frame": 0, "type": "rename", "object": i, "name": name} for i, name in job.objects.items()
     ]
     return [*given, *names]
 
 
-def _given(job: TrackJob) -> dict[int, list[tuple[ObjectResult, BoolMap]]]:
-    """The masks that stretches begin with, by frame: they are kept as they were given, to a pixel.
+def _given(job: TrackJob[Event]) -> dict[int, list[tuple[ObjectResult, BoolMap]]]:
+    """The masks that segments begin with, by frame: they are kept as they were given, to a pixel.
 
     Tracking knows them on its coarser grid only.
     """
     given: dict[int, list[tuple[ObjectResult, BoolMap]]] = {}
-    for stretch in job.stretches:
-        if stretch.forward is None or stretch.object not in job.objects:
+    for segment in job.segments:
+        if segment.forward is None or segment.object not in job.objects:
             continue
-        for event in job.passes[stretch.forward].events:
-            begins = event.object == stretch.object and event.frame == stretch.first
+        for event in job.passes[segment.forward].events:
+            begins = event.object == segment.object and event.frame == segment.first
             if begins and isinstance(event, MaskEvent):
-                found = prompted_object(stretch.object, event.mask, 1.0)
+                found = prompted_object(segment.object, event.mask, 1.0)
                 given.setdefault(event.frame, []).append((found, event.mask))
     return given
 
@@ -336,18 +320,18 @@ def _ids(result: FrameResult) -> set[int]:
 
 
 def _origin(
-    stretch: TrackStretch, passes: Sequence[FramesByNumber], old: FramesByNumber | None
+    segment: Segment, passes: Sequence[FramesByNumber], old: FramesByNumber | None
 ) -> _Origin:
-    forward = passes[stretch.forward] if stretch.forward is not None else None
-    if stretch.continues:
+    forward = passes[segment.forward] if segment.forward is not None else None
+    if segment.continues:
         forward = old
-    backward = None if stretch.backward is None else passes[stretch.backward]
-    turn = stretch.last + 1
+    backward = None if segment.backward is None else passes[segment.backward]
+    turn = segment.last + 1
     if forward is not None and backward is not None:
-        both = [t for t in range(stretch.first, stretch.last + 1) if t in forward and t in backward]
-        stopped = stretch.first not in backward  # where the next job goes on, with what is here
-        turn = both[0] if both and stopped else _turn(stretch.object, both, forward, backward, turn)
-    return _Origin(stretch, forward, backward, turn)
+        both = [t for t in range(segment.first, segment.last + 1) if t in forward and t in backward]
+        stopped = segment.first not in backward  # where the next job goes on, with what is here
+        turn = both[0] if both and stopped else _turn(segment.object, both, forward, backward, turn)
+    return _Origin(segment, forward, backward, turn)
 
 
 def _turn(
@@ -369,12 +353,12 @@ def _turn(
 
 
 def _joined(
-    frame: int, job: TrackJob, old: FramesByNumber | None, origins: Sequence[_Origin]
+    frame: int, job: TrackJob[Event], old: FramesByNumber | None, origins: Sequence[_Origin]
 ) -> FrameResult:
-    fresh = {o.stretch.object: rows for o in origins if (rows := o.at(frame)) is not None}
+    fresh = {o.segment.object: rows for o in origins if (rows := o.at(frame)) is not None}
     result: FrameResult | None = None
     if old is not None and frame in old:
-        empty = {o.stretch.object for o in origins if o.empties(frame)}
+        empty = {o.segment.object for o in origins if o.empties(frame)}
         result = keep_objects(old.frame(frame), job.objects.keys() - fresh.keys() - empty)
     for rows in dict.fromkeys(fresh.values()):
         there = rows.frame(frame)

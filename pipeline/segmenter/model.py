@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from maskstream.pipeline.errors import ModelError
 from maskstream.pipeline.segmenter.geometry import GRID_STRIDE, FloatMap, InputGeometry
@@ -28,7 +28,7 @@ class ModelCard(BaseModel):
     versions: as measured when the folder was made.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     name: str
     long_side: int

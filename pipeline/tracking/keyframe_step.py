@@ -125,10 +125,10 @@ class KeyframeStep:
                     self._propose(request, segmenter, seeder),
                     now_s,
                     confirmed=request.flow is None,
-                    alike=self._recognition.similarity(recognizer, cells),
+                    looks_alike=self._recognition.similarity(recognizer, cells),
                 )
         with self.times.stage("recognize"):
-            self._recognition.learn(recognizer, cells, {e.object for e in request.events})
+            self._recognition.remember(recognizer, cells, {e.object for e in request.events})
 
     def _apply(self, request: KeyframeRequest, segmenter: Segmenter) -> None:
         refused = apply_events(
@@ -183,13 +183,13 @@ class KeyframeStep:
     ) -> list[Detection]:
         """Objects that are found where no track is."""
         max_new = self._config.seeding.max_objects - len(self.tracker.live())
-        covered = _on_grid(segmenter, self.tracker.covered(self.working_hw))
+        occupied = _on_grid(segmenter, self.tracker.occupied_mask(self.working_hw))
         if request.flow is None:
-            found = seeder.propose_after_cut(request.features, covered, max_new)
+            found = seeder.propose_after_cut(request.features, occupied, max_new)
         else:
             moving = _on_grid(segmenter, request.flow.object_speed() > OBJECT_MOTION_MIN_PX)
             found = seeder.propose_incremental(
-                request.features, covered, max_new, moving, request.prompts
+                request.features, occupied, max_new, moving, request.prompts
             )
         return [Detection(self._to_working(segmenter, p.logits), p.score) for p in found]
 
@@ -201,7 +201,7 @@ def tracker_settings(config: PipelineConfig) -> TrackerSettings:
     """What a configuration says of the tracker."""
     tracking = config.tracking
     return TrackerSettings(
-        match_iou_min=tracking.association_iou_min,
+        association_iou_min=tracking.association_iou_min,
         reentry_box_iou_min=tracking.reentry_box_iou_min,
         lost_after_misses=tracking.lost_after_misses,
         remove_after_s=tracking.remove_after_s,

@@ -99,9 +99,9 @@ class Recognizer:
 
 
 class TrackRecognition:
-    """Recognizes the tracks of one tracker on keyframes; looks for those that are out of sight.
+    """Recognizes the tracks of one tracker on keyframes; searches those that are out of sight.
 
-    max_searches: objects that one keyframe looks for in the whole image.
+    max_searches: objects that one keyframe searches in the whole image.
     """
 
     def __init__(self, tracker: Tracker, max_searches: int) -> None:
@@ -112,9 +112,9 @@ class TrackRecognition:
     def recognize(
         self, recognizer: Recognizer, due: Sequence[Track], cells: CellFeatures, now_s: float
     ) -> list[Track]:
-        """Propose a mask for tracks that are remembered, or hide them; look for the hidden.
+        """Propose a mask for remembered tracks, or mark them occluded; search for absent ones.
 
-        Gives those that live, and hidden ones that were found.
+        Returns the tracks that are alive, and those that were found again.
         """
         readouts: dict[int, MemoryReadout] = {}
         searches = self._max_searches
@@ -136,7 +136,7 @@ class TrackRecognition:
         seen = [track for track in due if track.alive]
         for track in self._next_searches(recognizer, searches):
             readout = recognizer.read(track.id, cells, None)
-            free = readout.outside(visible)
+            free = readout.without_claimed(visible)
             mostly_free = free.size > 0.5 * readout.size
             if mostly_free and self._recognizes(recognizer, track, free):
                 readouts[track.id] = free
@@ -147,7 +147,7 @@ class TrackRecognition:
             if known is not None and self._tracker.apply_recognition(
                 known, logits, readout.affinity, now_s
             ):
-                recognizer.follow(object_id, cells, readout, now_s)
+                recognizer.add_recent(object_id, cells, readout, now_s)
         return seen
 
     def similarity(
@@ -163,21 +163,19 @@ class TrackRecognition:
 
         return alike
 
-    def add_reference(
-        self, recognizer: Recognizer, cells: CellFeatures, prompted: set[int]
-    ) -> None:
+    def remember(self, recognizer: Recognizer, cells: CellFeatures, prompted: set[int]) -> None:
         """Remember what a person gave on this keyframe and what has just got an identity."""
         known = [t for t in self._tracker.tracks if t.id > 0]
         for track in known:
             new = not recognizer.knows(track.id)
             if track.visible and track.mask.any() and (new or track.id in prompted):
-                recognizer.learn(track.id, cells, track.logits)
+                recognizer.add_reference(track.id, cells, track.logits)
         recognizer.keep_only(track.id for track in known)
 
     def _next_searches(self, recognizer: Recognizer, limit: int) -> list[Track]:
-        """The hidden tracks that this keyframe looks for: a few, all in turn."""
-        hidden = [t for t in self._tracker.occluded_or_lost() if recognizer.knows(t.id)]
-        chosen, self._cursor = round_robin(hidden, limit, self._cursor)
+        """The occluded or lost tracks that this keyframe searches: a few, all in turn."""
+        absent = [t for t in self._tracker.occluded_or_lost() if recognizer.knows(t.id)]
+        chosen, self._cursor = round_robin(absent, limit, self._cursor)
         return chosen
 
     def _recognizes(self, recognizer: Recognizer, track: Track, readout: MemoryReadout) -> bool:

@@ -33,7 +33,7 @@ class ResultComposer:
     ) -> None:
         self.times = StageTimes()
         self._frame_hw = frame_hw
-        self._more_tracks = extra_tracks
+        self._extra_tracks = extra_tracks
         self._refiner = Refiner() if refine else None
         self._thread = ThreadPoolExecutor(1, "maskstream-compose")
         self._shown: Sequence[Track] = ()
@@ -61,10 +61,10 @@ class ResultComposer:
                 yield tracked.frame, result
 
         for tracked in frames:
-            waiting.append(self.begin(tracked))
+            waiting.append(self.submit(tracked))
             if len(waiting) > ahead:
                 yield from next_results()
-        waiting.append(self.begin_rest())
+        waiting.append(self.flush())
         while waiting:
             yield from next_results()
 
@@ -94,7 +94,7 @@ class ResultComposer:
     def _compose_one(self, tracked: TrackedFrame) -> ComposedFrame:
         frame = tracked.frame
         with self.times.stage("compose"):
-            seen = compose([*tracked.tracks, *self._more_tracks(frame.index)], self._frame_hw)
+            seen = compose([*tracked.tracks, *self._extra_tracks(frame.index)], self._frame_hw)
         result = FrameResult(
             *(frame.index, frame.pts, frame.time_base, tracked.keyframe),
             *(seen.labels, seen.objects, seen.covered),

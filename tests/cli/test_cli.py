@@ -259,3 +259,19 @@ def committed(store: Path) -> int:
         return len(MaskStore(store))
     except Exception:
         return 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "now"),
+    [
+        (("run", "clip.mp4", "-o", "o.zarr", "--contact", "sheet.png"), "--contact-sheet"),
+        (("export", "o.zarr", "--format", "coco", "--pictures"), "--images"),
+        (("eval", "images", "--held-back=6"), "--held-out"),
+        (("bench", "live", "--given"), "--boxes"),
+    ],
+)
+def test_renamed_option_is_a_sentence_with_its_name(cli, arguments, now):
+    code, out, err = cli(*arguments)
+    assert (code, out) == (1, "")
+    assert err.startswith("error: ")
+    assert err.endswith(f" is {now} now\n")

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from maskstream.pipeline.config import RENAMED_KEYS
 from maskstream.pipeline.runs.outputs import library_versions
 from maskstream.pipeline.sources.identity import identity_of
 from maskstream.pipeline.store import MaskStore
@@ -157,6 +158,18 @@ def test_store_of_before_there_were_identities_goes_by_the_name(run, begun, fold
     code, err = run(store, "--resume", source="moved.mp4")
     assert (code, "moved.mp4" in err) == (1, True)
     assert run(store, "--resume")[0] == 0
+
+
+def test_store_with_the_key_names_of_an_earlier_version_is_resumed(run, begun):
+    store = begun(end=3)
+    config = json.loads((store / "zarr.json").read_text())["attributes"]["attributes"]["config"]
+    for old, new in RENAMED_KEYS.items():
+        (section, before), now = old.split("."), new.split(".")[1]
+        config[section][before] = config[section].pop(now)
+    edit(store, config=config)
+    code, err = run(store, "--resume")
+    assert code == 0, err
+    assert len(MaskStore(store)) == 6
 
 
 @pytest.mark.parametrize("end", [None, 3])

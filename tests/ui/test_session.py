@@ -13,6 +13,7 @@ import pytest
 from maskstream.pipeline.config import PipelineConfig, ThreadsConfig
 from maskstream.pipeline.errors import PromptError, StoreError
 from maskstream.pipeline.models.open import open_segmenter
+from maskstream.pipeline.prompts import load_prompts
 from maskstream.pipeline.store import MaskStore, MaskStoreWriter
 from maskstream.ui.editing.clicker import Segmenters
 from maskstream.ui.editing.editor import Editor
@@ -23,9 +24,10 @@ from maskstream.ui.editing.entries import (
     DeletedEntry,
     PromptedEntry,
     RangeEntry,
+    TrackedEntry,
 )
 from maskstream.ui.editing.session import Session, fold
-from maskstream.ui.editing.track_plan import stale_stretches, stretches_of
+from maskstream.ui.editing.track_plan import plan_job, segments_of, stale_segments
 from maskstream.ui.editing.tracking_task import TrackingTask
 from tests.support.media import moving_shapes, write_images, write_video
 
@@ -137,12 +139,42 @@ SPANS = [
 
 
 @pytest.mark.parametrize(("anchors", "spans"), SPANS)
-def test_stretches_lie_between_anchors(session, anchors, spans):
+def test_segments_lie_between_anchors(session, anchors, spans):
     for frame in anchors:
         session.add(prompt(session, frame))
-    found = stretches_of(session.state.objects[1], 0, 29)
+    found = segments_of(session.state.objects[1], 0, 29)
     assert [(s.first, s.last) for s in found] == spans
-    assert [pending.whole for pending in stale_stretches(session.state, range(30))] == found
+    assert [pending.whole for pending in stale_segments(session.state, range(30))] == found
+
+
+def test_a_job_is_in_the_file_as_in_a_prompts_file(session):
+    session.add(prompt(session, 4))
+    session.add(prompt(session, 8, object_id=2))
+    masks = {i: f"masks/{o.anchors[4 * i].mask}.png" for i, o in session.state.objects.items()}
+    job = plan_job(session.state, stale_segments(session.state, range(10)))
+    one, two = ({"frame": 4 * i, "object": i, "type": "mask", "mask": masks[i]} for i in (1, 2))
+    kept = {"gone": False, "onto": False}
+    values = {
+        "objects": {"1": "Object 1", "2": "Object 2"},
+        "passes": [
+            {"direction": "forward", "first": 4, "last": 9, "events": [one, two]},
+            {"direction": "backward", "first": 0, "last": 8, "events": [one, two]},
+        ],
+        "stretches": [
+            {"object": 1, "first": 0, "last": 3, "forward": None, "backward": 1, **kept},
+            {"object": 1, "first": 4, "last": 9, "forward": 0, "backward": None, **kept},
+            {"object": 2, "first": 0, "last": 7, "forward": None, "backward": 1, **kept},
+            {"object": 2, "first": 8, "last": 9, "forward": 0, "backward": None, **kept},
+        ],
+        "finished": True,
+    }
+    assert json.loads(job.model_dump_json(by_alias=True)) == values
+    session.add(TrackedEntry(store="masks-1.zarr", job=job, done=()))
+    assert json.loads((session.folder / "session.json").read_text())["tracking"] == [values]
+    again = Session.reopen(session.folder)
+    assert again.state.jobs == (job,)
+    read = load_prompts(session.folder / "session.json").tracking
+    assert [event.mask.any() for task in read[0].passes for event in task.events] == [True] * 4
 
 
 def center(masks, frame: int, object_id: int) -> Click:
@@ -230,7 +262,7 @@ def test_images_are_tracked_under_their_own_numbers(tmp_path, cli):
     tracked = labels_of(track(editor))
     assert sorted(tracked) == list(range(1001, 1013))
     assert all(iou(tracked[t] == 1, truth[t - 1001] == 1) > 0.6 for t in tracked)
-    assert len(editor.timeline(100)["strips"][1]) == 12
+    assert len(editor.shown.timeline(100).strips[1]) == 12
     replayed = replay(cli, editor, tmp_path / "cli.zarr")
     assert all(np.array_equal(replayed[t], tracked[t]) for t in tracked)
     editor.close()
@@ -398,3 +430,10 @@ def test_the_file_is_a_prompts_file(session):
     values = json.loads((session.folder / "session.json").read_text())
     assert values["version"] == 1
     assert [event["type"] for event in values["events"]] == ["mask"]
+
+
+def test_a_color_keeps_its_key_in_the_log(session):
+    session.add(prompt(session, 0))
+    session.add(ChangedEntry(object=1, color="#102030"))
+    (_, entry) = json.loads((session.folder / "session.json").read_text())["page"]["log"]
+    assert entry == {"type": "changed", "object": 1, "colour": "#102030"}

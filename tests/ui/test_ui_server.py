@@ -16,7 +16,15 @@ from pathlib import Path
 import pytest
 
 from maskstream.pipeline.config import PipelineConfig
-from maskstream.pipeline.errors import MaskstreamError, PageError, SourceError
+from maskstream.pipeline.errors import (
+    ConfigError,
+    MaskstreamError,
+    PageError,
+    PromptError,
+    SessionNotFoundError,
+    SourceError,
+    StoreExistsError,
+)
 from maskstream.ui.camera.live_runs import LiveRuns
 from maskstream.ui.editing.actions import parse_action
 from maskstream.ui.editing.workspace import Limits, Workspace, resolved_roots
@@ -220,6 +228,21 @@ ACTIONS = [
 def test_an_action_that_makes_no_sense_is_a_sentence(values, place):
     with pytest.raises(PageError, match=f"cannot be done: .*{place}"):
         parse_action(values)
+
+
+ANSWERS = [
+    pytest.param(SessionNotFoundError, 404, id="no-session"),
+    pytest.param(ConfigError, 400, id="config"),
+    pytest.param(PromptError, 400, id="prompt"),
+    pytest.param(PageError, 422, id="page"),
+    pytest.param(StoreExistsError, 422, id="store"),
+]
+
+
+@pytest.mark.parametrize(("kind", "status"), ANSWERS)
+def test_an_error_is_answered_by_its_type(kind, status):
+    failures = pytest.importorskip("maskstream.ui.server.failures")
+    assert failures.status_of(kind("session is not on this server")) == status
 
 
 def test_without_gradio_the_page_says_what_to_install(tmp_path, monkeypatch):

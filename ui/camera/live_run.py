@@ -12,10 +12,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from maskstream.pipeline.clock import SYSTEM_CLOCK, Clock
 from maskstream.pipeline.errors import MaskstreamError, PromptError, StoreError
+from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.live.commands import Command, Outcome
 from maskstream.pipeline.live.live_store import writer_opener
 from maskstream.pipeline.live.session import CallbackSink, LiveResult, LiveSession
@@ -152,7 +152,7 @@ class LiveRun:
             raise StoreError("There is no picture to record yet.")
         recorder.begin()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """How it goes, as JSON values; latency from a frame's arrival to its result, ms."""
         told, recorder = self._session.status(), self._recorder
         away = self.status == "running" and not told.source["connected"]

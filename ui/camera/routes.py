@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import cv2
 import numpy as np
@@ -14,10 +14,12 @@ from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from maskstream.pipeline.errors import PageError, QueueClosedError
+from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.live.session import LiveResult
+from maskstream.ui.camera.live_run import LiveRun
 from maskstream.ui.camera.live_runs import LiveRuns
 from maskstream.ui.editing.actions import BoxAction, ClickAction
-from maskstream.ui.editing.exporting import zip_folder
+from maskstream.ui.editing.export_task import zip_folder
 from maskstream.ui.editing.images import fit_within, jpeg
 
 _LONGEST = 960
@@ -50,18 +52,33 @@ LiveAction = Annotated[ClickAction | BoxAction | LivePlain, Field(discriminator=
 def make_live_router(live_runs: LiveRuns) -> APIRouter:
     """The routes of the camera page, below `/api/live`."""
     router = APIRouter(prefix="/api/live")
+    handlers = LiveHandlers(live_runs)
+    router.post("")(handlers.begin)
+    router.get("/{token}")(handlers.state)
+    router.post("/{token}/picture")(handlers.image)
+    router.get("/{token}/next")(handlers.newest)
+    router.post("/{token}/do")(handlers.act)
+    router.get("/{token}/recording")(handlers.recording)
+    return router
 
-    @router.post("")
-    def begin(wanted: CameraRequest) -> dict[str, str]:
-        return {"token": live_runs.begin(wanted.address)}
 
-    @router.get("/{token}")
-    def state(token: str) -> dict[str, Any]:
-        return live_runs.find(token).run.to_json()
+class LiveHandlers:
+    """Answers to what the camera page's script asks for."""
 
-    @router.post("/{token}/picture")
-    async def image(token: str, request: Request, stamp: float) -> Response:
-        watched = live_runs.find(token)
+    def __init__(self, live_runs: LiveRuns) -> None:
+        self._rooms = live_runs
+
+    def begin(self, wanted: CameraRequest) -> dict[str, str]:
+        """Watch a camera."""
+        return {"token": self._rooms.begin(wanted.address)}
+
+    def state(self, token: str) -> JsonObject:
+        """How a run goes."""
+        return self._rooms.find(token).run.to_json()
+
+    async def image(self, token: str, request: Request, stamp: float) -> Response:
+        """Take a picture of the browser's camera."""
+        watched = self._rooms.find(token)
         if watched.pushed is None:
             raise PageError("This camera is the server's own.")
         if int(request.headers.get("content-length", 0)) > _MAX_BYTES:
@@ -72,9 +89,9 @@ def make_live_router(live_runs: LiveRuns) -> APIRouter:
             raise PageError("The camera has been stopped.") from error
         return Response(status_code=204)
 
-    @router.get("/{token}/next")
-    def newest(token: str, after: int = -1) -> Response:
-        watched = live_runs.find(token)
+    def newest(self, token: str, after: int = -1) -> Response:
+        """The newest frame after this one, as JPEG, and its label map."""
+        watched = self._rooms.find(token)
         shown = watched.run.newest(after, _WAIT_S)
         about = watched.run.to_json()
         body = b""
@@ -86,36 +103,39 @@ def make_live_router(live_runs: LiveRuns) -> APIRouter:
         headers = {"X-About": json.dumps(about), "Cache-Control": "no-store"}
         return Response(body, media_type="application/octet-stream", headers=headers)
 
-    @router.post("/{token}/do")
-    def act(token: str, action: LiveAction) -> dict[str, Any]:
-        run = live_runs.find(token).run
-        touched: int | None = None
-        match action:
-            case ClickAction():
-                touched = run.click(action.frame, (action.x, action.y), action.label, action.object)
-            case BoxAction():
-                touched = run.box(action.frame, action.xyxy, action.object)
-            case LivePlain(do="remove"):
-                run.remove(action.object)
-            case LivePlain(do="stop"):
-                run.stop()
-            case LivePlain():
-                run.record(on=action.do == "record")
+    def act(self, token: str, action: LiveAction) -> JsonObject:
+        """Do what a person did."""
+        run = self._rooms.find(token).run
+        touched = _carry_out_live(run, action)
         return run.to_json() | {"object": touched}
 
-    @router.get("/{token}/recording")
-    def recording(token: str) -> Response:
-        finished = live_runs.find(token).run.recording
+    def recording(self, token: str) -> Response:
+        """The last recording, packed."""
+        finished = self._rooms.find(token).run.recording
         if finished is None:
             raise PageError("There is no finished recording; press Record, then Finish.")
         archive = finished.with_name(f"{finished.name}.zip")
         zip_folder(finished, archive)
         return FileResponse(archive, filename=archive.name, headers={"Cache-Control": "no-store"})
 
-    return router
+
+def _carry_out_live(run: LiveRun, action: LiveAction) -> int | None:
+    """Do what a person did; gives the object that was pointed at."""
+    match action:
+        case ClickAction():
+            return run.click(action.frame, (action.x, action.y), action.label, action.object)
+        case BoxAction():
+            return run.box(action.frame, action.xyxy, action.object)
+        case LivePlain(do="remove"):
+            run.remove(action.object)
+        case LivePlain(do="stop"):
+            run.stop()
+        case LivePlain():
+            run.record(on=action.do == "record")
+    return None
 
 
-def _about(shown: LiveResult) -> dict[str, Any]:
+def _about(shown: LiveResult) -> JsonObject:
     height, width = shown.frame.size_hw
     rows, columns = fit_within(shown.frame.size_hw, _LONGEST)
     found = shown.result.objects

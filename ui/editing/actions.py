@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import cv2
 import numpy as np
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from maskstream.pipeline.errors import PageError
 from maskstream.pipeline.exports.edges import Edges
+from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.types import SizeHW
 from maskstream.ui.editing.clicker import BoolMap
 from maskstream.ui.editing.editor import Editor
@@ -99,7 +99,7 @@ Action = Annotated[
 _ACTION: TypeAdapter[Action] = TypeAdapter(Action)
 
 
-def parse_action(values: Mapping[str, Any]) -> Action:
+def parse_action(values: JsonObject) -> Action:
     """An action from JSON values. Raises `PageError`."""
     try:
         return _ACTION.validate_python(values)

@@ -1,27 +1,20 @@
-"""One opened session: its video, what clicks are answered with, its masks, its jobs."""
+"""One opened session: its video, what clicks are answered with, its jobs."""
 
 from __future__ import annotations
 
 import gzip
 import threading
 import time
-from collections.abc import Collection, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-import cv2
 import numpy as np
 
 from maskstream.pipeline.errors import MaskstreamError, PromptError
-from maskstream.pipeline.exports.edges import Edges
-from maskstream.pipeline.results.edits import add_object, keep_objects, prompted_object
-from maskstream.pipeline.results.review import review_of
+from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.segmenter.geometry import FloatMap
 from maskstream.pipeline.sources.seekable import open_seekable
-from maskstream.pipeline.store import MaskStore
-from maskstream.pipeline.types import FrameResult, ObjectResult, SizeHW
+from maskstream.pipeline.types import FrameResult
 from maskstream.ui.editing.clicker import BoolMap, Clicker, Segmenters
-from maskstream.ui.editing.confidence_strips import confidence_strips
 from maskstream.ui.editing.entries import (
     ChangedEntry,
     ClearedEntry,
@@ -30,22 +23,37 @@ from maskstream.ui.editing.entries import (
     PromptedEntry,
     RangeEntry,
     TrackedEntry,
+    Via,
 )
-from maskstream.ui.editing.images import cutout, fit_within, jpeg
 from maskstream.ui.editing.jobs import JobPlan, Outcome, recovered
-from maskstream.ui.editing.session import Session, mask_event
-from maskstream.ui.editing.session_json import session_json
-from maskstream.ui.editing.track_plan import Direction, done_after, plan_job, stale_stretches
+from maskstream.ui.editing.session import Session, SessionState
+from maskstream.ui.editing.session_json import SessionView
+from maskstream.ui.editing.shown import ShownMasks
+from maskstream.ui.editing.track_plan import Direction, done_after, plan_job, stale_segments
 from maskstream.ui.editing.tracking_task import TrackingTask
 
 _LOGITS_KEPT = 32
-_SUREST = 1.01  # score of what a person gave: it lies on top
+
+
+class _KeptLogits:
+    """Logits of the masks that clicks were answered with lately, by the masks' names."""
+
+    def __init__(self) -> None:
+        self._logits: dict[str, FloatMap] = {}
+
+    def get(self, mask: str) -> FloatMap | None:
+        return self._logits.get(mask)
+
+    def keep(self, masks: Sequence[str], logits: Iterable[FloatMap]) -> None:
+        self._logits |= dict(zip(masks, logits, strict=True))
+        while len(self._logits) > _LOGITS_KEPT:
+            del self._logits[next(iter(self._logits))]
 
 
 class Editor:
     """What the page asks of a session; may be called by any thread.
 
-    revision: grows with everything that changes what the page shows.
+    revision: grows with everything that changes what the page shows. shown: its pixels.
 
     Raises:
         SourceError: the video is not there any more, or cannot be read.
@@ -63,9 +71,8 @@ class Editor:
         self.video = open_seekable(session.source)
         self.info = self.video.info
         self._clicker = Clicker(segmenters, self.info.size_hw)
-        self._logits: dict[str, FloatMap] = {}
-        self._opened: tuple[Path, MaskStore, dict[int, int]] | None = None
-        self._timeline: tuple[Path | None, dict[str, Any]] | None = None
+        self._logits = _KeptLogits()
+        self.shown = ShownMasks(session, self.video, self._lock, self._live)
         self._recover()
 
     def close(self) -> None:
@@ -88,89 +95,26 @@ class Editor:
         """The numbers of the video's frames; of some containers how many is an estimate."""
         return self.video.numbers
 
-    def to_json(self) -> dict[str, Any]:
-        """The state of everything but pixels, as JSON values."""
+    def view(self) -> SessionView:
+        """The state of everything but pixels."""
         with self._lock:
             state, task = self.session.tracked_state, self.task
-            stale = stale_stretches(state, self.frames)
-            told = session_json(self.session, self.info, self.frames)
-            return {
-                "revision": self.revision,
-                **told,
-                "stale": [{"object": s.object, "first": s.first, "last": s.last} for s in stale],
-                "job": None if task is None else task.to_json(),
-            }
+            return SessionView.of(
+                self.session,
+                self.info,
+                self.frames,
+                revision=self.revision,
+                stale=stale_segments(state, self.frames),
+                job=None if task is None else task.progress(),
+            )
 
-    def image(self, index: int, longest: int) -> bytes:
-        """JPEG of a frame, its longer side at most `longest`. Raises `SourceError`."""
-        return jpeg(self.video.frame(index), longest)
-
-    def cutout(self, index: int, objects: Collection[int], edges: Edges, longest: int) -> bytes:
-        """PNG RGBA of what objects cut out of a frame. Raises `SourceError`."""
-        frame, result = self.video.frame(index), self.result(index)
-        mask = np.zeros(self.info.size_hw, np.bool_)
-        if result is not None:
-            for object_id in objects:
-                mask |= result.mask(object_id)
-        return cutout(frame, mask, edges, longest)
-
-    def labels(self, index: int, longest: int) -> tuple[bytes, SizeHW, Sequence[ObjectResult]]:
-        """The label map of a frame as gzipped bytes [h, w], its size, and its objects."""
-        result = self.result(index)
-        size_hw = fit_within(self.info.size_hw, longest)
-        if result is None:
-            return gzip.compress(bytes(size_hw[0] * size_hw[1]), 1), size_hw, ()
-        labels = result.labels.astype(np.uint8)
-        if labels.shape != size_hw:
-            shrunk = cv2.resize(labels, size_hw[::-1], interpolation=cv2.INTER_NEAREST)
-            labels = np.asarray(shrunk, np.uint8)
-        return gzip.compress(labels.tobytes(), 1), size_hw, result.objects
+    def to_json(self) -> JsonObject:
+        """The state of everything but pixels, as JSON values."""
+        return self.view().to_json()
 
     def result(self, index: int) -> FrameResult | None:
         """Masks of a frame: tracked ones, and over them the prompts of this very frame."""
-        with self._lock:
-            state = self.session.tracked_state
-            shown = self._with_live(index, self._tracked(index))
-            stale = {
-                pending.object
-                for pending in stale_stretches(state, self.frames)
-                if pending.first == pending.whole.left == index
-            }
-            anchors = [
-                known.anchors[index]
-                for known in state.objects.values()
-                if index in known.anchors and (known.id in stale or shown is None)
-            ]
-            if shown is None:
-                if not anchors:
-                    return None
-                empty = np.zeros(self.info.size_hw, np.uint16)
-                shown = FrameResult(index, None, self.info.time_base, True, empty, ())
-            ids = set(state.objects) - {anchor.object for anchor in anchors}
-            shown = keep_objects(shown, ids)
-            for anchor in anchors:
-                if anchor.handover is None:
-                    continue
-                mask = self.session.masks.get(anchor.mask)
-                shown = add_object(shown, prompted_object(anchor.object, mask, _SUREST), mask)
-            return shown
-
-    def timeline(self, bins: int) -> dict[str, Any]:
-        """Confidence of every object over time, and what a person should look at."""
-        with self._lock:
-            place = self.session.store
-            if self._timeline is not None and self._timeline[0] == place:
-                return self._timeline[1]
-            if place is None:
-                values: dict[str, Any] = {"strips": {}, "doubts": []}
-            else:
-                store = MaskStore(place)
-                values = {
-                    "strips": confidence_strips(store.frame_objects(), self.frames, bins),
-                    "doubts": [item.to_json() for item in review_of(store)],
-                }
-            self._timeline = place, values
-            return values
+        return self.shown.result(index)
 
     # What a person does
 
@@ -264,16 +208,12 @@ class Editor:
             if self.task is not None and self.task.active:
                 raise PromptError("Tracking is running already.")
             state = self.session.tracked_state
-            stale = stale_stretches(state, self.frames, direction)
+            stale = stale_segments(state, self.frames, direction)
             if not stale:
-                raise PromptError(
-                    "Click on an object first."
-                    if not any(o.anchors for o in state.objects.values())
-                    else "Everything is tracked; click where a mask is wrong to correct it."
-                )
+                raise PromptError(_nothing_stale(state))
             plan = JobPlan(
                 self.session.folder,
-                plan_job(state, stale, mask_event),
+                plan_job(state, stale),
                 tuple(stale),
                 self.session.new_store(),
                 state.store,
@@ -307,28 +247,9 @@ class Editor:
 
     # Details
 
-    def _tracked(self, index: int) -> FrameResult | None:
-        place = self.session.store
-        if place is None:
-            return None
-        if self._opened is None or self._opened[0] != place:
-            store = MaskStore(place)
-            rows = {int(number): row for row, number in enumerate(store.indices)}
-            self._opened = place, store, rows
-        _, store, rows = self._opened
-        return store.frame(rows[index]) if index in rows else None
-
-    def _with_live(self, index: int, shown: FrameResult | None) -> FrameResult | None:
-        """Tracked masks of a frame, or what the job that runs says of it."""
-        task = self.task
-        live = task.live(index) if task is not None and task.active else None
-        if live is None or shown is None:
-            return shown if live is None else live
-        fresh = {found.id for found in live.objects}
-        shown = keep_objects(shown, {found.id for found in shown.objects} - fresh)
-        for found in live.objects:
-            shown = add_object(shown, found, live.mask(found.id))
-        return shown
+    def _live(self, index: int) -> FrameResult | None:
+        """What a job that runs says of a frame."""
+        return self.task.live(index) if self.task is not None and self.task.active else None
 
     def _anchor(self, object_id: int | None, frame: int) -> PromptedEntry | None:
         if object_id is None or object_id not in self.session.state.objects:
@@ -337,11 +258,7 @@ class Editor:
 
     def _current_mask(self, object_id: int | None, frame: int) -> BoolMap | None:
         """What is shown of an object on a frame, if it shows."""
-        if object_id is None:
-            return None
-        result = self.result(frame)
-        mask = None if result is None else result.mask(object_id)
-        return mask if mask is not None and mask.any() else None
+        return None if object_id is None else self.shown.mask(frame, object_id)
 
     def _ask(
         self,
@@ -356,9 +273,7 @@ class Editor:
         with self._lock:
             number = self.session.next_object() if object_id is None else object_id
             names = [self.session.masks.put(mask) for mask in answer.masks]
-            self._logits |= dict(zip(names, answer.logits, strict=True))
-            while len(self._logits) > _LOGITS_KEPT:
-                del self._logits[next(iter(self._logits))]
+            self._logits.keep(names, answer.logits)
             entry = PromptedEntry(
                 object=number,
                 frame=frame,
@@ -372,7 +287,7 @@ class Editor:
             self._changed()
             return number
 
-    def _give(self, frame: int, object_id: int | None, mask: BoolMap, via: Any) -> int:
+    def _give(self, frame: int, object_id: int | None, mask: BoolMap, via: Via) -> int:
         with self._lock:
             self.video.frame(frame)  # raises if there is none
             number = self.session.next_object() if object_id is None else object_id
@@ -383,3 +298,10 @@ class Editor:
 
     def _changed(self) -> None:
         self.revision += 1
+
+
+def _nothing_stale(state: SessionState) -> str:
+    """Why there is nothing to track, and what to do."""
+    if not any(known.anchors for known in state.objects.values()):
+        return "Click on an object first."
+    return "Everything is tracked; click where a mask is wrong to correct it."

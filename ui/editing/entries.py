@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from maskstream.pipeline.prompts import EventRef, TrackJob
 
 MAX_OBJECTS = 254  # the page's label maps are bytes, and 255 is none
 MaskName = Annotated[str, Field(pattern=r"^[0-9a-f]{20}$")]
 Color = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
 ObjectId = Annotated[int, Field(ge=1, le=MAX_OBJECTS)]
+Via = Literal["click", "box", "brush", "proposal", "gone"]
+"""How a mask came about; gone: somebody said that the object is not there."""
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
 class Click(_Entry):
@@ -41,7 +45,7 @@ class PromptedEntry(_Entry):
     candidates: tuple[MaskName, ...] = Field(min_length=1)
     scores: tuple[float, ...] = ()
     chosen: int = Field(0, ge=0)
-    via: Literal["click", "box", "brush", "proposal", "gone"] = "click"
+    via: Via = "click"
 
     @property
     def mask(self) -> str:
@@ -91,15 +95,15 @@ class RangeEntry(_Entry):
 class TrackedEntry(_Entry):
     """A tracking job has ended and left a store.
 
-    job: as in a prompts file (`TrackJob`), masks as files. onto: the store it was joined with.
+    job: what it did, as in a prompts file. onto: the store it was joined with.
     done: what it leaves tracked.
     """
 
     type: Literal["tracked"] = "tracked"
     store: str = Field(pattern=r"^masks-\d+\.zarr$")
-    job: dict[str, Any]
+    job: TrackJob[EventRef]
     onto: str | None = None
-    done: tuple[DoneStretch, ...]
+    done: tuple[DoneSegment, ...]
 
 
 class Handover(_Entry):
@@ -109,7 +113,7 @@ class Handover(_Entry):
     mask: MaskName
 
 
-class DoneStretch(_Entry):
+class DoneSegment(_Entry):
     """Frames of an object between two of its prompts that are tracked as these masks say.
 
     left, right: the frames of the prompts, None beyond the first and the last one. A job that was

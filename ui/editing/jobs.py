@@ -2,52 +2,63 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.engine.pipeline import Pipeline
-from maskstream.pipeline.prompts import TrackJob
+from maskstream.pipeline.prompts import Event, EventRef, TrackJob, read_masks
 from maskstream.pipeline.runs.retrack import FramesByNumber, recover_job
 from maskstream.pipeline.store import MaskStore
 from maskstream.pipeline.types import SourceInfo
-from maskstream.ui.editing.entries import DoneStretch, Handover
+from maskstream.ui.editing.entries import DoneSegment, Handover
 from maskstream.ui.editing.mask_files import MaskFiles
-from maskstream.ui.editing.track_plan import PendingStretch
+from maskstream.ui.editing.track_plan import PendingSegment, Way
 
 PLAN = "tracking.json"
 
 
+class _PlanFile(BaseModel):
+    """What `tracking.json` says while a job runs."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+    job: TrackJob[EventRef]
+    segments: tuple[PendingSegment, ...] = Field(alias="stretches")
+    store: str
+    onto: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class JobPlan:
-    """What a job is to do. job: JSON values of a `TrackJob`, masks relative to the folder.
+    """What a job is to do. job: its masks are files of the folder.
 
-    stretches: what it tracks, as the job has them. store, onto: names in the folder of the new
+    segments: what it tracks, as the job has them. store, onto: names in the folder of the new
     store and of the old one.
     """
 
     folder: Path
-    job: dict[str, Any]
-    stretches: tuple[PendingStretch, ...]
+    job: TrackJob[EventRef]
+    segments: tuple[PendingSegment, ...]
     store: str
     onto: str | None
 
     @property
     def frames(self) -> int:
         """Frames of all passes."""
-        return sum(task["last"] - task["first"] + 1 for task in self.job["passes"])
+        return sum(len(task.frames) for task in self.job.passes)
 
     @property
     def target(self) -> Path:
         """The store that it writes."""
         return self.folder / self.store
 
-    def parsed(self) -> TrackJob:
+    def parsed(self) -> TrackJob[Event]:
         """The job with its masks read. Raises `pydantic.ValidationError`."""
-        return TrackJob.model_validate(self.job, context={"folder": self.folder})
+        return read_masks(self.job, self.folder)
 
     def before(self) -> MaskStore | None:
         """The store that the job goes on from. Raises `StoreError`."""
@@ -55,23 +66,17 @@ class JobPlan:
 
     def save(self) -> None:
         """Write it beside the session, for the case of a crash."""
-        values = {
-            "job": self.job,
-            "stretches": [s.model_dump(mode="json") for s in self.stretches],
-            "store": self.store,
-            "onto": self.onto,
-        }
-        (self.folder / PLAN).write_text(json.dumps(values), encoding="utf-8")
+        file = _PlanFile(job=self.job, segments=self.segments, store=self.store, onto=self.onto)
+        (self.folder / PLAN).write_text(file.model_dump_json(by_alias=True), encoding="utf-8")
 
     @classmethod
     def left_in(cls, folder: Path) -> JobPlan | None:
         """The plan of a job that was killed, if there is one."""
         try:
-            values = json.loads((folder / PLAN).read_text(encoding="utf-8"))
-            stretches = tuple(PendingStretch.model_validate(s) for s in values["stretches"])
-            return cls(folder, values["job"], stretches, values["store"], values["onto"])
-        except (OSError, ValueError, KeyError, TypeError):
+            file = _PlanFile.model_validate_json((folder / PLAN).read_bytes())
+        except (OSError, ValueError):
             return None
+        return cls(folder, file.job, file.segments, file.store, file.onto)
 
     def forget(self) -> None:
         """The job has ended, and its session says so."""
@@ -80,64 +85,57 @@ class JobPlan:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a job has done. job: JSON values.
+    """What a job has done.
 
-    touched: the stretches it came to; done: how far these are tracked now.
+    touched: the segments it came to; done: how far these are tracked now.
     """
 
-    job: dict[str, Any]
-    touched: tuple[DoneStretch, ...]
-    done: tuple[DoneStretch, ...]
+    job: TrackJob[EventRef]
+    touched: tuple[DoneSegment, ...]
+    done: tuple[DoneSegment, ...]
 
 
-def outcome_of(plan: JobPlan, done: TrackJob, masks: MaskFiles) -> Outcome:
+def outcome_of(plan: JobPlan, done: TrackJob[Event], masks: MaskFiles) -> Outcome:
     """What a job did, for the log, from what it was to do and as far as it got.
 
-    masks: takes those from which stretches are gone on with. Raises `StoreError`.
+    masks: takes those from which segments are gone on with. Raises `StoreError`.
     """
-    passes = []
-    for values, task in zip(plan.job["passes"], done.passes, strict=False):
-        within = range(task.first, task.last + 1)
-        events = [e for e in values["events"] if e["frame"] in within]
-        passes.append({**values, "first": task.first, "last": task.last, "events": events})
-    job = {
-        **plan.job,
-        "passes": passes,
-        "stretches": [s.model_dump(mode="json") for s in done.stretches],
-        "finished": done.finished,
-    }
+    passes = [
+        planned.narrowed(first=task.first, last=task.last)
+        for planned, task in zip(plan.job.passes, done.passes, strict=False)
+    ]
     ways = _PassProgress(plan, done, masks)
-    touched = [i for i in range(len(plan.stretches)) if ways.reached(i)]
+    touched = [i for i in range(len(plan.segments)) if ways.reached(i)]
     return Outcome(
-        job,
-        tuple(plan.stretches[i].whole for i in touched),
+        plan.job.truncate_job(passes, finished=done.finished),
+        tuple(plan.segments[i].whole for i in touched),
         tuple(ways.done(i) for i in touched),
     )
 
 
 class _PassProgress:
-    """How far the passes of a job went on each of its stretches, by their place in the plan."""
+    """How far the passes of a job went on each of its segments, by their place in the plan."""
 
-    def __init__(self, plan: JobPlan, done: TrackJob, masks: MaskFiles) -> None:
+    def __init__(self, plan: JobPlan, done: TrackJob[Event], masks: MaskFiles) -> None:
         self._plan = plan
-        self._reached = [range(task.first, task.last + 1) for task in done.passes]
+        self._reached = [task.frames for task in done.passes]
         self._rows = FramesByNumber(MaskStore(plan.target))
         self._masks = masks
 
     def reached(self, place: int) -> bool:
         """Whether a frame of it was tracked, if that is needed at all."""
-        pending = self._plan.stretches[place]
+        pending = self._plan.segments[place]
         if pending.forward is None and pending.backward is None:
             return True
         frames = range(pending.first, pending.last + 1)
-        return any(
-            self._within(place, direction, end) in frames
-            for direction, end in (("forward", pending.last), ("backward", pending.first))
+        return (
+            self._within(place, "forward", pending.last) in frames
+            or self._within(place, "backward", pending.first) in frames
         )
 
-    def done(self, place: int) -> DoneStretch:
-        """The stretch as far as it is tracked."""
-        pending = self._plan.stretches[place]
+    def done(self, place: int) -> DoneSegment:
+        """The segment as far as it is tracked."""
+        pending = self._plan.segments[place]
         if pending.forward is not None:
             reached = self._within(place, "forward", pending.last)
             if reached != pending.last:
@@ -150,11 +148,11 @@ class _PassProgress:
                 return pending.whole.model_copy(update={"back": seen or pending.backward})
         return pending.whole
 
-    def _within(self, place: int, direction: str, end: int) -> int:
-        """The frame nearest to `end` that a pass has done; beyond the stretch if there is none."""
-        pending = self._plan.stretches[place]
-        number: int | None = self._plan.job["stretches"][place][direction]
-        forward = direction == "forward"
+    def _within(self, place: int, way: Way, end: int) -> int:
+        """The frame nearest to `end` that a pass has done; beyond the segment if there is none."""
+        pending = self._plan.segments[place]
+        planned, forward = self._plan.job.segments[place], way == "forward"
+        number = planned.forward if forward else planned.backward
         if number is None or number >= len(self._reached):
             return pending.first - 1 if forward else pending.last + 1
         frames = self._reached[number]

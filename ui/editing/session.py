@@ -4,9 +4,9 @@ Entries are only ever appended; undo and redo move a position in the log, and do
 after an undo drops what was undone. `state` folds the entries before the position.
 
 A prompt keeps the mask that it was answered with. These masks are the anchors of tracking: between
-two anchors of an object lies a stretch that is tracked from both (before the first one backward,
-after the last one forward), and a change of an anchor makes just the stretches beside it stale
-(`maskstream.ui.editing.track_plan`). A tracking job tracks stale stretches into a new store, into
+two anchors of an object lies a segment that is tracked from both (before the first one backward,
+after the last one forward), and a change of an anchor makes just the segments beside it stale
+(`maskstream.ui.editing.track_plan`). A tracking job tracks stale segments into a new store, into
 which everything else is copied (`maskstream.pipeline.runs.retrack`), and ends with an entry that
 names the store: undoing it gives back the store before.
 
@@ -22,18 +22,19 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_serializer
 
 from maskstream.pipeline.errors import PromptError, StoreError
+from maskstream.pipeline.prompts import EventRef, MaskRef, RemoveEvent, TrackJob
 from maskstream.pipeline.rendering.draw import object_color
 from maskstream.ui.editing.entries import (
     MAX_OBJECTS,
     ChangedEntry,
     ClearedEntry,
     DeletedEntry,
-    DoneStretch,
+    DoneSegment,
     Entry,
     Handover,
     PromptedEntry,
@@ -71,8 +72,8 @@ class SessionState:
     first: int = 0
     last: int | None = None
     store: str | None = None
-    jobs: tuple[Mapping[str, Any], ...] = ()
-    done: tuple[DoneStretch, ...] = ()
+    jobs: tuple[TrackJob[EventRef], ...] = ()
+    done: tuple[DoneSegment, ...] = ()
     highest: int = 0  # the greatest number any object had
 
 
@@ -127,6 +128,24 @@ class _Page(BaseModel):
     title: str
     log: tuple[Entry, ...] = ()
     position: int = Field(0, ge=0)
+
+    @field_serializer("log")
+    def _without_defaults(self, log: tuple[Entry, ...]) -> list[dict[str, JsonValue]]:
+        """Entries are many, and most of their fields are what they are by default."""
+        return [
+            {"type": entry.type}
+            | entry.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+            for entry in log
+        ]
+
+
+class _File(BaseModel):
+    """All of `session.json`: a prompts file, whose `page` is the page's own."""
+
+    version: Literal[1] = 1
+    events: tuple[EventRef, ...]
+    tracking: tuple[TrackJob[EventRef], ...]
+    page: _Page
 
 
 class Session:
@@ -246,27 +265,21 @@ class Session:
 
     def save(self) -> None:
         """Write `session.json`, whole or not at all. Raises `StoreError`."""
-        page = _Page(
-            source=str(self.source),
-            title=self.title,
-            log=tuple(self._log),
-            position=self._position,
+        anchors = [a for known in self._state.objects.values() for a in known.anchors.values()]
+        file = _File(
+            events=tuple(_event(anchor) for anchor in anchors),
+            tracking=self._state.jobs,
+            page=_Page(
+                source=str(self.source),
+                title=self.title,
+                log=tuple(self._log),
+                position=self._position,
+            ),
         )
-        values = {
-            "version": 1,
-            "events": [
-                _event(anchor)
-                for known in self._state.objects.values()
-                for anchor in known.anchors.values()
-            ],
-            "tracking": list(self._state.jobs),
-            "page": page.model_dump(mode="json", exclude_defaults=True, exclude={"log"})
-            | {"log": [_entry_json(entry) for entry in self._log]},
-        }
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             part = self.folder / f".{FILE}.part"
-            part.write_text(json.dumps(values), encoding="utf-8")
+            part.write_text(file.model_dump_json(by_alias=True), encoding="utf-8")
             os.replace(part, self.folder / FILE)
         except OSError as error:
             raise StoreError(
@@ -288,30 +301,13 @@ class Session:
             raise PromptError(f"“{known.name}” is locked; unlock it in the list of objects first.")
 
 
-def mask_event(object_id: int, given: Handover) -> dict[str, Any]:
+def mask_ref(object_id: int, given: Handover) -> MaskRef:
     """A mask of an object as an event of a prompts file in a session's folder."""
     mask = f"{MASKS}/{given.mask}.png"
-    return {"frame": given.frame, "object": object_id, "type": "mask", "mask": mask}
+    return MaskRef(type="mask", frame=given.frame, object=object_id, mask=mask)
 
 
-def _event(anchor: PromptedEntry) -> dict[str, Any]:
+def _event(anchor: PromptedEntry) -> EventRef:
     if anchor.handover is None:
-        return {"frame": anchor.frame, "object": anchor.object, "type": "remove"}
-    return mask_event(anchor.object, anchor.handover)
-
-
-def _entry_json(entry: Entry) -> dict[str, Any]:
-    return {"type": entry.type} | entry.model_dump(mode="json", exclude_defaults=True)
-
-
-_ENTRY: TypeAdapter[Entry] = TypeAdapter(Entry)
-
-
-def parse_entry(values: Mapping[str, Any]) -> Entry:
-    """An entry from JSON values. Raises `PromptError`."""
-    try:
-        return _ENTRY.validate_python(values)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        place = ".".join(str(part) for part in problem["loc"])
-        raise PromptError(f"That cannot be done: {place}: {problem['msg']}.") from error
+        return RemoveEvent(type="remove", frame=anchor.frame, object=anchor.object)
+    return mask_ref(anchor.object, anchor.handover)

@@ -2,48 +2,143 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from maskstream.pipeline.json_values import JsonObject
+from maskstream.pipeline.results.review import ReviewItem
 from maskstream.pipeline.types import SourceInfo
-from maskstream.ui.editing.session import Session
+from maskstream.ui.editing.entries import PromptedEntry
+from maskstream.ui.editing.session import Session, SessionObject
+from maskstream.ui.editing.track_plan import PendingSegment
+from maskstream.ui.editing.tracking_task import JobProgress
 
 
-def session_json(session: Session, info: SourceInfo, frames: range) -> dict[str, Any]:
-    """What the page shows of a session, but for pixels and jobs. frames: numbers of the video's."""
-    state = session.tracked_state
-    height, width = info.size_hw
+@dataclass(frozen=True, slots=True)
+class SessionView:
+    """What the page shows of a session, but for pixels.
+
+    revision: grows with every change. frames: numbers of the video's. stale: what is to be tracked.
+    job: how far tracking is, None before the first job.
+    """
+
+    revision: int
+    info: SourceInfo
+    frames: range
+    title: str
+    objects: Sequence[SessionObject]
+    first: int
+    last: int
+    can_undo: bool
+    can_redo: bool
+    store: str | None
+    stale: Sequence[PendingSegment]
+    job: JobProgress | None
+
+    @classmethod
+    def of(
+        cls,
+        session: Session,
+        info: SourceInfo,
+        frames: range,
+        *,
+        revision: int,
+        stale: Sequence[PendingSegment],
+        job: JobProgress | None,
+    ) -> SessionView:
+        """A session as it is now."""
+        state = session.tracked_state
+        return cls(
+            revision=revision,
+            info=info,
+            frames=frames,
+            title=session.title,
+            objects=tuple(state.objects.values()),
+            first=max(state.first, frames.start),
+            last=frames[-1] if state.last is None else state.last,
+            can_undo=session.position > 0,
+            can_redo=session.position < len(session.log),
+            store=state.store,
+            stale=tuple(stale),
+            job=job,
+        )
+
+    def to_json(self) -> JsonObject:
+        """As JSON values."""
+        height, width = self.info.size_hw
+        return {
+            "revision": self.revision,
+            "title": self.title,
+            "width": width,
+            "height": height,
+            "start": self.frames.start,
+            "end": self.frames[-1],
+            "frames": len(self.frames),
+            "fps": float(self.info.rate or 25),
+            "first": self.first,
+            "last": self.last,
+            "objects": [_object_json(known) for known in self.objects],
+            "can_undo": self.can_undo,
+            "can_redo": self.can_redo,
+            "store": self.store,
+            "stale": [{"object": s.object, "first": s.first, "last": s.last} for s in self.stale],
+            "job": None if self.job is None else _job_json(self.job),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """Confidence over time (`confidence_strips`), and what a person should look at."""
+
+    strips: Mapping[int, list[int]]
+    doubts: Sequence[ReviewItem]
+
+    def to_json(self) -> JsonObject:
+        """As JSON values."""
+        return {
+            "strips": {str(object_id): [*strip] for object_id, strip in self.strips.items()},
+            "doubts": [doubt.to_json() for doubt in self.doubts],
+        }
+
+
+def _object_json(known: SessionObject) -> JsonObject:
     return {
-        "title": session.title,
-        "width": width,
-        "height": height,
-        "start": frames.start,
-        "end": frames[-1],
-        "frames": len(frames),
-        "fps": float(info.rate or 25),
-        "first": max(state.first, frames.start),
-        "last": frames[-1] if state.last is None else state.last,
-        "objects": [
-            {
-                "id": known.id,
-                "name": known.name,
-                "colour": known.color,
-                "visible": known.visible,
-                "locked": known.locked,
-                "anchors": [
-                    {
-                        "frame": anchor.frame,
-                        "via": anchor.via,
-                        "clicks": [[c.x, c.y, c.label] for c in anchor.clicks],
-                        "box": anchor.box_xyxy,
-                        "candidates": len(anchor.candidates),
-                        "chosen": anchor.chosen % len(anchor.candidates),
-                    }
-                    for anchor in known.anchors.values()
-                ],
-            }
-            for known in state.objects.values()
-        ],
-        "can_undo": session.position > 0,
-        "can_redo": session.position < len(session.log),
-        "store": state.store,
+        "id": known.id,
+        "name": known.name,
+        "colour": known.color,
+        "visible": known.visible,
+        "locked": known.locked,
+        "anchors": [_anchor_json(anchor) for anchor in known.anchors.values()],
+    }
+
+
+def _anchor_json(anchor: PromptedEntry) -> JsonObject:
+    return {
+        "frame": anchor.frame,
+        "via": anchor.via,
+        "clicks": [[c.x, c.y, c.label] for c in anchor.clicks],
+        "box": None if anchor.box_xyxy is None else [*anchor.box_xyxy],
+        "candidates": len(anchor.candidates),
+        "chosen": anchor.chosen % len(anchor.candidates),
+    }
+
+
+def _job_json(job: JobProgress) -> JsonObject:
+    running = job.running
+    return {
+        "status": job.status.value,
+        "message": job.message,
+        "frame": job.frame,
+        "pass": None
+        if running is None
+        else {
+            "direction": running.direction,
+            "first": running.first,
+            "last": running.last,
+            "objects": [*sorted({event.object for event in running.events})],
+        },
+        "done": job.done,
+        "total": job.total,
+        "fps": round(job.fps, 1),
+        "left_s": None if job.left_s is None else round(job.left_s, 1),
     }

@@ -1,31 +1,34 @@
-"""What has to be tracked: stretches between anchors, and the passes of a job over them."""
+"""What has to be tracked: segments between anchors, and the passes of a job over them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from maskstream.ui.editing.entries import DoneStretch, Handover, PromptedEntry
-from maskstream.ui.editing.session import SessionObject, SessionState
+from maskstream.pipeline.prompts import EventRef, RemoveEvent, Segment, TrackJob, TrackPass
+from maskstream.ui.editing.entries import DoneSegment, Handover, PromptedEntry
+from maskstream.ui.editing.session import SessionObject, SessionState, mask_ref
 
 Direction = Literal["both", "forward", "backward"]
+Way = Literal["forward", "backward"]
+WAYS: tuple[Way, ...] = ("forward", "backward")
 
 
-class PendingStretch(BaseModel):
-    """What is still to be tracked of a stretch: its frames `first` to `last`, both included.
+class PendingSegment(BaseModel):
+    """What is still to be tracked of a segment: its frames `first` to `last`, both included.
 
-    whole: the stretch as it is when that is done. forward, backward: where following begins, None
+    whole: the segment as it is when that is done. forward, backward: where following begins, None
     if it does not go this way; neither if the object is gone. absent: it is not there on `first`.
     continues: these frames were followed forward by the job before, and the backward pass meets
     that.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
-    whole: DoneStretch
+    whole: DoneSegment
     first: int
     last: int
     forward: Handover | None
@@ -38,11 +41,15 @@ class PendingStretch(BaseModel):
         """The number of its object."""
         return self.whole.object
 
+    def start(self, way: Way) -> Handover | None:
+        """Where following it this way begins; None if it is not followed so."""
+        return self.forward if way == "forward" else self.backward
 
-def stretches_of(known: SessionObject, first: int, last: int) -> list[DoneStretch]:
-    """The stretches of an object within a range of frames, as they ought to be.
 
-    The frame of an anchor belongs to the stretch that it begins. Where the object is said to be
+def segments_of(known: SessionObject, first: int, last: int) -> list[DoneSegment]:
+    """The segments of an object within a range of frames, as they ought to be.
+
+    The frame of an anchor belongs to the segment that it begins. Where the object is said to be
     gone nothing is followed back from, so what lies before goes on as if to the end.
     """
     anchors = [a for t, a in known.anchors.items() if first <= t <= last]
@@ -50,18 +57,18 @@ def stretches_of(known: SessionObject, first: int, last: int) -> list[DoneStretc
         return []
     found = []
     if anchors[0].frame > first:
-        found.append(_stretch(known.id, first, anchors[0].frame - 1, None, anchors[0]))
+        found.append(_segment(known.id, first, anchors[0].frame - 1, None, anchors[0]))
     ends: list[PromptedEntry | None] = [*anchors[1:], None]
     for left, right in zip(anchors, ends, strict=True):
         end = last if right is None else right.frame - 1
-        found.append(_stretch(known.id, left.frame, end, left, right))
+        found.append(_segment(known.id, left.frame, end, left, right))
     return found
 
 
-def _stretch(
+def _segment(
     object_id: int, first: int, last: int, left: PromptedEntry | None, right: PromptedEntry | None
-) -> DoneStretch:
-    return DoneStretch(
+) -> DoneSegment:
+    return DoneSegment(
         object=object_id,
         first=first,
         last=last,
@@ -72,9 +79,9 @@ def _stretch(
     )
 
 
-def stale_stretches(
+def stale_segments(
     state: SessionState, frames: range, direction: Direction = "both"
-) -> list[PendingStretch]:
+) -> list[PendingSegment]:
     """What a job would track: what of the range is not tracked as the anchors say.
 
     frames: of the video. forward leaves out what lies before an object's first anchor, backward
@@ -86,20 +93,20 @@ def stale_stretches(
     for known in state.objects.values():
         if known.locked:
             continue
-        for stretch in stretches_of(known, first, last):
+        for segment in segments_of(known, first, last):
             wanted = direction == "both" or (
-                stretch.left is not None if direction == "forward" else stretch.right is not None
+                segment.left is not None if direction == "forward" else segment.right is not None
             )
-            pending = _todo(known, stretch, state.done) if wanted else None
+            pending = _pending(known, segment, state.done) if wanted else None
             if pending is not None:
                 stale.append(pending)
     return stale
 
 
-def _todo(
-    known: SessionObject, wanted: DoneStretch, done: Iterable[DoneStretch]
-) -> PendingStretch | None:
-    """What is to be done of a stretch, or left of it by a job that was stopped."""
+def _pending(
+    known: SessionObject, wanted: DoneSegment, done: Iterable[DoneSegment]
+) -> PendingSegment | None:
+    """What is to be done of a segment, or left of it by a job that was stopped."""
     left = None if wanted.left is None else known.anchors[wanted.left]
     right = None if wanted.right is None else known.anchors[wanted.right]
     forward = None if left is None else left.handover
@@ -111,13 +118,13 @@ def _todo(
             if there.ahead.frame >= wanted.last:
                 return None
             begun = there.ahead.frame + 1
-            return PendingStretch(
+            return PendingSegment(
                 whole=wanted, first=begun, last=wanted.last, forward=there.ahead, backward=backward
             )
         if there.back is not None and _holds(there, wanted):
             if there.back.frame <= wanted.first:
                 return None
-            return PendingStretch(
+            return PendingSegment(
                 whole=wanted,
                 first=wanted.first,
                 last=min(wanted.last, there.back.frame - 1),
@@ -128,7 +135,7 @@ def _todo(
             )
         if there.ahead is None and there.back is None and _holds(there, wanted):
             return None
-    return PendingStretch(
+    return PendingSegment(
         whole=wanted,
         first=wanted.first,
         last=wanted.last,
@@ -138,29 +145,29 @@ def _todo(
     )
 
 
-def _same_ends(done: DoneStretch, wanted: DoneStretch) -> bool:
+def _same_ends(done: DoneSegment, wanted: DoneSegment) -> bool:
     same = ("object", "left", "right", "left_mask", "right_mask")
     return all(getattr(done, name) == getattr(wanted, name) for name in same)
 
 
-def _holds(done: DoneStretch, wanted: DoneStretch) -> bool:
+def _holds(done: DoneSegment, wanted: DoneSegment) -> bool:
     return done.first <= wanted.first and done.last >= wanted.last
 
 
-def _overlaps(one: DoneStretch, other: DoneStretch) -> bool:
+def _overlaps(one: DoneSegment, other: DoneSegment) -> bool:
     return one.object == other.object and one.first <= other.last and one.last >= other.first
 
 
 def done_after(
-    state: SessionState, touched: Sequence[DoneStretch], done: Iterable[DoneStretch]
-) -> tuple[DoneStretch, ...]:
-    """What is tracked after a job that changed the stretches `touched` and leaves these `done`."""
+    state: SessionState, touched: Sequence[DoneSegment], done: Iterable[DoneSegment]
+) -> tuple[DoneSegment, ...]:
+    """What is tracked after a job that changed the segments `touched` and leaves these `done`."""
     kept = [left for old in state.done if (left := _untouched(old, touched)) is not None]
-    return tuple(stretch for stretch in (*kept, *done) if stretch.object in state.objects)
+    return tuple(segment for segment in (*kept, *done) if segment.object in state.objects)
 
 
-def _untouched(old: DoneStretch, touched: Iterable[DoneStretch]) -> DoneStretch | None:
-    """What is left of a stretch: what was followed one way only holds up to what is touched."""
+def _untouched(old: DoneSegment, touched: Iterable[DoneSegment]) -> DoneSegment | None:
+    """What is left of a segment: what was followed one way only holds up to what is touched."""
     left = old
     for other in touched:
         if not _overlaps(left, other):
@@ -178,65 +185,67 @@ def _untouched(old: DoneStretch, touched: Iterable[DoneStretch]) -> DoneStretch 
 
 @dataclass(slots=True)
 class _Run:
-    """Frames of one pass, and the stretches it tracks by their place in the plan."""
+    """Frames of one pass, and the segments it tracks by their place in the plan."""
 
     first: int
     last: int
     members: list[int]
 
 
-def plan_job(
-    state: SessionState,
-    stale: Sequence[PendingStretch],
-    mask_event: Callable[[int, Handover], dict[str, Any]],
-) -> dict[str, Any]:
-    """The job that tracks these stretches, as `TrackJob` takes it (masks as files).
+def plan_job(state: SessionState, stale: Sequence[PendingSegment]) -> TrackJob[EventRef]:
+    """The job that tracks these segments.
 
-    Stretches that overlap in time are followed in one pass, forward ones first. mask_event: an
-    object and where it is followed from, as an event of a prompts file.
+    Segments that overlap in time are followed in one pass, forward ones first.
     """
-    passes: list[dict[str, Any]] = []
-    place: dict[tuple[str, int], int] = {}
-    for direction in ("forward", "backward"):
-        starts = [t.forward if direction == "forward" else t.backward for t in stale]
-        spans = [
-            None
-            if start is None
-            else (min(pending.first, start.frame), max(pending.last, start.frame))
-            for pending, start in zip(stale, starts, strict=True)
-        ]
-        for run in _runs(spans):
-            place |= {(direction, i): len(passes) for i in run.members}
-            events = []
-            given = {(stale[i].object, start.frame) for i in run.members if (start := starts[i])}
-            for i in run.members:
-                pending, start = stale[i], starts[i]
-                beyond = pending.last + 1 if direction == "forward" else pending.first - 1
-                goes_on = beyond if direction == "forward" else pending.first
-                if start is not None:
-                    events.append(mask_event(pending.object, start))
-                if run.first <= beyond <= run.last and (pending.object, goes_on) not in given:
-                    events.append({"type": "remove", "frame": beyond, "object": pending.object})
-            events.sort(key=lambda e: (e["frame"], e["object"], e["type"] == "mask"))
+    passes: list[TrackPass[EventRef]] = []
+    places: dict[tuple[Way, int], int] = {}
+    for way in WAYS:
+        for run in _runs([_span(pending, way) for pending in stale]):
+            places |= {(way, i): len(passes) for i in run.members}
+            members = [stale[i] for i in run.members]
+            events = _pass_events(members, way, range(run.first, run.last + 1))
             passes.append(
-                {"direction": direction, "first": run.first, "last": run.last, "events": events}
+                TrackPass[EventRef](direction=way, first=run.first, last=run.last, events=events)
             )
-    return {
-        "objects": {str(known.id): known.name for known in state.objects.values()},
-        "passes": passes,
-        "stretches": [
-            {
-                "object": pending.object,
-                "first": pending.first,
-                "last": pending.last,
-                "forward": place.get(("forward", i)),
-                "backward": place.get(("backward", i)),
-                "gone": pending.absent,
-                "onto": pending.continues,
-            }
-            for i, pending in enumerate(stale)
-        ],
-    }
+    segments = [
+        Segment(
+            object=pending.object,
+            first=pending.first,
+            last=pending.last,
+            forward=places.get(("forward", i)),
+            backward=places.get(("backward", i)),
+            absent=pending.absent,
+            continues=pending.continues,
+        )
+        for i, pending in enumerate(stale)
+    ]
+    names = {known.id: known.name for known in state.objects.values()}
+    return TrackJob[EventRef](objects=names, passes=tuple(passes), segments=tuple(segments))
+
+
+def _span(pending: PendingSegment, way: Way) -> tuple[int, int] | None:
+    """The first and the last frame of following a segment this way, where it begins included."""
+    start = pending.start(way)
+    if start is None:
+        return None
+    return min(pending.first, start.frame), max(pending.last, start.frame)
+
+
+def _pass_events(
+    members: Sequence[PendingSegment], way: Way, frames: range
+) -> tuple[EventRef, ...]:
+    """The masks that a pass over `frames` begins with, and where each of its objects ends."""
+    events: list[EventRef] = []
+    given = {(known.object, start.frame) for known in members if (start := known.start(way))}
+    for pending in members:
+        start = pending.start(way)
+        beyond = pending.last + 1 if way == "forward" else pending.first - 1
+        goes_on = beyond if way == "forward" else pending.first
+        if start is not None:
+            events.append(mask_ref(pending.object, start))
+        if beyond in frames and (pending.object, goes_on) not in given:
+            events.append(RemoveEvent(type="remove", frame=beyond, object=pending.object))
+    return tuple(sorted(events, key=lambda e: (e.frame, e.object, e.type == "mask")))
 
 
 def _runs(spans: Sequence[tuple[int, int] | None]) -> list[_Run]:

@@ -8,14 +8,15 @@ import time
 import zlib
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 import numpy as np
 
 from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.errors import MaskstreamError, StoreError
+from maskstream.pipeline.prompts import EventRef, TrackPass
 from maskstream.pipeline.runs.retrack import TrackingStopped, pass_store, run_job
 from maskstream.pipeline.sources.seekable import Seekable
 from maskstream.pipeline.store import MaskStore
@@ -43,6 +44,23 @@ class JobStatus(StrEnum):
 
 
 ENDED = (JobStatus.DONE, JobStatus.STOPPED, JobStatus.FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class JobProgress:
+    """How far a job is. frame: that it did last, -1 before. running: the pass that it is in.
+
+    done, total: frames of all passes. fps: lately, 0 if unknown; left_s: what that leaves to wait.
+    """
+
+    status: JobStatus
+    message: str
+    frame: int
+    running: TrackPass[EventRef] | None
+    done: int
+    total: int
+    fps: float
+    left_s: float | None
 
 
 class TrackingTask:
@@ -119,26 +137,20 @@ class TrackingTask:
         times = list(self._times)
         return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
 
-    def to_json(self) -> dict[str, Any]:
-        """Progress as JSON values."""
+    def progress(self) -> JobProgress:
+        """How far it is."""
         total, fps = self.plan.frames, self.fps
-        left = (total - self.done_frames) / fps if fps else None
-        return {
-            "status": self.status,
-            "message": self.message,
-            "frame": self.frame,
-            "pass": None if self._pass < 0 else self._pass_json(),
-            "done": self.done_frames,
-            "total": total,
-            "fps": round(fps, 1),
-            "left_s": None if left is None else round(left, 1),
-        }
-
-    def _pass_json(self) -> dict[str, Any]:
-        """The pass that runs: its direction and frames, and the objects that it follows."""
-        task = self.plan.job["passes"][self._pass]
-        objects = sorted({event["object"] for event in task["events"]})
-        return {name: task[name] for name in ("direction", "first", "last")} | {"objects": objects}
+        running = self._pass
+        return JobProgress(
+            status=self.status,
+            message=self.message,
+            frame=self.frame,
+            running=None if running < 0 else self.plan.job.passes[running],
+            done=self.done_frames,
+            total=total,
+            fps=fps,
+            left_s=(total - self.done_frames) / fps if fps else None,
+        )
 
     def live(self, frame: int) -> FrameResult | None:
         """What it has said of a frame, if it came there."""
@@ -158,9 +170,9 @@ class TrackingTask:
     def _written(self, frame: int) -> FrameResult | None:
         """What the last pass that came to a frame has written of it."""
         for number in range(self._pass, -1, -1):
-            task = self.plan.job["passes"][number]
-            start = task["first"] if task["direction"] == "forward" else task["last"]
-            if not task["first"] <= frame <= task["last"]:
+            task = self.plan.job.passes[number]
+            start = task.first if task.direction == "forward" else task.last
+            if frame not in task.frames:
                 continue
             try:
                 store = MaskStore.open_if_exists(pass_store(self.plan.target, number))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maskstream.pipeline.config import PipelineConfig
-from maskstream.pipeline.errors import MaskstreamError, PageError, SourceError
+from maskstream.pipeline.errors import MaskstreamError, PageError, SessionNotFoundError, SourceError
 from maskstream.pipeline.sources.images import ImageSequence
 from maskstream.ui.editing.clicker import Segmenters
 from maskstream.ui.editing.editor import Editor
@@ -84,13 +84,18 @@ class Workspace:
         return token
 
     def editor(self, token: str) -> Editor:
-        """The session of this name, reopened if need be. Raises `PageError`, `SourceError`."""
+        """The session of this name, reopened if need be.
+
+        Raises `SessionNotFoundError`, `SourceError`.
+        """
         known = self._known(token)
         if known is not None:
             return known
         folder = self.folder / token
         if not _TOKEN.fullmatch(token) or not (folder / FILE).is_file():
-            raise PageError("This session is not on this server (any more); open the video again.")
+            raise SessionNotFoundError(
+                "This session is not on this server (any more); open the video again."
+            )
         with self._reopening:  # one at a time; it may take a while after a crash
             known = self._known(token)
             if known is not None:

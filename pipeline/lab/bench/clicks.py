@@ -55,7 +55,7 @@ def bench_clicks(config: PipelineConfig, clip: Path, *, frames: int = 20) -> Cli
         height, width = editor.info.size_hw
         _click(editor, 0, width / 2, height / 2)  # loads the network
         for frame in np.linspace(1, editor.frames[-1], frames).astype(int).tolist():
-            editor.image(frame, _LONGEST)
+            editor.shown.image(frame, _LONGEST)
             for place in range(3):
                 x, y = rng.uniform(0.2, 0.8, 2) * (width, height)
                 taken = _click(editor, frame, float(x), float(y))
@@ -69,7 +69,7 @@ def _click(editor: Editor, frame: int, x: float, y: float) -> float:
     begun = time.perf_counter()
     with suppress(PromptError):
         editor.click(frame, Click(x=x, y=y, label=1), None)
-    editor.labels(frame, _LONGEST)
+    editor.shown.labels(frame, _LONGEST)
     taken = 1000 * (time.perf_counter() - begun)
     with suppress(PromptError):
         editor.undo()

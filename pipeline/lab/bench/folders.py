@@ -114,7 +114,7 @@ def _write(folder: Path, encoder: Any, decoder: Any, card: dict[str, Any]) -> No
     folder.mkdir(parents=True, exist_ok=True)
     ov.save_model(encoder, folder / "encoder.xml", compress_to_fp16=False)
     ov.save_model(decoder, folder / "decoder.xml", compress_to_fp16=False)
-    text = yaml.safe_dump(ModelCard.model_validate(card).model_dump(mode="json"))
+    text = yaml.safe_dump(ModelCard.model_validate(card).model_dump(mode="json", by_alias=True))
     (folder / "model.yaml").write_text(text)
 
 

@@ -120,6 +120,16 @@ class TrainConfig(BaseModel):
         return self.out or cache_folder("train", self.name)
 
 
+RENAMED_KEYS = {
+    "most_points": "max_points",
+    "gone_share": "absent_share",
+    "left_out": "excluded_sources",
+    "held_back_percent": "held_out_percent",
+    "centred_share": "centered_share",
+}
+"""Keys of version 0.1.0 that have another name now."""
+
+
 def load_train_config(file: Path) -> TrainConfig:
     """Read a training configuration; the keys of a file that it `extends` are its defaults.
 
@@ -132,7 +142,7 @@ def load_train_config(file: Path) -> TrainConfig:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not YAML: {error}") from error
     except ValidationError as error:
-        raise ConfigError(describe(error)) from error
+        raise ConfigError(describe(error, RENAMED_KEYS)) from error
 
 
 def _with_defaults(file: Path) -> dict[str, Any]:

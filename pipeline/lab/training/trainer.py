@@ -40,18 +40,18 @@ logger = logging.getLogger(__name__)
 Progress = Callable[[str, int, int, dict[str, Any]], None]
 """Called at every checkpoint with the run's name, its step, its steps and the row of its log."""
 
-_BATCH_KEYS = {  # what the pictures of a step depend on
-    "data",
-    "coco",
-    "left_out",
-    "source_weights",
-    "whole_sources",
-    "held_back_percent",
-    "seed",
-    "batch",
-    "objects",
-    "shapes",
-    "gone_share",
+_BATCH_KEYS = {  # what the pictures of a step depend on, and as what it counts in their identity
+    "data": "data",
+    "coco": "coco",
+    "excluded_sources": "left_out",
+    "source_weights": "source_weights",
+    "whole_sources": "whole_sources",
+    "held_out_percent": "held_back_percent",
+    "seed": "seed",
+    "batch": "batch",
+    "objects": "objects",
+    "shapes": "shapes",
+    "absent_share": "gone_share",
 }
 
 
@@ -125,7 +125,8 @@ class Trainer:
         config = self.config
         if config.teacher is None:
             return None, PromptObjective(config, self.device)
-        batches = config.model_dump(mode="json", include=_BATCH_KEYS)
+        values = config.model_dump(mode="json", include=set(_BATCH_KEYS))
+        batches = {_BATCH_KEYS[key]: value for key, value in values.items()}
         if config.augmentation != "full":  # the default adds nothing: features were kept before
             batches["augmentation"] = config.augmentation
         identity = f"{zlib.crc32(json.dumps(batches, sort_keys=True).encode()):08x}"

@@ -15,7 +15,7 @@ from maskstream.pipeline.lab.training.data import (
     LabeledImage,
     cutouts,
     is_held_out,
-    labelled_images,
+    labeled_images,
 )
 
 Sprite = npt.NDArray[np.uint8]
@@ -92,7 +92,7 @@ class StillLibrary:
         for folder in sorted(p for p in root.iterdir() if p.is_dir()):
             found = [
                 Still(folder.name, image)
-                for image in labelled_images(folder)
+                for image in labeled_images(folder)
                 if is_held_out(image, percent) == held_back
             ]
             if found:

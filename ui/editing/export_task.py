@@ -10,12 +10,12 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from maskstream.pipeline.errors import MaskstreamError, PromptError
 from maskstream.pipeline.exports.edges import PLAIN, Edges
 from maskstream.pipeline.exports.export import ExportChoice, export_store
 from maskstream.pipeline.exports.registry import FORMATS, find_format
+from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.store import MaskStore
 from maskstream.pipeline.types import FrameResult
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 FOLDER = "exports"
 
 
-def formats_json() -> list[dict[str, Any]]:
+def formats_json() -> list[JsonObject]:
     """The formats there are, as JSON values."""
     return [
         {
@@ -106,7 +106,7 @@ class ExportTask:
         """Until it has ended."""
         self._thread.join(timeout_s)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Progress as JSON values; size in bytes."""
         file = self.file
         return {

@@ -1,0 +1,219 @@
+"""What the command `live` was asked for, and doing it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Literal
+
+import typer
+
+from maskstream.pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from maskstream.pipeline.config import PipelineConfig
+    from maskstream.pipeline.live.session import LiveSession, MakeSinks
+    from maskstream.pipeline.live.status import LiveStatus
+    from maskstream.pipeline.sources.live import InputOptions
+    from maskstream.pipeline.types import Sink, SourceInfo
+
+
+SWITCH_S = 0.0005
+"""How long a keyframe's Python may keep a frame waiting; the interpreter's own 5 ms, at each of a
+frame's dozens of calls into OpenCV, would cost more than the frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRequest:
+    """A camera or stream to be followed, as the command line says it.
+
+    output: a store, or with `retain` (90s, 10m, 2h) a folder. preview, metrics: ports. publish:
+    channels, KIND[:TARGET]. size, pixel_format, rate: of raw frames, or asked of a camera.
+    input_options: FFmpeg's, KEY=VALUE. None is what the configuration says, or nothing of the kind.
+    """
+
+    source: str
+    output: str | None = None
+    retain: str | None = None
+    overwrite: bool = False
+    latency_ms: float | None = None
+    duration: str | None = None
+    preview: int | None = None
+    publish: Sequence[str] = ()
+    metrics: int | None = None
+    record: Path | None = None
+    size: str | None = None
+    pixel_format: str | None = None
+    rate: float | None = None
+    rtsp: Literal["tcp", "udp"] = "tcp"
+    input_options: Sequence[str] = ()
+    config: Path | None = None
+    overrides: Sequence[str] = ()
+    seed: bool = True
+    model: str | None = None
+    as_json: bool = False
+    quiet: bool = False
+
+    @property
+    def settings(self) -> list[str]:
+        """Keys of the configuration that are overridden, `key=value`."""
+        settings = [f"seeding.enabled={str(self.seed).lower()}", *self.overrides]
+        if self.latency_ms is not None:
+            settings.append(f"live.latency_ms={self.latency_ms}")
+        if self.model is not None:
+            settings.append(f"model={self.model}")
+        return settings
+
+    def input(self, config: PipelineConfig) -> InputOptions:
+        """How the source is to be opened. Raises `ConfigError`."""
+        from maskstream.pipeline.sources.live import InputOptions
+
+        pairs = [text.partition("=") for text in self.input_options]
+        size_wh = self._size_wh()
+        wrong = next((key for key, separator, _ in pairs if not separator), None)
+        if wrong is not None:
+            raise ConfigError(f"--input takes KEY=VALUE, not '{wrong}'")
+        return InputOptions(
+            size_wh,
+            self.pixel_format,
+            self.rate,
+            self.rtsp,
+            stall_s=config.live.stall_s,
+            extra={key: value for key, _, value in pairs},
+        )
+
+    def _size_wh(self) -> tuple[int, int] | None:
+        if self.size is None:
+            return None
+        width, _, height = self.size.partition("x")
+        if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+            raise ConfigError(f"--size is WIDTHxHEIGHT, for example 1280x720, not '{self.size}'")
+        return int(width), int(height)
+
+
+def run_live(request: LiveRequest) -> None:
+    """Follow a camera or stream until it ends, and say how it goes.
+
+    Raises `MaskstreamError`.
+    """
+    from maskstream.pipeline.cli.first_use import with_model_folder
+    from maskstream.pipeline.config import load_config
+    from maskstream.pipeline.live.live_store import parse_duration
+    from maskstream.pipeline.live.publishers import open_channels, parse_channel
+    from maskstream.pipeline.live.session import LiveSession
+
+    clip = request.source if Path(request.source).is_file() else None
+    configured = with_model_folder(load_config(request.config, request.settings), clip)
+    options = request.input(configured)
+    duration_s = None if request.duration is None else parse_duration(request.duration)
+    retain_s = None if request.retain is None else parse_duration(request.retain)
+    channels = [parse_channel(text) for text in request.publish]
+    session = LiveSession.open(request.source, configured, options, record=request.record)
+
+    def publishing(info: SourceInfo) -> Sequence[Sink]:
+        return open_channels(channels, session.commands.put)
+
+    def behind(info: SourceInfo) -> Sequence[Sink]:
+        sinks: list[Sink] = []
+        if request.output is not None:
+            overwrite = request.overwrite
+            sinks.append(_store(session, info, request.output, retain_s, overwrite=overwrite))
+        if request.preview is not None:
+            sinks.append(_preview(session, info, request.preview))
+        return sinks
+
+    def tell(status: LiveStatus) -> None:
+        if request.as_json:
+            typer.echo(json.dumps(status.to_json()))
+        elif not request.quiet:
+            typer.echo(f"\r{_line(status)}", nl=False, err=True)
+
+    sys.setswitchinterval(SWITCH_S)
+    with ExitStack() as stack:
+        if request.metrics is not None:
+            from maskstream.pipeline.live.metrics import MetricsServer
+
+            server = MetricsServer(request.metrics, session.status)
+            stack.callback(server.close)
+            _echo(server.url, quiet=request.quiet)
+        summary = _run(session, publishing, behind, tell, duration_s)
+    if request.as_json:
+        typer.echo(json.dumps(summary.to_json("summary")))
+    elif not request.quiet:
+        typer.echo(f"\n{_line(summary)}", err=True)
+
+
+def _run(
+    session: LiveSession,
+    publishing: MakeSinks,
+    behind: MakeSinks,
+    tell: Callable[[LiveStatus], None],
+    duration_s: float | None,
+) -> LiveStatus:
+    """Run to the end; the first Ctrl-C or SIGTERM is one."""
+
+    def end(number: int, stack: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)  # the next one is not so gentle
+        session.stop()
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return session.run(publishing, behind=behind, on_status=tell, duration_s=duration_s)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _store(
+    session: LiveSession, info: SourceInfo, output: str, retain_s: float | None, *, overwrite: bool
+) -> Sink:
+    from maskstream.pipeline.live.live_store import (
+        LiveStore,
+        RollingStore,
+        make_room,
+        writer_opener,
+    )
+
+    open_writer = writer_opener(session.pipeline, info, overwrite=overwrite)
+    if retain_s is None:
+        return LiveStore(open_writer(output))
+    if "://" in output:
+        raise ConfigError("--retain needs a local folder for its output, not a URL")
+    make_room(Path(output), overwrite=overwrite)
+    return RollingStore(Path(output), retain_s, open_writer)
+
+
+def _preview(session: LiveSession, info: SourceInfo, port: int) -> Sink:
+    from maskstream.pipeline.live.preview import PreviewServer
+
+    def status() -> dict[str, object]:
+        return session.status().to_json() | {"size": list(info.size_hw)}
+
+    server = PreviewServer(port, status, session.commands.put)
+    _echo(server.url, quiet=False)
+    return server
+
+
+def _echo(url: str, *, quiet: bool) -> None:
+    if not quiet:
+        typer.echo(url, err=True)
+
+
+def _line(status: LiveStatus) -> str:
+    recent, governor = status.recent_latency_ms, status.governor
+    line = (
+        f"{status.frames} frames, {status.fps:.1f} a second, {status.drops} dropped, "
+        f"{status.objects} objects, latency p50 {recent['p50']} p95 {recent['p95']} ms, governor "
+        f"{governor.level}/{governor.levels} ({governor.reason})"
+    )
+    if status.full:
+        line += ", no more objects: every number is given"
+    if not status.source["connected"] and status.source["trouble"]:
+        line += f", away: {status.source['trouble']}"
+    return f"{line:<150}"

@@ -1,0 +1,204 @@
+"""What the command `run` was asked for, and doing it."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import typer
+
+from maskstream.pipeline.cli.report import print_summary, progress_bar, summary_json
+from maskstream.pipeline.errors import ConfigError, StoreExistsError
+
+if TYPE_CHECKING:
+    from maskstream.pipeline.config import PipelineConfig
+    from maskstream.pipeline.engine.pipeline import Pipeline, RunSummary
+    from maskstream.pipeline.prompts import PromptLog
+    from maskstream.pipeline.runs.outputs import RunOutputs
+    from maskstream.pipeline.store import StoreMode
+    from maskstream.pipeline.types import Sink, Source, SourceInfo
+
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """A video to be run, as the command line says it; None is what the configuration says.
+
+    output: a store's path or URL. prompts: a file, by which objects are not looked for unless
+    `seed` says so. start, end: frames or times. mode: of a store that is there already.
+    """
+
+    source: str
+    output: str
+    mode: StoreMode = "create"
+    config: Path | None = None
+    overrides: Sequence[str] = ()
+    model: str | None = None
+    device: str | None = None
+    prompts: Path | None = None
+    seed: bool | None = None
+    overlay: Path | None = None
+    contact: Path | None = None
+    start: str | None = None
+    end: str | None = None
+    stride: int = 1
+    backward: bool = False
+    refine: bool | None = None
+    as_json: bool = False
+    quiet: bool = False
+
+    @property
+    def settings(self) -> list[str]:
+        """Keys of the configuration that are overridden, `key=value`."""
+        settings = list(self.overrides)
+        if self.seed is not None or self.prompts is not None:  # who points at objects wants those
+            settings.append(f"seeding.enabled={str(bool(self.seed)).lower()}")
+        if self.refine is not None:
+            settings.append(f"tracking.refine={str(self.refine).lower()}")
+        if self.model is not None:
+            settings.append(f"model={self.model}")
+        if self.device is not None:
+            settings.append(f"device={self.device}")
+        return settings
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether it says itself which frames are run, and how."""
+        return bool(self.start or self.end or self.stride != 1 or self.backward)
+
+    def span(self, configured: PipelineConfig) -> dict[str, str | int | bool | None]:
+        """Which part of the source is run, as a store keeps it (`RunOutputs`)."""
+        passes = {"backward": self.backward, "refine": configured.refines}
+        span = {"start": self.start, "end": self.end, "stride": self.stride}
+        return span | {name: wanted for name, wanted in passes.items() if wanted}
+
+
+def run_request(request: RunRequest) -> None:
+    """Run a video, or a session of the page again, and say what came of it.
+
+    Raises `MaskstreamError`.
+    """
+    from maskstream.pipeline.config import load_config
+    from maskstream.pipeline.prompts import NO_PROMPTS, load_prompts
+
+    configured = load_config(request.config, request.settings)
+    log = NO_PROMPTS if request.prompts is None else load_prompts(request.prompts)
+    if log.tracking:
+        _replay(request, configured, log)
+    else:
+        _run_video(request, configured, log)
+
+
+def run_with_progress(
+    pipeline: Pipeline,
+    source: Source,
+    outputs: RunOutputs,
+    prompts: PromptLog,
+    *,
+    backward: bool = False,
+    hide_progress: bool = False,
+) -> RunSummary:
+    """Run with a progress bar; Ctrl-C keeps what is done and says how to go on."""
+    from maskstream.pipeline.engine.backward import BackwardPass
+
+    with progress_bar(hidden=hide_progress) as progress:
+
+        def make_sinks(info: SourceInfo) -> Sequence[Sink]:
+            progress.start(info.frame_count)
+            return outputs.open(pipeline, info)
+
+        earlier = progress.beside("backward")
+        back = BackwardPass(
+            outputs.scratch, lambda info: earlier.start(info.frame_count), earlier.advance
+        )
+        try:
+            return pipeline.run(
+                source,
+                make_sinks,
+                prompts,
+                on_frame=progress.advance,
+                backward=back if backward else None,
+            )
+        except KeyboardInterrupt:
+            pass  # reported below, when the progress bar is gone
+    again = [a for a in sys.argv if a not in ("--overwrite", "--resume")] + ["--resume"]
+    typer.echo(
+        f"stopped; {outputs.committed} frames are safe in {outputs.store}. "
+        f"To go on: {shlex.join(again)}",
+        err=True,
+    )
+    raise typer.Exit(INTERRUPTED)
+
+
+def _run_video(request: RunRequest, configured: PipelineConfig, log: PromptLog) -> None:
+    from maskstream.pipeline.cli.first_use import with_model_folder
+    from maskstream.pipeline.engine.pipeline import Pipeline
+    from maskstream.pipeline.runs.outputs import RunOutputs
+    from maskstream.pipeline.sources import open_source
+    from maskstream.pipeline.store import check_room
+
+    output = request.output
+    check_room(output, request.mode)  # before a model is made, which takes minutes
+    pipeline = Pipeline(with_model_folder(configured, request.source))
+    span = request.span(configured)
+    outputs = RunOutputs(output, request.overlay, request.contact, request.mode, span, log)
+    finished = outputs.finished(pipeline, request.source)
+    if finished is not None:
+        typer.echo(f"{output} is complete already ({finished} frames); nothing to run.", err=True)
+        return
+    summary = run_with_progress(
+        pipeline,
+        open_source(request.source, start=request.start, end=request.end, stride=request.stride),
+        outputs,
+        log,
+        backward=request.backward,
+        hide_progress=request.quiet or request.as_json,
+    )
+    if request.as_json:
+        typer.echo(summary_json(summary, output))
+    elif not request.quiet:
+        print_summary(summary, output)
+
+
+def _replay(request: RunRequest, configured: PipelineConfig, log: PromptLog) -> None:
+    """Run the jobs of a session again, the last one into the output."""
+    from maskstream.pipeline.cli.first_use import with_model_folder
+    from maskstream.pipeline.engine.pipeline import Pipeline
+    from maskstream.pipeline.runs.retrack import run_job
+    from maskstream.pipeline.sources.seekable import open_seekable
+    from maskstream.pipeline.store import MaskStore
+
+    _check_replay(request)
+    pipeline = Pipeline(with_model_folder(configured, request.source))
+    output = request.output
+    if "://" in output:
+        raise ConfigError("a session of the page is run again into a local folder, not a URL")
+    if request.mode == "create" and Path(output).exists():
+        raise StoreExistsError(f"{output} is there already; give --overwrite to replace it.")
+    video = open_seekable(Path(request.source))
+    with TemporaryDirectory(dir=Path(output).absolute().parent, prefix=".replay-") as folder:
+        before: MaskStore | None = None
+        for number, job in enumerate(log.tracking, start=1):
+            is_last = number == len(log.tracking)
+            target = Path(output) if is_last else Path(folder) / f"{number}.zarr"
+            run_job(pipeline, video, job, before, target)
+            before = MaskStore(target)
+    video.close()
+    if not (request.quiet or request.as_json):
+        typer.echo(f"{output}: {len(log.tracking)} jobs of the session were run again")
+
+
+def _check_replay(request: RunRequest) -> None:
+    """Raise `ConfigError` for options that a session's own jobs leave no room for."""
+    if request.mode == "resume" or request.is_partial or request.overlay or request.contact:
+        raise ConfigError(
+            "these prompts are a session of the page, which says itself what is tracked: leave out "
+            "--start, --end, --stride, --backward, --resume, --overlay and --contact "
+            "(`export --format overlay` makes the overlay)"
+        )

@@ -1,0 +1,165 @@
+"""What the page shows of a session: frames, masks over them, confidence over time."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from maskstream.pipeline.exports.edges import Edges
+from maskstream.pipeline.results.edits import add_object, keep_objects, prompted_object
+from maskstream.pipeline.results.review import review_of
+from maskstream.pipeline.sources.seekable import Seekable
+from maskstream.pipeline.store import MaskStore
+from maskstream.pipeline.types import FrameResult, ObjectResult, SizeHW
+from maskstream.ui.editing.clicker import BoolMap
+from maskstream.ui.editing.confidence_strips import confidence_strips
+from maskstream.ui.editing.entries import PromptedEntry
+from maskstream.ui.editing.images import cutout, fit_within, jpeg
+from maskstream.ui.editing.session import Session
+from maskstream.ui.editing.session_json import Timeline
+from maskstream.ui.editing.track_plan import stale_segments
+
+_SUREST = 1.01  # score of what a person gave: it lies on top
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenedStore:
+    """A mask store, and its rows by the numbers of their frames."""
+
+    place: Path
+    store: MaskStore
+    rows: dict[int, int]
+
+    @classmethod
+    def at(cls, place: Path) -> _OpenedStore:
+        store = MaskStore(place)
+        return cls(place, store, {int(number): row for row, number in enumerate(store.indices)})
+
+    def frame(self, index: int) -> FrameResult | None:
+        return self.store.frame(self.rows[index]) if index in self.rows else None
+
+
+class ShownMasks:
+    """Pixels of a session, as it is when they are asked for.
+
+    lock: held by whoever changes the session. live: what a job that runs says of a frame.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        video: Seekable,
+        lock: threading.RLock,
+        live: Callable[[int], FrameResult | None],
+    ) -> None:
+        self._session = session
+        self._video = video
+        self._info = video.info
+        self._lock = lock
+        self._live = live
+        self._opened: _OpenedStore | None = None
+        self._timeline: tuple[Path | None, Timeline] | None = None
+
+    def image(self, index: int, longest: int) -> bytes:
+        """JPEG of a frame, its longer side at most `longest`. Raises `SourceError`."""
+        return jpeg(self._video.frame(index), longest)
+
+    def cutout(self, index: int, objects: Collection[int], edges: Edges, longest: int) -> bytes:
+        """PNG RGBA of what objects cut out of a frame. Raises `SourceError`."""
+        frame, result = self._video.frame(index), self.result(index)
+        mask = np.zeros(self._info.size_hw, np.bool_)
+        if result is not None:
+            for object_id in objects:
+                mask |= result.mask(object_id)
+        return cutout(frame, mask, edges, longest)
+
+    def labels(self, index: int, longest: int) -> tuple[bytes, SizeHW, Sequence[ObjectResult]]:
+        """The label map of a frame as gzipped bytes [h, w], its size, and its objects."""
+        result = self.result(index)
+        size_hw = fit_within(self._info.size_hw, longest)
+        if result is None:
+            return gzip.compress(bytes(size_hw[0] * size_hw[1]), 1), size_hw, ()
+        labels = result.labels.astype(np.uint8)
+        if labels.shape != size_hw:
+            shrunk = cv2.resize(labels, size_hw[::-1], interpolation=cv2.INTER_NEAREST)
+            labels = np.asarray(shrunk, np.uint8)
+        return gzip.compress(labels.tobytes(), 1), size_hw, result.objects
+
+    def result(self, index: int) -> FrameResult | None:
+        """Masks of a frame: tracked ones, and over them the prompts of this very frame."""
+        with self._lock:
+            shown = self._with_live(index, self._tracked(index))
+            anchors = self._anchors_over(index, nothing_tracked=shown is None)
+            if shown is None:
+                if not anchors:
+                    return None
+                empty = np.zeros(self._info.size_hw, np.uint16)
+                shown = FrameResult(index, None, self._info.time_base, True, empty, ())
+            known = self._session.tracked_state.objects
+            shown = keep_objects(shown, set(known) - {anchor.object for anchor in anchors})
+            for anchor in anchors:
+                if anchor.handover is None:
+                    continue
+                mask = self._session.masks.get(anchor.mask)
+                shown = add_object(shown, prompted_object(anchor.object, mask, _SUREST), mask)
+            return shown
+
+    def mask(self, index: int, object_id: int) -> BoolMap | None:
+        """What is shown of an object on a frame, bool [H, W], if it shows."""
+        result = self.result(index)
+        mask = None if result is None else result.mask(object_id)
+        return mask if mask is not None and mask.any() else None
+
+    def timeline(self, bins: int) -> Timeline:
+        """Confidence of every object over time, and what a person should look at."""
+        with self._lock:
+            place = self._session.store
+            if self._timeline is not None and self._timeline[0] == place:
+                return self._timeline[1]
+            if place is None:
+                timeline = Timeline({}, ())
+            else:
+                store = MaskStore(place)
+                strips = confidence_strips(store.frame_objects(), self._video.numbers, bins)
+                timeline = Timeline(strips, tuple(review_of(store)))
+            self._timeline = place, timeline
+            return timeline
+
+    def _anchors_over(self, index: int, *, nothing_tracked: bool) -> list[PromptedEntry]:
+        """The prompts of a frame that say more than the masks that were tracked."""
+        state = self._session.tracked_state
+        stale = {
+            pending.object
+            for pending in stale_segments(state, self._video.numbers)
+            if pending.first == pending.whole.left == index
+        }
+        return [
+            known.anchors[index]
+            for known in state.objects.values()
+            if index in known.anchors and (nothing_tracked or known.id in stale)
+        ]
+
+    def _tracked(self, index: int) -> FrameResult | None:
+        place = self._session.store
+        if place is None:
+            return None
+        if self._opened is None or self._opened.place != place:
+            self._opened = _OpenedStore.at(place)
+        return self._opened.frame(index)
+
+    def _with_live(self, index: int, shown: FrameResult | None) -> FrameResult | None:
+        """Tracked masks of a frame, or what the job that runs says of it."""
+        live = self._live(index)
+        if live is None or shown is None:
+            return shown if live is None else live
+        fresh = {found.id for found in live.objects}
+        shown = keep_objects(shown, {found.id for found in shown.objects} - fresh)
+        for found in live.objects:
+            shown = add_object(shown, found, live.mask(found.id))
+        return shown

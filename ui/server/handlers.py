@@ -1,0 +1,180 @@
+"""Answers to what the page's script asks for; `maskstream.ui.server.routes` says at which address.
+
+Frames and sizes are pixels of the displayed frame, `side` the longest side of what is sent.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+from fastapi import Body, Request
+from fastapi.responses import FileResponse, Response
+
+from maskstream.pipeline.errors import PageError, PromptError
+from maskstream.pipeline.json_values import JsonObject
+from maskstream.ui.editing.actions import (
+    CutoutBody,
+    ExportBody,
+    FetchRequest,
+    OpenRequest,
+    parse_action,
+    perform,
+)
+from maskstream.ui.editing.export_task import ExportRequest, ExportTask
+from maskstream.ui.editing.images import first_image
+from maskstream.ui.editing.session_json import SessionView
+from maskstream.ui.editing.workspace import Workspace
+from maskstream.ui.server.download import fetch
+from maskstream.ui.server.examples import find_example
+
+_PACKED = "application/octet-stream"
+_LONGEST = 1920
+_BINS = 1200
+_PREVIEW = 896
+_POSTER = 320
+_NEVER = {"Cache-Control": "no-store"}
+
+
+class OpeningHandlers:
+    """How a session begins: with an example, a path, an address or an upload."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._examples = workspace.folder / "examples"
+
+    def poster(self, name: str) -> Response:
+        """JPEG of an example's first frame."""
+        path, _ = find_example(name, self._examples)
+        headers = {"Cache-Control": "private, max-age=86400"}
+        return Response(first_image(path, _POSTER), media_type="image/jpeg", headers=headers)
+
+    def open_session(self, wanted: OpenRequest) -> dict[str, str]:
+        """Begin with an example or a path of the server."""
+        if wanted.path is not None:
+            path = self._workspace.server_path(wanted.path)
+            return {"token": self._workspace.begin(path, path.stem)}
+        if wanted.example is None:
+            raise PageError("Say which example or which path to open.")
+        path, title = find_example(wanted.example, self._examples)
+        return {"token": self._workspace.begin(path, title)}
+
+    async def fetch_video(self, wanted: FetchRequest) -> dict[str, str]:
+        """Begin with a video of the web."""
+        return {"token": await fetch(self._workspace, wanted.url)}
+
+    async def upload(self, request: Request, name: str) -> dict[str, str]:
+        """Begin with a file that the browser sends."""
+        given = request.headers.get("content-length")
+        size = int(given) if given is not None and given.isdecimal() else None
+        return {"token": await self._workspace.upload(name, request.stream(), size)}
+
+
+class SessionHandlers:
+    """What is asked of one session, by its token."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._exports: dict[str, ExportTask] = {}
+
+    def state(self, token: str) -> JsonObject:
+        """Everything but pixels."""
+        return self._state_json(token, self._workspace.editor(token).view())
+
+    def image(self, token: str, frame: int, side: int = _LONGEST) -> Response:
+        """JPEG of a frame."""
+        encoded = self._workspace.editor(token).shown.image(frame, min(side, 4096))
+        return Response(
+            encoded, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"}
+        )
+
+    def labels(self, token: str, frame: int, side: int = _LONGEST) -> Response:
+        """The label map of a frame, and its objects."""
+        shown = self._workspace.editor(token).shown
+        packed, (height, width), objects = shown.labels(frame, min(side, 4096))
+        return _packed(
+            packed,
+            {
+                "size": [width, height],
+                "objects": [
+                    [o.id, round(min(o.score, 1.0), 3), int(o.state), *o.box_xyxy] for o in objects
+                ],
+            },
+        )
+
+    def proposals(self, token: str, frame: int) -> Response:
+        """Objects of a frame that nobody pointed at, as a label map."""
+        editor = self._workspace.editor(token)
+        height, width = editor.info.size_hw
+        return _packed(editor.propose(frame), {"size": [width, height], "objects": []})
+
+    def timeline(self, token: str) -> JsonObject:
+        """Confidence over time."""
+        return self._workspace.editor(token).shown.timeline(_BINS).to_json()
+
+    def prepare(self, token: str, frame: int) -> Response:
+        """Encode a frame before somebody clicks on it."""
+        self._workspace.editor(token).prepare(frame)
+        return Response(status_code=204)
+
+    def act(self, token: str, body: Annotated[JsonObject, Body()]) -> JsonObject:
+        """Do what a person did."""
+        editor = self._workspace.editor(token)
+        touched = perform(editor, parse_action(body))
+        return self._state_json(token, editor.view()) | {"object": touched}
+
+    def cutout(self, token: str, frame: int, body: CutoutBody, side: int = _PREVIEW) -> Response:
+        """PNG of what objects cut out of a frame, with the edges of an export."""
+        shown = self._workspace.editor(token).shown
+        png = shown.cutout(frame, body.objects, body.edges, min(side, _LONGEST))
+        return Response(png, media_type="image/png", headers=_NEVER)
+
+    def export(self, token: str, body: ExportBody) -> JsonObject:
+        """Begin an export."""
+        editor = self._workspace.editor(token)
+        running = self._exports.get(token)
+        if running is not None and running.status == "running":
+            raise PromptError("An export is running already.")
+        place = editor.session.store
+        if place is None:
+            raise PromptError("There are no masks to export yet: track first.")
+        view = editor.view()
+        self._exports[token] = ExportTask(place, editor.session.folder, _export_of(view, body))
+        return self._state_json(token, view)
+
+    def cancel_export(self, token: str) -> JsonObject:
+        """End an export, if one runs."""
+        self._workspace.editor(token)
+        if token in self._exports:
+            self._exports[token].cancel()
+        return {}
+
+    def download(self, token: str) -> Response:
+        """The file of the last export."""
+        self._workspace.editor(token)
+        task = self._exports.get(token)
+        if task is None or task.file is None:
+            raise PageError("That export is not there any more; export again.")
+        return FileResponse(task.file, filename=task.file.name, headers=_NEVER)
+
+    def _state_json(self, token: str, view: SessionView) -> JsonObject:
+        task = self._exports.get(token)
+        return view.to_json() | {"export": None if task is None else task.to_json()}
+
+
+def _export_of(view: SessionView, body: ExportBody) -> ExportRequest:
+    return ExportRequest(
+        format=body.format,
+        title=view.title,
+        objects=body.objects,
+        names={known.id: known.name for known in view.objects},
+        first=view.first,
+        last=view.last,
+        edges=body.edges,
+        background=body.background,
+    )
+
+
+def _packed(data: bytes, about: JsonObject) -> Response:
+    headers = {"Content-Encoding": "gzip", "X-About": json.dumps(about), **_NEVER}
+    return Response(data, media_type=_PACKED, headers=headers)
