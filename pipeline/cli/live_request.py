@@ -176,7 +176,7 @@ def _store(
     from maskstream.pipeline.live.live_store import (
         LiveStore,
         RollingStore,
-        make_room,
+        prepare_folder,
         writer_opener,
     )
 
@@ -185,7 +185,7 @@ def _store(
         return LiveStore(open_writer(output))
     if "://" in output:
         raise ConfigError("--retain needs a local folder for its output, not a URL")
-    make_room(Path(output), overwrite=overwrite)
+    prepare_folder(Path(output), overwrite=overwrite)
     return RollingStore(Path(output), retain_s, open_writer)
 
 

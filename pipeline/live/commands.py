@@ -1,4 +1,4 @@
-"""What may be asked of a live run while it goes on: objects by point or box, remove, reset."""
+"""Commands to a running live session: add an object by point or box, remove one, reset."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _MAX_WAITING = 256
 class Command(BaseModel):
     """One command, as a JSON object.
 
-    object: its number; a point or box without one begins a new object. xy, xyxy: pixels of the
-    displayed frame. label: 1 on, 0 beside the object. pts_s: the stream's time of the frame that is
-    meant (a result's `pts_s`), captured_s: its time by the capture clock (`captured_s`), seconds;
-    without either the newest frame is meant.
+    object: object id; a point or box without one creates a new object. xy, xyxy: pixels of the
+    displayed frame. label: 1 on, 0 beside the object. pts_s, captured_s: which frame the command
+    refers to, seconds, by timestamp (a result's `pts_s`) or by capture clock (`captured_s`);
+    without either it is the newest frame.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,7 +53,7 @@ class Command(BaseModel):
         return self
 
     def event(self, frame: int, object_id: int) -> Event:
-        """The same as an event of the prompt log."""
+        """Convert to an event of the prompt log."""
         common: dict[str, Any] = {"frame": frame, "object": object_id}
         if self.type == "point":
             return PointEvent(type="point", xy=self.xy or (0, 0), label=self.label, **common)
@@ -62,7 +62,7 @@ class Command(BaseModel):
         return RemoveEvent(type="remove", **common)
 
     def check_inside(self, size_hw: SizeHW) -> None:
-        """Raise `PromptError` if it points outside a picture of this size, or at nothing."""
+        """Raise `PromptError` if the prompt lies outside an image of this size, or is empty."""
         try:
             log = PromptLog(version=1, events=(self.event(0, self.object or 1),))
         except ValidationError as error:
@@ -72,12 +72,12 @@ class Command(BaseModel):
         except PromptError as error:
             height, width = size_hw
             raise PromptError(
-                f"the {self.type} lies outside the picture of {width}x{height} pixels"
+                f"the {self.type} lies outside the image of {width}x{height} pixels"
             ) from error
 
 
 def parse_command(text: str | bytes) -> Command:
-    """Read a command from a line of JSON. Raises `PromptError` that says what is wrong."""
+    """Parse a command from a line of JSON. Raises `PromptError` if it is malformed."""
     try:
         return Command.model_validate(json.loads(text))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -89,45 +89,45 @@ def parse_command(text: str | bytes) -> Command:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a command. object: whose it was. refused: why nothing was done, if so."""
+    """Outcome of a command. object: object id. refused: why nothing was done; "" if it was done."""
 
     object: int | None = None
     refused: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
-        told = {"type": "answer", "object": self.object}
-        return told | ({"error": self.refused} if self.refused else {"ok": True})
+        """Convert to JSON values."""
+        answer = {"type": "answer", "object": self.object}
+        return answer | ({"error": self.refused} if self.refused else {"ok": True})
 
 
 @dataclass(frozen=True, slots=True)
 class PendingCommand:
-    """A command and whom to tell what became of it, in whatever thread that is found out."""
+    """A command and the callback for its outcome, which may be called in any thread."""
 
     command: Command
     answer: Callable[[Outcome], None] = lambda outcome: None
 
 
 TakeCommand = Callable[[PendingCommand], None]
-"""Who is given the commands that come over a channel."""
+"""Callback that receives the commands of a channel."""
 
 
 class CommandQueue:
-    """Commands from any thread that wait to be taken; those that are too many are refused."""
+    """Bounded, thread-safe queue of commands; commands beyond the bound are refused."""
 
     def __init__(self) -> None:
         self._waiting: deque[PendingCommand] = deque()
 
     def put(self, pending: PendingCommand) -> None:
-        """Leave a command."""
+        """Enqueue a command, or refuse it if the queue is full."""
         if len(self._waiting) < _MAX_WAITING:
             self._waiting.append(pending)
         else:
-            why = f"{_MAX_WAITING} commands wait already; ask again when frames come"
-            pending.answer(Outcome(pending.command.object, why))
+            reason = f"{_MAX_WAITING} commands are waiting already; try again when frames arrive"
+            pending.answer(Outcome(pending.command.object, reason))
 
     def take(self) -> list[PendingCommand]:
-        """Everything that came since the last time."""
+        """Remove and return all queued commands."""
         taken = []
         while self._waiting:
             taken.append(self._waiting.popleft())

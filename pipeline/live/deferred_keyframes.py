@@ -1,8 +1,8 @@
-"""Keyframes that never hold up a frame: worked on beside the stream, merged when they are done.
+"""Deferred keyframes: computed beside the stream, merged into it when they are done.
 
-The encoder runs on frame t while t+1, t+2, … are shown with the masks they were carried. When what
-it says of t is there, it is carried to the present by the motion kept since t, and shown from then
-on. So latency is that of carrying, however slow the model.
+The encoder runs on frame t while t+1, t+2, … are shown with propagated masks. When the masks of t
+are decoded, they are propagated to the present by the flows kept since t, and shown from then on.
+So latency is that of propagation, however slow the model.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from maskstream.trackers.tracker import Tracker
 logger = logging.getLogger(__name__)
 
 MAX_PROPAGATED_FRAMES = 90
-"""Frames over which a keyframe is carried to the present."""
+"""The most frames over which a keyframe's masks are propagated to the present."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameStep:
-    """From the frame before to a frame.
+    """Motion from one frame to the next.
 
-    flow: None on the first frame and after a cut or a gap that nothing survived (`scene`: "cut",
-    "gap", else "").
+    flow: None on the first frame and after a cut or a gap. scene: "cut", "gap", else "". dt_s:
+    seconds between the frames.
     """
 
     flow: Flow | None
@@ -39,7 +39,7 @@ class FrameStep:
     dt_s: float
 
     def propagate(self, tracker: Tracker) -> None:
-        """Bring tracks from the frame before to this one."""
+        """Propagate a tracker's tracks from the previous frame to this one."""
         if self.scene:
             tracker.mark_all_lost(keep_confirmed=self.scene == "gap")
         tracker.advance(self.flow, self.dt_s)
@@ -47,9 +47,10 @@ class FrameStep:
 
 @dataclass(slots=True, eq=False)
 class ShownFrame:
-    """A frame that was shown, with all that is needed to do its keyframe later.
+    """A frame that was shown, with the state needed to compute its keyframe later.
 
-    number: frames shown before it. step: to it. tracks: as they were shown; nobody changes them.
+    number: count of frames shown before it. step: motion from the previous frame. tracks: as they
+    were shown; never modified.
     """
 
     number: int
@@ -61,11 +62,12 @@ class ShownFrame:
 
 @dataclass(slots=True, eq=False)
 class KeyframeJob:
-    """A keyframe under way. commands: the commands it carries out, as `events` of its frame.
+    """A keyframe being computed.
 
-    fresh: nothing is known of the frame before. moved: ids that it looks at, for they moved far;
-    None for all, and for new objects. only: ids that it decides; None for all. later: what came
-    since its frame, at most so many steps; beyond that it is overdue.
+    commands: the commands it executes, also given as `events` of its frame. fresh: nothing is known
+    of the previous frame. moved: ids of the objects to decode because they moved far; None: all
+    objects, and seeding of new ones. only: ids whose masks it updates; None: all. later: the steps
+    since its frame, at most `max_later`; with more, the keyframe is overdue.
     """
 
     shown: ShownFrame
@@ -82,10 +84,10 @@ class KeyframeJob:
 
 
 class DeferredKeyframes:
-    """Runs one job at a time in a thread of its own.
+    """Runs keyframe jobs in a thread of their own, one at a time.
 
-    tracker: belongs to the job while one runs. work: does the keyframe of a job on it. copied:
-    copies a track, so that it can be changed.
+    tracker: used by the job while one runs. work: computes a job's keyframe on it. copy_track:
+    makes a copy of a track that can be modified.
     """
 
     def __init__(
@@ -103,17 +105,17 @@ class DeferredKeyframes:
 
     @property
     def busy(self) -> bool:
-        """Whether a job runs, or waits to be merged."""
+        """Whether a job is running, or waiting to be merged."""
         return self._running is not None
 
     def begin(self, job: KeyframeJob) -> None:
-        """Begin a job; its `later` are the steps since its frame."""
+        """Start a job; its `later` holds the steps since its frame."""
         job.max_later += len(job.later)
         self._tracker.tracks = [self._copy_track(track) for track in job.shown.tracks]
         self._running = job, self._thread.submit(self._run, job)
 
     def pass_on(self, step: FrameStep) -> None:
-        """Tell the running job of the next frame."""
+        """Append the step to the next frame to the running job."""
         if self._running is None:
             return
         job = self._running[0]
@@ -127,13 +129,13 @@ class DeferredKeyframes:
             logger.warning("a keyframe took longer than %d frames", MAX_PROPAGATED_FRAMES)
 
     def remove(self, ids: Collection[int] | None) -> None:
-        """Objects (None: all) are not wanted any more, whatever the running job says of them."""
+        """Drop these objects (None: all) from the result of the running job."""
         if self._running is not None:
             self._running[0].removed.update(ids or ())
             self._running[0].all_removed |= ids is None
 
     def finished(self) -> KeyframeJob | None:
-        """The job, if it is done by now, its outcome carried to the present; raises its error."""
+        """The job if it is done, its tracks propagated to the present. Raises the job's error."""
         if self._running is None or not self._running[1].done():
             return None
         job, outcome = self._running
@@ -146,9 +148,9 @@ class DeferredKeyframes:
         return job
 
     def merge(self, job: KeyframeJob, shown: Tracker) -> None:
-        """Put the outcome of a finished job in the place of what is shown.
+        """Replace the shown tracks by those of a finished job.
 
-        What an overdue one found is lost from sight at once; the next keyframe may recognize it.
+        New objects of an overdue job are LOST at once; the next keyframe may recognize them.
         """
         if job.all_removed:
             return
@@ -162,7 +164,7 @@ class DeferredKeyframes:
         shown.tracks = outcome
 
     def close(self) -> None:
-        """Wait for the running job and end the thread."""
+        """Wait for the running job and stop the thread."""
         self._thread.shutdown(cancel_futures=True)
 
     def _run(self, job: KeyframeJob) -> None:

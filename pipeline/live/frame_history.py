@@ -1,4 +1,4 @@
-"""The last frames that were shown: which of them a command means, and the motion since."""
+"""History of shown frames: finds the frame a command refers to, and the motion since."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from maskstream.pipeline.errors import PromptError
 from maskstream.pipeline.live.commands import Command
 from maskstream.pipeline.live.deferred_keyframes import MAX_PROPAGATED_FRAMES, FrameStep, ShownFrame
 
-_SAME_FRAME_S = 0.001  # a stamp in JSON may have lost its last digits
-_MAX_AHEAD_S = 10.0  # of the newest frame; a command that names a later one is mistaken
+_SAME_FRAME_S = 0.001  # a timestamp in JSON may have lost its last digits
+_MAX_AHEAD_S = 10.0  # of the newest frame; a command for a later one is an error
 
 
 class FrameHistory:
-    """The last `kept` frames, and the steps since the oldest that somebody wants.
+    """The last `kept` frames, and the steps since the oldest one that is still needed.
 
-    A frame that a command has named is kept by whoever waits for its keyframe.
+    A frame that a command refers to is kept by the command until its keyframe has run.
     """
 
     def __init__(self, kept: int) -> None:
@@ -24,7 +24,7 @@ class FrameHistory:
         self._steps: deque[FrameStep] = deque(maxlen=max(kept, MAX_PROPAGATED_FRAMES))
 
     def add(self, shown: ShownFrame, wanted: Iterable[ShownFrame]) -> None:
-        """Take the frame that is shown now; `wanted`: earlier ones, not yet worked on."""
+        """Append the frame shown now. wanted: earlier frames whose keyframes have not run yet."""
         self._frames.append(shown)
         self._steps.append(shown.step)
         oldest = min(each.number for each in (self._frames[0], *wanted))
@@ -32,16 +32,16 @@ class FrameHistory:
             self._steps.popleft()
 
     def since(self, shown: ShownFrame) -> Sequence[FrameStep] | None:
-        """The steps from a frame to the newest; None if they are too many to be kept."""
+        """Return the steps from a frame to the newest; None if they are no longer kept."""
         count = self._frames[-1].number - shown.number
         if count > len(self._steps):
             return None
         return list(self._steps)[len(self._steps) - count :]
 
     def resolve(self, command: Command) -> ShownFrame | None:
-        """The frame that a command means, None if it has not come yet.
+        """Find the frame that a command refers to; None if it has not arrived yet.
 
-        Raises `PromptError` that says why there is none.
+        Raises `PromptError` if there is no such frame.
         """
         if command.pts_s is not None:
             wanted, times = command.pts_s, [m.frame.pts_s for m in self._frames]
@@ -52,7 +52,7 @@ class FrameHistory:
             return self._frames[-1]
         known = [(t, m) for t, m in zip(times, self._frames, strict=True) if t is not None]
         if not known:
-            raise PromptError("the frames of this source have no such times; leave the time out")
+            raise PromptError("the frames of this source have no such timestamps; omit the time")
         first, last = min(t for t, _ in known), max(t for t, _ in known)
         if wanted > last + _MAX_AHEAD_S:
             raise PromptError(
@@ -62,7 +62,7 @@ class FrameHistory:
             return None
         if wanted < first - _SAME_FRAME_S:
             raise PromptError(
-                f"the frame at {wanted:.3f} s is gone; the last {len(known)} frames, from "
-                f"{first:.3f} s on, are kept (live.history_frames)"
+                f"the frame at {wanted:.3f} s is no longer kept; the last {len(known)} frames, "
+                f"from {first:.3f} s on, are (live.history_frames)"
             )
         return min(known, key=lambda pair: abs(pair[0] - wanted))[1]

@@ -1,8 +1,8 @@
 """The governor: keeps live results within their deadline by making keyframes cheaper.
 
-It takes the steps of a ladder, one at a time, and goes back when there is time to spare. In order:
-fewer keyframes, a smaller encoder input, fewer prompts that look for new objects, fewer tracks
-corrected on a keyframe.
+It lowers the keyframe budget one step at a time, and raises it again when there is time to spare.
+The steps in order: fewer keyframes, a smaller encoder input, fewer seeding prompts, fewer tracks
+updated on a keyframe.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.prompts import MAX_OBJECT_ID
 from maskstream.pipeline.tracking.keyframes import KeyframeBudget
 
-_WINDOW_S = 1.0  # over which results are judged
-_LEAST_RESULTS = 8  # to be judged at all
+_WINDOW_S = 1.0  # over which latency is measured
+_MIN_RESULTS = 8  # in a window, to decide at all
 _SPARE = 0.6  # share of the deadline below which there is time to spare
-_LOSSES = 0.2  # share of frames dropped from which the machine is overloaded whatever the latency
-_CALM_S, _CALM_MOST_S = 5.0, 80.0  # with time to spare before a step back; doubled if it was wrong
-_RELAPSE_S = 10.0  # a step down so soon after one back shows that it was wrong
+_MAX_DROPPED = 0.2  # share of frames; with more dropped, the machine is overloaded at any latency
+_CALM_S, _CALM_MAX_S = 5.0, 80.0  # with time to spare before a step back; doubled after a relapse
+_RELAPSE_S = 10.0  # a step so soon after a step back counts as a relapse
 _FEW_TRACKS = (4, 2, 1)
 _REASONS_KEPT = 20
 
 
 @dataclass(frozen=True, slots=True)
 class GovernorState:
-    """What the governor has decided.
+    """The governor's current decision.
 
-    level: steps taken, 0 for none. levels: that there are. reason: of the last step, a sentence.
+    level: steps taken, from 0. levels: number of steps there are. budget: what keyframes may cost.
+    reason: why the last step was taken, a sentence.
     """
 
     level: int
@@ -41,7 +42,7 @@ class GovernorState:
     reason: str
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Convert to JSON values."""
         budget = self.budget
         return {
             "level": self.level,
@@ -57,7 +58,7 @@ class GovernorState:
 
 
 def budget_steps(config: PipelineConfig) -> list[KeyframeBudget]:
-    """Budgets from the configuration's own to the cheapest, each with one thing less."""
+    """Budgets from the configured one to the cheapest; each step lowers one limit."""
     live = config.live
     steps = [
         KeyframeBudget(
@@ -79,9 +80,9 @@ def budget_steps(config: PipelineConfig) -> list[KeyframeBudget]:
 
 
 class Governor:
-    """Decides once a second; knows no clock but the times it is told, seconds.
+    """Chooses the keyframe budget once a second, from the latencies and times it is given.
 
-    deadline_s: for 95 % of the results.
+    deadline_s: latency that 95 % of the results must keep, seconds.
     """
 
     def __init__(self, steps: Sequence[KeyframeBudget], deadline_s: float) -> None:
@@ -91,7 +92,7 @@ class Governor:
         self._level = 0
         self._reason = "within the deadline"
         self._latencies: list[float] = []
-        self._window_began: float | None = None
+        self._window_start_s: float | None = None
         self._dropped_before = 0
         self._calm_since: float | None = None
         self._calm_s = _CALM_S
@@ -99,34 +100,34 @@ class Governor:
 
     @property
     def state(self) -> GovernorState:
-        """What holds now."""
+        """The current decision."""
         return GovernorState(
             self._level, len(self._steps) - 1, self._steps[self._level], self._reason
         )
 
     def observe(self, latency_s: float, dropped: int, now_s: float) -> None:
-        """Take a result's latency and the number of frames dropped since the run began."""
-        if self._window_began is None:
-            self._begin(dropped, now_s)
+        """Add a result's latency. dropped: frames dropped since the start of the run."""
+        if self._window_start_s is None:
+            self._start_window(dropped, now_s)
         self._latencies.append(latency_s)
-        over = now_s - (self._window_began or 0.0) >= _WINDOW_S
-        if over and len(self._latencies) >= _LEAST_RESULTS:
-            self._judge(dropped - self._dropped_before, now_s)
-            self._begin(dropped, now_s)
+        over = now_s - (self._window_start_s or 0.0) >= _WINDOW_S
+        if over and len(self._latencies) >= _MIN_RESULTS:
+            self._decide(dropped - self._dropped_before, now_s)
+            self._start_window(dropped, now_s)
 
-    def _begin(self, dropped: int, now_s: float) -> None:
+    def _start_window(self, dropped: int, now_s: float) -> None:
         self._latencies.clear()
-        self._window_began, self._dropped_before = now_s, dropped
+        self._window_start_s, self._dropped_before = now_s, dropped
 
-    def _judge(self, dropped: int, now_s: float) -> None:
+    def _decide(self, dropped: int, now_s: float) -> None:
         p95_s = float(np.percentile(self._latencies, 95))
         lost = dropped / (dropped + len(self._latencies))
         late = p95_s > self.deadline_s
-        if late or lost > _LOSSES:
+        if late or lost > _MAX_DROPPED:
             self._calm_since = None
-            told = f"p95 {1000 * p95_s:.0f} ms of {1000 * self.deadline_s:.0f}"
-            self._step(+1, told if late else f"{100 * lost:.0f} % of the frames dropped", now_s)
-        elif p95_s > _SPARE * self.deadline_s or lost > _LOSSES / 2:
+            latency = f"p95 {1000 * p95_s:.0f} ms of {1000 * self.deadline_s:.0f}"
+            self._step(+1, latency if late else f"{100 * lost:.0f} % of the frames dropped", now_s)
+        elif p95_s > _SPARE * self.deadline_s or lost > _MAX_DROPPED / 2:
             self._calm_since = None
         elif self._calm_since is None:
             self._calm_since = now_s
@@ -134,32 +135,32 @@ class Governor:
             self._calm_since = now_s
             self._step(-1, f"p95 {1000 * p95_s:.0f} ms, time to spare", now_s)
 
-    def _step(self, direction: int, why: str, now_s: float) -> None:
+    def _step(self, direction: int, cause: str, now_s: float) -> None:
         before = self._level
         self._level = min(max(before + direction, 0), len(self._steps) - 1)
         if self._level == before:
-            self._reason = f"{why}; nothing more to save" if direction > 0 else self._reason
+            self._reason = f"{cause}; nothing more to save" if direction > 0 else self._reason
             return
         if direction < 0:
             self._stepped_back_at = now_s
         elif self._stepped_back_at is not None:
             relapsed = now_s - self._stepped_back_at < _RELAPSE_S
-            self._calm_s = min(2 * self._calm_s, _CALM_MOST_S) if relapsed else _CALM_S
+            self._calm_s = min(2 * self._calm_s, _CALM_MAX_S) if relapsed else _CALM_S
             self._stepped_back_at = None
-        self._reason = f"{why}: {_difference(self._steps[before], self._steps[self._level])}"
+        self._reason = f"{cause}: {_difference(self._steps[before], self._steps[self._level])}"
         self.history.append(self._reason)
 
 
 def _difference(before: KeyframeBudget, after: KeyframeBudget) -> str:
-    told = {
+    limits = {
         "a keyframe every {} frames": (before.interval, after.interval),
         "encoder input x {}": (before.input_share, after.input_share),
         "{} seeding prompts a keyframe": (before.prompts, after.prompts),
-        "{} tracks corrected a keyframe": (before.tracks_per_keyframe, after.tracks_per_keyframe),
+        "{} tracks updated a keyframe": (before.tracks_per_keyframe, after.tracks_per_keyframe),
     }
     changed = [
         text.format("all" if new == MAX_OBJECT_ID else new)
-        for text, (old, new) in told.items()
+        for text, (old, new) in limits.items()
         if old != new
     ]
     return ", ".join(changed)

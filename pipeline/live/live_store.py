@@ -1,4 +1,4 @@
-"""Live results in mask stores: with the gaps of the source, and for as long as they are wanted."""
+"""Mask stores of live runs: with the gaps of the source, whole or only the last hours."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from maskstream.pipeline.runs.outputs import attributes_of
 from maskstream.pipeline.store import MaskStoreWriter
 from maskstream.pipeline.types import Arrival, Frame, FrameResult, SourceInfo
 
-_PARTS = 10  # of the time to retain; so much more may be kept
-_JUMP_S = 1.0  # between what the two clocks say of the time since the frame before
+_PARTS = 10  # stores that the time to retain is split into; one more may be kept
+_JUMP_S = 1.0  # difference between the two clocks in the time since the previous frame
 _SUFFIX = ".zarr"
 
 OpenWriter = Callable[[Path | str], MaskStoreWriter]
 
 
 def writer_opener(pipeline: Pipeline, info: SourceInfo, *, overwrite: bool = False) -> OpenWriter:
-    """What opens stores of a pipeline's results, as it is configured, of a source."""
+    """Return a function that creates mask stores for a pipeline's results on a source."""
     config, attributes = pipeline.config.store, attributes_of(pipeline, info.name)
 
     def open_writer(path: Path | str) -> MaskStoreWriter:
@@ -42,12 +42,12 @@ def writer_opener(pipeline: Pipeline, info: SourceInfo, *, overwrite: bool = Fal
 
 
 class LiveStore:
-    """A sink that writes one store and adds to its events where the source gaps.
+    """A sink that writes one mask store and records the source's gaps among its events.
 
-    Events beside a person's: `{"type": "gap", "frame": first after it, "after": last before it,
+    Events beside the prompts: `{"type": "gap", "frame": first after it, "after": last before it,
     "seconds", "reason"}` and `{"type": "clock", "frame", "pts", "captured_s"}` (seconds since 1970
-    by the capture clock), which joins the timestamps with the capture clock at the beginning, after
-    every gap and wherever one of them jumps.
+    by the capture clock), which relates the timestamps to the capture clock at the start, after
+    every gap and wherever one of the two jumps.
     """
 
     def __init__(self, writer: MaskStoreWriter) -> None:
@@ -99,38 +99,39 @@ class LiveStore:
         self._writer.add_events([*self._writer.events, *events])
 
 
-def _jumped(frame: Frame, arrival: Arrival, before: Frame, came: Arrival) -> bool:
-    """Whether the source's clock and the capture clock disagree about the time between frames."""
-    if frame.pts_s is None or before.pts_s is None:
+def _jumped(frame: Frame, arrival: Arrival, previous: Frame, previous_arrival: Arrival) -> bool:
+    """Whether timestamps and capture clock disagree about the time between two frames."""
+    if frame.pts_s is None or previous.pts_s is None:
         return False
-    elapsed_s = arrival.unix_s - came.unix_s
-    return abs(frame.pts_s - before.pts_s - elapsed_s) > _JUMP_S
+    elapsed_s = arrival.unix_s - previous_arrival.unix_s
+    return abs(frame.pts_s - previous.pts_s - elapsed_s) > _JUMP_S
 
 
 @dataclass(slots=True)
 class RollingStore:
-    """A sink that keeps about the last `retain_s` seconds: stores of a tenth of that in a folder.
+    """A sink that keeps about the last `retain_s` seconds in a folder of mask stores.
 
-    They are named 000001.zarr, 000002.zarr, …; each can be read, checked and exported by itself,
-    and the oldest are deleted. Ids go on from one to the next.
+    The stores hold a tenth of that each and are named 000001.zarr, 000002.zarr, …; each can be
+    read, checked and exported on its own, and the oldest are deleted. Object ids continue from one
+    store to the next.
     """
 
     folder: Path
     retain_s: float
     open_writer: OpenWriter
     _store: LiveStore | None = None
-    _began_s: float = 0.0
+    _start_s: float = 0.0
     _now_s: float = 0.0
     _count: int = 0
     _parts: deque[tuple[Path, float]] = field(default_factory=deque)
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Append the result; begin the next store when it is time. Raises `StoreError`."""
+        """Append the result, in a new store when the current one is full. Raises `StoreError`."""
         self._now_s = frame.arrival.monotonic_s if frame.arrival else frame.pts_s or 0.0
-        full = self._now_s - self._began_s >= self.retain_s / _PARTS
+        full = self._now_s - self._start_s >= self.retain_s / _PARTS
         if self._store is None or full:
-            self._next()
-        assert self._store is not None  # noqa: S101 - `_next` has made it
+            self._open_next()
+            assert self._store is not None  # noqa: S101 - `_open_next` has created it
         self._store.write(frame, result)
 
     def idle(self) -> None:
@@ -143,25 +144,25 @@ class RollingStore:
         if self._store is not None:
             self._store.close(complete=complete)
 
-    def _next(self) -> None:
+    def _open_next(self) -> None:
         if self._store is not None:
             self._store.close(complete=True)
             self._parts.append((self._path(self._count), self._now_s))
         while self._parts and self._now_s - self._parts[0][1] > self.retain_s:
             shutil.rmtree(self._parts.popleft()[0])
         self._count += 1
-        self._began_s = self._now_s
+        self._start_s = self._now_s
         self._store = LiveStore(self.open_writer(self._path(self._count)))
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:06d}{_SUFFIX}"
 
 
-def make_room(folder: Path, *, overwrite: bool) -> None:
-    """Make the folder of a `RollingStore`, empty.
+def prepare_folder(folder: Path, *, overwrite: bool) -> None:
+    """Create the empty folder of a `RollingStore`.
 
     Raises:
-        StoreExistsError: something is there and `overwrite` is not given, or it is something else.
+        StoreExistsError: it holds live stores and `overwrite` is false, or it holds other files.
     """
     if folder.exists():
         inside = list(folder.iterdir()) if folder.is_dir() else [folder]
@@ -178,7 +179,7 @@ def make_room(folder: Path, *, overwrite: bool) -> None:
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of `90`, `90s`, `10m` or `2h`. Raises `ConfigError`."""
+    """Parse a duration such as `90`, `90s`, `10m` or `2h` to seconds. Raises `ConfigError`."""
     scale = {"s": 1, "m": 60, "h": 3600}.get(text[-1:], 0)
     number = text[:-1] if scale else text
     try:
@@ -186,5 +187,5 @@ def parse_duration(text: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < 1e9:
-        raise ConfigError(f"'{text}' is no duration; write 90, 90s, 10m or 2h")
+        raise ConfigError(f"'{text}' is not a duration; write 90, 90s, 10m or 2h")
     return seconds

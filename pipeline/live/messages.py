@@ -1,4 +1,4 @@
-"""A live result as a message: one table of objects a frame, masks as run lengths."""
+"""Live results as JSON messages: one table of objects a frame, masks as run lengths."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from maskstream.pipeline.types import Frame, FrameResult, LabelMap, ObjectResult
 
 
 def result_message(frame: Frame, result: FrameResult) -> dict[str, Any]:
-    """A result as JSON values: times, and of every object id, box, score, state and mask.
+    """Convert a result to JSON values: times, and id, box, score, state and mask of each object.
 
-    pts_s: the source's timestamp. captured_s: when the frame came, by the capture clock (seconds
-    since 1970). mask: of what is visible, `mask_runs`; None if the mask is withheld.
+    pts_s: the source's timestamp. captured_s: arrival of the frame by the capture clock (seconds
+    since 1970). mask: the visible pixels as `mask_runs`; None if the mask is withheld.
     """
     height, width = result.labels.shape
     return {
@@ -41,54 +41,54 @@ def result_message(frame: Frame, result: FrameResult) -> dict[str, Any]:
 
 
 def mask_runs(labels: LabelMap, found: ObjectResult) -> dict[str, Any]:
-    """An object's pixels as COCO's run lengths, uncompressed: down the columns, off and on in turn.
+    """Encode an object's pixels as uncompressed COCO RLE: column-major, background runs first.
 
-    Readable by `pycocotools.mask.frPyObjects`, or by `mask_of_runs`.
+    Decoded by `pycocotools.mask.frPyObjects`, or by `mask_of_runs`.
     """
     height, width = labels.shape
     x0, y0, x1, y1 = (round(value) for value in found.box_xyxy)
     inside = (labels[max(0, y0) : y1, max(0, x0) : x1] == found.id).T.view(np.int8)
     edges = np.diff(inside, axis=1, prepend=0, append=0)
-    column, start = np.nonzero(edges == 1)
-    length = np.nonzero(edges == -1)[1] - start
-    begins = (max(0, x0) + column) * height + max(0, y0) + start
-    ends = begins + length
-    counts = np.empty(2 * len(begins) + 1, np.int64)
-    counts[0:-1:2] = begins - np.concatenate([[0], ends[:-1]])
+    column, row = np.nonzero(edges == 1)
+    length = np.nonzero(edges == -1)[1] - row
+    starts = (max(0, x0) + column) * height + max(0, y0) + row
+    ends = starts + length
+    counts = np.empty(2 * len(starts) + 1, np.int64)
+    counts[0:-1:2] = starts - np.concatenate([[0], ends[:-1]])
     counts[1::2] = length
     counts[-1] = height * width - (ends[-1] if len(ends) else 0)
     return {"size": [height, width], "counts": counts.tolist()}
 
 
 def mask_of_runs(runs: dict[str, Any]) -> npt.NDArray[np.bool_]:
-    """The mask bool [H, W] of `mask_runs`."""
+    """Decode `mask_runs` to a mask, bool [H, W]."""
     height, width = runs["size"]
     values = np.arange(len(runs["counts"])) % 2 == 1
     return np.repeat(values, runs["counts"]).reshape(width, height).T
 
 
 def stamp_ns(frame: Frame, result: FrameResult) -> int:
-    """The source's timestamp, nanoseconds; that of the capture clock if it has none."""
+    """The source's timestamp, nanoseconds; the capture clock's if the source has none."""
     if result.pts is not None:
         return max(0, int(result.pts * result.time_base * 1_000_000_000))
     return captured_ns(frame)
 
 
 def captured_ns(frame: Frame) -> int:
-    """When the frame came by the capture clock, nanoseconds since 1970; 0 if it is not live."""
+    """Arrival of a frame by the capture clock, nanoseconds since 1970; 0 if it is not live."""
     return 0 if frame.arrival is None else 1000 * round(frame.arrival.unix_s * 1e6)
 
 
 def jpeg(frame: Frame, long_side: int) -> bytes:
-    """The frame's picture as JPEG, no larger than `long_side` pixels."""
+    """Encode a frame as JPEG with at most `long_side` pixels on its longer side."""
     height, width = frame.size_hw
-    share = min(1.0, long_side / max(height, width))
-    rgb = frame.rgb((max(1, round(share * height)), max(1, round(share * width))))
+    scale = min(1.0, long_side / max(height, width))
+    rgb = frame.rgb((max(1, round(scale * height)), max(1, round(scale * width))))
     return bytes(cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1])
 
 
 def parse_port(text: str, what: str) -> int:
-    """A port number. Raises `ConfigError`."""
+    """Parse a port number; `what` names the option. Raises `ConfigError`."""
     if not (text.isdigit() and 0 <= int(text) < 65536):
         raise ConfigError(f"{what} needs a port number, not '{text}'")
     return int(text)

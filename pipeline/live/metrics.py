@@ -1,4 +1,4 @@
-"""A Prometheus endpoint of a live run."""
+"""Prometheus endpoint of a live run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _INSTALL = "prometheus-client: pip install 'maskstream[prometheus]'"
 
 
 class MetricsServer:
-    """Serves `/metrics` at a port, made anew of `status` for every look; no label has many values.
+    """Serves Prometheus metrics at `/metrics`, computed from `status` for every scrape.
 
     Raises `ConfigError` if the port is taken, `MissingExtraError`.
     """
@@ -34,7 +34,7 @@ class MetricsServer:
 
     @property
     def url(self) -> str:
-        """Where the metrics are."""
+        """Address of the metrics."""
         host, port = self._server.server_address[:2]
         return f"http://{host}:{port}/metrics"
 
@@ -51,12 +51,12 @@ class _Collector:
         self._status = status
 
     def collect(self) -> Iterator[Any]:
-        """The metrics of this moment."""
+        """Yield the current metrics."""
         now = self._status()
         counter, gauge = self._core.CounterMetricFamily, self._core.GaugeMetricFamily
         for name, about, value in (
             ("frames", "Results since the start", now.frames),
-            ("dropped", "Frames that newer ones overtook", now.drops),
+            ("dropped", "Frames dropped for newer ones", now.drops),
             ("keyframes", "Frames on which the encoder ran", now.keyframes),
             ("connections", "Connections to the source", now.source["connections"]),
             ("gaps", "Gaps of the source", now.source["gaps"]),
@@ -65,15 +65,15 @@ class _Collector:
             yield counter(f"maskstream_{name}", about, value=value)
         for name, about, value in (
             ("results_per_second", "Results a second since the start", now.fps),
-            ("objects", "Objects that are seen", now.objects),
+            ("objects", "Visible objects", now.objects),
             ("memory_bytes", "Resident memory", now.rss_mb["end"] * 2**20),
             ("connected", "Whether the source is connected", float(now.source["connected"])),
             ("governor_level", "Steps the governor has taken", now.governor.level),
-            ("hanging_stages", "Stages that are at work for too long", len(now.hanging)),
+            ("hanging_stages", "Stages that exceed the watchdog's limit", len(now.hanging)),
         ):
             yield gauge(f"maskstream_{name}", about, value=value)
         latency = gauge(
-            "maskstream_latency_seconds", "Capture to result, last results", labels=["quantile"]
+            "maskstream_latency_seconds", "Capture to result, recent results", labels=["quantile"]
         )
         for percent, value in now.recent_latency_ms.items():
             latency.add_metric([f"0.{percent.removeprefix('p')}"], value / 1000)

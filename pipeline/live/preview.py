@@ -1,4 +1,4 @@
-"""A page that shows a live run: the picture with its masks, latency, governor; a click adds."""
+"""Preview page of a live run: image with masks, latency, governor; a click adds an object."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from maskstream.pipeline.types import Frame, FrameResult
 
 _PAGE = Path(__file__).parent / "preview.html"
 _LONG_SIDE = 960
-_PAUSE_S = 0.08  # between pictures: the page may not cost the run its time
+_PAUSE_S = 0.08  # between images, so that the page does not slow down the run
 _WAIT_S = 1.0
-_LONGEST_BODY = 64 * 1024
+_MAX_BODY = 64 * 1024
 _ANSWER_S = 5.0
 _BOUNDARY = "frame"
 
 
 class PreviewServer:
-    """A sink behind a small web server, of this machine unless `host` says otherwise.
+    """A sink that serves the newest result as a web page, on the loopback unless `host` is given.
 
-    status: what the page shows beside the picture, JSON values. Pictures are made only while
-    somebody looks, in the thread of who does. Raises `ConfigError` if the port is taken.
+    status: returns the JSON values shown beside the image. Images are encoded only while a viewer
+    is connected, in the viewer's thread. Raises `ConfigError` if the port is taken.
     """
 
     def __init__(
@@ -58,12 +58,12 @@ class PreviewServer:
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """Address of the page."""
         host, port = self._server.server_address[:2]
         return f"http://{host!s}:{port}/"
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Take the newest result."""
+        """Replace the newest result."""
         with self._changed:
             self._newest = frame, result
             self._changed.notify_all()
@@ -81,7 +81,7 @@ class PreviewServer:
         self._thread.join()
 
     def image_after(self, index: int) -> tuple[int, bytes] | None:
-        """Number and JPEG of a newer frame than that; None if none comes."""
+        """Wait for a frame after `index`: its index and JPEG, or None if none arrives."""
         with self._changed:
             self._changed.wait_for(
                 lambda: self._closed or (self._newest and self._newest[0].index > index), _WAIT_S
@@ -91,14 +91,14 @@ class PreviewServer:
             return None
         frame, result = newest
         height, width = frame.size_hw
-        share = min(1.0, _LONG_SIDE / max(height, width))
-        size_hw = max(1, round(share * height)), max(1, round(share * width))
+        scale = min(1.0, _LONG_SIDE / max(height, width))
+        size_hw = max(1, round(scale * height)), max(1, round(scale * width))
         shown = draw(frame.rgb(size_hw), scaled(result, size_hw))
         return frame.index, bytes(cv2.imencode(".jpg", shown[..., ::-1])[1])
 
     @property
     def closed(self) -> bool:
-        """Whether it has stopped."""
+        """Whether the server has stopped."""
         return self._closed
 
 
@@ -115,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 30
 
     def do_GET(self) -> None:
-        """The page, the stream of pictures, the status."""
+        """Serve the page, the stream of images, or the status."""
         if self.path == "/":
             self._send(_PAGE.read_bytes(), "text/html; charset=utf-8")
         elif self.path == "/status":
@@ -126,10 +126,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(404)
 
     def do_POST(self) -> None:
-        """A command."""
+        """Execute a command."""
         length = int(self.headers.get("Content-Length") or 0)
-        from_here = self.headers.get("Content-Type") == "application/json"  # no foreign form
-        if self.path != "/command" or not 0 < length <= _LONGEST_BODY or not from_here:
+        is_json = self.headers.get("Content-Type") == "application/json"  # no foreign form
+        if self.path != "/command" or not 0 < length <= _MAX_BODY or not is_json:
             self.send_error(400)
             return
         answered = threading.Event()
@@ -144,7 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
             answered.wait(_ANSWER_S)
         except PromptError as error:
             outcomes.append(Outcome(refused=str(error)))
-        outcome = outcomes[0] if outcomes else Outcome(refused="no frame came to act on")
+        outcome = outcomes[0] if outcomes else Outcome(refused="no frame arrived to execute it on")
         self._send(json.dumps(outcome.to_json()).encode(), "application/json")
 
     def _stream(self) -> None:
@@ -163,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(head.encode() + b"\r\n\r\n" + jpeg + b"\r\n")
                 pause.wait(_PAUSE_S)
         except OSError:
-            return  # the viewer has gone
+            return  # the viewer has disconnected
 
     def _send(self, body: bytes, kind: str) -> None:
         self.send_response(200)
@@ -175,4 +175,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing on standard error."""
+        """Suppress the request log on standard error."""

@@ -1,4 +1,4 @@
-"""A live source that outlives its connection: it reconnects with backoff and says where it gaps."""
+"""A live source that reconnects with backoff and marks the gaps between its frames."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ReconnectPolicy:
-    """gap_s: time without a frame that counts as a gap (a new connection always does).
+    """When a pause counts as a gap, and how long to wait between attempts to reconnect.
 
-    retry_first_s: wait before the first attempt to reconnect; each further one is twice as long, up
-    to most_s.
+    gap_s: time without a frame that counts as a gap (a new connection always does). retry_first_s:
+    wait before the first attempt; each further one is twice as long, up to `retry_max_s`.
     """
 
     gap_s: float = 1.0
@@ -31,13 +31,13 @@ class ReconnectPolicy:
 class ReconnectingSource:
     """Frames of a live source, over as many connections as it takes.
 
-    They are numbered on from connection to connection and shown at the size of the first frame;
+    Frame indices continue from connection to connection, and all frames have the size of the first;
     timestamps are the source's own, in the time base of the first connection. The first frame after
-    a gap says so (`Arrival.gap_s`). A source that cannot be opened at all raises `SourceError`;
-    after that only `stop` ends it, or its own end if it does not `return`. While it is held
-    (`pause` to `resume`) nobody is ready for frames: a camera's are read and thrown away, so that
-    the first one afterwards is new; a source that does not return keeps its frames.
-    connected: whether frames may come. connections: made so far. trouble: what went wrong last.
+    a gap has `Arrival.gap_s` set. A source that cannot be opened at all raises `SourceError`; after
+    that the frames end only with `stop`, or with the source if it is not `reopenable`. While paused
+    (`pause` to `resume`) a camera's frames are read and discarded, so that the next one is recent;
+    a source that is not reopenable keeps its frames.
+    connected: whether the source is open. connections: number made so far. trouble: the last error.
     """
 
     def __init__(
@@ -56,21 +56,21 @@ class ReconnectingSource:
         self._policy = policy or ReconnectPolicy()
         self._clock = clock
         self._stopped = Event()
-        self._wanted = Event()
-        self._wanted.set()
+        self._running = Event()
+        self._running.set()
 
     def pause(self) -> None:
-        """Give no frame until `resume`."""
-        self._wanted.clear()
+        """Yield no frames until `resume`."""
+        self._running.clear()
 
     def resume(self) -> None:
-        """Give frames, from now on."""
-        self._wanted.set()
+        """Yield frames from now on."""
+        self._running.set()
 
     def stop(self) -> None:
-        """Let the frames end with the next one; a read that waits ends when it stalls."""
+        """End the iteration at the next frame, or when a waiting read times out."""
         self._stopped.set()
-        self._wanted.set()
+        self._running.set()
 
     @contextmanager
     def open(self) -> Iterator[_Reader]:
@@ -82,26 +82,26 @@ class ReconnectingSource:
         index, connections = 0, self.connections
         last: Arrival | None = None
         if not self._reopenable:
-            self._wanted.wait()
+            self._running.wait()
         for frame in self._incoming(first, connection):
             if self._stopped.is_set():
                 return
-            if not self._wanted.is_set():
+            if not self._running.is_set():
                 continue
             now = frame.arrival or Arrival(self._clock.monotonic(), self._clock.unix())
-            away_s = 0.0 if last is None else now.monotonic_s - last.monotonic_s
-            anew = last is not None and self.connections != connections
-            if anew or away_s > self._policy.gap_s:
-                now = replace(now, gap_s=away_s, gap_reason=self.trouble or "no frame came")
-                logger.warning("no frame for %.1f s: %s", away_s, now.gap_reason)
+            idle_s = 0.0 if last is None else now.monotonic_s - last.monotonic_s
+            reconnected = last is not None and self.connections != connections
+            if reconnected or idle_s > self._policy.gap_s:
+                now = replace(now, gap_s=idle_s, gap_reason=self.trouble or "no frame arrived")
+                logger.warning("no frame for %.1f s: %s", idle_s, now.gap_reason)
             self.trouble = ""
             yield _fitted(replace(frame, index=index, arrival=now), first.info)
             index, last, connections = index + 1, now, self.connections
 
     def _incoming(self, first: FrameReader, connection: ExitStack) -> Iterator[Frame]:
-        """Frames of the first connection and of those that follow it."""
+        """Yield the frames of the first connection and of those after it."""
         yield from self._connection(first)
-        connection.close()  # a camera can be opened once at a time
+        connection.close()  # a camera can be opened only once at a time
         self.trouble = getattr(first, "ended", "the stream ended")
         wait_s = self._policy.retry_first_s
         while self._reopenable and not self._clock.wait(self._stopped, wait_s):
@@ -138,7 +138,7 @@ class _Reader:
 
 
 def _fitted(frame: Frame, info: SourceInfo) -> Frame:
-    """A frame at the size and in the time base that the first connection had."""
+    """Convert a frame to the size and time base of the first connection."""
     if frame.size_hw != info.size_hw:
         frame = replace(frame, size_hw=info.size_hw)
     if frame.time_base != info.time_base and frame.pts is not None:

@@ -1,4 +1,4 @@
-"""A live run: source, pipeline, governor, watchdog and what listens, from start to stop."""
+"""Live session: source, pipeline, governor, watchdog and sinks, from start to stop."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from maskstream.pipeline.tracking.keyframes import KeyframeBudget
 from maskstream.pipeline.types import Frame, FrameResult, Sink, SizeHW, SourceInfo
 
 _TICK_S = 1.0
-_ITERATOR_AHEAD = 2  # results that wait for a loop; older ones make room
+_ITERATOR_AHEAD = 2  # results kept for a loop; older ones are dropped
 
 
 @dataclass(frozen=True, slots=True)
 class LiveResult:
-    """A result with its frame, whose pixels are there until the next ones come."""
+    """A result with its frame, whose pixels are valid until the next result."""
 
     frame: Frame
     result: FrameResult
@@ -40,13 +40,13 @@ MakeSinks = Callable[[SourceInfo], Sequence[Sink]]
 
 
 class LiveSession:
-    """One live run, to be started once: by `run`, or by a loop over it.
+    """One live run, started once: by `run`, or by iterating over it.
 
     >>> session = LiveSession.open("rtsp://camera/stream")            # doctest: +SKIP
     >>> for live in session:                                          # doctest: +SKIP
     ...     print(live.frame.pts_s, [o.id for o in live.result.objects])
 
-    The same goes for `async for`. A loop that is slower than the stream gets the newest results;
+    `async for` works as well. A loop that is slower than the stream gets the newest results;
     leaving it stops the run.
     """
 
@@ -57,7 +57,7 @@ class LiveSession:
         *,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        """Raises `ConfigError`, `ModelError`."""
+        """Load the pipeline. Raises `ConfigError`, `ModelError`."""
         self.commands = CommandQueue()
         self.governor = Governor(budget_steps(config), config.live.latency_ms / 1000)
         self.pipeline = Pipeline(config)
@@ -78,7 +78,7 @@ class LiveSession:
         record: Path | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> LiveSession:
-        """A session on a live input (`open_live`); frames that newer ones overtake are dropped.
+        """Open a session on a live input (`open_live`); frames are dropped for newer ones.
 
         Raises `SourceError`, `ConfigError`, `ModelError`.
         """
@@ -99,10 +99,11 @@ class LiveSession:
         on_status: Callable[[LiveStatus], None] | None = None,
         duration_s: float | None = None,
     ) -> LiveStatus:
-        """Run until the source ends, `stop` is called or `duration_s` after its opening.
+        """Run until the source ends, `stop` is called or `duration_s` has passed since its opening.
 
-        make_sinks: those that publish; a result counts as published when they have it. behind: the
-        others, as the store. on_status: told once a second, in a thread of its own.
+        make_sinks: creates the publishers; latency is measured to the end of their `write`. behind:
+        creates the other sinks, such as the store. on_status: called once a second, in another
+        thread.
 
         Raises `SourceError` if the source cannot be opened, and what sinks raise.
         """
@@ -126,15 +127,15 @@ class LiveSession:
         return self.status()
 
     def stop(self) -> None:
-        """End the run soon: with the next frame, or when the stream has stalled."""
+        """Stop the run at the next frame, or when the stream has stalled."""
         self._source.stop()
 
     def command(self, command: Command, answer: Callable[..., None] = lambda outcome: None) -> None:
-        """Ask for something; `answer` gets the `Outcome` when it is done, in another thread."""
+        """Queue a command; `answer` is called with its `Outcome`, in another thread."""
         self.commands.put(PendingCommand(command, answer))
 
     def status(self) -> LiveStatus:
-        """How the run goes; for any thread."""
+        """Current status of the run; may be called from any thread."""
         meter, summary = self._meter, self.pipeline.summary
         source = self._source
         return LiveStatus(
@@ -194,7 +195,7 @@ class LiveSession:
 
     @contextmanager
     def _or_stop(self) -> Iterator[None]:
-        """What fails before the first frame ends the source, which is held."""
+        """Stop the paused source if something fails before the first frame."""
         try:
             yield
         except BaseException:
@@ -202,43 +203,43 @@ class LiveSession:
             raise
 
     def budget(self) -> KeyframeBudget:
-        """What keyframes may cost now, for the processor."""
+        """Current keyframe budget, for the processor."""
         return self.governor.state.budget
 
     def take_commands(self) -> Sequence[PendingCommand]:
-        """The commands that came since the last call, for the processor."""
+        """Commands queued since the last call, for the processor."""
         return self.commands.take()
 
     def _running_stages(self) -> dict[str, float]:
         running = self.pipeline.running()
-        if not self._source.connected:  # it waits to reconnect, which is no hang
+        if not self._source.connected:  # waiting to reconnect is not a hang
             running.pop("read", None)
         return running
 
     def _tick(
         self, on_status: Callable[[LiveStatus], None] | None, duration_s: float | None
     ) -> None:
-        begun = self._clock.monotonic()
+        start_s = self._clock.monotonic()
         while True:
-            left_s = None if duration_s is None else begun + duration_s - self._clock.monotonic()
+            left_s = None if duration_s is None else start_s + duration_s - self._clock.monotonic()
             if left_s is not None and left_s <= 0:
                 self.stop()
                 left_s = None
             if self._clock.wait(self._over, _TICK_S if left_s is None else min(_TICK_S, left_s)):
                 return
-            status = self.status()  # looks after what hangs, too
+            status = self.status()  # also checks for hanging stages
             if on_status is not None:
                 on_status(status)
 
 
 class _QueueSink:
-    """A sink that hands results to a loop."""
+    """A sink that queues results for a loop."""
 
     def __init__(self, queue: FrameQueue[LiveResult]) -> None:
         self._queue = queue
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Hand over; nobody wants it any more once the loop was left."""
+        """Queue the result; ignored once the loop has ended."""
         with suppress(QueueClosedError):
             self._queue.put(LiveResult(frame, result))
 
@@ -256,7 +257,7 @@ class CallbackSink:
         self._callback = callback
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Call."""
+        """Call the function."""
         self._callback(LiveResult(frame, result))
 
     def idle(self) -> None:
@@ -267,7 +268,7 @@ class CallbackSink:
 
 
 def live_config(config: PipelineConfig) -> PipelineConfig:
-    """A configuration as live runs have it: the newest frame is next, a fresh shot costs less."""
+    """Adapt a configuration to live runs: queue policy LATEST, fewer seeding prompts at first."""
     queue = config.queue.model_copy(update={"policy": "latest"})
     prompts = min(config.seeding.prompts_first, config.live.prompts_first)
     seeding = config.seeding.model_copy(update={"prompts_first": prompts})

@@ -1,4 +1,4 @@
-"""What a live run says of itself: counts, latency, memory, governor, source, what hangs."""
+"""Status of a live run: counts, latency, memory, governor, source, hanging stages."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _RECENT = 60  # results
 
 @dataclass(frozen=True, slots=True)
 class LiveStatus:
-    """A live run at one moment, or at its end.
+    """Status of a live run at one moment, or at its end.
 
-    drops: frames that newer ones overtook, since the first result. full: every object number has
-    been given, so no object is added any more. latency_ms: p50, p95 and p99 of
-    all results; recent_latency_ms, recent_fps: of the last 60. rss_mb: resident memory at the first
-    result and now, MiB. source: connected, connections, gaps, corrupt packets, what went wrong
-    last. hanging: stages that are at work for too long, by name, seconds.
+    drops: frames dropped for newer ones, since the first result. full: every object id has been
+    used, so no object can be added. latency_ms: p50, p95 and p99 of all results; recent_latency_ms,
+    recent_fps: of the last 60. rss_mb: resident memory at the first result and now, MiB. source:
+    connected, connections, gaps, corrupt packets, last error. hanging: seconds that stages
+    exceeding the watchdog's limit have been running, by name.
     """
 
     seconds: float
@@ -51,11 +51,11 @@ class LiveStatus:
 
     @property
     def fps(self) -> float:
-        """Results a second since the first one."""
+        """Results per second since the first one."""
         return (self.frames - 1) / self.seconds if self.seconds > 0 and self.frames > 1 else 0.0
 
     def to_json(self, kind: str = "status") -> dict[str, Any]:
-        """As JSON values; kind: "status", or "summary" at the end."""
+        """Convert to JSON values. kind: "status", or "summary" at the end."""
         return {
             "type": kind,
             "frames": self.frames,
@@ -77,9 +77,9 @@ class LiveStatus:
 
 
 class Meter:
-    """A `Sink` behind the publishers: takes the time when a result is out, and tells the governor.
+    """A `Sink` behind the publishers that measures latency and passes it to the governor.
 
-    dropped: frames dropped since the source was opened.
+    dropped: returns the number of frames dropped since the source was opened.
     """
 
     def __init__(self, governor: Governor, clock: Clock, dropped: Callable[[], int]) -> None:
@@ -94,11 +94,11 @@ class Meter:
         self._dropped = dropped
         self._dropped_before = 0
         self._recent: deque[float] = deque(maxlen=_RECENT)
-        self._recent_s: deque[float] = deque(maxlen=_RECENT)  # when they were out
+        self._recent_s: deque[float] = deque(maxlen=_RECENT)  # when the results were published
 
     @property
     def drops(self) -> int:
-        """Frames dropped since the first result: those before waited for its first keyframe."""
+        """Frames dropped since the first result; those before it waited for the first keyframe."""
         return self._dropped() - self._dropped_before if self.frames else 0
 
     @property
@@ -110,13 +110,13 @@ class Meter:
 
     @property
     def recent_fps(self) -> float:
-        """The last results a second."""
+        """Results per second over the last results."""
         times = list(self._recent_s)
         seconds = times[-1] - times[0] if times else 0.0
         return (len(times) - 1) / seconds if seconds > 0 else 0.0
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Count a result that has been published just now."""
+        """Count a result that has just been published."""
         now = self.last_s = self._clock.monotonic()
         self._recent_s.append(now)
         if self.first_s is None:
@@ -142,12 +142,12 @@ class Meter:
 
 
 def uses_last_id(result: FrameResult) -> bool:
-    """Whether a result has the object with the greatest number there is."""
+    """Whether a result contains the object with the largest possible id."""
     return any(found.id == MAX_OBJECT_ID for found in result.objects)
 
 
 class Watchdog:
-    """Names the stages that hang. limit_s: of one piece of work, from which on it does."""
+    """Finds stages that hang. limit_s: the longest that a stage may work on one frame, seconds."""
 
     def __init__(self, running: Callable[[], Mapping[str, float]], limit_s: float) -> None:
         self._running = running
@@ -155,7 +155,7 @@ class Watchdog:
         self._named: set[str] = set()
 
     def hanging(self) -> dict[str, float]:
-        """The stages and for how long, seconds; each is logged once."""
+        """Names of the hanging stages, and for how long, seconds; each hang is logged once."""
         found = {n: s for n, s in self._running().items() if s > self._limit_s}
         for name in found.keys() - self._named:
             logger.error("the stage '%s' hangs for %.1f s", name, found[name])
@@ -164,7 +164,7 @@ class Watchdog:
 
 
 def resident_mb() -> float:
-    """Resident memory of this process now, MiB (0 where it is not told)."""
+    """Resident memory of this process now, MiB (0 where the system does not report it)."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except (OSError, IndexError, ValueError):
@@ -173,7 +173,7 @@ def resident_mb() -> float:
 
 
 def open_handles() -> int:
-    """Open file handles of this process (0 where they are not told)."""
+    """Open file handles of this process (0 where the system does not report them)."""
     try:
         return len(os.listdir("/proc/self/fd"))
     except OSError:
@@ -181,7 +181,7 @@ def open_handles() -> int:
 
 
 def thread_count() -> int:
-    """Threads of this process, those of libraries included where the system tells."""
+    """Threads of this process, including those of libraries where the system reports them."""
     try:
         return len(os.listdir("/proc/self/task"))
     except OSError:

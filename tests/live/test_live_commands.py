@@ -77,8 +77,8 @@ def test_a_click_acts_on_the_frame_it_names_and_remove_and_reset_at_once(shapes)
     assert state["followed"] > 0.6
     refused = sorted(answer.refused for answer in answers if answer.refused)
     assert len(refused) == 2
-    assert "is gone" in refused[0]
-    assert "outside the picture" in refused[1]
+    assert "is no longer kept" in refused[0]
+    assert "outside the image" in refused[1]
     assert [a.object for a in answers if not a.refused] == [1, 1]
 
 
@@ -153,4 +153,4 @@ def test_commands_that_are_too_many_are_refused():
     for _ in range(257):
         queue.put(PendingCommand(Command(type="reset"), answers.append))
     assert len(queue.take()) == 256
-    assert ["ask again" in told.refused for told in answers] == [True]
+    assert ["try again" in told.refused for told in answers] == [True]

@@ -211,7 +211,7 @@ def test_zenoh_carries_results_and_commands(shown, tmp_path):
         session.declare_subscriber("robot/seen/*", lambda s: heard.put((str(s.key_expr)[11:], s)))
         key = ""
         while key != "answer":  # until the two have found each other
-            session.put("robot/seen/command", "no command")
+            session.put("robot/seen/command", "invalid command")
             with suppress(Empty):
                 key, _ = heard.get(timeout=1)
                 while key == "command":

@@ -217,7 +217,7 @@ def test_a_pause_is_a_gap_and_so_is_a_short_break():
     with source.open() as reader:
         frames = list(reader)
     assert [round(f.arrival.gap_s, 2) for f in frames] == [0, 0, 3.0, 0.6, 0]
-    assert frames[2].arrival.gap_reason == "no frame came"
+    assert frames[2].arrival.gap_reason == "no frame arrived"
     assert frames[3].arrival.gap_reason == "the cable was pulled"
 
 

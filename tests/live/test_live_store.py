@@ -8,7 +8,12 @@ import pytest
 import zarr
 
 from maskstream.pipeline.errors import ConfigError, StoreError, StoreExistsError
-from maskstream.pipeline.live.live_store import LiveStore, RollingStore, make_room, parse_duration
+from maskstream.pipeline.live.live_store import (
+    LiveStore,
+    RollingStore,
+    parse_duration,
+    prepare_folder,
+)
 from maskstream.pipeline.prompts import MAX_OBJECT_ID
 from maskstream.pipeline.sources.arrays import ArrayView
 from maskstream.pipeline.store import MaskStore, MaskStoreWriter
@@ -104,7 +109,7 @@ def test_the_store_says_once_when_no_number_is_left(tmp_path):
 
 def test_only_the_last_stores_are_retained(tmp_path, monkeypatch):
     monkeypatch.setattr("maskstream.pipeline.live.live_store._PARTS", 2)
-    make_room(tmp_path / "live", overwrite=False)
+    prepare_folder(tmp_path / "live", overwrite=False)
     sink = RollingStore(tmp_path / "live", 4.0, opener())
     for frame, result in frames_at(*(0.5 * number for number in range(21))):
         sink.write(frame, result)
@@ -115,15 +120,15 @@ def test_only_the_last_stores_are_retained(tmp_path, monkeypatch):
     assert kept == list(range(kept[0], 21))  # without a hole
     assert 4.0 <= 10.0 - 0.5 * kept[0] <= 8.0
     with pytest.raises(StoreExistsError, match="--overwrite"):
-        make_room(tmp_path / "live", overwrite=False)
-    make_room(tmp_path / "live", overwrite=True)
+        prepare_folder(tmp_path / "live", overwrite=False)
+    prepare_folder(tmp_path / "live", overwrite=True)
     assert list((tmp_path / "live").iterdir()) == []
 
 
 def test_what_is_no_live_store_is_never_deleted(tmp_path):
     (tmp_path / "letters").write_text("dear")
     with pytest.raises(StoreExistsError, match="no live stores"):
-        make_room(tmp_path, overwrite=True)
+        prepare_folder(tmp_path, overwrite=True)
 
 
 @pytest.mark.parametrize(

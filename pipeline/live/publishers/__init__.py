@@ -1,4 +1,4 @@
-"""Where live results go, by name: `--publish jsonl:-`, `mcap:FILE`, `foxglove:PORT`, …."""
+"""Publishers of live results, by name: `--publish jsonl:-`, `mcap:FILE`, `foxglove:PORT`, …."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from maskstream.pipeline.types import Sink
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """What a channel's name says: its kind and where it leads."""
+    """A parsed channel name: kind of publisher, and target (file, address or prefix)."""
 
     kind: str
     target: str
 
 
 def parse_channel(text: str) -> Channel:
-    """Read KIND[:TARGET]. Raises `ConfigError` if there is no such kind, or its target is wrong."""
+    """Parse KIND[:TARGET]. Raises `ConfigError` if the kind is unknown."""
     kind, _, target = text.partition(":")
     if kind not in KINDS:
         raise ConfigError(f"there is no channel '{kind}'; --publish takes {', '.join(KINDS)}")
@@ -27,11 +27,11 @@ def parse_channel(text: str) -> Channel:
 
 
 def open_channel(channel: Channel, take: TakeCommand) -> Sink:
-    """Begin to publish; `take` is given the commands that come over the channel.
+    """Open a publisher; `take` receives the commands that arrive over the channel.
 
     Raises:
-        ConfigError: the channel's target is wrong, or taken.
-        MissingExtraError: it needs a package that is not installed.
+        ConfigError: the channel's target is malformed, or taken.
+        MissingExtraError: the channel needs a package that is not installed.
     """
     return KINDS[channel.kind](channel.target, take)
 
@@ -78,7 +78,7 @@ KINDS: dict[str, Callable[[str, TakeCommand], Sink]] = {
 
 
 def open_channels(channels: Sequence[Channel], take: TakeCommand) -> list[Sink]:
-    """Begin to publish over all of them; if one cannot, none does. Raises as `open_channel`."""
+    """Open all channels, or none if one fails. Raises as `open_channel`."""
     opened: list[Sink] = []
     try:
         for channel in channels:

@@ -1,4 +1,4 @@
-"""Packages that only some channels need: imported when such a channel is opened."""
+"""Import of optional packages, when a channel that needs them is opened."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from maskstream.pipeline.errors import MissingExtraError
 
 
 def need(module: str, what: str, install: str) -> Any:
-    """Import a module. Raises `MissingExtraError` that says how to install it."""
+    """Import a module. Raises `MissingExtraError` with how to install it."""
     try:
         return import_module(module)
     except ImportError as error:

@@ -1,8 +1,8 @@
-"""Results for Foxglove: an MCAP recording, or a WebSocket that its app connects to.
+"""Publishes live results to Foxglove: as an MCAP recording, or over a WebSocket.
 
-Topics: `/camera` (JPEG), `/labels` (one label image, mono16), `/objects` (boxes over the picture),
-`/table` (the same as JSON), all with the source's stamp; the log's time is that of the capture
-clock. Commands come on `/command` as JSON.
+Topics: `/camera` (JPEG), `/labels` (one label image, mono16), `/objects` (boxes over the image),
+`/table` (the same as JSON), all with the source's timestamp; log times are those of the capture
+clock. Commands are read from `/command` as JSON.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ logger = logging.getLogger(__name__)
 
 _FRAME_ID = "camera"
 _INSTALL = "foxglove-sdk: pip install 'maskstream[foxglove]'"
-_BACKLOG = 8  # messages that wait for a slow client, which then misses the oldest
+_BACKLOG = 8  # messages kept for a slow client; older ones are dropped
 _LARGEST_PX = 4096
 
 
 class _Topics:
-    """The topics of one recording or server."""
+    """Foxglove channels of one recording or server."""
 
     def __init__(self, foxglove: Any, context: Any) -> None:
         channels = need("foxglove.channels", "Foxglove", _INSTALL)
@@ -44,7 +44,7 @@ class _Topics:
         self._table = foxglove.Channel("/table", message_encoding="json", context=context)
 
     def log(self, frame: Frame, result: FrameResult) -> None:
-        """Log a result; what nobody listens to is not made."""
+        """Log a result on the topics that have a sink."""
         at = captured_ns(frame) or None
         stamp = self._stamp(stamp_ns(frame, result))
         if self._camera.has_sinks():
@@ -57,7 +57,7 @@ class _Topics:
             self._table.log(result_message(frame, result), log_time=at)
 
     def close(self) -> None:
-        """Take the topics away."""
+        """Close the channels."""
         for channel in (self._camera, self._labels, self._boxes, self._table):
             channel.close()
 
@@ -116,19 +116,19 @@ class McapFile:
     """A sink that records to a new MCAP file."""
 
     def __init__(self, path: str) -> None:
-        """Raises `ConfigError` if it cannot be begun, `MissingExtraError`."""
+        """Create the file. Raises `ConfigError` if that is not possible, `MissingExtraError`."""
         foxglove = need("foxglove", "recording MCAP", _INSTALL)
         if not path or Path(path).exists():
             raise ConfigError(
-                f"--publish mcap:FILE needs a file that is not there yet, not '{path}'"
+                f"--publish mcap:FILE needs a file that does not exist yet, not '{path}'"
             )
         context = foxglove.Context()
         try:
             self._writer = foxglove.open_mcap(path, context=context)
         except (OSError, ValueError) as error:
-            raise ConfigError(f"{path} cannot be recorded to: {error}") from error
+            raise ConfigError(f"{path} cannot be written: {error}") from error
         self._topics = _Topics(foxglove, context)
-        self._context = context  # nothing else keeps it
+        self._context = context  # keeps the context alive
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Record the result."""
@@ -144,10 +144,10 @@ class McapFile:
 
 
 class FoxgloveServer:
-    """A sink that serves Foxglove's WebSocket at [HOST:]PORT and takes commands there."""
+    """A sink that serves Foxglove's WebSocket at [HOST:]PORT and accepts commands there."""
 
     def __init__(self, address: str, take: TakeCommand) -> None:
-        """Raises `ConfigError` if the address is wrong or taken, `MissingExtraError`."""
+        """Serve. Raises `ConfigError` if the address is wrong or taken, `MissingExtraError`."""
         foxglove = need("foxglove", "serving Foxglove", _INSTALL)
         host, _, port = address.rpartition(":")
         number = parse_port(port, "--publish foxglove:[HOST:]PORT")
@@ -168,15 +168,15 @@ class FoxgloveServer:
                 f"Foxglove cannot be served at {address}: {error}; choose another port"
             ) from error
         self._topics = _Topics(foxglove, context)
-        self._context = context  # nothing else keeps it
+        self._context = context  # keeps the context alive
 
     @property
     def port(self) -> int:
-        """The port that is served."""
+        """Port of the server."""
         return int(self._server.port)
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Send the result to those who listen."""
+        """Send the result to all subscribers."""
         self._topics.log(frame, result)
 
     def idle(self) -> None:
@@ -189,7 +189,7 @@ class FoxgloveServer:
 
 
 def _listener(take: TakeCommand) -> Any:
-    """What hears the messages that clients publish."""
+    """Listener for the messages that clients publish."""
     base: Any = need("foxglove.websocket", "serving Foxglove", _INSTALL).ServerListener
 
     class Listener(base):  # type: ignore[misc]
@@ -197,6 +197,6 @@ def _listener(take: TakeCommand) -> Any:
             try:
                 take(PendingCommand(parse_command(data)))
             except PromptError as error:
-                logger.warning("a client of Foxglove sent no command: %s", error)
+                logger.warning("a Foxglove client sent an invalid command: %s", error)
 
     return Listener()

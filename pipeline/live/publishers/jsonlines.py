@@ -1,4 +1,4 @@
-"""Results as newline JSON, on standard output or to whoever connects over TCP."""
+"""Publishes live results as JSON lines, on standard output or over TCP."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from maskstream.pipeline.types import Frame, FrameResult
 
 logger = logging.getLogger(__name__)
 
-_LINES_WAITING = 4  # for a slow client, which then misses the oldest
-_LONGEST_LINE = 64 * 1024  # bytes of a command
+_LINES_WAITING = 4  # for a slow client; older ones are dropped
+_MAX_LINE = 64 * 1024  # bytes of a command
 _MAX_CLIENTS = 16
 
 
 class JsonToOutput:
-    """A sink that prints a line a result."""
+    """A sink that prints one line of JSON a result."""
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Print the result."""
@@ -38,14 +38,14 @@ class JsonToOutput:
 
 
 class JsonOverTcp:
-    """A sink that serves lines at HOST:PORT (or PORT of the loopback), and takes commands there.
+    """A sink that serves JSON lines at HOST:PORT (or PORT of the loopback) and accepts commands.
 
-    Every line that a client sends is a command; the answer is a line of type "answer". A client
-    that reads too slowly misses results, and holds up nobody.
+    Each line that a client sends is a command; the answer is a line of type "answer". A client that
+    reads too slowly misses results, without delaying the others.
     """
 
     def __init__(self, address: str, take: TakeCommand) -> None:
-        """Raises `ConfigError` if the address is wrong or taken."""
+        """Start the server. Raises `ConfigError` if the address is wrong or taken."""
         host, _, port = address.removeprefix("tcp://").rpartition(":")
         number = parse_port(port, "--publish jsonl:[HOST:]PORT")
         try:
@@ -61,11 +61,11 @@ class JsonOverTcp:
 
     @property
     def port(self) -> int:
-        """The port that is served."""
+        """Port of the server."""
         return int(self._listener.getsockname()[1])
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Send the result to all who are connected."""
+        """Send the result to all connected clients."""
         self._clients = [client for client in self._clients if client.connected]
         if not self._clients:
             return
@@ -77,7 +77,7 @@ class JsonOverTcp:
         """Nothing to do."""
 
     def close(self, *, complete: bool) -> None:
-        """End all connections."""
+        """Close all connections and stop the server."""
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -92,14 +92,14 @@ class JsonOverTcp:
             except OSError:
                 return
             if len(self._clients) >= _MAX_CLIENTS:
-                logger.warning("%s is turned away: %d are connected", address, _MAX_CLIENTS)
+                logger.warning("%s is refused: %d clients are connected", address, _MAX_CLIENTS)
                 connection.close()
             else:
                 self._clients.append(_Client(connection, self._take))
 
 
 class _Client:
-    """A connection: one thread sends what waits, another one reads commands."""
+    """A client connection: one thread sends queued lines, another one reads commands."""
 
     def __init__(self, connection: socket.socket, take: TakeCommand) -> None:
         self._connection = connection
@@ -114,12 +114,12 @@ class _Client:
             thread.start()
 
     def send(self, line: bytes) -> None:
-        """Leave a line to be sent."""
+        """Queue a line for sending."""
         with suppress(QueueClosedError):
             self._lines.put(line)
 
     def close(self) -> None:
-        """End the connection and its threads."""
+        """Close the connection and join its threads."""
         self._end()
         for thread in self._threads:
             thread.join()
@@ -139,7 +139,7 @@ class _Client:
 
     def _read(self) -> None:
         with suppress(OSError, ValueError), self._connection.makefile("rb") as lines:
-            while line := lines.readline(_LONGEST_LINE):
+            while line := lines.readline(_MAX_LINE):
                 if not line.strip():
                     continue
                 try:

@@ -1,7 +1,7 @@
-"""Results as ROS 2 messages: a label image and detections with the source's header.
+"""Publishes live results as ROS 2 messages: a label image and detections.
 
-rclpy is imported only by `Ros2Publisher`; what builds the messages is given their classes, so that
-it can be used, and tested, without ROS.
+Only `Ros2Publisher` imports rclpy; the functions that build messages are given the message classes,
+so that they can be tested without ROS.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class MessageTypes:
 
 
 def header_of(frame: Frame, result: FrameResult, types: MessageTypes, frame_id: str) -> Any:
-    """A header with the source's own stamp (`stamp_ns`), never the time of sending."""
+    """A header with the source's timestamp (`stamp_ns`), never the time of sending."""
     header = types.header()
     header.stamp.sec, header.stamp.nanosec = divmod(stamp_ns(frame, result), 1_000_000_000)
     header.frame_id = frame_id
@@ -53,12 +53,12 @@ def label_image(result: FrameResult, header: Any, types: MessageTypes) -> Any:
     image.is_bigendian = 0
     image.step = 2 * image.width
     pixels = result.labels.astype("<u2", copy=False).tobytes()
-    image.data = array("B", pixels)  # of bytes rclpy would look at every one, in Python
+    image.data = array("B", pixels)  # rclpy would check every element of `bytes`, in Python
     return image
 
 
 def detections(result: FrameResult, header: Any, types: MessageTypes) -> Any:
-    """A vision_msgs/Detection2DArray of the objects that are seen; `id` is the label's value."""
+    """A vision_msgs/Detection2DArray of the visible objects; `id` is the label value."""
     message = types.detections()
     message.header = header
     for found in result.objects:
@@ -81,7 +81,7 @@ def detections(result: FrameResult, header: Any, types: MessageTypes) -> Any:
 
 
 def ros_types() -> MessageTypes:
-    """The classes of the ROS that is sourced. Raises `MissingExtraError`."""
+    """The message classes of the sourced ROS installation. Raises `MissingExtraError`."""
     std = need("std_msgs.msg", "publishing to ROS 2", _INSTALL)
     sensor = need("sensor_msgs.msg", "publishing to ROS 2", _INSTALL)
     vision = need("vision_msgs.msg", "publishing to ROS 2", _INSTALL)
@@ -97,7 +97,7 @@ def ros_types() -> MessageTypes:
 class Ros2Publisher:
     """A sink that is a ROS 2 node: `~/labels`, `~/detections`, and `~/command` (std_msgs/String).
 
-    name: of the node. Quality of service: best effort, depth 1. Raises `MissingExtraError`.
+    name: node name. Quality of service: best effort, depth 1. Raises `MissingExtraError`.
     """
 
     def __init__(self, name: str, take: TakeCommand) -> None:
@@ -120,18 +120,18 @@ class Ros2Publisher:
         self._executor.add_node(self._node)
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Publish the result; take in commands."""
+        """Publish the result and read waiting commands."""
         header = header_of(frame, result, self._types, _FRAME_ID)
         self._labels.publish(label_image(result, header, self._types))
         self._detections.publish(detections(result, header, self._types))
         self._executor.spin_once(timeout_sec=0)
 
     def idle(self) -> None:
-        """Take in commands."""
+        """Read waiting commands."""
         self._executor.spin_once(timeout_sec=0)
 
     def close(self, *, complete: bool) -> None:
-        """Leave."""
+        """Shut down the node."""
         self._executor.shutdown()
         self._node.destroy_node()
         self._context.try_shutdown()
@@ -140,4 +140,4 @@ class Ros2Publisher:
         try:
             self._take(PendingCommand(parse_command(message.data)))
         except PromptError as error:
-            logger.warning("~/command got no command: %s", error)
+            logger.warning("~/command received an invalid command: %s", error)

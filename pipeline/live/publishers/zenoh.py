@@ -1,7 +1,7 @@
-"""Results over Zenoh: a JSON message and a label image a frame; commands come the same way.
+"""Publishes live results over Zenoh: a JSON message and a label image a frame.
 
-Keys below a prefix: `PREFIX/result` (JSON), `PREFIX/labels` (PNG of 16 bits; its attachment, JSON,
-has frame and stamp), `PREFIX/command` (JSON, subscribed), `PREFIX/answer`.
+Keys below a prefix: `PREFIX/result` (JSON), `PREFIX/labels` (16-bit PNG; frame index and timestamps
+are attached as JSON), `PREFIX/command` (JSON, subscribed), `PREFIX/answer`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class ZenohPublisher:
         """Nothing to do."""
 
     def close(self, *, complete: bool) -> None:
-        """Leave the network."""
+        """Close the Zenoh session."""
         self._session.close()
 
     def _on_message(self, sample: Any) -> None:
