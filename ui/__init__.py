@@ -1,1 +1,1 @@
-"""The page: a view of a session in a browser (`docs/page.md`). Nothing of Gradio but in `app`."""
+"""The browser page: video editing sessions and live cameras. Only `server.app` imports Gradio."""

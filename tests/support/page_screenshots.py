@@ -110,7 +110,7 @@ def main(folder: Path) -> None:
         tab.page.wait_for_function("camera.view.masks.labels.includes(1)")
         tab.page.wait_for_timeout(700)
         take(tab, "camera")
-        sys.stdout.write(f"camera: {tab.run('JSON.stringify(camera.told)')}\n")
+        sys.stdout.write(f"camera: {tab.run('JSON.stringify(camera.status)')}\n")
 
 
 if __name__ == "__main__":

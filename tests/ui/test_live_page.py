@@ -133,13 +133,13 @@ def watched(tmp_path, shapes):
 
 def test_objects_are_clicked_while_it_runs_and_recorded(watched):
     run = watched.run
-    with pytest.raises(PromptError, match="no picture to click"):
+    with pytest.raises(PromptError, match="no frame to click"):
         run.click(0, (3, 3), 1, None)
     assert watched.show().objects == ()
     with pytest.raises(PromptError, match="on the object first"):
         run.click(0, (3, 3), 0, None)
     with pytest.raises(
-        PromptError, match=r"The point lies outside the picture of 176x120 pixels\."
+        PromptError, match=r"The point lies outside the image of 176x120 pixels\."
     ):
         watched.click(0, (500, 3), 1, None)
     newest, truth = watched.sent - 1, watched.truth
@@ -183,7 +183,7 @@ def test_a_click_on_an_older_frame_lands_on_the_object_now(watched):
     assert watched.click(2, center(watched.truths[2], 1), 1, None) == 1
     found = watched.show_until(shows(1)).mask(1)
     assert iou(found, watched.truth == 1) > max(0.5, iou(found, before))
-    with pytest.raises(PromptError, match="is gone by now"):
+    with pytest.raises(PromptError, match="is no longer kept"):
         watched.run.click(-5, (3, 3), 1, None)
 
 
@@ -209,7 +209,7 @@ def test_a_recording_is_kept_when_the_camera_ends(watched):
     watched.run.wait(LONG_S)
     assert watched.run.status == "ended"
     assert len(MaskStore(watched.run.recording)) == 1
-    with pytest.raises(StoreError, match="no picture"):
+    with pytest.raises(StoreError, match="no frame"):
         watched.run.record(on=True)
     with pytest.raises(PromptError, match="has ended"):
         watched.run.click(0, (1, 1), 1, None)
@@ -232,7 +232,7 @@ def test_a_camera_that_is_turned_goes_on(watched):
 
 
 def test_an_image_that_is_none_is_a_sentence():
-    with pytest.raises(SourceError, match="no picture of a camera"):
+    with pytest.raises(SourceError, match="not a camera image"):
         PushedImages().push(b"GIF?", 0.0)
 
 
@@ -241,7 +241,7 @@ def test_a_camera_without_an_image_is_a_sentence(tmp_path):
     run = LiveRun(LiveSession.open(camera, CONFIG), tmp_path, on_stop=camera.close)
     run.stop()
     run.wait(LONG_S)
-    assert (run.status, run.message) == ("failed", "The browser sent no picture of its camera.")
+    assert (run.status, run.message) == ("failed", "The browser sent no image of its camera.")
 
 
 NAMES = [
@@ -331,9 +331,9 @@ def test_cameras_of_the_server_are_limited(tmp_path):
         live_runs.begin("rtsp://camera/1")
     for _ in range(MAX_LIVE_RUNS):
         live_runs.begin(None)
-    with pytest.raises(PageError, match="are watched on this server"):
+    with pytest.raises(PageError, match="are open on this server"):
         live_runs.begin(None)
-    with pytest.raises(PageError, match="not watched any more"):
+    with pytest.raises(PageError, match="no longer open"):
         live_runs.find("nobody")
     live_runs.close()
     allowed = LiveRuns(Workspace(tmp_path / "t", CONFIG, Limits(roots=(tmp_path,))))
@@ -389,7 +389,7 @@ def test_the_camera_page(server, camera_browser, clip, own):
         tab.page.mouse.click(x + 2, y)  # refines what the first one begins
         tab.page.wait_for_selector(".object[data-object='1'][aria-selected='true']")
         tab.page.wait_for_function("camera.view.masks.labels.includes(1)")
-        tab.run("camera.asked")
+        tab.run("camera.pending")
         assert tab.page.locator(".object").count() == 1
         width, height, values = tab.run(
             "() => { const m = camera.view.masks; return [m.width, m.height, [...m.labels]] }"
@@ -399,7 +399,7 @@ def test_the_camera_page(server, camera_browser, clip, own):
         assert float(tab.page.inner_text("#fps")) > 0
         assert tab.page.inner_text("#governor").split(" / ")[0].isdigit()
         tab.page.click("#record")
-        tab.page.wait_for_function("camera.told.recorded > 3")
+        tab.page.wait_for_function("camera.status.recorded > 3")
         tab.page.click("#record")
         tab.page.wait_for_selector("#recording:visible")
         with tab.page.expect_download() as got:
@@ -422,7 +422,7 @@ def test_a_camera_that_is_away_is_said(server, camera_browser):
             tab.page.wait_for_function("window.camera?.shown > 3", timeout=60_000)
             assert not tab.page.inner_text("#trouble")
         tab.page.wait_for_function("document.querySelector('#trouble').textContent")
-        assert "The camera is away" in tab.page.inner_text("#trouble")
+        assert "The camera is disconnected" in tab.page.inner_text("#trouble")
         tab.page.click("#stop")
         tab.wait_toast("camera has ended")
 

@@ -27,7 +27,7 @@ def tracked(server, chromium, truth):
         tab.click(*center(truth[0], 1))
         tab.page.keyboard.press("n")
         tab.click(*center(truth[0], 2))
-        assert "known on the clicked frames only" in tab.page.inner_text("#next")
+        assert "masks on the prompted frames only" in tab.page.inner_text("#next")
         tab.page.click("#next-track")
         tab.page.wait_for_function("page.running", timeout=10_000)
         assert not tab.page.is_visible("#next")
@@ -67,7 +67,7 @@ def test_what_to_do_next_is_said(tab, truth):
         tab.page.click("#stop")
         tab.wait_tracked()
         if tab.run("page.state.stale.length"):
-            assert tab.page.inner_text("#next-label") == "Go on"
+            assert tab.page.inner_text("#next-label") == "Continue"
             tab.page.click("#next-track")
     tab.page.wait_for_function("!page.running && !page.state.stale.length")
     assert tab.page.inner_text("#track") == "Tracked"

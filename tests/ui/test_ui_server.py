@@ -123,7 +123,7 @@ def test_an_upload_becomes_a_session_in_its_own_folder(tmp_path, clip):
 UPLOADS = [
     pytest.param(bytes(2 << 20), None, PageError, "too large", id="too-large"),
     pytest.param(b"x", 2 << 20, PageError, "too large", id="says-too-large"),
-    pytest.param(b"xy", 3, PageError, "broken off", id="broken-off"),
+    pytest.param(b"xy", 3, PageError, "interrupted", id="broken-off"),
     pytest.param(b"no video", None, SourceError, "as a video", id="no-video"),
     pytest.param(b"", None, SourceError, "empty", id="empty"),
 ]
@@ -168,8 +168,8 @@ ADDRESSES = [
     pytest.param("{web}/text.mp4", {}, SourceError, "as a video", id="no-video"),
     pytest.param("http://127.0.0.1:1/a.mp4", {}, PageError, "cannot be reached", id="no-server"),
     pytest.param("rtsp://camera/1", {}, PageError, "under Camera", id="stream"),
-    pytest.param("http://", {}, PageError, "no address", id="nothing"),
-    pytest.param("file:///etc/passwd", {}, PageError, "no address", id="file"),
+    pytest.param("http://", {}, PageError, "not a file", id="nothing"),
+    pytest.param("file:///etc/passwd", {}, PageError, "not a file", id="file"),
     pytest.param("{web}/clip.mp4", {"roots": ()}, PageError, "switched off", id="off"),
 ]
 

@@ -1,1 +1,1 @@
-"""Cameras that are watched: live runs, what they show, and recordings."""
+"""Live runs on the camera page, and their recordings."""

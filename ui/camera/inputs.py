@@ -1,4 +1,4 @@
-"""What the camera page can watch: what names mean on the server, and the browser's own camera."""
+"""Inputs of the camera page: device names of the server, and images pushed by the browser."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from maskstream.pipeline.errors import QueueClosedError, UnreadableSourceError
 from maskstream.pipeline.sources.checks import check_size
 from maskstream.pipeline.types import RgbImage, SizeHW
 
-_SILENT_S = 15.0  # without a picture from the browser
+_SILENT_S = 15.0  # without an image from the browser
 _STAMPS_KEPT = 64
 
 
 def is_device(text: str) -> bool:
-    """Whether a text names a camera of this machine: `/dev/video0` or `0`."""
+    """Whether a text names a camera device of this machine: `/dev/video0` or `0`."""
     return bool(re.fullmatch(r"(/dev/video)?\d{1,2}", text))
 
 
 class PushedImages:
-    """Pictures that a browser sends from its camera, to be iterated once; the newest wins.
+    """Images that a browser sends from its camera, iterated once; only the newest one is kept.
 
-    They have the size of the first. stamps: what the browser said of each picture, by the number it
-    has in the iteration, lately.
+    All have the size of the first. stamps: the browser's own stamps of the last images, by frame
+    index.
     """
 
     def __init__(self) -> None:
@@ -35,11 +35,11 @@ class PushedImages:
         self._queue: FrameQueue[tuple[RgbImage, float]] = FrameQueue(1, Policy.LATEST)
 
     def push(self, encoded: bytes, stamp: float) -> None:
-        """Take an encoded picture. Raises `UnreadableSourceError`, `QueueClosedError`."""
+        """Add an encoded image. Raises `UnreadableSourceError`, `QueueClosedError`."""
         data = np.frombuffer(encoded, np.uint8)
         bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
         if bgr is None:
-            raise UnreadableSourceError("That is no picture of a camera (JPEG, PNG or WebP).")
+            raise UnreadableSourceError("This is not a camera image (JPEG, PNG or WebP).")
         check_size("The camera", (bgr.shape[0], bgr.shape[1]))
         if self._size_hw is None:
             self._size_hw = bgr.shape[0], bgr.shape[1]
@@ -48,11 +48,11 @@ class PushedImages:
         self._queue.put((np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8), stamp))
 
     def close(self) -> None:
-        """No more pictures come."""
+        """End the iteration."""
         self._queue.close()
 
     def __iter__(self) -> Iterator[RgbImage]:
-        """Wait for pictures. Raises `UnreadableSourceError` if not even one comes."""
+        """Wait for images. Raises `UnreadableSourceError` if none arrives."""
         number = 0
         while self._queue.wait(_SILENT_S):
             try:
@@ -63,4 +63,4 @@ class PushedImages:
             yield rgb
             number += 1
         if number == 0:
-            raise UnreadableSourceError("The browser sent no picture of its camera.")
+            raise UnreadableSourceError("The browser sent no image of its camera.")

@@ -1,7 +1,7 @@
-"""A camera that is watched: a live run, what the page shows of it, clicks that act on it.
+"""One live run of the camera page: its newest result, clicks, recording.
 
-What a live run does is `maskstream.pipeline.live`'s; here is only what a page needs beside it: the
-newest result for whoever waits for it, answers to clicks, an end when nobody looks any more.
+The run itself is a `maskstream.pipeline.live` session; this module adds what the page needs: the
+newest result, answers to clicks, and an end when no page polls any more.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from maskstream.ui.editing.entries import MAX_OBJECTS
 logger = logging.getLogger(__name__)
 
 ABANDONED_S = 60.0
-"""After nobody has looked for so long a run ends."""
+"""A run ends when it has not been polled for so long."""
 _ANSWER_S = 20.0  # that a click waits for its keyframe
-_ENDED = "The camera has ended; begin anew."
+_ENDED = "The camera has ended; restart it."
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """A frame that was shown. captured_s: its time by the capture clock. ids: of its objects."""
+class _ShownFrame:
+    """A frame that was shown. captured_s: time by the capture clock. ids: its objects' ids."""
 
     index: int
     captured_s: float
@@ -42,9 +42,9 @@ class _Seen:
 
 
 class LiveRun:
-    """A session that runs and is watched. status: starting, running, ended, failed.
+    """A live session in a thread of its own. status: starting, running, ended, failed.
 
-    folder: for recordings. on_stop: called when it is to end. clock: the session's.
+    folder: for recordings. on_stop: called when the run is stopped. clock: the session's.
     """
 
     def __init__(
@@ -63,41 +63,41 @@ class LiveRun:
         self._clock = clock
         self._changed = threading.Condition()
         self._shown: LiveResult | None = None
-        self._seen: deque[_Seen] = deque(maxlen=session.pipeline.config.live.history_frames)
+        self._seen: deque[_ShownFrame] = deque(maxlen=session.pipeline.config.live.history_frames)
         self._known: set[int] = set()
-        self._begun = 0  # objects asked for, the refused included
+        self._requested = 0  # objects requested, including refused ones
         self._recorder: Recorder | None = None
-        self._looked_s = clock.monotonic()
+        self._polled_s = clock.monotonic()
         self._thread = threading.Thread(target=self._run, name="maskstream-watch", daemon=True)
         self._thread.start()
 
     @property
     def active(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the run has not ended."""
         return self.status in ("starting", "running")
 
     @property
     def recording(self) -> Path | None:
-        """The newest recording that is finished."""
+        """The newest finished recording."""
         recorder = self._recorder
         return None if recorder is None or recorder.recording else recorder.newest
 
     def stop(self) -> None:
-        """End it with the next frame; what was recorded is kept."""
+        """Stop the run at the next frame; recordings are kept."""
         self._session.stop()
         self._on_stop()
 
     def wait(self, timeout_s: float | None = None) -> None:
-        """Until it has ended."""
+        """Wait until the run has ended."""
         self._thread.join(timeout_s)
 
     def click(
         self, frame: int, xy: tuple[float, float], label: int, object_id: int | None
     ) -> int | None:
-        """A click on a frame that was shown: on an object (1), beside it (0), or on a new one.
+        """Click on a frame that was shown: on an object (1), beside it (0), or on a new one.
 
-        Waits until it is answered and gives the object's number; None while no frame comes that it
-        could act on. Raises `PromptError`.
+        Waits for the answer and returns the object id; None if no frame arrives to decode the click
+        on. Raises `PromptError`.
         """
         seen = self._frame(frame, object_id)
         if not label and object_id not in seen.ids:
@@ -115,7 +115,7 @@ class LiveRun:
     def box(
         self, frame: int, box_xyxy: tuple[float, float, float, float], object_id: int | None
     ) -> int | None:
-        """A box around an object of a frame that was shown, otherwise as `click`."""
+        """Draw a box around an object on a frame that was shown; otherwise as `click`."""
         seen = self._frame(frame, object_id)
         if box_xyxy[2] <= box_xyxy[0] or box_xyxy[3] <= box_xyxy[1]:
             raise PromptError("Draw the box larger.")
@@ -124,59 +124,59 @@ class LiveRun:
         )
 
     def remove(self, object_id: int) -> None:
-        """An object is not wanted any more, from the next frame on. Raises `PromptError`."""
+        """Remove an object from the next frame on. Raises `PromptError`."""
         self._check_known(object_id)
         self._known.discard(object_id)
         self._session.command(Command(type="remove", object=object_id))
 
     def newest(self, after: int, wait_s: float) -> LiveResult | None:
-        """The newest result if its frame comes after this number; waits a while for one."""
-        self._looked_s = self._clock.monotonic()
+        """Wait up to `wait_s` for a result whose frame index is above `after`."""
+        self._polled_s = self._clock.monotonic()
 
-        def there() -> bool:
+        def ready() -> bool:
             return not self.active or (self._shown is not None and self._shown.frame.index > after)
 
         with self._changed:
-            self._changed.wait_for(there, wait_s)
+            self._changed.wait_for(ready, wait_s)
             shown = self._shown
         return shown if shown is not None and shown.frame.index > after else None
 
     def record(self, *, on: bool) -> None:
-        """Begin to write results into a new mask store, or finish it. Raises `StoreError`."""
+        """Start recording to a new mask store, or finish it. Raises `StoreError`."""
         recorder = self._recorder
         if not on:
             if recorder is not None:
                 recorder.finish()
             return
         if recorder is None or not self.active:
-            raise StoreError("There is no picture to record yet.")
+            raise StoreError("There is no frame to record yet.")
         recorder.begin()
 
     def to_json(self) -> JsonObject:
-        """How it goes, as JSON values; latency from a frame's arrival to its result, ms."""
-        told, recorder = self._session.status(), self._recorder
-        away = self.status == "running" and not told.source["connected"]
+        """Status of the run as JSON values; latency is from a frame's arrival to its result, ms."""
+        status, recorder = self._session.status(), self._recorder
+        disconnected = self.status == "running" and not status.source["connected"]
         newest = None if recorder is None else recorder.newest
         return {
             "status": self.status,
             "message": self.message,
-            "frames": told.frames,
-            "fps": round(told.recent_fps, 1),
-            "latency_ms": round(told.recent_latency_ms["p50"]) if told.frames else None,
-            "worst_ms": round(told.recent_latency_ms["p95"]) if told.frames else None,
-            "dropped": told.drops,
-            "governor": told.governor.to_json(),
-            "trouble": told.source["trouble"] if away else "",
-            "gaps": told.source["gaps"],
+            "frames": status.frames,
+            "fps": round(status.recent_fps, 1),
+            "latency_ms": round(status.recent_latency_ms["p50"]) if status.frames else None,
+            "worst_ms": round(status.recent_latency_ms["p95"]) if status.frames else None,
+            "dropped": status.drops,
+            "governor": status.governor.to_json(),
+            "trouble": status.source["trouble"] if disconnected else "",
+            "gaps": status.source["gaps"],
             "recording": recorder is not None and recorder.recording,
             "recorded": 0 if recorder is None else recorder.count,
             "store": None if newest is None else newest.name,
         }
 
-    # What is asked for
+    # Commands
 
-    def _frame(self, index: int, object_id: int | None) -> _Seen:
-        """The frame that a click on an object, None for a new one, was made on."""
+    def _frame(self, index: int, object_id: int | None) -> _ShownFrame:
+        """Find the shown frame of a click on an object (None: a new one)."""
         if not self.active:
             raise PromptError(_ENDED)
         if object_id is not None:
@@ -185,9 +185,9 @@ class LiveRun:
             seen = next((seen for seen in self._seen if seen.index == index), None)
         if seen is None:
             raise PromptError(
-                "The picture that was clicked is gone by now; click once more."
+                "The frame that was clicked is no longer kept; click once more."
                 if self._seen
-                else "There is no picture to click on yet."
+                else "There is no frame to click on yet."
             )
         return seen
 
@@ -207,9 +207,9 @@ class LiveRun:
 
         with self._changed:
             if command.object is None:
-                if self._begun >= MAX_OBJECTS:
-                    raise PromptError(f"A camera takes up to {MAX_OBJECTS} objects; begin anew.")
-                self._begun += 1
+                if self._requested >= MAX_OBJECTS:
+                    raise PromptError(f"A camera takes up to {MAX_OBJECTS} objects; restart it.")
+                self._requested += 1
             self._session.command(command, answer)
             self._changed.wait_for(lambda: outcomes or not self.active, _ANSWER_S)
         if outcomes and outcomes[0].refused:
@@ -218,7 +218,7 @@ class LiveRun:
             raise PromptError(_ENDED)
         return outcomes[0].object if outcomes else None
 
-    # What the session calls
+    # Callbacks of the session
 
     def _run(self) -> None:
         status = "failed"
@@ -247,15 +247,15 @@ class LiveRun:
         assert arrival is not None  # noqa: S101 - frames of live sources have one
         ids = frozenset(found.id for found in live.result.objects)
         with self._changed:
-            self._seen.append(_Seen(live.frame.index, arrival.unix_s, ids))
+            self._seen.append(_ShownFrame(live.frame.index, arrival.unix_s, ids))
             self._shown = live
             self._changed.notify_all()
 
     def _on_status(self, status: LiveStatus) -> None:
-        if self._clock.monotonic() - self._looked_s > ABANDONED_S:
+        if self._clock.monotonic() - self._polled_s > ABANDONED_S:
             self.stop()
 
 
 def _sentence(refused: str) -> str:
-    """Why something was refused, as the page says it."""
+    """The reason of a refusal as a sentence for the page."""
     return f"{refused[:1].upper()}{refused[1:]}."

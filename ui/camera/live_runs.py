@@ -1,4 +1,4 @@
-"""The live runs of a server: each has a name that nobody can guess, and there are not many."""
+"""The live runs of a server, by unguessable tokens; their number is limited."""
 
 from __future__ import annotations
 
@@ -13,60 +13,60 @@ from maskstream.ui.camera.inputs import PushedImages, is_device
 from maskstream.ui.camera.live_run import LiveRun
 from maskstream.ui.editing.workspace import Workspace, new_token
 
-MAX_LIVE_RUNS = 2  # at a time: each has a network of its own
+MAX_LIVE_RUNS = 2  # at a time: each loads its own network
 
 
 @dataclass(frozen=True, slots=True)
 class WatchedRun:
-    """A run, and where the browser's pictures go if they come from there."""
+    """A live run, and the queue for the browser's images if they come from there."""
 
     run: LiveRun
     pushed: PushedImages | None
 
 
 class LiveRuns:
-    """The live runs of a server, by names that nobody can guess."""
+    """The live runs of a server, by unguessable tokens."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._lock = threading.Lock()
-        self._rooms: dict[str, WatchedRun] = {}
+        self._runs: dict[str, WatchedRun] = {}
 
     def begin(self, address: str | None) -> str:
-        """Watch a camera; gives the run's name.
+        """Start a live run on a camera; return its token.
 
-        address: of the server's; None: the browser sends pictures. Raises `PageError`,
+        address: a camera of the server; None: the browser sends images. Raises `PageError`,
         `SourceError`, `ModelError`.
         """
         text = None if address is None else self._checked(address.strip())
         with self._lock:
-            self._rooms = {t: w for t, w in self._rooms.items() if w.run.active}
-            if len(self._rooms) >= MAX_LIVE_RUNS:
+            self._runs = {t: w for t, w in self._runs.items() if w.run.active}
+            if len(self._runs) >= MAX_LIVE_RUNS:
                 raise PageError(
-                    f"{MAX_LIVE_RUNS} cameras are watched on this server already; stop one of them."
+                    f"{MAX_LIVE_RUNS} cameras are open on this server already; stop one of them."
                 )
             token = new_token()
             folder, config = self._workspace.folder / token, without_seeding(self._workspace.config)
             if text is None:
                 pushed = PushedImages()
                 run = LiveRun(LiveSession.open(pushed, config), folder, on_stop=pushed.close)
-                self._rooms[token] = WatchedRun(run, pushed)
+                self._runs[token] = WatchedRun(run, pushed)
             else:
                 run = LiveRun(LiveSession.open(text, config), folder)
-                self._rooms[token] = WatchedRun(run, None)
+                self._runs[token] = WatchedRun(run, None)
         return token
 
     def find(self, token: str) -> WatchedRun:
-        """The run of this name. Raises `PageError`."""
+        """The live run with this token. Raises `PageError`."""
         with self._lock:
-            if token not in self._rooms:
-                raise PageError("This camera is not watched any more; begin anew.")
-            return self._rooms[token]
+            if token not in self._runs:
+                raise PageError("This camera is no longer open; start a new one.")
+            return self._runs[token]
 
     def close(self) -> None:
-        """End all of them."""
+        """Stop all runs."""
         with self._lock:
-            runs = [watched.run for watched in self._rooms.values()]
+            runs = [watched.run for watched in self._runs.values()]
         for run in runs:
             run.stop()
         for run in runs:
@@ -83,6 +83,6 @@ class LiveRuns:
 
 
 def without_seeding(config: PipelineConfig) -> PipelineConfig:
-    """The configuration, but nothing is followed that nobody clicked."""
+    """A copy of the configuration with seeding disabled: only clicked objects are tracked."""
     seeding = config.seeding.model_copy(update={"enabled": False})
     return config.model_copy(update={"seeding": seeding})

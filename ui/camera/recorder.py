@@ -1,4 +1,4 @@
-"""Recordings of a camera that is watched: begun and finished while it runs."""
+"""Recordings of a live run, started and finished while it runs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from maskstream.pipeline.types import Frame, FrameResult
 
 
 class Recorder:
-    """A sink that writes results into live stores of a folder, each for as long as it is wanted.
+    """A sink that records results to live stores in a folder, from `begin` to `finish`.
 
-    newest: the store begun last. count: the results in it.
+    newest: the last store. count: number of results in it.
     """
 
     def __init__(self, folder: Path, open_writer: OpenWriter) -> None:
@@ -31,7 +31,7 @@ class Recorder:
         return self._store is not None
 
     def begin(self) -> None:
-        """Write what comes from now on into a new store. Raises `StoreError`."""
+        """Start recording to a new store. Raises `StoreError`."""
         with self._lock:
             if self._closed:
                 raise StoreError("The camera has ended; there is nothing to record.")
@@ -39,19 +39,19 @@ class Recorder:
                 return
             self._folder.mkdir(parents=True, exist_ok=True)
             number = 1 + sum(1 for _ in self._folder.glob("live-*.zarr"))
-            place = self._folder / f"live-{number}.zarr"
-            self._store = LiveStore(self._open_writer(place))
-            self.newest, self.count = place, 0
+            path = self._folder / f"live-{number}.zarr"
+            self._store = LiveStore(self._open_writer(path))
+            self.newest, self.count = path, 0
 
     def finish(self) -> None:
-        """Close the store, if one is written. Raises `StoreError`."""
+        """Close the current store, if there is one. Raises `StoreError`."""
         with self._lock:
             store, self._store = self._store, None
             if store is not None:
                 store.close(complete=True)
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Append the result if that is wanted. Raises `StoreError`."""
+        """Append the result while recording. Raises `StoreError`."""
         with self._lock:
             if self._store is not None:
                 self._store.write(frame, result)
@@ -64,6 +64,6 @@ class Recorder:
                 self._store.idle()
 
     def close(self, *, complete: bool) -> None:
-        """Finish: what was recorded is whole, however the run ended. Raises `StoreError`."""
+        """Close the current store as complete, however the run ended. Raises `StoreError`."""
         self._closed = True
         self.finish()

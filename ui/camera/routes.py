@@ -1,4 +1,4 @@
-"""What the camera page asks the server for: begin, pictures with masks, clicks, recordings."""
+"""Routes of the camera page: start, images with masks, clicks, recordings."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from maskstream.ui.editing.actions import BoxAction, ClickAction
 from maskstream.ui.editing.export_task import zip_folder
 from maskstream.ui.editing.images import fit_within, jpeg
 
-_LONGEST = 960
+_MAX_SIDE = 960
 _WAIT_S = 2.0
-_MAX_BYTES = 8 << 20  # of one picture that a browser sends
+_MAX_BYTES = 8 << 20  # of one image that a browser sends
 
 
 class _Body(BaseModel):
@@ -32,15 +32,16 @@ class _Body(BaseModel):
 
 
 class CameraRequest(_Body):
-    """Which camera to watch. address: of a stream, camera or file of the server; None: the browser
-    sends pictures.
+    """Which camera to open.
+
+    address: a stream, camera or file of the server; None: the browser sends images.
     """
 
     address: str | None = None
 
 
 class LivePlain(_Body):
-    """A button. object: to remove."""
+    """An action without a position on the frame. object: id of the object to remove."""
 
     do: Literal["remove", "record", "finish", "stop"]
     object: int = 0
@@ -50,12 +51,12 @@ LiveAction = Annotated[ClickAction | BoxAction | LivePlain, Field(discriminator=
 
 
 def make_live_router(live_runs: LiveRuns) -> APIRouter:
-    """The routes of the camera page, below `/api/live`."""
+    """Create the router of the camera page, below `/api/live`."""
     router = APIRouter(prefix="/api/live")
     handlers = LiveHandlers(live_runs)
     router.post("")(handlers.begin)
     router.get("/{token}")(handlers.state)
-    router.post("/{token}/picture")(handlers.image)
+    router.post("/{token}/image")(handlers.image)
     router.get("/{token}/next")(handlers.newest)
     router.post("/{token}/do")(handlers.act)
     router.get("/{token}/recording")(handlers.recording)
@@ -63,26 +64,26 @@ def make_live_router(live_runs: LiveRuns) -> APIRouter:
 
 
 class LiveHandlers:
-    """Answers to what the camera page's script asks for."""
+    """Request handlers of the camera page."""
 
     def __init__(self, live_runs: LiveRuns) -> None:
-        self._rooms = live_runs
+        self._runs = live_runs
 
     def begin(self, wanted: CameraRequest) -> dict[str, str]:
-        """Watch a camera."""
-        return {"token": self._rooms.begin(wanted.address)}
+        """Start a live run on a camera."""
+        return {"token": self._runs.begin(wanted.address)}
 
     def state(self, token: str) -> JsonObject:
-        """How a run goes."""
-        return self._rooms.find(token).run.to_json()
+        """Status of a live run."""
+        return self._runs.find(token).run.to_json()
 
     async def image(self, token: str, request: Request, stamp: float) -> Response:
-        """Take a picture of the browser's camera."""
-        watched = self._rooms.find(token)
+        """Receive an image of the browser's camera."""
+        watched = self._runs.find(token)
         if watched.pushed is None:
             raise PageError("This camera is the server's own.")
         if int(request.headers.get("content-length", 0)) > _MAX_BYTES:
-            raise PageError("The camera's picture is too large.")
+            raise PageError("The camera's image is too large.")
         try:
             await run_in_threadpool(watched.pushed.push, await request.body(), stamp)
         except QueueClosedError as error:
@@ -90,28 +91,28 @@ class LiveHandlers:
         return Response(status_code=204)
 
     def newest(self, token: str, after: int = -1) -> Response:
-        """The newest frame after this one, as JPEG, and its label map."""
-        watched = self._rooms.find(token)
+        """The newest frame after this frame index, as JPEG, and its label map."""
+        watched = self._runs.find(token)
         shown = watched.run.newest(after, _WAIT_S)
         about = watched.run.to_json()
         body = b""
         if shown is not None:
             stamps = {} if watched.pushed is None else watched.pushed.stamps
             about |= _about(shown) | {"stamp": stamps.get(shown.frame.index)}
-            encoded = jpeg(shown.frame, _LONGEST)
+            encoded = jpeg(shown.frame, _MAX_SIDE)
             body, about["jpeg"] = encoded + _labels(shown), len(encoded)
         headers = {"X-About": json.dumps(about), "Cache-Control": "no-store"}
         return Response(body, media_type="application/octet-stream", headers=headers)
 
     def act(self, token: str, action: LiveAction) -> JsonObject:
-        """Do what a person did."""
-        run = self._rooms.find(token).run
-        touched = _carry_out_live(run, action)
-        return run.to_json() | {"object": touched}
+        """Perform an action."""
+        run = self._runs.find(token).run
+        object_id = _perform(run, action)
+        return run.to_json() | {"object": object_id}
 
     def recording(self, token: str) -> Response:
-        """The last recording, packed."""
-        finished = self._rooms.find(token).run.recording
+        """The last recording, as a ZIP file."""
+        finished = self._runs.find(token).run.recording
         if finished is None:
             raise PageError("There is no finished recording; press Record, then Finish.")
         archive = finished.with_name(f"{finished.name}.zip")
@@ -119,8 +120,8 @@ class LiveHandlers:
         return FileResponse(archive, filename=archive.name, headers={"Cache-Control": "no-store"})
 
 
-def _carry_out_live(run: LiveRun, action: LiveAction) -> int | None:
-    """Do what a person did; gives the object that was pointed at."""
+def _perform(run: LiveRun, action: LiveAction) -> int | None:
+    """Perform an action; return the id of the object it was about."""
     match action:
         case ClickAction():
             return run.click(action.frame, (action.x, action.y), action.label, action.object)
@@ -137,7 +138,7 @@ def _carry_out_live(run: LiveRun, action: LiveAction) -> int | None:
 
 def _about(shown: LiveResult) -> JsonObject:
     height, width = shown.frame.size_hw
-    rows, columns = fit_within(shown.frame.size_hw, _LONGEST)
+    rows, columns = fit_within(shown.frame.size_hw, _MAX_SIDE)
     found = shown.result.objects
     return {
         "frame": shown.frame.index,
@@ -148,8 +149,8 @@ def _about(shown: LiveResult) -> JsonObject:
 
 
 def _labels(shown: LiveResult) -> bytes:
-    """The label map, uint8 [h, w] as large as the picture, deflated."""
-    rows, columns = fit_within(shown.frame.size_hw, _LONGEST)
+    """The label map, uint8 [h, w] at the size of the JPEG, deflated."""
+    rows, columns = fit_within(shown.frame.size_hw, _MAX_SIDE)
     labels = shown.result.labels.astype(np.uint8)
     small = cv2.resize(labels, (columns, rows), interpolation=cv2.INTER_NEAREST)
     return zlib.compress(np.asarray(small, np.uint8).tobytes(), 1)

@@ -1,1 +1,1 @@
-"""A session: what a person does to one video, and what follows from it."""
+"""Editing sessions: a person's prompts on one video, and the masks tracked from them."""

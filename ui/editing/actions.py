@@ -1,4 +1,4 @@
-"""What a person can do in the page, as the page's script says it, and doing it."""
+"""Actions of the editing page: their JSON form, and how they are performed."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class _Action(BaseModel):
 
 
 class ClickAction(_Action):
-    """A click with the object chosen, or without one to begin a new object.
+    """A click on the selected object, or on a new one.
 
-    frame: that was shown, here and below.
+    frame: index of the frame that was shown; object: id, None for a new object; here and below.
     """
 
     do: Literal["click"]
@@ -62,7 +62,7 @@ class BrushAction(_Action):
 
 
 class FrameAction(_Action):
-    """`number`: of the proposal to accept; `object`: whose next mask to take, or what is gone."""
+    """An action on a frame: accept proposal `number`, or switch mask or mark absent `object`."""
 
     do: Literal["accept", "choose", "gone"]
     frame: int
@@ -71,7 +71,7 @@ class FrameAction(_Action):
 
 
 class EntryAction(_Action):
-    """Something that goes into the log as it is."""
+    """An entry to append to the session log as it is."""
 
     do: Literal["entry"]
     entry: Annotated[
@@ -80,13 +80,13 @@ class EntryAction(_Action):
 
 
 class PlainAction(_Action):
-    """A button."""
+    """An action without parameters."""
 
     do: Literal["undo", "redo", "pause", "resume", "stop"]
 
 
 class TrackAction(_Action):
-    """Track what is stale."""
+    """Track the stale segments."""
 
     do: Literal["track"]
     direction: Literal["both", "forward", "backward"] = "both"
@@ -100,7 +100,7 @@ _ACTION: TypeAdapter[Action] = TypeAdapter(Action)
 
 
 def parse_action(values: JsonObject) -> Action:
-    """An action from JSON values. Raises `PageError`."""
+    """Parse an action from JSON values. Raises `PageError`."""
     try:
         return _ACTION.validate_python(values)
     except ValidationError as error:
@@ -112,20 +112,20 @@ def parse_action(values: JsonObject) -> Action:
 
 
 class OpenRequest(_Action):
-    """Which video to open, but for uploads."""
+    """A video to open: an example, or a path on the server."""
 
     example: str | None = None
     path: str | None = None
 
 
 class FetchRequest(_Action):
-    """Which video of the web to open."""
+    """A video to fetch by URL."""
 
     url: str
 
 
 class CutoutBody(_Action):
-    """Objects and the edges they get (`maskstream.pipeline.exports.edges`)."""
+    """Objects to cut out, and their edges (`maskstream.pipeline.exports.edges`)."""
 
     objects: tuple[int, ...]
     soft: bool = False
@@ -134,19 +134,19 @@ class CutoutBody(_Action):
 
     @property
     def edges(self) -> Edges:
-        """The edges."""
+        """Convert to `Edges`."""
         return Edges(self.soft, self.feather, self.grow)
 
 
 class ExportBody(CutoutBody):
-    """What to export."""
+    """An export request."""
 
     format: str
     background: str | None = None
 
 
 def perform(editor: Editor, action: Action) -> int | None:
-    """Do what a person did; gives the object it was about, if there is one.
+    """Perform an action; return the id of the object it was about, if there is one.
 
     Raises `MaskstreamError`.
     """
@@ -184,7 +184,7 @@ def perform(editor: Editor, action: Action) -> int | None:
 
 
 def _stroke(action: BrushAction, size_hw: SizeHW) -> BoolMap:
-    """The pixels a brush passes over, bool [H, W]."""
+    """Rasterize a brush stroke to a mask, bool [H, W]."""
     painted = np.zeros(size_hw, np.uint8)
     points = np.round(np.array(action.points) * 8).astype(np.int32)
     radius = max(1, round(action.radius))

@@ -1,4 +1,4 @@
-"""From clicks to masks on one frame, fast: what the encoder says of a frame is kept."""
+"""Answers clicks with masks on one frame; embeddings are cached so that this is fast."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ BoolMap = npt.NDArray[np.bool_]
 
 SIZES_KEPT = 4
 FRAMES_KEPT = 12  # encoded frames, about 3 MB each with `lite`
-_PRIOR_LOGIT, _PRIOR_EDGE = 2.0, 6.0  # of a mask without logits of its own: of several, the best
+_PRIOR_LOGIT, _PRIOR_EDGE = 2.0, 6.0  # logits of a mask that has none; the best values measured
 _MAX_PROPOSALS = 24
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a prompt was answered with, best first.
+    """Masks that answer a prompt, best first.
 
-    masks: bool [K, H, W]; scores: [K], 0..1; logits: float32 [K, 4h, 4w], which can be given back.
+    masks: bool [K, H, W]; scores: [K], 0..1; logits: float32 [K, 4h, 4w], a prompt for the next
+    answer.
     """
 
     masks: npt.NDArray[np.bool_]
@@ -43,7 +44,7 @@ class Answer:
 
 
 class Segmenters:
-    """Loaded networks by the size of frames, shared by all sessions: loading takes seconds."""
+    """Loaded segmenters by frame size, shared by all sessions because loading takes seconds."""
 
     def __init__(self, config: PipelineConfig) -> None:
         self.config = config
@@ -51,7 +52,7 @@ class Segmenters:
         self._loaded: OrderedDict[SizeHW, tuple[Segmenter, threading.Lock]] = OrderedDict()
 
     def of_size(self, frame_hw: SizeHW) -> tuple[Segmenter, threading.Lock]:
-        """The network for frames of this size, and who may use it now. Raises `ModelError`."""
+        """The segmenter for a frame size, and the lock that guards it. Raises `ModelError`."""
         with self._lock:
             if frame_hw not in self._loaded:
                 model = locate_model(self.config)
@@ -64,7 +65,7 @@ class Segmenters:
 
 
 class _SharedSegmenter:
-    """A network that is let go of after every batch, so that clicks need not wait for a search."""
+    """A segmenter that is locked per batch, so that clicks need not wait for everything mode."""
 
     def __init__(self, segmenter: Segmenter, lock: threading.Lock) -> None:
         self.geometry = segmenter.geometry
@@ -84,7 +85,7 @@ class _SharedSegmenter:
 class Clicker:
     """Answers prompts on the frames of one video; may be called by any thread.
 
-    Raises `ModelError` when it is used for the first time.
+    Raises `ModelError` on first use if the model cannot be loaded.
     """
 
     def __init__(self, segmenters: Segmenters, frame_hw: SizeHW) -> None:
@@ -95,7 +96,7 @@ class Clicker:
         self._proposals: OrderedDict[int, list[BoolMap]] = OrderedDict()
 
     def prepare(self, frame: Frame) -> None:
-        """Encode a frame, so that the first click on it is answered as fast as the others."""
+        """Encode a frame before the first click on it."""
         with self._segmenter() as segmenter:
             self._encoded(segmenter, frame)
 
@@ -107,11 +108,11 @@ class Clicker:
         prior: BoolMap | None = None,
         logits: FloatMap | None = None,
     ) -> Answer:
-        """Segment what clicks and a box point at.
+        """Decode masks for clicks and a box.
 
-        prior: the mask bool [H, W] that is to be corrected; logits: better, those of the answer
-        that is to be. Without either, a single click is ambiguous and gives three masks. Raises
-        `PromptError`.
+        prior: the mask to be corrected, bool [H, W]; logits: preferred over `prior`, those of the
+        answer to be corrected. Without either, a single click is ambiguous and gives three masks.
+        Raises `PromptError`.
         """
         fresh = prior is None and logits is None
         if box_xyxy is None and fresh and not any(c.label for c in clicks):
@@ -132,7 +133,7 @@ class Clicker:
         masks = [geometry.to_size(decoded.masks[0, i], self._frame_hw) > 0 for i in chosen]
         if not any(mask.any() for mask in masks):
             raise PromptError(
-                "Nothing was found there; click nearer to the middle, or draw a box around it."
+                "No object was found there; click nearer to the middle, or draw a box around it."
             )
         kept = [i for i, mask in enumerate(masks) if mask.any()]
         scores = tuple(float(decoded.iou[0, chosen[i]]) for i in kept)
@@ -140,7 +141,7 @@ class Clicker:
         return Answer(np.stack([masks[i] for i in kept]), scores, answers)
 
     def proposals(self, frame: Frame) -> list[BoolMap]:
-        """Objects of a frame that nobody pointed at, bool [H, W], the largest first."""
+        """Find objects on a frame by everything mode: masks bool [H, W], the largest first."""
         with self._searching:
             if frame.index not in self._proposals:
                 segmenter = _SharedSegmenter(*self._segmenters.of_size(self._frame_hw))
@@ -174,7 +175,7 @@ class Clicker:
 
 
 def _logits(mask: BoolMap) -> FloatMap:
-    """A mask as logits that grow with the distance from its edge, on a grid of 256 at most."""
+    """Convert a mask to logits that grow with the distance to its edge, long side at most 256."""
     scale = min(1.0, 256 / max(mask.shape))
     size = max(1, round(mask.shape[1] * scale)), max(1, round(mask.shape[0] * scale))
     small = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_AREA)

@@ -1,4 +1,4 @@
-"""How sure the tracker was of every object over time, as small as a screen is wide."""
+"""Confidence of every object over time, in bins for the timeline."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ _SEEN = (TrackState.TRACKED, TrackState.REENTERED)
 def confidence_strips(
     rows: Iterable[FrameObjects], frames: range, bins: int
 ) -> dict[int, list[int]]:
-    """Per object its least confidence in each of at most `bins` stretches of the video's frames.
+    """The lowest confidence of each object in each of at most `bins` spans of frames.
 
-    0..100; `NOT_SEEN` where the object is hidden or lost, `NOT_TRACKED` where nothing is known.
+    Values are 0..100; `NOT_SEEN` where the object is occluded or lost, `NOT_TRACKED` where it was
+    not tracked.
     """
     count = min(bins, len(frames))
     strips: dict[int, list[int]] = {}
     for row in rows:
-        place = min((row.index - frames.start) * count // len(frames), count - 1)
+        position = min((row.index - frames.start) * count // len(frames), count - 1)
         for found in row.objects:
             strip = strips.setdefault(found.id, [NOT_TRACKED] * count)
             value = round(100 * min(found.score, 1.0)) if found.state in _SEEN else NOT_SEEN
-            strip[place] = value if strip[place] == NOT_TRACKED else min(strip[place], value)
+            known = strip[position]
+            strip[position] = value if known == NOT_TRACKED else min(known, value)
     return strips

@@ -1,4 +1,4 @@
-"""One opened session: its video, what clicks are answered with, its jobs."""
+"""An open session: its video, the segmenter that answers clicks, and its tracking jobs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _LOGITS_KEPT = 32
 
 
 class _KeptLogits:
-    """Logits of the masks that clicks were answered with lately, by the masks' names."""
+    """Logits of the masks that answered the last clicks, by mask name."""
 
     def __init__(self) -> None:
         self._logits: dict[str, FloatMap] = {}
@@ -51,19 +51,19 @@ class _KeptLogits:
 
 
 class Editor:
-    """What the page asks of a session; may be called by any thread.
+    """Operations of the page on a session; may be called by any thread.
 
-    revision: grows with everything that changes what the page shows. shown: its pixels.
+    revision: increases with every change of what the page shows. shown: renders the pixels.
 
     Raises:
-        SourceError: the video is not there any more, or cannot be read.
+        SourceError: the video no longer exists, or cannot be read.
     """
 
     def __init__(
         self, session: Session, segmenters: Segmenters, slots: threading.Semaphore
     ) -> None:
         self.session = session
-        self.revision = time.time_ns() // 1_000_000  # grows over restarts of the server, too
+        self.revision = time.time_ns() // 1_000_000  # increases over restarts of the server, too
         self.task: TrackingTask | None = None
         self._config = segmenters.config
         self._slots = slots
@@ -76,7 +76,7 @@ class Editor:
         self._recover()
 
     def close(self) -> None:
-        """Stop what runs, keep what is done, let go of the video."""
+        """Stop tracking, keep finished frames, and close the video."""
         task = self.task
         if task is not None and task.active:
             task.stop()
@@ -85,18 +85,18 @@ class Editor:
 
     @property
     def busy(self) -> bool:
-        """Whether something is being tracked."""
+        """Whether a tracking job is running."""
         return self.task is not None and self.task.active
 
-    # What is shown
+    # State
 
     @property
     def frames(self) -> range:
-        """The numbers of the video's frames; of some containers how many is an estimate."""
+        """Frame indices of the video; the count is an estimate for some containers."""
         return self.video.numbers
 
     def view(self) -> SessionView:
-        """The state of everything but pixels."""
+        """The state of the session, without pixels."""
         with self._lock:
             state, task = self.session.tracked_state, self.task
             return SessionView.of(
@@ -109,17 +109,17 @@ class Editor:
             )
 
     def to_json(self) -> JsonObject:
-        """The state of everything but pixels, as JSON values."""
+        """The state of the session as JSON values, without pixels."""
         return self.view().to_json()
 
     def result(self, index: int) -> FrameResult | None:
-        """Masks of a frame: tracked ones, and over them the prompts of this very frame."""
+        """Masks of a frame: tracked ones, overlaid with the prompted masks of that frame."""
         return self.shown.result(index)
 
-    # What a person does
+    # Actions of a person
 
     def click(self, frame: int, click: Click, object_id: int | None) -> int:
-        """A click: adds to an object, takes from it, or begins a new one; gives its number."""
+        """Add to an object, subtract from it, or create one by a click; return the object id."""
         with self._lock:
             old = self._anchor(object_id, frame)
             if old is not None and old.via in ("click", "box"):
@@ -128,25 +128,25 @@ class Editor:
                 clicks, box = (click,), None
             logits = None if old is None else self._logits.get(old.mask)
             prior = None if logits is not None else self._current_mask(object_id, frame)
-            return self._ask(frame, object_id, clicks, box, prior, logits)
+            return self._prompt(frame, object_id, clicks, box, prior, logits)
 
     def box(self, frame: int, box_xyxy: Sequence[float], object_id: int | None) -> int:
-        """A box around an object; gives its number."""
+        """Prompt an object by a box; return the object id."""
         x0, y0, x1, y1 = box_xyxy
-        return self._ask(frame, object_id, (), (x0, y0, x1, y1))
+        return self._prompt(frame, object_id, (), (x0, y0, x1, y1))
 
     def brush(self, frame: int, stroke: BoolMap, object_id: int | None, *, erase: bool) -> int:
-        """Paint on, or erase from, the mask of an object; gives its number."""
+        """Paint on, or erase from, the mask of an object; return the object id."""
         with self._lock:
             mask = self._current_mask(object_id, frame)
             mask = np.zeros(self.info.size_hw, np.bool_) if mask is None else mask
             painted = mask & ~stroke if erase else mask | stroke
             if not painted.any():
                 raise PromptError("Nothing would be left of the mask; delete the object instead.")
-            return self._give(frame, object_id, painted, "brush")
+            return self._add_mask(frame, object_id, painted, "brush")
 
     def propose(self, frame: int) -> bytes:
-        """Objects found on a frame by themselves: a label map, gzipped bytes [H, W]."""
+        """Find proposals on a frame: a label map, gzipped bytes [H, W]."""
         masks = self._clicker.proposals(self.video.frame(frame))
         labels = np.zeros(self.info.size_hw, np.uint8)
         for number, mask in enumerate(masks, start=1):
@@ -154,20 +154,20 @@ class Editor:
         return gzip.compress(labels.tobytes(), 1)
 
     def accept(self, frame: int, number: int) -> int:
-        """Make an object of a proposal, by its number from 1; gives the object's."""
+        """Create an object from proposal `number` (from 1); return the object id."""
         masks = self._clicker.proposals(self.video.frame(frame))
         if not 1 <= number <= len(masks):
-            raise PromptError("That proposal is not there any more.")
-        return self._give(frame, None, masks[number - 1], "proposal")
+            raise PromptError("That proposal no longer exists.")
+        return self._add_mask(frame, None, masks[number - 1], "proposal")
 
     def mark_absent(self, frame: int, object_id: int) -> None:
-        """Say that an object is not there from a frame on, up to its next prompt."""
+        """Mark an object absent from a frame on, up to its next prompt."""
         with self._lock:
             self.session.object(object_id)
-            self._give(frame, object_id, np.zeros(self.info.size_hw, np.bool_), "gone")
+            self._add_mask(frame, object_id, np.zeros(self.info.size_hw, np.bool_), "gone")
 
     def choose(self, frame: int, object_id: int) -> None:
-        """Take the next of the masks that the click was answered with."""
+        """Switch to the next of the masks that answered the click."""
         with self._lock:
             anchor = self._anchor(object_id, frame)
             if anchor is None or len(anchor.candidates) < 2:
@@ -177,7 +177,7 @@ class Editor:
             self._changed()
 
     def change(self, entry: ChangedEntry | ClearedEntry | DeletedEntry | RangeEntry) -> None:
-        """Rename, color, show, lock, clear, delete, or set the range."""
+        """Apply an entry: rename, color, show, lock, clear, delete, or set the range."""
         with self._lock:
             if isinstance(entry, RangeEntry):
                 last = self.frames[-1] if entry.last is None else entry.last
@@ -187,7 +187,7 @@ class Editor:
             self._changed()
 
     def undo(self, *, redo: bool = False) -> None:
-        """Take the last thing back, or do it again."""
+        """Undo the last action, or redo it."""
         with self._lock:
             if self.task is not None and self.task.active:
                 raise PromptError("Stop tracking before you undo or redo.")
@@ -197,13 +197,13 @@ class Editor:
             self._changed()
 
     def prepare(self, frame: int) -> None:
-        """Encode a frame before somebody clicks on it."""
+        """Encode a frame before the first click on it."""
         self._clicker.prepare(self.video.frame(frame))
 
     # Tracking
 
     def track(self, direction: Direction = "both") -> None:
-        """Begin to track what is stale. Raises `PromptError` if there is nothing, or it runs."""
+        """Start tracking the stale segments. Raises `PromptError` if it cannot start."""
         with self._lock:
             if self.task is not None and self.task.active:
                 raise PromptError("Tracking is running already.")
@@ -219,12 +219,12 @@ class Editor:
                 state.store,
             )
             self.task = TrackingTask(
-                plan, self._config, self.video, self._slots, self.session.masks, self._tracked_now
+                plan, self._config, self.video, self._slots, self.session.masks, self._add_tracked
             )
             self.task.start()
             self.revision += 1
 
-    def _tracked_now(self, plan: JobPlan, outcome: Outcome) -> None:
+    def _add_tracked(self, plan: JobPlan, outcome: Outcome) -> None:
         with self._lock:
             state = self.session.tracked_state
             done = done_after(state, outcome.touched, outcome.done)
@@ -240,15 +240,15 @@ class Editor:
         try:
             outcome = recovered(plan, self._config, self.info, self.session.masks)
             if outcome is not None:
-                self._tracked_now(plan, outcome)
+                self._add_tracked(plan, outcome)
         except MaskstreamError:
-            pass  # what was tracked before is there; the job's own frames are lost
+            pass  # earlier tracking is kept; the frames of this job are lost
         plan.forget()
 
-    # Details
+    # Helpers
 
     def _live(self, index: int) -> FrameResult | None:
-        """What a job that runs says of a frame."""
+        """Result of the running job for a frame."""
         return self.task.live(index) if self.task is not None and self.task.active else None
 
     def _anchor(self, object_id: int | None, frame: int) -> PromptedEntry | None:
@@ -257,10 +257,10 @@ class Editor:
         return self.session.state.objects[object_id].anchors.get(frame)
 
     def _current_mask(self, object_id: int | None, frame: int) -> BoolMap | None:
-        """What is shown of an object on a frame, if it shows."""
+        """The visible mask of an object on a frame, if there is one."""
         return None if object_id is None else self.shown.mask(frame, object_id)
 
-    def _ask(
+    def _prompt(
         self,
         frame: int,
         object_id: int | None,
@@ -287,9 +287,9 @@ class Editor:
             self._changed()
             return number
 
-    def _give(self, frame: int, object_id: int | None, mask: BoolMap, via: Via) -> int:
+    def _add_mask(self, frame: int, object_id: int | None, mask: BoolMap, via: Via) -> int:
         with self._lock:
-            self.video.frame(frame)  # raises if there is none
+            self.video.frame(frame)  # raises if there is no such frame
             number = self.session.next_object() if object_id is None else object_id
             name = self.session.masks.put(mask)
             self.session.add(PromptedEntry(object=number, frame=frame, candidates=(name,), via=via))
@@ -301,7 +301,7 @@ class Editor:
 
 
 def _nothing_stale(state: SessionState) -> str:
-    """Why there is nothing to track, and what to do."""
+    """The message for a session without stale segments."""
     if not any(known.anchors for known in state.objects.values()):
         return "Click on an object first."
     return "Everything is tracked; click where a mask is wrong to correct it."

@@ -1,4 +1,4 @@
-"""What a person did in the page: the entries of a session's log."""
+"""Entries of the session log: what a person did on the page."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from maskstream.pipeline.prompts import EventRef, TrackJob
 
-MAX_OBJECTS = 254  # the page's label maps are bytes, and 255 is none
+MAX_OBJECTS = 254  # the page's label maps are uint8, and 255 is reserved
 MaskName = Annotated[str, Field(pattern=r"^[0-9a-f]{20}$")]
 Color = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
 ObjectId = Annotated[int, Field(ge=1, le=MAX_OBJECTS)]
 Via = Literal["click", "box", "brush", "proposal", "gone"]
-"""How a mask came about; gone: somebody said that the object is not there."""
+"""How a mask was made; gone: a person marked the object absent."""
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -22,7 +22,7 @@ class _Entry(BaseModel):
 
 
 class Click(_Entry):
-    """A place on the object (label 1) or beside it (label 0), pixels of the displayed frame."""
+    """A point on the object (label 1) or beside it (label 0), pixels of the displayed frame."""
 
     x: _Finite
     y: _Finite
@@ -30,11 +30,11 @@ class Click(_Entry):
 
 
 class PromptedEntry(_Entry):
-    """An object's whole prompt on a frame, as it is after this click, box or stroke.
+    """The complete prompt of an object on a frame after a click, box or stroke.
 
-    candidates: names of the masks it was answered with, the best first, and which is `chosen`; the
-    mask is kept, so nothing has to be asked again. via: how the mask came about; gone: it is empty,
-    the object is not there from this frame up to its next prompt, if it is not found before that.
+    candidates: names of the masks that answered it, the best first; chosen: index of the one in
+    use. Masks are kept, so the segmenter need not run again. via: how the mask was made; gone: it
+    is empty, the object is absent from this frame up to its next prompt, unless it is found before.
     """
 
     type: Literal["prompted"] = "prompted"
@@ -49,17 +49,17 @@ class PromptedEntry(_Entry):
 
     @property
     def mask(self) -> str:
-        """Name of the mask that counts."""
+        """Name of the chosen mask."""
         return self.candidates[self.chosen % len(self.candidates)]
 
     @property
     def handover(self) -> Handover | None:
-        """Where following the object begins; None if it is gone."""
+        """Frame and mask that tracking starts from; None if the object is absent."""
         return None if self.via == "gone" else Handover(frame=self.frame, mask=self.mask)
 
 
 class ClearedEntry(_Entry):
-    """The object has no prompt on this frame any more."""
+    """Deletes the prompt of an object on a frame."""
 
     type: Literal["cleared"] = "cleared"
     object: ObjectId
@@ -67,7 +67,7 @@ class ClearedEntry(_Entry):
 
 
 class ChangedEntry(_Entry):
-    """How an object looks in the page; what is None stays."""
+    """Changes how an object appears on the page; None leaves a field as it is."""
 
     type: Literal["changed"] = "changed"
     object: ObjectId
@@ -78,14 +78,14 @@ class ChangedEntry(_Entry):
 
 
 class DeletedEntry(_Entry):
-    """The object is not wanted; its number is never used again."""
+    """Deletes an object; its id is never reused."""
 
     type: Literal["deleted"] = "deleted"
     object: ObjectId
 
 
 class RangeEntry(_Entry):
-    """The frames that are tracked and exported, both included; None: to the end."""
+    """Sets the range of frames to track and export, both inclusive; last None: to the end."""
 
     type: Literal["range"] = "range"
     first: int = Field(0, ge=0)
@@ -93,10 +93,10 @@ class RangeEntry(_Entry):
 
 
 class TrackedEntry(_Entry):
-    """A tracking job has ended and left a store.
+    """Records a tracking job that has ended, and its store.
 
-    job: what it did, as in a prompts file. onto: the store it was joined with.
-    done: what it leaves tracked.
+    job: what it did, as in a prompts JSON. onto: the store it was merged with. done: the segments
+    that are tracked afterwards.
     """
 
     type: Literal["tracked"] = "tracked"
@@ -107,18 +107,18 @@ class TrackedEntry(_Entry):
 
 
 class Handover(_Entry):
-    """A frame and a mask from which an object is followed on, or back."""
+    """A frame and a mask from which an object is tracked forward or backward."""
 
     frame: int
     mask: MaskName
 
 
 class DoneSegment(_Entry):
-    """Frames of an object between two of its prompts that are tracked as these masks say.
+    """A tracked segment: frames of an object between two of its prompts.
 
-    left, right: the frames of the prompts, None beyond the first and the last one. A job that was
-    stopped leaves where it goes on: ahead, if it was on its way forward, or back, if it was on its
-    way backward (and forward as far as it has to go).
+    left, right: frame indices of the prompts, None before the first and after the last one;
+    left_mask, right_mask: their masks. A stopped job records where to continue: `ahead` in its
+    forward pass, `back` in its backward pass (the forward pass being complete).
     """
 
     object: ObjectId

@@ -1,4 +1,4 @@
-"""Exports of a session in a thread of their own, each as one file to download."""
+"""Exports of a session, each in its own thread and as one file to download."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FOLDER = "exports"
 
 
 def formats_json() -> list[JsonObject]:
-    """The formats there are, as JSON values."""
+    """The export formats as JSON values."""
     return [
         {
             "name": name,
@@ -40,7 +40,7 @@ def formats_json() -> list[JsonObject]:
 
 @dataclass(frozen=True, slots=True)
 class ExportRequest:
-    """What to export. objects: their numbers; names: by number; first, last: frames, included."""
+    """An export to run. objects: ids; names: by id; first, last: frame indices, inclusive."""
 
     format: str
     title: str
@@ -53,7 +53,7 @@ class ExportRequest:
 
 
 class _NamedStore(MaskStore):
-    """A store whose objects have the names that the page gave them since."""
+    """A mask store with the object names given on the page."""
 
     given: Mapping[int, str] = {}
 
@@ -63,7 +63,7 @@ class _NamedStore(MaskStore):
 
 
 def zip_folder(folder: Path, archive: Path) -> None:
-    """Pack the files of a folder, which are compressed already."""
+    """Write the files of a folder to an uncompressed ZIP archive."""
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
         for file in sorted(folder.rglob("*")):
             if file.is_file():
@@ -71,11 +71,11 @@ def zip_folder(folder: Path, archive: Path) -> None:
 
 
 class _Canceled(Exception):  # noqa: N818 - no error: somebody pressed Cancel
-    """Ends an export."""
+    """Raised to end an export."""
 
 
 class ExportTask:
-    """One export, which begins at once; status: running, done, canceled or failed.
+    """One export, started at once. status: running, done, canceled or failed.
 
     Raises `PromptError` if there is nothing to export, `ConfigError` for an unknown format.
     """
@@ -99,11 +99,11 @@ class ExportTask:
         self._thread.start()
 
     def cancel(self) -> None:
-        """End it; nothing is left behind."""
+        """Cancel the export and delete its files."""
         self._cancel.set()
 
     def wait(self, timeout_s: float | None = None) -> None:
-        """Until it has ended."""
+        """Wait until the export has ended."""
         self._thread.join(timeout_s)
 
     def to_json(self) -> JsonObject:

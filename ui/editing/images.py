@@ -1,4 +1,4 @@
-"""Pictures for the page, no larger than a screen: JPEG of frames, PNG of what masks cut out."""
+"""Images for the page, at screen size: JPEG of frames, PNG of cutouts."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ JPEG_QUALITY = 88
 
 
 def first_image(path: Path, longest: int) -> bytes:
-    """JPEG of a video's first frame. Raises `SourceError`."""
+    """Encode a video's first frame as JPEG. Raises `SourceError`."""
     with VideoFile(path).open() as reader:
         return jpeg(next(iter(reader)), longest)
 
 
 def jpeg(frame: Frame, longest: int) -> bytes:
-    """JPEG of a frame whose longer side is at most `longest`."""
+    """Encode a frame as JPEG with a longer side of at most `longest`."""
     rgb = frame.rgb(fit_within(frame.size_hw, longest))
     bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
     encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
@@ -30,7 +30,7 @@ def jpeg(frame: Frame, longest: int) -> bytes:
 
 
 def cutout(frame: Frame, mask: Mask, edges: Edges, longest: int) -> bytes:
-    """PNG RGBA of what a mask, bool [H, W], cuts out of a frame with these edges, as exports do."""
+    """Cut a mask, bool [H, W], out of a frame with edges as in exports; encode as RGBA PNG."""
     alpha = alpha_of(mask, edges, frame.gray)
     size_hw = fit_within(frame.size_hw, longest)
     opacity = cv2.resize(alpha, size_hw[::-1], interpolation=cv2.INTER_AREA)
@@ -41,6 +41,6 @@ def cutout(frame: Frame, mask: Mask, edges: Edges, longest: int) -> bytes:
 
 
 def fit_within(size_hw: SizeHW, longest: int) -> SizeHW:
-    """A size with the same aspect whose longer side is at most `longest`."""
+    """Scale a size down to a longer side of at most `longest`."""
     scale = min(1.0, longest / max(size_hw))
     return max(1, round(size_hw[0] * scale)), max(1, round(size_hw[1] * scale))

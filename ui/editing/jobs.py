@@ -1,4 +1,4 @@
-"""What a tracking job is to do, and what it has done, be it finished, stopped or killed."""
+"""Plans and outcomes of tracking jobs that were finished, stopped or killed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PLAN = "tracking.json"
 
 
 class _PlanFile(BaseModel):
-    """What `tracking.json` says while a job runs."""
+    """Contents of `tracking.json` while a job runs."""
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
@@ -34,10 +34,10 @@ class _PlanFile(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class JobPlan:
-    """What a job is to do. job: its masks are files of the folder.
+    """The plan of a tracking job. job: its masks are files of the folder.
 
-    segments: what it tracks, as the job has them. store, onto: names in the folder of the new
-    store and of the old one.
+    segments: the segments it tracks, in the job's order. store, onto: names of the new store and
+    of the old one in the folder.
     """
 
     folder: Path
@@ -48,30 +48,30 @@ class JobPlan:
 
     @property
     def frames(self) -> int:
-        """Frames of all passes."""
+        """Number of frames in all passes."""
         return sum(len(task.frames) for task in self.job.passes)
 
     @property
     def target(self) -> Path:
-        """The store that it writes."""
+        """Path of the store it writes."""
         return self.folder / self.store
 
     def parsed(self) -> TrackJob[Event]:
-        """The job with its masks read. Raises `pydantic.ValidationError`."""
+        """The job with its masks loaded. Raises `pydantic.ValidationError`."""
         return read_masks(self.job, self.folder)
 
     def before(self) -> MaskStore | None:
-        """The store that the job goes on from. Raises `StoreError`."""
+        """The store that the job continues from. Raises `StoreError`."""
         return None if self.onto is None else MaskStore(self.folder / self.onto)
 
     def save(self) -> None:
-        """Write it beside the session, for the case of a crash."""
+        """Write the plan beside the session, to recover from a crash."""
         file = _PlanFile(job=self.job, segments=self.segments, store=self.store, onto=self.onto)
         (self.folder / PLAN).write_text(file.model_dump_json(by_alias=True), encoding="utf-8")
 
     @classmethod
     def left_in(cls, folder: Path) -> JobPlan | None:
-        """The plan of a job that was killed, if there is one."""
+        """The plan of a killed job in this folder, if there is one."""
         try:
             file = _PlanFile.model_validate_json((folder / PLAN).read_bytes())
         except (OSError, ValueError):
@@ -79,15 +79,15 @@ class JobPlan:
         return cls(folder, file.job, file.segments, file.store, file.onto)
 
     def forget(self) -> None:
-        """The job has ended, and its session says so."""
+        """Delete the plan, once the session has recorded the job."""
         (self.folder / PLAN).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a job has done.
+    """The outcome of a tracking job.
 
-    touched: the segments it came to; done: how far these are tracked now.
+    touched: the segments it reached; done: the same, as far as they are tracked now.
     """
 
     job: TrackJob[EventRef]
@@ -96,9 +96,9 @@ class Outcome:
 
 
 def outcome_of(plan: JobPlan, done: TrackJob[Event], masks: MaskFiles) -> Outcome:
-    """What a job did, for the log, from what it was to do and as far as it got.
+    """Compute the outcome of a job from its plan and the passes it completed.
 
-    masks: takes those from which segments are gone on with. Raises `StoreError`.
+    masks: stores the masks from which segments will be continued. Raises `StoreError`.
     """
     passes = [
         planned.narrowed(first=task.first, last=task.last)
@@ -114,7 +114,7 @@ def outcome_of(plan: JobPlan, done: TrackJob[Event], masks: MaskFiles) -> Outcom
 
 
 class _PassProgress:
-    """How far the passes of a job went on each of its segments, by their place in the plan."""
+    """How far a job's passes got on each of its segments, by index in the plan."""
 
     def __init__(self, plan: JobPlan, done: TrackJob[Event], masks: MaskFiles) -> None:
         self._plan = plan
@@ -122,36 +122,36 @@ class _PassProgress:
         self._rows = FramesByNumber(MaskStore(plan.target))
         self._masks = masks
 
-    def reached(self, place: int) -> bool:
-        """Whether a frame of it was tracked, if that is needed at all."""
-        pending = self._plan.segments[place]
+    def reached(self, index: int) -> bool:
+        """Whether a frame of the segment was tracked, if it needs tracking at all."""
+        pending = self._plan.segments[index]
         if pending.forward is None and pending.backward is None:
             return True
         frames = range(pending.first, pending.last + 1)
         return (
-            self._within(place, "forward", pending.last) in frames
-            or self._within(place, "backward", pending.first) in frames
+            self._within(index, "forward", pending.last) in frames
+            or self._within(index, "backward", pending.first) in frames
         )
 
-    def done(self, place: int) -> DoneSegment:
-        """The segment as far as it is tracked."""
-        pending = self._plan.segments[place]
+    def done(self, index: int) -> DoneSegment:
+        """The segment, as far as it is tracked."""
+        pending = self._plan.segments[index]
         if pending.forward is not None:
-            reached = self._within(place, "forward", pending.last)
+            reached = self._within(index, "forward", pending.last)
             if reached != pending.last:
                 seen = self._seen(pending.object, range(reached, pending.first - 1, -1))
                 return pending.whole.model_copy(update={"ahead": seen or pending.forward})
         if pending.backward is not None:
-            reached = self._within(place, "backward", pending.first)
+            reached = self._within(index, "backward", pending.first)
             if reached != pending.first:
                 seen = self._seen(pending.object, range(reached, pending.last + 1))
                 return pending.whole.model_copy(update={"back": seen or pending.backward})
         return pending.whole
 
-    def _within(self, place: int, way: Way, end: int) -> int:
-        """The frame nearest to `end` that a pass has done; beyond the segment if there is none."""
-        pending = self._plan.segments[place]
-        planned, forward = self._plan.job.segments[place], way == "forward"
+    def _within(self, index: int, way: Way, end: int) -> int:
+        """The tracked frame nearest to `end`; a frame outside the segment if there is none."""
+        pending = self._plan.segments[index]
+        planned, forward = self._plan.job.segments[index], way == "forward"
         number = planned.forward if forward else planned.backward
         if number is None or number >= len(self._reached):
             return pending.first - 1 if forward else pending.last + 1
@@ -159,7 +159,7 @@ class _PassProgress:
         return min(end, frames.stop - 1) if forward else max(end, frames.start)
 
     def _seen(self, object_id: int, frames: Iterable[int]) -> Handover | None:
-        """The first of these frames that shows the object, and its mask there."""
+        """The first of these frames on which the object is visible, with its mask."""
         for frame in frames:
             mask = self._rows.frame(frame).mask(object_id)
             if mask.any():
@@ -170,7 +170,7 @@ class _PassProgress:
 def recovered(
     plan: JobPlan, config: PipelineConfig, info: SourceInfo, masks: MaskFiles
 ) -> Outcome | None:
-    """What a job that was killed had done, joined now; None if that is nothing.
+    """Merge the frames of a killed job and return its outcome; None if it had tracked nothing.
 
     Raises `MaskstreamError`.
     """

@@ -1,4 +1,4 @@
-"""The masks of a session: files named by what is in them, so that equal ones are one."""
+"""Mask files of a session, named by content hash so that equal masks share a file."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _SET = 255
 
 
 class MaskFiles:
-    """Masks, bool [H, W], in PNG files of a folder; the last few stay in memory."""
+    """Masks, bool [H, W], as PNG files in a folder; the last few are cached in memory."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._kept: OrderedDict[str, BoolMap] = OrderedDict()
 
     def put(self, mask: BoolMap) -> str:
-        """Keep a mask; gives its name. Raises `StoreError`."""
+        """Save a mask; return its name. Raises `StoreError`."""
         digest = hashlib.sha256(str(mask.shape).encode() + np.packbits(mask).tobytes())
         name = digest.hexdigest()[:20]
         file = self.path(name)
@@ -49,7 +49,7 @@ class MaskFiles:
         return name
 
     def get(self, name: str) -> BoolMap:
-        """The mask of this name. Raises `StoreError` if its file is gone."""
+        """Load the mask of this name. Raises `StoreError` if its file is missing."""
         if name not in self._kept:
             try:
                 self._remember(name, read_label_map(self.path(name)) > 0)
@@ -58,7 +58,7 @@ class MaskFiles:
         return self._kept[name]
 
     def path(self, name: str) -> Path:
-        """The file of a mask."""
+        """Path of a mask's file."""
         return self._folder / f"{name}.png"
 
     def _remember(self, name: str, mask: BoolMap) -> None:

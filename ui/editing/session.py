@@ -1,17 +1,17 @@
-"""A session: what a person did to one video, as a log of entries from which everything follows.
+"""A session: the log of a person's actions on one video, and the state derived from it.
 
-Entries are only ever appended; undo and redo move a position in the log, and doing something new
-after an undo drops what was undone. `state` folds the entries before the position.
+Entries are only appended; undo and redo move a position in the log, and a new entry after an undo
+drops the undone ones. `state` folds the entries before the position.
 
-A prompt keeps the mask that it was answered with. These masks are the anchors of tracking: between
-two anchors of an object lies a segment that is tracked from both (before the first one backward,
-after the last one forward), and a change of an anchor makes just the segments beside it stale
+A prompt keeps the mask that answered it. These masks are the anchors of tracking: a segment between
+two anchors of an object is tracked from both (before the first one backward, after the last one
+forward), and changing an anchor makes only its neighboring segments stale
 (`maskstream.ui.editing.track_plan`). A tracking job tracks stale segments into a new store, into
 which everything else is copied (`maskstream.pipeline.runs.retrack`), and ends with an entry that
-names the store: undoing it gives back the store before.
+names the store: undoing it restores the previous store.
 
-The file, `session.json`, is a prompts file at the same time. `run --prompts session.json` runs its
-jobs again and gives the same store.
+The file `session.json` is also a prompts JSON: `run --prompts session.json` repeats its jobs and
+writes the same store.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ MASKS = "masks"
 
 @dataclass(frozen=True, slots=True)
 class SessionObject:
-    """An object. anchors: its prompts by frame, in the order of the frames."""
+    """An object of a session. anchors: its prompts by frame index, in frame order."""
 
     id: int
     name: str
@@ -61,11 +61,11 @@ class SessionObject:
 
 @dataclass(frozen=True, slots=True)
 class SessionState:
-    """Everything that follows from a log.
+    """The state derived from a log.
 
-    objects: those not deleted, by number. first, last: the range; last None: the end. store: name
-    of the mask store, None before anything was tracked. jobs: that led to it. done: what of it is
-    tracked, and from which masks.
+    objects: those not deleted, by id. first, last: the range; last None: to the end. store: name of
+    the mask store, None before the first tracking job. jobs: the jobs that wrote it. done: its
+    tracked segments.
     """
 
     objects: Mapping[int, SessionObject] = field(default_factory=dict)
@@ -74,11 +74,11 @@ class SessionState:
     store: str | None = None
     jobs: tuple[TrackJob[EventRef], ...] = ()
     done: tuple[DoneSegment, ...] = ()
-    highest: int = 0  # the greatest number any object had
+    highest: int = 0  # the largest object id used so far
 
 
 def fold(entries: Iterable[Entry]) -> SessionState:
-    """The state after these entries."""
+    """Compute the state after these entries."""
     state = SessionState()
     for entry in entries:
         state = _after(state, entry)
@@ -114,13 +114,13 @@ def _with(state: SessionState, changed: SessionObject) -> SessionState:
 
 
 def new_object(object_id: int) -> SessionObject:
-    """An object nobody has named yet."""
+    """Create an object with default name and color."""
     red, green, blue = object_color(object_id)
     return SessionObject(object_id, f"Object {object_id}", f"#{red:02x}{green:02x}{blue:02x}")
 
 
 class _Page(BaseModel):
-    """What the page keeps in `session.json` beside the prompts."""
+    """The page's own part of `session.json`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -131,7 +131,7 @@ class _Page(BaseModel):
 
     @field_serializer("log")
     def _without_defaults(self, log: tuple[Entry, ...]) -> list[dict[str, JsonValue]]:
-        """Entries are many, and most of their fields are what they are by default."""
+        """Serialize the log without default values, to keep the file small."""
         return [
             {"type": entry.type}
             | entry.model_dump(mode="json", by_alias=True, exclude_defaults=True)
@@ -140,7 +140,7 @@ class _Page(BaseModel):
 
 
 class _File(BaseModel):
-    """All of `session.json`: a prompts file, whose `page` is the page's own."""
+    """The whole `session.json`: a prompts JSON with an additional key `page`."""
 
     version: Literal[1] = 1
     events: tuple[EventRef, ...]
@@ -149,14 +149,14 @@ class _File(BaseModel):
 
 
 class Session:
-    """A log in a folder, written to disk with every entry.
+    """A session log in a folder, written to disk with every entry.
 
     Raises:
         StoreError: the folder cannot be written, or the file in it is damaged.
     """
 
     def __init__(self, folder: Path, source: Path, title: str) -> None:
-        """Begin a new session about the video `source`."""
+        """Create a session on the video `source`."""
         self.folder = folder
         self.source = source
         self.title = title
@@ -167,7 +167,7 @@ class Session:
 
     @classmethod
     def reopen(cls, folder: Path) -> Session:
-        """Go on with the session in a folder, at the place where it was left."""
+        """Reopen the session in a folder, at its saved position."""
         file = folder / FILE
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
@@ -183,60 +183,62 @@ class Session:
         try:
             session._state = fold(session._log[: session._position])
         except KeyError as error:
-            raise StoreError(f"The session file {file} speaks of no object {error}.") from error
+            raise StoreError(
+                f"The session file {file} refers to an unknown object {error}."
+            ) from error
         return session
 
     @property
     def state(self) -> SessionState:
-        """What follows from the log up to the position."""
+        """The state at the current position of the log."""
         return self._state
 
     @property
     def tracked_state(self) -> SessionState:
-        """The state as far as its masks are there: stores of long ago are not kept for ever."""
+        """The state without tracking whose store has been deleted."""
         if self.store is not None:
             return self._state
         return replace(self._state, store=None, jobs=(), done=())
 
     @property
     def log(self) -> Sequence[Entry]:
-        """All entries, also those that were undone."""
+        """All entries, including undone ones."""
         return self._log
 
     @property
     def position(self) -> int:
-        """How many entries count."""
+        """Number of entries that are not undone."""
         return self._position
 
     @property
     def store(self) -> Path | None:
-        """The mask store, if something was tracked and it is still there."""
+        """Path of the mask store, if it exists."""
         name = self._state.store
         return self.folder / name if name is not None and (self.folder / name).is_dir() else None
 
     def new_store(self) -> str:
-        """A name for the store of the next job."""
+        """A name for the next job's store."""
         named = [e.store for e in self._log if isinstance(e, TrackedEntry)]
         there = [place.name for place in self.folder.glob("masks-*.zarr")]
         taken = [int(n[6:-5]) for n in (*named, *there) if n[6:-5].isdecimal()]
         return f"masks-{max(taken, default=0) + 1}.zarr"
 
     def drop_old_stores(self, keep: int = 4) -> None:
-        """Delete the stores that no entry names any more, and of the others all but the last."""
+        """Delete the stores that no entry refers to, and all but the last `keep` of the others."""
         named = [e.store for e in self._log if isinstance(e, TrackedEntry)][-keep:]
         for place in self.folder.glob("masks-*.zarr"):
             if place.name not in named and place.name != self._state.store:
                 shutil.rmtree(place, ignore_errors=True)
 
     def next_object(self) -> int:
-        """The number of a new object. Raises `PromptError` if there are too many."""
+        """The id for a new object. Raises `PromptError` if there are too many."""
         number = self._state.highest + 1
         if number > MAX_OBJECTS:
             raise PromptError(f"The page takes up to {MAX_OBJECTS} objects; begin a new session.")
         return number
 
     def add(self, entry: Entry) -> None:
-        """Append an entry. Raises `PromptError` if it speaks of an object that is not there."""
+        """Append an entry. Raises `PromptError` if it refers to an unknown object."""
         if not isinstance(entry, PromptedEntry | RangeEntry | TrackedEntry):
             self.object(entry.object)
         if isinstance(entry, PromptedEntry) and entry.object in self._state.objects:
@@ -250,21 +252,21 @@ class Session:
         self.save()
 
     def object(self, object_id: int) -> SessionObject:
-        """The object of this number. Raises `PromptError`."""
+        """The object with this id. Raises `PromptError`."""
         if object_id not in self._state.objects:
             raise PromptError(f"There is no object {object_id} (any more).")
         return self._state.objects[object_id]
 
     def undo(self) -> bool:
-        """Take the last entry back; False if there is none."""
+        """Undo the last entry; return False if there is none."""
         return self._move(-1)
 
     def redo(self) -> bool:
-        """Do again what was undone last; False if there is nothing."""
+        """Redo the last undone entry; return False if there is none."""
         return self._move(1)
 
     def save(self) -> None:
-        """Write `session.json`, whole or not at all. Raises `StoreError`."""
+        """Write `session.json` atomically. Raises `StoreError`."""
         anchors = [a for known in self._state.objects.values() for a in known.anchors.values()]
         file = _File(
             events=tuple(_event(anchor) for anchor in anchors),
@@ -302,7 +304,7 @@ class Session:
 
 
 def mask_ref(object_id: int, given: Handover) -> MaskRef:
-    """A mask of an object as an event of a prompts file in a session's folder."""
+    """Convert an object's mask to an event of a prompts JSON in the session's folder."""
     mask = f"{MASKS}/{given.mask}.png"
     return MaskRef(type="mask", frame=given.frame, object=object_id, mask=mask)
 

@@ -1,4 +1,4 @@
-"""A session as JSON values for the page's script."""
+"""JSON views of a session for the page's script."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from maskstream.ui.editing.tracking_task import JobProgress
 
 @dataclass(frozen=True, slots=True)
 class SessionView:
-    """What the page shows of a session, but for pixels.
+    """State of a session as the page shows it, without pixels.
 
-    revision: grows with every change. frames: numbers of the video's. stale: what is to be tracked.
-    job: how far tracking is, None before the first job.
+    revision: increases with every change. frames: frame indices of the video. stale: segments to be
+    tracked. job: progress of tracking, None before the first job.
     """
 
     revision: int
@@ -46,7 +46,7 @@ class SessionView:
         stale: Sequence[PendingSegment],
         job: JobProgress | None,
     ) -> SessionView:
-        """A session as it is now."""
+        """Take a view of a session."""
         state = session.tracked_state
         return cls(
             revision=revision,
@@ -64,7 +64,7 @@ class SessionView:
         )
 
     def to_json(self) -> JsonObject:
-        """As JSON values."""
+        """Convert to JSON values."""
         height, width = self.info.size_hw
         return {
             "revision": self.revision,
@@ -88,16 +88,16 @@ class SessionView:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """Confidence over time (`confidence_strips`), and what a person should look at."""
+    """Confidence over time (`confidence_strips`), and the review items."""
 
     strips: Mapping[int, list[int]]
-    doubts: Sequence[ReviewItem]
+    review: Sequence[ReviewItem]
 
     def to_json(self) -> JsonObject:
-        """As JSON values."""
+        """Convert to JSON values."""
         return {
             "strips": {str(object_id): [*strip] for object_id, strip in self.strips.items()},
-            "doubts": [doubt.to_json() for doubt in self.doubts],
+            "review": [item.to_json() for item in self.review],
         }
 
 

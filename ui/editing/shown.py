@@ -1,4 +1,4 @@
-"""What the page shows of a session: frames, masks over them, confidence over time."""
+"""Pixels of a session for the page: frames, masks over them, confidence over time."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from maskstream.ui.editing.session import Session
 from maskstream.ui.editing.session_json import Timeline
 from maskstream.ui.editing.track_plan import stale_segments
 
-_SUREST = 1.01  # score of what a person gave: it lies on top
+_PROMPTED_SCORE = 1.01  # of prompted masks, so that they lie on top
 
 
 @dataclass(frozen=True, slots=True)
 class _OpenedStore:
-    """A mask store, and its rows by the numbers of their frames."""
+    """An open mask store, with its rows by frame index."""
 
     place: Path
     store: MaskStore
@@ -46,9 +46,9 @@ class _OpenedStore:
 
 
 class ShownMasks:
-    """Pixels of a session, as it is when they are asked for.
+    """Renders the pixels of a session in its current state.
 
-    lock: held by whoever changes the session. live: what a job that runs says of a frame.
+    lock: held while the session is changed. live: returns the running job's result for a frame.
     """
 
     def __init__(
@@ -67,11 +67,11 @@ class ShownMasks:
         self._timeline: tuple[Path | None, Timeline] | None = None
 
     def image(self, index: int, longest: int) -> bytes:
-        """JPEG of a frame, its longer side at most `longest`. Raises `SourceError`."""
+        """Encode a frame as JPEG, longer side at most `longest`. Raises `SourceError`."""
         return jpeg(self._video.frame(index), longest)
 
     def cutout(self, index: int, objects: Collection[int], edges: Edges, longest: int) -> bytes:
-        """PNG RGBA of what objects cut out of a frame. Raises `SourceError`."""
+        """Cut objects out of a frame; encode as RGBA PNG. Raises `SourceError`."""
         frame, result = self._video.frame(index), self.result(index)
         mask = np.zeros(self._info.size_hw, np.bool_)
         if result is not None:
@@ -80,7 +80,7 @@ class ShownMasks:
         return cutout(frame, mask, edges, longest)
 
     def labels(self, index: int, longest: int) -> tuple[bytes, SizeHW, Sequence[ObjectResult]]:
-        """The label map of a frame as gzipped bytes [h, w], its size, and its objects."""
+        """The label map of a frame as gzipped uint8 [h, w], its size, and its objects."""
         result = self.result(index)
         size_hw = fit_within(self._info.size_hw, longest)
         if result is None:
@@ -92,7 +92,7 @@ class ShownMasks:
         return gzip.compress(labels.tobytes(), 1), size_hw, result.objects
 
     def result(self, index: int) -> FrameResult | None:
-        """Masks of a frame: tracked ones, and over them the prompts of this very frame."""
+        """Masks of a frame: tracked ones, overlaid with the prompted masks of that frame."""
         with self._lock:
             shown = self._with_live(index, self._tracked(index))
             anchors = self._anchors_over(index, nothing_tracked=shown is None)
@@ -107,17 +107,19 @@ class ShownMasks:
                 if anchor.handover is None:
                     continue
                 mask = self._session.masks.get(anchor.mask)
-                shown = add_object(shown, prompted_object(anchor.object, mask, _SUREST), mask)
+                shown = add_object(
+                    shown, prompted_object(anchor.object, mask, _PROMPTED_SCORE), mask
+                )
             return shown
 
     def mask(self, index: int, object_id: int) -> BoolMap | None:
-        """What is shown of an object on a frame, bool [H, W], if it shows."""
+        """The visible mask of an object on a frame, bool [H, W], if there is one."""
         result = self.result(index)
         mask = None if result is None else result.mask(object_id)
         return mask if mask is not None and mask.any() else None
 
     def timeline(self, bins: int) -> Timeline:
-        """Confidence of every object over time, and what a person should look at."""
+        """Confidence of every object over time, and the review items."""
         with self._lock:
             place = self._session.store
             if self._timeline is not None and self._timeline[0] == place:
@@ -132,7 +134,7 @@ class ShownMasks:
             return timeline
 
     def _anchors_over(self, index: int, *, nothing_tracked: bool) -> list[PromptedEntry]:
-        """The prompts of a frame that say more than the masks that were tracked."""
+        """Prompts of a frame that are newer than its tracked masks."""
         state = self._session.tracked_state
         stale = {
             pending.object
@@ -154,7 +156,7 @@ class ShownMasks:
         return self._opened.frame(index)
 
     def _with_live(self, index: int, shown: FrameResult | None) -> FrameResult | None:
-        """Tracked masks of a frame, or what the job that runs says of it."""
+        """Replace tracked masks of a frame by those of the running job, if it has any."""
         live = self._live(index)
         if live is None or shown is None:
             return shown if live is None else live

@@ -1,4 +1,4 @@
-"""What has to be tracked: segments between anchors, and the passes of a job over them."""
+"""Planning of tracking jobs: stale segments between anchors, and the passes over them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ WAYS: tuple[Way, ...] = ("forward", "backward")
 
 
 class PendingSegment(BaseModel):
-    """What is still to be tracked of a segment: its frames `first` to `last`, both included.
+    """The part of a segment still to be tracked: frames `first` to `last`, both inclusive.
 
-    whole: the segment as it is when that is done. forward, backward: where following begins, None
-    if it does not go this way; neither if the object is gone. absent: it is not there on `first`.
-    continues: these frames were followed forward by the job before, and the backward pass meets
-    that.
+    whole: the segment once tracked. forward, backward: where that pass starts, None without one;
+    both None if the object is absent. absent: the object is marked absent on `first`. continues: a
+    stopped job has tracked these frames forward, and the backward pass is merged with that.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
@@ -38,19 +37,19 @@ class PendingSegment(BaseModel):
 
     @property
     def object(self) -> int:
-        """The number of its object."""
+        """Object id."""
         return self.whole.object
 
     def start(self, way: Way) -> Handover | None:
-        """Where following it this way begins; None if it is not followed so."""
+        """Where the pass in this direction starts; None if there is none."""
         return self.forward if way == "forward" else self.backward
 
 
 def segments_of(known: SessionObject, first: int, last: int) -> list[DoneSegment]:
-    """The segments of an object within a range of frames, as they ought to be.
+    """Split a range of frames into an object's segments, by its anchors.
 
-    The frame of an anchor belongs to the segment that it begins. Where the object is said to be
-    gone nothing is followed back from, so what lies before goes on as if to the end.
+    The frame of an anchor belongs to the segment that starts there. An anchor that marks the object
+    absent starts no backward pass, so the segment before it is tracked forward only.
     """
     anchors = [a for t, a in known.anchors.items() if first <= t <= last]
     if not anchors:
@@ -82,10 +81,10 @@ def _segment(
 def stale_segments(
     state: SessionState, frames: range, direction: Direction = "both"
 ) -> list[PendingSegment]:
-    """What a job would track: what of the range is not tracked as the anchors say.
+    """Find the segments of the range that are not tracked from the current anchors.
 
-    frames: of the video. forward leaves out what lies before an object's first anchor, backward
-    what lies after its last one. Locked objects stay as they are.
+    frames: frame indices of the video. direction: "forward" omits the segment before an object's
+    first anchor, "backward" the one after its last. Locked objects are skipped.
     """
     first = max(state.first, frames.start)
     last = frames[-1] if state.last is None else min(state.last, frames[-1])
@@ -106,34 +105,38 @@ def stale_segments(
 def _pending(
     known: SessionObject, wanted: DoneSegment, done: Iterable[DoneSegment]
 ) -> PendingSegment | None:
-    """What is to be done of a segment, or left of it by a job that was stopped."""
+    """The part of a segment to be tracked, or left by a stopped job; None if it is tracked."""
     left = None if wanted.left is None else known.anchors[wanted.left]
     right = None if wanted.right is None else known.anchors[wanted.right]
     forward = None if left is None else left.handover
     backward = None if right is None else right.handover
-    for there in done:
-        if not _same_ends(there, wanted) or not _overlaps(there, wanted):
+    for tracked in done:
+        if not _same_ends(tracked, wanted) or not _overlaps(tracked, wanted):
             continue
-        if there.ahead is not None and there.first <= wanted.first <= there.ahead.frame + 1:
-            if there.ahead.frame >= wanted.last:
+        if tracked.ahead is not None and tracked.first <= wanted.first <= tracked.ahead.frame + 1:
+            if tracked.ahead.frame >= wanted.last:
                 return None
-            begun = there.ahead.frame + 1
+            first = tracked.ahead.frame + 1
             return PendingSegment(
-                whole=wanted, first=begun, last=wanted.last, forward=there.ahead, backward=backward
+                whole=wanted,
+                first=first,
+                last=wanted.last,
+                forward=tracked.ahead,
+                backward=backward,
             )
-        if there.back is not None and _holds(there, wanted):
-            if there.back.frame <= wanted.first:
+        if tracked.back is not None and _contains(tracked, wanted):
+            if tracked.back.frame <= wanted.first:
                 return None
             return PendingSegment(
                 whole=wanted,
                 first=wanted.first,
-                last=min(wanted.last, there.back.frame - 1),
+                last=min(wanted.last, tracked.back.frame - 1),
                 forward=None,
-                backward=there.back,
+                backward=tracked.back,
                 absent=left is not None and forward is None,
                 continues=forward is not None,
             )
-        if there.ahead is None and there.back is None and _holds(there, wanted):
+        if tracked.ahead is None and tracked.back is None and _contains(tracked, wanted):
             return None
     return PendingSegment(
         whole=wanted,
@@ -150,7 +153,7 @@ def _same_ends(done: DoneSegment, wanted: DoneSegment) -> bool:
     return all(getattr(done, name) == getattr(wanted, name) for name in same)
 
 
-def _holds(done: DoneSegment, wanted: DoneSegment) -> bool:
+def _contains(done: DoneSegment, wanted: DoneSegment) -> bool:
     return done.first <= wanted.first and done.last >= wanted.last
 
 
@@ -161,13 +164,13 @@ def _overlaps(one: DoneSegment, other: DoneSegment) -> bool:
 def done_after(
     state: SessionState, touched: Sequence[DoneSegment], done: Iterable[DoneSegment]
 ) -> tuple[DoneSegment, ...]:
-    """What is tracked after a job that changed the segments `touched` and leaves these `done`."""
+    """The tracked segments after a job that changed `touched` and completed `done`."""
     kept = [left for old in state.done if (left := _untouched(old, touched)) is not None]
     return tuple(segment for segment in (*kept, *done) if segment.object in state.objects)
 
 
 def _untouched(old: DoneSegment, touched: Iterable[DoneSegment]) -> DoneSegment | None:
-    """What is left of a segment: what was followed one way only holds up to what is touched."""
+    """The part of a segment that stays valid: one-directional ones are cut at touched frames."""
     left = old
     for other in touched:
         if not _overlaps(left, other):
@@ -185,7 +188,7 @@ def _untouched(old: DoneSegment, touched: Iterable[DoneSegment]) -> DoneSegment 
 
 @dataclass(slots=True)
 class _Run:
-    """Frames of one pass, and the segments it tracks by their place in the plan."""
+    """The frames of one pass, and indices of the segments it tracks."""
 
     first: int
     last: int
@@ -193,9 +196,9 @@ class _Run:
 
 
 def plan_job(state: SessionState, stale: Sequence[PendingSegment]) -> TrackJob[EventRef]:
-    """The job that tracks these segments.
+    """Plan the job that tracks these segments.
 
-    Segments that overlap in time are followed in one pass, forward ones first.
+    Segments that overlap in time share a pass; forward passes come first.
     """
     passes: list[TrackPass[EventRef]] = []
     places: dict[tuple[Way, int], int] = {}
@@ -224,7 +227,7 @@ def plan_job(state: SessionState, stale: Sequence[PendingSegment]) -> TrackJob[E
 
 
 def _span(pending: PendingSegment, way: Way) -> tuple[int, int] | None:
-    """The first and the last frame of following a segment this way, where it begins included."""
+    """First and last frame of tracking a segment in this direction, including its start."""
     start = pending.start(way)
     if start is None:
         return None
@@ -234,25 +237,25 @@ def _span(pending: PendingSegment, way: Way) -> tuple[int, int] | None:
 def _pass_events(
     members: Sequence[PendingSegment], way: Way, frames: range
 ) -> tuple[EventRef, ...]:
-    """The masks that a pass over `frames` begins with, and where each of its objects ends."""
+    """Events of a pass over `frames`: its starting masks, and the removals of its objects."""
     events: list[EventRef] = []
-    given = {(known.object, start.frame) for known in members if (start := known.start(way))}
+    starts = {(known.object, start.frame) for known in members if (start := known.start(way))}
     for pending in members:
         start = pending.start(way)
         beyond = pending.last + 1 if way == "forward" else pending.first - 1
-        goes_on = beyond if way == "forward" else pending.first
+        last_start = beyond if way == "forward" else pending.first
         if start is not None:
             events.append(mask_ref(pending.object, start))
-        if beyond in frames and (pending.object, goes_on) not in given:
+        if beyond in frames and (pending.object, last_start) not in starts:
             events.append(RemoveEvent(type="remove", frame=beyond, object=pending.object))
     return tuple(sorted(events, key=lambda e: (e.frame, e.object, e.type == "mask")))
 
 
 def _runs(spans: Sequence[tuple[int, int] | None]) -> list[_Run]:
-    """Join spans of frames that overlap or follow on each other; None is left out."""
+    """Merge spans of frames that overlap or touch; None is skipped."""
     runs: list[_Run] = []
-    there = sorted((span, i) for i, span in enumerate(spans) if span is not None)
-    for (first, last), i in there:
+    known = sorted((span, i) for i, span in enumerate(spans) if span is not None)
+    for (first, last), i in known:
         if runs and first <= runs[-1].last + 1:
             runs[-1].last = max(runs[-1].last, last)
             runs[-1].members.append(i)

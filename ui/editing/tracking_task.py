@@ -1,4 +1,4 @@
-"""A tracking job in a thread of its own: progress, live preview, pause and stop."""
+"""A tracking job in its own thread: progress, live preview, pause and stop."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from maskstream.ui.editing.mask_files import MaskFiles
 
 logger = logging.getLogger(__name__)
 
-LIVE_KEPT = 512  # results in memory, packed, of a job that runs; older ones are in its stores
+LIVE_KEPT = 512  # compressed results of the running job in memory; older ones are in its stores
 _SPEED_OVER = 24  # frames
 
 
 class JobStatus(StrEnum):
-    """Where a job is."""
+    """Status of a tracking job."""
 
-    WAITING = "waiting"  # for somebody else's job on this server
+    WAITING = "waiting"  # for another session's job on this server
     RUNNING = "running"
     PAUSED = "paused"
     STOPPING = "stopping"
@@ -48,9 +48,10 @@ ENDED = (JobStatus.DONE, JobStatus.STOPPED, JobStatus.FAILED)
 
 @dataclass(frozen=True, slots=True)
 class JobProgress:
-    """How far a job is. frame: that it did last, -1 before. running: the pass that it is in.
+    """Progress of a tracking job. frame: last frame done, -1 before. running: current pass.
 
-    done, total: frames of all passes. fps: lately, 0 if unknown; left_s: what that leaves to wait.
+    done, total: frames of all passes. fps: current speed, 0 if unknown; left_s: estimated time
+    left.
     """
 
     status: JobStatus
@@ -64,9 +65,9 @@ class JobProgress:
 
 
 class TrackingTask:
-    """One job. `finished` is called in its thread with what it has done (not if that is nothing).
+    """One tracking job. finished: called in its thread with its outcome, if it tracked anything.
 
-    slots: how many jobs may run at a time on this server.
+    slots: limits the jobs that run at a time on this server.
     """
 
     def __init__(
@@ -98,47 +99,47 @@ class TrackingTask:
         self._thread = threading.Thread(target=self._run, name="maskstream-tracking", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the job."""
         self.plan.save()
         self._thread.start()
 
     def pause(self) -> None:
-        """Hold after the next frame."""
+        """Pause after the next frame."""
         if self.status is JobStatus.RUNNING:
             self._go.clear()
             self.status = JobStatus.PAUSED
 
     def resume(self) -> None:
-        """Go on after a pause."""
+        """Continue after a pause."""
         if self.status is JobStatus.PAUSED:
             self._times.clear()
             self.status = JobStatus.RUNNING
             self._go.set()
 
     def stop(self) -> None:
-        """End after the next frame; what is done is kept."""
+        """Stop after the next frame; finished frames are kept."""
         self._stop.set()
         if self.status in (JobStatus.RUNNING, JobStatus.PAUSED, JobStatus.WAITING):
             self.status = JobStatus.STOPPING
         self._go.set()
 
     def wait(self, timeout_s: float | None = None) -> None:
-        """Until it has ended."""
+        """Wait until the job has ended."""
         self._thread.join(timeout_s)
 
     @property
     def active(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the job has not ended."""
         return self.status not in ENDED
 
     @property
     def fps(self) -> float:
-        """Frames a second, over the last few."""
+        """Frames per second over the last few frames."""
         times = list(self._times)
         return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
 
     def progress(self) -> JobProgress:
-        """How far it is."""
+        """Current progress."""
         total, fps = self.plan.frames, self.fps
         running = self._pass
         return JobProgress(
@@ -153,7 +154,7 @@ class TrackingTask:
         )
 
     def live(self, frame: int) -> FrameResult | None:
-        """What it has said of a frame, if it came there."""
+        """The job's result for a frame, if it has reached it."""
         with self._live_lock:
             kept = self._live.get(frame)
         if kept is None:
@@ -168,7 +169,7 @@ class TrackingTask:
         )
 
     def _written(self, frame: int) -> FrameResult | None:
-        """What the last pass that came to a frame has written of it."""
+        """The result that the last pass over a frame has written."""
         for number in range(self._pass, -1, -1):
             task = self.plan.job.passes[number]
             start = task.first if task.direction == "forward" else task.last
@@ -180,7 +181,7 @@ class TrackingTask:
                     found = store.frame(abs(frame - start))
                     return found if found.index == frame else None
             except StoreError:
-                return None  # the job has just ended, and joined what it wrote
+                return None  # the job has just ended and merged its stores
         return None
 
     def _run(self) -> None:

@@ -1,7 +1,7 @@
-"""All sessions of a server: a folder each, whose name nobody can guess.
+"""All sessions of a server, each in a folder with an unguessable name.
 
-Whoever knows a session's name (it stands in the page's address) may work on it; there is no list.
-Sessions nobody has touched for a while are deleted, and uploads with them.
+Anybody who knows a session's token (part of the page's URL) may edit it; there is no list. Unused
+sessions are deleted after a while, together with their uploads.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from maskstream.ui.editing.session import FILE, Session
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{22}")
 _MIB = 1 << 20
-_OPEN_MOST = 8  # editors in memory; the one used longest ago is closed first
+_MAX_OPEN = 8  # editors in memory; the least recently used is closed first
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the server allows. roots: folders from which server paths may be opened, if any.
+    """Limits of a server. roots: folders from which server paths may be opened, if any.
 
-    upload_mb: the largest file to upload. age_h: after so many hours untouched a session goes.
-    jobs: tracking jobs that run at a time. propose: look for objects when a video is opened.
+    upload_mb: the largest upload. age_h: hours after which an unused session is deleted. jobs:
+    tracking jobs that run at a time. propose: find proposals when a video is opened.
     """
 
     roots: tuple[Path, ...] = ()
@@ -44,7 +44,7 @@ class Limits:
 
 
 class Workspace:
-    """The sessions in `folder`. now_s: seconds since the epoch."""
+    """The sessions in `folder`. now_s: clock, seconds since the epoch."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Workspace:
             raise PageError(f"Sessions cannot be kept in {folder}: {error.strerror}.") from error
 
     def begin(self, source: Path, title: str, token: str | None = None) -> str:
-        """Begin a session about a video; gives its name. Raises `SourceError`, `StoreError`."""
+        """Create a session on a video; return its token. Raises `SourceError`, `StoreError`."""
         self.sweep()
         token = token or new_token()
         session = Session(self.folder / token, source, title)
@@ -84,7 +84,7 @@ class Workspace:
         return token
 
     def editor(self, token: str) -> Editor:
-        """The session of this name, reopened if need be.
+        """The editor of a session, reopened if necessary.
 
         Raises `SessionNotFoundError`, `SourceError`.
         """
@@ -96,7 +96,7 @@ class Workspace:
             raise SessionNotFoundError(
                 "This session is not on this server (any more); open the video again."
             )
-        with self._reopening:  # one at a time; it may take a while after a crash
+        with self._reopening:  # one at a time; recovery after a crash may take a while
             known = self._known(token)
             if known is not None:
                 return known
@@ -106,10 +106,10 @@ class Workspace:
             return editor
 
     async def upload(self, name: str, parts: AsyncIterator[bytes], size: int | None) -> str:
-        """Take a file as it comes in and begin a session; gives its name.
+        """Receive an upload and create a session on it; return its token.
 
-        size: bytes, if the browser says so. Raises `PageError` if it is too large, `SourceError` if
-        it is no video.
+        size: bytes, if known. Raises `PageError` if it is too large, `SourceError` if it is not a
+        video.
         """
         most = self.limits.upload_mb * _MIB
         if size is not None and size > most:
@@ -127,7 +127,7 @@ class Workspace:
                         raise self._too_large(taken)
                     file.write(part)
             if size is not None and taken != size:
-                raise PageError("The upload was broken off; try again.")
+                raise PageError("The upload was interrupted; try again.")
         except OSError as error:
             shutil.rmtree(self.folder / token, ignore_errors=True)
             raise PageError(f"The upload cannot be kept: {error.strerror or error}.") from error
@@ -137,7 +137,7 @@ class Workspace:
         return self.begin(place / safe, Path(safe).stem, token)
 
     def server_path(self, text: str) -> Path:
-        """A video or images on the server, if they may be opened.
+        """Resolve a path of a video or images on the server, if it may be opened.
 
         Raises `PageError`, `SourceError`.
         """
@@ -153,7 +153,7 @@ class Workspace:
         return any(place.is_relative_to(root) for root in self.limits.roots)
 
     def sweep(self) -> int:
-        """Delete sessions nobody has touched for `age_h` hours; gives how many."""
+        """Delete sessions unused for `age_h` hours; return how many."""
         oldest = self._now_s() - 3600 * self.limits.age_h
         gone = 0
         for folder in self.folder.iterdir():
@@ -173,7 +173,7 @@ class Workspace:
         return gone
 
     def close(self) -> None:
-        """Close all sessions; what runs is stopped, what is done is kept."""
+        """Close all sessions; running jobs are stopped, finished frames kept."""
         with self._lock:
             editors = list(self._open.values())
             self._open.clear()
@@ -189,7 +189,7 @@ class Workspace:
     def _remember(self, token: str, editor: Editor) -> None:
         self._open[token] = editor
         idle = [t for t, e in self._open.items() if not e.busy and t != token]
-        for old in idle[: max(0, len(self._open) - _OPEN_MOST)]:
+        for old in idle[: max(0, len(self._open) - _MAX_OPEN)]:
             self._open.pop(old).close()
 
     def _too_large(self, size: int) -> PageError:
@@ -200,28 +200,28 @@ class Workspace:
 
 
 def _images_of(path: Path) -> list[Path]:
-    """The images that a folder or a pattern means, where links lead; of a file there are none."""
+    """Resolved image files of a folder or a glob pattern; none for a video file."""
     if path.is_file():
         return []
     try:
         return [file.path.resolve() for file in ImageSequence(path).files()]
     except SourceError:
-        return []  # opening says what is wrong
+        return []  # opening it reports the error
 
 
 def new_token() -> str:
-    """A name for a session, 128 random bits."""
+    """A random session token of 128 bits."""
     return secrets.token_urlsafe(16)
 
 
 def _touched_s(folder: Path) -> float:
-    """When a session was last written to, seconds since the epoch."""
+    """Last modification of a session, seconds since the epoch."""
     file = folder / FILE
     return (file if file.is_file() else folder).stat().st_mtime
 
 
 def resolved_roots(folders: Sequence[Path]) -> tuple[Path, ...]:
-    """Folders whose files may be opened. Raises `PageError` if one is not there."""
+    """Resolve the folders whose files may be opened. Raises `PageError` if one does not exist."""
     for folder in folders:
         if not folder.is_dir():
             raise PageError(f"There is no folder {folder} to open videos from (--allow).")

@@ -1,1 +1,1 @@
-"""The page's server: routes, sessions' folders, pictures, files to download."""
+"""The page's HTTP server: routes, handlers, examples, downloads."""

@@ -1,7 +1,7 @@
-"""The page itself, served by Gradio in server mode: its engine, our page.
+"""The web application: our page, served by Gradio in server mode.
 
-Gradio gives the server, its limits and `--share`; the page is files of this package, so that it
-needs no network.
+Gradio provides the server, its limits and `--share`; the page's files are part of this package, so
+it needs no network.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from maskstream.ui.editing.workspace import Limits, Workspace, resolved_roots
 
 @dataclass(frozen=True, slots=True)
 class ServerChoice:
-    """How to serve. port: None for the first free one from 7860 on. folder: where sessions are.
+    """Options of the server. port: None for the first free one from 7860 on. folder: of sessions.
 
-    allow: folders whose videos may be opened by path; None: the working folder if only this machine
-    can reach the page, else none.
+    allow: folders whose videos may be opened by path; None: the working directory if only this
+    machine can reach the page, else none.
     """
 
     folder: Path
@@ -42,7 +42,7 @@ class ServerChoice:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A page that is being served. share_url: None without a public link."""
+    """A running server. share_url: None without a public link."""
 
     url: str
     share_url: str | None
@@ -51,12 +51,12 @@ class Served:
     server: Any
 
     def wait(self) -> None:
-        """Until somebody interrupts."""
+        """Wait for a keyboard interrupt."""
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
 
     def close(self) -> None:
-        """Stop serving; what runs is stopped, what is done is kept."""
+        """Stop serving; running jobs are stopped, finished frames kept."""
         self.server.blocks.close(verbose=False)
         self.live_runs.close()
         self.workspace.close()
@@ -71,7 +71,7 @@ def is_loopback(host: str) -> bool:
 
 
 def limits_of(choice: ServerChoice) -> Limits:
-    """The limits that a choice means. Raises `PageError`."""
+    """Compute the limits for these options. Raises `PageError`."""
     private = is_loopback(choice.host) and not choice.share
     allow = choice.allow if choice.allow is not None else [Path.cwd()] if private else []
     roots = resolved_roots(allow)
@@ -79,7 +79,7 @@ def limits_of(choice: ServerChoice) -> Limits:
 
 
 def make_app(workspace: Workspace, live_runs: LiveRuns) -> Any:
-    """The Gradio server with the page and its routes. Raises `PageError` without Gradio."""
+    """Create the Gradio server with the page and its routes. Raises `PageError` without Gradio."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
@@ -96,18 +96,18 @@ def make_app(workspace: Workspace, live_runs: LiveRuns) -> Any:
 
 
 def serve(choice: ServerChoice, config: PipelineConfig) -> Served:
-    """Serve the page in threads of its own.
+    """Serve the page in background threads.
 
     Raises:
-        PageError: Gradio is absent, the port is taken, or a folder is not there.
+        PageError: Gradio is missing, the port is taken, or a folder does not exist.
     """
     workspace = Workspace(choice.folder, config, limits_of(choice))
     live_runs = LiveRuns(workspace)
     app = make_app(workspace, live_runs)
     workspace.sweep()
-    said = io.StringIO()
+    output = io.StringIO()
     try:
-        with contextlib.redirect_stdout(said):
+        with contextlib.redirect_stdout(output):
             _, url, share_url = app.launch(
                 server_name=choice.host,
                 server_port=choice.port,
@@ -122,7 +122,7 @@ def serve(choice: ServerChoice, config: PipelineConfig) -> Served:
     except OSError as error:
         taken = f"port {choice.port} is" if choice.port else "the ports 7860 to 7959 are"
         raise PageError(
-            f"The page cannot be served at {choice.host}: {taken} taken, or not to be had; "
-            "give another one with --port."
+            f"The page cannot be served at {choice.host}: {taken} taken or not allowed; "
+            "choose another one with --port."
         ) from error
     return Served(url, share_url or None, workspace, live_runs, app)

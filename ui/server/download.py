@@ -1,4 +1,4 @@
-"""Videos from the web: fetched into the session's folder, as an upload is."""
+"""Download of videos by URL into a session's folder."""
 
 from __future__ import annotations
 
@@ -10,28 +10,27 @@ import httpx
 from maskstream.pipeline.errors import PageError
 from maskstream.ui.editing.workspace import Workspace
 
-_ANSWER_S = 20.0  # without a word from the server, after which it is given up
+_TIMEOUT_S = 20.0  # without data from the server
 
 
 async def fetch(workspace: Workspace, url: str) -> str:
-    """Fetch a video by HTTP and begin a session; gives its name.
+    """Fetch a video by HTTP and create a session on it; return its token.
 
-    Editing needs any frame at any time, so the whole file comes here first, onto the disk. Raises
-    `PageError` if it cannot be had, is too large, or addresses are switched off, `SourceError` if
-    it is no video.
+    Editing needs random access, so the whole file is downloaded first. Raises `PageError` if it
+    cannot be fetched, is too large, or addresses are disabled, `SourceError` if it is not a video.
     """
     if not workspace.limits.roots:
         raise PageError("Addresses are switched off on this server; upload the file instead.")
     address = urlsplit(url.strip())
     if address.scheme not in ("http", "https") or not address.hostname:
         raise PageError(
-            f"{url} is no address of a file: it begins with http:// or https://. Streams and "
+            f"{url} is not a file's address, which begins with http:// or https://. Streams and "
             "cameras are opened under Camera."
         )
     name = PurePosixPath(unquote(address.path)).name or "video"
     try:
         async with (
-            httpx.AsyncClient(follow_redirects=True, timeout=_ANSWER_S) as client,
+            httpx.AsyncClient(follow_redirects=True, timeout=_TIMEOUT_S) as client,
             client.stream("GET", url.strip()) as answer,
         ):
             if answer.status_code != httpx.codes.OK:

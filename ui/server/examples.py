@@ -1,4 +1,4 @@
-"""Clips to begin with: real ones where they are installed, and one that is drawn."""
+"""Example clips: real ones where they are installed, and a generated one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _COLORS = ((214, 84, 60), (66, 140, 204), (236, 184, 66))
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A clip that can be opened. path: None for the drawn one, which is made when it is opened."""
+    """An example clip. path: None for the generated one, which is written when it is opened."""
 
     name: str
     title: str
@@ -38,7 +38,7 @@ class Example:
 
 
 def find_examples() -> list[Example]:
-    """The clips there are; the real ones come with the extra `demo`."""
+    """List the available examples; the real clips come with the extra `demo`."""
     found = []
     for name, (title, file) in _REAL.items():
         try:
@@ -51,7 +51,7 @@ def find_examples() -> list[Example]:
 
 
 def find_example(name: str, folder: Path) -> tuple[Path, str]:
-    """File and title of an example; the drawn one is put into `folder`. Raises `PageError`."""
+    """Path and title of an example; the generated one is in `folder`. Raises `PageError`."""
     for example in find_examples():
         if example.name == name:
             return example.path or draw_shapes(folder / "shapes.mp4"), example.title
@@ -59,7 +59,7 @@ def find_example(name: str, folder: Path) -> tuple[Path, str]:
 
 
 def draw_shapes(path: Path) -> Path:
-    """Write the drawn clip, unless it is there."""
+    """Write the generated clip, unless it exists."""
     if path.is_file():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ def draw_shapes(path: Path) -> Path:
 
 
 def shapes_frames() -> Iterator[tuple[RgbImage, npt.NDArray[np.uint8]]]:
-    """Frames RGB uint8 [H, W, 3] of the drawn clip, and what is where: 0 nothing, 1..3 a shape."""
+    """Yield frames RGB uint8 [H, W, 3] of the generated clip, and label maps uint8 [H, W]."""
     rng = np.random.default_rng(7)
     height, width = SHAPES_HW
     coarse = rng.integers(70, 120, (10, 16, 3), dtype=np.uint8)

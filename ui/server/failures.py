@@ -1,4 +1,4 @@
-"""What goes wrong, as an answer to the page: a status by the error's type, a sentence as body."""
+"""Error responses of the server: an HTTP status by exception type, and a sentence."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ STATUS: Mapping[type[MaskstreamError], int] = {
     PromptError: 400,
     MaskstreamError: 422,
 }
-"""Of an error and of those derived from it, the nearest one first."""
+"""HTTP status of an exception type and its subclasses; the most derived match counts."""
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Answer what goes wrong on purpose with its sentence under `error`, and bugs with 500."""
+    """Register handlers: a `MaskstreamError` becomes {"error": message}, others status 500."""
     app.add_exception_handler(MaskstreamError, _expected)
     app.add_exception_handler(Exception, _unexpected)
 
 
 def status_of(error: MaskstreamError) -> int:
-    """The HTTP status that an error is answered with."""
+    """The HTTP status for an error."""
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 

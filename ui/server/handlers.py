@@ -1,6 +1,6 @@
-"""Answers to what the page's script asks for; `maskstream.ui.server.routes` says at which address.
+"""Request handlers of the editing page; `maskstream.ui.server.routes` defines their addresses.
 
-Frames and sizes are pixels of the displayed frame, `side` the longest side of what is sent.
+Coordinates are pixels of the displayed frame; `side` is the longer side of the image to send.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from maskstream.ui.server.download import fetch
 from maskstream.ui.server.examples import find_example
 
 _PACKED = "application/octet-stream"
-_LONGEST = 1920
+_MAX_SIDE = 1920
 _BINS = 1200
 _PREVIEW = 896
 _POSTER = 320
@@ -37,20 +37,20 @@ _NEVER = {"Cache-Control": "no-store"}
 
 
 class OpeningHandlers:
-    """How a session begins: with an example, a path, an address or an upload."""
+    """Handlers that create a session from an example, a path, an address or an upload."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._examples = workspace.folder / "examples"
 
     def poster(self, name: str) -> Response:
-        """JPEG of an example's first frame."""
+        """First frame of an example as JPEG."""
         path, _ = find_example(name, self._examples)
         headers = {"Cache-Control": "private, max-age=86400"}
         return Response(first_image(path, _POSTER), media_type="image/jpeg", headers=headers)
 
     def open_session(self, wanted: OpenRequest) -> dict[str, str]:
-        """Begin with an example or a path of the server."""
+        """Create a session on an example or a path on the server."""
         if wanted.path is not None:
             path = self._workspace.server_path(wanted.path)
             return {"token": self._workspace.begin(path, path.stem)}
@@ -60,35 +60,35 @@ class OpeningHandlers:
         return {"token": self._workspace.begin(path, title)}
 
     async def fetch_video(self, wanted: FetchRequest) -> dict[str, str]:
-        """Begin with a video of the web."""
+        """Create a session on a video fetched by URL."""
         return {"token": await fetch(self._workspace, wanted.url)}
 
     async def upload(self, request: Request, name: str) -> dict[str, str]:
-        """Begin with a file that the browser sends."""
+        """Create a session on an uploaded file."""
         given = request.headers.get("content-length")
         size = int(given) if given is not None and given.isdecimal() else None
         return {"token": await self._workspace.upload(name, request.stream(), size)}
 
 
 class SessionHandlers:
-    """What is asked of one session, by its token."""
+    """Handlers of one session, by its token."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._exports: dict[str, ExportTask] = {}
 
     def state(self, token: str) -> JsonObject:
-        """Everything but pixels."""
+        """State of the session, without pixels."""
         return self._state_json(token, self._workspace.editor(token).view())
 
-    def image(self, token: str, frame: int, side: int = _LONGEST) -> Response:
-        """JPEG of a frame."""
+    def image(self, token: str, frame: int, side: int = _MAX_SIDE) -> Response:
+        """A frame as JPEG."""
         encoded = self._workspace.editor(token).shown.image(frame, min(side, 4096))
         return Response(
             encoded, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"}
         )
 
-    def labels(self, token: str, frame: int, side: int = _LONGEST) -> Response:
+    def labels(self, token: str, frame: int, side: int = _MAX_SIDE) -> Response:
         """The label map of a frame, and its objects."""
         shown = self._workspace.editor(token).shown
         packed, (height, width), objects = shown.labels(frame, min(side, 4096))
@@ -103,34 +103,34 @@ class SessionHandlers:
         )
 
     def proposals(self, token: str, frame: int) -> Response:
-        """Objects of a frame that nobody pointed at, as a label map."""
+        """Proposals of a frame as a label map."""
         editor = self._workspace.editor(token)
         height, width = editor.info.size_hw
         return _packed(editor.propose(frame), {"size": [width, height], "objects": []})
 
     def timeline(self, token: str) -> JsonObject:
-        """Confidence over time."""
+        """Confidence over time, and the review items."""
         return self._workspace.editor(token).shown.timeline(_BINS).to_json()
 
     def prepare(self, token: str, frame: int) -> Response:
-        """Encode a frame before somebody clicks on it."""
+        """Encode a frame before the first click on it."""
         self._workspace.editor(token).prepare(frame)
         return Response(status_code=204)
 
     def act(self, token: str, body: Annotated[JsonObject, Body()]) -> JsonObject:
-        """Do what a person did."""
+        """Perform an action."""
         editor = self._workspace.editor(token)
         touched = perform(editor, parse_action(body))
         return self._state_json(token, editor.view()) | {"object": touched}
 
     def cutout(self, token: str, frame: int, body: CutoutBody, side: int = _PREVIEW) -> Response:
-        """PNG of what objects cut out of a frame, with the edges of an export."""
+        """Cutout of objects on a frame as PNG, with the edges of an export."""
         shown = self._workspace.editor(token).shown
-        png = shown.cutout(frame, body.objects, body.edges, min(side, _LONGEST))
+        png = shown.cutout(frame, body.objects, body.edges, min(side, _MAX_SIDE))
         return Response(png, media_type="image/png", headers=_NEVER)
 
     def export(self, token: str, body: ExportBody) -> JsonObject:
-        """Begin an export."""
+        """Start an export."""
         editor = self._workspace.editor(token)
         running = self._exports.get(token)
         if running is not None and running.status == "running":
@@ -143,18 +143,18 @@ class SessionHandlers:
         return self._state_json(token, view)
 
     def cancel_export(self, token: str) -> JsonObject:
-        """End an export, if one runs."""
+        """Cancel the running export, if there is one."""
         self._workspace.editor(token)
         if token in self._exports:
             self._exports[token].cancel()
         return {}
 
     def download(self, token: str) -> Response:
-        """The file of the last export."""
+        """File of the last export."""
         self._workspace.editor(token)
         task = self._exports.get(token)
         if task is None or task.file is None:
-            raise PageError("That export is not there any more; export again.")
+            raise PageError("That export no longer exists; export again.")
         return FileResponse(task.file, filename=task.file.name, headers=_NEVER)
 
     def _state_json(self, token: str, view: SessionView) -> JsonObject:

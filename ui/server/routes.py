@@ -1,7 +1,7 @@
-"""What the page's script asks the server for: JSON, JPEG pictures, packed label maps.
+"""HTTP routes of the editing page: JSON, JPEG images, compressed label maps.
 
-Every answer to an action is the session's whole state, so that tabs agree. What goes wrong is
-answered as `maskstream.ui.server.failures` says.
+The response to every action is the session's whole state, so that tabs agree. Errors are answered
+by `maskstream.ui.server.failures`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PAGE_HEADERS = {"Content-Security-Policy": _POLICY, "Cache-Control": "no-cache"
 
 
 def add_page(app: FastAPI, workspace: Workspace, live_runs: LiveRuns) -> None:
-    """Give a server the pages, their files and their routes."""
+    """Add the pages, their static files and their routes to a server."""
     add_error_handlers(app)
 
     @app.get("/", include_in_schema=False)
@@ -49,7 +49,7 @@ def add_page(app: FastAPI, workspace: Workspace, live_runs: LiveRuns) -> None:
 
 
 def make_router(workspace: Workspace) -> APIRouter:
-    """The routes over a workspace, below `/api`."""
+    """Create the router of a workspace, below `/api`."""
     router = APIRouter(prefix="/api")
     opening, session = OpeningHandlers(workspace), SessionHandlers(workspace)
 
@@ -63,7 +63,7 @@ def make_router(workspace: Workspace) -> APIRouter:
     router.put("/upload")(opening.upload)
 
     router.get("/s/{token}")(session.state)
-    router.get("/s/{token}/picture/{frame}")(session.image)
+    router.get("/s/{token}/image/{frame}")(session.image)
     router.get("/s/{token}/labels/{frame}")(session.labels)
     router.get("/s/{token}/proposals/{frame}")(session.proposals)
     router.get("/s/{token}/timeline")(session.timeline)

@@ -1,4 +1,4 @@
-// Talking to the server. Every failure becomes an Error whose message is a sentence to show.
+// Requests to the server. Every failure is thrown as an Error with a sentence for the user.
 const BASE = new URL("api/", document.baseURI);
 
 async function ask(path, options = {}) {
@@ -40,30 +40,30 @@ export function upload(file, onProgress) {
       if (request.status === 200) resolve(answer.token);
       else reject(new Error(answer.error || `The upload failed (${request.status}).`));
     };
-    request.onerror = () => reject(new Error("The upload was broken off; try again."));
+    request.onerror = () => reject(new Error("The upload was interrupted; try again."));
     request.send(file);
   });
 }
 
 const begin = (address) => post("live", { address }).then((r) => r.token);
 
-// A camera that is watched. address: of the server's; null: pictures of the browser's are sent.
+// A live run. address: a camera of the server; null: the browser sends images of its own camera.
 export class CameraApi {
   static async begin(address) { return new CameraApi(await begin(address)); }
   constructor(token) { this.path = `live/${encodeURIComponent(token)}`; }
   act(what) { return post(`${this.path}/do`, what); }
-  picture(blob, stamp) { return ask(`${this.path}/picture?stamp=${stamp}`, { method: "POST", body: blob }); }
+  image(blob, stamp) { return ask(`${this.path}/image?stamp=${stamp}`, { method: "POST", body: blob }); }
   get recording() { return new URL(`${this.path}/recording`, BASE).href; }
-  // The newest result after a frame: how it goes, and with it, if there is one, picture and masks.
+  // Wait for a result after a frame: status of the run and, if there is a result, image and masks.
   async next(after) {
     const response = await ask(`${this.path}/next?after=${after}`);
     const about = JSON.parse(response.headers.get("X-About"));
     if (!about.jpeg) return { about };
     const body = await response.blob();
-    const picture = await createImageBitmap(body.slice(0, about.jpeg));
+    const image = await createImageBitmap(body.slice(0, about.jpeg));
     const inflated = body.slice(about.jpeg).stream().pipeThrough(new DecompressionStream("deflate"));
     const labels = new Uint8Array(await new Response(inflated).arrayBuffer());
-    return { about, picture, masks: { labels, width: about.labels[0], height: about.labels[1] } };
+    return { about, image, masks: { labels, width: about.labels[0], height: about.labels[1] } };
   }
 }
 
@@ -78,8 +78,8 @@ export class SessionApi {
   constructor(token) { this.path = `s/${encodeURIComponent(token)}`; }
   state() { return ask(this.path).then((r) => r.json()); }
   act(what) { return post(`${this.path}/do`, what); }
-  async picture(frame, side, signal) {
-    const response = await ask(`${this.path}/picture/${frame}?side=${side}`, { signal });
+  async image(frame, side, signal) {
+    const response = await ask(`${this.path}/image/${frame}?side=${side}`, { signal });
     return createImageBitmap(await response.blob());
   }
   labels(frame, side, signal) { return packed(`${this.path}/labels/${frame}?side=${side}`, { signal }); }

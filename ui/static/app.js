@@ -1,4 +1,4 @@
-// The page: one session, its state as the server last told it, and what the person does to it.
+// The editing page: one session, its last state from the server, and the actions on it.
 import { about, SessionApi } from "./api.js";
 import { ExportDialog } from "./exporting.js";
 import { Frames } from "./frames.js";
@@ -6,7 +6,7 @@ import { fillIcons, setIcon } from "./icons.js";
 import { isRunning, showJob } from "./job.js";
 import { listenForKeys } from "./keys.js";
 import { fillShortcuts, startTheme, startTips, toast } from "./notices.js";
-import { ObjectList, showDoubts } from "./panel.js";
+import { ObjectList, showReview } from "./panel.js";
 import { forget, remember, showStart } from "./start.js";
 import { clock, Timeline } from "./timeline.js";
 import { View } from "./view.js";
@@ -15,7 +15,7 @@ const byId = (id) => document.getElementById(id);
 const POLL_BUSY_MS = 280, POLL_IDLE_MS = 4000;
 const AHEAD = 6;
 const HINTS = {
-  add: matchMedia("(pointer: coarse)").matches ? "Tap on the object; then with − on what is too much." : "Click on the object. Right click on what is too much.", subtract: "Click on what is too much.",
+  add: matchMedia("(pointer: coarse)").matches ? "Tap on the object; then with − on what does not belong to it." : "Click on the object. Right click on what does not belong to it.", subtract: "Click on what does not belong to the object.",
   box: "Drag a box around an object.", brush: "Paint what belongs to the object.", erase: "Erase what does not belong to it.",
 };
 
@@ -23,7 +23,7 @@ class Page {
   constructor(token, facts) {
     this.token = token; this.facts = facts;
     this.api = new SessionApi(token);
-    this.frame = 0; this.selected = null; this.state = null; this.strips = {}; this.doubts = [];
+    this.frame = 0; this.selected = null; this.state = null; this.strips = {}; this.review = [];
     this.playing = false; this.busy = 0; this.queue = Promise.resolve();
     this.view = new View(byId("view"), {
       click: (at) => this.click(at),
@@ -56,8 +56,8 @@ class Page {
     byId("frame-count").textContent = `/ ${state.end}`;
     this.frames = new Frames(this.api, Math.min(1920, 2 ** Math.ceil(Math.log2(Math.max(screen.width, screen.height) * devicePixelRatio))));
     this.view.setSize(state.width, state.height);
-    const asked = Number(new URLSearchParams(location.hash.slice(1)).get("frame"));
-    this.frame = Math.min(state.end, Math.max(state.start, asked || 0));
+    const linked = Number(new URLSearchParams(location.hash.slice(1)).get("frame"));
+    this.frame = Math.min(state.end, Math.max(state.start, linked || 0));
     this.select(state.objects[0]?.id ?? null, false);
     this.setTool("add"); this.setMode("overlay");
     this.take(state);
@@ -94,8 +94,8 @@ class Page {
     this.timeline.selected = selected;
     this.timeline.setState(state);
     this.list.show(state.objects, selected, this.strips);
-    this.doubtsShown = showDoubts(this.doubts, state.objects, this.frame, state.store, (frame, object) => { this.select(object); this.seek(frame); });
-    this.timeline.setTracked(this.strips, this.doubtsShown);
+    this.reviewShown = showReview(this.review, state.objects, this.frame, state.store, (frame, object) => { this.select(object); this.seek(frame); });
+    this.timeline.setTracked(this.strips, this.reviewShown);
     showJob(state); this.#renderFrame();
   }
 
@@ -112,7 +112,7 @@ class Page {
     byId("brush-size").hidden = !["brush", "erase"].includes(this.tool) || !byId("candidates").hidden;
   }
 
-  // Doing things
+  // Actions
 
   async try(what) {
     this.busy++; byId("busy").hidden = false;
@@ -122,20 +122,20 @@ class Page {
   fail(error) {
     if (error.name === "AbortError") return;
     if (error.status === 404 && /session/.test(error.message)) { forget(this.token); }
-    if (error.offline) this.offline = true;  // the poll says when it is back, and loads what failed
+    if (error.offline) this.offline = true;  // #poll detects when it is back, and reloads
     toast(error.message);
   }
 
-  // One after the other, so that clicks are never overtaken by later ones.
+  // Send actions one after the other, so that their order is kept.
   act(what) {
     this.queue = this.queue.then(() => this.try(async () => {
-      const begun = performance.now();
+      const startMs = performance.now();
       const state = await this.api.act(what);
       if (state.object != null) { this.selected = state.object; this.fresh = false; }
       this.take(state);
       await this.refresh();
-      await new Promise(requestAnimationFrame); // and drawn
-      this.lastActMs = performance.now() - begun;
+      await new Promise(requestAnimationFrame); // until it is drawn
+      this.lastActMs = performance.now() - startMs;
       return state;
     }));
     return this.queue;
@@ -160,17 +160,17 @@ class Page {
   }
 
   select(id, render = true) { this.selected = id; this.fresh = id == null; if (render && this.state) this.render(); }
-  newObject() { this.select(null); toast("The next click begins a new object.", "note"); }
+  newObject() { this.select(null); toast("The next click adds a new object.", "note"); }
 
-  // quietly: nobody asked for it.
+  // quietly: not requested by the user, so no messages.
   async find(quietly = false) {
     if (this.view.proposals) return this.leaveFind();
     const frame = this.frame;
     const found = await this.try(() => this.api.proposals(frame));
     if (!found || frame !== this.frame || (quietly && this.state.objects.length)) return;
-    if (!found.labels.some((v) => v)) return quietly ? null : toast("Nothing was found on this frame by itself; click on an object instead.", "note");
+    if (!found.labels.some((v) => v)) return quietly ? null : toast("No objects were found on this frame; click on an object instead.", "note");
     this.view.setProposals(found); byId("find").setAttribute("aria-pressed", "true");
-    this.hint("Click on an outlined object to take it, or on anything else.");
+    this.hint("Click on an outlined object to add it, or on anything else.");
   }
 
   leaveFind() {
@@ -186,7 +186,7 @@ class Page {
     if (this.state.objects.find((o) => o.id === this.selected)?.anchors.some((a) => a.frame === this.frame)) this.entry({ type: "cleared", object: this.selected, frame: this.frame });
   }
   gone() {
-    if (this.selected == null) return toast("Select the object that is gone first.", "note");
+    if (this.selected == null) return toast("Select the absent object first.", "note");
     this.pause();
     return this.act({ do: "gone", frame: this.frame, object: this.selected });
   }
@@ -219,7 +219,7 @@ class Page {
 
   setRadius(radius) { this.view.radius = Math.min(120, Math.max(2, radius)) * this.state.width / 1280; byId("radius").value = radius; this.view.draw(); }
 
-  // Moving in time
+  // Playback and seeking
 
   async seek(frame) {
     frame = Math.min(this.state.end, Math.max(this.state.start, Math.round(frame)));
@@ -232,7 +232,7 @@ class Page {
     if (!this.playing && !this.running) this.prepareTimer = setTimeout(() => this.api.prepare(frame).catch(() => {}), 160);
   }
 
-  // Fetch and show the frame of now; while one is on its way, only the newest wish is kept.
+  // Fetch and show the current frame; while one is loading, only the newest request is kept.
   async refresh() {
     if (this.loading) { this.again = true; return this.loading; }
     this.loading = (async () => {
@@ -240,17 +240,17 @@ class Page {
         this.again = false;
         const frame = this.frame;
         try {
-          const [picture, masks] = await this.frames.both(frame);
-          if (frame === this.frame || this.again) this.#display(frame, picture, masks);
+          const [image, masks] = await this.frames.both(frame);
+          if (frame === this.frame || this.again) this.#display(frame, image, masks);
         } catch (error) { this.fail(error); }
       } while (this.again);
     })();
     try { await this.loading; } finally { this.loading = null; }
   }
 
-  #display(frame, picture, masks) {
+  #display(frame, image, masks) {
     this.shownFrame = frame;
-    this.view.show(picture, masks, this.view.prompts);
+    this.view.show(image, masks, this.view.prompts);
     if (byId("export-dialog").open) this.exports.preview();
   }
 
@@ -259,9 +259,9 @@ class Page {
     this.playing = true; setIcon(byId("play"), "pause");
     const { first, last, fps } = this.state;
     if (this.frame >= last) await this.seek(first);
-    const start = this.frame, begun = performance.now();
+    const start = this.frame, startMs = performance.now();
     while (this.playing) {
-      const wanted = start + Math.floor((performance.now() - begun) * fps / 1000);
+      const wanted = start + Math.floor((performance.now() - startMs) * fps / 1000);
       if (wanted > last) { await this.seek(last); break; }
       if (wanted !== this.frame) {
         for (let i = 1; i <= AHEAD && wanted + i <= last; i++) this.frames.both(wanted + i).catch(() => {});
@@ -280,15 +280,15 @@ class Page {
     if (next !== undefined) this.seek(next);
   }
 
-  // Round all doubts, in the order of time.
-  jumpDoubt(side) {
-    const sorted = [...(this.doubtsShown ?? [])].sort((a, b) => a.frame - b.frame);
+  // Cycle through the review items in frame order.
+  jumpIssue(side) {
+    const sorted = [...(this.reviewShown ?? [])].sort((a, b) => a.frame - b.frame);
     if (!sorted.length) return;
     const next = side > 0 ? sorted.find((d) => d.frame > this.frame) ?? sorted[0] : sorted.reverse().find((d) => d.frame < this.frame) ?? sorted[0];
     this.select(next.object); this.seek(next.frame);
   }
 
-  // Following the server
+  // Polling the server
 
   async #poll() {
     for (;;) {
@@ -321,7 +321,7 @@ class Page {
   async #loadTimeline() {
     const found = await this.try(() => this.api.timeline());
     if (!found) return;
-    this.strips = found.strips; this.doubts = found.doubts;
+    this.strips = found.strips; this.review = found.review;
     this.render();
   }
 
@@ -340,7 +340,7 @@ class Page {
     on("find", () => this.find()); on("fit", () => this.view.fit()); on("new-object", () => this.newObject());
     on("choose", () => this.act({ do: "choose", frame: this.frame, object: this.selected }));
     on("play", () => this.play()); on("back", () => this.seek(this.frame - 1)); on("forth", () => this.seek(this.frame + 1));
-    on("anchor-back", () => this.jumpAnchor(-1)); on("anchor-forth", () => this.jumpAnchor(1)); on("doubt", () => this.jumpDoubt(1));
+    on("anchor-back", () => this.jumpAnchor(-1)); on("anchor-forth", () => this.jumpAnchor(1)); on("next-issue", () => this.jumpIssue(1));
     on("mark-in", () => this.markIn()); on("mark-out", () => this.markOut());
     for (const b of document.querySelectorAll("[data-tool]")) b.onclick = () => this.setTool(b.dataset.tool);
     for (const b of document.querySelectorAll("[data-mode]")) b.onclick = () => this.setMode(b.dataset.mode);

@@ -1,4 +1,4 @@
-// The camera page: a live picture with masks, objects clicked while it runs, latency, recording.
+// The camera page: live image with masks, clicks on objects, latency, recording.
 import { about, CameraApi } from "./api.js";
 import { fillIcons, icon } from "./icons.js";
 import { startTheme, startTips, toast } from "./notices.js";
@@ -7,7 +7,7 @@ import { View } from "./view.js";
 const byId = (id) => document.getElementById(id);
 const SENT_SIDE = 960, SENT_QUALITY = 0.85;
 const OVER = ["ended", "failed"];
-const HINTS = { add: "Click on the object. Right click on what is too much.", subtract: "Click on what is too much.", box: "Drag a box around an object." };
+const HINTS = { add: "Click on the object. Right click on what does not belong to it.", subtract: "Click on what does not belong to the object.", box: "Drag a box around an object." };
 
 class Camera {
   constructor(api, title, colours) {
@@ -25,47 +25,47 @@ class Camera {
 
   async #watch() {
     for (;;) {
-      let told;
-      try { told = await this.api.next(this.after); } catch (error) {
+      let status;
+      try { status = await this.api.next(this.after); } catch (error) {
         toast(error.message);
         if (!error.offline) return this.#over();
         await new Promise((done) => setTimeout(done, 2000));
         continue;
       }
-      this.#figures(told.about);
-      if (told.picture) this.#show(told);
-      if (OVER.includes(told.about.status)) {
-        toast(told.about.message || "The camera has ended.", told.about.status === "failed" ? "bad" : "note");
+      this.#figures(status.about);
+      if (status.image) this.#show(status);
+      if (OVER.includes(status.about.status)) {
+        toast(status.about.message || "The camera has ended.", status.about.status === "failed" ? "bad" : "note");
         return this.#over();
       }
     }
   }
 
-  #show({ about, picture, masks }) {
+  #show({ about, image, masks }) {
     if (this.size !== about.size.join()) { this.size = about.size.join(); this.view.setSize(...about.size); }
     this.after = about.frame;
-    this.view.picture?.close();
+    this.view.image?.close();
     this.#list(about.objects);
-    this.view.show(picture, masks, []);
+    this.view.show(image, masks, []);
     if (about.stamp != null) this.roundTrip = Math.round(performance.now() - about.stamp);
     byId("facts").textContent = `${about.size[0]} × ${about.size[1]}`;
     this.shown++;
   }
 
-  #figures(told) {
-    this.told = told;
-    byId("fps").textContent = told.fps || "–";
-    byId("latency").textContent = told.latency_ms == null ? "–" : `${told.latency_ms} / ${told.worst_ms} ms${this.roundTrip ? `, ${this.roundTrip} ms to the screen` : ""}`;
-    byId("dropped").textContent = told.dropped;
-    byId("governor").textContent = `${told.governor.level} / ${told.governor.levels}`;
-    byId("governor-tip").dataset.tip = `Steps taken to stay within the deadline. Last: ${told.governor.reason}`;
-    byId("trouble").textContent = told.trouble && `The camera is away (${told.trouble}); it is tried again.`;
-    byId("record-label").textContent = told.recording ? `Finish (${told.recorded})` : "Record";
-    byId("record").classList.toggle("recording", told.recording);
-    byId("recording").hidden = told.recording || !told.store;
+  #figures(status) {
+    this.status = status;
+    byId("fps").textContent = status.fps || "–";
+    byId("latency").textContent = status.latency_ms == null ? "–" : `${status.latency_ms} / ${status.worst_ms} ms${this.roundTrip ? `, ${this.roundTrip} ms to the screen` : ""}`;
+    byId("dropped").textContent = status.dropped;
+    byId("governor").textContent = `${status.governor.level} / ${status.governor.levels}`;
+    byId("governor-tip").dataset.tip = `Steps taken to stay within the deadline. Last: ${status.governor.reason}`;
+    byId("trouble").textContent = status.trouble && `The camera is disconnected (${status.trouble}); reconnecting.`;
+    byId("record-label").textContent = status.recording ? `Finish (${status.recorded})` : "Record";
+    byId("record").classList.toggle("recording", status.recording);
+    byId("recording").hidden = status.recording || !status.store;
   }
 
-  // Objects come and go while it runs; those that were clicked stay in the list.
+  // Update the list of objects; clicked objects stay in it while they are not visible.
   #list(found) {
     const key = JSON.stringify([found.map(([id, , state]) => [id, state]), this.selected]);
     if (key === this.listed) return;
@@ -83,7 +83,7 @@ class Camera {
     row.onclick = () => this.select(id);
     const swatch = document.createElement("span"), name = document.createElement("span"), remove = document.createElement("button");
     swatch.className = "swatch"; swatch.style.background = this.colours[id - 1];
-    name.textContent = `Object ${id}${state === "tracked" || state === "reentered" ? "" : " (not seen)"}`;
+    name.textContent = `Object ${id}${state === "tracked" || state === "reentered" ? "" : " (not visible)"}`;
     remove.innerHTML = icon("trash"); remove.setAttribute("aria-label", `Remove object ${id}`);
     remove.onclick = (e) => { e.stopPropagation(); this.remove(id); };
     const acts = document.createElement("span"); acts.className = "acts"; acts.append(remove);
@@ -99,25 +99,25 @@ class Camera {
     this.sending = false;
     byId("own-video").srcObject?.getTracks().forEach((track) => track.stop());
     byId("record").disabled = true;
-    byId("stop").textContent = "Begin anew"; byId("stop").onclick = () => location.reload();
+    byId("stop").textContent = "Restart"; byId("stop").onclick = () => location.reload();
   }
 
   async ask(what) {
     try {
-      const told = await this.api.act(what);
-      this.#figures(told);
-      return told;
+      const status = await this.api.act(what);
+      this.#figures(status);
+      return status;
     } catch (error) { toast(error.message); return null; }
   }
 
-  // A click or box on the frame that was shown. One is answered before the next is sent, which may refine what it began.
+  // Send a click or box on the shown frame, after the previous one was answered: it may refine the same object.
   prompt(what) {
-    this.asked = (this.asked ?? Promise.resolve()).then(async () => {
-      const choice = this.choice, told = await this.ask({ ...what, object: this.selected });
-      if (told && told.object == null) toast("No picture comes; this counts when one does.", "note");
-      else if (told && choice === this.choice) this.select(told.object);
+    this.pending = (this.pending ?? Promise.resolve()).then(async () => {
+      const choice = this.choice, status = await this.ask({ ...what, object: this.selected });
+      if (status && status.object == null) toast("No frame arrives; this takes effect when one does.", "note");
+      else if (status && choice === this.choice) this.select(status.object);
     });
-    return this.asked;
+    return this.pending;
   }
 
   async remove(id) {
@@ -128,14 +128,14 @@ class Camera {
     await this.ask({ do: "remove", object: id });
   }
 
-  // choice: changes whenever another object, or a new one, is chosen.
+  // choice: a new object whenever the selection changes.
   select(id) { this.selected = id; this.choice = {}; this.listed = null; this.#style(); }
-  newObject() { this.select(null); toast("The next click begins a new object.", "note"); }
-  record() { return this.ask({ do: this.told?.recording ? "finish" : "record" }); }
+  newObject() { this.select(null); toast("The next click adds a new object.", "note"); }
+  record() { return this.ask({ do: this.status?.recording ? "finish" : "record" }); }
   setTool(tool) { this.view.setTool(tool); press("tool", tool); byId("hint").textContent = HINTS[tool]; setTimeout(() => { byId("hint").textContent = ""; }, 5000); }
   setMode(mode) { this.view.setMode(mode); press("mode", mode); }
 
-  // Send pictures of the browser's camera, one at a time: the newest there is when the last is taken.
+  // Send images of the browser's camera one at a time, always the newest one.
   async send(video) {
     const canvas = document.createElement("canvas"), g = canvas.getContext("2d");
     this.sending = true;
@@ -145,7 +145,7 @@ class Camera {
       canvas.width = Math.round(video.videoWidth * scale); canvas.height = Math.round(video.videoHeight * scale);
       g.drawImage(video, 0, 0, canvas.width, canvas.height);
       const blob = await new Promise((done) => canvas.toBlob(done, "image/jpeg", SENT_QUALITY));
-      try { await this.api.picture(blob, stamp); } catch (error) { if (!error.offline) return; }
+      try { await this.api.image(blob, stamp); } catch (error) { if (!error.offline) return; }
     }
   }
 
@@ -166,7 +166,7 @@ function press(kind, value) {
 const REFUSED = { NotAllowedError: "The browser may not use the camera; allow it beside the address of this page.", NotFoundError: "This device has no camera.", NotReadableError: "Another program uses the camera." };
 
 async function ownCamera() {
-  if (!navigator.mediaDevices?.getUserMedia) throw new Error("The browser gives its camera to safe pages only: open this one by https, or at localhost.");
+  if (!navigator.mediaDevices?.getUserMedia) throw new Error("The browser allows its camera on secure pages only: open this one by https, or at localhost.");
   try { return await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 1280 } } }); } catch (error) {
     throw new Error(REFUSED[error.name] ?? `The camera cannot be used: ${error.message}.`);
   }

@@ -1,12 +1,12 @@
-// The export dialog: format, objects, edges, a preview over checkerboard, progress, download.
+// The export dialog: format, objects, edges, preview over checkerboard, progress, download.
 const byId = (id) => document.getElementById(id);
 const GROUPS = [
   ["For editing", ["prores", "png-rgba", "vp9", "ffv1", "png-rgba-16", "exr"]],
   ["Mattes", ["matte", "matte-lossless", "png-matte", "png-matte-16"]],
-  ["To look at", ["overlay", "green", "background"]],
+  ["For viewing", ["overlay", "green", "background"]],
   ["For training and annotation", ["png", "png-8", "davis", "youtube-vos", "coco", "coco-ytvis", "yolo-seg", "labelme", "cvat", "mots", "mot", "npz", "ome-zarr"]],
 ];
-const SETTLED_MS = 150; // after which a number is taken as typed
+const SETTLED_MS = 150; // debounce of number inputs
 const TITLES = {
   prores: "ProRes 4444", "png-rgba": "PNG with alpha", vp9: "WebM (VP9)", ffv1: "FFV1", "png-rgba-16": "PNG with alpha, 16 bit", exr: "OpenEXR",
   matte: "Matte video", "matte-lossless": "Matte video, lossless", "png-matte": "PNG mattes", "png-matte-16": "PNG mattes, 16 bit",
@@ -27,7 +27,7 @@ export class ExportDialog {
     this.on = on;
     this.format = "prores";
     this.chosen = new Set();
-    this.drawn = 0; // previews so far
+    this.drawn = 0; // count of previews drawn
     byId("export-go").onclick = () => this.#go();
     byId("export-cancel").onclick = () => on.cancel();
     for (const id of ["soft", "feather", "grow"]) byId(id).oninput = () => this.preview();
@@ -55,20 +55,20 @@ export class ExportDialog {
     this.preview();
   }
 
-  // What is cut out of the frame that is shown, over checkerboard, with the edges it will have.
+  // Draw the cutout of the shown frame over checkerboard, with the chosen edges.
   async preview() {
     const edges = this.#edges(), turn = this.turn = (this.turn ?? 0) + 1;
     if (!edges.soft && !edges.feather && !edges.grow) { this.#draw(this.#plain()); return; }
     await new Promise((done) => setTimeout(done, SETTLED_MS));
     if (turn !== this.turn) return;
-    const picture = await this.on.cutout({ objects: [...this.chosen], ...edges });
-    if (picture && turn === this.turn) this.#draw(picture);
+    const image = await this.on.cutout({ objects: [...this.chosen], ...edges });
+    if (image && turn === this.turn) this.#draw(image);
   }
 
-  // Masks as they are need no server.
+  // The cutout with hard edges, computed without the server.
   #plain() {
     const shown = this.on.shown();
-    if (!shown.picture || !shown.masks) return null;
+    if (!shown.image || !shown.masks) return null;
     const { width, height, labels } = shown.masks;
     const mask = document.createElement("canvas");
     mask.width = width; mask.height = height;
@@ -77,22 +77,22 @@ export class ExportDialog {
     for (let i = 0; i < labels.length; i++) if (this.chosen.has(labels[i])) image.data[4 * i + 3] = 255;
     m.putImageData(image, 0, 0);
     m.globalCompositeOperation = "source-in";
-    m.drawImage(shown.picture, 0, 0, width, height);
+    m.drawImage(shown.image, 0, 0, width, height);
     return mask;
   }
 
-  #draw(picture) {
+  #draw(image) {
     const canvas = byId("preview"), g = canvas.getContext("2d");
     canvas.width = 896; canvas.height = 504;
     this.drawn++;
-    if (!picture) return;
-    const scale = Math.min(canvas.width / picture.width, canvas.height / picture.height);
-    const [w, h] = [picture.width * scale, picture.height * scale];
+    if (!image) return;
+    const scale = Math.min(canvas.width / image.width, canvas.height / image.height);
+    const [w, h] = [image.width * scale, image.height * scale];
     g.imageSmoothingQuality = "high";
-    g.drawImage(picture, (canvas.width - w) / 2, (canvas.height - h) / 2, w, h);
+    g.drawImage(image, (canvas.width - w) / 2, (canvas.height - h) / 2, w, h);
   }
 
-  // Formats that take none have none.
+  // Edges of the chosen format; empty if it does not support them.
   #edges() {
     if (!this.formats.find((f) => f.name === this.format)?.edges) return {};
     return { soft: byId("soft").checked, feather: Number(byId("feather").value) || 0, grow: Number(byId("grow").value) || 0 };
@@ -107,7 +107,7 @@ export class ExportDialog {
     status.textContent = running ? `${TITLES[task.format]}: ${task.total ? Math.floor(100 * task.done / task.total) : 0} %`
       : task?.status === "failed" ? task.message
       : ready ? `${task.file}, ${bytes(task.size)}`
-      : state.store ? `Frames ${state.first} to ${state.last}` : "Track first, then there is something to export.";
+      : state.store ? `Frames ${state.first} to ${state.last}` : "Track first; there is nothing to export yet.";
     byId("export-cancel").hidden = !running;
     byId("export-go").hidden = ready;
     byId("export-go").disabled = running || !state.store;

@@ -1,31 +1,31 @@
-// Pictures and label maps of frames, as many as fit; what is not there is fetched, newest wish first.
-const PICTURES = 90;
+// Bounded caches of images and label maps of frames; missing ones are fetched.
+const IMAGES = 90;
 const LABELS = 120;
 
 export class Frames {
   constructor(api, side) {
     this.api = api;
     this.side = side;
-    this.pictures = new Map();
+    this.images = new Map();
     this.labels = new Map();
     this.version = "";
     this.waiting = new Map();
   }
 
-  // Masks depend on the version of the session; pictures never change.
+  // Label maps depend on the version of the session; images never change.
   setVersion(version) {
     if (version === this.version) return;
     this.version = version;
     this.labels.clear();
   }
 
-  async picture(frame, signal) {
-    const kept = this.#recall(this.pictures, frame);
+  async image(frame, signal) {
+    const kept = this.#recall(this.images, frame);
     if (kept) return kept;
     return this.#once(`p${frame}`, async () => {
-      const picture = await this.api.picture(frame, this.side, signal);
-      this.#keep(this.pictures, frame, picture, PICTURES);
-      return picture;
+      const image = await this.api.image(frame, this.side, signal);
+      this.#keep(this.images, frame, image, IMAGES);
+      return image;
     });
   }
 
@@ -40,7 +40,7 @@ export class Frames {
     });
   }
 
-  both(frame, signal) { return Promise.all([this.picture(frame, signal), this.masks(frame, signal)]); }
+  both(frame, signal) { return Promise.all([this.image(frame, signal), this.masks(frame, signal)]); }
   forget(frame) { this.labels.delete(frame); }
 
   #recall(kept, key) {

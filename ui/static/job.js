@@ -1,4 +1,4 @@
-// What is being tracked, and what still has to be: the bar above, and the next step over the picture.
+// Tracking progress: the bar at the top, and the suggested next step over the image.
 import { setIcon } from "./icons.js";
 import { clock } from "./timeline.js";
 
@@ -9,10 +9,10 @@ const frameWord = (count) => `${count} ${count === 1 ? "frame" : "frames"}`;
 
 export const isRunning = (job) => Boolean(job) && !ENDED.includes(job.status);
 
-// Frames that lie in any of some stretches.
-function countFrames(stretches) {
+// Count the frames covered by spans that may overlap.
+function countFrames(spans) {
   let count = 0, end = -1;
-  for (const s of [...stretches].sort((a, b) => a.first - b.first)) {
+  for (const s of [...spans].sort((a, b) => a.first - b.first)) {
     count += Math.max(0, s.last - Math.max(s.first, end + 1) + 1);
     end = Math.max(end, s.last);
   }
@@ -35,7 +35,7 @@ export function showJob({ job, stale, store, objects }) {
   byId("next").hidden = running || !stale.length;
   const names = [...new Set(stale.map((s) => objects.find((o) => o.id === s.object)?.name))];
   const who = names.length > 2 ? `${names.length} objects` : names.join(" and ");
-  byId("next-text").textContent = !store ? `${who}: known on the clicked frames only.`
+  byId("next-text").textContent = !store ? `${who}: masks on the prompted frames only.`
     : stopped ? `Stopped; ${frameWord(frames)} left.` : `${who}: ${frameWord(frames)} to track again.`;
-  byId("next-label").textContent = stopped ? "Go on" : "Track now";
+  byId("next-label").textContent = stopped ? "Continue" : "Track now";
 }

@@ -1,4 +1,4 @@
-// Shortcuts. Typing into a field is never one.
+// Keyboard shortcuts, ignored while typing into a field.
 const byId = (id) => document.getElementById(id);
 
 export function listenForKeys(page) {
@@ -9,7 +9,7 @@ export function listenForKeys(page) {
     c: () => { if (!byId("candidates").hidden) byId("choose").click(); },
     t: () => { if (!byId("track").disabled && !page.running) byId("track").click(); },
     i: () => page.markIn(), o: () => page.markOut(),
-    k: () => page.jumpDoubt(1), j: () => page.jumpDoubt(-1), h: () => { page.masksHidden = !page.masksHidden; page.render(); },
+    k: () => page.jumpIssue(1), j: () => page.jumpIssue(-1), h: () => { page.masksHidden = !page.masksHidden; page.render(); },
     1: () => page.setMode("overlay"), 2: () => page.setMode("cutout"), 3: () => page.setMode("matte"),
     0: () => view.fit(), "+": () => view.zoomBy(1.25), "=": () => view.zoomBy(1.25), "-": () => view.zoomBy(0.8),
     "[": () => page.setRadius(Number(byId("radius").value) - 4), "]": () => page.setRadius(Number(byId("radius").value) + 4),

@@ -1,4 +1,4 @@
-// What every page has: toasts for what went wrong, tips on what a button does, light or dark.
+// Parts of every page: toasts for errors, tooltips, light and dark theme.
 const byId = (id) => document.getElementById(id);
 
 export function toast(text, kind = "bad") {
@@ -65,9 +65,9 @@ export function startTips() {
 
 const SHORTCUTS = [
   ["Play, pause", "Space"], ["Frame by frame", "← →"], ["Ten frames", "⇧ ← →"], ["Start, end", "Home End"],
-  ["Prompt before, after", "↑ ↓"], ["Next doubt, doubt before", "K J"], ["In, out", "I O"],
-  ["Add by click", "A"], ["Remove by click", "S, right click"], ["Box", "B"], ["Brush, eraser", "P E"], ["Brush size", "[ ]"],
-  ["Another mask", "C"], ["New object", "N"], ["Find objects", "F"], ["Gone from here on", "G"], ["Select under pointer", "Ctrl click"],
+  ["Previous, next prompt", "↑ ↓"], ["Next, previous issue", "K J"], ["In, out", "I O"],
+  ["Add by click", "A"], ["Subtract by click", "S, right click"], ["Box", "B"], ["Brush, eraser", "P E"], ["Brush size", "[ ]"],
+  ["Another mask", "C"], ["New object", "N"], ["Find objects", "F"], ["Absent from here on", "G"], ["Select under pointer", "Ctrl click"],
   ["Delete prompt here", "Backspace"], ["Undo, redo", "Ctrl Z, Ctrl ⇧ Z"], ["Track", "T"], ["Stop tracking", "Esc"],
   ["Overlay, cut-out, matte", "1 2 3"], ["Hide masks", "H"], ["Zoom", "+ − wheel"], ["Fit", "0"],
 ];

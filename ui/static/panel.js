@@ -1,4 +1,4 @@
-// The lists on the right: objects, and frames somebody should look at.
+// The lists on the right: objects, and review items.
 import { icon } from "./icons.js";
 import { drawStrip } from "./timeline.js";
 
@@ -45,9 +45,9 @@ export class ObjectList {
     row.setAttribute("role", "option");
     row.onclick = () => this.on.select(object.id);
     const swatch = document.createElement("label");
-    swatch.className = "swatch"; swatch.style.background = object.colour; swatch.dataset.tip = "Colour";
+    swatch.className = "swatch"; swatch.style.background = object.colour; swatch.dataset.tip = "Color";
     const colour = document.createElement("input");
-    colour.type = "color"; colour.value = object.colour; colour.setAttribute("aria-label", `Colour of ${object.name}`);
+    colour.type = "color"; colour.value = object.colour; colour.setAttribute("aria-label", `Color of ${object.name}`);
     colour.onchange = () => this.on.change(object.id, { colour: colour.value });
     swatch.append(colour);
     const name = document.createElement("input");
@@ -63,33 +63,33 @@ export class ObjectList {
     acts.className = "acts";
     acts.append(
       button(object.visible ? "eye" : "eyeoff", object.visible ? "Hide" : "Show", () => this.on.change(object.id, { visible: !object.visible }), "on"),
-      button(object.locked ? "lock" : "unlock", object.locked ? "Unlock" : "Lock: it stays as it is", () => this.on.change(object.id, { locked: !object.locked }), object.locked ? "warn" : ""),
+      button(object.locked ? "lock" : "unlock", object.locked ? "Unlock" : "Lock: tracking does not change it", () => this.on.change(object.id, { locked: !object.locked }), object.locked ? "warn" : ""),
       button("trash", "Delete", () => this.on.remove(object.id)),
     );
     const strip = document.createElement("canvas");
-    strip.className = "strip"; strip.width = 440; strip.height = 12; strip.dataset.tip = "How sure the tracker was, over time";
+    strip.className = "strip"; strip.width = 440; strip.height = 12; strip.dataset.tip = "Confidence over time";
     row.append(swatch, name, acts, strip);
     return row;
   }
 }
 
-export function showDoubts(doubts, objects, frame, tracked, seek) {
-  const known = doubts.filter((d) => objects.some((o) => o.id === d.object));
-  byId("doubt-count").textContent = known.length || "";
-  byId("no-doubts").hidden = known.length > 0;
-  byId("no-doubts").textContent = tracked ? "Nothing looks doubtful." : "After tracking, the frames worth a look are listed here.";
-  byId("doubt").disabled = !known.length;
-  byId("doubts").replaceChildren(...known.map((doubt) => {
-    const object = objects.find((o) => o.id === doubt.object);
+export function showReview(review, objects, frame, tracked, seek) {
+  const known = review.filter((d) => objects.some((o) => o.id === d.object));
+  byId("issue-count").textContent = known.length || "";
+  byId("no-issues").hidden = known.length > 0;
+  byId("no-issues").textContent = tracked ? "No issues were found." : "After tracking, the frames to check are listed here.";
+  byId("next-issue").disabled = !known.length;
+  byId("issues").replaceChildren(...known.map((issue) => {
+    const object = objects.find((o) => o.id === issue.object);
     const row = document.createElement("button");
-    row.type = "button"; row.className = `doubt${doubt.first <= frame && frame <= doubt.last ? " here" : ""}`;
+    row.type = "button"; row.className = `issue${issue.first <= frame && frame <= issue.last ? " here" : ""}`;
     const dot = document.createElement("i"); dot.style.background = object.colour;
     const why = document.createElement("span"); why.className = "why";
     const name = document.createElement("b"); name.textContent = object.name;
-    why.append(name, ` ${doubt.reason}`); why.title = doubt.detail;
-    const where = document.createElement("span"); where.textContent = doubt.frame;
+    why.append(name, ` ${issue.reason}`); why.title = issue.detail;
+    const where = document.createElement("span"); where.textContent = issue.frame;
     row.append(dot, why, where);
-    row.onclick = () => seek(doubt.frame, doubt.object);
+    row.onclick = () => seek(issue.frame, issue.object);
     const item = document.createElement("li"); item.append(row);
     return item;
   }));

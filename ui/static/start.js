@@ -1,4 +1,4 @@
-// The start screen: drop a file, open a path, take an example, go on with something.
+// The start screen: drop a file, open a path or an example, or continue a recent session.
 import { fetchVideo, openSession, upload } from "./api.js";
 import { bytes } from "./exporting.js";
 import { toast } from "./notices.js";
@@ -60,17 +60,17 @@ export function showStart(about) {
   byId("path").title = `Paths below ${about.roots.join(", ")}`;
   byId("path-form").onsubmit = (e) => {
     e.preventDefault();
-    const place = byId("path").value.trim();
-    if (place) go(/^https?:/i.test(place) ? fetchVideo(place) : openSession({ path: place }));
+    const path = byId("path").value.trim();
+    if (path) go(/^https?:/i.test(path) ? fetchVideo(path) : openSession({ path }));
   };
   byId("examples").replaceChildren(...about.examples.map((example) => {
     const card = document.createElement("button");
     card.className = "example"; card.dataset.example = example.name;
-    const picture = document.createElement("img");
-    picture.src = `api/examples/${example.name}.jpg`; picture.alt = ""; picture.loading = "lazy";
+    const image = document.createElement("img");
+    image.src = `api/examples/${example.name}.jpg`; image.alt = ""; image.loading = "lazy";
     const title = document.createElement("span");
     title.textContent = example.title;
-    card.append(picture, title);
+    card.append(image, title);
     card.onclick = () => go(openSession({ example: example.name }));
     return card;
   }));

@@ -1,10 +1,10 @@
-// The timeline: a ruler, a lane an object with its confidence, prompts as diamonds, doubts as flags.
+// The timeline: a ruler, a lane per object with its confidence, prompts as diamonds, review items as flags.
 const RULER = 24;
 const LANE = 22;
 const GUTTER = 128;
 const RIGHT = 14;
-const GONE = "#101217";
-const GRIP = { mouse: 7, touch: 18 }; // how near to an end of the range it is taken hold of
+const ABSENT_FILL = "#101217";
+const GRIP = { mouse: 7, touch: 18 }; // distance in px at which an end of the range can be grabbed
 
 export class Timeline {
   constructor(canvas, on) {
@@ -12,7 +12,7 @@ export class Timeline {
     this.on = on;
     this.state = null;
     this.strips = {};
-    this.doubts = [];
+    this.review = [];
     this.frame = 0;
     new ResizeObserver(() => this.draw()).observe(canvas.parentElement);
     canvas.addEventListener("pointerdown", (e) => this.#down(e));
@@ -22,7 +22,7 @@ export class Timeline {
   }
 
   setState(state) { this.state = this.dragged ? { ...state, ...this.dragged } : state; this.draw(); }
-  setTracked(strips, doubts) { this.strips = strips; this.doubts = doubts; this.draw(); }
+  setTracked(strips, review) { this.strips = strips; this.review = review; this.draw(); }
   setFrame(frame) { this.frame = frame; this.draw(); }
 
   draw() {
@@ -33,14 +33,14 @@ export class Timeline {
   xOf(frame) { return this.#left(frame) + 0.5 * this.#step(); }
   frameAt(x) { return Math.min(this.state.end, Math.max(this.state.start, this.state.start + Math.floor((x - GUTTER) / this.#step()))); }
   xOfEnd(end) { return end === "first" ? this.#left(this.state.first) : this.#left(this.state.last + 1); }
-  #left(frame) { return GUTTER + (frame - this.state.start) * this.#step(); } // where a frame begins
+  #left(frame) { return GUTTER + (frame - this.state.start) * this.#step(); } // left edge of a frame
   #step() { return (this.canvas.clientWidth - GUTTER - RIGHT) / Math.max(1, this.state.frames); }
 
   #draw() {
     const state = this.state;
     if (!state) return;
     const css = getComputedStyle(document.documentElement);
-    const colour = (name) => css.getPropertyValue(`--${name}`).trim();
+    const color = (name) => css.getPropertyValue(`--${name}`).trim();
     const ratio = window.devicePixelRatio || 1;
     const width = this.canvas.parentElement.clientWidth;
     const height = RULER + Math.max(1, state.objects.length) * LANE + 8;
@@ -51,32 +51,32 @@ export class Timeline {
     g.font = '11px system-ui, "DejaVu Sans", sans-serif';
     g.textBaseline = "middle";
     const step = this.#step(), left = GUTTER, right = GUTTER + state.frames * step;
-    this.#ruler(g, colour, step, right);
-    state.objects.forEach((object, row) => this.#lane(g, colour, object, RULER + row * LANE, step));
+    this.#ruler(g, color, step, right);
+    state.objects.forEach((object, row) => this.#lane(g, color, object, RULER + row * LANE, step));
     if (!state.objects.length) {
-      g.fillStyle = colour("faint"); g.fillText("Objects appear here", left + 8, RULER + LANE / 2);
+      g.fillStyle = color("faint"); g.fillText("Objects appear here", left + 8, RULER + LANE / 2);
     }
-    g.fillStyle = colour("bar"); g.globalAlpha = 0.72;
+    g.fillStyle = color("bar"); g.globalAlpha = 0.72;
     const [from, to] = [this.xOfEnd("first"), this.xOfEnd("last")];
     g.fillRect(left, 0, from - left, height); g.fillRect(to, 0, right - to, height);
     g.globalAlpha = 1;
-    this.#bracket(g, colour(state.first > state.start ? "text" : "faint"), from, height, 1);
-    this.#bracket(g, colour(state.last < state.end ? "text" : "faint"), to, height, -1);
-    for (const doubt of this.doubts.slice(0, 60)) this.#flag(g, this.xOf(doubt.frame), doubt.severity > 0.6 ? colour("bad") : colour("warn"));
+    this.#bracket(g, color(state.first > state.start ? "text" : "faint"), from, height, 1);
+    this.#bracket(g, color(state.last < state.end ? "text" : "faint"), to, height, -1);
+    for (const issue of this.review.slice(0, 60)) this.#flag(g, this.xOf(issue.frame), issue.severity > 0.6 ? color("bad") : color("warn"));
     const job = state.job;
     if (job && job.frame >= 0 && !["done", "stopped", "failed"].includes(job.status)) {
-      g.fillStyle = colour("accent"); g.globalAlpha = 0.85;
+      g.fillStyle = color("accent"); g.globalAlpha = 0.85;
       g.fillRect(this.xOf(job.frame) - 1, RULER - 4, 2, height);
       g.globalAlpha = 1;
     }
-    this.#playhead(g, colour("text"), this.xOf(this.frame), height);
+    this.#playhead(g, color("text"), this.xOf(this.frame), height);
   }
 
-  #ruler(g, colour, step, right) {
+  #ruler(g, color, step, right) {
     const state = this.state;
     const seconds = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600];
     const every = seconds.find((s) => s * state.fps * step >= 76) ?? 7200;
-    g.strokeStyle = colour("line"); g.fillStyle = colour("dim"); g.lineWidth = 1;
+    g.strokeStyle = color("line"); g.fillStyle = color("dim"); g.lineWidth = 1;
     const count = Math.floor(state.frames / state.fps / every);
     for (let i = 0; i <= count; i++) {
       const x = Math.round(GUTTER + i * every * state.fps * step) + 0.5;
@@ -86,26 +86,26 @@ export class Timeline {
     g.beginPath(); g.moveTo(0, RULER - 0.5); g.lineTo(this.canvas.clientWidth, RULER - 0.5); g.stroke();
   }
 
-  #lane(g, colour, object, y, step) {
+  #lane(g, color, object, y, step) {
     const middle = y + LANE / 2, [top, high] = [y + 5, LANE - 10];
-    if (object.id === this.selected) { g.fillStyle = colour("over"); g.fillRect(0, y, this.canvas.clientWidth, LANE); }
+    if (object.id === this.selected) { g.fillStyle = color("over"); g.fillRect(0, y, this.canvas.clientWidth, LANE); }
     g.globalAlpha = object.visible ? 1 : 0.4;
     g.fillStyle = object.colour;
     g.beginPath(); g.arc(16, middle, 4.5, 0, 7); g.fill();
-    g.fillStyle = object.id === this.selected ? colour("text") : colour("dim");
+    g.fillStyle = object.id === this.selected ? color("text") : color("dim");
     g.fillText(cut(g, object.name, GUTTER - 40), 28, middle + 0.5);
     const end = GUTTER + this.state.frames * step;
-    g.fillStyle = colour("over"); g.globalAlpha = 0.7;
+    g.fillStyle = color("over"); g.globalAlpha = 0.7;
     g.fillRect(GUTTER, top, end - GUTTER, high);
-    drawStrip(g, this.strips[object.id], object.colour, colour("bad"), GUTTER, top, end - GUTTER, high);
+    drawStrip(g, this.strips[object.id], object.colour, color("bad"), GUTTER, top, end - GUTTER, high);
     g.globalAlpha = 1;
-    for (const stale of this.state.stale) if (stale.object === object.id) hatch(g, colour("text"), colour("bar"), this.#left(stale.first), top, (stale.last - stale.first + 1) * step, high);
+    for (const stale of this.state.stale) if (stale.object === object.id) hatch(g, color("text"), color("bar"), this.#left(stale.first), top, (stale.last - stale.first + 1) * step, high);
     this.#progress(g, object, top, high, step);
     g.globalAlpha = 1;
-    for (const anchor of object.anchors) diamond(g, this.xOf(anchor.frame), middle, anchor.via === "gone" ? GONE : object.colour);
+    for (const anchor of object.anchors) diamond(g, this.xOf(anchor.frame), middle, anchor.via === "gone" ? ABSENT_FILL : object.colour);
   }
 
-  // What the job that runs has done of an object by now.
+  // Draw the frames of an object that the running job has finished.
   #progress(g, object, y, height, step) {
     const { job } = this.state;
     if (!job?.pass || ["done", "stopped", "failed"].includes(job.status) || !job.pass.objects.includes(object.id)) return;
@@ -114,14 +114,14 @@ export class Timeline {
     g.fillRect(this.#left(from), y, (to - from + 1) * step, height);
   }
 
-  // An end of the range; its tab is the place to take hold of it.
-  #bracket(g, colour, x, height, side) {
-    g.strokeStyle = g.fillStyle = colour; g.lineWidth = 2; g.beginPath();
+  // Draw an end of the range, with a tab to drag it by.
+  #bracket(g, color, x, height, side) {
+    g.strokeStyle = g.fillStyle = color; g.lineWidth = 2; g.beginPath();
     g.moveTo(x, 2); g.lineTo(x, height - 2); g.lineTo(x + 5 * side, height - 2); g.stroke();
     g.beginPath(); g.moveTo(x, 2); g.lineTo(x + 9 * side, 2); g.lineTo(x + 9 * side, 9); g.lineTo(x, 15); g.fill();
   }
 
-  // Which end of the range lies at a place, if any does.
+  // Find the end of the range at a point, if there is one.
   #endAt(x, y, kind) {
     if (y >= RULER) return null;
     const near = GRIP[kind] ?? GRIP.mouse;
@@ -130,13 +130,13 @@ export class Timeline {
     return from <= near + 2 && from >= -near ? "first" : null;
   }
 
-  #flag(g, x, colour) {
-    g.fillStyle = colour; g.beginPath();
+  #flag(g, x, color) {
+    g.fillStyle = color; g.beginPath();
     g.moveTo(x - 3.5, 1); g.lineTo(x + 3.5, 1); g.lineTo(x, 7.5); g.fill();
   }
 
-  #playhead(g, colour, x, height) {
-    g.fillStyle = colour;
+  #playhead(g, color, x, height) {
+    g.fillStyle = color;
     g.beginPath(); g.moveTo(x - 5, RULER - 11); g.lineTo(x + 5, RULER - 11); g.lineTo(x + 5, RULER - 6); g.lineTo(x, RULER - 1); g.lineTo(x - 5, RULER - 6); g.fill();
     g.fillRect(x - 0.75, RULER - 6, 1.5, height);
   }
@@ -154,8 +154,8 @@ export class Timeline {
     if (end) { this.end = end; return; }
     this.scrubbing = true;
     const anchor = object?.anchors.find((a) => Math.abs(this.xOf(a.frame) - x) < 6);
-    const doubt = y < 12 ? this.doubts.find((d) => Math.abs(this.xOf(d.frame) - x) < 5) : null;
-    this.on.seek(anchor?.frame ?? doubt?.frame ?? this.frameAt(x));
+    const issue = y < 12 ? this.review.find((d) => Math.abs(this.xOf(d.frame) - x) < 5) : null;
+    this.on.seek(anchor?.frame ?? issue?.frame ?? this.frameAt(x));
   }
 
   #move(e) {
@@ -165,7 +165,7 @@ export class Timeline {
     this.canvas.style.cursor = this.state && this.#endAt(x, y, e.pointerType) ? "col-resize" : x >= GUTTER && y < RULER ? "ew-resize" : "default";
   }
 
-  // The other end stays where it is; the frame under the hand is shown.
+  // Drag one end of the range and show the frame under the pointer; the other end stays.
   #dragEnd(frame) {
     const { first, last } = this.state;
     this.dragged = this.end === "first" ? { first: Math.min(frame, last) } : { last: Math.max(frame, first) };
@@ -181,7 +181,7 @@ export class Timeline {
   }
 }
 
-export function drawStrip(g, strip, colour, lost, x, y, width, height) {
+export function drawStrip(g, strip, color, lost, x, y, width, height) {
   if (!strip) return;
   const step = width / strip.length;
   for (let i = 0; i < strip.length; ) {
@@ -189,7 +189,7 @@ export function drawStrip(g, strip, colour, lost, x, y, width, height) {
     while (j < strip.length && strip[j] === strip[i]) j++;
     const value = strip[i];
     if (value >= 0) {
-      g.fillStyle = colour; g.globalAlpha = 0.25 + 0.7 * Math.max(0, (value - 40) / 60);
+      g.fillStyle = color; g.globalAlpha = 0.25 + 0.7 * Math.max(0, (value - 40) / 60);
       g.fillRect(x + i * step, y, (j - i) * step + 0.4, height);
     } else if (value === -2) {
       g.fillStyle = lost; g.globalAlpha = 0.6;
@@ -200,10 +200,10 @@ export function drawStrip(g, strip, colour, lost, x, y, width, height) {
   g.globalAlpha = 1;
 }
 
-function hatch(g, colour, ground, x, y, width, height) {
+function hatch(g, color, ground, x, y, width, height) {
   g.save(); g.beginPath(); g.rect(x, y, width, height); g.clip();
-  g.fillStyle = ground; g.globalAlpha = 0.5; g.fill(); // what is there does not count any more
-  g.strokeStyle = colour; g.globalAlpha = 0.34; g.lineWidth = 1.2; g.beginPath();
+  g.fillStyle = ground; g.globalAlpha = 0.5; g.fill(); // dims the stale strip below
+  g.strokeStyle = color; g.globalAlpha = 0.34; g.lineWidth = 1.2; g.beginPath();
   for (let i = x - height; i < x + width; i += 6) { g.moveTo(i, y + height); g.lineTo(i + height, y); }
   g.stroke(); g.restore();
 }

@@ -1,8 +1,8 @@
-// The picture: zoom, pan, masks over it, clicks. Positions told are pixels of the video's frame.
+// The frame view: zoom, pan, masks, clicks. Reported positions are pixels of the video's frame.
 const EDGE = 255;
 const FILL = 0.42;
-const MOST_PIXELS = 1.8e6; // of masks that are enlarged
-const SLOP = { mouse: 4, touch: 10 }; // screen pixels a press may move and still be a click
+const MAX_PIXELS = 1.8e6; // of upsampled masks
+const SLOP = { mouse: 4, touch: 10 }; // screen pixels a pointer may move during a click
 
 export class View {
   constructor(canvas, on) {
@@ -10,13 +10,13 @@ export class View {
     this.on = on;
     this.size = [16, 9];
     this.zoom = 1;
-    this.centre = null;
+    this.center = null;
     this.mode = "overlay";
     this.tool = "add";
     this.radius = 18;
     this.style = { colours: {}, visible: new Set(), selected: null };
     this.prompts = [];
-    this.picture = null;
+    this.image = null;
     this.masks = null;
     this.proposals = null;
     this.hover = 0;
@@ -35,28 +35,28 @@ export class View {
   }
 
   setSize(width, height) { this.size = [width, height]; this.fit(); }
-  fit() { this.zoom = 1; this.centre = null; this.draw(); }
+  fit() { this.zoom = 1; this.center = null; this.draw(); }
   setStyle(style) { this.style = style; this.#paintLayer(); this.draw(); }
   setMode(mode) { this.mode = mode; this.#paintLayer(); this.draw(); }
   setTool(tool) { this.tool = tool; this.draw(); }
-  show(picture, masks, prompts) {
-    this.picture = picture; this.masks = masks; this.prompts = prompts;
+  show(image, masks, prompts) {
+    this.image = image; this.masks = masks; this.prompts = prompts;
     this.#paintLayer(); this.draw();
   }
   setProposals(proposals) { this.proposals = proposals; this.#paintFound(); this.draw(); }
 
-  // Where the frame lies in the canvas, CSS pixels.
+  // Position of the frame in the canvas, CSS pixels.
   place() {
     const box = this.canvas.getBoundingClientRect();
     const [width, height] = this.size;
     const pad = 12;
     const fit = Math.min((box.width - 2 * pad) / width, (box.height - 2 * pad) / height);
     const scale = Math.max(0.01, fit) * this.zoom;
-    const [cx, cy] = this.centre ?? [width / 2, height / 2];
+    const [cx, cy] = this.center ?? [width / 2, height / 2];
     return { x: box.width / 2 - cx * scale, y: box.height / 2 - cy * scale, scale, box };
   }
 
-  // From a place on the screen to the frame; may lie outside of it.
+  // Convert a point on the screen to frame coordinates; may lie outside the frame.
   toFrame(clientX, clientY) {
     const { x, y, scale, box } = this.place();
     return [(clientX - box.left - x) / scale, (clientY - box.top - y) / scale];
@@ -78,10 +78,10 @@ export class View {
     const at = [clientX ?? box.left + box.width / 2, clientY ?? box.top + box.height / 2];
     const before = this.toFrame(...at);
     this.zoom = Math.min(40, Math.max(1, this.zoom * factor));
-    if (this.zoom === 1) { this.centre = null; this.draw(); return; }
-    this.centre ??= [this.size[0] / 2, this.size[1] / 2];
+    if (this.zoom === 1) { this.center = null; this.draw(); return; }
+    this.center ??= [this.size[0] / 2, this.size[1] / 2];
     const after = this.toFrame(...at);
-    this.#centreOn(this.centre[0] + before[0] - after[0], this.centre[1] + before[1] - after[1]);
+    this.#centerOn(this.center[0] + before[0] - after[0], this.center[1] + before[1] - after[1]);
     this.draw();
   }
 
@@ -103,7 +103,7 @@ export class View {
     g.imageSmoothingQuality = "high";
     if (this.mode === "cutout") this.#checkerboard(g, x, y, fw, fh);
     if (this.mode === "matte") { g.fillStyle = "#000"; g.fillRect(x, y, fw, fh); }
-    if (this.picture && this.mode === "overlay") g.drawImage(this.picture, x, y, fw, fh);
+    if (this.image && this.mode === "overlay") g.drawImage(this.image, x, y, fw, fh);
     if (this.masks) g.drawImage(this.layer, x, y, fw, fh);
     if (this.proposals) g.drawImage(this.found, x, y, fw, fh);
     this.#drawPrompts(g, x, y, scale);
@@ -168,7 +168,7 @@ export class View {
     this.canvas.style.cursor = this.drag?.kind === "pan" ? "grabbing" : brushes ? "none" : positive ? "crosshair" : "default";
   }
 
-  // The masks as a picture of their own, made anew when they or their colours change.
+  // Render the masks to an image, again when they or their colors change.
   #paintLayer() {
     if (!this.masks) return;
     const { width, height, labels } = this.#enlarged(this.masks);
@@ -188,17 +188,17 @@ export class View {
       }
     }
     g.putImageData(image, 0, 0);
-    if (this.mode === "cutout" && this.picture) {
+    if (this.mode === "cutout" && this.image) {
       g.globalCompositeOperation = "source-in";
-      g.drawImage(this.picture, 0, 0, width, height);
+      g.drawImage(this.image, 0, 0, width, height);
       g.globalCompositeOperation = "source-over";
     }
   }
 
-  // A map of a small video as large as the screen has it, with smooth instead of stepped edges.
+  // Upsample the label map of a small video to screen size, with smooth edges.
   #enlarged(map) {
     const ratio = window.devicePixelRatio || 1;
-    const times = Math.min(Math.round(this.place().scale / this.zoom * ratio), Math.floor(Math.sqrt(MOST_PIXELS / (map.width * map.height))));
+    const times = Math.min(Math.round(this.place().scale / this.zoom * ratio), Math.floor(Math.sqrt(MAX_PIXELS / (map.width * map.height))));
     if (times < 2 || this.zoom * times > 16) return map;
     if (this.large?.map === map && this.large.times === times) return this.large;
     const [width, height] = [map.width * times, map.height * times];
@@ -256,8 +256,8 @@ export class View {
     g.putImageData(image, 0, 0);
   }
 
-  #centreOn(x, y) {
-    this.centre = [Math.min(this.size[0], Math.max(0, x)), Math.min(this.size[1], Math.max(0, y))];
+  #centerOn(x, y) {
+    this.center = [Math.min(this.size[0], Math.max(0, x)), Math.min(this.size[1], Math.max(0, y))];
   }
 
   #hoverAt(at) {
@@ -292,8 +292,8 @@ export class View {
     if (this.drag.kind === "press" && this.drag.button === 0 && this.zoom > 1 && this.#moved(e)) this.drag = { kind: "pan", last: this.drag.screen };
     if (this.drag.kind === "pan") {
       const { scale } = this.place();
-      this.centre ??= [this.size[0] / 2, this.size[1] / 2];
-      this.#centreOn(this.centre[0] - (e.clientX - this.drag.last[0]) / scale, this.centre[1] - (e.clientY - this.drag.last[1]) / scale);
+      this.center ??= [this.size[0] / 2, this.size[1] / 2];
+      this.#centerOn(this.center[0] - (e.clientX - this.drag.last[0]) / scale, this.center[1] - (e.clientY - this.drag.last[1]) / scale);
       this.drag.last = [e.clientX, e.clientY];
     }
     if (this.drag.kind === "box") this.drag.to = at;
@@ -306,9 +306,9 @@ export class View {
     if (!other) return;
     const gap = (a, b) => Math.hypot(a[0] - b[0], a[1] - b[1]);
     const now = [e.clientX, e.clientY], { scale } = this.place();
-    // What lay between the fingers stays there.
-    this.centre ??= [this.size[0] / 2, this.size[1] / 2];
-    this.#centreOn(this.centre[0] - (now[0] - before[0]) / 2 / scale, this.centre[1] - (now[1] - before[1]) / 2 / scale);
+    // The point between the fingers stays there.
+    this.center ??= [this.size[0] / 2, this.size[1] / 2];
+    this.#centerOn(this.center[0] - (now[0] - before[0]) / 2 / scale, this.center[1] - (now[1] - before[1]) / 2 / scale);
     this.zoomBy(gap(now, other) / Math.max(1, gap(before, other)), (now[0] + other[0]) / 2, (now[1] + other[1]) / 2);
   }
 
