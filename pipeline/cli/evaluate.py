@@ -1,4 +1,4 @@
-"""Commands that judge a model by known masks: `eval images`."""
+"""Command `eval images`: evaluate a model on images with ground-truth masks."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ _MEASURES = {
     "zoom_click1_without": "small\n@1",
     "zoom_click1": "zoom\n@1",
 }
-"""Headers that keep the table within 80 columns."""
+"""Table headers, short enough for 80 columns."""
 
 _TITLE = "mean IoU in %, from boxes (small, medium, large) and n clicks (@n)"
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    evaluate = typer.Typer(help="Judge a model by known masks.")
+    """Register the commands."""
+    evaluate = typer.Typer(help="Evaluate a model against ground-truth masks.")
     evaluate.command()(images)
     evaluate.command()(video)
     app.add_typer(evaluate, name="eval", no_args_is_help=True)
@@ -57,7 +57,7 @@ def images(
         typer.Option(help="Folder of <source>/{images,masks} (label maps), or COCO/LVIS JSON."),
     ],
     model: Annotated[
-        str, typer.Option(help="Model name or folder; a checkpoint runs as it is, in torch.")
+        str, typer.Option(help="Model name or folder, or a checkpoint, which runs in torch.")
     ] = "lite",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     everything: Annotated[
@@ -65,28 +65,28 @@ def images(
     ] = True,
     zoom: Annotated[
         bool,
-        typer.Option("--zoom", help="Also ask for small objects in a crop encoded by itself."),
+        typer.Option("--zoom", help="Also prompt small objects in a crop of their own."),
     ] = False,
     held_out: Annotated[
         int,
-        typer.Option(min=0, max=50, help="Only the images held back from training, in percent."),
+        typer.Option(min=0, max=50, help="Only the scenes held out from training, in percent."),
     ] = 0,
     limit: Annotated[
-        int | None, typer.Option("--images", min=1, help="Images of a source, evenly spread.")
+        int | None, typer.Option("--images", min=1, help="Images per source, evenly spaced.")
     ] = None,
     sheets: Annotated[
         Path | None,
-        typer.Option(help="Folder for contact sheets of every source's best and worst answers."),
+        typer.Option(help="Folder for contact sheets of every source's best and worst masks."),
     ] = None,
     image_root: Annotated[
-        Path | None, typer.Option(help="Folder of the images that the JSON names.")
+        Path | None, typer.Option(help="Folder of the images in the JSON.")
     ] = None,
     detections: Annotated[
         Path | None, typer.Option(help="COCO results JSON: prompt with its boxes, for mask AP.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
     threads: Annotated[
-        int | None, typer.Option(min=1, max=64, help="CPU threads; all cores if not given.")
+        int | None, typer.Option(min=1, max=64, help="CPU threads; default: all cores.")
     ] = None,
 ) -> None:
     """Mean IoU from boxes and clicks and recall of everything mode, or COCO's mask AP."""
@@ -107,9 +107,9 @@ def images(
 
 @dataclass(frozen=True, slots=True)
 class ImagesRequest:
-    """Images whose masks are known, and how a model is judged by them.
+    """Parameters of `eval images`.
 
-    held_out: percent. limit: of images of a source. sheets: a folder.
+    held_out: percent of scenes. limit: images per source. sheets: folder for contact sheets.
     """
 
     data: Path
@@ -153,7 +153,8 @@ def _score(pool: SegmenterPool, sets: Sequence[ImageSet], request: ImagesRequest
     drawn = AnswerSheets() if request.sheets is not None else None
     with _progress(sum(len(s.items) for s in sets), hidden=request.as_json) as on_image:
         report = evaluate_images(
-            *(pool, sets),
+            pool,
+            sets,
             model=request.model,
             everything=request.everything,
             zoom=request.zoom,
@@ -202,7 +203,7 @@ def _pool(model: str, device: str, threads: int | None) -> SegmenterPool:
 
 @contextmanager
 def _progress(total: int, *, hidden: bool) -> Iterator[OnImage]:
-    """A progress bar over images on standard error."""
+    """Show a progress bar over images on standard error."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
@@ -236,7 +237,7 @@ def _print_images(report: ImagesReport) -> None:
     console.print(f"{report.model}: {_TITLE}\n")
     console.print(table)
     if report.excluded:
-        console.print(f"without an object to ask for, left out: {', '.join(report.excluded)}")
+        console.print(f"skipped, without an object to prompt: {', '.join(report.excluded)}")
     console.print(f"{report.seconds:.0f} s")
 
 

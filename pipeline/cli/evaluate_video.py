@@ -1,4 +1,4 @@
-"""Command `eval video`: judge tracking on videos with known masks, beside baselines."""
+"""Command `eval video`: evaluate tracking on videos with ground truth, against baselines."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     )
 
 _OURS = "maskstream"
-_TITLE = "J and F in %: mean, recall, decay; sw: identities that changed"
+_TITLE = "J and F in %: mean, recall, decay; sw: identity switches"
 
 
 class Prompt(StrEnum):
-    """How objects are given to the pipeline."""
+    """How objects are prompted."""
 
     MASK = "mask"
     BOX = "box"
@@ -50,8 +50,8 @@ def video(
     masks: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of NAME/NNNNN.png: masks of some frames of videos in --data that have "
-            "none beside them."
+            help="Folder of NAME/NNNNN.png: masks of some frames, for videos in --data without "
+            "masks of their own."
         ),
     ] = None,
     generated: Annotated[
@@ -61,29 +61,29 @@ def video(
         Path | None,
         typer.Option(
             help="With --generated: folder of train/<source>/cutouts (RGBA) or {images,masks} and "
-            "backgrounds to render them from; drawn shapes if not given."
+            "backgrounds to render them from; default: generated shapes."
         ),
     ] = None,
     model: ModelOption = None,
     config: ConfigOption = None,
-    prompt: Annotated[Prompt, typer.Option(help="How an object is given.")] = Prompt.MASK,
+    prompt: Annotated[Prompt, typer.Option(help="How objects are prompted.")] = Prompt.MASK,
     sequences: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Only these; all if not given.")
+        str | None, typer.Option(metavar="A,B", help="Only these sequences; default: all.")
     ] = None,
     baselines: Annotated[
         str | None,
-        typer.Option(metavar="A,B", help="Only these baselines; all if not given."),
+        typer.Option(metavar="A,B", help="Only these baselines; default: all."),
     ] = None,
     no_baselines: Annotated[
-        bool, typer.Option("--no-baselines", help="Run the pipeline alone.")
+        bool, typer.Option("--no-baselines", help="Run only the pipeline.")
     ] = False,
     seeded: Annotated[
         bool,
-        typer.Option("--seeded", help="Give nothing, let it find objects: HOTA and switches."),
+        typer.Option("--seeded", help="Seed objects, no prompts: HOTA and identity switches."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """J, F and J&F of objects given on their first frame, or HOTA of objects it finds itself."""
+    """Compute J, F and J&F of objects prompted on their first frame, or HOTA of seeded ones."""
     from maskstream.pipeline.cli.first_use import with_model_folder
     from maskstream.pipeline.config import load_config
     from maskstream.pipeline.lab.evaluation.video.evaluate import evaluate_seeded, evaluate_videos
@@ -92,7 +92,7 @@ def video(
     settings = load_config(config, [] if model is None else [f"model={model}"])
     if seeded and (baselines or prompt != Prompt.MASK):
         raise ConfigError("--seeded gives no prompts and has no baselines")
-    settings = with_model_folder(settings)  # never quantized on the clips that judge
+    settings = with_model_folder(settings)  # never quantized on the evaluation clips
     chosen = {} if no_baselines or seeded else _baselines(baselines)
     with _progress(len(clips) * (1 + len(chosen)), hidden=as_json) as on_run:
         if seeded:
@@ -122,7 +122,7 @@ def _clips(
     *,
     generated: bool,
 ) -> tuple[Sequence[ClipEntry], tuple[str, ...]]:
-    """Clips to run, and the names of videos that have no masks."""
+    """Open the clips to run; also return the names of videos without masks."""
     from maskstream.pipeline.lab.evaluation.video.folders import choose_clips, find_clips
     from maskstream.pipeline.lab.evaluation.video.generated import generated_clips
     from maskstream.pipeline.lab.evaluation.video.sprites import FolderImages, SpriteImages
@@ -166,17 +166,17 @@ def _names(text: str) -> list[str]:
 
 @contextmanager
 def _progress(total: int, *, hidden: bool) -> Iterator[OnRun]:
-    """A progress bar over runs on standard error."""
+    """Show a progress bar over runs on standard error."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
     columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), disable=hidden) as bar:
         task = bar.add_task("runs", total=total)
-        begun = iter([0])  # the first run that is told of ends none
+        finished = iter([0])  # before the first run none has finished
 
         def on_run(name: str) -> None:
-            bar.update(task, advance=next(begun, 1), description=name)
+            bar.update(task, advance=next(finished, 1), description=name)
 
         yield on_run
         bar.update(task, completed=total)
@@ -185,7 +185,7 @@ def _progress(total: int, *, hidden: bool) -> Iterator[OnRun]:
 def _print_videos(report: VideoReport) -> None:
     from rich.console import Console
 
-    table = _table(f"objects given by {report.prompt}; {_TITLE}", "sequence", "method")
+    table = _table(f"objects prompted by {report.prompt}; {_TITLE}", "sequence", "method")
     for header in ("J&F", "J", "rec", "dec", "F", "rec", "dec", "sw", "fps", "MiB"):
         table.add_column(header, justify="right", no_wrap=True)
     for sequence in report.sequences:
@@ -213,7 +213,7 @@ def _print_seeded(report: SeededReport) -> None:
     from maskstream.pipeline.lab.evaluation.video.report import SOON_FRAMES
 
     table = _table(
-        f"nothing given; HOTA, its parts and those found, in % (soon: in {SOON_FRAMES} frames)",
+        f"no prompts; HOTA, its parts and objects found, in % (soon: in {SOON_FRAMES} frames)",
         "sequence",
     )
     for header in ("HOTA", "DetA", "AssA", "found", "soon", "switches", "fps", "MiB"):
@@ -248,4 +248,4 @@ def _table(title: str, *names: str) -> Table:
 
 def _print_skipped(names: Sequence[str]) -> None:
     if names:
-        typer.echo(f"without masks to judge by, left out: {', '.join(names)}")
+        typer.echo(f"skipped, without ground-truth masks: {', '.join(names)}")

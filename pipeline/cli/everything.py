@@ -1,4 +1,4 @@
-"""Command `everything`: the objects of a picture, or of single frames of a video, unprompted."""
+"""Command `everything`: find objects on images or single video frames without prompts."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ if TYPE_CHECKING:
 
 PointsOption = Annotated[int, typer.Option(min=4, max=128, help="Points a side of the fine grid.")]
 IouOption = Annotated[
-    float | None, typer.Option(min=0, max=1, help="Least predicted IoU of a mask.")
+    float | None, typer.Option(min=0, max=1, help="Minimum predicted IoU of a mask.")
 ]
 StabilityOption = Annotated[
-    float | None, typer.Option(min=0, max=1, help="Least stability score of a mask.")
+    float | None, typer.Option(min=0, max=1, help="Minimum stability score of a mask.")
 ]
 DoneOption = Annotated[
-    float | None, typer.Option(help="Logit above which the fine grid asks no more.")
+    float | None, typer.Option(help="Mask logit above which the fine grid skips a point.")
 ]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Register the command."""
     app.command()(everything)
 
 
 def everything(
     source: Annotated[
-        str, typer.Argument(metavar="INPUT", help="Picture, video, image folder or pattern.")
+        str, typer.Argument(metavar="INPUT", help="Image, video, image folder or pattern.")
     ],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Label maps: a PNG for one frame, else a folder."),
+        typer.Option("-o", "--output", help="Label maps: a PNG for one frame, otherwise a folder."),
     ] = None,
     overlay: Annotated[
-        Path | None, typer.Option(help="Pictures with the masks, a PNG or a folder likewise.")
+        Path | None, typer.Option(help="Images with the masks drawn, a PNG or a folder likewise.")
     ] = None,
     grid: Annotated[
         str, typer.Option(help="hierarchical (fine only where nothing was found), or plain.")
@@ -65,11 +65,10 @@ def everything(
     overwrite: ReplaceOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line a frame.")] = False,
 ) -> None:
-    """Find the objects of a picture, or of each frame by itself, without prompts.
+    """Find the objects of an image, or of each video frame separately, without prompts.
 
-    Label maps are 16-bit gray PNGs: 0 is background, else an object; parts lie on their wholes.
-
-    Thresholds that are not given are the model's own (docs/seeding.md).
+    Label maps are 16-bit grayscale PNGs: 0 is background, other values are objects; parts lie on
+    top of whole objects. Thresholds default to the model's own (docs/seeding.md).
     """
     from maskstream.pipeline.segmenter.everything import EverythingChoice
 
@@ -92,7 +91,7 @@ def everything(
 
 @dataclass(frozen=True, slots=True)
 class EverythingRequest:
-    """Frames whose objects are to be found. output, overlay: where label maps and pictures go."""
+    """Parameters of `everything`. output, overlay: paths of label maps and of images with masks."""
 
     source: str
     output: Path | None
@@ -108,7 +107,7 @@ class EverythingRequest:
 
 
 def _find(request: EverythingRequest) -> None:
-    """Find the objects of each frame by itself. Raises `MaskstreamError`."""
+    """Find the objects of each frame separately. Raises `MaskstreamError`."""
     from maskstream.pipeline.cli.first_use import with_model_folder
     from maskstream.pipeline.config import load_config
     from maskstream.pipeline.engine.stills import single_frame_result
@@ -137,18 +136,18 @@ def _find(request: EverythingRequest) -> None:
         for frame in reader:
             segmenter = pool.for_size(frame.size_hw)
             settings = request.choice.settings(segmenter.card.name)
-            begun = time.perf_counter()
+            start_s = time.perf_counter()
             features = segmenter.encode(frame)
             proposals, prompts = find_everything(segmenter, features, settings, request.grid)
             result = single_frame_result(frame, proposals, segmenter.geometry)
-            seconds = time.perf_counter() - begun
+            seconds = time.perf_counter() - start_s
             if labels is not None:
                 labels.write(frame.index, result.labels)
             if overlays is not None:
                 overlays.write(frame.index, draw(frame.rgb(), result))
             typer.echo(_line(result, prompts, seconds, as_json=request.as_json))
     if reader.report.corrupt_packets:
-        damage = f"{reader.report.corrupt_packets} damaged packets or pictures"
+        damage = f"{reader.report.corrupt_packets} damaged packets or images"
         typer.echo(f"{damage}: {'; '.join(reader.report.messages)}", err=True)
 
 

@@ -1,4 +1,4 @@
-"""Commands `export` and `import-masks`: masks to other programs' formats, and from them."""
+"""Commands `export` and `import-masks`: convert masks to and from other formats."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _FORMATS = (
 
 
 class Edge(StrEnum):
-    """What becomes of a mask's edge."""
+    """Treatment of a mask's edge."""
 
     HARD = "hard"
     SOFT = "soft"
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Register the commands."""
     app.command()(export)
     app.command("import-masks")(import_masks)
 
@@ -46,48 +46,48 @@ def export(
     place: Annotated[Path, typer.Option("-o", "--output", help="File or folder to write.")],
     format_name: Annotated[str, typer.Option("--format", help=_FORMATS)],
     objects: Annotated[
-        str | None, typer.Option(help="Numbers or names, with commas; default: all.")
+        str | None, typer.Option(help="Object ids or names, separated by commas; default: all.")
     ] = None,
     start: StartOption = None,
     end: EndOption = None,
     template: Annotated[
-        str | None, typer.Option(help="Names of files: {source}_{object}_{frame:06d}.")
+        str | None, typer.Option(help="Template of file names: {source}_{object}_{frame:06d}.")
     ] = None,
-    frame_offset: Annotated[int, typer.Option(help="Add this to every frame number.")] = 0,
+    frame_offset: Annotated[int, typer.Option(help="Added to every frame number.")] = 0,
     source: Annotated[
         Path | None,
-        typer.Option(
-            "--source", "--video", help="The video, if it is not where it was at the run."
-        ),
+        typer.Option("--source", "--video", help="The video, if it has moved since the run."),
     ] = None,
     trust_video: Annotated[
         bool,
-        typer.Option("--trust-video", help="Take a video that was encoded or packed anew."),
+        typer.Option("--trust-video", help="Accept a video that was re-encoded or remuxed."),
     ] = False,
     images: Annotated[
         bool,
-        typer.Option("--images", help="With the video's pictures (JPEG), for datasets."),
+        typer.Option("--images", help="Also write the video's frames (JPEG), for datasets."),
     ] = False,
     edge: Annotated[
-        Edge, typer.Option(help="Edges of mattes: the masks' own, or drawn to the picture.")
+        Edge, typer.Option(help="Edges of mattes: the masks' own, or following the image.")
     ] = Edge.HARD,
-    feather: Annotated[float, typer.Option(help="Blur edges by so many pixels.")] = 0.0,
-    grow: Annotated[float, typer.Option(help="Grow mattes by pixels; below 0 shrink.")] = 0.0,
-    fill_holes: Annotated[int, typer.Option(help="Fill holes of up to so many pixels.")] = 0,
+    feather: Annotated[float, typer.Option(help="Blur edges by this many pixels.")] = 0.0,
+    grow: Annotated[
+        float, typer.Option(help="Grow mattes by this many pixels; negative: shrink.")
+    ] = 0.0,
+    fill_holes: Annotated[int, typer.Option(help="Fill holes of up to this many pixels.")] = 0,
     remove_islands: Annotated[
-        int, typer.Option(help="Leave out pieces of up to so many pixels.")
+        int, typer.Option(help="Remove islands of up to this many pixels.")
     ] = 0,
     smooth: Annotated[
-        int, typer.Option(help="Against flicker: vote among so many frames, an odd number.")
+        int, typer.Option(help="Reduce flicker: majority vote over this odd number of frames.")
     ] = 1,
     background: Annotated[
         str | None,
-        typer.Option(help="For that format: #rrggbb, green, a picture, blur or blur:PIXELS."),
+        typer.Option(help="For that format: #rrggbb, green, an image, blur or blur:PIXELS."),
     ] = None,
     overwrite: ReplaceOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Write masks in another program's format, and read them back to compare."""
+    """Export masks in another format, and read them back to verify."""
     from maskstream.pipeline.exports.edges import Edges
     from maskstream.pipeline.exports.export import ExportChoice
 
@@ -109,7 +109,7 @@ def export(
 
 
 def _export(store: str, place: Path, choice: ExportChoice, *, quiet: bool) -> None:
-    """Export with a progress bar, and say what came of it."""
+    """Export with a progress bar, and print a summary."""
     from maskstream.pipeline.exports.export import export_store
     from maskstream.pipeline.store import MaskStore
 
@@ -118,13 +118,13 @@ def _export(store: str, place: Path, choice: ExportChoice, *, quiet: bool) -> No
         with progress_bar(hidden=quiet) as bar:
             summary = export_store(masks, place, choice, on_start=bar.start, on_frame=bar.advance)
     except KeyboardInterrupt:
-        typer.echo(f"stopped; the same command goes on with {place} if it is a folder", err=True)
+        typer.echo(f"stopped; the same command continues with {place} if it is a folder", err=True)
         raise typer.Exit(_INTERRUPTED) from None
     if not masks.complete:
         last = f"it ends with frame {masks.indices[-1]}"
         typer.echo(f"note: the mask store {store} is not complete, {last}", err=True)
     if not quiet:
-        kept = f", {summary.kept} files were there already" if summary.kept else ""
+        kept = f", {summary.kept} files existed already" if summary.kept else ""
         typer.echo(
             f"{place}: {summary.frames} frames, {summary.objects} objects, read back with "
             f"an IoU of at least {summary.worst_iou:.4g}{kept}"
@@ -135,7 +135,7 @@ def import_masks(
     place: Annotated[
         Path, typer.Argument(metavar="PLACE", help="Folder of PNG files, or a COCO JSON file.")
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Prompts file to write (JSON).")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Prompts JSON to write.")],
     format_name: Annotated[
         str | None,
         typer.Option("--format", help="davis, png, matte or coco; default: coco for a .json."),
@@ -143,11 +143,11 @@ def import_masks(
     stride: StrideOption = 1,
     overwrite: ReplaceOption = False,
 ) -> None:
-    """Turn masks made elsewhere into prompts for `run --prompts`."""
+    """Convert masks made elsewhere to prompts for `run --prompts`."""
     from maskstream.pipeline.exports.masks_import import import_as_prompts
 
     count = import_as_prompts(place, output, format_name, stride=stride, overwrite=overwrite)
     typer.echo(
         f"{output}: {count.masks} masks of {count.objects} objects on {count.frames} frames; "
-        f"maskstream run VIDEO --prompts {output} takes them"
+        f"use them with: maskstream run VIDEO --prompts {output}"
     )

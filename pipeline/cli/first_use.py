@@ -1,4 +1,4 @@
-"""A checkpoint in the place of a model: quantized on first use, on what pictures there are."""
+"""Quantization of a checkpoint on first use, when it is given as the model."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.types import RgbImage
 
 IMAGES_MIN = 8
-"""With fewer of the user's own, the demo's clip gives the rest: the result is kept for good."""
+"""With fewer images of the user's own, frames of the demo clip are added."""
 
 
 def with_model_folder(config: PipelineConfig, source: str | None = None) -> PipelineConfig:
-    """Put a model folder in the place of a checkpoint that is to run on the CPU.
+    """Replace a checkpoint in the configuration by its quantized model folder, to run on the CPU.
 
-    On first use that quantizes the checkpoint on frames of `source`, a video or pictures; None (a
-    camera, say): of the demo's clip. Raises `ModelError` and `SourceError`.
+    On first use the checkpoint is quantized on frames of `source`, a video or images; None (for a
+    camera): of the demo clip. Raises `ModelError` and `SourceError`.
     """
     from maskstream.pipeline.models.find import names_checkpoint
     from maskstream.pipeline.models.resolve import resolve_model
@@ -37,7 +37,7 @@ def _images(source: str | None, count: int) -> Sequence[RgbImage]:
     own = [] if source is None else calibration_images(Path(source), count)
     if len(own) >= IMAGES_MIN:
         return own
-    _echo(f"on {count - len(own)} frames of the demo's clip: there are {len(own)} of your own")
+    _echo(f"with {count - len(own)} frames of the demo clip, because {len(own)} are your own")
     return own + calibration_images(demo_clip(), count - len(own))
 
 

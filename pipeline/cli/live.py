@@ -1,4 +1,4 @@
-"""Command `live`: a camera or stream in, masks out at once."""
+"""Command `live`: segment a camera or stream in real time."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from maskstream.pipeline.cli.options import ConfigOption, ModelOption, Overrides
 
 
 class Transport(StrEnum):
-    """How RTSP carries its packets."""
+    """Transport protocol of RTSP."""
 
     TCP = "tcp"
     UDP = "udp"
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Register the command."""
     app.command()(live)
 
 
@@ -38,7 +38,7 @@ def live(
     ] = None,
     retain: Annotated[
         str | None,
-        typer.Option(help="Keep only about the last 90s, 10m, 2h; the output is a folder then."),
+        typer.Option(help="Keep only about the last 90s, 10m, 2h; the output is then a folder."),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing output.")
@@ -47,17 +47,17 @@ def live(
         float | None, typer.Option(min=1, help="Deadline of 95 % of the results (150).")
     ] = None,
     duration: Annotated[
-        str | None, typer.Option(help="End after 90s, 10m, 2h; otherwise Ctrl-C does.")
+        str | None, typer.Option(help="Stop after 90s, 10m, 2h; default: until Ctrl-C.")
     ] = None,
     preview: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Port of a page that shows the run.")
+        int | None, typer.Option(min=1, max=65535, help="Port of a preview page.")
     ] = None,
     publish: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KIND[:TARGET]",
             help="jsonl:- (standard output), jsonl:PORT, mcap:FILE, foxglove:PORT, zenoh:PREFIX, "
-            "ros2:NODE; may be given again.",
+            "ros2:NODE; repeatable.",
         ),
     ] = None,
     metrics: Annotated[
@@ -67,21 +67,23 @@ def live(
         Path | None, typer.Option(help="Also record the source to this file (.mkv, .ts).")
     ] = None,
     size: Annotated[
-        str | None, typer.Option(help="WIDTHxHEIGHT of raw frames, or asked of a camera.")
+        str | None, typer.Option(help="WIDTHxHEIGHT of raw frames, or requested from a camera.")
     ] = None,
     pixel_format: Annotated[
-        str | None, typer.Option(help="As FFmpeg calls it; of raw frames rgb24.")
+        str | None, typer.Option(help="FFmpeg's pixel format; rgb24 for raw frames.")
     ] = None,
-    rate: Annotated[float | None, typer.Option(min=0.1, help="Asked of a camera.")] = None,
-    rtsp: Annotated[Transport, typer.Option(help="How RTSP carries packets.")] = Transport.TCP,
+    rate: Annotated[
+        float | None, typer.Option(min=0.1, help="Frame rate requested from a camera.")
+    ] = None,
+    rtsp: Annotated[Transport, typer.Option(help="Transport protocol of RTSP.")] = Transport.TCP,
     input_options: Annotated[
         list[str] | None,
-        typer.Option("--input", metavar="KEY=VALUE", help="An option of FFmpeg's input."),
+        typer.Option("--input", metavar="KEY=VALUE", help="An input option of FFmpeg."),
     ] = None,
     config: ConfigOption = None,
     overrides: OverridesOption = None,
     seed: Annotated[
-        bool, typer.Option("--seed/--no-seed", help="Look for objects that nobody points at.")
+        bool, typer.Option("--seed/--no-seed", help="Find objects without prompts.")
     ] = True,
     model: ModelOption = None,
     as_json: Annotated[
@@ -89,7 +91,7 @@ def live(
     ] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Follow objects through a camera or stream, within a deadline."""
+    """Track objects on a camera or stream, within a deadline."""
     run_live(
         LiveRequest(
             source=source,

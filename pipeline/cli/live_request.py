@@ -1,4 +1,4 @@
-"""What the command `live` was asked for, and doing it."""
+"""Execution of the command `live`."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
 
 SWITCH_S = 0.0005
-"""How long a keyframe's Python may keep a frame waiting; the interpreter's own 5 ms, at each of a
-frame's dozens of calls into OpenCV, would cost more than the frame."""
+"""Longest wait of a frame for the keyframe thread to release the interpreter lock; the default of
+5 ms, at each of a frame's dozens of OpenCV calls, would cost more than the frame itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class LiveRequest:
-    """A camera or stream to be followed, as the command line says it.
+    """Options of the command `live`.
 
     output: a store, or with `retain` (90s, 10m, 2h) a folder. preview, metrics: ports. publish:
-    channels, KIND[:TARGET]. size, pixel_format, rate: of raw frames, or asked of a camera.
-    input_options: FFmpeg's, KEY=VALUE. None is what the configuration says, or nothing of the kind.
+    channels, KIND[:TARGET]. size, pixel_format, rate: of raw frames, or requested from a camera.
+    input_options: FFmpeg's, KEY=VALUE. None: as configured, or not used.
     """
 
     source: str
@@ -62,7 +62,7 @@ class LiveRequest:
 
     @property
     def settings(self) -> list[str]:
-        """Keys of the configuration that are overridden, `key=value`."""
+        """Configuration overrides, `key=value`."""
         settings = [f"seeding.enabled={str(self.seed).lower()}", *self.overrides]
         if self.latency_ms is not None:
             settings.append(f"live.latency_ms={self.latency_ms}")
@@ -71,7 +71,7 @@ class LiveRequest:
         return settings
 
     def input(self, config: PipelineConfig) -> InputOptions:
-        """How the source is to be opened. Raises `ConfigError`."""
+        """Options for opening the source. Raises `ConfigError`."""
         from maskstream.pipeline.sources.live import InputOptions
 
         pairs = [text.partition("=") for text in self.input_options]
@@ -98,7 +98,7 @@ class LiveRequest:
 
 
 def run_live(request: LiveRequest) -> None:
-    """Follow a camera or stream until it ends, and say how it goes.
+    """Run a live session until it ends, and print its status.
 
     Raises `MaskstreamError`.
     """
@@ -128,7 +128,7 @@ def run_live(request: LiveRequest) -> None:
             sinks.append(_preview(session, info, request.preview))
         return sinks
 
-    def tell(status: LiveStatus) -> None:
+    def on_status(status: LiveStatus) -> None:
         if request.as_json:
             typer.echo(json.dumps(status.to_json()))
         elif not request.quiet:
@@ -142,7 +142,7 @@ def run_live(request: LiveRequest) -> None:
             server = MetricsServer(request.metrics, session.status)
             stack.callback(server.close)
             _echo(server.url, quiet=request.quiet)
-        summary = _run(session, publishing, behind, tell, duration_s)
+        summary = _run(session, publishing, behind, on_status, duration_s)
     if request.as_json:
         typer.echo(json.dumps(summary.to_json("summary")))
     elif not request.quiet:
@@ -153,18 +153,18 @@ def _run(
     session: LiveSession,
     publishing: MakeSinks,
     behind: MakeSinks,
-    tell: Callable[[LiveStatus], None],
+    on_status: Callable[[LiveStatus], None],
     duration_s: float | None,
 ) -> LiveStatus:
-    """Run to the end; the first Ctrl-C or SIGTERM is one."""
+    """Run until the session ends; the first Ctrl-C or SIGTERM stops it cleanly."""
 
     def end(number: int, stack: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)  # the next one is not so gentle
+        signal.signal(number, signal.SIG_DFL)  # the next signal kills the process
         session.stop()
 
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        return session.run(publishing, behind=behind, on_status=tell, duration_s=duration_s)
+        return session.run(publishing, behind=behind, on_status=on_status, duration_s=duration_s)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -208,12 +208,12 @@ def _echo(url: str, *, quiet: bool) -> None:
 def _line(status: LiveStatus) -> str:
     recent, governor = status.recent_latency_ms, status.governor
     line = (
-        f"{status.frames} frames, {status.fps:.1f} a second, {status.drops} dropped, "
+        f"{status.frames} frames, {status.fps:.1f} fps, {status.drops} dropped, "
         f"{status.objects} objects, latency p50 {recent['p50']} p95 {recent['p95']} ms, governor "
         f"{governor.level}/{governor.levels} ({governor.reason})"
     )
     if status.full:
-        line += ", no more objects: every number is given"
+        line += ", no more objects: all ids are used"
     if not status.source["connected"] and status.source["trouble"]:
-        line += f", away: {status.source['trouble']}"
+        line += f", disconnected: {status.source['trouble']}"
     return f"{line:<150}"

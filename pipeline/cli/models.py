@@ -1,4 +1,4 @@
-"""Commands about models: `weights list | get | path | import`, `quantize`."""
+"""Model commands: `weights list | get | path | import`, `quantize`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from maskstream.pipeline.errors import ConfigError
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    weights = typer.Typer(help="Published checkpoints: what is known, where it is.")
+    """Register the commands."""
+    weights = typer.Typer(help="List, download and import published checkpoints.")
     weights.command("list")(list_weights)
     weights.command("get")(get_weights)
     weights.command("path")(path_of_weights)
@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_weights() -> None:
-    """List the published checkpoints and whether they are here."""
+    """List the published checkpoints and whether they are in the cache."""
     from rich.console import Console
     from rich.table import Table
 
@@ -38,7 +38,7 @@ def list_weights() -> None:
 
 
 def get_weights(name: Annotated[str, typer.Argument(help="A name of `weights list`.")]) -> None:
-    """Fetch a checkpoint (continues a broken download) and print where it is."""
+    """Download a checkpoint (resumes an interrupted download) and print its path."""
     from rich.console import Console
     from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
@@ -54,17 +54,17 @@ def get_weights(name: Annotated[str, typer.Argument(help="A name of `weights lis
 
 
 def path_of_weights(name: Annotated[str, typer.Argument(help="A name of `weights list`.")]) -> None:
-    """Print where a checkpoint is kept, whether or not it is there."""
+    """Print the path of a checkpoint in the cache, whether or not it exists."""
     from maskstream.pipeline.weights.registry import Registry
 
     typer.echo(Registry.published().path_of(name))
 
 
 def import_weights(
-    file: Annotated[Path, typer.Argument(help="A checkpoint fetched elsewhere.")],
-    name: Annotated[str | None, typer.Option(help="What it is, if that cannot be told.")] = None,
+    file: Annotated[Path, typer.Argument(help="A checkpoint file.")],
+    name: Annotated[str | None, typer.Option(help="Its name, if it is not recognized.")] = None,
 ) -> None:
-    """Copy a checkpoint file into the cache; says what it was taken for."""
+    """Copy a checkpoint file to the cache and print its recognized name."""
     from maskstream.pipeline.models.resolve import require_training_extra
     from maskstream.pipeline.weights.registry import Registry
 
@@ -76,28 +76,30 @@ def import_weights(
 
 def quantize(
     checkpoint: Annotated[
-        str, typer.Option(help="Checkpoint file, or a name of `weights list` that is here.")
+        str, typer.Option(help="Checkpoint file, or a downloaded name of `weights list`.")
     ],
-    calibration: Annotated[Path, typer.Option(help="Video, or folder of pictures.")],
+    calibration: Annotated[Path, typer.Option(help="Video or image folder to calibrate on.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Model folder to write.")],
     method: Annotated[
-        str, typer.Option(help="nncf, or tinysam: nearer to FP32 (docs/quantization.md).")
+        str, typer.Option(help="nncf, or tinysam: closer to FP32 (docs/quantization.md).")
     ] = "nncf",
-    frames: Annotated[int, typer.Option(min=1, help="Pictures to calibrate on.")] = 32,
+    frames: Annotated[int, typer.Option(min=1, help="Number of calibration images.")] = 32,
     architecture: Annotated[
-        str | None, typer.Option(help="Network of the file, if its keys do not tell.")
+        str | None, typer.Option(help="Architecture of the file, if not clear from its keys.")
     ] = None,
     sensitivity: Annotated[
         bool,
-        typer.Option("--sensitivity", help="With nncf: report every layer quantized alone."),
+        typer.Option("--sensitivity", help="With nncf: report the error of each layer alone."),
     ] = False,
     untrained: Annotated[
-        bool, typer.Option("--untrained", help="Random weights: do not judge masks.")
+        bool, typer.Option("--untrained", help="Random weights: skip the accuracy gate.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Write it though unfit.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write it even if it fails the gate.")
+    ] = False,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
 ) -> None:
-    """Make an INT8 model folder from a checkpoint; refused if it is unfit or not faster."""
+    """Quantize a checkpoint to an INT8 model folder; refused if inaccurate or not faster."""
     from maskstream.pipeline.models.resolve import require_training_extra
 
     require_training_extra("quantizing")

@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import typer
 
 ConfigOption = Annotated[Path | None, typer.Option(help="YAML configuration (see configs/).")]
 OverridesOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a configuration key."),
 ]
 ModelOption = Annotated[str | None, typer.Option(help="Model name, folder or checkpoint.")]
 StartOption = Annotated[str | None, typer.Option(help="First frame: 120, 3.5s or 00:00:03.5.")]
 EndOption = Annotated[str | None, typer.Option(help="Frame to stop before, like --start.")]
-StrideOption = Annotated[int, typer.Option(min=1, help="Take every n-th frame.")]
-ReplaceOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+StrideOption = Annotated[int, typer.Option(min=1, help="Process every n-th frame.")]
+ReplaceOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing output.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]

@@ -1,4 +1,4 @@
-"""What the command line shows: progress, the summary table, the JSON line."""
+"""Output of the command line: progress bar, summary table, JSON line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class FrameProgress:
-    """A progress bar over frames with their rate and the time left."""
+    """A progress bar over frames, with rate and time left."""
 
     def __init__(self, bar: Progress, name: str = "frames") -> None:
         self._bar = bar
@@ -34,11 +34,11 @@ class FrameProgress:
         self._task: TaskID | None = None
 
     def start(self, total: int | None) -> None:
-        """Begin; `total` frames if known."""
+        """Start the bar. total: number of frames, if known."""
         self._task = self._bar.add_task(self._name, total=total, objects=0, rate="")
 
     def beside(self, name: str) -> FrameProgress:
-        """Another line, for another pass over the frames."""
+        """Add a second bar, for another pass over the frames."""
         return FrameProgress(self._bar, name)
 
     def advance(self, result: FrameResult) -> None:
@@ -52,7 +52,7 @@ class FrameProgress:
 
 @contextmanager
 def progress_bar(*, hidden: bool = False) -> Iterator[FrameProgress]:
-    """A progress bar on standard error."""
+    """Show a progress bar on standard error."""
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -69,7 +69,7 @@ def progress_bar(*, hidden: bool = False) -> Iterator[FrameProgress]:
 
 
 def print_summary(summary: RunSummary, output: Path | str) -> None:
-    """Print the table of a finished run."""
+    """Print the summary table of a finished run."""
     table = Table(title=str(output), show_header=False, title_justify="left")
     table.add_row("frames", str(summary.frames))
     table.add_row("objects", str(summary.objects))
@@ -89,7 +89,7 @@ def print_summary(summary: RunSummary, output: Path | str) -> None:
 
 
 def summary_json(summary: RunSummary, output: Path | str) -> str:
-    """The summary as one line of JSON."""
+    """Format the summary as one line of JSON."""
     frames = max(1, summary.frames)
     return json.dumps(
         {

@@ -1,4 +1,4 @@
-"""Commands `run` and `demo`: a video in, a mask store (and an overlay) out."""
+"""Commands `run` and `demo`: segment a video into a mask store."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from maskstream.pipeline.errors import ConfigError
 
 
 class Preset(StrEnum):
-    """A configuration that comes with the package."""
+    """Name of a configuration that comes with the package."""
 
     FAST = "fast"
     BALANCED = "balanced"
@@ -31,7 +31,7 @@ class Preset(StrEnum):
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Register the commands."""
     app.command()(run)
     app.command()(demo)
 
@@ -45,17 +45,19 @@ def run(
     ],
     config: ConfigOption = None,
     preset: Annotated[
-        Preset | None, typer.Option(help="A ready configuration in the place of --config.")
+        Preset | None, typer.Option(help="A ready-made configuration instead of --config.")
     ] = None,
     overrides: OverridesOption = None,
-    prompts: Annotated[Path | None, typer.Option(help="JSON file of clicks and boxes.")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="Prompts JSON: clicks, boxes, masks.")
+    ] = None,
     seed: Annotated[
         bool | None,
-        typer.Option(
-            "--seed/--no-seed", help="Also look for objects; by default if there are no prompts."
-        ),
+        typer.Option("--seed/--no-seed", help="Also find objects; default: only without prompts."),
     ] = None,
-    overlay: Annotated[Path | None, typer.Option(help="Also write a video with the masks.")] = None,
+    overlay: Annotated[
+        Path | None, typer.Option(help="Also write a video with masks drawn.")
+    ] = None,
     contact: Annotated[
         Path | None, typer.Option("--contact-sheet", help="Also write a contact sheet (PNG).")
     ] = None,
@@ -63,13 +65,13 @@ def run(
     end: EndOption = None,
     stride: StrideOption = 1,
     backward: Annotated[
-        bool, typer.Option("--backward", help="Follow objects to frames before their prompt, too.")
+        bool, typer.Option("--backward", help="Also track objects to frames before their prompt.")
     ] = False,
     refine: Annotated[
         bool | None,
         typer.Option(
             "--refine/--no-refine",
-            help="Blend masks between two keyframes from both; files do by default.",
+            help="Blend masks between keyframes from both; default for files.",
         ),
     ] = None,
     model: ModelOption = None,
@@ -78,12 +80,12 @@ def run(
         bool, typer.Option("--overwrite", help="Replace an existing store.")
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted store.")
+        bool, typer.Option("--resume", help="Continue an interrupted store.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON line at the end.")] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Follow objects through a video and store their masks."""
+    """Track objects through a video and store their masks."""
     from maskstream.pipeline.config import SHIPPED
 
     if overwrite and resume:
@@ -117,9 +119,9 @@ def run(
 
 
 def demo(
-    folder: Annotated[Path, typer.Option(help="Where the results go.")] = Path("out/demo"),
+    folder: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/demo"),
 ) -> None:
-    """Run on a real clip: find objects, track them, write store, overlay and contact sheet."""
+    """Find and track objects on an example clip; write store, overlay and contact sheet."""
     from maskstream.pipeline.engine.pipeline import Pipeline
     from maskstream.pipeline.prompts import NO_PROMPTS
     from maskstream.pipeline.runs.outputs import RunOutputs

@@ -1,4 +1,4 @@
-"""What the command `run` was asked for, and doing it."""
+"""Execution of the command `run`."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ INTERRUPTED = 130
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """A video to be run, as the command line says it; None is what the configuration says.
+    """Options of the command `run`; None: as configured.
 
-    output: a store's path or URL. prompts: a file, by which objects are not looked for unless
-    `seed` says so. start, end: frames or times. mode: of a store that is there already.
+    output: path or URL of a mask store. prompts: a prompts JSON, which disables seeding unless
+    `seed` is set. start, end: frame indices or times. mode: what to do with an existing store.
     """
 
     source: str
@@ -55,9 +55,9 @@ class RunRequest:
 
     @property
     def settings(self) -> list[str]:
-        """Keys of the configuration that are overridden, `key=value`."""
+        """Configuration overrides, `key=value`."""
         settings = list(self.overrides)
-        if self.seed is not None or self.prompts is not None:  # who points at objects wants those
+        if self.seed is not None or self.prompts is not None:  # prompts disable seeding
             settings.append(f"seeding.enabled={str(bool(self.seed)).lower()}")
         if self.refine is not None:
             settings.append(f"tracking.refine={str(self.refine).lower()}")
@@ -69,18 +69,18 @@ class RunRequest:
 
     @property
     def is_partial(self) -> bool:
-        """Whether it says itself which frames are run, and how."""
+        """Whether an option selects the frames to run, or how."""
         return bool(self.start or self.end or self.stride != 1 or self.backward)
 
     def span(self, configured: PipelineConfig) -> dict[str, str | int | bool | None]:
-        """Which part of the source is run, as a store keeps it (`RunOutputs`)."""
+        """The part of the source to run, as kept in the store (`RunOutputs`)."""
         passes = {"backward": self.backward, "refine": configured.refines}
         span = {"start": self.start, "end": self.end, "stride": self.stride}
         return span | {name: wanted for name, wanted in passes.items() if wanted}
 
 
 def run_request(request: RunRequest) -> None:
-    """Run a video, or a session of the page again, and say what came of it.
+    """Run a video, or replay a session of the page, and print a summary.
 
     Raises `MaskstreamError`.
     """
@@ -104,7 +104,7 @@ def run_with_progress(
     backward: bool = False,
     hide_progress: bool = False,
 ) -> RunSummary:
-    """Run with a progress bar; Ctrl-C keeps what is done and says how to go on."""
+    """Run with a progress bar; Ctrl-C keeps finished frames and prints how to continue."""
     from maskstream.pipeline.engine.backward import BackwardPass
 
     with progress_bar(hidden=hide_progress) as progress:
@@ -126,11 +126,11 @@ def run_with_progress(
                 backward=back if backward else None,
             )
         except KeyboardInterrupt:
-            pass  # reported below, when the progress bar is gone
+            pass  # reported below, after the progress bar is closed
     again = [a for a in sys.argv if a not in ("--overwrite", "--resume")] + ["--resume"]
     typer.echo(
         f"stopped; {outputs.committed} frames are safe in {outputs.store}. "
-        f"To go on: {shlex.join(again)}",
+        f"To continue: {shlex.join(again)}",
         err=True,
     )
     raise typer.Exit(INTERRUPTED)
@@ -144,7 +144,7 @@ def _run_video(request: RunRequest, configured: PipelineConfig, log: PromptLog) 
     from maskstream.pipeline.store import check_room
 
     output = request.output
-    check_room(output, request.mode)  # before a model is made, which takes minutes
+    check_room(output, request.mode)  # before quantizing a model, which takes minutes
     pipeline = Pipeline(with_model_folder(configured, request.source))
     span = request.span(configured)
     outputs = RunOutputs(output, request.overlay, request.contact, request.mode, span, log)
@@ -167,7 +167,7 @@ def _run_video(request: RunRequest, configured: PipelineConfig, log: PromptLog) 
 
 
 def _replay(request: RunRequest, configured: PipelineConfig, log: PromptLog) -> None:
-    """Run the jobs of a session again, the last one into the output."""
+    """Replay the tracking jobs of a session; the last one writes the output."""
     from maskstream.pipeline.cli.first_use import with_model_folder
     from maskstream.pipeline.engine.pipeline import Pipeline
     from maskstream.pipeline.runs.retrack import run_job
@@ -178,9 +178,9 @@ def _replay(request: RunRequest, configured: PipelineConfig, log: PromptLog) -> 
     pipeline = Pipeline(with_model_folder(configured, request.source))
     output = request.output
     if "://" in output:
-        raise ConfigError("a session of the page is run again into a local folder, not a URL")
+        raise ConfigError("a session of the page is replayed to a local folder, not to a URL")
     if request.mode == "create" and Path(output).exists():
-        raise StoreExistsError(f"{output} is there already; give --overwrite to replace it.")
+        raise StoreExistsError(f"{output} exists already; use --overwrite to replace it.")
     video = open_seekable(Path(request.source))
     with TemporaryDirectory(dir=Path(output).absolute().parent, prefix=".replay-") as folder:
         before: MaskStore | None = None
@@ -191,14 +191,14 @@ def _replay(request: RunRequest, configured: PipelineConfig, log: PromptLog) -> 
             before = MaskStore(target)
     video.close()
     if not (request.quiet or request.as_json):
-        typer.echo(f"{output}: {len(log.tracking)} jobs of the session were run again")
+        typer.echo(f"{output}: {len(log.tracking)} jobs of the session were replayed")
 
 
 def _check_replay(request: RunRequest) -> None:
-    """Raise `ConfigError` for options that a session's own jobs leave no room for."""
+    """Raise `ConfigError` for options that conflict with a session's own jobs."""
     if request.mode == "resume" or request.is_partial or request.overlay or request.contact:
         raise ConfigError(
-            "these prompts are a session of the page, which says itself what is tracked: leave out "
+            "these prompts are a session of the page, which defines what is tracked: omit "
             "--start, --end, --stride, --backward, --resume, --overlay and --contact "
-            "(`export --format overlay` makes the overlay)"
+            "(`export --format overlay` writes an overlay)"
         )

@@ -1,4 +1,4 @@
-"""Commands about mask stores: `info`, `rename`, `review`, `fsck`."""
+"""Mask store commands: `info`, `rename`, `review`, `fsck`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON line.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Register the commands."""
     app.command()(info)
     app.command()(rename)
     app.command()(review)
@@ -31,7 +31,7 @@ def info(
     store: StoreArgument,
     json: AsJson = False,
 ) -> None:
-    """Say what is in a mask store, complete or not: source, model, frames, objects."""
+    """Print the contents of a mask store: source, model, frames, objects."""
     from maskstream.pipeline.store import MaskStore
 
     masks = MaskStore(store)
@@ -77,7 +77,7 @@ def _print_info(masks: MaskStore) -> None:
     console = Console()
     console.print(f"source   {masks.source.name}, {width}x{height}", highlight=False)
     console.print(f"model    {model}", highlight=False)
-    state = "complete" if masks.complete else "not complete: run again with --resume to go on"
+    state = "complete" if masks.complete else "not complete: run again with --resume to continue"
     last = f", the last is frame {masks.indices[-1]}" if len(masks) else ""
     console.print(f"frames   {len(masks)}{last}, {state}", highlight=False)
     captured = _captured(masks)
@@ -100,17 +100,17 @@ def _print_info(masks: MaskStore) -> None:
 
 
 def _captured(masks: MaskStore) -> list[float] | None:
-    """When the first and the last frame of a live source came, seconds since 1970."""
+    """Capture times of the first and last frame of a live source, seconds since 1970."""
     times = masks.captured_s
     return [float(times[0]), float(times[-1])] if times is not None and len(times) else None
 
 
 def rename(
     store: StoreArgument,
-    object_id: Annotated[int, typer.Argument(metavar="OBJECT", help="Its number.")],
-    name: Annotated[str, typer.Argument(help='Its name from now on; "" for none.')],
+    object_id: Annotated[int, typer.Argument(metavar="OBJECT", help="Object id.")],
+    name: Annotated[str, typer.Argument(help='New name; "" for none.')],
 ) -> None:
-    """Give an object of a mask store a name, for `info`, `export --objects` and exports."""
+    """Rename an object of a mask store."""
     from pydantic import ValidationError
 
     from maskstream.pipeline.errors import ConfigError, PromptError
@@ -119,31 +119,31 @@ def rename(
 
     objects = {o.id: o for o in MaskStore(store).objects()}
     if object_id not in objects:
-        there = ", ".join(map(str, objects)) or "none"
+        known = ", ".join(map(str, objects)) or "none"
         raise ConfigError(
-            f"There is no object {object_id} in the mask store {store}; it has {there}."
+            f"There is no object {object_id} in the mask store {store}; it has {known}."
         )
     frame = objects[object_id].first_index
     try:
         event = RenameEvent(type="rename", frame=frame, object=object_id, name=name)
     except ValidationError as error:
-        raise PromptError(f"The name {name!r} does not do: {error.errors()[0]['msg']}.") from error
+        raise PromptError(f"The name {name!r} is not valid: {error.errors()[0]['msg']}.") from error
     append_events(store, [event.model_dump(mode="json")])
 
 
 def review(
     store: StoreArgument,
-    top: Annotated[int, typer.Option(min=1, help="How many, the worst first.")] = 20,
+    top: Annotated[int, typer.Option(min=1, help="Number of items, the worst first.")] = 20,
     json: AsJson = False,
     contact_sheet: Annotated[
         Path | None, typer.Option(help="Also write a contact sheet (PNG) of the worst frames.")
     ] = None,
     source: Annotated[
         str | None,
-        typer.Option(help="With --contact-sheet: the video, if it is not where it was at the run."),
+        typer.Option(help="With --contact-sheet: the video, if it has moved since the run."),
     ] = None,
 ) -> None:
-    """Say which frames and objects a person should look at, the worst first."""
+    """List the review items of a mask store, the worst first."""
     from maskstream.pipeline.results.review import review_of
     from maskstream.pipeline.store import MaskStore
 
@@ -156,27 +156,27 @@ def review(
     elif items:
         _print_review(items, masks)
     else:
-        typer.echo("nothing stands out")
+        typer.echo("nothing to review")
 
 
 def _print_review(items: Sequence[ReviewItem], masks: MaskStore) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("frame", "time", "object", "look because", "frames", "severity")
+    table = Table("frame", "time", "object", "issue", "frames", "severity")
     for item in items:
         time = "" if item.pts is None else f"{float(item.pts * masks.source.time_base):.2f} s"
-        because = f"{item.reason}: {item.detail}" if item.detail else str(item.reason)
+        issue = f"{item.reason}: {item.detail}" if item.detail else str(item.reason)
         if item.also:
-            because += f" (also {', '.join(item.also)})"
+            issue += f" (also {', '.join(item.also)})"
         span = str(item.first) if item.first == item.last else f"{item.first}-{item.last}"
         severity = f"{item.severity:.2f}"
-        table.add_row(str(item.frame), time, str(item.object), because, span, severity)
+        table.add_row(str(item.frame), time, str(item.object), issue, span, severity)
     Console().print(table)
 
 
 def _draw_review(path: Path, masks: MaskStore, items: Sequence[ReviewItem], source: str) -> None:
-    """Draw the worst frame of every doubt, in their order in the video."""
+    """Draw the worst frame of every review item, in frame order."""
     from maskstream.pipeline.rendering.overlay import ContactSheet
     from maskstream.pipeline.sources import open_source
 
@@ -198,12 +198,12 @@ def fsck(
         bool,
         typer.Option(
             "--repair",
-            help="Restore what the frames tell; cut the store before the first damaged frame.",
+            help="Restore the tables; truncate the store before the first damaged frame.",
         ),
     ] = False,
     json: AsJson = False,
 ) -> None:
-    """Check every frame of a mask store and the tables against it; exit 1 if something is wrong."""
+    """Check every frame of a mask store and its tables; exit with 1 if there are problems."""
     from maskstream.pipeline.store import check_store, repair_store
 
     report = repair_store(store) if repair else check_store(store)
@@ -213,12 +213,12 @@ def fsck(
     else:
         for problem in report.problems:
             typer.echo(problem)
-        typer.echo(f"{report.frames} frames are whole")
+        typer.echo(f"{report.frames} frames are intact")
     if report.problems:
         if not repair:
             typer.echo(
-                f"{len(report.problems)} problems; --repair restores what the frames tell and cuts "
-                "the store before the first damaged one, run --resume writes the rest anew",
+                f"{len(report.problems)} problems; --repair restores the tables and truncates "
+                "the store before the first damaged frame, run --resume writes the rest again",
                 err=True,
             )
         raise typer.Exit(1)

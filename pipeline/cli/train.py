@@ -1,4 +1,4 @@
-"""Commands that make models: `train`."""
+"""Command `train`: train segmenters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Register the commands."""
     app.command()(train)
 
 
@@ -22,10 +22,10 @@ def train(
         Path | None, typer.Option(help="Also write the averaged weights, FP16, to this file.")
     ] = None,
 ) -> None:
-    """Train segmenters one after the other and print what the held-back split says of each.
+    """Train segmenters one after the other and print their scores on the held-out split.
 
-    A run continues where an earlier one of the same name stopped; Ctrl-C loses nothing but the
-    steps since the last checkpoint.
+    A run resumes an earlier one of the same name; Ctrl-C loses only the steps since the last
+    checkpoint.
     """
     from maskstream.pipeline.models.resolve import require_training_extra
 
@@ -53,13 +53,13 @@ def train(
 
 
 def _show(name: str, step: int, steps: int, row: dict[str, Any]) -> None:
-    """One line a checkpoint: where the run is and when it will end."""
+    """Print one line per checkpoint: progress and time left."""
     left = row["seconds"] * (steps - step)
     validation = row.get("validation", {}).get("macro", {})
     figures = " ".join(f"{kind} {value:.3f}" for kind, value in validation.items())
     typer.echo(
         f"{name} step {step}/{steps} loss {row['loss']:.3f} "
-        f"{row['seconds']:.1f} s a step, {left / 60:.0f} min left {figures}".rstrip(),
+        f"{row['seconds']:.1f} s/step, {left / 60:.0f} min left {figures}".rstrip(),
         err=True,
     )
 
@@ -69,7 +69,7 @@ def _print_table(results: dict[str, dict[str, Any]]) -> None:
     from rich.table import Table
 
     kinds = list(next(iter(results.values())))
-    table = Table("run", *kinds, title="held-back split, mean IoU over sources")
+    table = Table("run", *kinds, title="held-out split, mean IoU over sources")
     for name, macro in results.items():
         table.add_row(name, *(f"{macro[kind]:.3f}" for kind in kinds))
     Console().print(table)

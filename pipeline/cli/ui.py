@@ -1,4 +1,4 @@
-"""Command `ui`: the page in a browser. Only here does the command line know of the page."""
+"""Command `ui`: serve the browser page. The only command that imports `maskstream.ui`."""
 
 from __future__ import annotations
 
@@ -17,28 +17,31 @@ _SESSIONS = Path("~/.cache/maskstream/sessions")
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Register the command."""
     app.command("ui")(ui)
 
 
 def ui(
-    host: Annotated[str, typer.Option(help="Address to serve at; 0.0.0.0: all.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0: all interfaces.")
+    ] = "127.0.0.1",
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Default: the first free one from 7860.")
+        int | None,
+        typer.Option(min=1, max=65535, help="Port; default: the first free one from 7860 on."),
     ] = None,
-    share: Annotated[bool, typer.Option("--share", help="Also make a public link.")] = False,
+    share: Annotated[bool, typer.Option("--share", help="Also create a public link.")] = False,
     sessions: Annotated[Path, typer.Option(help="Folder of the sessions.")] = _SESSIONS,
     allow: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Folder whose videos may be opened by path; by default the working folder, "
+            help="Folder whose videos may be opened by path; by default the working directory, "
             "and none where others can reach the page."
         ),
     ] = None,
     upload_mb: Annotated[int, typer.Option(min=1, help="Largest upload, MB.")] = 4096,
-    age_h: Annotated[float, typer.Option(min=0.1, help="Hours untouched sessions live.")] = 72.0,
+    age_h: Annotated[float, typer.Option(min=0.1, help="Hours to keep unused sessions.")] = 72.0,
     propose: Annotated[
-        bool, typer.Option("--propose/--no-propose", help="Look for objects in opened videos.")
+        bool, typer.Option("--propose/--no-propose", help="Find objects when a video is opened.")
     ] = True,
     config: ConfigOption = None,
     overrides: OverridesOption = None,
@@ -46,8 +49,8 @@ def ui(
 ) -> None:
     """Open the page: click objects, track and correct them, export.
 
-    A published model or a checkpoint is quantized on first use, on the demo's clip: `run` it on a
-    video of your own before, if yours look different.
+    A published model or a checkpoint is quantized on first use, on the demo clip; if your videos
+    look different, `run` it on one of them first.
     """
     from maskstream.ui.server.app import ServerChoice
 
@@ -65,19 +68,19 @@ def ui(
 
 
 def _serve(choice: ServerChoice, config: Path | None, settings: Sequence[str]) -> None:
-    """Serve the page until somebody interrupts, and say where it is."""
+    """Serve the page until Ctrl-C, and print its address."""
     from maskstream.pipeline.cli.first_use import with_model_folder
     from maskstream.pipeline.config import load_config
     from maskstream.ui.server.app import serve
 
     served = serve(choice, with_model_folder(load_config(config, settings)))
-    typer.echo(f"The page is at {served.url} (Ctrl-C ends it; sessions stay).")
+    typer.echo(f"The page is at {served.url} (Ctrl-C stops it; sessions are kept).")
     if choice.share:
         typer.echo(
-            f"Everybody can reach it at {served.share_url}."
+            f"Anybody can reach it at {served.share_url}."
             if served.share_url
-            else "No public link could be made: that needs a network that reaches Gradio's "
-            "tunnel. The page is served on this machine only.",
+            else "No public link could be created: Gradio's tunnel cannot be reached. "
+            "The page is served on this machine only.",
             err=served.share_url is None,
         )
     try:
