@@ -1,1 +1,1 @@
-"""Exports: the masks of a store as files that datasets, annotation tools and editors take."""
+"""Exports: masks of a store in the formats of datasets, annotation tools and video editors."""

@@ -1,4 +1,4 @@
-"""Files of annotation tools: LabelMe's JSON a frame, and CVAT's XML of a video."""
+"""Exporters for annotation tools: LabelMe (JSON per frame) and CVAT (XML per video)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from maskstream.pipeline.exports.png import encode_png
 from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.types import SizeHW
 
-_LABELME_VERSION = "5.2.1"  # the first that has masks
+_LABELME_VERSION = "5.2.1"  # the first with mask shapes
 
 
 class LabelMe:
-    """`NAME.json` a frame, shapes of the kind "mask"; `group_id` is the object's number."""
+    """Writes `NAME.json` per frame with shapes of type "mask"; `group_id` is the object id."""
 
     def __init__(self, job: ExportJob) -> None:
         job.names.require("frame")
@@ -48,10 +48,10 @@ class LabelMe:
         self._job.output.put(f"{name}.json", json.dumps(values, indent=1).encode())
 
     def finish(self) -> None:
-        """Nothing comes after the last frame."""
+        """Nothing to do."""
 
     def check(self, frame: ExportFrame) -> float:
-        """The least IoU of a shape and its object."""
+        """The lowest IoU of a shape and its object."""
         file = self._job.output.path / f"{self._job.names.of(frame.number)}.json"
         try:
             shapes = {s["group_id"]: s for s in json.loads(file.read_bytes())["shapes"]}
@@ -64,7 +64,7 @@ class LabelMe:
         return 0.0 if shapes else min(ious, default=1.0)
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Nothing to do."""
 
 
 def _shape(mask: Mask) -> JsonObject:
@@ -88,10 +88,10 @@ def _mask_of(shape: dict[str, Any], size_hw: SizeHW) -> Mask:
 
 
 class Cvat:
-    """CVAT for video 1.1: a track for each object and frame, with the object's number as group.
+    """Writes CVAT for video 1.1: a track per object and frame, with the object id as group.
 
-    CVAT has no tracks of masks: of a track that has several it takes the first (its own export
-    writes a track a mask). So each object is a label, which keeps it apart on every frame.
+    CVAT has no tracks of masks: it reads only the first mask of a track (its own export writes one
+    track per mask). So each object gets its own label, which identifies it on every frame.
     """
 
     def __init__(self, job: ExportJob) -> None:
@@ -121,20 +121,20 @@ class Cvat:
         for chosen, mask in frame.masks():
             left, top, width, height = box_xywh(mask)
             window = mask[top : top + height, left : left + width]
-            place = f'left="{left}" top="{top}" width="{width}" height="{height}" z_order="0"'
+            box = f'left="{left}" top="{top}" width="{width}" height="{height}" z_order="0"'
             runs = ", ".join(map(str, _runs(window)))
-            who = f'label="{self._labels[chosen.id]}" group_id="{chosen.id}"'
-            seen = 'keyframe="1" occluded="0"'
+            ids = f'label="{self._labels[chosen.id]}" group_id="{chosen.id}"'
+            flags = 'keyframe="1" occluded="0"'
             self._file.write(
-                f'<track id="{self._tracks}" {who} source="manual">'
-                f'<mask frame="{frame.number}" outside="0" {seen} rle="{runs}" {place}></mask>'
-                f'<mask frame="{frame.number + 1}" outside="1" {seen} rle="{runs}" {place}></mask>'
+                f'<track id="{self._tracks}" {ids} source="manual">'
+                f'<mask frame="{frame.number}" outside="0" {flags} rle="{runs}" {box}></mask>'
+                f'<mask frame="{frame.number + 1}" outside="1" {flags} rle="{runs}" {box}></mask>'
                 "</track>\n"
             )
             self._tracks += 1
 
     def finish(self) -> None:
-        """End the file and begin to read it. Raises `OSError`."""
+        """Close the file and open it for reading. Raises `OSError`."""
         self._file.write("</annotations>\n")
         self._file.close()
         self._masks = self._read()
@@ -157,7 +157,7 @@ class Cvat:
         self._file.close()
 
     def _read(self) -> Iterator[dict[str, str]]:
-        """Attributes of the first mask of each track, with its group, one track held at a time."""
+        """Yield the attributes of each track's first mask and its group, one track in memory."""
         with self._job.output.path.open("rb") as file:
             events = ElementTree.iterparse(file, events=("start", "end"))  # noqa: S314
             _, root = next(events)
@@ -168,7 +168,7 @@ class Cvat:
 
 
 def _runs(window: Mask) -> list[int]:
-    """Lengths of runs along rows, of background and mask in turn, background first."""
+    """Row-major run lengths, alternating background and mask, background first."""
     flat = window.ravel()
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     lengths = np.diff(edges, prepend=0, append=flat.size).tolist()

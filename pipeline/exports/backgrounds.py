@@ -1,4 +1,4 @@
-"""What is put behind the objects: a color, a picture, or the blurred picture itself."""
+"""Backgrounds of composites: a color, an image, or the blurred frame."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from maskstream.pipeline.types import RgbImage, SizeHW
 
 Rgb = tuple[int, int, int]
 
-GREEN_SCREEN: Rgb = (0, 177, 64)  # #00B140, what keyers take for green
+GREEN_SCREEN: Rgb = (0, 177, 64)  # #00B140, the usual chroma key green
 _NAMED: dict[str, Rgb] = {
     "black": (0, 0, 0),
     "white": (255, 255, 255),
@@ -29,27 +29,27 @@ _NAMED: dict[str, Rgb] = {
     "blue": (0, 71, 187),
 }
 _BLUR = "blur"
-_BLURS = 36  # the blur's usual radius is the picture's shorter side by this
+_BLURS = 36  # default blur radius: the image's shorter side divided by this
 _LEAST_WEIGHT = 1e-3
 
 
 class Background(Protocol):
-    """Makes the ground of each picture, in the picture's own format."""
+    """Provides the background of each frame, in the frame's own pixel format."""
 
     def behind(self, image: VideoFrame, matte: Alpha, color: Color) -> VideoFrame:
-        """The ground of a picture whose objects have this opacity [H, W]."""
+        """The background of a frame whose objects have this opacity [H, W]."""
         ...
 
 
 def background_of(text: str | None, size_hw: SizeHW) -> Background:
-    """`#00b140`, a color's name, a picture's path, `blur` or `blur:12` (pixels).
+    """Parse a background: `#00b140`, a color name, an image path, `blur` or `blur:12` (pixels).
 
     Raises:
         ConfigError: it is none of these.
-        SourceError: the picture cannot be read.
+        SourceError: the image cannot be read.
     """
     if text is None:
-        raise ConfigError("This format needs --background: a color, a picture, or blur.")
+        raise ConfigError("This format needs --background: a color, an image, or blur.")
     name = text.strip().lower()
     if name in _NAMED:
         return StaticBackground(_NAMED[name])
@@ -62,20 +62,20 @@ def background_of(text: str | None, size_hw: SizeHW) -> Background:
         with open_source(path).open() as reader:
             return StaticBackground(_covering(next(iter(reader)).rgb(), size_hw))
     raise ConfigError(
-        f"{text!r} is no background: give a color ({', '.join(_NAMED)} or #rrggbb), a picture "
+        f"{text!r} is not a background: give a color ({', '.join(_NAMED)} or #rrggbb), an image "
         f"({', '.join(sorted(IMAGE_SUFFIXES))}), or blur:PIXELS."
     )
 
 
 class StaticBackground:
-    """One color, or one picture RGB uint8 [H, W, 3] of the video's size."""
+    """A color, or an RGB image uint8 [H, W, 3] of the video's size."""
 
     def __init__(self, pixels: Rgb | RgbImage) -> None:
         self._pixels = pixels
         self._made: VideoFrame | None = None
 
     def behind(self, image: VideoFrame, matte: Alpha, color: Color) -> VideoFrame:
-        """The same for each picture."""
+        """The same background for every frame."""
         if self._made is None:
             height, width = image.height, image.width
             full = np.empty((height, width, 3), np.uint8)
@@ -87,16 +87,16 @@ class StaticBackground:
 
 
 class Blurred:
-    """The picture out of focus, without the objects: they would glow around their edges.
+    """The blurred frame without the objects, which would glow around their edges.
 
-    Gaussian, of the planes as they are, weighted by what is not the objects'.
+    Gaussian blur of each plane, weighted by the background's opacity.
     """
 
     def __init__(self, sigma_px: float) -> None:
         self._sigma_px = sigma_px
 
     def behind(self, image: VideoFrame, matte: Alpha, color: Color) -> VideoFrame:
-        """The blurred picture."""
+        """The blurred frame."""
         made = VideoFrame(image.width, image.height, image.format.name)
         for source, target in zip(planes(image), planes(made), strict=True):
             sigma = self._sigma_px * target.shape[1] / image.width
@@ -107,7 +107,7 @@ class Blurred:
 
 
 def _blurred(plane: Alpha, matte: Alpha, sigma_px: float) -> Alpha:
-    """At a smaller size, where the same blur is cheap and nothing fine is lost."""
+    """Blur at a reduced size, where the same blur is cheap."""
     smaller = max(1, int(sigma_px / 2))
     size = max(1, plane.shape[1] // smaller), max(1, plane.shape[0] // smaller)
 
@@ -126,7 +126,7 @@ def _hexadecimal(text: str) -> Rgb:
     try:
         red, green, blue = bytes.fromhex(digits)
     except ValueError:
-        raise ConfigError(f"{text!r} is no color; write #rrggbb, such as #00b140.") from None
+        raise ConfigError(f"{text!r} is not a color; write #rrggbb, such as #00b140.") from None
     return red, green, blue
 
 
@@ -136,12 +136,12 @@ def _pixels(text: str, number: str, size_hw: SizeHW) -> float:
     except ValueError:
         sigma = 0.0
     if not 0 < sigma <= max(size_hw):
-        raise ConfigError(f"{text!r} is no blur; write blur, or blur:12 for 12 pixels.")
+        raise ConfigError(f"{text!r} is not a blur; write blur, or blur:12 for 12 pixels.")
     return sigma
 
 
 def _covering(rgb: RgbImage, size_hw: SizeHW) -> npt.NDArray[np.uint8]:
-    """The picture scaled until it covers `size_hw`, what sticks out cut off on both sides."""
+    """Scale an image to cover `size_hw`, cropped to the center."""
     height, width = size_hw
     scale = max(height / rgb.shape[0], width / rgb.shape[1])
     scaled_hw = max(height, round(rgb.shape[0] * scale)), max(width, round(rgb.shape[1] * scale))

@@ -1,4 +1,4 @@
-"""What the pictures of an exported video show, and how far they came back as they were."""
+"""Canvases: render the frames of exported videos, and compare them with what is read back."""
 
 from __future__ import annotations
 
@@ -29,36 +29,36 @@ from maskstream.pipeline.types import Frame, FrameResult
 
 _BT709, _LIKE_BT709 = 1, (6, 14, 15)
 _OPAQUE = 0.5
-_UNSURE = 0.15  # opacity: as near to one half as a lossy codec may move it across
+_UNSURE = 0.15  # opacity this close to one half may change sides in a lossy codec
 _TOLERANCE = 0.1  # of luma, 0 to 1
 
 
 class Canvas(Protocol):
-    """Makes the pictures of one kind of video.
+    """Renders the frames of one kind of video.
 
-    each: mattes are needed of each object, not of all together.
+    each: whether a matte per object is needed, rather than one for all together.
     """
 
     each: bool
 
     def color(self, source: Color) -> Color:
-        """How the written pictures are to be tagged."""
+        """Color tags of the written frames."""
         ...
 
     def paint(self, shot: Shot, color: Color) -> VideoFrame:
-        """The picture to be encoded."""
+        """Render the frame to be encoded."""
         ...
 
     def similarity(self, read: VideoFrame, painted: VideoFrame, shot: Shot) -> float:
-        """How far the picture came back, 0 to 1."""
+        """Similarity of the decoded frame to the painted one, 0 to 1."""
         ...
 
 
 class CutOut:
-    """The picture with straight alpha: under transparent pixels it is what it was.
+    """The frame with straight alpha; colors under transparent pixels are unchanged.
 
-    pix_fmt: says it for a source's frame. prores: it has no full range, and one name for BT.709's
-    curve, which has several. exact: nothing may change on the way.
+    pix_fmt: returns the pixel format for a source frame. prores: the codec has no full range, and
+    only one of the names of BT.709's transfer curve. exact: require a lossless round trip.
     """
 
     each = False
@@ -72,28 +72,28 @@ class CutOut:
 
     @classmethod
     def lossless(cls) -> CutOut:
-        """In the source's own planes."""
+        """Keep the source's own planes."""
         return cls(alpha_format, exact=True)
 
     @classmethod
     def prores(cls) -> CutOut:
-        """In 10 bits without subsampling."""
+        """10 bits without chroma subsampling."""
         return cls(lambda _: "yuva444p10le", prores=True)
 
     @classmethod
     def vp9(cls) -> CutOut:
-        """In 8 bits, colors at half the size."""
+        """8 bits with 4:2:0 chroma subsampling."""
         return cls(lambda _: "yuva420p")
 
     def color(self, source: Color) -> Color:
-        """As in the source, as far as the codec can say it."""
+        """The source's tags, as far as the codec supports them."""
         if not self._prores:
             return source
         transfer = _BT709 if source.transfer in _LIKE_BT709 else source.transfer
         return replace(source, range=min(source.range, 1), transfer=transfer)
 
     def paint(self, shot: Shot, color: Color) -> VideoFrame:
-        """The picture, with the matte as its alpha."""
+        """The frame, with the matte as its alpha plane."""
         image = image_of(shot.source, self._pix_fmt(shot.source), color)
         if image.format.name == "bgra":
             pixels = image.to_ndarray()
@@ -106,7 +106,7 @@ class CutOut:
         return image
 
     def similarity(self, read: VideoFrame, painted: VideoFrame, shot: Shot) -> float:
-        """The IoU of what is opaque; of a lossless file 1 or 0, all planes compared."""
+        """IoU of the opaque pixels; for a lossless file 1 or 0, comparing all planes."""
         if self._exact:
             return float(_same(read, painted))
         if (read.height, read.width) != shot.matte.shape or len(read.planes) != 4:
@@ -115,7 +115,7 @@ class CutOut:
 
 
 class Matte:
-    """Opacity as gray, in the luma of a video or by itself.
+    """Opacity as gray values, in the luma of a video or as a single plane.
 
     pix_fmt: yuv420p, with an even number of lines and columns, or gray.
     """
@@ -126,11 +126,11 @@ class Matte:
         self._pix_fmt = pix_fmt
 
     def color(self, source: Color) -> Color:
-        """Gray of full range has no use for the source's colors; of a video it is BT.709."""
+        """Full-range gray needs no source tags; a video's matte is BT.709."""
         return Color(range=2) if self._pix_fmt == "gray" else Color()
 
     def paint(self, shot: Shot, color: Color) -> VideoFrame:
-        """White where it is opaque."""
+        """White where the objects are opaque."""
         if self._pix_fmt == "gray":
             return VideoFrame.from_ndarray(levels(shot.matte, 8), format="gray")
         matte = _even(shot.matte)
@@ -142,7 +142,7 @@ class Matte:
         return image
 
     def similarity(self, read: VideoFrame, painted: VideoFrame, shot: Shot) -> float:
-        """The IoU of what is opaque."""
+        """IoU of the opaque pixels."""
         if self._pix_fmt == "gray":
             return float(_same(read, painted))
         if (read.height, read.width) != (painted.height, painted.width):
@@ -151,7 +151,7 @@ class Matte:
 
 
 class Composite:
-    """The objects before another ground, 8 bits with an even number of lines and columns."""
+    """The objects over another background, 8 bits with even height and width."""
 
     each = False
 
@@ -164,11 +164,11 @@ class Composite:
         return cls(StaticBackground(GREEN_SCREEN))
 
     def color(self, source: Color) -> Color:
-        """As in the source."""
+        """The source's tags."""
         return source
 
     def paint(self, shot: Shot, color: Color) -> VideoFrame:
-        """The picture over its ground."""
+        """The frame blended over its background."""
         matte = _even(shot.matte)
         image = _even_image(image_of(shot.source, "yuv420p", color))
         made = blend(image, self._background.behind(image, matte, color), matte)
@@ -176,21 +176,21 @@ class Composite:
         return made
 
     def similarity(self, read: VideoFrame, painted: VideoFrame, shot: Shot) -> float:
-        """The share of the pixels whose luma came back within a tenth."""
+        """Share of the pixels whose luma differs by at most a tenth."""
         return _luma_share(read, painted)
 
 
 class Overlay:
-    """The picture with the masks drawn over it; the edges' changes show, softness does not."""
+    """The frame with the masks drawn over it, with their edited edges but without softness."""
 
     each = True
 
     def color(self, source: Color) -> Color:
-        """As in the source."""
+        """The source's tags."""
         return source
 
     def paint(self, shot: Shot, color: Color) -> VideoFrame:
-        """What is not drawn over stays as it is."""
+        """Draw the masks; other pixels are unchanged."""
         rgb = rgb_of(shot.source, color)
         drawn = draw(rgb, _edited(shot))
         changed = (drawn != rgb).any(axis=-1).astype(np.float32)
@@ -201,24 +201,24 @@ class Overlay:
         return made
 
     def similarity(self, read: VideoFrame, painted: VideoFrame, shot: Shot) -> float:
-        """The share of the pixels whose luma came back within a tenth."""
+        """Share of the pixels whose luma differs by at most a tenth."""
         return _luma_share(read, painted)
 
 
 def _edited(shot: Shot) -> FrameResult:
-    """The frame's result with the chosen objects only, and their masks as the mattes have them."""
+    """The frame's result with the chosen objects only, and masks from their mattes."""
     shown = shot.frame.label_map()
     labels = np.zeros_like(shown)
     for object_id, matte in shot.mattes.items():
         labels[matte > _OPAQUE] = object_id
-    for object_id, matte in shot.mattes.items():  # of objects that overlap the one on top shows
+    for object_id, matte in shot.mattes.items():  # later objects lie on top
         labels[(matte > _OPAQUE) & (shown == object_id)] = object_id
     objects = tuple(o for o in shot.frame.result.objects if o.id in shot.mattes)
     return replace(shot.frame.result, labels=labels, objects=objects, covered=())
 
 
 def _even(matte: Alpha) -> Alpha:
-    """Without an odd last row or column, which 4:2:0 in H.264 has no room for."""
+    """Crop an odd last row or column, which 4:2:0 does not support."""
     height, width = (max(2, side - side % 2) for side in matte.shape)
     fit = np.zeros((height, width), matte.dtype)
     part = matte[:height, :width]
@@ -248,7 +248,7 @@ def _unit(image: VideoFrame, plane: int) -> Alpha:
 
 
 def _matte_iou(read: Alpha, written: Alpha) -> float:
-    """Of what is opaque by more than half; pixels that were nearly half so count for nothing."""
+    """IoU of pixels with opacity above one half; those written close to one half are ignored."""
     sure = np.abs(written - _OPAQUE) > _UNSURE
     return iou((read > _OPAQUE) & sure, (written > _OPAQUE) & sure)
 

@@ -1,6 +1,6 @@
-"""COCO JSON with run lengths: pictures and their objects, or YouTube-VIS' videos and tracks.
+"""Exporters of COCO JSON with run lengths: images, or videos and tracks as in YouTube-VIS.
 
-Both are written and read back line by line, an annotation (YouTube-VIS: a frame of one) a line.
+Both are written and read back line by line, one annotation (YouTube-VIS: one frame of it) a line.
 Formats: https://cocodataset.org/#format-data, https://github.com/youtubevos/vis.
 """
 
@@ -22,14 +22,14 @@ from maskstream.pipeline.types import SizeHW
 
 
 def rle_of(mask: Mask) -> JsonObject:
-    """A mask as COCO's compressed run lengths, JSON values."""
+    """Encode a mask as COCO's compressed RLE, JSON values."""
     (encoded,) = encode_masks(mask[None])
     height, width = mask.shape
     return {"size": [height, width], "counts": encoded["counts"].decode("ascii")}
 
 
 def iou_with(segmentation: Any, mask: Mask, size_hw: SizeHW) -> float:
-    """IoU of run lengths as read and a mask; 0 if they cannot be decoded."""
+    """IoU of a decoded segmentation and a mask; 0 if it cannot be decoded."""
     try:
         return iou(CocoObject(0, 0, segmentation=segmentation).mask(size_hw), mask)
     except SourceError:
@@ -49,14 +49,14 @@ def _dump(value: Any) -> bytes:
 
 
 def _write_lines(file: IO[bytes], lines: Iterator[bytes]) -> None:
-    """Elements of a JSON array, one a line."""
+    """Write elements of a JSON array, one a line."""
     for i, line in enumerate(lines):
         file.write(b"\n" if not i else b",\n")
         file.write(line)
 
 
 class Coco:
-    """An image a frame, whose id is the frame's number; `track_id` is the object's number."""
+    """Writes an image per frame, its id the frame number; `track_id` is the object id."""
 
     def __init__(self, job: ExportJob) -> None:
         job.names.require("frame")
@@ -94,7 +94,7 @@ class Coco:
             self._file.write(_dump(annotation))
 
     def finish(self) -> None:
-        """End the file, and open it where its annotations begin. Raises `OSError`."""
+        """Close the file, and open it at its first annotation. Raises `OSError`."""
         self._file.write(b"\n]}\n")
         self._file.close()
         self._file = self._path.open("rb")
@@ -118,9 +118,9 @@ class Coco:
 
 
 class CocoVideo:
-    """One video whose annotations are objects, each with a list of run lengths over all frames.
+    """Writes one video with an annotation per object: a list of run lengths over all frames.
 
-    What is written object by object comes frame by frame: it waits in a temporary file an object.
+    Frames arrive in order but are written object by object, so each object has a temporary file.
     """
 
     def __init__(self, job: ExportJob) -> None:
@@ -134,7 +134,7 @@ class CocoVideo:
         self._places: dict[int, int] = {}
 
     def write(self, frame: ExportFrame) -> None:
-        """Keep the frame's run lengths. Raises `OSError`."""
+        """Append the frame's run lengths to the temporary files. Raises `OSError`."""
         for chosen, mask in frame.masks():
             self._seen.add(chosen.id)
             row = [frame.row, rle_of(mask), box_xywh(mask), int(mask.sum())]
@@ -188,7 +188,7 @@ class CocoVideo:
         return worst
 
     def close(self) -> None:
-        """Close the file and drop what waited."""
+        """Close the file and delete the temporary files."""
         self._file.close()
         self._waiting.cleanup()
 
@@ -196,7 +196,7 @@ class CocoVideo:
         return Path(self._waiting.name) / f"{object_id}.jsonl"
 
     def _column(self, object_id: int, column: int) -> Iterator[bytes]:
-        """One value a frame, `null` where the object has no pixels."""
+        """Yield one value per frame, `null` where the object has no pixels."""
         upcoming = 0
         with self._rows_file(object_id).open("rb") as rows:
             for row in map(json.loads, rows):
@@ -206,7 +206,7 @@ class CocoVideo:
 
 
 def _line(file: IO[bytes]) -> Any:
-    """The next element of an array that has one a line; False if that is none."""
+    """Read the next element of an array with one element a line; False at its end."""
     try:
         return json.loads(file.readline().rstrip(b",\n"))
     except ValueError:

@@ -1,7 +1,7 @@
-"""COCO and LVIS instance annotations: images, objects, and their masks, decoded when asked for.
+"""Reader of COCO and LVIS instance annotations; masks are decoded lazily.
 
-Polygons and run lengths are read by faster-coco-eval (extra `eval`), so masks are COCO's own to the
-pixel. Format: https://cocodataset.org/#format-data, https://www.lvisdataset.org/dataset.
+Polygons and run lengths are decoded by faster-coco-eval (extra `eval`), pixel for pixel as COCO
+does. Format: https://cocodataset.org/#format-data, https://www.lvisdataset.org/dataset.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class CocoImage:
-    """An image of the set.
+    """An image of a COCO or LVIS data set.
 
-    LVIS has `coco_url` in the place of `file_name`, and the categories that were looked for and
-    not found (`neg`) or not marked completely (`not_exhaustive`).
+    LVIS has `coco_url` instead of `file_name`, and lists categories that were verified absent
+    (`neg`) or are not annotated exhaustively (`not_exhaustive`).
     """
 
     id: int
@@ -46,7 +46,7 @@ class CocoImage:
 
     @property
     def path(self) -> PurePosixPath:
-        """Below the folder of images; LVIS's are named by the last two parts of their address."""
+        """Path below the image folder; for LVIS the last two parts of the URL."""
         if self.file_name:
             return PurePosixPath(self.file_name)
         return PurePosixPath(*PurePosixPath(self.coco_url).parts[-2:])
@@ -68,7 +68,7 @@ class CocoObject:
     area: float | None = None
 
     def mask(self, size_hw: SizeHW) -> npt.NDArray[np.bool_]:
-        """Bool [H, W] on an image of this size. Raises `UnreadableSourceError`."""
+        """Decode to bool [H, W] for an image of this size. Raises `UnreadableSourceError`."""
         height, width = size_hw
         problem = _problem_of(self.segmentation, size_hw)
         if problem is None:
@@ -82,7 +82,7 @@ class CocoObject:
 
 @dataclass(frozen=True, slots=True)
 class CocoCategory:
-    """A kind of object. frequency: LVIS's "r", "c" or "f" (rare, common, frequent)."""
+    """A category. frequency: LVIS's "r", "c" or "f" (rare, common, frequent)."""
 
     id: int
     name: str = ""
@@ -91,7 +91,7 @@ class CocoCategory:
 
 @dataclass(frozen=True, slots=True)
 class CocoAnnotations:
-    """The contents of an annotation file; objects by the id of their image."""
+    """Contents of an annotation file; objects are keyed by image id."""
 
     images: tuple[CocoImage, ...]
     objects: Mapping[int, tuple[CocoObject, ...]]
@@ -99,16 +99,16 @@ class CocoAnnotations:
 
     @property
     def is_lvis(self) -> bool:
-        """Whether categories were not looked for on every image, which LVIS's AP allows for."""
+        """Whether categories are not verified on every image, as in LVIS."""
         return any(category.frequency for category in self.categories)
 
     def masked_objects(self, image: CocoImage) -> list[CocoObject]:
-        """Single objects of an image that have a mask."""
+        """Objects of an image that have a mask and are not crowds."""
         return [o for o in self.objects.get(image.id, ()) if o.segmentation and not o.iscrowd]
 
 
 def load_coco(file: Path) -> CocoAnnotations:
-    """Read instance annotations. Raises `SourceError`; masks are checked when they are decoded."""
+    """Read instance annotations; masks are checked on decoding. Raises `SourceError`."""
     values = read_json(file)
     if not isinstance(values, dict) or not {"images", "annotations"} <= values.keys():
         raise UnreadableSourceError(f"{file} holds no COCO annotations: no images and annotations")
@@ -123,7 +123,7 @@ def load_coco(file: Path) -> CocoAnnotations:
 
 
 def read_json(file: Path) -> Any:
-    """Contents of a JSON file. Raises `SourceError`."""
+    """Read a JSON file. Raises `SourceError`."""
     try:
         return json.loads(file.read_bytes())
     except FileNotFoundError as error:
@@ -135,7 +135,7 @@ def read_json(file: Path) -> Any:
 
 
 def check_list(kind: type[T], values: Any, what: str) -> list[T]:
-    """Values as dataclasses of one kind; unknown keys pass. Raises `UnreadableSourceError`."""
+    """Validate values as dataclasses; unknown keys are ignored. Raises `UnreadableSourceError`."""
     try:
         return TypeAdapter(list[kind]).validate_python(values)  # type: ignore[valid-type]
     except ValidationError as error:
@@ -145,7 +145,7 @@ def check_list(kind: type[T], values: Any, what: str) -> list[T]:
 
 
 def encode_masks(masks: npt.NDArray[np.bool_]) -> list[dict[str, Any]]:
-    """Compressed run lengths of masks [B, H, W]."""
+    """Encode masks [B, H, W] as compressed RLE."""
     columns = np.asfortranarray(masks.transpose(1, 2, 0), np.uint8)
     encoded: list[dict[str, Any]] = _mask_api().encode(columns)
     return encoded
@@ -165,7 +165,7 @@ def _mask_api() -> Any:
 
 
 def _problem_of(segmentation: Any, size_hw: SizeHW) -> str | None:
-    """What is wrong with a segmentation, if that can be told before it is decoded."""
+    """Describe what is malformed in a segmentation, if it can be seen before decoding."""
     if isinstance(segmentation, dict):
         if "counts" not in segmentation or "size" not in segmentation:
             return "run lengths need 'size' and 'counts'"

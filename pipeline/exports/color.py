@@ -1,6 +1,6 @@
-"""Pictures in the pixel formats of encoders, with the colors they had in the source.
+"""Conversion of frames to encoders' pixel formats, with the source's colors.
 
-YUV stays YUV: only where a picture is drawn, or is RGB in the source, it goes through a matrix.
+YUV stays YUV: a color matrix is applied only to drawn images, and to sources in RGB.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from maskstream.pipeline.sources.video import ONE_THREAD, VideoView
 from maskstream.pipeline.types import Frame, RgbImage, SizeHW
 
 NOT_SAID = 2
-# By matrix: what red and blue weigh in luma (ITU-T H.273, table 4).
+# By matrix: luma weights of red and blue (ITU-T H.273, table 4).
 _WEIGHTS = {
     1: (0.2126, 0.0722),
     4: (0.30, 0.11),
@@ -34,14 +34,14 @@ _HD_LINES = 720
 _TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
 
 Plane = npt.NDArray[Any]
-"""One component of a picture, uint8 or uint16 [H, W], a view of its memory."""
+"""One plane of an image, uint8 or uint16 [H, W], a view of its memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Color:
-    """What the numbers of a video mean, in the codes of ITU-T H.273; 2: it does not say.
+    """Color tags of a video: primaries, transfer, matrix as in ITU-T H.273; 2: unspecified.
 
-    range: 1 limited, 2 full, 0 not said, which means limited.
+    range: 1 limited, 2 full, 0 unspecified, which means limited.
     """
 
     matrix: int = _BT709
@@ -51,9 +51,9 @@ class Color:
 
     @classmethod
     def of(cls, image: VideoFrame, stream: Any) -> Color:
-        """Of a decoded picture, and what it does not say of its stream's codec context.
+        """Read the tags of a decoded image, or else of its stream's codec context.
 
-        RGB has no matrix; what is made from it gets BT.709's.
+        RGB has no matrix; YUV made from it gets BT.709's.
         """
         matrix = _specified(int(image.colorspace), int(stream.colorspace))
         primaries = _specified(getattr(image, "color_primaries", NOT_SAID), stream.color_primaries)
@@ -65,7 +65,7 @@ class Color:
         return cls(matrix, primaries, transfer, int(ColorRange.JPEG) if full else said)
 
     def used_matrix(self, size_hw: SizeHW) -> int:
-        """The matrix, or the one players take for this size where none is said."""
+        """The matrix, or the one that players assume for this size if it is unspecified."""
         if self.matrix in _WEIGHTS:
             return self.matrix
         if self.matrix in (NOT_SAID, _RGB_MATRIX) and size_hw[0] >= _HD_LINES:
@@ -73,16 +73,16 @@ class Color:
         return int(Colorspace.ITU601)
 
     def mark(self, image: VideoFrame) -> None:
-        """Write the codes on a picture, from where encoders take them."""
+        """Set the tags on an image, where encoders read them."""
         image.colorspace, image.color_range = self.matrix, self.range
         if hasattr(image, "color_trc"):  # PyAV 15 and later
             image.color_primaries, image.color_trc = self.primaries, self.transfer
 
 
 def image_of(frame: Frame, pix_fmt: str, color: Color) -> VideoFrame:
-    """The displayed picture of a source's frame, in memory of its own; an alpha plane is opaque.
+    """Copy a source frame, as displayed, to a pixel format; an alpha plane is opaque.
 
-    Where it is neither turned nor stretched and the planes are of one size, they are copied.
+    Planes are copied if the frame is neither rotated nor scaled and the plane sizes are equal.
     """
     view = frame.view
     if not isinstance(view, VideoView) or _is_rgb(view.image):
@@ -105,7 +105,7 @@ def image_of(frame: Frame, pix_fmt: str, color: Color) -> VideoFrame:
 
 
 def image_from(rgb: RgbImage, pix_fmt: str, color: Color) -> VideoFrame:
-    """RGB uint8 [H, W, 3] in a pixel format."""
+    """Convert RGB uint8 [H, W, 3] to a pixel format."""
     height, width, _ = rgb.shape
     if VideoFormat(pix_fmt).is_rgb:
         whole = VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
@@ -121,9 +121,9 @@ def image_from(rgb: RgbImage, pix_fmt: str, color: Color) -> VideoFrame:
 
 
 def rgb_of(frame: Frame, color: Color, bits: int = 8) -> npt.NDArray[Any]:
-    """RGB of a source's frame as it is displayed, uint8 or uint16 [H, W, 3].
+    """Convert a source frame, as displayed, to RGB uint8 or uint16 [H, W, 3].
 
-    Computed here, since swscale is up to three levels of 8 bits too dark. RGB sources have 8 bits.
+    Not by swscale, which is up to three 8-bit levels too dark. RGB sources have 8 bits.
     """
     view = frame.view
     if not isinstance(view, VideoView) or _is_rgb(view.image):
@@ -137,7 +137,7 @@ def rgb_of(frame: Frame, color: Color, bits: int = 8) -> npt.NDArray[Any]:
 
 
 def planes(image: VideoFrame) -> list[Plane]:
-    """The planes of a planar picture, to read and to write."""
+    """Writable views of the planes of a planar image."""
     bits = image.format.components[0].bits
     dtype = np.dtype(np.uint8 if bits <= 8 else "<u2")
     found = []
@@ -149,12 +149,12 @@ def planes(image: VideoFrame) -> list[Plane]:
 
 
 def levels(alpha: Alpha, bits: int) -> Plane:
-    """Opacity 0 to 1 as numbers of so many bits, uint8 or uint16."""
+    """Convert opacity 0 to 1 to integers of this many bits, uint8 or uint16."""
     return np.rint(alpha * ((1 << bits) - 1)).astype(np.uint8 if bits <= 8 else np.uint16)
 
 
 def blend(image: VideoFrame, ground: VideoFrame, alpha: Alpha) -> VideoFrame:
-    """`image` over `ground`, in place, where alpha [H, W] is 1; both of one planar format."""
+    """Blend `image` over `ground` in place by alpha [H, W]; both of the same planar format."""
     for over, under in zip(planes(image), planes(ground), strict=True):
         part = resize_alpha(alpha, over)
         over[:] = np.rint(under + (over.astype(np.float32) - under) * part)
@@ -162,7 +162,7 @@ def blend(image: VideoFrame, ground: VideoFrame, alpha: Alpha) -> VideoFrame:
 
 
 def resize_alpha(alpha: Alpha, plane: Plane) -> Alpha:
-    """Opacity at the size of a plane."""
+    """Resize opacity to the size of a plane."""
     if alpha.shape == plane.shape:
         return alpha
     size = plane.shape[1], plane.shape[0]
@@ -170,9 +170,9 @@ def resize_alpha(alpha: Alpha, plane: Plane) -> Alpha:
 
 
 def alpha_format(frame: Frame) -> str:
-    """FFV1's pixel format with alpha that takes the source's planes as they are.
+    """Choose FFV1's pixel format with alpha that keeps the source's planes unchanged.
 
-    With an odd number of lines or columns FFV1's slices need colors at full size.
+    With an odd height or width FFV1's slices need chroma at full size.
     """
     view = frame.view
     if not isinstance(view, VideoView) or _is_rgb(view.image):
@@ -202,7 +202,7 @@ def _full_chroma(bits: int) -> str:
 
 
 def _to_rgb(color: Color, size_hw: SizeHW, bits: int) -> npt.NDArray[np.float64]:
-    """Affine [4, 4] from Y, Cb, Cr of so many bits to RGB of 0 to 1 (ITU-T H.273, 8.3)."""
+    """Affine matrix [4, 4] from Y, Cb, Cr of this many bits to RGB in 0..1 (ITU-T H.273, 8.3)."""
     red, blue = _WEIGHTS[color.used_matrix(size_hw)]
     green = 1 - red - blue
     luma = np.array([red, green, blue])
@@ -226,7 +226,7 @@ def _converted(
     width: int | None = None,
     height: int | None = None,
 ) -> VideoFrame:
-    """YUV to YUV: one matrix on both sides, so that swscale copies what needs no change."""
+    """Convert YUV to YUV with the same matrix on both sides, so that swscale only copies."""
     made = VideoReformatter().reformat(
         image,
         width=width,
@@ -238,7 +238,9 @@ def _converted(
         dst_color_range=color.range or ColorRange.MPEG,
         **ONE_THREAD,
     )
-    if made is image:  # nothing to convert: still the decoder's memory, which it looks up later
+    if (
+        made is image
+    ):  # still the decoder's own buffer, which it reads later
         made = VideoFrame(image.width, image.height, pix_fmt)
         for source, target in zip(planes(image), planes(made), strict=True):
             target[:] = source

@@ -1,4 +1,4 @@
-"""Pictures for editors, a file a frame: PNG with straight alpha, OpenEXR with a layer an object."""
+"""Image sequences for video editors: PNG with straight alpha, OpenEXR with object layers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from maskstream.pipeline.exports.source_video import SourceVideo
 
 _AFTER_HEADER = 33  # bytes of a PNG's signature and IHDR
 _PNG_LEVEL = 3
-# Chromaticities of red, green, blue and white, H.273 table 2; BT.709's where none is said.
+# Chromaticities of red, green, blue and white, H.273 table 2; BT.709's if unspecified.
 _D65 = (0.3127, 0.329)
 _PRIMARIES: dict[int, tuple[float, ...]] = {
     1: (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, *_D65),
@@ -35,9 +35,9 @@ _PRIMARIES: dict[int, tuple[float, ...]] = {
 
 
 class _ImageFiles(ABC):
-    """A file a frame, beside the video; reading back compares all values.
+    """Base of exporters that write one file per frame; all values are compared on reading back.
 
-    each: mattes are needed of each object.
+    each: whether a matte per object is needed.
     """
 
     suffix: str
@@ -54,18 +54,18 @@ class _ImageFiles(ABC):
             opening.pop_all()
 
     def write(self, frame: ExportFrame) -> None:
-        """Write the files that are complete now. Raises `OSError`."""
+        """Add a frame, and write the files that are complete now. Raises `OSError`."""
         for shot in self._shots.push(frame):
             self._job.output.put(self._name(shot), self.encode(shot))
 
     def finish(self) -> None:
-        """Begin the video anew, to compare. Raises `OSError`."""
+        """Reopen the video to compare. Raises `OSError`."""
         self._source_video.close()
         self._source_video = SourceVideo(self._job)
         self._shots = Shots(self._job, source_video=self._source_video, each=self._each)
 
     def check(self, frame: ExportFrame) -> float:
-        """1 if the files that are complete now hold what they should, else 0."""
+        """1 if the files that are complete now are as written, else 0."""
         return min((self._check(shot) for shot in self._shots.push(frame)), default=1.0)
 
     def close(self) -> None:
@@ -74,11 +74,11 @@ class _ImageFiles(ABC):
 
     @abstractmethod
     def encode(self, shot: Shot) -> bytes:
-        """The file of a frame."""
+        """Encode the file of a frame."""
 
     @abstractmethod
     def equals(self, data: bytes, shot: Shot) -> bool:
-        """Whether a file holds the frame."""
+        """Whether a file contains the frame."""
 
     def _check(self, shot: Shot) -> float:
         try:
@@ -92,9 +92,9 @@ class _ImageFiles(ABC):
 
 
 class PngCutOuts(_ImageFiles):
-    """RGBA with straight alpha: under transparent pixels the picture is what it was.
+    """Writes RGBA PNG with straight alpha; colors under transparent pixels are unchanged.
 
-    bits: 8 or 16 a channel. A source that says what its colors mean has it written (`cICP`).
+    bits: 8 or 16 a channel. Color tags of the source are written (`cICP`).
     """
 
     suffix = ".png"
@@ -104,7 +104,7 @@ class PngCutOuts(_ImageFiles):
         super().__init__(job)
 
     def encode(self, shot: Shot) -> bytes:
-        """The file of a frame."""
+        """Encode the file of a frame."""
         options = [cv2.IMWRITE_PNG_COMPRESSION, _PNG_LEVEL]
         bgra = cv2.cvtColor(self._pixels(shot), cv2.COLOR_RGBA2BGRA)
         data = bytes(cv2.imencode(".png", bgra, options)[1])
@@ -117,7 +117,7 @@ class PngCutOuts(_ImageFiles):
         return data[:_AFTER_HEADER] + chunk + data[_AFTER_HEADER:]
 
     def equals(self, data: bytes, shot: Shot) -> bool:
-        """Whether a file holds the frame's very values."""
+        """Whether a file contains exactly the frame's values."""
         bgra = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
         if bgra is None or bgra.ndim != 3 or bgra.shape[2] != 4:
             return False
@@ -129,11 +129,11 @@ class PngCutOuts(_ImageFiles):
 
 
 class ExrLayers(_ImageFiles):
-    """OpenEXR, half floats, linear light, premultiplied, as editors expect of that format.
+    """Writes OpenEXR in half floats, linear light, premultiplied, as editors expect.
 
-    Channels `R G B A` are all objects together, and each object has a layer of its own,
-    `NAME.R` to `NAME.A`. Light is linear by sRGB's curve, whatever curve the source says: a viewer
-    that shows linear files by that curve shows what the video shows.
+    Channels `R G B A` hold all objects together, and each object has its own layer, `NAME.R` to
+    `NAME.A`. Values are linearized by the sRGB curve whatever the source's tag, so that a viewer
+    with that curve shows the video's colors.
 
     Raises:
         ConfigError: the library for OpenEXR is not installed.
@@ -149,13 +149,13 @@ class ExrLayers(_ImageFiles):
                 'OpenEXR files need the library OpenEXR: pip install "maskstream[editors]".'
             ) from error
         self._exr: Any = OpenEXR
-        # A dot would begin another layer.
+        # A dot would start another layer.
         self._names = {k: v.replace(".", "_") for k, v in object_names(job.objects).items()}
         self._linear = _linear_of_16_bits()
         super().__init__(job, each=True)
 
     def encode(self, shot: Shot) -> bytes:
-        """The file of a frame."""
+        """Encode the file of a frame."""
         exr = self._exr
         header = {
             "compression": exr.ZIP_COMPRESSION,
@@ -172,7 +172,7 @@ class ExrLayers(_ImageFiles):
         return file.getvalue()
 
     def equals(self, data: bytes, shot: Shot) -> bool:
-        """Whether a file holds the frame's very values."""
+        """Whether a file contains exactly the frame's values."""
         try:
             with self._exr.File(io.BytesIO(data), separate_channels=True) as read:
                 found = {name: channel.pixels for name, channel in read.channels().items()}
@@ -184,7 +184,7 @@ class ExrLayers(_ImageFiles):
         )
 
     def _channels(self, shot: Shot) -> dict[str, npt.NDArray[np.float16]]:
-        """Half floats [H, W] by channel."""
+        """Channels as half floats [H, W], by name."""
         linear = self._linear[rgb_of(shot.source, self._color, 16)]
         mattes = [shot.mattes[chosen.id] for chosen in self._job.objects]
         together = np.maximum.reduce([np.zeros(linear.shape[:2], np.float32), *mattes])
@@ -202,7 +202,7 @@ class ExrLayers(_ImageFiles):
 
 
 def _linear_of_16_bits() -> npt.NDArray[np.float32]:
-    """Linear light of each 16-bit number, IEC 61966-2-1, float32 [65536]."""
+    """Linear light of each 16-bit value, IEC 61966-2-1, float32 [65536]."""
     encoded = np.arange(1 << 16) / ((1 << 16) - 1)
     curved = ((encoded + 0.055) / 1.055) ** 2.4
     return np.where(encoded <= 0.04045, encoded / 12.92, curved).astype(np.float32)

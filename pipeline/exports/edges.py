@@ -1,4 +1,4 @@
-"""The edge of a matte: holes and specks by size, flicker, growing, softening, feathering."""
+"""Edge processing of mattes: holes, islands, temporal smoothing, growing, softening, feather."""
 
 from __future__ import annotations
 
@@ -18,22 +18,21 @@ from maskstream.pipeline.types import GrayImage
 Alpha = npt.NDArray[np.float32]
 """Opacity [H, W], 0 to 1."""
 
-_GUIDE_EPS = 4e-4  # a variance of luma (0 to 1): below it the picture has no edge to follow
-_DOUBTED = 0.02  # weight of the mask near its own edge
+_GUIDE_EPS = 4e-4  # variance of luma (0 to 1) below which the image has no edge to follow
+_EDGE_WEIGHT = 0.02  # weight of mask pixels near the edge in the fit
 _STEEPER = 1.5
-_SHORT_SIDES = 120  # the radius of a soft edge is the picture's shorter side by this
+_SHORT_SIDES = 120  # radius of a soft edge: the image's shorter side divided by this
 _FAR_PX = 1e6
 _LEVELS = (1 << 16) - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Edges:
-    """What is done to masks before they become mattes, in this order.
+    """Edge options of mattes, applied in this order.
 
-    fill_holes_px, remove_islands_px: holes and pieces of up to so many pixels. smooth_frames: of
-    so many frames around one, a pixel is the object's where it is on most; odd, 1 leaves it.
-    grow_px: outwards, negative inwards. soft: the edge is drawn to the one in the picture.
-    feather_px: to both sides of the edge, a ramp.
+    fill_holes_px, remove_islands_px: largest area of holes and islands. smooth_frames: window of a
+    majority vote per pixel; odd, 1 for none. grow_px: outward, negative inward. soft: the edge
+    follows the one in the image. feather_px: width of a ramp to both sides of the edge.
 
     Raises:
         ConfigError: a number is out of range.
@@ -63,22 +62,22 @@ class Edges:
 
 
 PLAIN = Edges()
-"""Masks as they are."""
+"""Options that leave masks unchanged."""
 
 
 def clean_mask(mask: Mask, edges: Edges) -> Mask:
-    """The mask bool [H, W] without small holes and pieces; a hole does not touch the border."""
+    """Remove small holes and islands of a mask, bool [H, W]; a hole does not touch the border."""
     if not mask.any():
         return mask
     if edges.fill_holes_px:
-        mask = mask | _pieces(~mask, edges.fill_holes_px, connectivity=4, inner=True)
+        mask = mask | _components(~mask, edges.fill_holes_px, connectivity=4, inner=True)
     if edges.remove_islands_px:
-        mask = mask & ~_pieces(mask, edges.remove_islands_px, connectivity=8)
+        mask = mask & ~_components(mask, edges.remove_islands_px, connectivity=8)
     return mask
 
 
 def majority_vote(masks: Sequence[Mask], own: Mask) -> Mask:
-    """Where most of the masks, bool [H, W] each, have the object; at a tie `own` decides."""
+    """Pixels set in most of the masks, bool [H, W] each; `own` decides ties."""
     if len(masks) == 1:
         return own
     votes = np.zeros(own.shape, np.uint16)
@@ -89,10 +88,10 @@ def majority_vote(masks: Sequence[Mask], own: Mask) -> Mask:
 
 
 def alpha_of(mask: Mask, edges: Edges, luma: Callable[[], GrayImage]) -> Alpha:
-    """The opacity [H, W] of a mask bool [H, W].
+    """Compute the opacity [H, W] of a mask, bool [H, W].
 
-    luma: gives the picture, uint8 [H, W]; called for soft edges only. Computed in doubles and
-    rounded to 16 bits, since OpenCV's last digits vary from call to call.
+    luma: returns the image, uint8 [H, W]; called for soft edges only. Computed in float64 and
+    rounded to 16 bits, because OpenCV's last digits vary between calls.
     """
     alpha = np.zeros(mask.shape, np.float32)
     if not mask.any():
@@ -106,7 +105,7 @@ def alpha_of(mask: Mask, edges: Edges, luma: Callable[[], GrayImage]) -> Alpha:
     )
     part = mask[window]
     if edges.grow_px:
-        part = _depth(part) > -edges.grow_px
+        part = _signed_distance(part) > -edges.grow_px
     soft: npt.NDArray[Any] = part.astype(np.float64)
     if edges.soft:
         soft = _guided_by_image(soft, luma()[window] / 255, radius)
@@ -119,25 +118,25 @@ def alpha_of(mask: Mask, edges: Edges, luma: Callable[[], GrayImage]) -> Alpha:
 
 
 def soft_radius_px(size_hw: Sequence[int]) -> int:
-    """How far a soft edge reaches to either side of the mask's."""
+    """Width of a soft edge to either side of the mask's edge."""
     return max(2, round(min(size_hw) / _SHORT_SIDES))
 
 
 def _guided_by_image(
     part: npt.NDArray[Any], luma: npt.NDArray[Any], radius: int
 ) -> npt.NDArray[Any]:
-    """Opacity that follows the picture within `radius` of the mask's edge.
+    """Fit opacity to the image within `radius` of the mask's edge.
 
-    The guided filter (He et al. 2010), fitted to what lies further from the edge than that: there
-    the mask can be believed. The ramp it gives is then made steeper.
+    Guided filter (He et al. 2010), fitted mainly to pixels further from the edge, where the mask is
+    reliable. The resulting ramp is then steepened.
     """
-    depth = _depth(part > 0)
-    believed = np.where(np.abs(depth) >= radius, 1.0, _DOUBTED)
+    depth = _signed_distance(part > 0)
+    reliability = np.where(np.abs(depth) >= radius, 1.0, _EDGE_WEIGHT)
     wide = 2 * radius
-    weight = _mean(believed, wide)
+    weight = _mean(reliability, wide)
 
     def mean(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return np.asarray(_mean(believed * array, wide) / weight)
+        return np.asarray(_mean(reliability * array, wide) / weight)
 
     luma_mean, part_mean = mean(luma), mean(part)
     variance = mean(luma * luma) - luma_mean * luma_mean
@@ -154,8 +153,8 @@ def _mean(array: npt.NDArray[Any], radius: int) -> npt.NDArray[Any]:
     return np.asarray(cv2.blur(array, side, borderType=cv2.BORDER_REPLICATE))
 
 
-def _depth(mask: Mask) -> Alpha:
-    """Distance to the edge, pixels: above 0 inside, below 0 outside; the border is no edge."""
+def _signed_distance(mask: Mask) -> Alpha:
+    """Signed distance to the edge, pixels: positive inside; the image border is not an edge."""
     bits = mask.view(np.uint8)
     if mask.all() or not mask.any():
         return np.full(mask.shape, _FAR_PX if mask.any() else -_FAR_PX, np.float32)
@@ -164,8 +163,8 @@ def _depth(mask: Mask) -> Alpha:
     return np.where(mask, inside - 0.5, 0.5 - outside).astype(np.float32)
 
 
-def _pieces(mask: Mask, largest_px: int, *, connectivity: int, inner: bool = False) -> Mask:
-    """The connected pieces of up to `largest_px` pixels; inner: that do not touch the border."""
+def _components(mask: Mask, largest_px: int, *, connectivity: int, inner: bool = False) -> Mask:
+    """Connected components of up to `largest_px` pixels; inner: not touching the border."""
     _, labels, figures, _ = cv2.connectedComponentsWithStats(
         mask.view(np.uint8), connectivity=connectivity
     )
@@ -176,5 +175,5 @@ def _pieces(mask: Mask, largest_px: int, *, connectivity: int, inner: bool = Fal
     chosen = figures[:, cv2.CC_STAT_AREA] <= largest_px
     if inner:
         chosen &= (left > 0) & (top > 0) & (right < width) & (bottom < height)
-    chosen[0] = False  # what is not in the mask
+    chosen[0] = False  # background
     return np.asarray(chosen[labels], np.bool_)

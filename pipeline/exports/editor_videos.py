@@ -1,4 +1,4 @@
-"""Videos for editors: with alpha, as mattes, before another ground, with drawn masks."""
+"""Exporters of videos: with alpha, mattes, composites over a background, overlays."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ PRORES = Encoding("prores_ks", {"profile": "4444", "vendor": "apl0", "alpha_bits
 VP9 = Encoding(
     "libvpx-vp9",
     {"crf": "24", "b": "0", "cpu-used": "4", "deadline": "good", "auto-alt-ref": "0"},
-    decoder="libvpx-vp9",  # FFmpeg's own leaves the alpha out
+    decoder="libvpx-vp9",  # FFmpeg's native decoder ignores alpha
 )
 FFV1 = Encoding("ffv1", {"level": "3", "slices": "4", "slicecrc": "1"})
-# No B-frames: with varying rates they leave the file's duration too short.
+# No B-frames: with variable frame rates they make the file's duration too short.
 H264 = Encoding("libx264", {"crf": "16", "preset": "veryfast", "bf": "0"})
-# By its own choice x264 gives hard edges few bits, but they are all that a matte has.
+# By default x264 spends few bits on hard edges, but a matte has nothing else.
 H264_MATTE = Encoding("libx264", {"qp": "6", "preset": "veryfast", "bf": "0"})
 
 
 class _StorePass:
-    """One pass over the store beside the video: shots with their timestamps."""
+    """One pass over store and video: shots with their timestamps."""
 
     def __init__(self, job: ExportJob, *, each: bool) -> None:
         self.source_video = SourceVideo(job)
@@ -38,20 +38,20 @@ class _StorePass:
 
     @property
     def clock(self) -> Clock:
-        """The clock, which the first frame starts. Raises `StoreError` before."""
+        """The clock, started by the first frame. Raises `StoreError` before that."""
         if self._clock is None:
             raise StoreError("The export has no frame.")
         return self._clock
 
     def stamp(self, frame: Frame) -> int:
-        """The timestamp of the next frame."""
+        """Timestamp of the next frame."""
         if self._clock is None:
             self._clock = Clock(frame, self.source_video.first, self.source_video.rate)
         return self._clock.stamp(frame)
 
 
 class Movie:
-    """Writes one video; reading back it paints every picture again and compares."""
+    """Writes one video; on reading back every frame is painted again and compared."""
 
     def __init__(self, job: ExportJob, encoding: Encoding, canvas: Canvas) -> None:
         self._job = job
@@ -72,12 +72,12 @@ class Movie:
 
     @classmethod
     def before_background(cls, job: ExportJob) -> Movie:
-        """The objects before `job.background`."""
+        """Composite the objects over `job.background`."""
         background = background_of(job.background, job.source.size_hw)
         return cls(job, H264, Composite(background))
 
     def write(self, frame: ExportFrame) -> None:
-        """Paint and encode the frames that are complete now. Raises `OSError`."""
+        """Add a frame; paint and encode the frames that are complete now. Raises `OSError`."""
         for shot in self._pass.shots.push(frame):
             pts = self._pass.stamp(shot.source)
             image = self._canvas.paint(shot, self._color)
@@ -91,8 +91,8 @@ class Movie:
         self._reader = MovieReader(self._job.output.path, self._encoding)
 
     def check(self, frame: ExportFrame) -> float:
-        """Compare the next pictures and their times; after the last there must be none."""
-        worst = min((self._likeness(shot) for shot in self._pass.shots.push(frame)), default=1.0)
+        """Compare the next frames and their timestamps; none may follow the last."""
+        worst = min((self._similarity(shot) for shot in self._pass.shots.push(frame)), default=1.0)
         is_last = frame.row == len(self._job.numbers) - 1
         if is_last and self._reader is not None and self._reader.next() is not None:
             return 0.0
@@ -105,12 +105,12 @@ class Movie:
         if self._reader is not None:
             self._reader.close()
 
-    def _likeness(self, shot: Shot) -> float:
+    def _similarity(self, shot: Shot) -> float:
         written_s = self._pass.stamp(shot.source) * self._pass.clock.time_base
         read = None if self._reader is None else self._reader.next()
         if self._reader is None or read is None or read.pts is None:
             return 0.0
-        # Matroska counts milliseconds, whatever the source does.
+        # Matroska's timestamps are in milliseconds.
         off_s: Fraction = abs(read.pts * self._reader.time_base - written_s)
         if off_s > self._reader.time_base / 2:
             return 0.0

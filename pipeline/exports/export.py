@@ -1,4 +1,4 @@
-"""The export itself: frames out of a store, through a format, into files, and back to compare."""
+"""Runs an export: writes frames of a store in a format, and reads them back to compare."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from maskstream.pipeline.types import FrameResult
 
 @dataclass(frozen=True, slots=True)
 class ExportChoice:
-    """What to export and how, as a person says it.
+    """Options of an export, as a user gives them.
 
-    objects: numbers and names with commas, None for all. start, end: as `run` has them. template:
-    of file names, None for the format's own. offset: added to every frame number. video: where the
-    pixels are, None for where they were at the run. trust_video: take it although it is another
-    file than the run's. background: `background_of` takes it. images: write the video's, too.
+    objects: ids and names with commas, None for all. start, end: as in `run`. template: of file
+    names, None for the format's own. offset: added to every frame number. video: path of the video,
+    None for its path at the run. trust_video: accept another file than the run's. background: as
+    for `background_of`. images: also write the video's frames.
     """
 
     format: str
@@ -51,9 +51,10 @@ class ExportChoice:
 
 @dataclass(frozen=True, slots=True)
 class ExportSummary:
-    """What was exported.
+    """Summary of an export.
 
-    kept: files of a broken-off export that were right. worst_iou: of an object as read back.
+    kept: files of an interrupted export that were valid. worst_iou: lowest IoU of an object as read
+    back.
     """
 
     frames: int
@@ -70,17 +71,17 @@ def export_store(
     on_start: Callable[[int], None] = lambda _: None,
     on_frame: Callable[[FrameResult], None] = lambda _: None,
 ) -> ExportSummary:
-    """Write a store's masks to `place`, then read all of it back and compare.
+    """Write a store's masks to `place`, then read them back and compare.
 
-    on_start: called with the number of frames to come, which counts those that are read back.
+    on_start: called with the number of frames to process, counting those read back.
 
     Raises:
-        ConfigError: there is no such format, object, frame or template, or an option does not
-            fit the format.
-        SourceError: the video is not there, cannot be read, or is another one.
-        StoreExistsError: something is there already.
-        StoreError: the store cannot be read, the place not be written, or the files, read back,
-            are not what they should be.
+        ConfigError: a format, object, frame or template is unknown, or an option does not fit the
+            format.
+        SourceError: the video does not exist, cannot be read, or is another one.
+        StoreExistsError: the output exists already.
+        StoreError: the store cannot be read, the output cannot be written, or the files differ when
+            read back.
     """
     wanted = _Selection.of(store, choice)
     outputs: list[Output] = []
@@ -112,10 +113,10 @@ def export_store(
 
 @dataclass(frozen=True, slots=True)
 class _Selection:
-    """A choice that has been found to fit a store.
+    """Export options resolved against a store.
 
-    rows: of the store. numbers: what the export calls these frames. video: where the pixels are,
-    None if they are not needed.
+    rows: of the store. numbers: frame numbers in the export. video: path of the video, None if it
+    is not needed.
     """
 
     store: MaskStore
@@ -129,7 +130,7 @@ class _Selection:
 
     @classmethod
     def of(cls, store: MaskStore, choice: ExportChoice) -> _Selection:
-        """Raises `ConfigError`, `SourceError`, `StoreError`."""
+        """Resolve options against a store. Raises `ConfigError`, `SourceError`, `StoreError`."""
         wanted = find_format(choice.format)
         video = _video_for(store, wanted, choice)
         if video is not None and not choice.trust_video:
@@ -144,7 +145,7 @@ class _Selection:
         return cls(store, choice, wanted, video, rows, objects, numbers, names)
 
     def identity(self) -> JsonObject:
-        """What the files follow from: an export that was broken off goes on if it is the same."""
+        """What determines the files; an interrupted export continues only if it is the same."""
         choice, numbers = self.choice, self.numbers
         identity: JsonObject = {
             "format": choice.format,
@@ -161,13 +162,13 @@ class _Selection:
         return identity
 
     def beside(self, place: Path) -> Path | None:
-        """The folder of the video's pictures, if they do not go into `place` itself."""
+        """The folder of the video's images, if they are not written into `place` itself."""
         if not (self.choice.images and self.format.suffix):
             return None
         return place.with_name(f"{place.stem}_pictures")
 
     def exporter(self, output: Output, images: Output) -> Exporter:
-        """The writer of the format. images: where the video's go, if they are wanted."""
+        """Create the exporter. images: output of the video's images, if they are requested."""
         job = ExportJob(
             output,
             self.store.source,
@@ -185,7 +186,7 @@ class _Selection:
         return self.format.open(job)
 
     def frames(self, on_frame: Callable[[FrameResult], None]) -> Iterator[ExportFrame]:
-        """The frames in order; each is told when it has been dealt with."""
+        """Yield the frames in order; `on_frame` is called when one has been processed."""
         for i, row in enumerate(self.rows):
             frame = ExportFrame(int(self.numbers[i]), i, self.store.frame(row), self.objects)
             yield frame
@@ -195,9 +196,10 @@ class _Selection:
 def export(
     store: MaskStore | Path | str, place: Path | str, choice: ExportChoice | str
 ) -> ExportSummary:
-    """Write a store's masks to `place`, read back and compared; `export_store` with less to say.
+    """Export a store's masks to `place`; a short form of `export_store`.
 
-    store: opened, or where it is. choice: a format's name is enough. Raises as `export_store` does.
+    store: an open store or its path. choice: options, or just a format name. Raises as
+    `export_store`.
 
     >>> export("clip.zarr", "clip.json", "coco").frames  # doctest: +SKIP
     """
@@ -216,60 +218,56 @@ def _abandon(outputs: list[Output]) -> None:
 def _read_back(
     exporter: Exporter, frames: Iterator[ExportFrame], iou_min: float, output: Output
 ) -> float:
-    """The least IoU of an object as read back. Raises `StoreError` if it is below `iou_min`."""
+    """Lowest IoU of an object as read back. Raises `StoreError` if it is below `iou_min`."""
     worst_iou = 1.0
     for frame in frames:
         read = exporter.check(frame)
         worst_iou = min(worst_iou, read)
         if read < iou_min:
             raise StoreError(
-                f"Frame {frame.number} of {output.place}, read back, is not what the mask store "
-                "has: the disk may be failing, or something else writes there; export again."
+                f"Frame {frame.number} of {output.place}, read back, differs from the mask store: "
+                "the disk may be failing, or another program writes there; export again."
             )
     return worst_iou
 
 
 def _video_for(store: MaskStore, wanted: Format, choice: ExportChoice) -> Path | None:
-    """Where the pixels are, if they are needed. Raises `ConfigError` for options that do not fit.
+    """Path of the video, if it is needed. Raises `ConfigError` for options that do not fit.
 
-    A folder of pictures or a pattern of their names is a video, too.
+    A folder of images or a glob pattern counts as a video.
     """
     if choice.edges != PLAIN and not wanted.takes_edges:
         raise ConfigError(
-            f"The format {choice.format} takes the masks as they are: leave out --edge, --feather, "
+            f"The format {choice.format} takes masks unchanged: omit --edge, --feather, "
             "--grow, --fill-holes, --remove-islands and --smooth."
         )
     if choice.background is not None and not wanted.takes_background:
-        raise ConfigError(
-            f"The format {choice.format} has no background of its own: leave out --background."
-        )
+        raise ConfigError(f"The format {choice.format} has no background: omit --background.")
     if choice.images and wanted.images is None:
-        raise ConfigError(
-            f"The format {choice.format} has no place for pictures: leave out --pictures."
-        )
+        raise ConfigError(f"The format {choice.format} cannot include images: omit --images.")
     if wanted.needs_video or choice.images or (wanted.takes_edges and choice.edges.soft):
         return Path(store.source.name) if choice.video is None else choice.video
     if choice.video is not None:
         raise ConfigError(
-            f"The format {choice.format} holds no pixels of the video: leave out --source"
+            f"The format {choice.format} contains no pixels of the video: omit --source"
             f"{'' if wanted.images is None else ', or add --images'}."
         )
     return None
 
 
 def _check_identity(store: MaskStore, video: Path) -> None:
-    """Raise `SourceError` if the run's video had other content; what is not there is no matter."""
+    """Raise `SourceError` if the run's video had other content; a missing file is ignored."""
     stored, found = store.attributes.get("identity"), identity_of(video)
     if stored and found and stored != found:
         raise SourceError(
             f"{video} is not the file that the masks were made from: its content differs. Give "
-            "that one with --video; if this is the same video, frame by frame, only encoded or "
-            "packed anew, add --trust-video."
+            "that one with --video; if this is the same video, frame by frame, only re-encoded or "
+            "remuxed, add --trust-video."
         )
 
 
 def _source_frame_count(store: MaskStore) -> int | None:
-    """Frames of the source, if all of it was asked for and it said so."""
+    """Number of frames of the source, if it was run completely and the number is known."""
     span = store.span
     is_part = span.get("start") is not None or span.get("end") is not None
     return None if is_part or span.get("stride", 1) != 1 else store.source.frame_count
@@ -279,6 +277,6 @@ def _check_ids(name: str, wanted: Format, objects: tuple[ExportObject, ...]) -> 
     too_large = [str(chosen.id) for chosen in objects if chosen.id > wanted.largest_id]
     if too_large:
         raise ConfigError(
-            f"The format {name} has room for object numbers up to {wanted.largest_id}, not for "
-            f"{', '.join(too_large)}: leave them out with --objects, or take another format."
+            f"The format {name} supports object ids up to {wanted.largest_id}, not "
+            f"{', '.join(too_large)}: exclude them with --objects, or use another format."
         )

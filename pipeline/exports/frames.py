@@ -1,4 +1,4 @@
-"""One frame on its way into an export: its number, and the chosen objects' masks."""
+"""A frame to export: its number, and the masks of the chosen objects."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from maskstream.pipeline.types import FrameResult, LabelMap
 Mask = npt.NDArray[np.bool_]
 
 UNNAMED = "object"
-"""The category of objects that nobody named."""
+"""The category of unnamed objects."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExportObject:
-    """An object that is exported. name: what a person called it, "" if nobody did."""
+    """An object to export. name: given by a person, else ""."""
 
     id: int
     name: str = ""
 
     @property
     def category(self) -> str:
-        """Its class in formats that have classes."""
+        """Category in formats that have categories."""
         return self.name or UNNAMED
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExportFrame:
-    """A frame of the store. number: as it is written; row: counts the exported frames from 0."""
+    """A frame to export. number: frame number in the export; row: index among exported frames."""
 
     number: int
     row: int
@@ -40,20 +40,20 @@ class ExportFrame:
     objects: tuple[ExportObject, ...]
 
     def mask(self, object_id: int) -> Mask:
-        """Whole mask of one object, bool [H, W], also where another one lies over it."""
+        """Whole mask of an object, bool [H, W], including covered pixels."""
         return self.result.mask(object_id)
 
     def masks(self) -> Iterator[tuple[ExportObject, Mask]]:
-        """The chosen objects that have pixels here, with their whole masks, by id."""
+        """Yield the chosen objects with pixels on this frame and their whole masks, by id."""
         for chosen in self.objects:
             mask = self.mask(chosen.id)
             if mask.any():
                 yield chosen, mask
 
     def label_map(self) -> LabelMap:
-        """Uint16 [H, W]: the chosen object that shows, 0 where there is none.
+        """Label map of the chosen objects, uint16 [H, W]; 0 is background.
 
-        Where one lies under an object that is not exported, it shows.
+        An object covered only by objects that are not exported is visible.
         """
         kept = np.zeros(1 << 16, np.uint16)
         ids = [chosen.id for chosen in self.objects]
@@ -67,7 +67,7 @@ class ExportFrame:
         return labels
 
     def score(self, object_id: int) -> float:
-        """Confidence of an object here, 0 to 1."""
+        """Confidence of an object on this frame, 0 to 1."""
         return next((o.score for o in self.result.objects if o.id == object_id), 0.0)
 
 
@@ -80,6 +80,6 @@ def iou(one: Mask, other: Mask) -> float:
 
 
 def box_xywh(mask: Mask) -> tuple[int, int, int, int]:
-    """Left, top, width, height of a mask that is not empty, pixels."""
+    """Bounding box (left, top, width, height) of a non-empty mask, pixels."""
     left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
     return left, top, width, height

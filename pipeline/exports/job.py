@@ -1,4 +1,4 @@
-"""The seam between the export and its formats."""
+"""Interface between exports and formats: `ExportJob`, `Exporter`, `Format`."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ from maskstream.pipeline.exports.output import Output
 from maskstream.pipeline.types import SourceInfo
 
 IMAGE_SUFFIX = ".jpg"
-"""Of the video's pictures where they are written beside annotations."""
-_EXPECTED_SUFFIX = ".png"  # else: what others are taken to make of the video
+"""Suffix of the video's images written beside annotations."""
+_EXPECTED_SUFFIX = ".png"  # of image names in annotations when images are not written
 
 
 @dataclass(frozen=True, slots=True)
 class ExportJob:
-    """What is exported, and where to.
+    """Everything an exporter needs: objects, frames, output, options.
 
-    numbers: those of all frames, as they are written, int64 [T]. video: where the pixels are, for
-    formats that need them. frame_count: of the whole video, if the masks' maker read all of it and
-    it is known. edges: for formats that take them. background: as a person says it. images: the
-    video's are written, too.
+    numbers: frame numbers in the export, int64 [T]. video: path of the video, for formats that need
+    its pixels. frame_count: of the whole video, if known from a complete run. edges: for formats
+    that use them. background: as given by the user. images: whether the video's images are written.
     """
 
     output: Output
@@ -43,12 +42,12 @@ class ExportJob:
     images: bool = False
 
     def image_of(self, number: int) -> str:
-        """Name of the picture that a frame's annotations are of, below the pictures' folder."""
+        """Name of a frame's image in the annotations, below the image folder."""
         return self.names.of(number) + (IMAGE_SUFFIX if self.images else _EXPECTED_SUFFIX)
 
     @property
     def categories(self) -> list[str]:
-        """The classes of the objects, each once, in the order of the objects."""
+        """The distinct categories, in the order of the objects."""
         return list(dict.fromkeys(chosen.category for chosen in self.objects))
 
 
@@ -56,32 +55,31 @@ class Exporter(Protocol):
     """Writes one format. Frames come in order: all to `write`, then, after `finish`, to `check`."""
 
     def write(self, frame: ExportFrame) -> None:
-        """Take a frame. Raises `OSError`."""
+        """Write a frame. Raises `OSError`."""
         ...
 
     def finish(self) -> None:
-        """Write what comes after the last frame. Raises `OSError`."""
+        """Write the rest after the last frame. Raises `OSError`."""
         ...
 
     def check(self, frame: ExportFrame) -> float:
-        """Read the frame back; the least IoU of an object as read and in the store, 0 to 1."""
+        """Read a frame back; return the lowest IoU of an object with the store, 0 to 1."""
         ...
 
     def close(self) -> None:
-        """Let go of open files; called exactly once, also after an error."""
+        """Close open files; called exactly once, also after an error."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A format that can be chosen.
+    """An export format.
 
-    suffix: the end of its one file's name; "" if it is a folder. template: of the names in it.
-    largest_id: the greatest object number that fits. iou_min: below it, what was read back is
-    taken for damaged. needs_video: pixels are written as well. takes_edges, takes_background: the
-    options of these names mean something. images: folder of the video's pictures if they are
-    wanted, "{source}" in it stands for the video's name; below the place, or for one file below a
-    folder beside it; None: the format has no place for them.
+    suffix: of its single file; "" if it is a folder. template: of file names in the folder.
+    largest_id: largest object id it supports. iou_min: a lower IoU on reading back means damage.
+    needs_video: whether pixels are written. takes_edges, takes_background: whether these options
+    apply. images: folder of the video's images, with "{source}" for the video's name; below the
+    output folder, or for a single file in a folder beside it; None: images are not supported.
     """
 
     summary: str

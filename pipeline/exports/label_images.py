@@ -1,4 +1,4 @@
-"""A PNG a frame: DAVIS, YouTube-VOS, plain label maps, and black-and-white mattes."""
+"""Exporters of PNG files: DAVIS, YouTube-VOS, plain label maps, black-and-white mattes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from maskstream.pipeline.sources.labelmaps import read_label_map
 from maskstream.pipeline.types import LabelMap
 
 DAVIS_RESOLUTION = "480p"
-"""What its readers look for by default, whatever the size of the pictures is."""
+"""Resolution folder that DAVIS readers expect by default, whatever the image size."""
 
 
 class LabelImages:
-    """Label maps, one file a frame; of objects that overlap the one on top shows.
+    """Writes one label map per frame; the object on top owns a pixel.
 
-    folder: below the place. bits: 8 or 16 a pixel. palette: as `encode_png` takes it.
+    folder: below the output. bits: 8 or 16 a pixel. palette: as in `encode_png`.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class LabelImages:
 
     @classmethod
     def davis(cls, job: ExportJob) -> LabelImages:
-        """Indexed pictures with DAVIS' colors; in DAVIS' tree if the video's are written, too."""
+        """Indexed PNG with DAVIS' palette; in DAVIS' folder layout if images are written, too."""
         folder = f"Annotations/{DAVIS_RESOLUTION}/{job.names.source}/" if job.images else ""
         return cls(job, palette=davis_palette(), folder=folder)
 
@@ -48,15 +48,15 @@ class LabelImages:
         self.write_labels(frame, frame.label_map())
 
     def write_labels(self, frame: ExportFrame, labels: LabelMap) -> None:
-        """Write the frame's file from its label map. Raises `OSError`."""
+        """Write a label map as the frame's file. Raises `OSError`."""
         data = encode_png(labels.astype(self._dtype), self._palette)
         self._job.output.put(self._file(frame), data)
 
     def finish(self) -> None:
-        """Nothing comes after the last frame."""
+        """Nothing to do."""
 
     def check(self, frame: ExportFrame) -> float:
-        """1 if the file holds exactly the frame's labels, else 0."""
+        """1 if the file contains exactly the frame's labels, else 0."""
         try:
             read = read_label_map(self._job.output.path / self._file(frame))
         except SourceError:
@@ -64,14 +64,14 @@ class LabelImages:
         return float(np.array_equal(read, frame.label_map()))
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Nothing to do."""
 
     def _file(self, frame: ExportFrame) -> str:
         return f"{self._folder}{self._job.names.of(frame.number)}.png"
 
 
 class YoutubeVos(LabelImages):
-    """`Annotations/VIDEO/00012.png` and `meta.json`, which lists the frames of each object."""
+    """Writes `Annotations/VIDEO/00012.png` and `meta.json`, which lists each object's frames."""
 
     def __init__(self, job: ExportJob) -> None:
         self._video = job.names.source
@@ -79,7 +79,7 @@ class YoutubeVos(LabelImages):
         self._rows: dict[int, list[int]] = {chosen.id: [] for chosen in job.objects}
 
     def write(self, frame: ExportFrame) -> None:
-        """Write the frame's file and remember whom it shows. Raises `OSError`."""
+        """Write the frame's file and record its objects. Raises `OSError`."""
         labels = frame.label_map()
         self.write_labels(frame, labels)
         for object_id in np.unique(labels).tolist():
@@ -102,7 +102,7 @@ class YoutubeVos(LabelImages):
 
 
 class Mattes:
-    """A black-and-white picture for each object and frame: its whole mask is white."""
+    """Writes a black-and-white image per object and frame: its whole mask is white."""
 
     def __init__(self, job: ExportJob, *, bits: int = 8) -> None:
         job.names.require("frame", *(["object"] if len(job.objects) > 1 else []))
@@ -113,18 +113,18 @@ class Mattes:
         self._shots = self._begin()
 
     def write(self, frame: ExportFrame) -> None:
-        """Write a file for each object, also where it has no pixels. Raises `OSError`."""
+        """Write a file for each object, even if its mask is empty. Raises `OSError`."""
         for shot in self._shots.push(frame):
             for name, pixels in self._files(shot):
                 self._job.output.put(name, encode_png(pixels))
 
     def finish(self) -> None:
-        """Begin anew, to compare."""
+        """Start the second pass, to compare."""
         self.close()
         self._shots = self._begin()
 
     def check(self, frame: ExportFrame) -> float:
-        """1 if the files that are complete now hold their mattes, else 0."""
+        """1 if the files that are complete now contain their mattes, else 0."""
         for shot in self._shots.push(frame):
             for name, pixels in self._files(shot):
                 try:

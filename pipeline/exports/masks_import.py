@@ -1,4 +1,4 @@
-"""Masks that were made elsewhere, as the prompts of a run."""
+"""Import of masks from other programs as prompts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _LAST_NUMBER = re.compile(r"(\d+)\D*$")
 
 @dataclass(frozen=True, slots=True)
 class FoundMask:
-    """An object's mask on a frame, bool [H, W]."""
+    """An imported mask of an object on a frame, bool [H, W]."""
 
     frame: int
     object_id: int
@@ -47,7 +47,7 @@ class FoundMask:
 
 @dataclass(frozen=True, slots=True)
 class ImportCount:
-    """How much was imported."""
+    """Counts of an import."""
 
     masks: int
     objects: int
@@ -56,14 +56,14 @@ class ImportCount:
 
 @dataclass(frozen=True, slots=True)
 class _Tracked(CocoObject):
-    """An annotation whose object is known across images."""
+    """A COCO annotation with a track id."""
 
     track_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Video:
-    """A video of YouTube-VIS' JSON."""
+    """A video in a YouTube-VIS JSON."""
 
     id: int
     height: int
@@ -73,7 +73,7 @@ class _Video:
 
 @dataclass(frozen=True, slots=True)
 class _Track:
-    """An annotation of YouTube-VIS' JSON: a segmentation or null for each frame."""
+    """An annotation in a YouTube-VIS JSON: a segmentation or null for each frame."""
 
     id: int
     video_id: int
@@ -88,20 +88,20 @@ def import_as_prompts(
     stride: int = 1,
     overwrite: bool = False,
 ) -> ImportCount:
-    """Write `prompts` and, in a folder beside it, a PNG for each mask of every `stride`-th frame.
+    """Write a prompts JSON and, in a folder beside it, a PNG per mask of every `stride`-th frame.
 
     Raises:
-        ConfigError: there is no such format.
+        ConfigError: the format is unknown.
         SourceError: the masks cannot be read.
-        StoreExistsError: the prompts, or their folder, are there already.
+        StoreExistsError: the prompts, or their folder, exist already.
         StoreError: they cannot be written.
     """
     masks = _reader(place, format_name)
     folder = prompts.with_name(f"{prompts.stem}_masks")
     try:
         if not overwrite and (prompts.exists() or folder.exists()):
-            there = prompts if prompts.exists() else folder
-            raise StoreExistsError(f"{there} is there already: replace it with --overwrite.")
+            existing = prompts if prompts.exists() else folder
+            raise StoreExistsError(f"{existing} exists already: replace it with --overwrite.")
         folder.mkdir(parents=True, exist_ok=True)
         order: dict[int, int] = {}
         events = [
@@ -110,7 +110,7 @@ def import_as_prompts(
             if order.setdefault(found.frame, len(order)) % stride == 0
         ]
         if not events:
-            raise UnreadableSourceError(f"{place} holds no mask of an object")
+            raise UnreadableSourceError(f"{place} contains no object masks")
         document = {"version": 1, "events": events}
         part = prompts.with_name(f".{prompts.name}.part")
         part.write_text(json.dumps(document, indent=1), encoding="utf-8")
@@ -135,7 +135,7 @@ def _reader(place: Path, format_name: str | None) -> Iterator[FoundMask]:
 def _write(found: FoundMask, folder: Path) -> JsonObject:
     if not 1 <= found.object_id <= MAX_OBJECT_ID:
         raise UnreadableSourceError(
-            f"object {found.object_id} on frame {found.frame}: objects are numbered from 1 to "
+            f"object {found.object_id} on frame {found.frame}: object ids range from 1 to "
             f"{MAX_OBJECT_ID}"
         )
     file = folder / f"{found.frame:06d}_{found.object_id}.png"
@@ -149,7 +149,7 @@ def _write(found: FoundMask, folder: Path) -> JsonObject:
 
 
 def label_masks(folder: Path, *, void: int | None = None) -> Iterator[FoundMask]:
-    """Objects of label maps named by their frames' numbers. Raises `SourceError`."""
+    """Read objects from label maps named by frame number. Raises `SourceError`."""
     for number, file in sorted(_numbered(folder).items()):
         labels = read_label_map(file)
         for object_id in np.unique(labels).tolist():
@@ -158,13 +158,13 @@ def label_masks(folder: Path, *, void: int | None = None) -> Iterator[FoundMask]
 
 
 def matte_masks(folder: Path) -> Iterator[FoundMask]:
-    """Objects of mattes, one a file: what is brighter than half of the brightest is the object.
+    """Read objects from mattes, one a file: pixels above half of the maximum are the object.
 
-    Files that have the same name but for the frame's number are one object. It has the last number
-    in the rest of the name (`clip_3_000012.png`), else the first that is free.
+    Files whose names differ only in the frame number are one object. Its id is the last number in
+    the rest of the name (`clip_3_000012.png`), else the first free one.
 
     Raises:
-        SourceError: there are no such files, or one is no picture.
+        SourceError: there are no such files, or one is not an image.
     """
     names = sorted(str(file.relative_to(folder)) for file in _images(folder))
     by_prefix: dict[str, list[tuple[int, Path]]] = {}
@@ -182,10 +182,10 @@ def matte_masks(folder: Path) -> Iterator[FoundMask]:
 
 
 def coco_masks(file: Path) -> Iterator[FoundMask]:
-    """Objects of COCO's or YouTube-VIS' JSON; frames are the numbers in the pictures' names.
+    """Read objects from a COCO or YouTube-VIS JSON; frames are the numbers in image names.
 
     Raises:
-        SourceError: it cannot be read, or does not say which annotations are one object.
+        SourceError: it cannot be read, or does not identify objects across images.
     """
     values = read_json(file)
     kinds = {"videos", "images"} & values.keys() if isinstance(values, dict) else set()
@@ -202,11 +202,11 @@ def _image_masks(values: Mapping[str, Any], file: Path) -> Iterator[FoundMask]:
     for i, found in enumerate(wanted, start=1):
         image = images.get(found.image_id)
         if image is None:
-            raise UnreadableSourceError(f"{file}: annotation {found.id} is of an unknown image")
+            raise UnreadableSourceError(f"{file}: annotation {found.id} refers to an unknown image")
         if found.track_id is None and not alone:
             raise UnreadableSourceError(
-                f"{file}: annotation {found.id} has no track_id, so nothing says which annotations "
-                "of different images are one object; give a file with a single image"
+                f"{file}: annotation {found.id} has no track_id, which identifies an object on "
+                "several images; give a file with a single image"
             )
         mask = found.mask(image.size_hw)
         if mask.any():
@@ -244,19 +244,19 @@ def _numbered(folder: Path) -> dict[int, Path]:
         _, number = _split(file, file.name)
         if number in files:
             raise UnreadableSourceError(
-                f"{files[number]} and {file} are of the same frame; black-and-white pictures of "
-                "several objects are --format matte"
+                f"{files[number]} and {file} are of the same frame; for black-and-white images of "
+                "several objects use --format matte"
             )
         files[number] = file
     return files
 
 
 def _split(file: Path, name: str) -> tuple[str, int]:
-    """A name without its ending as what is before the frame's number, and the number."""
+    """Split a name without suffix into the part before the frame number, and the number."""
     found = _NUMBERED.fullmatch(str(Path(name).with_suffix("")))
     if found is None:
         raise UnreadableSourceError(
-            f"{file}: the name {name} does not end in its frame's number, like 00012.png"
+            f"{file}: the name {name} does not end in a frame number, like 00012.png"
         )
     return found["prefix"], int(found["number"])
 

@@ -1,4 +1,4 @@
-"""Text files of the multi-object tracking benchmarks: MOTS (masks) and MOTChallenge (boxes)."""
+"""Exporters for multi-object tracking benchmarks: MOTS (masks) and MOTChallenge (boxes)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from maskstream.pipeline.exports.job import ExportJob
 
 
 class _Lines:
-    """A line for each object of each frame, in order."""
+    """Base of exporters that write a line per object and frame, in order."""
 
     def __init__(self, job: ExportJob) -> None:
         self._job = job
@@ -25,14 +25,13 @@ class _Lines:
 
 
 class Mots(_Lines):
-    """`frame id class height width rle`, https://www.vision.rwth-aachen.de/page/mots.
+    """Lines `frame id class height width rle`, https://www.vision.rwth-aachen.de/page/mots.
 
-    The format wants masks that do not overlap, so the object on top has the pixel. Classes count
-    from 1.
+    Masks must not overlap in this format, so the object on top owns a pixel. Classes count from 1.
     """
 
     def write(self, frame: ExportFrame) -> None:
-        """Write a line for each object that shows. Raises `OSError`."""
+        """Write a line for each visible object. Raises `OSError`."""
         labels, categories = frame.label_map(), self._job.categories
         height, width = labels.shape
         for chosen in frame.objects:
@@ -43,7 +42,7 @@ class Mots(_Lines):
                 self._file.write(f"{frame.number} {chosen.id} {kind} {height} {width} {counts}\n")
 
     def check(self, frame: ExportFrame) -> float:
-        """Compare the next lines with the objects that show."""
+        """Compare the next lines with the visible objects."""
         labels, worst = frame.label_map(), 1.0
         for chosen in frame.objects:
             mask = labels == chosen.id
@@ -60,9 +59,10 @@ class Mots(_Lines):
 
 
 class Mot(_Lines):
-    """`frame,id,left,top,width,height,confidence,-1,-1,-1`, https://motchallenge.net/instructions.
+    """MOTChallenge boxes, https://motchallenge.net/instructions.
 
-    Boxes of the whole masks; pixels count from 1, as the benchmark's own tools have it.
+    Lines `frame,id,left,top,width,height,confidence,-1,-1,-1` with boxes of the whole masks; pixels
+    count from 1, as in the benchmark's own tools.
     """
 
     def write(self, frame: ExportFrame) -> None:

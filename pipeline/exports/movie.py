@@ -1,4 +1,4 @@
-"""Video files of exports: written with the source's times and colors, and read back."""
+"""Writer and reader of exported video files, with the source's timestamps and colors."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from maskstream.pipeline.exports.color import Color
 from maskstream.pipeline.exports.soundtrack import Soundtrack
 from maskstream.pipeline.types import Frame
 
-_REPEATABLE = {"fflags": "+bitexact"}  # no dates, no random numbers: equal masks, equal files
+_REPEATABLE = {"fflags": "+bitexact"}  # no dates or random numbers: equal masks give equal files
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """A codec as it is used here. decoder: reads it back, "" for FFmpeg's own choice."""
+    """A codec with its options. decoder: for reading back, "" for FFmpeg's default."""
 
     codec: str
     options: Mapping[str, str] = field(default_factory=dict)
@@ -31,14 +31,14 @@ class Encoding:
 
 
 class Clock:
-    """Timestamps of the written frames, in `time_base`: the source's own, always rising.
+    """Timestamps of the written frames, in `time_base`: the source's own, strictly increasing.
 
-    A part of the source begins at 0, and so does a source that begins before 0. Where the source
-    has none they are counted at `rate`.
+    A part of the source starts at 0, and so does a source that starts before 0. Without timestamps
+    in the source they are counted at `rate`.
     """
 
     def __init__(self, first: Frame, start: Frame, rate: Fraction) -> None:
-        """first: of those written; start: of the source."""
+        """Start a clock. first: first frame written; start: first frame of the source."""
         stamped = first.pts is not None
         self.time_base = first.time_base if stamped else 1 / rate
         self.frame_ticks = max(1, round(1 / (rate * self.time_base)))
@@ -50,11 +50,11 @@ class Clock:
 
     @property
     def origin_s(self) -> Fraction:
-        """The source's time that is 0 in the file."""
+        """Source time that is 0 in the file, seconds."""
         return self._origin * self.time_base
 
     def stamp(self, frame: Frame) -> int:
-        """The timestamp of the next frame."""
+        """Timestamp of the next frame."""
         last = self._last
         if frame.pts is None:
             self._last = 0 if last is None else last + self.frame_ticks
@@ -65,9 +65,9 @@ class Clock:
 
 
 class MovieWriter:
-    """Encodes pictures, and takes the source's sound along.
+    """Encodes frames, and adds the source's audio.
 
-    sound: the file that holds it. Raises `OSError`, as all its methods do.
+    sound: file with the audio. Raises `OSError`, as do all methods.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class MovieWriter:
         self._end_s = Fraction(0)
 
     def write(self, image: VideoFrame, pts: int, clock: Clock, color: Color) -> None:
-        """Encode a picture; all are of one size and format."""
+        """Encode a frame; all have the same size and format."""
         with _as_os_error():
             if self._stream is None:
                 self._begin(image, clock, color)
@@ -98,7 +98,7 @@ class MovieWriter:
             self._container.mux(self._stream.encode(image))
 
     def finish(self, clock: Clock, *, to_the_end: bool) -> None:
-        """Write what is held back, and close. to_the_end: of the source, with all its sound."""
+        """Flush the encoder and close. to_the_end: include the source's audio up to its end."""
         with _as_os_error():
             self._write_sound(clock, None if to_the_end else self._end_s)
             if self._soundtrack is not None:
@@ -108,13 +108,13 @@ class MovieWriter:
         self.close()
 
     def close(self) -> None:
-        """Close the files; more than once does no harm."""
+        """Close the files; may be called more than once."""
         if self._soundtrack is not None:
             self._soundtrack.close()
         try:
             with _as_os_error():
                 self._stack.close()
-        except OSError:  # the file is given up, or was closed by `finish`
+        except OSError:  # the file is abandoned, or was closed by `finish`
             return
 
     def _begin(self, image: VideoFrame, clock: Clock, color: Color) -> None:
@@ -139,7 +139,7 @@ class MovieWriter:
 
 
 class MovieReader:
-    """The pictures of a written file, in order, with alpha where there is one."""
+    """Reads the frames of a written file in order, with alpha if it has one."""
 
     def __init__(self, path: Path, encoding: Encoding) -> None:
         self._stack = ExitStack()
@@ -153,7 +153,7 @@ class MovieReader:
         self._images = _decode(container, stream, context)
 
     def next(self) -> VideoFrame | None:
-        """The next picture, None if there is no more, or what comes is damaged."""
+        """Decode the next frame; None at the end, or if the data is damaged."""
         try:
             image = next(self._images, None)
         except av.error.FFmpegError:
@@ -172,7 +172,7 @@ def _decode(container: Any, stream: Any, context: Any) -> Iterator[VideoFrame]:
 
 @contextmanager
 def _as_os_error() -> Iterator[None]:
-    """FFmpeg's errors are not all of them `OSError`, which is what an export reports."""
+    """Convert FFmpeg's errors to `OSError`."""
     try:
         yield
     except OSError:

@@ -1,4 +1,4 @@
-"""Names of files by template: `{source}_{object}_{frame:06d}`."""
+"""Templates of file names: `{source}_{object}_{frame:06d}`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _UNFIT = re.compile(r"[^\w.-]+")
 
 @dataclass(frozen=True, slots=True)
 class NameTemplate:
-    """Makes names without their ending. source: already fit for a file's name.
+    """Makes file names without suffix. source: a name that is valid in file names.
 
     Raises:
-        ConfigError: the template has other fields, or leads out of the folder.
+        ConfigError: the template has unknown fields, or points outside the folder.
     """
 
     template: str
@@ -42,11 +42,11 @@ class NameTemplate:
             raise ConfigError(f"The template {self.template!r} must name a file in the folder.")
 
     def of(self, number: int, object_name: str = "") -> str:
-        """The name for a frame, and for an object if there is a file for each."""
+        """The name for a frame, and for an object if each has its own file."""
         return self.template.format(source=self.source, object=object_name, frame=number)
 
     def require(self, *fields: str) -> None:
-        """Raise `ConfigError` unless the template tells the files of frames (and objects) apart."""
+        """Raise `ConfigError` unless the template distinguishes frames (and objects)."""
         used = {field for _, field, _, _ in Formatter().parse(self.template)}
         for field in fields:
             if field not in used:
@@ -57,17 +57,17 @@ class NameTemplate:
 
 
 def source_name(name: str) -> str:
-    """A source's name without folder and ending, fit for a file's name."""
+    """A source's name without folder and suffix, valid in file names."""
     return fit(Path(name).stem) or "video"
 
 
 def fit(text: str) -> str:
-    """Text as part of a file's name: letters, digits, `_`, `-` and `.`, no dot in front."""
+    """Make text valid in file names: letters, digits, `_`, `-` and `.`, no leading dot."""
     return _UNFIT.sub("_", text).strip("_").lstrip(".")
 
 
 def object_names(objects: Sequence[ExportObject]) -> dict[int, str]:
-    """A name fit for files by object id: its own or else its number, each only once."""
+    """Unique file-name parts by object id: the object's name, else its id."""
     names: dict[int, str] = {}
     taken = {str(chosen.id) for chosen in objects}
     for chosen in objects:

@@ -1,4 +1,4 @@
-"""NumPy's compressed archive: label maps that `np.load` and `eval video` read."""
+"""Exporter of NumPy archives: label maps for `np.load` and `eval video`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _MASKS = "masks"
 
 
 class Npz:
-    """`masks` uint16 [T, H, W] (the object that shows), `frames`, `object_ids`, `object_names`.
+    """Writes arrays `masks` (label maps uint16 [T, H, W]), `frames`, `object_ids`, `object_names`.
 
-    `masks` is packed and read back frame by frame, whatever its length.
+    `masks` is compressed and read back frame by frame, in constant memory.
     """
 
     def __init__(self, job: ExportJob) -> None:
@@ -31,7 +31,7 @@ class Npz:
         )
 
     def write(self, frame: ExportFrame) -> None:
-        """Pack a frame. Raises `OSError`."""
+        """Compress a frame. Raises `OSError`."""
         self._frames.write(frame.label_map().astype("<u2").tobytes())
 
     def finish(self) -> None:
@@ -66,6 +66,6 @@ class Npz:
             np.lib.format.write_array(file, array, allow_pickle=False)
 
     def _begin(self, name: str) -> IO[bytes]:
-        entry = zipfile.ZipInfo(f"{name}.npy")  # its date is 1980: equal masks, equal files
+        entry = zipfile.ZipInfo(f"{name}.npy")  # dated 1980: equal masks give equal files
         entry.compress_type = zipfile.ZIP_DEFLATED
         return self._archive.open(entry, "w", force_zip64=True)

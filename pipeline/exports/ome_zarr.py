@@ -1,7 +1,7 @@
-"""OME-Zarr 0.5 as the specification has it: label maps as one image with the axes t, y, x.
+"""Exporter of OME-Zarr 0.5: label maps as one image with the axes t, y, x.
 
-A mask store is one for most readers, too; but its label array is called `labels`, which the
-specification keeps for a group, and strict readers refuse it.
+Most readers open a mask store directly; but its label array is named `labels`, which the
+specification reserves for a group, so strict readers refuse it.
 Format: https://ngff.openmicroscopy.org/0.5.
 """
 
@@ -25,9 +25,9 @@ _IMAGE = "0"
 
 
 class OmeZarr:
-    """`0`, uint16 [T, H, W] in shards of 64 frames; numbers and names are attributes of the root.
+    """Writes array `0`, uint16 [T, H, W] in shards of 64 frames; ids and names are root attributes.
 
-    Of objects that overlap the one on top shows.
+    The object on top owns a pixel.
     """
 
     def __init__(self, job: ExportJob) -> None:
@@ -36,7 +36,7 @@ class OmeZarr:
         self._array: Any = None
 
     def write(self, frame: ExportFrame) -> None:
-        """Compress a frame; every 64th one and the last end a file. Raises `OSError`."""
+        """Compress a frame; a shard is written every 64 frames and at the end. Raises `OSError`."""
         self._shard.append(compress(np.ascontiguousarray(frame.label_map())))
         is_last = frame.row == len(self._job.numbers) - 1
         if len(self._shard) == FRAMES_PER_SHARD or is_last:
@@ -79,4 +79,4 @@ class OmeZarr:
         return float(np.array_equal(read, frame.label_map()))
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Nothing to do."""

@@ -1,4 +1,4 @@
-"""Where an export goes: nothing that was there is lost, nothing half-written looks finished."""
+"""Output of an export: existing files are safe, and partial files never look finished."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ MARKER = ".export-unfinished.json"
 
 @dataclass(slots=True)
 class Output:
-    """A place that was checked.
+    """A checked output path.
 
-    path: the folder to write into, or the hidden file to write until `finish` gives it its name.
-    kept: files of a broken-off export that were found to be what would be written.
+    path: the folder to write into, or the hidden file that `finish` renames. kept: files of an
+    interrupted export that already have the right content.
     """
 
     place: Path
@@ -30,7 +30,7 @@ class Output:
     kept: int = 0
 
     def put(self, name: str, data: bytes) -> None:
-        """Write a file into the folder, whole or not at all. Raises `OSError`."""
+        """Write a file into the folder atomically. Raises `OSError`."""
         file = self.path / name
         if self.resumed and file.is_file() and file.read_bytes() == data:
             self.kept += 1
@@ -41,14 +41,14 @@ class Output:
         os.replace(part, file)
 
     def finish(self) -> None:
-        """Everything is there and was read back. Raises `OSError`."""
+        """Mark the output complete, after reading back. Raises `OSError`."""
         if self.path != self.place:
             os.replace(self.path, self.place)
         else:
             (self.place / MARKER).unlink()
 
     def abandon(self) -> None:
-        """It did not get that far: a file goes, a folder with files stays to be gone on with."""
+        """Abandon an incomplete output: delete a file; keep a folder with files to be continued."""
         if self.path != self.place:
             self.path.unlink(missing_ok=True)
         elif [file.name for file in self.place.glob("*")] == [MARKER]:
@@ -58,14 +58,14 @@ class Output:
 def open_output(
     place: Path, suffix: str, identity: Mapping[str, Any], *, overwrite: bool
 ) -> Output:
-    """Check a place and begin: a file that ends in `suffix`, or a folder if that is empty.
+    """Check an output path and create it: a file with this suffix, or a folder if it is "".
 
-    identity: what is exported and how, JSON values; a folder in which the same was begun and not
-    finished is gone on with.
+    identity: content and options of the export, JSON values; an unfinished folder with the same
+    identity is continued.
 
     Raises:
         ConfigError: the name does not fit the format.
-        StoreExistsError: something is there already.
+        StoreExistsError: the output exists already.
         StoreError: it cannot be written.
     """
     try:
@@ -82,7 +82,7 @@ def _open_file(place: Path, suffix: str, *, overwrite: bool) -> Output:
     if place.is_dir():
         raise StoreExistsError(f"{place} is a folder; this format is one file: give another name.")
     if place.exists() and not overwrite:
-        raise StoreExistsError(f"{place} is there already: replace it with --overwrite.")
+        raise StoreExistsError(f"{place} exists already: replace it with --overwrite.")
     place.parent.mkdir(parents=True, exist_ok=True)
     part = place.with_name(f".{place.stem}.part{place.suffix}")
     part.write_bytes(b"")
@@ -99,14 +99,14 @@ def _open_folder(place: Path, identity: str, *, overwrite: bool) -> Output:
     if not overwrite and place.is_dir() and any(place.iterdir()):
         if not marker.is_file():
             raise StoreExistsError(
-                f"The folder {place} holds something already: give another one, or replace files "
+                f"The folder {place} is not empty: give another one, or replace files "
                 "of the same names with --overwrite."
             )
         resumed = marker.read_text(encoding="utf-8") == identity
         if not resumed:
             raise StoreExistsError(
-                f"Another export into {place} was broken off: finish it with its own options, give "
-                "another folder, or replace files of the same names with --overwrite."
+                f"Another export into {place} was interrupted: continue it with the same options, "
+                "give another folder, or replace files of the same names with --overwrite."
             )
     place.mkdir(parents=True, exist_ok=True)
     marker.write_text(identity, encoding="utf-8")

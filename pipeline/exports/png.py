@@ -1,6 +1,6 @@
-"""PNG files of label maps and mattes: gray of 8 or 16 bits, or with DAVIS' palette.
+"""PNG encoder for label maps and mattes: grayscale of 8 or 16 bits, or with a palette.
 
-OpenCV writes no palettes, and a label map needs nothing of the format but this.
+OpenCV cannot write palettes.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ _LEVEL = 4
 
 
 def encode_png(pixels: npt.NDArray[Any], palette: bytes | None = None) -> bytes:
-    """Pixels uint8 or uint16 [H, W] as PNG; `palette`: 256 colors RGB that uint8 pixels index."""
+    """Encode uint8 or uint16 pixels [H, W]. palette: 256 RGB colors indexed by uint8 pixels."""
     height, width = pixels.shape
     depth = 8 * pixels.dtype.itemsize
     colors = _GRAY if palette is None else _INDEXED
-    rows = np.zeros((height, 1 + width * pixels.dtype.itemsize), np.uint8)  # first: no filter
+    rows = np.zeros(
+        (height, 1 + width * pixels.dtype.itemsize), np.uint8
+    )  # column 0: filter type none
     rows[:, 1:] = pixels.astype(pixels.dtype.newbyteorder(">")).view(np.uint8)
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colors, 0, 0, 0))]
     if palette is not None:

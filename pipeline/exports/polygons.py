@@ -1,4 +1,4 @@
-"""A mask as closed polygons, holes and near pieces joined by lines there and back."""
+"""Conversion of masks to closed polygons; holes and islands are joined by zero-width lines."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from maskstream.pipeline.types import SizeHW
 
 Points = npt.NDArray[np.int32]
 
-_DISTANCES = 1 << 20  # held at once
+_DISTANCES = 1 << 20  # in memory at a time
 _CORNERS = 3
 
 
 def polygons_of(mask: Mask, iou_min: float) -> list[Points]:
-    """One polygon if the lines that join pieces leave an IoU of `iou_min`, else one a piece."""
+    """One polygon if joining the components keeps an IoU of `iou_min`, else one per component."""
     joined = polygon_of(mask)
     if iou(fill(joined, mask.shape), mask) >= iou_min:
         return [joined]
@@ -25,12 +25,12 @@ def polygons_of(mask: Mask, iou_min: float) -> list[Points]:
 
 
 def polygon_of(mask: Mask) -> Points:
-    """Polygon [N, 2] (x, y) through the outermost pixels of a mask that is not empty; N >= 3.
+    """Polygon [N, 2] (x, y) through the boundary pixels of a non-empty mask; N >= 3.
 
-    Filled with its edge, as OpenCV's `fillPoly` does, it is the mask, but for the lines that join
-    pieces. The outlines of pieces and holes are joined by the shortest lines there are (Prim's
-    tree), where Ultralytics' `merge_multi_segment` takes them in turn; so a hole's line stays in
-    its own piece and shows nowhere.
+    Filled including its edge, as OpenCV's `fillPoly` does, it gives the mask, except for the lines
+    that join components. Contours of components and holes are joined by the shortest lines (Prim's
+    tree), while Ultralytics' `merge_multi_segment` joins them in sequence; so a hole's line stays
+    inside its own component and is invisible.
     """
     found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     whole, *rings = (np.asarray(ring[:, 0], np.int32) for ring in found)
@@ -49,12 +49,12 @@ def polygon_of(mask: Mask) -> Points:
 
 
 def fill(polygon: Points, size_hw: SizeHW) -> Mask:
-    """The mask of a polygon with its edge, as YOLO's own reader draws it."""
+    """Rasterize a polygon including its edge, as YOLO's own reader does."""
     return np.asarray(cv2.fillPoly(np.zeros(size_hw, np.uint8), [polygon], 1), np.bool_)
 
 
 def _nearest(one: Points, other: Points) -> tuple[float, Points, int]:
-    """Squared distance of two outlines, the point [2] of the first, the place in the second."""
+    """Squared distance of two contours, the point [2] on the first, the index in the second."""
     step = max(1, _DISTANCES // len(one))
     best = (np.inf, one[0], 0)
     for start in range(0, len(other), step):
@@ -67,7 +67,7 @@ def _nearest(one: Points, other: Points) -> tuple[float, Points, int]:
 
 
 def _corners(polygon: Points) -> Points:
-    """The polygon without the points at which it goes straight on."""
+    """Remove the points of a polygon that lie on straight lines."""
     before = polygon - np.roll(polygon, 1, axis=0)
     after = np.roll(polygon, -1, axis=0) - polygon
     straight = before[:, 0] * after[:, 1] == before[:, 1] * after[:, 0]

@@ -1,4 +1,4 @@
-"""The formats by name. To add one: an `Exporter`, and an entry here."""
+"""Registry of export formats by name. To add one, write an `Exporter` and add an entry here."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from maskstream.pipeline.exports.yolo import IOU_MIN, Yolo
 _BYTE = 255
 _BESIDE_VOID = 254  # 255 stands for "not labeled" in DAVIS and YouTube-VOS
 _NAMED = "{source}_{frame:06d}"
-_LOSSY_IOU_MIN = 0.98  # what codecs do to a matte; composites: the share of pixels that came back
+_LOSSY_IOU_MIN = 0.98  # of a matte after a lossy codec; for composites: share of similar pixels
 
 
 def _editors(
@@ -129,7 +129,7 @@ FORMATS: Mapping[str, Format] = {
         iou_min=_LOSSY_IOU_MIN,
     ),
     "background": _editors(
-        "the objects before a color, a picture or blur, H.264",
+        "the objects over a color, an image or blur, H.264",
         Movie.before_background,
         ".mp4",
         iou_min=_LOSSY_IOU_MIN,
@@ -145,7 +145,7 @@ FORMATS: Mapping[str, Format] = {
 
 
 def find_format(name: str) -> Format:
-    """The format of this name. Raises `ConfigError` that lists them."""
+    """The format of this name. Raises `ConfigError` if it is unknown."""
     if name not in FORMATS:
         raise ConfigError(f"There is no format {name!r}; there are {', '.join(FORMATS)}.")
     return FORMATS[name]

@@ -1,4 +1,4 @@
-"""Which objects and frames of a store are exported."""
+"""Selection of objects and frames of a store for export."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from maskstream.pipeline.store import MaskStore
 
 
 def choose_objects(store: MaskStore, wanted: str | None) -> tuple[ExportObject, ...]:
-    """The objects with these numbers or names ("1,3,cup"), by id; None: all that have pixels.
+    """The objects with these ids or names ("1,3,cup"), by id; None: all with pixels.
 
     Raises:
-        ConfigError: there is no such object.
+        ConfigError: an object is unknown.
     """
     known = {o.id: ExportObject(o.id, o.name) for o in store.objects()}
     if wanted is None:
@@ -23,22 +23,24 @@ def choose_objects(store: MaskStore, wanted: str | None) -> tuple[ExportObject, 
     for text in (part.strip() for part in wanted.split(",")):
         found = [o for o in known.values() if text and text in (str(o.id), o.name)]
         if not found:
-            there = ", ".join(f"{o.id} ({o.name})" if o.name else str(o.id) for o in known.values())
+            listed = ", ".join(
+                f"{o.id} ({o.name})" if o.name else str(o.id) for o in known.values()
+            )
             raise ConfigError(
                 f"There is no object {text!r} in the mask store {store.path}; "
-                f"it has {there or 'none'}."
+                f"it has {listed or 'none'}."
             )
         chosen |= {o.id: o for o in found}
     return tuple(chosen[i] for i in sorted(chosen))
 
 
 def choose_rows(store: MaskStore, start: str | None, end: str | None) -> range:
-    """Rows of the frames from `start` to `end` (exclusive), positions as `run` takes them.
+    """Rows of the frames from `start` to `end` (exclusive), positions as in `run`.
 
     A time counts from the store's first frame.
 
     Raises:
-        ConfigError: a position cannot be parsed or needs timestamps, or there is no frame between.
+        ConfigError: a position cannot be parsed or needs timestamps, or the span is empty.
     """
     wanted = FrameRange.of(start, end)
     first = 0 if wanted.start is None else _row_of(store, wanted.start)

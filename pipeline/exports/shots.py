@@ -1,4 +1,4 @@
-"""Frames of a store on their way to an editor: with mattes, and the picture they belong to."""
+"""Shots: frames of a store with their mattes and the video's frame, for editor formats."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from maskstream.pipeline.exports.source_video import SourceVideo
 from maskstream.pipeline.types import Frame, GrayImage
 
 ALL = 0
-"""The matte of all chosen objects together."""
+"""Key of the matte of all chosen objects together."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shot:
-    """A frame to be written. mattes: by object, or that of `ALL`. image: None without a video."""
+    """A frame to write. mattes: by object id, or under `ALL`. image: None without a video."""
 
     frame: ExportFrame
     mattes: Mapping[int, Alpha]
@@ -35,17 +35,17 @@ class Shot:
 
     @property
     def source(self) -> Frame:
-        """The picture. Raises `StoreError` if the export was opened without a video."""
+        """The video's frame. Raises `StoreError` if the export was opened without a video."""
         if self.image is None:
             raise StoreError("This format needs the video's pixels, but was opened without them.")
         return self.image
 
 
 class Shots:
-    """Makes shots of frames that come in order, as `job.edges` says.
+    """Turns frames, given in order, into shots with the edges of `job.edges`.
 
-    Temporal smoothing needs later frames, so shots come late; the last frame brings all that are
-    left. Held are as many frames' masks as are smoothed over, and one picture.
+    Temporal smoothing needs later frames, so shots are delayed; the last frame completes all
+    remaining ones. The masks of one smoothing window and one image are kept in memory.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Shots:
         self._row = 0
 
     def push(self, frame: ExportFrame) -> Iterator[Shot]:
-        """Take a frame; the shots that are complete with it."""
+        """Add a frame; yield the shots that it completes."""
         self._held.append((frame, self._masks(frame)))
         is_last = frame.row == len(self._job.numbers) - 1
         while self._row <= (frame.row if is_last else frame.row - self._half):

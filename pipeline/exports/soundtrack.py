@@ -1,4 +1,4 @@
-"""The sound of the source beside an exported picture: copied, or put into what the file takes."""
+"""Audio of the source in exported videos: copied, or transcoded to what the container allows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from maskstream.pipeline.sources.video import open_container
 
 _log = logging.getLogger(__name__)
 
-# What editors and players open, which is less than what FFmpeg can put into these files.
+# Codecs that editors and players support, fewer than FFmpeg can mux into these files.
 _TAKEN = {
     ".mov": {"aac", "alac", "mp3", "ac3", "eac3"},
     ".mp4": {"aac", "alac", "mp3", "ac3", "eac3"},
@@ -28,26 +28,31 @@ _TAKEN = {
 _PCM = {".mov", ".mkv"}
 _INSTEAD = {".mov": "pcm_s16le", ".mp4": "aac", ".webm": "libopus", ".mkv": "flac"}
 _OPUS_RATE_HZ = 48000
-_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}  # by channels: PCM may have no name for it
-_STARTS_AT_ZERO = {".webm", ".mkv"}  # an earlier packet would shift the picture there
+_LAYOUTS = {
+    1: "mono",
+    2: "stereo",
+    6: "5.1",
+    8: "7.1",
+}  # by channel count: PCM may have no layout name
+_STARTS_AT_ZERO = {".webm", ".mkv"}  # an earlier packet would shift the video there
 
 
 class _Track(Protocol):
-    """One stream of sound."""
+    """One audio stream."""
 
     def packets(self, packet: Packet[Any], origin_s: Fraction) -> Iterator[Packet[Any]]:
-        """What is to be written for a packet of the source, `origin_s` earlier."""
+        """Yield packets to write for a source packet, shifted back by `origin_s`."""
         ...
 
     def rest(self) -> Iterator[Packet[Any]]:
-        """What is to be written after the last one."""
+        """Yield the packets to write after the last one."""
         ...
 
 
 class Soundtrack:
-    """All streams of sound of a video, in step with the pictures that are written.
+    """All audio streams of a video, synchronous with the written frames.
 
-    Sound that cannot be read ends where it is damaged, with a warning.
+    Damaged audio ends at the damage, with a warning.
     """
 
     def __init__(self, video: Path | None, container: OutputContainer, suffix: str) -> None:
@@ -73,9 +78,9 @@ class Soundtrack:
             self._packets = opened.demux(*streams)
 
     def write(self, start_s: Fraction | None, end_s: Fraction | None, origin_s: Fraction) -> None:
-        """Write what begins from `start_s` (None: all there is) up to `end_s`, source's times.
+        """Write packets that start from `start_s` (None: the beginning) up to `end_s`, source time.
 
-        origin_s: the source's time that is 0 in the file. Raises `FFmpegError`, `OSError`.
+        origin_s: source time that is 0 in the file. Raises `FFmpegError`, `OSError`.
         """
         while (packet := self._next()) is not None:
             begins_s = Fraction(packet.pts or 0) * packet.time_base
@@ -89,7 +94,7 @@ class Soundtrack:
                 self._container.mux(made)
 
     def finish(self) -> None:
-        """Write what encoders still hold. Raises `FFmpegError`, `OSError`."""
+        """Flush the encoders. Raises `FFmpegError`, `OSError`."""
         for track in self._tracks.values():
             for made in track.rest():
                 self._container.mux(made)
@@ -108,19 +113,19 @@ class Soundtrack:
             except StopIteration:
                 return None
             except av.error.FFmpegError as error:
-                _log.warning("the sound ends early, it cannot be read: %s", error.strerror)
+                _log.warning("the audio ends early, it cannot be read: %s", error.strerror)
                 return None
         return packet
 
 
 class _Copied:
-    """A stream whose packets are taken over as they are."""
+    """A stream whose packets are copied unchanged."""
 
     def __init__(self, container: OutputContainer, stream: Any) -> None:
         self._stream = container.add_stream_from_template(stream)
 
     def packets(self, packet: Packet[Any], origin_s: Fraction) -> Iterator[Packet[Any]]:
-        """The packet itself."""
+        """Yield the packet itself."""
         shift = round(origin_s / packet.time_base)
         packet.pts = None if packet.pts is None else packet.pts - shift
         packet.dts = None if packet.dts is None else packet.dts - shift
@@ -128,12 +133,12 @@ class _Copied:
         yield packet
 
     def rest(self) -> Iterator[Packet[Any]]:
-        """Nothing is held back."""
+        """Yield nothing."""
         return iter(())
 
 
 class _Encoded:
-    """A stream that is decoded and encoded anew."""
+    """A stream that is transcoded."""
 
     def __init__(self, container: OutputContainer, stream: Any, codec: str) -> None:
         self._source = stream
@@ -144,18 +149,18 @@ class _Encoded:
         self._shift_s = Fraction(0)
 
     def packets(self, packet: Packet[Any], origin_s: Fraction) -> Iterator[Packet[Any]]:
-        """What the encoder makes of it."""
+        """Yield the encoder's packets."""
         self._shift_s = origin_s
         try:
             decoded = self._source.codec_context.decode(packet)
         except av.error.FFmpegError as error:
-            _log.warning("a damaged packet of sound is left out: %s", error.strerror)
+            _log.warning("a damaged audio packet is skipped: %s", error.strerror)
             return
         for frame in decoded:
             yield from self._encode(frame)
 
     def rest(self) -> Iterator[Packet[Any]]:
-        """What the resampler and the encoder hold."""
+        """Flush the resampler and the encoder."""
         if self._resampler is None:
             return
         for frame in self._source.codec_context.decode(None):

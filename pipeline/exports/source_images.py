@@ -1,4 +1,4 @@
-"""The video's pictures beside annotations, for formats whose readers want both."""
+"""Export of the video's images beside annotations."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _QUALITY = 95
 
 
 class WithImages:
-    """An exporter that also writes each frame as JPEG, under the name that its format gives it.
+    """An exporter that also writes each frame as JPEG, named as in its annotations.
 
-    output: where `wanted.images`, the folder of the pictures, is.
+    output: contains `wanted.images`, the image folder.
     """
 
     def __init__(self, wanted: Format, job: ExportJob, output: Output) -> None:
@@ -33,18 +33,18 @@ class WithImages:
             opening.pop_all()
 
     def write(self, frame: ExportFrame) -> None:
-        """Write the frame's picture and its annotations. Raises `OSError`."""
+        """Write the frame's image and its annotations. Raises `OSError`."""
         self._output.put(self._file(frame), self._encode(frame))
         self._annotations.write(frame)
 
     def finish(self) -> None:
-        """Begin the video anew, to compare. Raises `OSError`."""
+        """Reopen the video to compare. Raises `OSError`."""
         self._annotations.finish()
         self._source_video.close()
         self._source_video = SourceVideo(self._job)
 
     def check(self, frame: ExportFrame) -> float:
-        """As the annotations have it; 0 if the picture is not what was written."""
+        """The IoU of the annotations; 0 if the image is not as written."""
         try:
             written = (self._output.path / self._file(frame)).read_bytes()
         except OSError:

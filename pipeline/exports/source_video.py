@@ -1,4 +1,4 @@
-"""The frames of the video that masks were made from, beside those of the store."""
+"""Frames of the video that the masks were made from, matched with frames of the store."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from maskstream.pipeline.sources import VideoFile, open_source
 from maskstream.pipeline.sources.video import VideoView, open_container
 from maskstream.pipeline.types import Frame, SourceInfo
 
-_COUNT_TOLERANCE = 1  # frames: containers that do not count them are estimated
-_TIME_TOLERANCE = 0.5  # of the average time between two frames
+_COUNT_TOLERANCE = 1  # frames: the count is estimated for some containers
+_TIME_TOLERANCE = 0.5  # of the mean frame interval
 _DEFAULT_RATE = Fraction(25)
 
 
 class SourceVideo:
-    """The video at `job.video`, read once from its beginning.
+    """The video at `job.video`, read once from its start.
 
-    first: its first frame. rate: frames a second. color: of its pixels. sound: the file that may
-    hold sound, None for pictures.
+    first: its first frame. rate: frames per second. color: color tags. sound: file that may contain
+    audio, None for images.
 
     Raises:
-        SourceNotFoundError: it is not there.
+        SourceNotFoundError: it does not exist.
         SourceError: it cannot be read, or is not the video of the masks.
     """
 
@@ -42,7 +42,7 @@ class SourceVideo:
                 reader = opening.enter_context(source.open())
             except SourceNotFoundError as error:
                 raise SourceNotFoundError(
-                    f"The video {self._path} is not there: say with --source where it is now."
+                    f"The video {self._path} does not exist: give its new path with --source."
                 ) from error
             self._frames = iter(reader)
             self._check(job, reader.info)
@@ -53,7 +53,7 @@ class SourceVideo:
             self._stack = opening.pop_all()
 
     def frame(self, wanted: ExportFrame) -> Frame:
-        """The picture of a frame of the store; they are asked for in order."""
+        """The video's frame for a frame of the store; to be called in order."""
         index = wanted.result.index
         frame = self._next()
         while frame is not None and frame.index < index:
@@ -67,7 +67,7 @@ class SourceVideo:
         return frame
 
     def ended(self) -> bool:
-        """Whether no frame comes after the last that was asked for."""
+        """Whether the last requested frame was the last of the video."""
         if self._waiting is None:
             self._waiting = next(self._frames, None)
         return self._waiting is None
@@ -88,22 +88,22 @@ class SourceVideo:
         return frame or next(self._frames, None)
 
     def _check(self, job: ExportJob, found: SourceInfo) -> None:
-        told = "it is not the video they were made from; give that with --source."
+        advice = "it is not the video they were made from; give that with --source."
         if found.size_hw != job.source.size_hw:
             (height, width), (store_height, store_width) = found.size_hw, job.source.size_hw
             raise SourceError(
                 f"{self._path} is {width}x{height}, but the masks are {store_width}x{store_height}:"
-                f" {told}"
+                f" {advice}"
             )
         count, expected = found.frame_count, job.frame_count
         if count and expected and abs(count - expected) > _COUNT_TOLERANCE:
             raise SourceError(
                 f"{self._path} has {count} frames, but the video of the masks had {expected}: "
-                f"{told}"
+                f"{advice}"
             )
 
     def _check_time(self, frame: Frame, wanted: ExportFrame) -> None:
-        """A video that was retimed or cut has other times; one put into another file is shifted."""
+        """Compare timestamps: a retimed or cut video differs; remuxing only shifts all of them."""
         if frame.pts_s is None or wanted.result.pts_s is None:
             return
         shift_s = frame.pts_s - wanted.result.pts_s

@@ -1,4 +1,4 @@
-"""YOLO segmentation: a text of polygons a frame, and data.yaml with the classes.
+"""Exporter of YOLO segmentation: a text file of polygons per frame, and data.yaml.
 
 Format: https://docs.ultralytics.com/datasets/segment.
 """
@@ -14,13 +14,13 @@ from maskstream.pipeline.exports.polygons import Points, fill, polygons_of
 from maskstream.pipeline.types import SizeHW
 
 IOU_MIN = 0.98
-"""Pieces that cannot be joined by lines without falling below it have a polygon each."""
+"""Components get separate polygons if joining them would lower the IoU below this."""
 
 
 class Yolo:
-    """`labels/NAME.txt`, a line `class x y x y …` a polygon, in shares of width and height.
+    """Writes `labels/NAME.txt`, a line `class x y x y …` per polygon, relative to the image size.
 
-    Coordinates are the middles of the outermost pixels; a frame without objects is an empty file.
+    Coordinates are the centers of boundary pixels; a frame without objects gives an empty file.
     """
 
     def __init__(self, job: ExportJob) -> None:
@@ -40,7 +40,7 @@ class Yolo:
         self._job.output.put("data.yaml", yaml.safe_dump(values, sort_keys=False).encode())
 
     def check(self, frame: ExportFrame) -> float:
-        """0 if the file is not as written, else the least IoU, drawn as Ultralytics draws it."""
+        """0 if the file is not as written, else the lowest IoU, rasterized as by Ultralytics."""
         with (self._job.output.path / self._file(frame)).open("rb") as file:
             worst = 1.0
             for mask, lines in self._objects(frame):
@@ -54,10 +54,10 @@ class Yolo:
             return 0.0 if file.read() else worst
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Nothing to do."""
 
     def _objects(self, frame: ExportFrame) -> list[tuple[Mask, list[str]]]:
-        """Masks and their lines."""
+        """Masks and their text lines."""
         return [
             (mask, [self._line(chosen.category, p, mask.shape) for p in polygons_of(mask, IOU_MIN)])
             for chosen, mask in frame.masks()

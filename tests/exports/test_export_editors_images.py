@@ -169,4 +169,4 @@ def test_broken_off_folder_goes_on(exact, tmp_path, monkeypatch, cli):
         assert cli(*command)[0] == 130
     code, out, err = cli(*command)
     assert code == 0, err
-    assert "2 files were there already" in out.replace("\n", " ")
+    assert "2 files existed already" in out.replace("\n", " ")

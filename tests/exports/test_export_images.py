@@ -121,7 +121,7 @@ def test_without_images_everything_stays_where_it_was(store, tmp_path):
 
 @pytest.mark.parametrize("name", ["png", "npz", "png-rgba", "prores"])
 def test_formats_without_a_place_for_them_say_so(store, tmp_path, name):
-    with pytest.raises(ConfigError, match="no place for pictures"):
+    with pytest.raises(ConfigError, match="cannot include images"):
         exported(store, tmp_path / f"out{FORMATS[name].suffix}", name)
     assert not list(tmp_path.iterdir())
 
@@ -143,7 +143,7 @@ def test_broken_off_goes_on_and_nothing_is_overwritten_unasked(store, tmp_path, 
     assert not place.is_file()
     first = min(tmp_path.rglob("*.jpg"))
     kept = first.stat().st_mtime_ns
-    with pytest.raises(StoreExistsError, match="was broken off"):
+    with pytest.raises(StoreExistsError, match="was interrupted"):
         exported(store, place, name, objects="1")
     exported(store, place, name)
     assert first.stat().st_mtime_ns == kept
@@ -193,7 +193,7 @@ def test_wrong_video_of_equal_size_and_times_is_recognized(identified, shapes, t
     wrong = write_clip(tmp_path / "wrong.mp4", 255 - shapes[0], pts_ms=PTS_MS)
     for name, place in (("ffv1", "a.mkv"), ("davis", "davis")):
         choice = ExportChoice(name, images=name == "davis")
-        with pytest.raises(SourceError, match="say with --source"):
+        with pytest.raises(SourceError, match="give its new path with --source"):
             export_store(store, tmp_path / place, choice)  # it is not where it was
     for video, trusted, sentence in (
         (wrong, False, "its content differs"),
