@@ -1,4 +1,4 @@
-"""Calibration material: pictures of the user's own video or folder, and prompts on them."""
+"""Calibration data: images of a video or folder, and random prompts on them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IMAGES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
 
 def calibration_images(origin: Path, count: int) -> list[RgbImage]:
-    """`count` pictures (or all, if fewer), evenly spread over a source or a folder of pictures.
+    """Read `count` images (or all, if fewer), evenly spaced over a source or an image folder.
 
     Raises `SourceError`.
     """
@@ -38,18 +38,18 @@ def calibration_images(origin: Path, count: int) -> list[RgbImage]:
     else:
         images = _video_images(origin, count)
     if not images:
-        raise SourceError(f"{origin} holds no pictures to calibrate on")
+        raise SourceError(f"{origin} contains no images to calibrate on")
     return images
 
 
 def spread(items: Sequence[T], count: int) -> list[T]:
-    """At most `count` items, evenly spread."""
+    """Pick at most `count` items, evenly spaced."""
     chosen = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
     return [items[i] for i in chosen]
 
 
 def _video_images(origin: Path, count: int) -> list[RgbImage]:
-    """Keep at most 2 * count pictures while reading: when full, every other one is dropped."""
+    """Read with at most 2 * count images in memory: when full, every other one is dropped."""
     from maskstream.pipeline.sources import open_source
 
     kept: list[RgbImage] = []
@@ -66,7 +66,7 @@ def _video_images(origin: Path, count: int) -> list[RgbImage]:
 
 @dataclass(frozen=True, slots=True)
 class PreparedImage:
-    """A picture as the encoder takes it (uint8 [1, H, W, 3]) and its geometry."""
+    """An image as encoder input (uint8 [1, H, W, 3]), with its geometry."""
 
     image: npt.NDArray[np.uint8]
     geometry: InputGeometry
@@ -79,7 +79,7 @@ def prepare(
     pad_rgb: tuple[int, int, int],
     cell: int = GRID_STRIDE,
 ) -> PreparedImage:
-    """Scale and pad a picture for a network."""
+    """Scale and pad an image for a network."""
     height, width = image.shape[:2]
     geometry = InputGeometry.fit((height, width), long_side, multiple, cell)
     valid_h, valid_w = geometry.valid_hw
@@ -91,7 +91,7 @@ def prepare(
 def random_prompts(
     geometry: InputGeometry, count: int, rng: np.random.Generator
 ) -> Iterator[dict[str, Any]]:
-    """Decoder inputs but for the features: single points, boxes, and boxes with a point.
+    """Yield decoder inputs without features: single points, boxes, and boxes with a point.
 
     Each item is a batch of `count` prompts of one kind, without a mask prompt.
     """

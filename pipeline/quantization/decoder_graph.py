@@ -1,4 +1,4 @@
-"""The mask decoder as inference runs it: the weights of `MaskDecoder`, fewer operations.
+"""The mask decoder optimized for inference: the weights of `MaskDecoder`, fewer operations.
 
 Three algebraic changes, exact but for rounding:
 
@@ -30,7 +30,7 @@ from maskstream.pipeline.segmenter.prompt_encoder import PromptEncoder
 
 
 class _SpreadHeads(nn.Module):
-    """Rows of all heads [B, n, C] to one row a head and token [B, heads * n, C], and back."""
+    """Converts rows of all heads [B, n, C] to a row per head and token [B, heads * n, C], and back."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -41,26 +41,26 @@ class _SpreadHeads(nn.Module):
         self.heads = heads
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, n, C] to [B, heads * n, C], zero outside the row's own head."""
+        """Spread [B, n, C] to [B, heads * n, C], zero outside the row's own head."""
         return (x[:, None] * self.own).flatten(1, 2)
 
     def join(self, x: Tensor) -> Tensor:
-        """[B, heads * n, C] to [B, n, C], of every row its own head's channels."""
+        """Join [B, heads * n, C] to [B, n, C], taking each row's own head's channels."""
         rows = x.reshape(x.shape[0], self.heads, -1, x.shape[2])
         return (rows * self.own).sum(1)
 
 
 def _attend_over_cells(scores: Tensor, image: Tensor) -> Tensor:
-    """Mean of image [B, T, C] for each row, weighted by the softmax of scores [B, T, rows]."""
+    """Mean of `image` [B, T, C] per row, weighted by the softmax of scores [B, T, rows]."""
     mixed: Tensor = torch.softmax(scores.transpose(1, 2), dim=-1) @ image
     return mixed
 
 
 class ImageSides(nn.Module):
-    """The first layer's products of the image alone, [1, T, 3 * inner]: key, value, query.
+    """The first layer's image-only projections, [1, T, 3 * inner]: key, value, query.
 
-    `image` is the embedding as tokens, [1, T, C], with the vector that stands for "no mask prompt"
-    added where the network has one that no prompt changes (`base`).
+    `image` is the embedding as tokens, [1, T, C], plus the "no mask prompt" vector where the
+    network has one that is independent of the prompts (`base`).
     """
 
     def __init__(self, prompt_encoder: PromptEncoder, decoder: MaskDecoder) -> None:
@@ -74,7 +74,7 @@ class ImageSides(nn.Module):
         self.base: Tensor
 
     def forward(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
-        """The image as tokens, and their sides."""
+        """Return the image tokens and their projections."""
         image = embedding.flatten(2).transpose(1, 2) + self.base
         return image, F.linear(image, self.weight, self.bias)
 
@@ -97,7 +97,7 @@ def _base(prompt_encoder: PromptEncoder) -> Tensor:
 
 
 def skip_tokens(skip: Tensor, steps: int) -> Tensor:
-    """A map [1, C, 2^s h, 2^s w] as tokens [1, 4^s h w, C], in the order upsampling makes them."""
+    """Reorder a map [1, C, 2^s h, 2^s w] to tokens [1, 4^s h w, C] in upsampling order."""
     _, c, h, w = skip.shape
     twos = (2,) * steps
     x = skip.reshape(1, c, h // 2**steps, *twos, w // 2**steps, *twos)
@@ -121,12 +121,12 @@ class _LinearUpsampling(nn.Module):
         self.bias: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        """The four pixels of a cell follow each other: dy, then dx."""
+        """Upsample; the four pixels of a cell are consecutive: dy, then dx."""
         return F.linear(x, self.weight, self.bias).reshape(x.shape[0], -1, self.channels)
 
 
 class FastMaskDecoder(nn.Module):
-    """Prompts to masks on prepared image tokens; the result of `MaskDecoder.forward`."""
+    """Decodes prompts to masks on prepared image tokens; same result as `MaskDecoder.forward`."""
 
     def __init__(self, prompt_encoder: PromptEncoder, decoder: MaskDecoder) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ class FastMaskDecoder(nn.Module):
         self.upsample_s4 = _LinearUpsampling(cast(nn.ConvTranspose2d, up2))
 
     def positions(self, grid: Tensor) -> Tensor:
-        """What products with the cells' positional encoding need, [1, T, (2 * layers + 1) * inner].
+        """Projections of the cells' positional encoding, [1, T, (2 * layers + 1) * inner].
 
         For every layer its key and query, then the final attention's key; queries with their bias.
         """
@@ -169,16 +169,16 @@ class FastMaskDecoder(nn.Module):
     def dense(
         self, xy: Tensor, labels: Tensor, mask: Tensor, has_mask: Tensor, grid: Tensor
     ) -> Tensor:
-        """What the prompts add to the image, [B, T, C] (nothing without a mask prompt)."""
+        """Dense prompt embedding to add to the image, [B, T, C] (zero without a mask prompt)."""
         dense = self.prompt_encoder.dense(xy, labels, mask, has_mask, grid)
         return dense.flatten(2).transpose(1, 2) - self.base
 
     def dense_sides(self, dense: Tensor) -> Tensor:
-        """What `dense` adds to the image's sides."""
+        """Contribution of `dense` to the image's projections."""
         return F.linear(dense, self.sides_weight)
 
     def _read(self, attention: Attention, q: Tensor, image: Tensor, positions: Tensor) -> Tensor:
-        """Tokens attend to the image [B, T, C]. The key's bias is left out: softmax cancels it."""
+        """Tokens attend to the image [B, T, C]. The key's bias is omitted: softmax cancels it."""
         rows = self.spread(attention.q_proj(q) * self.scale)
         folded = rows @ attention.k_proj.weight
         scores = image @ folded.transpose(1, 2) + positions @ rows.transpose(1, 2)
@@ -250,7 +250,7 @@ class FastMaskDecoder(nn.Module):
         skip_s4: Tensor | None = None,
         skip_s8: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Masks [B, 4, 4h, 4w] and IoU [B, 4]; size_hw is that of the masks."""
+        """Decode masks [B, 4, 4h, 4w] and IoU [B, 4]; size_hw is the size of the masks."""
         decoder = self.decoder
         batch = sparse.shape[0]
         output = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])

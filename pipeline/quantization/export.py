@@ -1,9 +1,9 @@
-"""Torch networks to OpenVINO graphs of any input size.
+"""Export of torch networks to OpenVINO graphs of any input size.
 
-The encoder graph takes RGB bytes [1, H, W, 3] and normalizes inside. Beside the embedding it gives
-what the decoder's products need of the image alone, so that this is computed once a keyframe. The
-decoder graph takes that, normalized prompts and the grid of cell centers, so that one graph serves
-every frame size and any number of prompts. Inner tensors that inference replaces have names: see
+The encoder graph takes RGB uint8 [1, H, W, 3] and normalizes inside. Besides the embedding it
+outputs the decoder's image-only projections, which are thus computed once a keyframe. The decoder
+graph takes these, normalized prompts and the grid of cell centers, so that one graph serves every
+frame size and any number of prompts. Inner tensors that inference replaces are named: see
 `maskstream.pipeline.segmenter.openvino_decoder`.
 """
 
@@ -30,11 +30,11 @@ SKIP_OUTPUTS = ("skip_s4", "skip_s8")
 NOT_DECODED = ENCODER_OUTPUTS[:3]
 DECODER_INPUTS = ("xy", "labels", "mask", "has_mask", "grid")
 DECODER_OUTPUTS = ("masks", "iou")
-INNER_TENSORS = (POSITIONS, DENSE, DENSE_SIDES)  # the last two: of undrawn prompts only
+INNER_TENSORS = (POSITIONS, DENSE, DENSE_SIDES)  # the last two only for prompts without a mask
 
 
 class _EncoderGraph(nn.Module):
-    """RGB bytes to features, normalization included."""
+    """RGB uint8 to features, including normalization."""
 
     def __init__(self, model: Sam) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ def _name(ports: list[Any], names: tuple[str, ...]) -> None:
 
 
 def _convert(module: nn.Module, example: tuple[Tensor, ...], shapes: list[Any]) -> ov.Model:
-    """Trace a module; torch's warnings are about tracing as such and about true constants."""
+    """Trace a module; torch's tracing warnings are suppressed, as they concern true constants."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", TracerWarning)
@@ -101,12 +101,12 @@ def export(model: Sam) -> tuple[ov.Model, ov.Model]:
 
 @torch.no_grad()
 def export_encoder(model: Sam) -> ov.Model:
-    """The encoder graph alone."""
+    """Convert only the encoder."""
     return _export_encoder(model)[0]
 
 
 def _export_encoder(model: Sam) -> tuple[ov.Model, dict[str, Tensor]]:
-    """The graph, and what it gives of a black picture."""
+    """The graph, and its outputs for a black image."""
     model.eval()
     side = 8 * model.architecture.multiple
     image = torch.zeros(1, side, side, 3, dtype=torch.uint8)
@@ -147,9 +147,9 @@ def _export_decoder(model: Sam, features: dict[str, Tensor]) -> ov.Model:
 
 
 def kept_in_fp32(decoder: ov.Model) -> list[str]:
-    """Names of a decoder's operations that quantization should leave alone: all but the upsampling.
+    """Names of a decoder's operations to keep in FP32: all but the upsampling.
 
-    Attention over thousands of cells gives weights far below a step of 8 bits: quantized as a whole
+    Attention weights over thousands of cells are far below an 8-bit step: with everything quantized
     the logits' cosine fell to 0.72 with the reference fill, against 0.998 this way.
     """
     names = [operation.get_friendly_name() for operation in decoder.get_ops()]
@@ -157,10 +157,10 @@ def kept_in_fp32(decoder: ov.Model) -> list[str]:
 
 
 def attention_in_fp32(encoder: ov.Model) -> list[str]:
-    """Names of an encoder's operations that linear attention does between its projections.
+    """Names of an encoder's operations between the projections of linear attention.
 
-    Its products and its division make a fifth of the error of the whole encoder in INT8, though
-    all of it is a thousandth of what the encoder computes (docs/quantization.md).
+    Its products and division cause a fifth of the INT8 encoder's error, but are only a thousandth
+    of its computation (docs/quantization.md).
     """
     names = [operation.get_friendly_name() for operation in encoder.get_ops()]
     inner = (".context_module.main/", ".context_module.main.aggreg.")
@@ -168,7 +168,7 @@ def attention_in_fp32(encoder: ov.Model) -> list[str]:
 
 
 def architecture_of(model: Sam) -> dict[str, Any]:
-    """What `model.yaml` says of the network."""
+    """The network's entry in `model.yaml`."""
     a: Architecture = model.architecture
     return {
         "name": a.name,

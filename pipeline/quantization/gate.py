@@ -1,4 +1,4 @@
-"""The gate: a quantized model is judged against its own FP32 graphs, and refused if it is unfit."""
+"""The gate: compares a quantized model with its FP32 graphs, and refuses it if inaccurate."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from maskstream.pipeline.segmenter.geometry import boxes_of
 from maskstream.pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD, POSITIVE
 from maskstream.pipeline.segmenter.openvino_runtime import ov
 
-GRID_SIDE = 6  # prompts a side of the grid on every picture
-SMALLEST_MASK = 0.001  # share of the picture; IoU of smaller masks is noise
-TIMED_ON = 4  # pictures; every run that is timed is run once before
+GRID_SIDE = 6  # prompts per side of the grid on every image
+SMALLEST_MASK = 0.001  # share of the image; the IoU of smaller masks is noise
+TIMED_ON = 4  # images; every timed run is preceded by an untimed one
 
 Graphs = tuple[ov.Model, ov.Model]
 Tensors = dict[str, npt.NDArray[np.float32]]
@@ -28,7 +28,7 @@ Tensors = dict[str, npt.NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """Least values a quantized model must reach. trained: masks of random weights mean nothing."""
+    """Minimum values for a quantized model. trained: False skips masks, meaningless if untrained."""
 
     mask_iou_min: float = 0.97
     cosine_min: float = 0.995
@@ -38,9 +38,9 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """INT8 against FP32 on held-back pictures, both timed in turns in this process.
+    """INT8 compared with FP32 on held-out images, timed alternately in this process.
 
-    mask_iou: mean over the masks answered to a grid of points and to the boxes of those answers.
+    mask_iou: mean over masks decoded from a grid of points and from the boxes of those masks.
     cosine: of the embeddings, mean. *_ms: medians of one run.
     """
 
@@ -53,16 +53,16 @@ class Comparison:
 
     @property
     def encoder_speedup(self) -> float:
-        """FP32 time by INT8 time of the encoder."""
+        """Speedup of the encoder: FP32 time / INT8 time."""
         return self.encoder_fp32_ms / self.encoder_int8_ms
 
     @property
     def decoder_speedup(self) -> float:
-        """FP32 time by INT8 time of the decoder."""
+        """Speedup of the decoder: FP32 time / INT8 time."""
         return self.decoder_fp32_ms / self.decoder_int8_ms
 
     def faults(self, gate: Gate) -> list[str]:
-        """What fails the gate, as phrases with figures; empty if it passes."""
+        """Failures of the gate as phrases with figures; empty if it passes."""
         faults = []
         if gate.trained and self.mask_iou < gate.mask_iou_min:
             faults.append(f"mask IoU {self.mask_iou:.4f} is below {gate.mask_iou_min}")
@@ -83,17 +83,17 @@ def refuse_if_unfit(comparison: Comparison, gate: Gate) -> None:
         raise ModelError(
             "the quantized model is refused: "
             + "; ".join(faults)
-            + ". Calibrate on more or more varied frames, use the other --method, or write it all "
-            "the same with --force"
+            + ". Calibrate on more or more varied frames, use the other --method, or write it "
+            "anyway with --force"
         )
 
 
 def compare(
     fp32: Graphs, int8: Graphs, images: Sequence[PreparedImage], *, threads: int
 ) -> Comparison:
-    """Judge INT8 graphs against FP32 ones on pictures that were not used to calibrate.
+    """Compare INT8 graphs with FP32 graphs on images not used for calibration.
 
-    Masks and embeddings are compared on all of them, times are taken on `TIMED_ON`.
+    Masks and embeddings are compared on all images, times are measured on `TIMED_ON`.
     """
     (exact, exact_decoder), (quick, quick_decoder) = (
         [Runner(graph, threads) for graph in graphs] for graphs in (fp32, int8)
@@ -125,18 +125,18 @@ def compare(
 
 
 def answer_on(decoder: Runner, features: Tensors, prompts: Tensors) -> Tensors:
-    """What a decoder answers to prompts on features; of these it takes those it needs."""
+    """Run a decoder on features and prompts; unused features are ignored."""
     return decoder(features | prompts)
 
 
 def grid_answers(
     decode: Callable[[Tensors], Tensors], prepared: PreparedImage
 ) -> Iterator[tuple[Tensors, bool, Tensors]]:
-    """Prompt batches for one picture with what the float network answers to them.
+    """Yield prompt batches for one image with the FP32 network's answers.
 
-    A grid of points, then the boxes of what they answered. decode: prompts to `masks` and `iou` of
-    the float network. The flag says whether the prompts are ambiguous, that is answered by the best
-    of three masks.
+    First a grid of points, then the boxes of their masks. decode: runs the FP32 network on prompts,
+    giving `masks` and `iou`. The flag tells whether the prompts are ambiguous, that is, answered by
+    the best of three masks.
     """
     geometry = prepared.geometry
     count = GRID_SIDE**2
@@ -166,14 +166,14 @@ def grid_answers(
 def chosen_masks(
     truth: Tensors, answer: Tensors, ambiguous: bool
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Logits [N, h, w] of the masks that are compared, by FP32's choice for both."""
+    """Logits [N, h, w] of the masks to compare, selected by FP32's predicted IoU for both."""
     count = len(truth["iou"])
     index = 1 + np.argmax(truth["iou"][:, 1:], axis=1) if ambiguous else np.zeros(count, np.intp)
     return truth["masks"][np.arange(count), index], answer["masks"][np.arange(count), index]
 
 
 def mask_ious(truth: npt.NDArray[np.float32], answer: npt.NDArray[np.float32]) -> list[float]:
-    """IoU of masks given as logits [N, h, w], but for those too small to tell."""
+    """IoU of masks given as logits [N, h, w], without masks that are too small."""
     a, b = truth > 0, answer > 0
     counted = a.mean((1, 2)) >= SMALLEST_MASK
     overlap = (a & b).sum((1, 2))[counted]
@@ -182,5 +182,5 @@ def mask_ious(truth: npt.NDArray[np.float32], answer: npt.NDArray[np.float32]) -
 
 
 def cosine(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
-    """Cosine of two embeddings taken as vectors."""
+    """Cosine similarity of two embeddings, flattened."""
     return float(np.vdot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b)))

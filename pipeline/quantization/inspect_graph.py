@@ -1,4 +1,4 @@
-"""What a compiled OpenVINO graph really executes."""
+"""Inspection of compiled OpenVINO graphs: executed precisions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Post-training INT8 quantization with NNCF, and layers kept in FP32 until masks are right.
+"""Post-training INT8 quantization with NNCF; layers are kept in FP32 until masks are accurate.
 
 Two of NNCF's defaults cost accuracy here. Its overflow fix halves the range of the weights for CPUs
 without VNNI; on `lite` that nearly doubles the encoder's error. And its fast bias correction works
@@ -6,9 +6,9 @@ from the statistics of single layers; the full one, layer after layer through th
 takes twice as long once and brings the error down to little more than that of the weights alone
 (docs/quantization.md has the figures).
 
-NNCF's own `quantize_with_accuracy_control` is not used: a layer that it puts back behind a
-SmoothQuant gets its unsmoothed weights and keeps the smoothing, so every transformer breaks; and it
-puts back one layer a validation, ranks anew when one does not help, and does not say which ones.
+NNCF's own `quantize_with_accuracy_control` is not used: a layer that it reverts behind a
+SmoothQuant gets its unsmoothed weights and keeps the smoothing, which breaks every transformer; and
+it reverts one layer a validation, ranks again when one does not help, and does not report which.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ with without_telemetry():
     from openvino._offline_transformations import compress_quantize_weights_transformation
 
 PROMPTS_PER_IMAGE = 4
-JUDGED_ON = 8  # pictures, evenly spread, on which masks are compared with FP32's
+JUDGED_ON = 8  # images, evenly spaced, on which masks are compared with FP32's
 RANKING_IMAGES = 4  # samples of each graph; every layer costs a compilation and as many runs
-_RANKED_MULTIPLE = 64  # pixels; sides that every network takes
+_RANKED_MULTIPLE = 64  # pixels; input sides that every network accepts
 _ATTENTION = frozenset({"ScaledDotProductAttention", "Softmax"})
 PARTS = ("encoder", "decoder")
 
@@ -71,9 +71,9 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class NncfResult:
-    """QuantizedModel graphs, layers left in float with the reason, and errors of layers by name.
+    """Quantized graphs, layers kept in FP32 with the reason, and errors of layers by name.
 
-    errors: of every layer quantized alone; empty if nobody needed them.
+    errors: of every layer quantized alone; empty if not computed.
     """
 
     encoder: ov.Model
@@ -90,14 +90,13 @@ def quantize_graphs(
     sensitivity: bool = False,
     report: Say = lambda _: None,
 ) -> NncfResult:
-    """Quantize an encoder and a decoder; layers stay in float until masks are as near as `goal`.
+    """Quantize an encoder and a decoder; layers are kept in FP32 until masks reach `goal`.
 
-    The encoder comes first, with the FP32 decoder behind it, then the decoder behind the result.
-    goal: on up to `JUDGED_ON` of the pictures, to which scales and biases are not fitted (they
-    would flatter themselves); None: no layers are put back. sensitivity: measure
-    every layer quantized alone even if the goal is reached as it is. The work is bounded: each
-    graph's layers are ranked once, and at most 1 + `MAX_COMPARISONS` graphs compared with FP32's
-    for each.
+    The encoder comes first, followed by the FP32 decoder, then the decoder after that result.
+    goal: measured on up to `JUDGED_ON` of the images, which are not used to fit scales and biases;
+    None: all layers are quantized. sensitivity: measure every layer quantized alone even if the
+    goal is reached at once. The work is bounded: each graph's layers are ranked once, and at most
+    1 + `MAX_COMPARISONS` graphs are compared with FP32's for each.
     """
     fitted, tried = _split(images)
     parts = _parts(fp32, fitted)
@@ -107,16 +106,16 @@ def quantize_graphs(
         kept["encoder"] = "linear attention between its projections (docs/quantization.md)"
     errors: list[dict[str, float]] = [{}, {}]
     trials = None if goal is None else Trials(fp32, spread(tried, JUDGED_ON), goal)
-    begun = time.monotonic()
+    start_s = time.monotonic()
     missed = trials is not None and not trials.passes(
         (int8[0], int8[1]), "all layers in INT8", report
     )
     if sensitivity or missed:
         if missed:
             report(
-                "too far from FP32: layers go back into float. They are ranked, then at most "
-                f"{2 * (1 + MAX_COMPARISONS)} graphs compared, "
-                f"{about(time.monotonic() - begun)} each"
+                "too far from FP32: keeping layers in FP32. They are ranked, then at most "
+                f"{2 * (1 + MAX_COMPARISONS)} graphs are compared, "
+                f"{about(time.monotonic() - start_s)} each"
             )
         errors = [part.errors(graph, report) for part, graph in zip(parts, int8, strict=True)]
     if trials is not None and missed:
@@ -128,7 +127,7 @@ def quantize_graphs(
             done = _replaced(done, index, without(int8[index], floats, fp32[index]))
             for layer in floats:
                 harm = errors[index][layer]
-                kept[part.readable(layer)] = f"its quantization alone is an error of {harm:.1%}"
+                kept[part.readable(layer)] = f"its quantization alone causes an error of {harm:.1%}"
         int8 = list(done)
     for graph in int8:
         compress_quantize_weights_transformation(graph)
@@ -149,17 +148,17 @@ def _layers_kept_in_fp32(
     trials: Trials,
     report: Say,
 ) -> Sequence[str]:
-    """The fewest first layers of `order` that have to be in float for the goal.
+    """The smallest prefix of `order` that must be kept in FP32 to reach the goal.
 
-    Tries at most 1 + `MAX_COMPARISONS` graphs in the place `index` of `done`, so of many there may
-    be some more than the fewest.
+    Tries at most 1 + `MAX_COMPARISONS` graphs at `index` of `done`, so the result may be slightly
+    larger than necessary.
     """
 
     def enough(count: int) -> bool:
         graph = without(int8[index], order[:count], fp32[index]) if count else int8[index]
         whole = _replaced(done, index, graph)
         return trials.passes(
-            whole, f"{PARTS[index]}: {count} of {len(order)} layers in float", report
+            whole, f"{PARTS[index]}: {count} of {len(order)} layers kept in FP32", report
         )
 
     return [] if enough(0) else order[: smallest_sufficient(len(order), enough)]
@@ -171,7 +170,7 @@ def _replaced(graphs: Graphs, index: int, graph: ov.Model) -> Graphs:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One of the two graphs with what it is calibrated on, and operations not to quantize."""
+    """One of the two graphs with its calibration samples, and operations not to quantize."""
 
     name: str
     fp32: ov.Model
@@ -182,7 +181,7 @@ class _Part:
         return quantize_graph(self.fp32, self.samples, ignored=self.ignored, compress=False)
 
     def errors(self, int8: ov.Model, report: Say) -> dict[str, float]:
-        """Of every layer quantized alone, worst first. int8: what `quantized` made."""
+        """Error of every layer quantized alone, worst first. int8: the result of `quantized`."""
         samples = [_smaller(s) for s in spread(_of_one_size(self.samples), RANKING_IMAGES)]
         report(f"{self.name}: ranking {len(quantized_layers(int8))} layers")
         return sensitivities(
@@ -194,7 +193,7 @@ class _Part:
 
 
 def _of_one_size(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The samples of the commonest size: every other size compiles every graph once more."""
+    """The samples of the most frequent size; every further size would compile each graph again."""
     name = "image" if "image" in samples[0] else "grid"
     sizes = [sample[name].shape for sample in samples]
     commonest = max(sizes, key=sizes.count)
@@ -202,7 +201,7 @@ def _of_one_size(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _smaller(sample: dict[str, Any]) -> dict[str, Any]:
-    """A picture of half its sides, for a quarter of the work; a decoder's sample as it is."""
+    """Halve the sides of an encoder sample, for a quarter of the work; others are unchanged."""
     if "image" not in sample:
         return sample
     height, width = (
@@ -216,7 +215,7 @@ def _smaller(sample: dict[str, Any]) -> dict[str, Any]:
 def _split(
     images: Sequence[PreparedImage],
 ) -> tuple[Sequence[PreparedImage], Sequence[PreparedImage]]:
-    """Two thirds to fit scales and biases to, and a third to try masks on; all for both if few."""
+    """Split into two thirds for calibration and a third for comparing masks; all for both if few."""
     tried = images[2::3]
     fitted = [image for index, image in enumerate(images) if index % 3 != 2]
     return (fitted, tried) if tried else (images, images)
@@ -241,10 +240,10 @@ def _parts(fp32: Graphs, images: Sequence[PreparedImage]) -> list[_Part]:
 
 
 class Trials:
-    """What FP32 graphs answer to the gate's prompts on some pictures, and how near others come.
+    """Compares quantized graphs with the FP32 answers to the gate's prompts on some images.
 
-    What the encoder gave that was tried last is kept, and its decoder compiled: layers of one of
-    the two graphs go back into float while the other one stays.
+    The outputs of the last encoder and the compiled decoder are cached, because only one of the two
+    graphs changes at a time.
     """
 
     def __init__(self, fp32: Graphs, images: Sequence[PreparedImage], goal: Goal) -> None:
@@ -263,13 +262,13 @@ class Trials:
         return [runner(image) for image in self._images]
 
     def passes(self, graphs: Graphs, what: str, report: Say) -> bool:
-        """Whether graphs reach the goal; says how near they come."""
+        """Whether graphs reach the goal; reports the figures."""
         iou, near = self.closeness(graphs)
-        report(f"{what}: mask IoU {iou:.4f}, embedding cosine {near:.4f} on calibrating pictures")
+        report(f"{what}: mask IoU {iou:.4f}, embedding cosine {near:.4f} on calibration images")
         return iou >= self._goal.mask_iou_min and near >= self._goal.cosine_min
 
     def closeness(self, graphs: Graphs) -> tuple[float, float]:
-        """Mask IoU and cosine of embeddings against FP32, as the gate has them."""
+        """Mask IoU and embedding cosine against FP32, as in the gate."""
         encoder, decoder = graphs
         if encoder is not self._encoder:
             self._encoder, self._features = encoder, self._encoded(encoder)
@@ -296,13 +295,13 @@ def quantize_graph(
     """Quantize a graph to INT8 on calibration samples (each one input or a dict of inputs).
 
     A graph with attention gets NNCF's transformer scheme (SmoothQuant, matmuls of attention).
-    ignored: names of operations left in float. correct_bias: let biases make up for the mean error
-    of what comes before them. compress: store weights in 8 bits rather than before a FakeQuantize.
+    ignored: names of operations kept in FP32. correct_bias: let biases compensate the mean error of
+    preceding layers. compress: store weights in 8 bits instead of FP32 before a FakeQuantize.
     """
     logging.getLogger("nncf").setLevel(logging.ERROR)
     attends = any(op.get_type_name() in _ATTENTION for op in graph.get_ops())
     scope = nncf.IgnoredScope(names=list(ignored), validate=False) if ignored else None
-    with redirect_stdout(sys.stderr):  # where NNCF's progress bars belong
+    with redirect_stdout(sys.stderr):  # NNCF prints progress bars to stdout
         return nncf.quantize(
             graph,
             nncf.Dataset(samples),

@@ -1,4 +1,4 @@
-"""From a checkpoint to a model folder: convert, quantize, judge, write."""
+"""Quantization of a checkpoint to a model folder: convert, quantize, compare, write."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from maskstream.pipeline.types import RgbImage
 
 METHODS = ("nncf", "tinysam")
 Progress = Callable[[str], None]
-USED = 0.8  # of the loss that the gate allows, on calibrating pictures; the rest is margin
+USED = 0.8  # share of the loss allowed by the gate that calibration images may use; the rest is margin
 
 
 @dataclass(frozen=True, slots=True)
 class QuantizedModel:
-    """Graphs of a quantized model with what was measured of them.
+    """Graphs of a quantized model with their measurements.
 
-    sensitivity: error by layer when it alone is quantized, worst first; empty if not asked for.
+    sensitivity: error by layer when quantized alone, worst first; empty if not requested.
     """
 
     encoder: ov.Model
@@ -52,24 +52,23 @@ def quantize(
     sensitivity: bool = False,
     report: Progress = lambda _: None,
 ) -> QuantizedModel:
-    """Quantize a network on pictures: every other one calibrates, the others judge.
+    """Quantize a network on images: every other one is for calibration, the rest for the gate.
 
-    Layers stay in float until masks on calibrating pictures are as near to FP32's as the gate asks,
-    with a margin; not so for weights that are not trained, or without a gate. method: one of
-    `METHODS`. sensitivity: with NNCF, measure every layer quantized alone though nothing has to be
-    put back (minutes); the other method finds that out in any case. Raises `ModelError` if the
-    result does not pass the gate (None: no gate).
+    Layers are kept in FP32 until masks on the calibration images pass the gate with a margin,
+    unless the weights are untrained or there is no gate. method: one of `METHODS`. sensitivity:
+    with NNCF, measure every layer quantized alone even if not needed (minutes); the other method
+    always does. Raises `ModelError` if the result does not pass the gate (None: no gate).
     """
     architecture = architecture_of(model)
     fit = {key: architecture[key] for key in ("long_side", "multiple", "pad_rgb", "cell")}
     prepared = [prepare(image, **fit) for image in images]
     calibrating, judging = (
-        sorted(half, key=lambda image: image.image.shape)  # one size after the other
+        sorted(half, key=lambda image: image.image.shape)  # grouped by size
         for half in (prepared[::2], prepared[1::2] or prepared)
     )
     report("converting to OpenVINO")
     fp32 = export(model)
-    report(f"quantizing on {len(calibrating)} pictures ({method})")
+    report(f"quantizing on {len(calibrating)} images ({method})")
     goal = _goal(gate) if gate is not None and gate.trained else None
     found: PtqResult | NncfResult
     if method == "tinysam":
@@ -83,7 +82,7 @@ def quantize(
         )
         errors = found.errors
     int8 = (found.encoder, found.decoder)
-    report(f"comparing with FP32 on {len(judging)} other pictures")
+    report(f"comparing with FP32 on {len(judging)} other images")
     comparison = compare(fp32, int8, judging, threads=threads)
     if gate is not None:
         refuse_if_unfit(comparison, gate)
@@ -105,13 +104,13 @@ def quantize(
 
 
 def _report_some(report: Progress, what: str, done: int, total: int) -> None:
-    """Tell about every 20th step, and the last."""
+    """Report every 20th step, and the last."""
     if done % 20 == 0 or done == total:
         report(f"{what}: {done} of {total}")
 
 
 def _goal(gate: Gate) -> Goal:
-    """What calibrating pictures must reach so that others, too, may be expected to pass."""
+    """Goal on calibration images, with a margin so that other images pass the gate, too."""
     return Goal(
         *(
             1 - (1 - smallest_sufficient) * USED
@@ -121,7 +120,7 @@ def _goal(gate: Gate) -> Goal:
 
 
 def write_folder(quantized: QuantizedModel, folder: Path) -> None:
-    """Write a model folder; it appears whole or not at all."""
+    """Write a model folder atomically."""
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

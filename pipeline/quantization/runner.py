@@ -1,4 +1,4 @@
-"""OpenVINO graphs, run as inference runs them: compiled for the size of what they are given."""
+"""Runner of OpenVINO graphs, compiled for the input size as in inference."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from maskstream.pipeline.segmenter.openvino_runtime import ov
 Inputs = Mapping[str, npt.NDArray[Any]]
 
 _PROMPT_AXES: Mapping[str, int] = {"xy": 2, "labels": 2, "mask": 1, "has_mask": 1}
-"""Leading axes of inputs that inference leaves open, too: prompts, and points of a prompt."""
+"""Input axes that stay dynamic, as in inference: prompts, and points of a prompt."""
 
 
 class Runner:
-    """A graph for the CPU, compiled anew when what it is given has another size than before.
+    """Runs a graph on the CPU, recompiled when the input size changes.
 
     Compiled for all sizes at once, OpenVINO 2026.4.1 applies the scales of an INT8 convolution
-    twice where two operations read its output, as every layer norm over channels does: what follows
-    is next to zero (docs/quantization.md). threads: None for OpenVINO's choice.
+    twice where two operations read its output, as every layer norm over channels does: later values
+    are almost zero (docs/quantization.md). threads: None for OpenVINO's choice.
     """
 
     def __init__(self, graph: ov.Model, threads: int | None = None) -> None:
@@ -35,11 +35,11 @@ class Runner:
         self._compiled: Any = None
 
     def __call__(self, inputs: Inputs) -> dict[str, npt.NDArray[np.float32]]:
-        """The outputs by each of their names; inputs that the graph does not have are left out."""
+        """Run the graph; outputs by each of their names. Inputs unknown to the graph are ignored."""
         return self.timed(inputs)[0]
 
     def timed(self, inputs: Inputs) -> tuple[dict[str, npt.NDArray[np.float32]], float]:
-        """The outputs, and the seconds of the inference alone."""
+        """Run the graph; return the outputs and the inference time, seconds."""
         given = {name: inputs[name] for name in self._names if name in inputs}
         compiled = self._compiled_for({name: _shape(name, x) for name, x in given.items()})
         begun = time.perf_counter()
@@ -52,7 +52,7 @@ class Runner:
         if shapes != self._shapes:
             graph = self._graph.clone()
             graph.reshape(shapes)
-            self._compiled = None  # the old one's memory goes first
+            self._compiled = None  # free the old one's memory first
             self._compiled = ov.Core().compile_model(graph, "CPU", self._options)
             self._shapes = shapes
         return self._compiled

@@ -1,8 +1,8 @@
-"""Which layers INT8 harms: the error of a graph with one layer quantized at a time.
+"""Layer sensitivity: the error of a graph with only one layer quantized.
 
 A layer is an operation that reads a FakeQuantize, be it of an activation or of weights. The graph
-must be quantized without bias correction, which would compensate for what is not there, and its
-weights must not be compressed yet, so that their FakeQuantize is still there to be left out.
+must be quantized without bias correction, which would compensate for errors of other layers, and
+its weights must not be compressed yet, so that their FakeQuantize can be bypassed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from maskstream.pipeline.quantization.runner import Runner
 from maskstream.pipeline.segmenter.openvino_runtime import ov
 
 Score = Callable[[ov.Model], float]
-"""Judges a graph: error against FP32, 0 is perfect."""
+"""Error of a graph against FP32; 0 is perfect."""
 
 
 def quantized_layers(graph: ov.Model) -> list[str]:
@@ -34,7 +34,7 @@ def _is_quantizer(node: Any) -> bool:
 
 
 def readable_name(graph: ov.Model, layer: str) -> str:
-    """The module and call that an operation comes from; fused ones are named by a reader."""
+    """The module and call that an operation comes from; fused ones are named by a consumer."""
     found = next(node for node in graph.get_ops() if node.get_friendly_name() == layer)
     if not layer.startswith("__module.") and found.get_output_size():
         readers = (t.get_node().get_friendly_name() for t in found.output(0).get_target_inputs())
@@ -43,10 +43,10 @@ def readable_name(graph: ov.Model, layer: str) -> str:
 
 
 def without(graph: ov.Model, layers: Collection[str], exact: ov.Model | None = None) -> ov.Model:
-    """A copy of a quantized graph in which these layers read activations and weights in float.
+    """Copy a quantized graph with these layers in FP32.
 
-    exact: the FP32 graph, from which these layers get their biases back; needed if biases were
-    corrected, as the correction is for an error that is not made any more.
+    exact: the FP32 graph, from which these layers take their biases; needed if biases were
+    corrected, because the corrected error no longer occurs.
     """
     copy = graph.clone()
     if exact is not None:
@@ -62,7 +62,7 @@ def without(graph: ov.Model, layers: Collection[str], exact: ov.Model | None = N
 
 
 def _restore_biases(graph: ov.Model, layers: Collection[str], exact: ov.Model) -> None:
-    """Give these layers the biases that they have in another graph."""
+    """Copy the biases of these layers from another graph."""
     counterparts = {node.get_friendly_name(): node for node in exact.get_ops()}
     for node in graph.get_ordered_ops():
         if node.get_friendly_name() in layers:
@@ -72,7 +72,7 @@ def _restore_biases(graph: ov.Model, layers: Collection[str], exact: ov.Model) -
 
 
 def _take_constants(addition: Any, exact: Any) -> None:
-    """Give an addition the constants of its counterpart, if it has one."""
+    """Copy an addition's constants from its counterpart, if there is one."""
     if addition.get_type_name() != "Add" or exact is None:
         return
     for port, value in zip(addition.inputs(), exact.input_values(), strict=True):
@@ -83,7 +83,7 @@ def _take_constants(addition: Any, exact: Any) -> None:
 
 
 def uncorrected(graph: ov.Model, exact: ov.Model) -> ov.Model:
-    """A copy of a quantized graph with the biases of the FP32 one."""
+    """Copy a quantized graph with the biases of the FP32 graph."""
     copy = graph.clone()
     layers = set(quantized_layers(copy))
     _restore_biases(copy, layers, exact)
@@ -93,7 +93,7 @@ def uncorrected(graph: ov.Model, exact: ov.Model) -> ov.Model:
 def sensitivities(
     graph: ov.Model, score: Score, report: Callable[[str], None] = lambda _: None
 ) -> dict[str, float]:
-    """Error of every layer quantized alone, worst first; says how far it is, and how long yet."""
+    """Error of every layer quantized alone, worst first; reports progress and time left."""
     layers = quantized_layers(graph)
     errors: dict[str, float] = {}
     begun = time.monotonic()
@@ -101,21 +101,21 @@ def sensitivities(
         errors[layer] = score(without(graph, set(layers) - {layer}))
         if done % 20 == 0 or done == len(layers):
             left = (time.monotonic() - begun) / done * (len(layers) - done)
-            more = f", {about(left)} more" if left else ""
-            report(f"quantized alone: {done} of {len(layers)} layers{more}")
+            time_left = f", {about(left)} left" if left else ""
+            report(f"quantized alone: {done} of {len(layers)} layers{time_left}")
     return dict(sorted(errors.items(), key=lambda item: -item[1]))
 
 
 def about(seconds: float) -> str:
-    """A time to wait, in words."""
+    """Format a duration in words."""
     return f"about {seconds:.0f} s" if seconds < 90 else f"about {seconds / 60:.0f} min"
 
 
 def error_against(exact: ov.Model, samples: Sequence[Mapping[str, Any]]) -> Score:
-    """Judge by the outputs of the FP32 graph on samples (inputs by name).
+    """Create a score from the FP32 graph's outputs on samples (inputs by name).
 
-    The error is the root mean square of the difference by that of the output, averaged over the
-    outputs and samples.
+    The error is the RMS of the difference relative to that of the output, averaged over outputs and
+    samples.
     """
     reference = Runner(exact)
     truths = [_outputs(reference, exact, sample) for sample in samples]

@@ -1,9 +1,8 @@
-"""Bias correction: the mean error that quantization gives a layer's outputs, taken from its bias.
+"""Bias correction: subtracts the mean output error of a quantized layer from its bias.
 
-Rounded weights err the same way everywhere, so a good part of a layer's error is the same in every
-picture. It is measured on float inputs (Nagel et al., arXiv 1906.04721, section 4.2, with measured
-instead of assumed inputs), so that the correction of a layer does not depend on what becomes of the
-others.
+Rounded weights have a constant error, so much of a layer's error is the same on every image. It is
+measured on FP32 inputs (Nagel et al., arXiv 1906.04721, section 4.2, with measured instead of
+assumed inputs), so that the correction of a layer does not depend on the other layers.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _CHANNEL_AXIS = {Kind.CONVOLUTION: 1, Kind.LINEAR: -1}  # of the outputs of laye
 def correct_biases(
     encoder: nn.Module, layers: Mapping[str, QuantizedLayer], images: Sequence[PreparedImage]
 ) -> dict[str, QuantizedLayer]:
-    """The layers, those that the encoder runs with the shift that cancels their mean error."""
+    """Add to the encoder's layers the shift that cancels their mean error."""
     errors = _MeanErrors(layers, type(encoder))
     with errors:
         for image in images:
@@ -35,7 +34,7 @@ def correct_biases(
 
 
 class _MeanErrors(QuantizedCalls):
-    """Runs in float and adds up what quantizing each layer would change, by output channel."""
+    """Runs in FP32 and accumulates each layer's quantization error by output channel."""
 
     def __init__(self, layers: Mapping[str, QuantizedLayer], root: type[nn.Module]) -> None:
         super().__init__(layers, root)
@@ -51,5 +50,5 @@ class _MeanErrors(QuantizedCalls):
         return exact
 
     def means(self) -> dict[str, Tensor]:
-        """What each layer's outputs lack on average, float [channels]."""
+        """Mean output error of each layer, negated, float [channels]."""
         return {name: total / count for name, (total, count) in self._sums.items()}

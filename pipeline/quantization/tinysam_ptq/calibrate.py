@@ -1,7 +1,7 @@
-"""What the search needs of every layer: ranges, sampled operands, and gradients of the task loss.
+"""Calibration: ranges, sampled operands and task-loss gradients of every layer, for the search.
 
 TinySAM (arXiv 2312.13789) weights errors by the squared gradients of KL(mask) + KL(iou). Taken
-from the float network's prediction to itself, that divergence is at its minimum and its gradient
+from the FP32 network's prediction to itself, that divergence is at its minimum and its gradient
 zero; its Hessian is the Fisher information, E[g g^T] over gradients g of the log-likelihood of
 outcomes drawn from the prediction. So outcomes are drawn: every mask pixel and every predicted IoU
 is read as a Bernoulli probability p, y is drawn with it, and (p - y) is propagated back. The
@@ -41,14 +41,14 @@ from maskstream.pipeline.quantization.tinysam_ptq.search import Product, importa
 _PROMPTS_OF_A_KIND = 4
 _MAX_ROWS = 512
 _MAX_MATMULS = 8
-_IOU_MARGIN = 0.05  # predictions this close to 0 or 1, or beyond, are not taken at their word
+_IOU_MARGIN = 0.05  # predictions closer to 0 or 1 than this are clamped
 
 
 @dataclass(slots=True)
 class Record:
-    """What was seen of a layer.
+    """Calibration record of a layer.
 
-    first_range, second_range: smallest and largest value of each operand over all calls.
+    first_range, second_range: minimum and maximum of each operand over all calls.
     scale_shapes, axis: see `products.scale_shape` and `channel_axis`. samples: with the gradient at
     the sampled outputs. unsupported: why the layer cannot be quantized, or None.
     """
@@ -63,7 +63,7 @@ class Record:
     samples: list[tuple[Sample, Tensor]] = field(default_factory=list)
 
     def products(self, generator: torch.Generator) -> list[Product]:
-        """The samples as at most `_MAX_ROWS` rows, or `_MAX_MATMULS` products of activations."""
+        """Reduce the samples to `_MAX_ROWS` rows, or `_MAX_MATMULS` products of activations."""
         order = torch.randperm(len(self.samples), generator=generator).tolist()
         if self.weight is None:
             chosen = [self.samples[i] for i in order[:_MAX_MATMULS]]
@@ -82,10 +82,10 @@ def record_layers(
     headwise: bool,
     progress: Callable[[int], None],
 ) -> dict[str, Record]:
-    """Run encoder and decoder, in float, forwards and backwards on pictures with random prompts.
+    """Run encoder and decoder in FP32, forward and backward, on images with random prompts.
 
-    graphs: as `export` converts them; their parameters need no gradients. progress: called
-    with the number of pictures done.
+    graphs: as `export` converts them; their parameters need no gradients. progress: called with the
+    number of images done.
     """
     recorder = _Recorder(graphs, headwise, torch.Generator().manual_seed(seed))
     with recorder:
@@ -96,7 +96,7 @@ def record_layers(
 
 
 class _Recorder(LayerCalls):
-    """Records every layer; samples only calls through which gradients will flow."""
+    """Records every layer; samples only calls that receive gradients."""
 
     def __init__(
         self, graphs: tuple[nn.Module, nn.Module], headwise: bool, generator: torch.Generator
@@ -144,7 +144,7 @@ def _run(
     rng: np.random.Generator,
     generator: torch.Generator,
 ) -> None:
-    """Gradients of one picture; prompts one kind after the other, so that memory stays small."""
+    """Compute gradients on one image, one kind of prompt at a time to limit memory."""
     encoder, decoder = graphs
     image = torch.from_numpy(prepared.image).to(torch.float32)
     outputs = encoder(image.requires_grad_())
@@ -163,7 +163,7 @@ def _prompts(
     prepared: PreparedImage,
     rng: np.random.Generator,
 ) -> Iterator[tuple[Tensor, ...]]:
-    """Random prompts, every other one refined by a mask: the network's own first answer to it."""
+    """Yield random prompts; every other one has the network's first answer as mask prompt."""
     for given in random_prompts(prepared.geometry, _PROMPTS_OF_A_KIND, rng):
         xy, labels, mask, has_mask, grid = (torch.from_numpy(given[n]) for n in DECODER_INPUTS)
         with torch.no_grad():
@@ -173,7 +173,7 @@ def _prompts(
 
 
 def _propagate_back(masks: Tensor, iou: Tensor, generator: torch.Generator) -> None:
-    """Gradients of the drawn outcomes' log-likelihood, each kind of output counted as its mean."""
+    """Propagate back the log-likelihood of drawn outcomes, averaged per kind of output."""
     with torch.no_grad():
         p = masks.sigmoid()
         mask_gradient = p - torch.bernoulli(p, generator=generator)

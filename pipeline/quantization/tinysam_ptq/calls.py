@@ -1,7 +1,7 @@
-"""The layers of a running network: convolutions, linear layers and products of activations.
+"""Interception of a network's layers: convolutions, linear layers, products of activations.
 
-A product such as q @ k^T is no module, so layers are met where they are computed: in the call of
-a torch function, named by the module that makes it.
+A product such as q @ k^T is not a module, so layers are intercepted as calls of torch functions,
+named by the calling module.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch.utils.hooks import RemovableHandle
 
 
 class Kind(StrEnum):
-    """Kinds of layers that are quantized."""
+    """Kinds of layers to quantize."""
 
     CONVOLUTION = "convolution"
     DECONVOLUTION = "deconvolution"
@@ -55,9 +55,9 @@ _OPTIONS: dict[Kind, tuple[str, ...]] = {
 class Call:
     """One computation of a layer.
 
-    own: whether a layer's module computes it with its own weight; else the weight may be made of
-    several layers'. first: the activation. second: the weight, or for a matmul the other
-    activation. options: the function's further arguments by name. run: the function of the two.
+    own: whether a module computes it with its own weight; otherwise the weight may combine those of
+    several layers. first: the activation. second: the weight, or for a matmul the other
+    activation. options: further arguments by name. run: the function of the two operands.
     """
 
     name: str
@@ -70,18 +70,18 @@ class Call:
 
 
 class LayerCalls(TorchFunctionMode, ABC):
-    """Context in which every call of a layer of a network goes through `on_call`.
+    """Context manager that routes every layer call of a network through `on_call`.
 
-    roots: the types of the networks. A layer bears the path of its module in the network. What a
-    module computes with weights that are not its own, or as a matmul, has the path of that module,
-    the kind and a number, as in `layers.0.attn.matmul1`.
+    roots: the types of the networks. A layer is named by the path of its module. Calls with weights
+    of other modules, and matmuls, are named by path, kind and a number, as in
+    `layers.0.attn.matmul1`.
     """
 
     def __init__(self, *roots: type[nn.Module]) -> None:
         super().__init__()
         self._roots = roots
-        self._paths: dict[nn.Module, str] = {}  # of the network that is running
-        self._running: list[tuple[nn.Module, Counter[Kind]]] = []  # with the calls it has made
+        self._paths: dict[nn.Module, str] = {}  # of the running network
+        self._running: list[tuple[nn.Module, Counter[Kind]]] = []  # with their numbers of calls
         self._hooks: list[RemovableHandle] = []
 
     @abstractmethod

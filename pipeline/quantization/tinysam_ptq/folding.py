@@ -1,4 +1,4 @@
-"""Batch norms folded into the convolutions before them."""
+"""Folding of batch norms into the preceding convolutions."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 def fold_batch_norms(model: nn.Module, run: Callable[[], object]) -> None:
     """Fold, in place, every batch norm whose input is the output of a convolution.
 
-    run: one forward pass that reaches them all; pairs are found from what it computes, so it does
-    not matter where in the tree the two modules stand. The model must be in evaluation mode.
+    run: a forward pass through all of them; pairs are found from the computed tensors, independent
+    of the module tree. The model must be in evaluation mode.
     """
     pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
     last: tuple[nn.Module, Tensor] | None = None
@@ -48,7 +48,7 @@ def fold_batch_norms(model: nn.Module, run: Callable[[], object]) -> None:
 
 
 def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """The norm's running statistics must be there, as they are unless it was built without."""
+    """Fold a norm with running statistics into its convolution."""
     mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
     convolution.weight, convolution.bias = fuse_conv_bn_weights(
         convolution.weight, convolution.bias, mean, variance, norm.eps, norm.weight, norm.bias

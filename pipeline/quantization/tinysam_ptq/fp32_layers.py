@@ -1,9 +1,9 @@
-"""Which layers to leave in float when all of them in INT8 change the masks too much.
+"""Selection of layers to keep in FP32 when full INT8 changes the masks too much.
 
-Every layer is quantized alone and charged with the change of the mask probabilities it causes, by
-what it costs to run. Squared changes of layers add up (measured: encoder 0.51 and decoder 0.13 make
-0.64 together), so the list of layers by harm a cost is good to cut anywhere; how much of it goes
-back into float is found by bisection, with the gate's own measure.
+Every layer is quantized alone and ranked by the change of mask probabilities it causes, relative
+to its cost. Squared changes of layers add up (measured: encoder 0.51 and decoder 0.13 give 0.64
+together), so a prefix of the ranking is close to optimal; its length is found by bisection, with
+the gate's own measure.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from maskstream.pipeline.quantization.gate import (
 from maskstream.pipeline.quantization.tinysam_ptq.calls import Call, Kind, LayerCalls
 from maskstream.pipeline.quantization.tinysam_ptq.layers import QuantizedCalls, QuantizedLayer
 
-RANKING_IMAGES = 4  # pictures; clicks only, the more sensitive prompts
-MAX_COMPARISONS = 5  # comparisons of a bisection at most; each decodes hundreds of prompts
-_MACS_A_VALUE = 8  # a value read or written takes about as long as this many products
+RANKING_IMAGES = 4  # images; clicks only, the more sensitive prompts
+MAX_COMPARISONS = 5  # of a bisection; each decodes hundreds of prompts
+_MACS_A_VALUE = 8  # reading or writing a value takes about as long as this many MACs
 
 Layers = Mapping[str, QuantizedLayer]
 Networks = tuple[nn.Module, nn.Module]
@@ -46,7 +46,7 @@ Networks = tuple[nn.Module, nn.Module]
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """Least closeness to FP32 on calibrating pictures; above the gate, which judges others."""
+    """Minimum agreement with FP32 on calibration images; stricter than the gate."""
 
     mask_iou_min: float
     cosine_min: float
@@ -54,9 +54,9 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Closeness:
-    """How near quantized networks come to float: IoU and cosine as the gate has them.
+    """Agreement of quantized networks with FP32: IoU and cosine as in the gate.
 
-    change: of the masks' probabilities, squared, by the size of the mask.
+    change: squared change of mask probabilities, relative to mask size.
     """
 
     mask_iou: float
@@ -64,7 +64,7 @@ class Closeness:
     change: float
 
     def reaches(self, goal: Goal) -> bool:
-        """Whether both figures are high enough."""
+        """Whether both figures reach the goal."""
         return self.mask_iou >= goal.mask_iou_min and self.cosine >= goal.cosine_min
 
     def __str__(self) -> str:
@@ -78,14 +78,14 @@ def layers_kept_in_fp32(
     goal: Goal,
     report: Callable[[str], None],
 ) -> dict[str, str]:
-    """Layers that have to be in float for the goal on these pictures, with the reason for each.
+    """Select layers to keep in FP32 to reach the goal on these images, with the reason for each.
 
-    Runs every layer alone on `RANKING_IMAGES` pictures, and at most 1 + `MAX_COMPARISONS`
-    combinations on all pictures; a single one if the goal is reached as it is.
+    Quantizes every layer alone on `RANKING_IMAGES` images, and compares at most
+    1 + `MAX_COMPARISONS` combinations on all images; one if full INT8 reaches the goal.
     """
     trials = [Trial(networks, image) for image in images]
     found = closeness(trials, layers)
-    report(f"all layers in INT8, calibrating pictures: {found}")
+    report(f"all layers in INT8, calibration images: {found}")
     if found.reaches(goal):
         return {}
     costs = _costs(networks, images[0])
@@ -102,7 +102,7 @@ def layers_kept_in_fp32(
         floats = set(order[:count])
         rest = {name: layer for name, layer in layers.items() if name not in floats}
         found = closeness(trials, rest)
-        report(f"{count} of {len(layers)} layers in float: {found}")
+        report(f"{count} of {len(layers)} layers kept in FP32: {found}")
         return found.reaches(goal)
 
     return {
@@ -112,12 +112,12 @@ def layers_kept_in_fp32(
 
 
 def smallest_sufficient(
-    upper: int, enough: Callable[[int], bool], asked: int = MAX_COMPARISONS
+    upper: int, enough: Callable[[int], bool], max_calls: int = MAX_COMPARISONS
 ) -> int:
-    """A count in 1..most that is enough, by bisection; `upper` is taken to be.
+    """Find a sufficient count in 1..upper by bisection; `upper` is assumed to be sufficient.
 
-    Asks at most `asked` times, first for a quarter: of layers, worst first, few are mostly enough.
-    The answer may be larger than the least by a little.
+    Evaluates at most `max_calls` counts, the first a quarter of `upper`, because a few of the worst
+    layers are usually enough. The result may be slightly larger than the minimum.
     """
     low, high = 0, upper
     middle = max(1, upper // 4)
@@ -129,7 +129,7 @@ def smallest_sufficient(
 
 
 class Trial:
-    """What the float networks answer to the gate's prompts on one picture."""
+    """The FP32 networks' answers to the gate's prompts on one image."""
 
     def __init__(
         self, networks: Networks, image: PreparedImage, *, clicks_only: bool = False
@@ -143,7 +143,7 @@ class Trial:
         self._asked.extend(islice(answers, 1 if clicks_only else None))
 
     def run(self, layers: Layers) -> tuple[list[float], float, float]:
-        """Mask IoUs, cosine and change with these layers quantized."""
+        """Compute mask IoUs, cosine and change with these layers quantized."""
         features = self._encode(layers)
         ious: list[float] = []
         changes = []
@@ -173,9 +173,9 @@ class Trial:
 
 
 def _change(truth: np.ndarray, answer: np.ndarray) -> float:
-    """Squared differences of probabilities [N, h, w] by the size of the mask, mean over masks.
+    """Squared differences of probabilities [N, h, w] relative to mask size, mean over masks.
 
-    By size, as in IoU: otherwise the largest masks of a single picture decide.
+    Relative as in IoU; otherwise the largest masks of a single image would dominate.
     """
     smallest = SMALLEST_MASK * truth[0].size
     sizes = truth.sum((1, 2)).clip(smallest)
@@ -187,7 +187,7 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 def closeness(trials: Sequence[Trial], layers: Layers) -> Closeness:
-    """How near the networks with these layers quantized come to float on all trials."""
+    """Agreement with FP32 over all trials, with these layers quantized."""
     runs = [trial.run(layers) for trial in trials]
     ious = [value for found, *_ in runs for value in found] or [1.0]
     return Closeness(
@@ -198,7 +198,7 @@ def closeness(trials: Sequence[Trial], layers: Layers) -> Closeness:
 
 
 class _Costs(LayerCalls):
-    """Adds up what layers cost: products, and values read and written in their units."""
+    """Sums the cost of layers: MACs, plus values read and written in the same unit."""
 
     def __init__(self, root: type[nn.Module]) -> None:
         super().__init__(root)
@@ -215,7 +215,7 @@ class _Costs(LayerCalls):
 
 @torch.no_grad()
 def _costs(networks: Networks, image: PreparedImage) -> dict[str, float]:
-    """What every layer costs as a share of its network: both networks are to stay fast."""
+    """Cost of every layer as a share of its own network, since both must stay fast."""
     shares: dict[str, float] = {}
     trial = Trial(networks, image, clicks_only=True)
     for network in networks:

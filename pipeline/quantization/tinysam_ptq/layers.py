@@ -1,4 +1,4 @@
-"""QuantizedModel layers, and a context in which networks compute with them."""
+"""Quantized layers, and a context in which networks compute with them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from maskstream.pipeline.quantization.tinysam_ptq.quantizers import Quantizer
 class QuantizedLayer:
     """A layer's quantizers and its error when quantized alone.
 
-    first: of the activation. second: of the weight, or of the other activation. error: of the
-    layer's output, relative, weighted by importance. shift: float [channels] added to the bias, or
-    None; see `bias`.
+    first: of the activation. second: of the weight, or of the other activation. error: relative
+    output error, weighted by importance. shift: float [channels] added to the bias, or None; see
+    `bias`.
     """
 
     kind: Kind
@@ -40,7 +40,7 @@ class QuantizedCalls(LayerCalls):
         self._layers = layers
 
     def on_call(self, call: Call) -> Tensor:
-        """Compute with fake-quantized operands, a matmul head by head where heads have scales."""
+        """Compute with fake-quantized operands; matmuls per head if heads have their own scales."""
         layer = self._layers.get(call.name)
         if layer is None:
             return call.run(call.first, call.second)

@@ -1,14 +1,14 @@
 """TinySAM's post-training quantization (arXiv 2312.13789, section 3.3), executed as integers.
 
-Batch norms are folded; then convolutions, transposed convolutions, linear layers and the matrix
-products of activations are quantized to 8 bits at the scales that `search` finds. They are written
+Batch norms are folded; then convolutions, transposed convolutions, linear layers and matrix
+products of activations are quantized to 8 bits with scales from `search`. They are written
 into the graphs as FakeQuantize, which OpenVINO executes as integer kernels.
 
-Attention: the paper has one scale a head. OpenVINO fuses softmax and both integer products into one
-kernel when each operand has one scale; with one scale a head every head needs products of its own.
+Attention: the paper uses a scale per head. OpenVINO fuses softmax and both integer products into
+one kernel when each operand has one scale; with a scale per head the heads are computed separately.
 One core, TinyViT's attention without its projections, ms at 1024 x 1024 (windows x heads x tokens):
 361 x 4 x 49: float 25.7, one scale 21.1, split by head 21.5; 25 x 5 x 196: 12.6, 8.8, 9.8;
-100 x 10 x 49: 39.3, 34.9, 38.6. One scale ships; `headwise` gives the paper's.
+100 x 10 x 49: 39.3, 34.9, 38.6. One scale is the default; `headwise` gives the paper's.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ from maskstream.pipeline.segmenter.encoders.efficient_vit import LinearAttention
 from maskstream.pipeline.segmenter.openvino_runtime import ov
 from maskstream.pipeline.segmenter.sam import Sam
 
-_COMPARED = 16  # pictures on which masks are compared with FP32's
+_COMPARED = 16  # images on which masks are compared with FP32's
 _LINEAR = "part of linear attention (docs/quantization.md)"
-_ZERO_POINTS = (Kind.CONVOLUTION, Kind.LINEAR)  # the others run in float with a zero point
+_ZERO_POINTS = (Kind.CONVOLUTION, Kind.LINEAR)  # the other kinds would run in FP32 with a zero point
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
+"""Progress callback: name of the step, count done, total count."""
 
 
 @dataclass(frozen=True, slots=True)
 class PtqResult:
-    """The quantized graphs, the layers by name, and those left in float with the reason."""
+    """The quantized graphs, the layers by name, and those kept in FP32 with the reason."""
 
     encoder: ov.Model
     decoder: ov.Model
@@ -70,13 +70,13 @@ def quantize_model(
     goal: Goal | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> PtqResult:
-    """Quantize a network's encoder and decoder; `model` is left as it is.
+    """Quantize a network's encoder and decoder; `model` is not modified.
 
-    images: of any size the network takes, all of which the graphs will take; `max_images` of them,
-    evenly spread, are used. ignored: names of layers left in float. error_limit: layers whose error
-    at the best scales is larger are left in float. headwise: a scale for every head in attention.
-    goal: further layers are left in float until masks are as close to FP32's as this, on up to 16
-    of the pictures; report: is told how that goes.
+    images: of any size the network accepts; `max_images` of them, evenly spaced, are used. ignored:
+    names of layers kept in FP32. error_limit: layers with a larger error at the best scales are
+    kept in FP32. headwise: use a scale per attention head. goal: keep further layers in FP32 until
+    masks agree with FP32's this well, on up to 16 of the images. report: receives progress
+    messages.
     """
     tell = progress or (lambda *_: None)
     folded = folded_copy(model)
@@ -117,7 +117,7 @@ def quantize_model(
 
 
 def folded_copy(model: Sam) -> Sam:
-    """A copy for inference, its batch norms folded and its parameters without gradients."""
+    """Copy a model for inference, with batch norms folded and gradients disabled."""
     folded = copy.deepcopy(model).eval().requires_grad_(False)
     side = 8 * model.architecture.multiple
 
@@ -131,7 +131,7 @@ def folded_copy(model: Sam) -> Sam:
 
 
 def _in_linear_attention(encoder: nn.Module, layer: str) -> bool:
-    """Whether a layer, by its name, is in linear attention and none of its projections."""
+    """Whether a layer is part of linear attention, but not one of its projections."""
     for path, module in encoder.named_modules():
         if isinstance(module, LinearAttention) and layer.startswith(f"{path}."):
             return not layer.startswith((f"{path}.qkv.", f"{path}.proj."))
@@ -142,9 +142,9 @@ def _obstacle(record: Record) -> str | None:
     if record.unsupported:
         return record.unsupported
     if record.first_range == (0, 0) or record.second_range == (0, 0):
-        return "calibration saw nothing but zeros"
+        return "calibration found only zeros"
     if not record.samples:
-        return "depends on nothing that changes from frame to frame or from prompt to prompt"
+        return "depends on neither image nor prompt"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Layers as matrix products: a sample of a call's output positions with all that leads to them."""
+"""Layers as matrix products: sampled output positions of a call, with their operands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from maskstream.pipeline.quantization.tinysam_ptq.calls import Call, Kind
 
 Pick = Callable[[Tensor], Tensor]
-"""From a tensor of the shape of a layer's output to the sampled elements, [S, G, N, M]."""
+"""Selects the sampled elements [S, G, N, M] from a tensor of a layer's output shape."""
 
 _MAX_ROWS, _MIN_ROWS = 64, 16
 _MAX_COLUMNS = 256
@@ -21,7 +21,7 @@ _ROW_FLOATS = 2**19
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Operands of sampled outputs, first [S, G, N, K] and second [S, G, K, M], and their pick."""
+    """Operands of sampled outputs, first [S, G, N, K] and second [S, G, K, M], and the selector."""
 
     first: Tensor
     second: Tensor
@@ -29,23 +29,22 @@ class Sample:
 
 
 def unsupported(call: Call) -> str | None:
-    """Why a layer cannot be quantized, or None."""
+    """The reason why a layer cannot be quantized, or None."""
     if call.kind is Kind.MATMUL and min(call.first.dim(), call.second.dim()) < 3:
-        return "few rows times a matrix: coordinates, or weights that were moved to the tokens"
+        return "few rows times a matrix: coordinates, or weights applied to the tokens"
     if call.kind is Kind.DECONVOLUTION:
         kernel = tuple(call.second.shape[2:])
         plain = (call.options["groups"], *call.options["padding"]) == (1, 0, 0)
         if not plain or kernel != tuple(call.options["stride"]):
-            return "a transposed convolution whose outputs overlap, are cut or are grouped"
+            return "a transposed convolution whose outputs overlap, are cropped or are grouped"
     return None
 
 
 def scale_shape(call: Call, *, headwise: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Shapes of the scales of both operands, in the layout of `Sample`.
 
-    One scale a tensor, but one a channel for the weights of (transposed) convolutions and for
-    those made of several layers' weights, which each would have a scale, and, with `headwise`, one
-    a head for both operands of a matmul.
+    One scale per tensor; one per channel for weights of (transposed) convolutions and for weights
+    combined from several layers; and, with `headwise`, one per head for both operands of a matmul.
     """
     one = (1, 1, 1, 1)
     if call.kind is Kind.CONVOLUTION:
@@ -79,7 +78,7 @@ def weight_matrix(call: Call) -> Tensor:
 
 
 def sample(call: Call, generator: torch.Generator) -> Sample:
-    """Sample some 16 to 64 positions of a call, fewer where a position takes many inputs."""
+    """Sample 16 to 64 output positions of a call, fewer where a position has many inputs."""
     if call.kind is Kind.MATMUL:
         return _sample_matmul(call, generator)
     second = weight_matrix(call)
@@ -93,7 +92,7 @@ def sample(call: Call, generator: torch.Generator) -> Sample:
 
 
 def _positions(shape: tuple[int, ...], count: int, generator: torch.Generator) -> list[Tensor]:
-    """Indices along each axis of random positions; a position may come twice."""
+    """Indices along each axis of random positions; positions may repeat."""
     return [torch.randint(size, (count,), generator=generator) for size in shape]
 
 
@@ -127,7 +126,7 @@ def _sample_convolution(
 def _sample_deconvolution(
     call: Call, second: Tensor, rows: int, generator: torch.Generator
 ) -> Sample:
-    """Outputs do not overlap: every input pixel makes a block of kh x kw outputs, the axis S."""
+    """Sample non-overlapping outputs: each input pixel gives kh x kw outputs, along axis S."""
     x = call.first.detach()
     kh, kw = call.second.shape[2:]
     b, y, column = _positions((x.shape[0], *x.shape[2:]), rows, generator)
@@ -140,7 +139,7 @@ def _sample_deconvolution(
 
 
 def _sample_matmul(call: Call, generator: torch.Generator) -> Sample:
-    """One element of the batch with all its heads, some rows and some columns."""
+    """Sample one batch element with all heads, and some rows and columns."""
     lead = [max(sizes) for sizes in zip(call.first.shape, call.second.shape, strict=True)][:-2]
     first = call.first.detach().expand(*lead, -1, -1)
     second = call.second.detach().expand(*lead, -1, -1)

@@ -1,11 +1,11 @@
-"""Uniform 8-bit quantizers, and how their codes are laid out.
+"""Uniform 8-bit quantizers and their code ranges.
 
 TinySAM (arXiv 2312.13789) quantizes symmetrically, clip(round(x / s), -128, 127), and gives the
-outputs of softmax and GELU two scales ("twin" ranges). Integer kernels take one scale and one zero
-point for a tensor of activations, so here a range that lies mostly on one side of zero gets
-unsigned codes with a zero point instead. After softmax, in 0..1, that is zero point 0 and a step of
-1/255. After GELU, in -0.17..max, a share of 0.17 / (max + 0.17) of the codes serves the negative
-values and the rest the positive ones, nearly twice as many as a symmetric range leaves them.
+outputs of softmax and GELU two scales ("twin" ranges). Integer kernels support one scale and one
+zero point per activation tensor, so here a range mostly on one side of zero gets unsigned codes
+with a zero point instead. After softmax, in 0..1, that is zero point 0 and a step of 1/255. After
+GELU, in -0.17..max, a share of 0.17 / (max + 0.17) of the codes covers the negative values and the
+rest the positive ones, almost twice as many as with a symmetric range.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ BITS = 8
 
 @dataclass(frozen=True, slots=True)
 class CodeRange:
-    """The codes low..high of a quantizer, of which `zero_point` stands for 0."""
+    """The integer codes low..high of a quantizer; `zero_point` represents 0."""
 
     zero_point: int
     low: int
     high: int
 
     def quantize(self, x: Tensor, scale: Tensor) -> Tensor:
-        """Round x to the values that have a code; scale is broadcast to x."""
+        """Round x to representable values; scale is broadcast to x."""
         codes = (x / scale).round_().clamp_(self.low - self.zero_point, self.high - self.zero_point)
         return codes.mul_(scale)
 
@@ -36,7 +36,7 @@ SYMMETRIC = CodeRange(0, -(2 ** (BITS - 1)), 2 ** (BITS - 1) - 1)
 
 
 def codes_for(low: float, high: float, *, zero_point: bool) -> tuple[CodeRange, float]:
-    """Codes for values in low..high, and the scale at which they just cover them.
+    """Choose codes for values in low..high, and the smallest scale that covers them.
 
     zero_point: whether codes may have a zero point other than 0.
     """
@@ -56,7 +56,7 @@ class Quantizer:
     axis: int | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Fake quantization in torch's operators, which OpenVINO reads as FakeQuantize."""
+        """Fake-quantize with torch operators that OpenVINO converts to FakeQuantize."""
         codes = self.codes
         zero_point = torch.full_like(self.scale, codes.zero_point, dtype=torch.int32)
         if self.axis is None:

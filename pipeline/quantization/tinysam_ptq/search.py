@@ -1,10 +1,9 @@
 """Search for the scales of a matrix product's two operands (TinySAM, arXiv 2312.13789).
 
-Every scale is drawn from 100 candidates, 0.01 to 1.2 times the one that just covers the operand,
-and that one itself, at which the bytes of a picture stay exact.
-The two operands take turns for three rounds. The distance between the exact and the quantized
-product is weighted by the squared gradients of the task loss, the diagonal of its Hessian, as in
-PTQ4ViT (arXiv 2111.12293).
+Candidates are 100 scales, 0.01 to 1.2 times the one that just covers the operand, and that one
+itself, which keeps uint8 image values exact. The two operands alternate for three rounds. The error
+of the quantized product is weighted by the squared gradients of the task loss, the diagonal of its
+Hessian, as in PTQ4ViT (arXiv 2111.12293).
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ CANDIDATES = 100
 RATIOS = (0.01, 1.2)
 ROUNDS = 3
 _IMPORTANCE_FLOOR = 1e-2
-_TINY_SCALE = 1e-8  # of channels whose weights are zero, or as good as that
+_TINY_SCALE = 1e-8  # of channels whose weights are (almost) zero
 
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A product a @ b with what each of its elements matters.
+    """A product a @ b with the importance of its elements.
 
     a: float [S, G, N, K]; b: float [S, G, K, M]; importance: float [S, G, N, M], not negative.
     S: independent samples; G: groups of a convolution or heads; 1 in a or b is broadcast.
@@ -39,7 +38,7 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """What is searched: codes and the scales [1, G or 1, 1, M or 1] that just cover the operand."""
+    """Codes of an operand, and the scales [1, G or 1, 1, M or 1] that just cover it."""
 
     codes: CodeRange
     covering: Tensor
@@ -48,17 +47,17 @@ class Operand:
 def importance(gradient: Tensor) -> Tensor:
     """Squared gradients relative to their mean, with a small floor.
 
-    The floor lets plain squared error decide where the loss saw no difference, as for a channel
-    that is dead in all samples.
+    The floor makes the plain squared error decide where gradients are zero, as for a channel that
+    is dead in all samples.
     """
     squared = gradient.square()
     return squared / squared.mean().clamp_min(torch.finfo(squared.dtype).tiny) + _IMPORTANCE_FLOOR
 
 
 def search(products: Sequence[Product], first: Operand, second: Operand) -> tuple[Tensor, Tensor]:
-    """Scales of the first and the second operand, each of the shape of its `covering`.
+    """Find the scales of both operands, each of the shape of its `covering`.
 
-    The products' weighted squared errors are added up.
+    Minimizes the sum of the products' weighted squared errors.
     """
     targets = [p.a @ p.b for p in products]
     scale_a, scale_b = (o.covering.clamp_min(_TINY_SCALE) for o in (first, second))
@@ -83,14 +82,14 @@ def search(products: Sequence[Product], first: Operand, second: Operand) -> tupl
 
         scale_b = _best(second, error_of_b)
         if torch.equal(before[0], scale_a) and torch.equal(before[1], scale_b):
-            break  # further rounds would repeat this one
+            break  # converged
     return scale_a, scale_b
 
 
 def relative_error(
     products: Sequence[Product], first: Operand, second: Operand, scales: tuple[Tensor, Tensor]
 ) -> float:
-    """Weighted error of the quantized products, relative to the weighted size of the exact ones."""
+    """Weighted error of the quantized products, relative to the weighted norm of the exact ones."""
     wrong = total = 0.0
     for p in products:
         exact = p.a @ p.b
@@ -101,7 +100,7 @@ def relative_error(
 
 
 def _best(operand: Operand, error: Callable[[Tensor], Tensor]) -> Tensor:
-    """The best candidate, for each scale of the operand by itself."""
+    """The best candidate for each scale of the operand, independently."""
     best = operand.covering.clamp_min(_TINY_SCALE)
     smallest_sufficient = torch.full_like(best, torch.inf)
     for ratio in (1.0, *torch.linspace(*RATIOS, CANDIDATES).tolist()):
@@ -115,7 +114,7 @@ def _best(operand: Operand, error: Callable[[Tensor], Tensor]) -> Tensor:
 def _error(
     products: Sequence[Product], targets: list[Tensor], made: list[Tensor], scale: Tensor
 ) -> Tensor:
-    """Weighted squared error, summed over all that one scale covers; the shape of `scale`."""
+    """Weighted squared error summed over the elements of each scale; the shape of `scale`."""
     error = torch.zeros_like(scale)
     for product, target, value in zip(products, targets, made, strict=True):
         weighted = value.sub_(target).square_().mul_(product.importance)
