@@ -119,7 +119,7 @@ def bench_everything(
             if len(example.masks):
                 height, width, _ = example.rgb.shape
                 segmenter = pool.for_size((height, width))
-                settings = choice.settings(segmenter.card.name)
+                settings = choice.settings(segmenter.card)
                 turns = GRIDS if len(trials["plain"]) % 2 else GRIDS[::-1]
                 _warm_up(segmenter, example)
                 for grid in turns:
