@@ -162,7 +162,10 @@ class Flow:
         if not len(points) or min(self._present.shape) < SMALLEST_SIDE:
             return np.full_like(points, np.nan)
         now, found, _ = cv2.calcOpticalFlowPyrLK(
-            *(self._previous, self._present, points[:, None], points[:, None].copy()),
+            self._previous,
+            self._present,
+            points[:, None],
+            points[:, None].copy(),
             winSize=(_PATCH_PX, _PATCH_PX),
             maxLevel=_LEVELS,
             criteria=(cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 15, 0.03),

@@ -258,8 +258,11 @@ class Pipeline:
         begun = time.perf_counter()
         try:
             results = self._frames(
-                *(source, prompts, lambda info: sinks.extend(make_sinks(info))),
-                *(backward, make_processor),
+                source,
+                prompts,
+                lambda info: sinks.extend(make_sinks(info)),
+                backward,
+                make_processor,
             )
             self._running_stages.append(writer.times.running)
             with closing(results):
@@ -306,7 +309,11 @@ class Pipeline:
             prompts.check_inside(info.size_hw)
             if make_processor is None:
                 processor = FrameProcessor(
-                    *(config, self.model, info.size_hw, prompts, earlier.at),
+                    config,
+                    self.model,
+                    info.size_hw,
+                    prompts,
+                    earlier.at,
                     segmenter=self._idle.pop(info.size_hw, None),
                 )
             else:

@@ -19,8 +19,13 @@ _SPAN = ("start", "stride", "backward", "refine")
 # They decide how fast masks come and when they are safe, not what they are; the model's hash and
 # the span's `refine` are compared in the place of the keys.
 _INDIFFERENT = (
-    *("model", "tracking.refine", "threads.decode", "threads.opencv"),
-    *("store.", "live.", "queue.capacity"),
+    "model",
+    "tracking.refine",
+    "threads.decode",
+    "threads.opencv",
+    "store.",
+    "live.",
+    "queue.capacity",
 )
 _INDIFFERENT_LIBRARIES = ("zarr",)
 _LONGEST = 4  # differences that are told

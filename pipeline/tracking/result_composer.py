@@ -96,8 +96,13 @@ class ResultComposer:
         with self.times.stage("compose"):
             seen = compose([*tracked.tracks, *self._extra_tracks(frame.index)], self._frame_hw)
         result = FrameResult(
-            *(frame.index, frame.pts, frame.time_base, tracked.keyframe),
-            *(seen.labels, seen.objects, seen.covered),
+            frame.index,
+            frame.pts,
+            frame.time_base,
+            tracked.keyframe,
+            seen.labels,
+            seen.objects,
+            seen.covered,
             None if frame.arrival is None else frame.arrival.unix_s,
         )
         return ComposedFrame(tracked, result)
