@@ -42,6 +42,6 @@ class FlowPrefetcher:
         begun = time.perf_counter()
         flow = self._estimator.step(frame.gray(self._working_hw))
         if flow is not None:
-            _ = flow.residual, flow.camera, flow.hidden  # are computed when first asked for
+            _ = flow.residual, flow.camera, flow.occluded  # are computed when first asked for
         self.seconds += time.perf_counter() - begun
         return flow
