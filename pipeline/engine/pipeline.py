@@ -1,6 +1,6 @@
-"""The pipeline: reader thread, queue, segment and track, writer thread.
+"""The pipeline of a run: reader thread, queue, segmentation and tracking, writer thread.
 
-The first exception on any side stops every side; what sinks have written is finished and kept.
+The first exception in any thread stops all of them; sinks are closed and keep what was written.
 """
 
 from __future__ import annotations
@@ -47,21 +47,21 @@ from maskstream.pipeline.types import (
 
 
 class Processor(Protocol):
-    """What happens to the frames of one stream: files have one kind, live runs another."""
+    """Turns the frames of one stream into results; files and live runs have different ones."""
 
     times: StageTimes
     keyframes: int
 
     def results(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, FrameResult]]:
-        """Results in the frames' order."""
+        """Yield results in frame order."""
         ...
 
     def running(self) -> Mapping[str, float]:
-        """How long each stage at work has been, seconds; for any thread."""
+        """Time since each stage in progress began, seconds; thread-safe."""
         ...
 
     def close(self) -> None:
-        """End the threads."""
+        """Stop the threads."""
         ...
 
 
@@ -71,15 +71,15 @@ logger = logging.getLogger(__name__)
 
 _WRITE_AHEAD = 8  # results waiting for the writer thread
 _THREAD_END_S = 30.0
-_IDLE_S = 0.5  # without a result, after which sinks are told
+_IDLE_S = 0.5  # without a result, after which sinks get `idle`
 
 
 @dataclass(slots=True)
 class RunSummary:
-    """What a run did.
+    """Counts and times of a run.
 
-    seconds: wall time from the first frame asked for to the last one written. stage_s: time spent
-    in each stage, seconds, summed over frames (stages of different threads overlap).
+    seconds: wall time from the start to the last frame written. stage_s: seconds in each stage,
+    summed over frames (stages of different threads overlap).
     """
 
     frames: int = 0
@@ -103,7 +103,7 @@ class RunSummary:
 
 
 class _Reader:
-    """Runs a source in its own thread into a queue."""
+    """Reads a source into a queue in a separate thread."""
 
     def __init__(self, source: Source, queue: FrameQueue[Frame]) -> None:
         self.times = StageTimes()
@@ -114,12 +114,12 @@ class _Reader:
         self._thread = threading.Thread(target=self._read, name="maskstream-reader", daemon=True)
 
     def start(self) -> SourceInfo:
-        """Open the source; returns what it says of itself or raises its `SourceError`."""
+        """Open the source and start reading; returns its info or raises its `SourceError`."""
         self._thread.start()
         return self._info.result()
 
     def stop(self) -> None:
-        """End the thread, whatever it is doing."""
+        """Stop the thread, also while it waits."""
         self._queue.cancel()
         self._thread.join(_THREAD_END_S)
 
@@ -145,7 +145,7 @@ class _Reader:
 
 
 class _Writer:
-    """Runs sinks in their own thread behind a bounded queue."""
+    """Writes to sinks in a separate thread, behind a bounded queue."""
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
         self.times = StageTimes()
@@ -157,11 +157,11 @@ class _Writer:
         self._thread.start()
 
     def put(self, frame: Frame, result: FrameResult) -> None:
-        """Hand over one result; raises what the writer thread met."""
+        """Queue one result; raises an error of the writer thread."""
         self._queue.put((frame, result))
 
     def finish(self, *, complete: bool) -> None:
-        """Write what waits, close the sinks; raises what went wrong there."""
+        """Write queued results and close the sinks; raises an error of the writer thread."""
         self._complete = complete
         self._queue.close()
         self._thread.join()
@@ -169,7 +169,7 @@ class _Writer:
             raise self._failure
 
     def _incoming(self) -> Iterator[tuple[Frame, FrameResult]]:
-        """Results as they come; sinks are told while none does."""
+        """Yield queued results; calls `idle` of the sinks while there is none."""
         while True:
             while not self._queue.wait(_IDLE_S):
                 for sink in self._sinks:
@@ -196,7 +196,7 @@ class _Writer:
 
 
 class Pipeline:
-    """Objects in a video, tracked, frame by frame.
+    """Segments and tracks objects in a video, frame by frame.
 
     >>> pipeline = Pipeline.from_config()                             # doctest: +SKIP
     >>> for result in pipeline.stream(open_source("clip.mp4")):       # doctest: +SKIP
@@ -210,7 +210,7 @@ class Pipeline:
         self.model = locate_model(config)
         self.summary = RunSummary()
         self._running_stages: list[Callable[[], Mapping[str, float]]] = []
-        self._idle: dict[SizeHW, Segmenter] = {}  # of the stream before: loading takes seconds
+        self._idle: dict[SizeHW, Segmenter] = {}  # of the previous stream; loading takes seconds
 
     @classmethod
     def from_config(cls, file: Path | str | None = None, overrides: Sequence[str] = ()) -> Pipeline:
@@ -225,10 +225,10 @@ class Pipeline:
         on_open: Callable[[SourceInfo], None] | None = None,
         backward: BackwardPass | None = None,
     ) -> Generator[FrameResult, None, None]:
-        """Yield one result a frame; leaving the loop early stops the reader.
+        """Yield one result per frame; closing the generator early stops the reader.
 
-        backward: first follow objects from their first prompt back, which reads the source twice
-        more, and join what is found to the results.
+        backward: first track objects backward from their first prompt, which reads the source twice
+        more, and add these tracks to the results.
 
         Raises `SourceError`, `PromptError`, `ModelError`; with `backward` also `StoreError`.
         """
@@ -246,16 +246,16 @@ class Pipeline:
         backward: BackwardPass | None = None,
         make_processor: MakeProcessor | None = None,
     ) -> RunSummary:
-        """Run to the end and write every result to the sinks, which the opened source's info makes.
+        """Process the whole source and write every result to the sinks of `make_sinks`.
 
-        `backward` is as in `stream`. make_processor: another kind than files have
-        (`maskstream.pipeline.live`). Sinks are closed in any case. Also raises what they raise
+        `backward` is as in `stream`. make_processor: replaces the one for files
+        (`maskstream.pipeline.live`). Sinks are always closed. Also raises errors of the sinks
         (`StoreError`).
         """
         sinks: list[Sink] = []
         writer = _Writer(sinks)
         complete = False
-        begun = time.perf_counter()
+        started = time.perf_counter()
         try:
             results = self._frames(
                 source,
@@ -274,15 +274,15 @@ class Pipeline:
         finally:
             writer.finish(complete=complete)
             self.summary.stage_s |= writer.times.seconds
-            self.summary.seconds = time.perf_counter() - begun
+            self.summary.seconds = time.perf_counter() - started
         return self.summary
 
     def running(self) -> dict[str, float]:
-        """How long each stage of the run at work now has been, seconds; for any thread."""
-        told: dict[str, float] = {}
+        """Time since each stage in progress began, seconds; thread-safe."""
+        running: dict[str, float] = {}
         for stages in self._running_stages.copy():
-            told |= stages()
-        return told
+            running |= stages()
+        return running
 
     def _frames(
         self,
@@ -302,7 +302,7 @@ class Pipeline:
         self._running_stages.append(reader.times.running)
         waiting = set(prompts.frames)
         processor: Processor | None = None
-        begun = time.perf_counter()
+        started = time.perf_counter()
         earlier = BackwardTracks(None if backward is None else backward.scratch)
         try:
             info = reader.start()
@@ -323,7 +323,7 @@ class Pipeline:
                 on_open(info)
             if backward is not None:
                 self._backward_pass(source, prompts, info.size_hw, backward, earlier)
-                summary.stage_s["backward"] = time.perf_counter() - begun
+                summary.stage_s["backward"] = time.perf_counter() - started
             seen: set[int] = set()
             for frame, result in processor.results(queue):
                 waiting.discard(frame.index)
@@ -346,7 +346,7 @@ class Pipeline:
             summary.report = reader.report
             summary.dropped = queue.dropped
             summary.stage_s |= reader.times.seconds
-            summary.seconds = time.perf_counter() - begun
+            summary.seconds = time.perf_counter() - started
         if waiting:
             raise PromptError(
                 f"prompts name frame {min(waiting)}, which is not in the clip (or in the chosen "
@@ -361,7 +361,7 @@ class Pipeline:
         backward: BackwardPass,
         earlier: BackwardTracks,
     ) -> None:
-        """Follow every object from its first prompt back to the first frame, into `earlier`."""
+        """Track every object from its first prompt back to the first frame, into `earlier`."""
         wanted = first_prompts(prompts)
         if not wanted.events:
             return
@@ -387,5 +387,5 @@ class Pipeline:
         if waiting:
             raise PromptError(
                 f"prompts name frame {min(waiting)}, which is not in the clip (or in the chosen "
-                "range), so nothing can be followed back from there"
+                "range), so nothing can be tracked backward from there"
             )

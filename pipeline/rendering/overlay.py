@@ -1,4 +1,4 @@
-"""Sinks for the eye: an overlay video and a contact sheet."""
+"""Sinks that draw results: overlay video and contact sheet."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _GAP = 6
 
 
 class OverlayVideo:
-    """A sink that writes an H.264 mp4 of the picture with masks, boxes and ids.
+    """A sink that writes an H.264 mp4 of the frames with masks, boxes and ids.
 
-    Timestamps are the source's own, or counted at its rate where it has none; an odd last row or
-    column is left out. The file appears under its name when it is finished. Raises `StoreError`.
+    Timestamps are the source's, or computed from its rate where it has none; an odd last row or
+    column is cropped. The file gets its name when it is finished. Raises `StoreError`.
     """
 
     def __init__(self, path: Path, info: SourceInfo) -> None:
@@ -47,7 +47,7 @@ class OverlayVideo:
 
     def _add_stream(self, rate: Fraction) -> Any:
         stream: Any = self._container.add_stream(_CODEC, rate=rate, options=_CODEC_OPTIONS)
-        stream.codec_context.thread_count = 1  # the other cores are the models'
+        stream.codec_context.thread_count = 1  # leaves the other cores to the models
         stream.width, stream.height, stream.pix_fmt = self._width, self._height, "yuv420p"
         stream.time_base = stream.codec_context.time_base = self._time_base
         stream.codec_context.color_range, stream.codec_context.colorspace = 1, 1  # limited, BT.709
@@ -66,10 +66,10 @@ class OverlayVideo:
         self._encode(image)
 
     def idle(self) -> None:
-        """Nothing is safe before the end."""
+        """Does nothing: the file is written at the end."""
 
     def close(self, *, complete: bool) -> None:
-        """Finish the file with the frames there are; none at all leaves no file."""
+        """Finish the file; without any frame there is no file."""
         written = self._last_pts is not None
         try:
             if written:
@@ -83,7 +83,7 @@ class OverlayVideo:
             raise self._unwritable(error) from error
 
     def _pts(self, result: FrameResult) -> int:
-        """The result's own timestamp, or the next at the source's rate; always rising."""
+        """The result's timestamp, or the next at the source's rate; strictly increasing."""
         last = self._last_pts
         if last is None:
             pts = result.pts or 0
@@ -108,8 +108,8 @@ class OverlayVideo:
 class ContactSheet:
     """A sink that keeps about `count` evenly spread frames and writes them as one PNG.
 
-    The stream's length need not be known: when twice as many are kept as wanted, every other one
-    is dropped and only every other frame is looked at. Raises `StoreError`.
+    The stream's length need not be known: when `2 * count` frames are kept, every other one is
+    dropped and the sampling step doubles. Raises `StoreError`.
     """
 
     def __init__(self, path: Path, count: int = 12, columns: int = 3) -> None:
@@ -130,7 +130,7 @@ class ContactSheet:
         self._seen += 1
 
     def idle(self) -> None:
-        """Nothing is safe before the end."""
+        """Does nothing: the file is written at the end."""
 
     def close(self, *, complete: bool) -> None:
         """Write the sheet; nothing if there were no frames."""
@@ -151,7 +151,7 @@ class ContactSheet:
 
 
 def write_sheet(path: Path, tiles: Sequence[RgbImage], columns: int) -> None:
-    """Write pictures of one size as one, row by row: a JPEG if the path ends in .jpg, else a PNG.
+    """Write equally sized images as one, row by row; JPEG if the path ends in .jpg, else PNG.
 
     Raises `StoreError`.
     """

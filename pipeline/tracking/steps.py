@@ -1,4 +1,4 @@
-"""Small steps that file and live processing share: working resolution, snapshots, turns."""
+"""Helpers shared by file and live processing: working resolution, snapshots, round robin."""
 
 from __future__ import annotations
 
