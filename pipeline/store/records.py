@@ -96,9 +96,7 @@ class Record:
         return FrameRows(*parts)
 
     def labels(self, size_hw: SizeHW) -> LabelMap:
-        """Decode the label map uint16 [H, W]. Raises `ValueError` or `RuntimeError` if it is
-        damaged.
-        """
+        """Decode the label map uint16 [H, W]. Raises `ValueError` or `RuntimeError`."""
         flat = np.frombuffer(decompress(self.chunk), "<u2")
         return flat.reshape(size_hw)
 
