@@ -106,7 +106,7 @@ def test_prompts_outside_the_image_are_refused(tmp_path, event, inside):
     if inside:
         log.check_inside((360, 640))
     else:
-        with pytest.raises(PromptError, match="outside the picture of 640x360"):
+        with pytest.raises(PromptError, match="outside the image of 640x360"):
             log.check_inside((360, 640))
 
 
@@ -125,7 +125,7 @@ def test_a_mask_is_read_beside_the_prompts_file(tmp_path):
     (event,) = log.at(3)
     assert np.array_equal(event.mask, pixels > 0)
     log.check_inside((6, 8))
-    with pytest.raises(PromptError, match="8x6, but the picture is 640x360"):
+    with pytest.raises(PromptError, match="8x6, but the image is 640x360"):
         log.check_inside((360, 640))
 
 
