@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Policy(Enum):
-    """What `FrameQueue.put` does when the queue is full."""
+    """Behavior of `FrameQueue.put` when the queue is full."""
 
     WAIT = "wait"  # until the consumer has taken an item: nothing is lost (files)
     DROP_OLDEST = "drop_oldest"  # latency is bounded by the capacity (live)

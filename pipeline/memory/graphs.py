@@ -62,14 +62,14 @@ class _HeadGraph(nn.Module):
         self,
         shared: Tensor,
         read: Tensor,
-        carried: Tensor,
+        propagated: Tensor,
         beside: Tensor,
         known: Tensor,
         s4: Tensor,
     ) -> tuple[Tensor, Tensor]:
         count = read.shape[0]
         both = torch.cat([shared.expand(count, -1, -1, -1), read], 1)
-        logits, presence = self.head(both, carried, beside, known, s4.expand(count, -1, -1, -1))
+        logits, presence = self.head(both, propagated, beside, known, s4.expand(count, -1, -1, -1))
         return logits, presence
 
 

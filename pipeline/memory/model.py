@@ -101,14 +101,14 @@ class MemoryModel:
         look: Look,
         reference: Group,
         recent: Group | None,
-        carried: FloatMap,
+        propagated: FloatMap,
         known: Sequence[bool],
     ) -> Answers:
         """Predict the masks of all objects of both groups jointly.
 
-        carried: propagated masks float32 [O, 2h, 2w] 0..1; known: which of them are valid.
+        propagated: masks float32 [O, 2h, 2w] 0..1; known: which of them are valid.
         """
-        count = len(carried)
+        count = len(propagated)
         like_reference, from_reference = self._read(look, reference, count)
         if recent is None:
             like_recent = np.zeros_like(like_reference)
@@ -118,7 +118,7 @@ class MemoryModel:
         shared = np.concatenate([look.features, like_reference, like_recent], 1)
         read = np.concatenate([from_reference, from_recent], 1)
         flags = np.array([[float(k), float(recent is not None)] for k in known], np.float32)
-        given = (carried * flags[:, :1, None])[:, None]
+        given = (propagated * flags[:, :1, None])[:, None]
         beside = np.clip(given.sum(0, keepdims=True) - given, 0, 1)
         logits, presence = self._run("head", [shared, read, given, beside, flags, look.s4])
         shown = 1 / (1 + np.exp(-presence))

@@ -142,16 +142,16 @@ class MaskHead(nn.Module):
             nn.init.constant_(cast(Tensor, self.start.bias), -2.5)
 
     def forward(
-        self, read: Tensor, carried: Tensor, beside: Tensor, known: Tensor, s4: Tensor
+        self, read: Tensor, propagated: Tensor, beside: Tensor, known: Tensor, s4: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Logits [B, 1, 2h, 2w] and the logit of presence [B].
 
         read: features, likenesses and readouts, [B, C, h, w]; values of prompted and of recent
-        frames end with the object's own and the others' share. carried, beside: the propagated
+        frames end with the object's own and the others' share. propagated, beside: the propagated
         masks of the object and of all others, [B, 1, 2h, 2w] 0..1. known: whether the propagated
         mask is valid, and whether recent frames were read, [B, 2].
         """
-        small = torch.cat([F.avg_pool2d(carried, 2), F.avg_pool2d(beside, 2)], 1)
+        small = torch.cat([F.avg_pool2d(propagated, 2), F.avg_pool2d(beside, 2)], 1)
         flags = known[:, :, None, None].expand(-1, -1, *small.shape[-2:])
         own = torch.stack([read[:, -VALUE - 2], read[:, -2]], 1)
         x = self.fine(F.relu(self.enter(torch.cat([read, small, flags], 1))))
@@ -160,7 +160,7 @@ class MaskHead(nn.Module):
         deep = deep + F.relu(self.whole(pooled))[:, :, None, None]
         x = self.again(x + F.interpolate(deep, scale_factor=2.0))
         fine = torch.cat(
-            [F.pixel_shuffle(self.narrow(x), 2), s4, carried * known[:, :1, None, None]], 1
+            [F.pixel_shuffle(self.narrow(x), 2), s4, propagated * known[:, :1, None, None]], 1
         )
         logits = self.mask(F.relu(self.sharpen(fine))) + twice(self.start(own))
         shares = torch.cat([logits.mean((2, 3)), logits.amax((2, 3)), known], 1)

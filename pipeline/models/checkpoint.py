@@ -33,7 +33,7 @@ def load_network(checkpoint: Path, architecture: str | None = None) -> Sam:
         architecture = architecture or next(iter(published), None)
     if architecture not in BUILDERS:
         known = ", ".join(BUILDERS)
-        raise ModelError(f"say which network {checkpoint} holds: {known}")
+        raise ModelError(f"say which network {checkpoint} is of: {known}")
     model = build(architecture)
     load_into(model, {key: value.float() for key, value in state.items()})
     return model.eval()

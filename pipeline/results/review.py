@@ -93,7 +93,7 @@ class ReviewItem:
     also: tuple[Reason, ...] = ()
 
     def to_json(self) -> JsonObject:
-        """As JSON values."""
+        """Convert to JSON values."""
         return asdict(self) | {"reason": str(self.reason), "also": [str(r) for r in self.also]}
 
     @classmethod
@@ -320,7 +320,7 @@ def review_of(store: MaskStore) -> list[ReviewItem]:
     except (KeyError, TypeError, ValueError) as error:
         raise StoreCorruptError(
             f"The review list of the mask store {store.path} is damaged; maskstream fsck --repair "
-            "takes it out, and it is made anew."
+            "removes it, and it is computed again."
         ) from error
 
 

@@ -72,7 +72,7 @@ def check_store(path: Path | str) -> CheckReport:
     whole, last_index, damaged = 0, -1, False
     for shard in _shards(place, header):
         if shard.finished and not shard.index_fits:
-            problems.append(f"{shard_key(shard.number)}: its index does not fit its frames")
+            problems.append(f"{shard_key(shard.number)}: its index does not match its frames")
         counted: list[FrameRows] = []
         for row in _rows(shard, header):
             record = shard.frames.get(row)

@@ -281,7 +281,7 @@ class MaskStore:
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise StoreCorruptError(
                 f"The mask store {self._place.name} is damaged: {error}; "
-                "maskstream fsck says where."
+                "maskstream fsck reports where."
             ) from error
 
 

@@ -43,7 +43,7 @@ _COUNTS = struct.Struct("<II")
 
 
 class Kind(IntEnum):
-    """What a record holds."""
+    """Kind of a record."""
 
     FRAME = 1
     EVENT = 2
