@@ -13,17 +13,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from maskstream.pipeline.config import SeedingConfig
 from maskstream.pipeline.errors import ConfigError
 from maskstream.pipeline.segmenter.geometry import FloatMap, boxes_of
-from maskstream.pipeline.segmenter.model import Features, PromptBatch, Segmenter, stability
+from maskstream.pipeline.segmenter.model import (
+    Features,
+    ModelCard,
+    PromptBatch,
+    Segmenter,
+    stability,
+)
 from maskstream.pipeline.segmenter.openvino_decoder import BATCH as DECODER_BATCH
 
 BATCH = 32  # prompts decoded together
@@ -35,14 +40,65 @@ COARSENESS = 4
 """Ratio of fine to coarse points per side in `find_everything`, as in TinySAM's release."""
 
 
-class EverythingSettings(SeedingConfig):
-    """Settings of `find_everything`.
+class SearchSettings(Protocol):
+    """Settings of a search. Areas are shares of the image, scores 0..1."""
+
+    @property
+    def coarse_points_per_side(self) -> int:
+        """Grid of the first pass."""
+
+    @property
+    def fine_points_per_side(self) -> int:
+        """Grid of the second pass."""
+
+    @property
+    def iou_min(self) -> float:
+        """Least predicted IoU of a mask."""
+
+    @property
+    def stability_min(self) -> float:
+        """Least stability score of a mask."""
+
+    @property
+    def stability_offset(self) -> float:
+        """Logits by which the threshold is moved to compute stability."""
+
+    @property
+    def done_logit(self) -> float:
+        """Logit from which a cell needs no further prompt."""
+
+    @property
+    def area_min(self) -> float:
+        """Least area of a mask."""
+
+    @property
+    def area_max(self) -> float:
+        """Greatest area of a mask."""
+
+    @property
+    def duplicate_iou(self) -> float:
+        """IoU above which two masks are the same object."""
+
+
+class EverythingSettings(BaseModel):
+    """Settings of `find_everything`: `SearchSettings`, and when no finer prompt is needed.
 
     done_masks: number of kept masks that must cover a cell before it gets no more prompts.
     neighbor_min: the last doubling of the grid only prompts points beside a done cell or a point
     whose best predicted IoU was at least this; 0: everywhere, and all fine points at once.
     """
 
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    coarse_points_per_side: int = Field(ge=1, le=64)
+    fine_points_per_side: int = Field(ge=1, le=128)
+    iou_min: float = Field(ge=0, le=1)
+    stability_min: float = Field(ge=0, le=1)
+    stability_offset: float = Field(gt=0)
+    done_logit: float
+    area_min: float = Field(ge=0, le=1)
+    area_max: float = Field(gt=0, le=1)
+    duplicate_iou: float = Field(gt=0, le=1)
     done_masks: int = Field(1, ge=1)
     neighbor_min: float = Field(0.0, ge=0, le=1)
 
@@ -59,17 +115,6 @@ TINYSAM = EverythingSettings(
     duplicate_iou=0.7,
 )
 """The published settings (`tinysam/hierarchical_mask_generator.py`); SAM's own but `done_logit`."""
-
-LITE = TINYSAM.model_copy(
-    update={
-        "iou_min": 0.4,
-        "stability_min": 0.0,
-        "done_logit": 0.0,
-        "done_masks": 12,
-        "neighbor_min": 0.38,
-    }
-)
-"""Settings for the embedded network, whose logits are shallower than SAM's (docs/seeding.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +211,7 @@ class EverythingSearch:
         segmenter: Segmenter,
         features: Features,
         occupied_mask: BoolMap,
-        config: SeedingConfig,
+        config: SearchSettings,
         *,
         passes: Sequence[PointPass] | None = None,
         done_masks: int = 1,
@@ -283,16 +328,17 @@ class EverythingChoice:
                 f"multiple of {COARSENESS}"
             )
 
-    def settings(self, model: str) -> EverythingSettings:
-        """Settings for a model, by the name on its card."""
+    def settings(self, card: ModelCard) -> EverythingSettings:
+        """Settings for a model: the published ones, updated by its card's and the chosen ones."""
         chosen = asdict(self)
         fine_points_per_side = chosen.pop("points_per_side")
-        changes = {name: value for name, value in chosen.items() if value is not None}
+        changes = dict(card.everything)
+        changes |= {name: value for name, value in chosen.items() if value is not None}
         changes |= {
             "coarse_points_per_side": fine_points_per_side // COARSENESS,
             "fine_points_per_side": fine_points_per_side,
         }
-        return (LITE if model == "lite" else TINYSAM).model_copy(update=changes)
+        return EverythingSettings.model_validate(TINYSAM.model_dump() | changes)
 
 
 def find_everything(

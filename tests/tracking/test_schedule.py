@@ -23,9 +23,9 @@ from maskstream.pipeline.models.open import locate_model, open_segmenter
 from maskstream.pipeline.sources import ArraySource
 from maskstream.pipeline.store import MaskStore
 from maskstream.pipeline.tracking.schedule import (
-    LITE_WEIGHTS,
     KeyframeSchedule,
     Terms,
+    WorkWeights,
     schedule_for,
 )
 from maskstream.trackers.need import Need
@@ -34,13 +34,14 @@ from tests.support.media import moving_shapes, write_video
 from tests.support.stores import assert_equal
 from tests.test_presets import SHIPPED
 
+WEIGHTS = WorkWeights(encoder_megapixel=58.0)  # of the embedded model
 TERMS = Terms(work=0.375, need_least=0.03, need_most=0.2)
 HD, INPUT = (720, 1280), (288, 512)
 CALM = {"loose": 0.0, "occluded": 0.0, "border": 0.0, "shift": 0.0}
 
 
 def account(work: float = 0.375) -> KeyframeSchedule:
-    return KeyframeSchedule(replace(TERMS, work=work), LITE_WEIGHTS, HD, INPUT)
+    return KeyframeSchedule(replace(TERMS, work=work), WEIGHTS, HD, INPUT)
 
 
 def bought(needs, objects: int = 1, step_s: float = 1 / 25, work: float = 0.375) -> int:
@@ -161,7 +162,7 @@ def test_a_deforming_object_has_many_beside_the_regular_ones(deforming):
 
 
 def test_runs_repeat_themselves_whatever_is_encoded_ahead(deforming):
-    first, second, at_once = (followed(deforming, config(**k)) for k in ({}, {}, {"ahead": 0}))
+    first, second, at_once = (followed(deforming, config(**k)) for k in ({}, {}, {"lookahead": 0}))
     for one, other, third in zip(first, second, at_once, strict=True):
         assert_equal(one, other)
         assert_equal(one, third)
