@@ -1,4 +1,4 @@
-"""Assignment of detections to tracks: costs are gated before the Hungarian algorithm solves."""
+"""Gated Hungarian assignment of detections to tracks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ INFEASIBLE = 1e6
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """Pairs (track, detection) and what stayed alone, as indices."""
+    """Matched pairs (track, detection) and what stayed unmatched, as indices."""
 
     pairs: tuple[tuple[int, int], ...]
     unmatched_tracks: tuple[int, ...]
@@ -21,10 +21,10 @@ class Assignment:
 
 
 def assign(cost: npt.NDArray[np.float64], cost_max: float) -> Assignment:
-    """Join tracks (rows) and detections (columns) at the least total cost.
+    """Match tracks (rows) with detections (columns) at the least total cost.
 
-    Pairs dearer than `cost_max` are made infeasible before solving, so that they cannot push a
-    feasible pair aside; they are dropped from the result (`lap.lapjv`, Jonker-Volgenant).
+    Pairs that cost more than `cost_max` are made infeasible before solving, so that they cannot
+    displace a feasible pair; they are dropped from the result (`lap.lapjv`, Jonker-Volgenant).
     """
     tracks, detections = cost.shape
     if tracks == 0 or detections == 0:
@@ -47,10 +47,10 @@ def assign(cost: npt.NDArray[np.float64], cost_max: float) -> Assignment:
 def assign_two_stage(
     cost: npt.NDArray[np.float64], cost_max: float, first: npt.NDArray[np.bool_]
 ) -> Assignment:
-    """As `assign`, but the detections of `first` [detections] choose before the others.
+    """Assign in two stages: detections marked in `first` [detections], then the others.
 
-    Two stages as in ByteTrack (arXiv 2110.06864): what is unsure only gets the tracks that nothing
-    surer answers.
+    As in ByteTrack (arXiv 2110.06864), low-score detections only get the tracks that no high-score
+    detection matched.
     """
     sure, unsure = np.flatnonzero(first), np.flatnonzero(~first)
     chosen = assign(cost[:, sure], cost_max)

@@ -1,4 +1,4 @@
-"""Intersection over union of masks and boxes: the one place that computes it on NumPy arrays."""
+"""Intersection over union (IoU) of masks and boxes, NumPy arrays."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ BoolMap = npt.NDArray[np.bool_]
 
 
 def mask_iou(a: BoolMap, b: BoolMap, *, empty: float = 0.0) -> float:
-    """IoU of two masks [H, W]; `empty` of two empty ones, 0 of masks that differ in size."""
+    """IoU of two masks [H, W]; `empty` if both are empty, 0 if their sizes differ."""
     if a.shape != b.shape:
         return 0.0
     union = int(np.count_nonzero(a | b))
@@ -17,7 +17,7 @@ def mask_iou(a: BoolMap, b: BoolMap, *, empty: float = 0.0) -> float:
 
 
 def paired_mask_iou(a: BoolMap, b: BoolMap, *, empty: float = 0.0) -> npt.NDArray[np.float64]:
-    """IoU [n] of each mask with its partner, both [n, H, W]; `empty` of two empty ones."""
+    """IoU [n] of corresponding masks, both [n, H, W]; `empty` where both are empty."""
     overlap = (a & b).sum((1, 2))
     union = (a | b).sum((1, 2))
     return np.where(union > 0, overlap / np.maximum(union, 1), empty)

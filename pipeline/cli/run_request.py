@@ -140,10 +140,10 @@ def _run_video(request: RunRequest, configured: PipelineConfig, log: PromptLog) 
     from maskstream.pipeline.engine.pipeline import Pipeline
     from maskstream.pipeline.runs.outputs import RunOutputs
     from maskstream.pipeline.sources import open_source
-    from maskstream.pipeline.store import check_room
+    from maskstream.pipeline.store import check_writable
 
     output = request.output
-    check_room(output, request.mode)  # before a model is made, which takes minutes
+    check_writable(output, request.mode)  # before a model is made, which takes minutes
     pipeline = Pipeline(with_model_folder(configured, request.source))
     span = request.span(configured)
     outputs = RunOutputs(output, request.overlay, request.contact, request.mode, span, log)

@@ -1,4 +1,4 @@
-"""A source read in its own thread into a queue."""
+"""Read a source into a queue in a separate thread."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _THREAD_END_S = 30.0
 
 
 class SourceReader:
-    """Runs a source in its own thread into a queue."""
+    """Reads a source into a queue in a separate thread."""
 
     def __init__(self, source: Source, queue: FrameQueue[Frame]) -> None:
         self.times = StageTimes()
@@ -25,12 +25,12 @@ class SourceReader:
         self._thread = threading.Thread(target=self._read, name="maskstream-reader", daemon=True)
 
     def start(self) -> SourceInfo:
-        """Open the source; returns what it says of itself or raises its `SourceError`."""
+        """Open the source and start reading; returns its info or raises its `SourceError`."""
         self._thread.start()
         return self._info.result()
 
     def stop(self) -> None:
-        """End the thread, whatever it is doing."""
+        """Stop the thread, also while it waits."""
         self._queue.cancel()
         self._thread.join(_THREAD_END_S)
 

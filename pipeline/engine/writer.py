@@ -1,4 +1,4 @@
-"""Sinks written in their own thread behind a bounded queue."""
+"""Write to sinks in a separate thread, behind a bounded queue."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from maskstream.pipeline.types import Frame, FrameResult, Sink
 logger = logging.getLogger(__name__)
 
 _WRITE_AHEAD = 8  # results waiting for the writer thread
-_IDLE_S = 0.5  # without a result, after which sinks are told
+_IDLE_S = 0.5  # without a result, after which sinks get `idle`
 
 
 class SinkWriter:
-    """Runs sinks in their own thread behind a bounded queue."""
+    """Writes to sinks in a separate thread, behind a bounded queue."""
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
         self.times = StageTimes()
@@ -29,11 +29,11 @@ class SinkWriter:
         self._thread.start()
 
     def put(self, frame: Frame, result: FrameResult) -> None:
-        """Hand over one result; raises what the writer thread met."""
+        """Queue one result; raises an error of the writer thread."""
         self._queue.put((frame, result))
 
     def finish(self, *, complete: bool) -> None:
-        """Write what waits, close the sinks; raises what went wrong there."""
+        """Write queued results and close the sinks; raises an error of the writer thread."""
         self._complete = complete
         self._queue.close()
         self._thread.join()
@@ -41,7 +41,7 @@ class SinkWriter:
             raise self._failure
 
     def _incoming(self) -> Iterator[tuple[Frame, FrameResult]]:
-        """Results as they come; sinks are told while none does."""
+        """Yield queued results; calls `idle` of the sinks while there is none."""
         while True:
             while not self._queue.wait(_IDLE_S):
                 for sink in self._sinks:

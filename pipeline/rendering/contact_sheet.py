@@ -1,4 +1,4 @@
-"""A sink that writes evenly spread frames with their masks as one image."""
+"""Sink that writes evenly spaced frames with their masks as one image."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _GAP = 6
 class ContactSheet:
     """A sink that keeps about `count` evenly spread frames and writes them as one PNG.
 
-    The stream's length need not be known: when twice as many are kept as wanted, every other one
-    is dropped and only every other frame is looked at. Raises `StoreError`.
+    The stream's length need not be known: when `2 * count` frames are kept, every other one is
+    dropped and the sampling step doubles. Raises `StoreError`.
     """
 
     def __init__(self, path: Path, count: int = 12, columns: int = 3) -> None:
@@ -42,7 +42,7 @@ class ContactSheet:
         self._seen += 1
 
     def idle(self) -> None:
-        """Nothing is safe before the end."""
+        """Does nothing: the file is written at the end."""
 
     def close(self, *, complete: bool) -> None:
         """Write the sheet; nothing if there were no frames."""
@@ -63,7 +63,7 @@ class ContactSheet:
 
 
 def write_sheet(path: Path, tiles: Sequence[RgbImage], columns: int) -> None:
-    """Write pictures of one size as one, row by row: a JPEG if the path ends in .jpg, else a PNG.
+    """Write equally sized images as one, row by row; JPEG if the path ends in .jpg, else PNG.
 
     Raises `StoreError`.
     """

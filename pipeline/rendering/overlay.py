@@ -1,4 +1,4 @@
-"""A sink that writes a video with the masks drawn over it."""
+"""Sink that writes a video with masks, boxes and ids drawn on it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _DEFAULT_RATE = Fraction(25)
 
 
 class OverlayVideo:
-    """A sink that writes an H.264 mp4 of the picture with masks, boxes and ids.
+    """A sink that writes an H.264 mp4 of the frames with masks, boxes and ids.
 
-    Timestamps are the source's own, or counted at its rate where it has none; an odd last row or
-    column is left out. The file appears under its name when it is finished. Raises `StoreError`.
+    Timestamps are the source's, or computed from its rate where it has none; an odd last row or
+    column is cropped. The file gets its name when it is finished. Raises `StoreError`.
     """
 
     def __init__(self, path: Path, info: SourceInfo) -> None:
@@ -43,7 +43,7 @@ class OverlayVideo:
 
     def _add_stream(self, rate: Fraction) -> Any:
         stream: Any = self._container.add_stream(_CODEC, rate=rate, options=_CODEC_OPTIONS)
-        stream.codec_context.thread_count = 1  # the other cores are the models'
+        stream.codec_context.thread_count = 1  # leaves the other cores to the models
         stream.width, stream.height, stream.pix_fmt = self._width, self._height, "yuv420p"
         stream.time_base = stream.codec_context.time_base = self._time_base
         stream.codec_context.color_range, stream.codec_context.colorspace = 1, 1  # limited, BT.709
@@ -62,10 +62,10 @@ class OverlayVideo:
         self._encode(image)
 
     def idle(self) -> None:
-        """Nothing is safe before the end."""
+        """Does nothing: the file is written at the end."""
 
     def close(self, *, complete: bool) -> None:
-        """Finish the file with the frames there are; none at all leaves no file."""
+        """Finish the file; without any frame there is no file."""
         written = self._last_pts is not None
         try:
             if written:
@@ -79,7 +79,7 @@ class OverlayVideo:
             raise self._unwritable(error) from error
 
     def _pts(self, result: FrameResult) -> int:
-        """The result's own timestamp, or the next at the source's rate; always rising."""
+        """The result's timestamp, or the next at the source's rate; strictly increasing."""
         last = self._last_pts
         if last is None:
             pts = result.pts or 0

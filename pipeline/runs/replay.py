@@ -1,4 +1,4 @@
-"""A session of the page, run again: its jobs one after the other."""
+"""Replay a session of the page: run its jobs one after the other."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from maskstream.pipeline.store import MaskStore
 def replay_session(
     pipeline: Pipeline, source: Path, log: PromptLog, output: str, *, overwrite: bool
 ) -> int:
-    """Run the jobs of a session's log, the last one into `output`; the number of jobs.
+    """Run the jobs of a session's log, the last one into `output`; returns their number.
 
     Raises:
-        ConfigError: `output` is a URL.
-        StoreExistsError: `output` exists and is not to be overwritten.
+        ConfigError: `output` is a URL. StoreExistsError: `output` exists and `overwrite` is false.
         SourceError, PromptError, StoreError: as `run_job`.
     """
     if "://" in output:
-        raise ConfigError("a session of the page is run again into a local folder, not a URL")
+        raise ConfigError(
+            "a session of the page can only be replayed into a local folder, not a URL"
+        )
     if not overwrite and Path(output).exists():
-        raise StoreExistsError(f"{output} is there already; give --overwrite to replace it.")
+        raise StoreExistsError(f"{output} already exists; give --overwrite to replace it.")
     video = open_seekable(source)
     with TemporaryDirectory(dir=Path(output).absolute().parent, prefix=".replay-") as folder:
         before: MaskStore | None = None

@@ -1,4 +1,4 @@
-"""A promptable segmenter in torch: image encoder, prompt encoder, mask decoder; and its registry.
+"""Promptable segmentation network in torch, and the registry of architectures.
 
 Only training, conversion and CUDA use this module; inference on the CPU reads OpenVINO graphs.
 """
@@ -30,10 +30,10 @@ from maskstream.pipeline.segmenter.prompt_encoder import PromptEncoder, cell_cen
 
 
 class ImageEncoder(Protocol):
-    """What every image encoder gives beside its forward pass."""
+    """Interface of image encoders beside their forward pass."""
 
     def features(self, x: Tensor) -> EncoderFeatures:
-        """All that one pass gives for a normalized image [B, 3, H, W]."""
+        """All features of a normalized image [B, 3, H, W]."""
 
 
 LITE_EVERYTHING = {
@@ -43,17 +43,17 @@ LITE_EVERYTHING = {
     "done_masks": 12,
     "neighbor_min": 0.38,
 }
-"""Everything mode of `lite`, whose logits are shallower than SAM's."""
+"""Everything-mode settings of `lite`, whose logits are shallower than SAM's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """What the outside must know of a network.
+    """Properties of a network that callers need.
 
-    long_side: the input's long side, pixels. multiple: height and width are multiples of it.
-    mean, std: of RGB in 0..255. cell: input pixels a cell of the low-resolution logits; a cell of
-    the embedding has 4 x 4 of them. Prompt coordinates are in 0..1 of the padded square, whatever
-    frame a paper gives them in. everything, encoder_work: as `ModelCard` has them.
+    long_side: the input's long side, pixels. multiple: height and width are multiples of it. mean,
+    std: of RGB in 0..255. cell: input pixels per cell of the low-res logits; a cell of the
+    embedding has 4 x 4 of them. Prompt coordinates are in 0..1 of the padded square, whatever a
+    paper uses. everything, encoder_work: as in `ModelCard`.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Architecture:
 
 
 class Sam(nn.Module):
-    """Encoder, prompt encoder and decoder under the published key prefixes."""
+    """Image encoder, prompt encoder and mask decoder, with the published key prefixes."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class Sam(nn.Module):
         return features
 
     def features(self, image: Tensor) -> EncoderFeatures:
-        """What `encode` gives, and the backbone's own features of stride 8 and 16."""
+        """Output of `encode` and the backbone's features at strides 8 and 16."""
         encoder = cast(ImageEncoder, self.image_encoder)
         return encoder.features(image)
 
@@ -103,7 +103,7 @@ class Sam(nn.Module):
     ) -> DecoderOutput:
         """Masks for B prompts; arguments as `PromptEncoder.forward`, features of batch 1 or B.
 
-        `grid` may be left out: it follows from the mask prompt's size.
+        grid: by default from the mask prompt's size.
         """
         if grid is None:
             grid = cell_centers(mask.shape[-2], mask.shape[-1]).to(mask.device)
@@ -179,7 +179,7 @@ def _efficient_vit_sam(size: str) -> Sam:
     model = sam_with(f"efficientvit-sam-{size}", encoder, 64 * encoder.stride)
     for module in model.modules():
         if isinstance(module, nn.LayerNorm):
-            module.eps = efficient_vit.NORM_EPS  # the authors set it for the decoder, too
+            module.eps = efficient_vit.NORM_EPS  # the authors also set it for the decoder
     return model
 
 

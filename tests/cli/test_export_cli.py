@@ -159,7 +159,15 @@ def test_broken_off_export_goes_on_and_keeps_only_what_is_right(cli, store, tmp_
 @pytest.mark.parametrize(
     "name",
     [
-        *("davis", "coco", "coco-ytvis", "npz", "ome-zarr", "cvat", "labelme", "mots", "mot"),
+        "davis",
+        "coco",
+        "coco-ytvis",
+        "npz",
+        "ome-zarr",
+        "cvat",
+        "labelme",
+        "mots",
+        "mot",
         "yolo-seg",
     ],
 )

@@ -155,7 +155,7 @@ def test_prompt_on_a_frame_that_is_not_there_is_an_error_but_keeps_the_results(c
 @pytest.mark.parametrize(
     ("event", "says"),
     [
-        ({"frame": 0, "type": "point", "object": 1, "xy": [900, 5]}, "outside the picture"),
+        ({"frame": 0, "type": "point", "object": 1, "xy": [900, 5]}, "outside the image"),
         ({"frame": 0, "type": "point", "object": 1, "xy": [5, 5], "label": 0}, "positive point"),
     ],
 )

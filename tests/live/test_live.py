@@ -41,8 +41,18 @@ def test_live_follows_a_stream_and_tells_how_it_goes(cli, camera, tmp_path):
     store, kept = tmp_path / "live.zarr", tmp_path / "kept.mkv"
     settings = [option for setting in PATIENT for option in ("--set", setting)]
     code, out, err = cli(
-        *("live", camera.url, "--duration", "4", "--json", "-o", store, "--record", kept),
-        *("--publish", "jsonl:-", *settings),
+        "live",
+        camera.url,
+        "--duration",
+        "4",
+        "--json",
+        "-o",
+        store,
+        "--record",
+        kept,
+        "--publish",
+        "jsonl:-",
+        *settings,
     )
     assert code == 0, err
     lines = [json.loads(line) for line in out.splitlines()]

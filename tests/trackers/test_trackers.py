@@ -269,7 +269,7 @@ def test_without_an_id_left_no_object_is_added(caplog):
     tracker.admit([Detection(disc(60, 60), 0.9)], 0.4, confirmed=True)
     assert [t.id for t in tracker.tracks] == [1, 2]
     assert tracker.full
-    assert caplog.text.count("all 2 ids are given") == 1
+    assert caplog.text.count("all 2 ids are used") == 1
 
 
 def test_lost_then_found_keeps_its_id_then_expires_and_the_id_is_not_reused():

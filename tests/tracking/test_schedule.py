@@ -37,7 +37,7 @@ from tests.test_presets import SHIPPED
 WEIGHTS = WorkWeights(encoder_megapixel=58.0)  # of the embedded model
 TERMS = Terms(work=0.375, need_least=0.03, need_most=0.2)
 HD, INPUT = (720, 1280), (288, 512)
-CALM = {"loose": 0.0, "hidden": 0.0, "border": 0.0, "shift": 0.0}
+CALM = {"loose": 0.0, "occluded": 0.0, "border": 0.0, "shift": 0.0}
 
 
 def account(work: float = 0.375) -> KeyframeSchedule:

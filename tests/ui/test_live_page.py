@@ -29,8 +29,11 @@ from tests.support.media import moving_shapes, write_video
 # Deadlines are the bench's business: here the machine may be as slow as it likes.
 CONFIG = load_config(
     overrides=[
-        *("live.latency_ms=60000", "live.history_frames=300", "live.retry_first_s=0.1"),
-        *("threads.inference=1", "live.input_shares=[1.0]"),
+        "live.latency_ms=60000",
+        "live.history_frames=300",
+        "live.retry_first_s=0.1",
+        "threads.inference=1",
+        "live.input_shares=[1.0]",
     ]
 )
 COUNT = 12
