@@ -199,6 +199,6 @@ def _check_replay(request: RunRequest) -> None:
     if request.mode == "resume" or request.is_partial or request.overlay or request.contact:
         raise ConfigError(
             "these prompts are a session of the page, which says itself what is tracked: leave out "
-            "--start, --end, --stride, --backward, --resume, --overlay and --contact "
+            "--start, --end, --stride, --backward, --resume, --overlay and --contact-sheet "
             "(`export --format overlay` makes the overlay)"
         )

@@ -69,7 +69,7 @@ LITE = TINYSAM.model_copy(
         "neighbor_min": 0.38,
     }
 )
-"""Settings for the embedded network, whose logits are shallower than SAM's (docs/seeding.md)."""
+"""Settings for the embedded network: shallower logits than SAM's (docs/measurements/seeding.md)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What a mask store looks like on disk, format version 2; `docs/store.md` specifies it in full."""
+"""What a mask store looks like on disk, format version 2 (specified in docs/reference/store.md)."""
 
 from __future__ import annotations
 

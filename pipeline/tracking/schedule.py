@@ -23,7 +23,7 @@ NOTICE = 2
 
 @dataclass(frozen=True, slots=True)
 class WorkWeights:
-    """What work counts, milliseconds of the two cores that the budget was set on (docs/speed.md).
+    """What work counts, milliseconds of the two cores it was set on (docs/measurements/speed.md).
 
     frame, frame_megapixel: of any frame, its displayed size. propagated: of an object on any frame.
     keyframe, encoder_megapixel: of a keyframe, its size at the encoder's input. looked_at: of an
