@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,18 @@ def test_the_workflow_calls_targets_of_make():
     commands = "\n".join(step.get("run", "") for job in jobs.values() for step in job["steps"])
     called = set(re.findall(r"\bmake ([a-z]+)", commands))
     assert {"setup", "test", "demo", "docs", "image"} <= called <= make_targets()
+
+
+def test_documents_that_files_name_are_there():
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    code = [ROOT / name for name in tracked.stdout.split() if name.endswith((".py", ".yaml"))]
+    named = {
+        (str(file.relative_to(ROOT)), page)
+        for file in code
+        if file.is_file()
+        for page in re.findall(r"\bdocs/[\w/-]+\.md", file.read_text("utf-8"))
+    }
+    assert {(file, page) for file, page in named if not (ROOT / page).is_file()} == set()
 
 
 def test_hooks_are_readable():
