@@ -67,28 +67,3 @@ def assign_two_stage(
             *(int(unsure[column]) for column in then.unmatched_detections),
         ),
     )
-
-
-def iou(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
-    """IoU of two masks [H, W]; two empty masks have 0."""
-    return float(np.count_nonzero(a & b) / max(1.0, float(np.count_nonzero(a | b))))
-
-
-def mask_iou(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """IoU [n, m] of masks a [n, H, W] and b [m, H, W]; two empty masks have 0."""
-    first = a.reshape(len(a), -1).astype(np.float32)
-    second = b.reshape(len(b), -1).astype(np.float32)
-    overlap = first @ second.T
-    union = first.sum(1)[:, None] + second.sum(1)[None] - overlap
-    return np.asarray(overlap / np.maximum(union, 1), np.float64)
-
-
-def box_iou(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """IoU [n, m] of boxes xyxy a [n, 4] and b [m, 4]; boxes without area have 0."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    overlap = np.clip(high - low, 0, None).prod(-1)
-    area_a = np.clip(a[:, 2:] - a[:, :2], 0, None).prod(-1)
-    area_b = np.clip(b[:, 2:] - b[:, :2], 0, None).prod(-1)
-    union = area_a[:, None] + area_b[None] - overlap
-    return np.asarray(overlap / np.maximum(union, 1e-9), np.float64)

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.trackers.assignment import iou
 from maskstream.trackers.flow import NO_POINTS, Flow, Propagated
+from maskstream.trackers.iou import mask_iou
 from maskstream.trackers.motion import KalmanBox
 from maskstream.trackers.need import Need
 from maskstream.trackers.state import TrackState
@@ -152,7 +152,7 @@ class Track:
 
         A mask that is new (a prompt, found again) counts as corrected, and is soon looked at again.
         """
-        correction = 1 - iou(before, self.mask) if self.alive else 0.0
+        correction = 1 - mask_iou(before, self.mask) if self.alive else 0.0
         self.need = self.need.looked_at(correction)
 
     def mark_missed(self) -> None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from maskstream.trackers.assignment import assign, assign_two_stage, box_iou, iou, mask_iou
+from maskstream.trackers.assignment import assign, assign_two_stage
 from maskstream.trackers.flow import Flow
+from maskstream.trackers.iou import box_iou, mask_iou, pairwise_mask_iou
 from maskstream.trackers.motion import KalmanBox
 from maskstream.trackers.state import TrackState
 from maskstream.trackers.track import LOGIT_LIMIT, BoolMap, Detection, FloatMap, Track, box_of
@@ -295,7 +296,7 @@ def _track(track_id: int, detection: Detection, now_s: float, *, prompted: bool)
 
 def _agreement(track: Track, logits: FloatMap) -> float:
     """IoU of a track's mask with logits > 0."""
-    return iou(logits > 0, track.mask)
+    return mask_iou(logits > 0, track.mask)
 
 
 def _mask_cost(tracks: Sequence[Track], detections: Sequence[Detection]) -> np.ndarray:
@@ -304,4 +305,4 @@ def _mask_cost(tracks: Sequence[Track], detections: Sequence[Detection]) -> np.n
         return np.zeros((len(tracks), len(detections)))
     masks = np.stack([t.mask for t in tracks])
     found = np.stack([d.logits > 0 for d in detections])
-    return 1 - mask_iou(masks, found)
+    return 1 - pairwise_mask_iou(masks, found)

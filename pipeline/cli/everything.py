@@ -136,7 +136,7 @@ def _find(request: EverythingRequest) -> None:
         pool = SegmenterPool(lambda frame_hw: open_segmenter(config, folder, frame_hw))
         for frame in reader:
             segmenter = pool.for_size(frame.size_hw)
-            settings = request.choice.settings(segmenter.card.name)
+            settings = request.choice.settings(segmenter.card)
             begun = time.perf_counter()
             features = segmenter.encode(frame)
             proposals, prompts = find_everything(segmenter, features, settings, request.grid)

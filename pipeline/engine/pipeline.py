@@ -8,10 +8,8 @@ from __future__ import annotations
 import logging
 import resource
 import sys
-import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +25,9 @@ from maskstream.pipeline.engine.backward import (
     reversed_in_time,
 )
 from maskstream.pipeline.engine.frame_queue import FrameQueue, Policy
-from maskstream.pipeline.errors import PromptError, QueueClosedError
+from maskstream.pipeline.engine.reader import SourceReader
+from maskstream.pipeline.engine.writer import SinkWriter
+from maskstream.pipeline.errors import PromptError
 from maskstream.pipeline.models.open import locate_model
 from maskstream.pipeline.prompts import NO_PROMPTS, PromptLog
 from maskstream.pipeline.segmenter.model import Segmenter
@@ -69,10 +69,6 @@ MakeProcessor = Callable[[PipelineConfig, Path, SizeHW], Processor]
 
 logger = logging.getLogger(__name__)
 
-_WRITE_AHEAD = 8  # results waiting for the writer thread
-_THREAD_END_S = 30.0
-_IDLE_S = 0.5  # without a result, after which sinks are told
-
 
 @dataclass(slots=True)
 class RunSummary:
@@ -100,99 +96,6 @@ class RunSummary:
         """Peak resident memory of this process, MiB."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
-
-
-class _Reader:
-    """Runs a source in its own thread into a queue."""
-
-    def __init__(self, source: Source, queue: FrameQueue[Frame]) -> None:
-        self.times = StageTimes()
-        self.report = SourceReport()
-        self._source = source
-        self._queue = queue
-        self._info: Future[SourceInfo] = Future()
-        self._thread = threading.Thread(target=self._read, name="maskstream-reader", daemon=True)
-
-    def start(self) -> SourceInfo:
-        """Open the source; returns what it says of itself or raises its `SourceError`."""
-        self._thread.start()
-        return self._info.result()
-
-    def stop(self) -> None:
-        """End the thread, whatever it is doing."""
-        self._queue.cancel()
-        self._thread.join(_THREAD_END_S)
-
-    def _read(self) -> None:
-        try:
-            with self._source.open() as reader:
-                self.report = reader.report
-                self._info.set_result(reader.info)
-                frames = iter(reader)
-                while True:
-                    with self.times.stage("read"):
-                        frame = next(frames, None)
-                    if frame is None:
-                        break
-                    self._queue.put(frame)
-            self._queue.close()
-        except QueueClosedError:
-            return
-        except BaseException as error:
-            if not self._info.done():
-                self._info.set_exception(error)
-            self._queue.fail(error)
-
-
-class _Writer:
-    """Runs sinks in their own thread behind a bounded queue."""
-
-    def __init__(self, sinks: Sequence[Sink]) -> None:
-        self.times = StageTimes()
-        self._sinks = sinks
-        self._complete = False
-        self._failure: BaseException | None = None
-        self._queue: FrameQueue[tuple[Frame, FrameResult]] = FrameQueue(_WRITE_AHEAD, Policy.WAIT)
-        self._thread = threading.Thread(target=self._write, name="maskstream-writer", daemon=True)
-        self._thread.start()
-
-    def put(self, frame: Frame, result: FrameResult) -> None:
-        """Hand over one result; raises what the writer thread met."""
-        self._queue.put((frame, result))
-
-    def finish(self, *, complete: bool) -> None:
-        """Write what waits, close the sinks; raises what went wrong there."""
-        self._complete = complete
-        self._queue.close()
-        self._thread.join()
-        if self._failure is not None:
-            raise self._failure
-
-    def _incoming(self) -> Iterator[tuple[Frame, FrameResult]]:
-        """Results as they come; sinks are told while none does."""
-        while True:
-            while not self._queue.wait(_IDLE_S):
-                for sink in self._sinks:
-                    sink.idle()
-            result = next(self._queue, None)
-            if result is None:
-                return
-            yield result
-
-    def _write(self) -> None:
-        try:
-            for frame, result in self._incoming():
-                with self.times.stage("write"):
-                    for sink in self._sinks:
-                        sink.write(frame, result)
-        except BaseException as error:
-            self._failure = error
-            self._queue.fail(error)
-        for sink in self._sinks:
-            try:
-                sink.close(complete=self._complete and self._failure is None)
-            except BaseException as error:
-                self._failure = self._failure or error
 
 
 class Pipeline:
@@ -253,7 +156,7 @@ class Pipeline:
         (`StoreError`).
         """
         sinks: list[Sink] = []
-        writer = _Writer(sinks)
+        writer = SinkWriter(sinks)
         complete = False
         begun = time.perf_counter()
         try:
@@ -295,7 +198,7 @@ class Pipeline:
         if backward is not None:
             check_reversible(source)
         queue: FrameQueue[Frame] = FrameQueue(config.queue.capacity, Policy(config.queue.policy))
-        reader = _Reader(source, queue)
+        reader = SourceReader(source, queue)
         self._running_stages.append(reader.times.running)
         waiting = set(prompts.frames)
         processor: Processor | None = None
@@ -363,7 +266,7 @@ class Pipeline:
         unseeded = self.config.seeding.model_copy(update={"enabled": False})
         config = self.config.model_copy(update={"seeding": unseeded})
         queue: FrameQueue[Frame] = FrameQueue(config.queue.capacity)
-        reader = _Reader(reverse(source, max(waiting)), queue)
+        reader = SourceReader(reverse(source, max(waiting)), queue)
         processor = FrameProcessor(config, self.model, size_hw, wanted)
         try:
             info = reader.start()

@@ -35,7 +35,7 @@ def segment_everything(
     frame = as_frame(image)
     choice = EverythingChoice(points_per_side)
     segmenter = open_model(model, frame.size_hw, device=device, threads=threads)
-    settings = choice.settings(segmenter.card.name)
+    settings = choice.settings(segmenter.card)
     features = segmenter.encode(frame)
     proposals, _ = find_everything(segmenter, features, settings, "hierarchical")
     return single_frame_result(frame, proposals, segmenter.geometry)

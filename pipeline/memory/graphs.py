@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import warnings
 
-import openvino as ov
 import torch
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
 from maskstream.pipeline.memory.network import FEATURE, KEY, LIKENESS, VALUE, MemoryNetwork
+from maskstream.pipeline.segmenter.openvino_runtime import ov
 
 EYE_INPUTS = ("s4", "s8", "skip_s8", "s16", "embedding")
 EYE_OUTPUTS = ("key", "query", "likeness", "features")

@@ -50,7 +50,7 @@ class MemoryModel:
     """The graphs of the memory, compiled for the CPU. Raises `ModelError`."""
 
     def __init__(self, folder: Path, *, threads: int) -> None:
-        import openvino as ov
+        from maskstream.pipeline.segmenter.openvino_runtime import ov
 
         core = ov.Core()
         options = {

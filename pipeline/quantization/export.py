@@ -176,4 +176,6 @@ def architecture_of(model: Sam) -> dict[str, Any]:
         "multiple": a.multiple,
         "pad_rgb": [round(v) for v in a.mean],
         "cell": a.cell,
+        "everything": dict(a.everything),
+        "encoder_work": a.encoder_work,
     }

@@ -19,6 +19,7 @@ import numpy as np
 from maskstream.pipeline.errors import StoreCorruptError
 from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.types import ObjectResult
+from maskstream.trackers.iou import box_iou
 from maskstream.trackers.state import TrackState
 
 if TYPE_CHECKING:
@@ -260,10 +261,14 @@ class Reviewer:
         for now in objects:
             history = self._alive.get(now.id)
             before = None if history is None or history.seen_row < self._row - 1 else history.seen
-            if before is not None and now.area and _iou(before.box_xyxy, now.box_xyxy) < _SWAP_IOU:
+            if (
+                before is not None
+                and now.area
+                and _box_iou(before.box_xyxy, now.box_xyxy) < _SWAP_IOU
+            ):
                 moved.append((now.id, before.box_xyxy, now.box_xyxy))
         for (a, a_before, a_now), (b, b_before, b_now) in combinations(moved, 2):
-            if min(_iou(a_now, b_before), _iou(b_now, a_before)) > _SWAP_IOU:
+            if min(_box_iou(a_now, b_before), _box_iou(b_now, a_before)) > _SWAP_IOU:
                 yield a, b
                 yield b, a
 
@@ -337,11 +342,5 @@ def _center(box: Box) -> tuple[float, float]:
     return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
 
 
-def _iou(a: Box, b: Box) -> float:
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    both = width * height
-    areas = sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in (a, b))
-    return both / (areas - both)
+def _box_iou(a: Box, b: Box) -> float:
+    return float(box_iou(np.array([a], np.float64), np.array([b], np.float64))[0, 0])

@@ -15,7 +15,8 @@ from maskstream.pipeline.errors import StoreError
 from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.models.find import content_hash
 from maskstream.pipeline.prompts import NO_PROMPTS, Event, MaskEvent, PromptLog
-from maskstream.pipeline.rendering.overlay import ContactSheet, OverlayVideo
+from maskstream.pipeline.rendering.contact_sheet import ContactSheet
+from maskstream.pipeline.rendering.overlay import OverlayVideo
 from maskstream.pipeline.results.review import Reviewer
 from maskstream.pipeline.runs.resume import RunSpec, check_same_run, new_names
 from maskstream.pipeline.sources.identity import identity_of

@@ -20,7 +20,6 @@ import numpy as np
 
 from maskstream.pipeline.engine.backward import reversed_in_time
 from maskstream.pipeline.engine.pipeline import Pipeline
-from maskstream.pipeline.exports.frames import iou
 from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.prompts import Event, MaskEvent, PromptLog, Segment, TrackJob, TrackPass
 from maskstream.pipeline.results.edits import BoolMap, add_object, keep_objects, prompted_object
@@ -36,6 +35,7 @@ from maskstream.pipeline.types import (
     SourceInfo,
     SourceReport,
 )
+from maskstream.trackers.iou import mask_iou
 
 OnFrame = Callable[[int, FrameResult], None]
 
@@ -345,7 +345,9 @@ def _turn(
     best, turn = (-1.0, 0.0), default
     middle = (frames[0] + frames[-1]) / 2 if frames else 0.0
     for t in frames:
-        agreement = iou(forward.frame(t).mask(object_id), backward.frame(t).mask(object_id))
+        agreement = mask_iou(
+            forward.frame(t).mask(object_id), backward.frame(t).mask(object_id), empty=1.0
+        )
         rank = (agreement, -abs(t - middle))
         if rank > best:
             best, turn = rank, t

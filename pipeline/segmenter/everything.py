@@ -13,17 +13,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from maskstream.pipeline.config import SeedingConfig
 from maskstream.pipeline.errors import ConfigError
 from maskstream.pipeline.segmenter.geometry import FloatMap, boxes_of
-from maskstream.pipeline.segmenter.model import Features, PromptBatch, Segmenter, stability
+from maskstream.pipeline.segmenter.model import (
+    Features,
+    ModelCard,
+    PromptBatch,
+    Segmenter,
+    stability,
+)
 from maskstream.pipeline.segmenter.openvino_decoder import BATCH as DECODER_BATCH
 
 BATCH = 32  # prompts decoded together
@@ -35,14 +40,65 @@ COARSENESS = 4
 """Fine points a side for each coarse one in `find_everything`, as in TinySAM's release."""
 
 
-class EverythingSettings(SeedingConfig):
-    """What `find_everything` goes by.
+class SearchSettings(Protocol):
+    """What a search goes by. Areas are shares of the image, scores 0..1."""
+
+    @property
+    def coarse_points_per_side(self) -> int:
+        """Of the first pass."""
+
+    @property
+    def fine_points_per_side(self) -> int:
+        """Of the second pass."""
+
+    @property
+    def iou_min(self) -> float:
+        """Least predicted IoU of an answer."""
+
+    @property
+    def stability_min(self) -> float:
+        """Least stability score of an answer."""
+
+    @property
+    def stability_offset(self) -> float:
+        """Logits by which the threshold is moved to compute stability."""
+
+    @property
+    def done_logit(self) -> float:
+        """Logit from which a place needs no further prompt."""
+
+    @property
+    def area_min(self) -> float:
+        """Of a mask."""
+
+    @property
+    def area_max(self) -> float:
+        """Of a mask."""
+
+    @property
+    def duplicate_iou(self) -> float:
+        """IoU above which two masks are the same object."""
+
+
+class EverythingSettings(BaseModel):
+    """What `find_everything` goes by: `SearchSettings`, and when no finer prompt is needed.
 
     done_masks: kept masks that must cover a place before no finer question is asked there.
     neighbor_min: the last doubling of the grid is asked only beside a place that is done or a point
     whose best answer had this predicted IoU; 0: everywhere, and all fine points at once.
     """
 
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    coarse_points_per_side: int = Field(ge=1, le=64)
+    fine_points_per_side: int = Field(ge=1, le=128)
+    iou_min: float = Field(ge=0, le=1)
+    stability_min: float = Field(ge=0, le=1)
+    stability_offset: float = Field(gt=0)
+    done_logit: float
+    area_min: float = Field(ge=0, le=1)
+    area_max: float = Field(gt=0, le=1)
+    duplicate_iou: float = Field(gt=0, le=1)
     done_masks: int = Field(1, ge=1)
     neighbor_min: float = Field(0.0, ge=0, le=1)
 
@@ -59,17 +115,6 @@ TINYSAM = EverythingSettings(
     duplicate_iou=0.7,
 )
 """The published settings (`tinysam/hierarchical_mask_generator.py`); SAM's own but `done_logit`."""
-
-LITE = TINYSAM.model_copy(
-    update={
-        "iou_min": 0.4,
-        "stability_min": 0.0,
-        "done_logit": 0.0,
-        "done_masks": 12,
-        "neighbor_min": 0.38,
-    }
-)
-"""Settings for the embedded network: shallower logits than SAM's (docs/measurements/seeding.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +210,7 @@ class EverythingSearch:
         segmenter: Segmenter,
         features: Features,
         occupied_mask: BoolMap,
-        config: SeedingConfig,
+        config: SearchSettings,
         *,
         passes: Sequence[PointPass] | None = None,
         done_masks: int = 1,
@@ -263,7 +308,7 @@ class EverythingSearch:
 
 @dataclass(frozen=True, slots=True)
 class EverythingChoice:
-    """What somebody chose for `find_everything`, as in `SeedingConfig`; None: the model's own.
+    """What somebody chose for `find_everything`, as in `SearchSettings`; None: the model's own.
 
     points_per_side: of the fine grid. Raises `ConfigError` unless it is a multiple of `COARSENESS`.
     """
@@ -280,16 +325,17 @@ class EverythingChoice:
                 f"multiple of {COARSENESS}"
             )
 
-    def settings(self, model: str) -> EverythingSettings:
-        """The settings for a model, by the name on its card."""
+    def settings(self, card: ModelCard) -> EverythingSettings:
+        """The settings for a model: the published ones, its card's and what was chosen."""
         chosen = asdict(self)
         fine_points_per_side = chosen.pop("points_per_side")
-        changes = {name: value for name, value in chosen.items() if value is not None}
+        changes = dict(card.everything)
+        changes |= {name: value for name, value in chosen.items() if value is not None}
         changes |= {
             "coarse_points_per_side": fine_points_per_side // COARSENESS,
             "fine_points_per_side": fine_points_per_side,
         }
-        return (LITE if model == "lite" else TINYSAM).model_copy(update=changes)
+        return EverythingSettings.model_validate(TINYSAM.model_dump() | changes)
 
 
 def find_everything(

@@ -24,8 +24,10 @@ from maskstream.pipeline.types import Frame, SizeHW
 class ModelCard(BaseModel):
     """Contents of `model.yaml`.
 
-    pad_rgb: color that normalizes to zero. cell: as `InputGeometry` has it. accuracy, speed,
-    versions: as measured when the folder was made.
+    pad_rgb: color that normalizes to zero. cell: as `InputGeometry` has it. everything: settings of
+    everything mode that differ from the published ones (`segmenter.everything.TINYSAM`).
+    encoder_work: what a megapixel of input counts in the budget of keyframes (`tracking.schedule`).
+    accuracy, speed, versions: as measured when the folder was made.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
@@ -40,6 +42,8 @@ class ModelCard(BaseModel):
     calibration: dict[str, Any] = {}
     accuracy: dict[str, float] = {}
     speed: dict[str, float] = {}
+    everything: dict[str, float] = {}
+    encoder_work: float = 300.0
     kept_in_fp32: list[str] = Field([], alias="kept_in_float")
     versions: dict[str, str] = {}
 

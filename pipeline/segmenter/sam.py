@@ -5,8 +5,8 @@ Only training, conversion and CUDA use this module; inference on the CPU reads O
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, cast
 
@@ -36,6 +36,16 @@ class ImageEncoder(Protocol):
         """All that one pass gives for a normalized image [B, 3, H, W]."""
 
 
+LITE_EVERYTHING = {
+    "iou_min": 0.4,
+    "stability_min": 0.0,
+    "done_logit": 0.0,
+    "done_masks": 12,
+    "neighbor_min": 0.38,
+}
+"""Everything mode of `lite`, whose logits are shallower than SAM's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Architecture:
     """What the outside must know of a network.
@@ -43,7 +53,7 @@ class Architecture:
     long_side: the input's long side, pixels. multiple: height and width are multiples of it.
     mean, std: of RGB in 0..255. cell: input pixels a cell of the low-resolution logits; a cell of
     the embedding has 4 x 4 of them. Prompt coordinates are in 0..1 of the padded square, whatever
-    frame a paper gives them in.
+    frame a paper gives them in. everything, encoder_work: as `ModelCard` has them.
     """
 
     name: str
@@ -52,6 +62,8 @@ class Architecture:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     cell: int = GRID_STRIDE
+    everything: Mapping[str, float] = field(default_factory=dict)
+    encoder_work: float = 300.0
 
 
 class Sam(nn.Module):
@@ -117,7 +129,15 @@ def _lite(
 ) -> Sam:
     dim = 128
     return Sam(
-        Architecture(name, long_side, 32, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)),
+        Architecture(
+            name,
+            long_side,
+            32,
+            (127.0, 127.0, 127.0),
+            (128.0, 128.0, 128.0),
+            everything=LITE_EVERYTHING,
+            encoder_work=58.0,
+        ),
         LiteEncoder(dim, neck_depth, stages),
         PromptEncoder(dim, mask_channels=16, drawn_prompts=True),
         MaskDecoder(dim, depth=decoder_depth, heads=8, mlp=1024, iou_hidden=128, bounded_iou=True),

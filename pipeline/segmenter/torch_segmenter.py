@@ -53,6 +53,8 @@ class TorchSegmenter:
             multiple=architecture.multiple,
             pad_rgb=_bytes(architecture.mean),
             cell=architecture.cell,
+            everything=dict(architecture.everything),
+            encoder_work=architecture.encoder_work,
             method=f"torch {device}",
         )
         self.geometry = self.card.fit(frame_hw)

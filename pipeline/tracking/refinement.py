@@ -17,8 +17,8 @@ import numpy as np
 from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.errors import ConfigError
 from maskstream.pipeline.types import Frame
-from maskstream.trackers.assignment import iou
 from maskstream.trackers.flow import Flow
+from maskstream.trackers.iou import mask_iou
 from maskstream.trackers.state import TrackState
 from maskstream.trackers.track import FloatMap, Track
 
@@ -102,7 +102,9 @@ def _propagate_back(masks: Mapping[int, FloatMap], later: TrackedFrame) -> dict[
     came = {
         t.id: np.asarray(cv2.invertAffineTransform(t.rigid_motion), np.float64)
         for t in later.tracks
-        if t.rigid_motion is not None and t.id in masks and iou(t.mask, masks[t.id] > 0) >= _NEARLY
+        if t.rigid_motion is not None
+        and t.id in masks
+        and mask_iou(t.mask, masks[t.id] > 0) >= _NEARLY
     }
     known = {
         i: flow.propagate_rigid(logits, came[i]).logits for i, logits in masks.items() if i in came

@@ -34,14 +34,8 @@ class WorkWeights:
     frame_megapixel: float = 2.2
     propagated: float = 0.6
     keyframe: float = 1.0
-    encoder_megapixel: float = 58.0
+    encoder_megapixel: float = 300.0
     looked_at: float = 2.5
-
-
-EMBEDDED_NAME = "lite"
-LITE_WEIGHTS = WorkWeights()
-OTHER_WEIGHTS = WorkWeights(encoder_megapixel=300.0)
-"""Of every encoder that is not the embedded one; TinyViT's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +109,7 @@ def schedule_for(config: PipelineConfig, segmenter: Segmenter) -> KeyframeSchedu
         return None
     return KeyframeSchedule(
         Terms(keyframes.work, keyframes.need_least, keyframes.need_most),
-        LITE_WEIGHTS if segmenter.card.name == EMBEDDED_NAME else OTHER_WEIGHTS,
+        WorkWeights(encoder_megapixel=segmenter.card.encoder_work),
         geometry.frame_hw,
         geometry.input_hw,
     )

@@ -92,7 +92,7 @@ def test_encoding_ahead_changes_nothing(clip):
     path, _, masks = clip
     prompts = boxes_on_first_frame(masks)
     at_once = PipelineConfig(
-        seeding=SeedingConfig(enabled=False), keyframes=KeyframeConfig(ahead=0)
+        seeding=SeedingConfig(enabled=False), keyframes=KeyframeConfig(lookahead=0)
     )
     ahead = collected(VideoFile(path), prompts).results
     for one, other in zip(ahead, collected(VideoFile(path), prompts, at_once).results, strict=True):
