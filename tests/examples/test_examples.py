@@ -68,6 +68,8 @@ def test_scripts_are_short_and_say_how_to_run_them(script):
     assert f"python examples/{script.name} " in told
     assert 15 <= len(text.splitlines()) <= 40
     assert script.stem in Path(__file__).read_text("utf-8")
+    page = (ROOT / "docs/guide/examples.md").read_text("utf-8")
+    assert f'--8<-- "examples/{script.name}"' in page
 
 
 def test_track_click(store):
