@@ -1,1 +1,1 @@
-"""The page: a view of a session in a browser (`docs/page.md`). Nothing of Gradio but in `app`."""
+"""The page: a session in a browser (docs/reference/page.md). Nothing of Gradio but in `app`."""

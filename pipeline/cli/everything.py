@@ -69,7 +69,7 @@ def everything(
 
     Label maps are 16-bit gray PNGs: 0 is background, else an object; parts lie on their wholes.
 
-    Thresholds that are not given are the model's own (docs/seeding.md).
+    Thresholds that are not given are the model's own (docs/measurements/seeding.md).
     """
     from maskstream.pipeline.segmenter.everything import EverythingChoice
 

@@ -81,7 +81,7 @@ def quantize(
     calibration: Annotated[Path, typer.Option(help="Video, or folder of pictures.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Model folder to write.")],
     method: Annotated[
-        str, typer.Option(help="nncf, or tinysam: nearer to FP32 (docs/quantization.md).")
+        str, typer.Option(help="nncf, or tinysam: nearer to FP32 (docs/guide/quantization.md).")
     ] = "nncf",
     frames: Annotated[int, typer.Option(min=1, help="Pictures to calibrate on.")] = 32,
     architecture: Annotated[

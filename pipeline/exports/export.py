@@ -245,7 +245,7 @@ def _video_for(store: MaskStore, wanted: Format, choice: ExportChoice) -> Path |
         )
     if choice.images and wanted.images is None:
         raise ConfigError(
-            f"The format {choice.format} has no place for pictures: leave out --pictures."
+            f"The format {choice.format} has no place for images: leave out --images."
         )
     if wanted.needs_video or choice.images or (wanted.takes_edges and choice.edges.soft):
         return Path(store.source.name) if choice.video is None else choice.video

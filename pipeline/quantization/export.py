@@ -160,7 +160,7 @@ def attention_in_fp32(encoder: ov.Model) -> list[str]:
     """Names of an encoder's operations that linear attention does between its projections.
 
     Its products and its division make a fifth of the error of the whole encoder in INT8, though
-    all of it is a thousandth of what the encoder computes (docs/quantization.md).
+    all of it is a thousandth of what the encoder computes (docs/measurements/quantization.md).
     """
     names = [operation.get_friendly_name() for operation in encoder.get_ops()]
     inner = (".context_module.main/", ".context_module.main.aggreg.")

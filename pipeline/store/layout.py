@@ -1,4 +1,4 @@
-"""On-disk layout of a mask store, format version 2; `docs/store.md` specifies it in full."""
+"""On-disk layout of a mask store, format version 2; `docs/reference/store.md` specifies it."""
 
 from __future__ import annotations
 

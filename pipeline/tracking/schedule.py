@@ -23,7 +23,7 @@ NOTICE = 2
 
 @dataclass(frozen=True, slots=True)
 class WorkWeights:
-    """Estimated work, milliseconds on two reference cores (docs/speed.md).
+    """Estimated work, milliseconds on two reference cores (docs/measurements/speed.md).
 
     frame, frame_megapixel: of every frame, by its displayed size. propagated: of every object on
     every frame. keyframe, encoder_megapixel: of a keyframe, by the encoder's input size. looked_at:

@@ -184,7 +184,7 @@ def read_npz(place: Path) -> Masks:
 
 
 def read_ome(place: Path) -> Masks:
-    """By the specification; `ome-zarr` and `ome-zarr-models` read it, too (docs/export.md)."""
+    """By the specification; ome-zarr and its models read it, too (docs/reference/exports.md)."""
     root = zarr.open_group(place, mode="r")
     assert root.attrs["maskstream"]["frames"] == list(NUMBERS)
     assert root.attrs["maskstream"]["objects"] == {"1": "", "3": "", "7": "tea cup"}

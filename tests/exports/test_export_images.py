@@ -121,7 +121,7 @@ def test_without_images_everything_stays_where_it_was(store, tmp_path):
 
 @pytest.mark.parametrize("name", ["png", "npz", "png-rgba", "prores"])
 def test_formats_without_a_place_for_them_say_so(store, tmp_path, name):
-    with pytest.raises(ConfigError, match="no place for pictures"):
+    with pytest.raises(ConfigError, match="no place for images"):
         exported(store, tmp_path / f"out{FORMATS[name].suffix}", name)
     assert not list(tmp_path.iterdir())
 

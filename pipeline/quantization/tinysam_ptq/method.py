@@ -40,7 +40,7 @@ from maskstream.pipeline.segmenter.openvino_runtime import ov
 from maskstream.pipeline.segmenter.sam import Sam
 
 _COMPARED = 16  # pictures on which masks are compared with FP32's
-_LINEAR = "part of linear attention (docs/quantization.md)"
+_LINEAR = "part of linear attention (docs/measurements/quantization.md)"
 _ZERO_POINTS = (Kind.CONVOLUTION, Kind.LINEAR)  # the others run in float with a zero point
 
 Progress = Callable[[str, int, int], None]

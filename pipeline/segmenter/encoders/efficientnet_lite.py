@@ -202,7 +202,7 @@ class FusionNeck(nn.Module):
     """Fuse features of strides 8, 16 and 32 at stride 16; also returns skips of strides 4 and 8.
 
     LayerNorm2d on the embedding and on both skips keeps image features at the scale of the
-    prompt's; without it training did not start (docs/training.md).
+    prompt's; without it training did not start (docs/measurements/training.md).
     """
 
     def __init__(self, channels: tuple[int, ...], embed_dim: int, depth: int) -> None:
