@@ -111,7 +111,7 @@ def test_an_object_goes_back_the_way_it_came_if_it_is_the_same(alike, moved):
     flow = flows(4)
     came = np.array([[1, 0, 7], [0, 1, 0]], np.float64)
     between = [tracked(1, flow[1], track(1, disc(50)))]
-    seen = replace(track(1, disc(64 if alike else 50)), moved=came)
+    seen = replace(track(1, disc(64 if alike else 50)), rigid_motion=came)
     between.append(tracked(2, flow[2], seen))
     first, _ = blend_between_keyframes(
         between, tracked(3, flow[3], track(1, disc(66)), keyframe=True)
