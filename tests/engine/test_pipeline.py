@@ -214,7 +214,7 @@ def test_sinks_that_cannot_be_made_stop_the_run(clip):
 
 
 def test_memory_does_not_grow_with_the_length_of_the_video():
-    """Resident memory after 300 and after 900 frames (it has settled by then), in a process of its own."""
+    """Resident memory after 300 frames, when it has settled, and after 900, in its own process."""
     ran = subprocess.run(
         [sys.executable, "-c", _LONG_RUN], capture_output=True, text=True, check=True
     )

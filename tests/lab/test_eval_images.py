@@ -353,7 +353,7 @@ def bad_folders(root: Path) -> dict[str, tuple[Path, str]]:
         "broken image": (root / "broken_image", "cannot be decoded"),
         "broken mask": (root / "broken_mask", "cannot be decoded"),
         "sizes": (root / "sizes", "160x80, but"),
-        "rgb mask": (root / "rgb_mask", "a picture of colors"),
+        "rgb mask": (root / "rgb_mask", "a color image"),
         "nothing labeled": (root / "nothing_labeled", "none of the images has an object"),
     }
 
