@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from maskstream.pipeline.errors import PageError as PageError
     from maskstream.pipeline.errors import PromptError as PromptError
     from maskstream.pipeline.errors import QueueClosedError as QueueClosedError
+    from maskstream.pipeline.errors import SessionNotFoundError as SessionNotFoundError
     from maskstream.pipeline.errors import SourceError as SourceError
     from maskstream.pipeline.errors import SourceNotFoundError as SourceNotFoundError
     from maskstream.pipeline.errors import StoreCorruptError as StoreCorruptError
@@ -50,8 +51,8 @@ _NAMES = {
     "engine.pipeline": "Pipeline RunSummary",
     "engine.stills": "segment_everything",
     "errors": "ConfigError MaskstreamError MissingExtraError ModelError PageError PromptError"
-    " QueueClosedError SourceError SourceNotFoundError StoreCorruptError StoreError"
-    " StoreExistsError StoreLockedError TrainingDataError UnreadableSourceError",
+    " QueueClosedError SessionNotFoundError SourceError SourceNotFoundError StoreCorruptError"
+    " StoreError StoreExistsError StoreLockedError TrainingDataError UnreadableSourceError",
     "exports.export": "ExportChoice export",
     "live.session": "LiveSession",
     "models.open": "open_model",
@@ -82,6 +83,7 @@ __all__ = [
     "PromptLog",
     "QueueClosedError",
     "RunSummary",
+    "SessionNotFoundError",
     "SourceError",
     "SourceNotFoundError",
     "StoreCorruptError",

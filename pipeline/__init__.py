@@ -1,1 +1,1 @@
-"""Sources, segmenters, tracking, stores and exports; the rooms of the pipeline."""
+"""Subpackages of the pipeline: sources, segmenters, tracking, stores, exports and others."""

@@ -1,4 +1,4 @@
-"""The clock that live runs measure and wait by; tests give them another one."""
+"""Clock of live runs, which tests replace."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Tells the time and waits."""
+    """Time and waiting."""
 
     def monotonic(self) -> float:
-        """Seconds since an arbitrary moment; never goes back."""
+        """Seconds since an arbitrary instant; never decreases."""
         ...
 
     def unix(self) -> float:
@@ -19,7 +19,7 @@ class Clock(Protocol):
         ...
 
     def wait(self, event: Event, timeout_s: float) -> bool:
-        """Wait until `event` is set; False if the time is up before."""
+        """Wait until `event` is set; False on timeout."""
         ...
 
 
@@ -27,7 +27,7 @@ class SystemClock:
     """The machine's clock."""
 
     def monotonic(self) -> float:
-        """Seconds since an arbitrary moment."""
+        """Seconds since an arbitrary instant."""
         return time.monotonic()
 
     def unix(self) -> float:
@@ -35,7 +35,7 @@ class SystemClock:
         return time.time()
 
     def wait(self, event: Event, timeout_s: float) -> bool:
-        """Wait until `event` is set; False if the time is up before."""
+        """Wait until `event` is set; False on timeout."""
         return event.wait(timeout_s)
 
 

@@ -28,7 +28,7 @@ RENAMED_KEYS = {
     "live.kept_frames": "live.history_frames",
     "live.retry_most_s": "live.retry_max_s",
 }
-"""Keys of version 0.1.0 that have another name now."""
+"""Current names of keys of version 0.1.0."""
 
 
 class _Section(BaseModel):
@@ -36,7 +36,7 @@ class _Section(BaseModel):
 
 
 class ThreadsConfig(_Section):
-    """How many threads each part may use."""
+    """Number of threads of each part."""
 
     decode: int = Field(1, ge=1, le=16)
     inference: int = Field(2, ge=1, le=64)
@@ -51,11 +51,12 @@ class QueueConfig(_Section):
 
 
 class KeyframeConfig(_Section):
-    """When the encoder runs.
+    """Which frames are keyframes.
 
-    work: share of a clip's own time (30 frames a second at most) that a run may take on two cores;
-    what regular keyframes leave of it buys others (files). 0: none. need_least, need_most: share of
-    a mask that may be wrong, from which they are bought with much and with little to spare.
+    work: share of a clip's duration (at most 30 frames a second) that a run may take on two cores;
+    what regular keyframes leave of it is spent on others (files). 0: regular ones only. need_least,
+    need_most: estimated share of a mask that is wrong from which a keyframe is made, with much and
+    with little of the budget left.
     """
 
     interval: int = Field(8, ge=1, le=300)
@@ -75,7 +76,7 @@ class KeyframeConfig(_Section):
 
 
 class TrackingConfig(_Section):
-    """How tracks live between and on keyframes. IoUs and scores are 0..1.
+    """Propagation, association and states of tracks. IoUs and scores are 0..1.
 
     refine: blend masks between two keyframes from both; "auto": where frames may wait (files).
     """
@@ -91,7 +92,7 @@ class TrackingConfig(_Section):
 
 
 class AppearanceConfig(_Section):
-    """What is remembered of how objects look, to recognize them on keyframes."""
+    """The appearance memory, which recognizes objects on keyframes."""
 
     references: int = Field(4, ge=1, le=64)
     recent: int = Field(2, ge=0, le=16)
@@ -100,7 +101,7 @@ class AppearanceConfig(_Section):
 
 
 class SeedingConfig(_Section):
-    """Hierarchical everything mode. Areas are shares of the picture, scores 0..1."""
+    """Hierarchical everything mode. Areas are shares of the image, scores 0..1."""
 
     enabled: bool = True
     coarse_points_per_side: int = Field(8, ge=1, le=64)
@@ -127,7 +128,7 @@ class StoreConfig(_Section):
 
 
 class LiveConfig(_Section):
-    """What `live` promises, and what it does when a source or the machine lets it down.
+    """Deadline of live runs, and handling of slow or broken sources.
 
     input_shares: of the encoder's input size, descending from 1; each is kept compiled.
     """
@@ -149,7 +150,7 @@ class LiveConfig(_Section):
         if not shares or shares[0] != 1 or list(shares) != sorted({*shares}, reverse=True):
             raise ValueError("the shares descend from 1, for example [1.0, 0.75]")
         if shares[-1] < 0.25:
-            raise ValueError("an input a quarter the size is the least that shows anything")
+            raise ValueError("the smallest usable share of the input size is 0.25")
         return shares
 
 
@@ -169,7 +170,7 @@ class PipelineConfig(_Section):
 
     @property
     def refines(self) -> bool:
-        """Whether masks between keyframes are blended: if asked for, or "auto" and frames wait."""
+        """Whether masks between keyframes are blended: if on, or "auto" and the queue waits."""
         wanted = self.tracking.refine
         return self.queue.policy == "wait" if wanted == "auto" else wanted
 
@@ -185,7 +186,7 @@ def load_config(file: Path | None = None, overrides: Sequence[str] = ()) -> Pipe
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(f"{file} is not YAML: {error}") from error
         if loaded is not None and not isinstance(loaded, dict):
-            raise ConfigError(f"{file} must hold keys and values, not {type(loaded).__name__}")
+            raise ConfigError(f"{file} must contain keys and values, not {type(loaded).__name__}")
         values = loaded or {}
     for override in overrides:
         _apply(values, override)
@@ -211,9 +212,9 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 
 def describe(error: ValidationError, renamed: Mapping[str, str] = RENAMED_KEYS) -> str:
-    """Say in one sentence which keys of a configuration are wrong.
+    """Describe in one sentence which keys of a configuration are wrong.
 
-    renamed: keys that have another name now, which is said of them.
+    renamed: current names of renamed keys, which are mentioned.
     """
     lines = []
     for problem in error.errors():

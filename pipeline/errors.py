@@ -1,20 +1,15 @@
-"""Every error that maskstream raises on purpose. Messages are sentences that say what to do.
+"""Exceptions of maskstream. Messages are sentences that say what to do.
 
-MaskstreamError
-├── SourceError              the input cannot be read
-│   ├── SourceNotFoundError  there is no such file, folder or device
-│   └── UnreadableSourceError  it is there, but holds no video that can be decoded
-├── ConfigError              a configuration key or value is wrong
-├── PromptError              a prompts file or a prompt is wrong
-├── ModelError               a model folder or checkpoint is missing or unfit
-├── StoreError               the mask store cannot be written or read
-│   ├── StoreExistsError     the output is there already
-│   ├── StoreLockedError     another process is writing it
-│   └── StoreCorruptError    the store's parts contradict each other
-├── PageError                the page cannot be served, or not what it is asked for
-│   └── SessionNotFoundError  there is no session of this name (any more)
-├── MissingExtraError        a part needs a package that is not installed
-├── TrainingDataError        training data are missing or malformed
+MaskstreamError ├── SourceError              the input cannot be read │   ├── SourceNotFoundError
+there is no such file, folder or device │   └── UnreadableSourceError  it exists, but has no video
+that can be decoded ├── ConfigError              a configuration key or value is wrong ├──
+PromptError              a prompts file or a prompt is wrong ├── ModelError               a model
+folder or checkpoint is missing or unusable ├── StoreError               the mask store cannot be
+written or read │   ├── StoreExistsError     the output already exists │   ├── StoreLockedError
+another process is writing it │   └── StoreCorruptError    the store is damaged or inconsistent ├──
+PageError                the page, or what it requests, cannot be served │   └──
+SessionNotFoundError  there is no session of this name ├── MissingExtraError        a feature needs
+a package that is not installed ├── TrainingDataError        training data are missing or malformed
 └── QueueClosedError         the other side of a frame queue has ended
 """
 
@@ -22,7 +17,7 @@ from __future__ import annotations
 
 
 class MaskstreamError(Exception):
-    """Base of all errors; the command line prints its sentence without a traceback."""
+    """Base of all errors; the command line prints the message without a traceback."""
 
 
 class SourceError(MaskstreamError):
@@ -34,7 +29,7 @@ class SourceNotFoundError(SourceError):
 
 
 class UnreadableSourceError(SourceError):
-    """The input exists but holds no video that can be decoded."""
+    """The input exists but has no video that can be decoded."""
 
 
 class ConfigError(MaskstreamError):
@@ -46,7 +41,7 @@ class PromptError(MaskstreamError):
 
 
 class ModelError(MaskstreamError):
-    """A model folder or checkpoint is missing or unfit."""
+    """A model folder or checkpoint is missing or unusable."""
 
 
 class StoreError(MaskstreamError):
@@ -54,7 +49,7 @@ class StoreError(MaskstreamError):
 
 
 class StoreExistsError(StoreError):
-    """The output is there already."""
+    """The output already exists."""
 
 
 class StoreLockedError(StoreError):
@@ -62,15 +57,15 @@ class StoreLockedError(StoreError):
 
 
 class StoreCorruptError(StoreError):
-    """The store's parts contradict each other."""
+    """The mask store is damaged or inconsistent."""
 
 
 class PageError(MaskstreamError):
-    """The page cannot be served, or not what it is asked for."""
+    """The page, or what it requests, cannot be served."""
 
 
 class SessionNotFoundError(PageError):
-    """There is no session of this name on the server (any more)."""
+    """There is no session of this name on the server."""
 
 
 class TrainingDataError(MaskstreamError):
@@ -82,4 +77,4 @@ class QueueClosedError(MaskstreamError):
 
 
 class MissingExtraError(MaskstreamError):
-    """A part needs a package that is not installed."""
+    """A feature needs a package that is not installed."""

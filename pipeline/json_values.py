@@ -1,4 +1,4 @@
-"""JSON values: what is written to and read from files and the network, at their edges only."""
+"""Types of JSON values, for reading and writing files and network data."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ from typing import TypeAlias
 from pydantic import JsonValue
 
 JsonObject: TypeAlias = dict[str, JsonValue]
-"""An object of JSON, about to be written or just read; inside the program data have types."""
+"""A JSON object; only for input and output, other data are typed."""

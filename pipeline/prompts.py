@@ -1,17 +1,15 @@
-"""The prompts file: an append-only log of what a person asked for, by frame.
+"""The prompts file: an append-only log of a person's events, by frame.
 
 `{"version": 1, "events": [{"frame": 0, "type": "point", "object": 1, "xy": [x, y], "label": 1},
-{"frame": 0, "type": "box", "object": 2, "xyxy": [x0, y0, x1, y1]},
-{"frame": 0, "type": "mask", "object": 3, "mask": "cup.png"},
-{"frame": 40, "type": "remove", "object": 1},
-{"frame": 40, "type": "rename", "object": 3, "name": "cup"}]}`, in pixels of the displayed (turned)
-frame.
+{"frame": 0, "type": "box", "object": 2, "xyxy": [x0, y0, x1, y1]}, {"frame": 0, "type": "mask",
+"object": 3, "mask": "cup.png"}, {"frame": 40, "type": "remove", "object": 1}, {"frame": 40, "type":
+"rename", "object": 3, "name": "cup"}]}`, in pixels of the displayed (rotated) frame.
 
-A mask is a PNG of the frame's size, its path relative to the prompts file; what is not 0 in it is
-the object.
+A mask is the path of a PNG of the frame's size, relative to the prompts file; pixels that are not 0
+are the object.
 
-The page's session (`ui/editing/session.py`) is such a file, too: `tracking` are the jobs it ran,
-which `maskstream.pipeline.runs.retrack` runs again, `page` is what it keeps for itself.
+A session of the page (`ui/editing/session.py`) is such a file, too: `tracking` are its jobs, which
+`maskstream.pipeline.runs.retrack` runs again, `page` is the page's data.
 """
 
 from __future__ import annotations
@@ -52,7 +50,7 @@ class _Event(BaseModel):
 
 
 class PointEvent(_Event):
-    """A click on (label 1) or beside (label 0) the object."""
+    """A click: positive, on the object (label 1), or negative, beside it (label 0)."""
 
     type: Literal["point"]
     xy: tuple[_Finite, _Finite]
@@ -74,7 +72,7 @@ class BoxEvent(_Event):
 
 
 class MaskEvent(_Event):
-    """The object as a mask, bool [H, W] of the frame's size; it is taken as it is.
+    """The object as a mask, bool [H, W] of the frame's size, which is used directly.
 
     Given as an array, or as the path of a PNG (relative to the folder of the prompts file).
     """
@@ -101,15 +99,15 @@ class MaskEvent(_Event):
 
 
 class RemoveEvent(_Event):
-    """The object is not wanted from this frame on."""
+    """The object is removed from this frame on."""
 
     type: Literal["remove"]
 
 
 class RenameEvent(_Event):
-    """The object is called so on every frame; an empty name takes an earlier one away.
+    """The name of an object on every frame; an empty name removes an earlier one.
 
-    Says nothing of masks: `frame` is where a person was when they gave the name.
+    It does not affect masks; `frame` is the one on which the person gave the name.
     """
 
     type: Literal["rename"]
@@ -128,19 +126,19 @@ Event = Annotated[Prompt | RenameEvent, Field(discriminator="type")]
 
 
 class MaskRef(_Event):
-    """The object as a mask that has not been read: the path of a PNG, from the file's folder."""
+    """The object as a mask file, not read: the path of a PNG relative to the prompts file."""
 
     type: Literal["mask"]
     mask: str
 
 
 EventRef = Annotated[MaskRef | RemoveEvent, Field(discriminator="type")]
-"""An event of a job as it stands in a file: reading it reads no mask."""
+"""An event of a job in a file, without reading masks."""
 _EventT = TypeVar("_EventT", bound=_Event)
 
 
 class TrackPass(BaseModel, Generic[_EventT]):
-    """Following objects in one direction over the frames `first` to `last`, both included."""
+    """Tracking of objects in one direction over the frames `first` to `last`, inclusive."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -151,11 +149,11 @@ class TrackPass(BaseModel, Generic[_EventT]):
 
     @property
     def frames(self) -> range:
-        """The numbers of its frames."""
+        """Its frame indices."""
         return range(self.first, self.last + 1)
 
     def narrowed(self, *, first: int | None = None, last: int | None = None) -> Self:
-        """The pass over fewer frames, with the events that are left."""
+        """Restrict the pass to fewer frames and their events."""
         start = self.first if first is None else first
         end = self.last if last is None else last
         events = tuple(e for e in self.events if start <= e.frame <= end)
@@ -163,11 +161,12 @@ class TrackPass(BaseModel, Generic[_EventT]):
 
 
 class Segment(BaseModel):
-    """Frames `first` to `last` of an object that a job tracks anew.
+    """Frames `first` to `last` of an object that a job tracks again.
 
-    forward, backward: the passes of the job that do it, by their place; with both, the frames up to
-    where the two agree best are the forward one's. With neither the object is nowhere to be seen.
-    absent: it is not there on the first frame. continues: the job before did the forward pass.
+    forward, backward: numbers of the job's passes that track it; with both, the forward one gives
+    the frames up to where they agree best. With neither, the object is absent on all frames.
+    absent: it is absent on the first frame. continues: the previous job's store is the forward
+    pass.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
@@ -182,16 +181,16 @@ class Segment(BaseModel):
 
     @property
     def empty(self) -> bool:
-        """Whether the object is on none of its frames: no pass has to look."""
+        """Whether the object is absent on all frames, so that no pass tracks it."""
         return self.forward is None and self.backward is None
 
 
 class TrackJob(BaseModel, Generic[_EventT]):
-    """What was tracked at one go; everything else stays as the job before left it.
+    """One tracking job; everything that it does not track is kept from the previous job.
 
-    `TrackJob[Event]` can be run, `TrackJob[EventRef]` is how it stands in a file. objects: names by
-    number of all that there are; masks of others are dropped. finished: it was not stopped; if it
-    was, its passes end where it got to.
+    `TrackJob[Event]` can be run, `TrackJob[EventRef]` is its form in a file. objects: names by id
+    of all objects; masks of others are dropped. finished: it was not stopped; otherwise its passes
+    end where it stopped.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
@@ -210,7 +209,7 @@ class TrackJob(BaseModel, Generic[_EventT]):
         return self
 
     def truncate_job(self, passes: Sequence[TrackPass[_EventT]], *, finished: bool) -> Self:
-        """The job of which only these passes were done, and its first ones at that."""
+        """Truncate the job to these passes, which are its first ones."""
         count = len(passes)
         segments = [left for segment in self.segments if (left := _without_passes(segment, count))]
         return self.model_copy(
@@ -219,7 +218,7 @@ class TrackJob(BaseModel, Generic[_EventT]):
 
 
 def _without_passes(segment: Segment, count: int) -> Segment | None:
-    """A segment without the passes from `count` on; None if nothing is left of it."""
+    """Remove the passes from number `count` on from a segment; None if it has no pass left."""
     kept = {
         name: number if number is not None and number < count else None
         for name, number in (("forward", segment.forward), ("backward", segment.backward))
@@ -230,14 +229,14 @@ def _without_passes(segment: Segment, count: int) -> Segment | None:
 
 
 def read_masks(job: TrackJob[EventRef], folder: Path) -> TrackJob[Event]:
-    """The job with its masks read, so that it can be run. Raises `pydantic.ValidationError`."""
+    """Read the masks of a job, so that it can be run. Raises `pydantic.ValidationError`."""
     return TrackJob[Event].model_validate(job.model_dump(by_alias=True), context={"folder": folder})
 
 
 class PromptLog(BaseModel):
-    """All events of a session, in the order in which they were made.
+    """The prompt log: all events of a session, in order.
 
-    tracking: if there are any, the jobs that made the page's store, to be run again in turn.
+    tracking: the jobs that made the page's store, if any, to be run again in order.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -249,7 +248,7 @@ class PromptLog(BaseModel):
 
     @property
     def prompts(self) -> tuple[Prompt, ...]:
-        """Events that decide masks: all but names."""
+        """Events that determine masks: all but names."""
         return tuple(e for e in self.events if not isinstance(e, RenameEvent))
 
     def at(self, frame: int) -> tuple[Prompt, ...]:
@@ -267,7 +266,7 @@ class PromptLog(BaseModel):
         return max((e.object for e in self.prompts), default=0)
 
     def check_inside(self, size_hw: SizeHW) -> None:
-        """Raise `PromptError` if a prompt lies outside a picture of this size."""
+        """Raise `PromptError` if a prompt lies outside an image of this size."""
         height, width = size_hw
         for event in self.prompts:
             if isinstance(event, PointEvent):
@@ -284,7 +283,7 @@ class PromptLog(BaseModel):
             if not inside:
                 raise PromptError(
                     f"the {event.type} of object {event.object} on frame {event.frame} lies "
-                    f"outside the picture of {width}x{height} pixels"
+                    f"outside the image of {width}x{height} pixels"
                 )
 
 
@@ -293,7 +292,7 @@ def _check_size(event: MaskEvent, size_hw: SizeHW) -> None:
         (rows, columns), (height, width) = event.mask.shape, size_hw
         raise PromptError(
             f"the mask of object {event.object} on frame {event.frame} is {columns}x{rows}, but "
-            f"the picture is {width}x{height} pixels"
+            f"the image is {width}x{height} pixels"
         )
 
 
@@ -301,7 +300,7 @@ NO_PROMPTS = PromptLog(version=1)
 
 
 def load_prompts(file: Path) -> PromptLog:
-    """Read a prompts file. Raises `PromptError` that names the line that is wrong."""
+    """Read a prompts file. Raises `PromptError` with the line of the error."""
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
@@ -318,13 +317,13 @@ def load_prompts(file: Path) -> PromptLog:
         problem = error.errors()[0]
         path = [part for part in problem["loc"] if part not in _TYPES]
         line = _line_of(text, path)
-        place = ".".join(str(part) for part in path) or "the file"
+        key = ".".join(str(part) for part in path) or "the file"
         message = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"]
-        raise PromptError(f"{file}, line {line}: {place}: {message}") from error
+        raise PromptError(f"{file}, line {line}: {key}: {message}") from error
 
 
 def _line_of(text: str, path: list[int | str]) -> int:
-    """Line of the event that a validation error is about (1 if it is about the whole file)."""
+    """Line of the event of a validation error (1 for errors of the whole file)."""
     if len(path) < 2 or path[0] != "events" or not isinstance(path[1], int):
         return 1
     decoder = json.JSONDecoder()

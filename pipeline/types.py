@@ -1,4 +1,4 @@
-"""Data that passes between the parts, and the seams (Protocols) they meet at."""
+"""Data types and Protocols shared by the subpackages."""
 
 from __future__ import annotations
 
@@ -21,24 +21,23 @@ WantedDevice = Literal["cpu", "cuda", "auto"]
 
 
 class PixelView(Protocol):
-    """Pixels of one decoded frame, converted and scaled only when asked for."""
+    """Pixels of one decoded frame, converted and scaled on request."""
 
     def rgb(self, size_hw: SizeHW) -> RgbImage:
-        """RGB uint8 [H, W, 3] of the displayed (turned, square-pixel) picture at `size_hw`."""
+        """RGB uint8 [H, W, 3] of the displayed (rotated, square-pixel) image at `size_hw`."""
         ...
 
     def gray(self, size_hw: SizeHW) -> GrayImage:
-        """Luma uint8 [H, W] of the displayed picture at `size_hw`."""
+        """Luma uint8 [H, W] of the displayed image at `size_hw`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """When a live frame came: the moment at which its packet left the demuxer.
+    """Arrival of a live frame: when its packet left the demuxer.
 
-    monotonic_s: by the clock that latency is measured with. unix_s: by the capture clock, seconds
-    since 1970. gap_s: if nothing came for too long before it, for how long; then `gap_reason` says
-    why.
+    monotonic_s: by the clock for latency. unix_s: by the capture clock, seconds since 1970. gap_s:
+    length of a gap before the frame, 0 if there was none. gap_reason: its cause.
     """
 
     monotonic_s: float
@@ -51,8 +50,8 @@ class Arrival:
 class Frame:
     """One frame of a source.
 
-    index: the source's own frame number. pts: presentation timestamp in `time_base` units, as the
-    container gives it, or None. size_hw: displayed size, pixels. arrival: of live frames only.
+    index: frame index in the source. pts: presentation timestamp in `time_base` units, from the
+    container, or None. size_hw: displayed size, pixels. arrival: of live frames only.
     """
 
     index: int
@@ -78,13 +77,13 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """What a source says about itself.
+    """Properties of a source.
 
-    size_hw: displayed size. frame_count: frames in the selected range if known (an estimate for
-    containers that do not say). rate: average frames per second if known. rotation_deg: counter-
-    clockwise turn that was applied. sample_aspect: width of a pixel by its height, applied.
-    clock: whose the timestamps are: the stream's own, or the capture clock's (seconds since 1970).
-    live: frames come as they are captured, and say when (`Frame.arrival`).
+    size_hw: displayed size. frame_count: frames in the selected range if known (for some containers
+    an estimate). rate: average frames per second if known. rotation_deg: counterclockwise rotation
+    that was applied. sample_aspect: width of a pixel by its height, applied. clock: of the
+    timestamps: the stream's, or the capture clock (seconds since 1970). live: frames arrive as they
+    are captured and have an `arrival`.
     """
 
     name: str
@@ -101,7 +100,7 @@ class SourceInfo:
 
 @dataclass(slots=True)
 class SourceReport:
-    """What went wrong while reading, counted; filled in by the reader as it goes."""
+    """Counts of frames and of damage, updated by the reader."""
 
     frames: int = 0
     corrupt_packets: int = 0
@@ -118,7 +117,7 @@ class FrameReader(Protocol):
 
 
 class Source(Protocol):
-    """A description of an input; nothing is opened before `open`, which the reader thread calls."""
+    """An input, not opened yet; the reader thread calls `open`."""
 
     def open(self) -> AbstractContextManager[FrameReader]:
         """Open the input; leaving the context closes it. Raises `SourceError`."""
@@ -142,9 +141,9 @@ class ObjectResult:
 
 @dataclass(frozen=True, slots=True)
 class CoveredPart:
-    """Pixels that belong to an object although `FrameResult.labels` gives them to another one.
+    """Pixels of an object that are covered by another one in `FrameResult.labels`.
 
-    mask: bool [h, w], True where they are, in the window whose top left pixel is (y0, x0).
+    mask: bool [h, w] of the covered pixels, in the window whose top left pixel is (y0, x0).
     """
 
     object_id: int
@@ -155,11 +154,11 @@ class CoveredPart:
 
 @dataclass(frozen=True, slots=True)
 class FrameResult:
-    """What the pipeline says about one frame.
+    """Result of one frame.
 
-    labels: uint16 [H, W] at the displayed size, 0 background, else the object's id. covered: where
-    objects overlap, what the label map cannot show of them; at most one part an object. captured_s:
-    when a live frame came, by the capture clock, seconds since 1970.
+    labels: uint16 [H, W] at the displayed size, 0 background, else the object's id. covered:
+    covered pixels of objects, at most one part per object. captured_s: arrival of a live frame by
+    the capture clock, seconds since 1970.
     """
 
     index: int
@@ -172,7 +171,7 @@ class FrameResult:
     captured_s: float | None = None
 
     def mask(self, object_id: int) -> npt.NDArray[np.bool_]:
-        """Whole mask of one object, bool [H, W], also where another one lies over it."""
+        """Whole mask of one object, bool [H, W], including covered pixels."""
         mask = np.equal(self.labels, object_id)
         for part in self.covered:
             if part.object_id == object_id:
@@ -187,18 +186,18 @@ class FrameResult:
 
 
 class Sink(Protocol):
-    """Takes results in frame order; `close` finishes what was written."""
+    """Receives results in frame order; `close` finishes the output."""
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Take one result; `frame` is there for sinks that need pixels."""
+        """Write one result; `frame` is for sinks that need pixels."""
         ...
 
     def idle(self) -> None:
-        """Nothing has come for a moment; a chance to make safe what was written."""
+        """Called while no results arrive, for example to commit."""
         ...
 
     def close(self, *, complete: bool) -> None:
-        """Finish; called exactly once, also after an error.
+        """Finish the output; called exactly once, also after an error.
 
         complete: the source was processed to its end.
         """

@@ -23,6 +23,19 @@ def test_the_workflow_calls_targets_of_make():
     assert {"setup", "test", "demo", "docs", "image"} <= called <= make_targets()
 
 
+def test_documents_that_files_name_are_there():
+    folders = ["configs", "examples", "maskstream", "pipeline", "tests", "trackers", "ui"]
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*.[py][ya]*")]
+    named = {
+        (str(file.relative_to(ROOT)), page)
+        for file in files
+        if file.suffix in (".py", ".yaml")
+        for page in re.findall(r"\bdocs/[\w/-]+\.md", file.read_text("utf-8"))
+    }
+    assert {(file, page) for file, page in named if not (ROOT / page).is_file()} == set()
+    assert named
+
+
 def test_hooks_are_readable():
     repos = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     assert [repo["repo"] for repo in repos] == ["local"]  # nothing is fetched

@@ -8,7 +8,7 @@ import pytest
 
 from maskstream.pipeline.engine.backward import first_prompts
 from maskstream.pipeline.errors import PromptError
-from maskstream.pipeline.prompts import PromptLog, TrackStretch, load_prompts
+from maskstream.pipeline.prompts import PromptLog, Segment, load_prompts
 
 GOOD = {
     "version": 1,
@@ -106,7 +106,7 @@ def test_prompts_outside_the_image_are_refused(tmp_path, event, inside):
     if inside:
         log.check_inside((360, 640))
     else:
-        with pytest.raises(PromptError, match="outside the picture of 640x360"):
+        with pytest.raises(PromptError, match="outside the image of 640x360"):
             log.check_inside((360, 640))
 
 
@@ -125,7 +125,7 @@ def test_a_mask_is_read_beside_the_prompts_file(tmp_path):
     (event,) = log.at(3)
     assert np.array_equal(event.mask, pixels > 0)
     log.check_inside((6, 8))
-    with pytest.raises(PromptError, match="8x6, but the picture is 640x360"):
+    with pytest.raises(PromptError, match="8x6, but the image is 640x360"):
         log.check_inside((360, 640))
 
 
@@ -150,9 +150,9 @@ def test_a_wrong_mask_is_told_what_is_wrong(tmp_path, mask, says):
         load_prompts(path)
 
 
-def test_a_stretch_keeps_its_keys_in_the_file():
+def test_a_segment_keeps_its_keys_in_the_file():
     values = {"object": 1, "first": 0, "last": 4, "gone": True, "onto": True}
-    stretch = TrackStretch.model_validate(values)
-    assert stretch.absent
-    assert stretch.continues
-    assert values.items() <= stretch.model_dump(mode="json", by_alias=True).items()
+    segment = Segment.model_validate(values)
+    assert segment.absent
+    assert segment.continues
+    assert values.items() <= segment.model_dump(mode="json", by_alias=True).items()

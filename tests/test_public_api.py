@@ -89,6 +89,14 @@ def test_everything_exported_is_documented_and_typed(name):
         assert untyped == [], function.__qualname__
 
 
+def test_the_api_reference_has_every_name():
+    pages = "\n".join(page.read_text("utf-8") for page in sorted((ROOT / "docs/api").glob("*.md")))
+    rendered = set(re.findall(r"(?m)^::: maskstream\.(\w+)$", pages))
+    assert rendered == {name for name in OBJECTS if not name.endswith("Error")}
+    assert "::: maskstream.pipeline.errors" in pages
+    assert [name for name in sorted(rendered) if f"`{name}`" not in pages] == []
+
+
 def test_snippets_of_readme_run(cli, tmp_path, monkeypatch):
     snippets = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(snippets) >= 5

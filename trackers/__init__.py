@@ -1,1 +1,1 @@
-"""Tracking without networks: motion, assignment, flow, appearance and the life of a track."""
+"""Tracking without networks: motion, assignment, flow, appearance and track states."""

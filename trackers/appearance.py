@@ -1,9 +1,9 @@
-"""Appearance memory: an object's mask read off by how alike features are, with no training at all.
+"""Appearance memory: masks by similarity of encoder features, without training.
 
 Label propagation by feature affinity (as in Jabri et al., arXiv 2006.14613, and STCN, arXiv
-2106.05210, without learned heads): every cell of the present keyframe looks for the cells most like
-it in remembered keyframes and takes the mean of their labels. The keyframe that a person prompted
-is remembered for good; a few recent ones follow what has changed since.
+2106.05210, without learned heads): every cell of the current keyframe is matched with the most
+similar cells of remembered keyframes and takes the weighted mean of their labels. Prompted
+keyframes are kept for good; a few recent ones follow changes of appearance.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-_CLIP = 0.15  # cells that are less alike by more than this have no vote
+_SIMILARITY_RANGE = 0.15  # below the best match; less similar cells have no weight
 
-_CLEARLY = 0.05  # difference of similarity that settles whose a cell is
-_UNLIKE = 1.0  # similarity of cells that have nothing to do with each other, about
-_LESS_ALIKE = 0.1  # mean similarity by which a piece is another thing of the same kind
-_SMALL_PART = 0.35  # share of the largest piece below which another piece is not believed
-_WHOLE = 100  # cells; a larger window is not asked cell by cell
-_BESIDE = 1  # cells between a piece and where its object was carried, at most
-_CARRIED = 0.3  # share of a cell from which an object counts as carried there
-_BORDER = 2  # cells on either side of an object's border that are asked one by one
-# Rows and columns remembered of the rest of the picture, where objects may be that look alike. With
-# 3 for both, the generated crossing of alike objects has a J&F of 64 instead of 69.
+_CLAIM_MARGIN = 0.05  # difference of similarity that decides which object a cell belongs to
+_UNRELATED_SIMILARITY = 1.0  # approximate similarity of unrelated cells
+_SIMILARITY_DROP = 0.1  # of the mean, from which a component is a similar object
+_SMALL_PART_SHARE = 0.35  # share of the largest component's area below which a component is dropped
+_DENSE_CELLS = 100  # cells; a larger window is not queried densely
+_NEAR_CELLS = 1  # cells between a component and the propagated mask, at most
+_PROPAGATED_MIN = 0.3  # coverage of a cell by the propagated mask from which it counts
+_BORDER_CELLS = 2  # cells on either side of an object's border that are queried densely
+# Strides at which the rest of the image is remembered, where similar objects may be. With 3 for
+# both, the generated crossing of similar objects has a J&F of 64 instead of 69.
 _REFERENCE_STEP, _RECENT_STEP = 2, 4
-_MAX_CHANNELS = 128  # of a picture that OpenCV 5 resizes
-_BLOCK = 256  # cells asked at once; bounds the memory that a reading takes
+_MAX_CHANNELS = 128  # of an image that OpenCV 5 resizes
+_BLOCK_CELLS = 256  # cells matched at once; bounds the memory a readout takes
 
 FloatMap = npt.NDArray[np.float32]
 BoolMap = npt.NDArray[np.bool_]
@@ -40,13 +40,12 @@ Window = tuple[slice, slice]
 
 @dataclass(frozen=True, slots=True)
 class AppearanceSettings:
-    """How an object is remembered and looked for.
+    """Settings of the appearance memory and its search.
 
-    recent: keyframes remembered beside the prompted ones, at least `recent_interval_s` seconds
-    apart. references: prompted keyframes at most. temperature: of similarities, which are the sum
-    of the cosines of both strides. margin, margin_cells: how far beyond an object's box it is
-    looked for and its surroundings are remembered, as a share of the box's longer side and in
-    cells.
+    recent: recent keyframes kept, at least `recent_interval_s` seconds apart. references: prompted
+    keyframes kept, at most. temperature: of similarities, which are the sum of the cosines of both
+    feature strides. margin, margin_cells: how far beyond an object's box it is searched and its
+    surroundings are remembered, as a share of the box's longer side plus a number of cells.
     """
 
     recent: int = 2
@@ -59,33 +58,33 @@ class AppearanceSettings:
 
 @dataclass(frozen=True, slots=True)
 class CellFeatures:
-    """Features of a keyframe by cell: float32 [h * w, C], unit vectors side by side."""
+    """Features of a keyframe per cell: float32 [h * w, C], concatenated unit vectors."""
 
     keys: FloatMap
     grid_hw: tuple[int, int]
 
     @classmethod
     def of(cls, maps: Iterable[FloatMap], grid_hw: tuple[int, int]) -> CellFeatures:
-        """From maps [C, h, w] of one picture, each brought to the grid and to unit length."""
+        """Build from maps [C, h, w] of one image, each resized to the grid and normalized."""
         h, w = grid_hw
         keys = []
         for features in maps:
             image = np.ascontiguousarray(features.transpose(1, 2, 0))
             if image.shape[:2] != grid_hw:
                 shrink = image.shape[0] > h
-                how = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
-                image = _resized(image, (w, h), how)
+                interpolation = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
+                image = _resized(image, (w, h), interpolation)
             flat = image.reshape(h * w, -1)
             length = np.sqrt(np.einsum("nc,nc->n", flat, flat)) + 1e-6
             keys.append(flat / length[:, None])
         return cls(np.concatenate(keys, axis=1), grid_hw)
 
 
-def _resized(image: FloatMap, size_wh: tuple[int, int], how: int) -> FloatMap:
-    """Resize [h, w, C], at most as many channels at once as OpenCV 5 takes."""
+def _resized(image: FloatMap, size_wh: tuple[int, int], interpolation: int) -> FloatMap:
+    """Resize an image [h, w, C] in groups of at most `_MAX_CHANNELS` channels."""
     width, height = size_wh
     parts = [
-        cv2.resize(image[..., first : first + _MAX_CHANNELS], size_wh, interpolation=how)
+        cv2.resize(image[..., first : first + _MAX_CHANNELS], size_wh, interpolation=interpolation)
         for first in range(0, image.shape[2], _MAX_CHANNELS)
     ]
     return np.concatenate([part.reshape(height, width, -1) for part in parts], axis=2)
@@ -93,10 +92,10 @@ def _resized(image: FloatMap, size_wh: tuple[int, int], how: int) -> FloatMap:
 
 @dataclass(frozen=True, slots=True)
 class MemoryReadout:
-    """What the memory says of an object on a keyframe.
+    """Readout of the memory for one object on one keyframe.
 
-    coverage: float32 [h, w], 0..1, zero outside the cells that were asked. similarity: float32 [h,
-    w], similarity (-2..2) of every cell to the most alike remembered one, -2 where none was asked.
+    coverage: float32 [h, w], 0..1, 0 at cells that were not queried. similarity: float32 [h, w],
+    similarity (-2..2) of every cell to the most similar remembered one, -2 at cells not queried.
     """
 
     coverage: FloatMap
@@ -110,11 +109,11 @@ class MemoryReadout:
 
     @property
     def size(self) -> int:
-        """Cells of the object."""
+        """Number of cells of the object."""
         return int((self.coverage > 0.5).sum())
 
     def without_claimed(self, others: Iterable[MemoryReadout]) -> MemoryReadout:
-        """The same without the cells that belong to others, by looks at least as much."""
+        """Copy without the cells that other readouts claim with at least the same similarity."""
         coverage = self.coverage
         for other in others:
             theirs = (other.coverage > 0.5) & (other.similarity >= self.similarity)
@@ -122,54 +121,56 @@ class MemoryReadout:
         return replace(self, coverage=coverage)
 
     def drop_small_parts(self) -> MemoryReadout:
-        """Keep the pieces that are not small beside the largest one."""
-        labels, areas = self._pieces()
+        """Keep the components that are not small compared with the largest one."""
+        labels, areas = self._components()
         if len(areas) < 2:
             return self
-        return self._without(labels, 1 + np.flatnonzero(areas < _SMALL_PART * areas.max()))
+        return self._without_components(
+            labels, 1 + np.flatnonzero(areas < _SMALL_PART_SHARE * areas.max())
+        )
 
     def keep_near(self, propagated: FloatMap) -> MemoryReadout:
-        """Keep the pieces where the object was carried to (coverage [h, w]); all if none is there.
+        """Keep the components near the propagated mask (coverage [h, w]); all if none is near.
 
-        Others that look alike are another object of the same kind.
+        The others are taken for similar objects.
         """
-        labels, areas = self._pieces()
+        labels, areas = self._components()
         if len(areas) < 2:
             return self
-        reach = np.ones((2 * _BESIDE + 1, 2 * _BESIDE + 1), np.uint8)
-        near = cv2.dilate((propagated > _CARRIED).view(np.uint8), reach).view(np.bool_)
+        reach = np.ones((2 * _NEAR_CELLS + 1, 2 * _NEAR_CELLS + 1), np.uint8)
+        near = cv2.dilate((propagated > _PROPAGATED_MIN).view(np.uint8), reach).view(np.bool_)
         far = np.setdiff1d(np.arange(1, len(areas) + 1), labels[near])
-        return self if len(far) == len(areas) else self._without(labels, far)
+        return self if len(far) == len(areas) else self._without_components(labels, far)
 
     def keep_most_similar(self) -> MemoryReadout:
-        """Keep the piece that speaks most for the object, and those about as much alike.
+        """Keep the component with the most evidence, and those of about the same similarity.
 
-        Of things of one kind that a picture shows, the object is more alike than the others.
+        Among objects of one kind in an image, the one searched for is the most similar.
         """
-        labels, areas = self._pieces()
+        labels, areas = self._components()
         if len(areas) < 2:
             return self
         similarity = np.bincount(labels.reshape(-1), self.similarity.reshape(-1))[1:] / areas
-        best = np.argmax(areas * (similarity - _UNLIKE))
-        return self._without(
-            labels, 1 + np.flatnonzero(similarity < similarity[best] - _LESS_ALIKE)
+        best = np.argmax(areas * (similarity - _UNRELATED_SIMILARITY))
+        return self._without_components(
+            labels, 1 + np.flatnonzero(similarity < similarity[best] - _SIMILARITY_DROP)
         )
 
-    def _pieces(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-        """Numbers [h, w] of connected pieces, from 1 on, and their areas in cells."""
+    def _components(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+        """Labels [h, w] of connected components, from 1, and their areas in cells."""
         _, labels, stats, _ = cv2.connectedComponentsWithStats(
             (self.coverage > 0.5).view(np.uint8), connectivity=8
         )
         return np.asarray(labels, np.int32), np.asarray(stats[1:, cv2.CC_STAT_AREA], np.int32)
 
-    def _without(
-        self, labels: npt.NDArray[np.int32], pieces: npt.NDArray[np.intp]
+    def _without_components(
+        self, labels: npt.NDArray[np.int32], components: npt.NDArray[np.intp]
     ) -> MemoryReadout:
-        return replace(self, coverage=np.where(np.isin(labels, pieces), 0, self.coverage))
+        return replace(self, coverage=np.where(np.isin(labels, components), 0, self.coverage))
 
 
 def resolve_overlaps(readouts: Mapping[int, MemoryReadout]) -> dict[int, MemoryReadout]:
-    """Take cells that several objects claim from those they are clearly less alike."""
+    """Remove cells claimed by several objects from those that are clearly less similar."""
     claims = {
         key: np.where(readout.coverage > 0.5, readout.similarity, -np.inf)
         for key, readout in readouts.items()
@@ -178,14 +179,16 @@ def resolve_overlaps(readouts: Mapping[int, MemoryReadout]) -> dict[int, MemoryR
         return dict(readouts)
     best = np.max(list(claims.values()), axis=0)
     return {
-        key: replace(readout, coverage=np.where(claims[key] < best - _CLEARLY, 0, readout.coverage))
+        key: replace(
+            readout, coverage=np.where(claims[key] < best - _CLAIM_MARGIN, 0, readout.coverage)
+        )
         for key, readout in readouts.items()
     }
 
 
 @dataclass(frozen=True, slots=True)
 class _MemoryFrame:
-    """Cells of one keyframe, the object's and those around it: keys [n, C], labels [n] 0..1."""
+    """Remembered cells of one keyframe, in and around an object: keys [n, C], labels [n] 0..1."""
 
     keys: FloatMap
     labels: FloatMap
@@ -203,7 +206,7 @@ class _ObjectMemory:
 
 
 class AppearanceMemory:
-    """What the objects of one stream look like; bounded per object."""
+    """Feature memory of the objects of one stream; bounded per object."""
 
     def __init__(self, settings: AppearanceSettings) -> None:
         self.settings = settings
@@ -213,7 +216,7 @@ class AppearanceMemory:
         return object_id in self._objects
 
     def add_reference(self, object_id: int, features: CellFeatures, coverage: FloatMap) -> None:
-        """Remember an object for good, as a person or the seeder gave it; coverage [h, w] 0..1."""
+        """Add a keyframe that is kept: an object as prompted or seeded; coverage [h, w] 0..1."""
         known = self._objects.get(object_id)
         if known is None:
             references: deque[_MemoryFrame] = deque(maxlen=self.settings.references)
@@ -224,9 +227,9 @@ class AppearanceMemory:
     def add_recent(
         self, object_id: int, features: CellFeatures, coverage: FloatMap, now_s: float
     ) -> None:
-        """Remember an object for a few keyframes, as it was tracked; not too often.
+        """Add a recent keyframe of an object as it was tracked, at most one per interval.
 
-        Keyframes that follow each other closely repeat each other's errors.
+        Keyframes close in time repeat each other's errors.
         """
         known = self._objects[object_id]
         if now_s - known.last_recent_s >= self.settings.recent_interval_s:
@@ -234,16 +237,16 @@ class AppearanceMemory:
             known.last_recent_s = now_s
 
     def forget(self, keep: Iterable[int]) -> None:
-        """Forget all objects but these."""
+        """Forget all objects except these."""
         kept = set(keep)
         self._objects = {key: value for key, value in self._objects.items() if key in kept}
 
     def read(
         self, object_id: int, features: CellFeatures, around: FloatMap | None
     ) -> MemoryReadout:
-        """Look for an object where `around` [h, w] (coverage 0..1) has it, and near there.
+        """Read an object's mask around its expected place, coverage `around` [h, w] 0..1.
 
-        None: anywhere, that is first on every other row and column, then around what was found.
+        None: search the whole image, first on every other row and column, then around the match.
         """
         h, w = features.grid_hw
         memories = list(self._objects[object_id].all())
@@ -253,60 +256,64 @@ class AppearanceMemory:
         near = self._coarse_read(features, keys, labels) if around is None else around
         if (near > 0.5).any():
             window = self._window(near)
-            asked = _sample(near, window)
-            cells = np.flatnonzero(asked)
+            queried = _sample(near, window)
+            cells = np.flatnonzero(queried)
             coverage[cells], similarities[cells] = self._match_in_blocks(
                 features.keys[cells], keys, labels
             )
-            if not asked[window].all():
-                _fill(coverage.reshape(h, w)[window], asked[window])
-                _fill(similarities.reshape(h, w)[window], asked[window])
+            if not queried[window].all():
+                _fill(coverage.reshape(h, w)[window], queried[window])
+                _fill(similarities.reshape(h, w)[window], queried[window])
         found = MemoryReadout(coverage.reshape(h, w), similarities.reshape(h, w)).drop_small_parts()
         return found.keep_most_similar() if around is None else found.keep_near(around)
 
     def _coarse_read(self, features: CellFeatures, keys: FloatMap, labels: FloatMap) -> FloatMap:
-        """Coverage [h, w] of an object looked for on every other row and column."""
+        """Coverage [h, w] of an object searched on every other row and column."""
         h, w = features.grid_hw
-        asked = np.arange(h * w).reshape(h, w)[::2, ::2]
-        coverage, similarity = self._match_in_blocks(features.keys[asked.reshape(-1)], keys, labels)
-        shape = asked.shape
+        queried = np.arange(h * w).reshape(h, w)[::2, ::2]
+        coverage, similarity = self._match_in_blocks(
+            features.keys[queried.reshape(-1)], keys, labels
+        )
+        shape = queried.shape
         found = MemoryReadout(coverage.reshape(shape), similarity.reshape(shape)).drop_small_parts()
         return found.coverage.repeat(2, axis=0)[:h].repeat(2, axis=1)[:, :w]
 
     def _match_in_blocks(
         self, keys: FloatMap, remembered: FloatMap, labels: FloatMap
     ) -> tuple[FloatMap, FloatMap]:
-        """As `_match`, a block of cells at a time."""
-        blocks = range(0, len(keys), _BLOCK)
-        parts = [self._match(keys[start : start + _BLOCK], remembered, labels) for start in blocks]
+        """`_match` in blocks of `_BLOCK_CELLS` cells."""
+        blocks = range(0, len(keys), _BLOCK_CELLS)
+        parts = [
+            self._match(keys[start : start + _BLOCK_CELLS], remembered, labels) for start in blocks
+        ]
         coverage, similarity = (np.concatenate(values) for values in zip(*parts, strict=True))
         return coverage, similarity
 
     def _match(
         self, keys: FloatMap, remembered: FloatMap, labels: FloatMap
     ) -> tuple[FloatMap, FloatMap]:
-        """Coverage [n] of cells and how much each is like the most alike remembered one."""
+        """Coverage [n] of cells and similarity [n] of each to its most similar remembered cell."""
         pairwise = keys @ remembered.T
         similarity = pairwise.max(1)
         rows, columns = np.divmod(
-            np.flatnonzero(pairwise > (similarity - _CLIP)[:, None]), pairwise.shape[1]
+            np.flatnonzero(pairwise > (similarity - _SIMILARITY_RANGE)[:, None]), pairwise.shape[1]
         )
         distance = pairwise[rows, columns] - similarity[rows]
-        floor = np.exp(-_CLIP / self.settings.temperature)
+        floor = np.exp(-_SIMILARITY_RANGE / self.settings.temperature)
         weights = np.exp(distance / self.settings.temperature) - floor
         total = np.bincount(rows, weights, len(keys))
         coverage = np.bincount(rows, weights * labels[columns], len(keys)) / total
         return coverage.astype(np.float32), similarity
 
     def _memory(self, features: CellFeatures, coverage: FloatMap, step: int) -> _MemoryFrame:
-        """The object's surroundings, and every `step`-th row and column of the rest."""
+        """Remember the object's surroundings and every `step`-th row and column of the rest."""
         chosen = _sample(coverage, self._window(coverage))
         chosen[::step, ::step] = True
         cells = np.flatnonzero(chosen)
         return _MemoryFrame(features.keys[cells], coverage.reshape(-1)[cells].astype(np.float32))
 
     def _window(self, coverage: FloatMap) -> Window:
-        """The box of an object [h, w], enlarged by the margins; all if it is nowhere."""
+        """Box of a coverage [h, w], enlarged by the margins; the whole grid if it is empty."""
         h, w = coverage.shape
         x, y, box_w, box_h = cv2.boundingRect((coverage > 0.5).view(np.uint8))
         if box_w == 0:
@@ -317,26 +324,26 @@ class AppearanceMemory:
 
 
 def _sample(coverage: FloatMap, window: Window) -> BoolMap:
-    """The cells of a window [h, w] that tell most: all near the object's border, else one in four.
+    """Cells of a window to query, bool [h, w]: all near the object's border, else one in four.
 
-    A small window is taken whole.
+    A small window is queried completely.
     """
     chosen = np.zeros(coverage.shape, np.bool_)
     inside = (coverage[window] > 0.5).view(np.uint8)
-    if inside.size <= _WHOLE:
+    if inside.size <= _DENSE_CELLS:
         chosen[window] = True
         return chosen
-    ring = np.ones((2 * _BORDER + 1, 2 * _BORDER + 1), np.uint8)
-    near = cv2.morphologyEx(inside, cv2.MORPH_GRADIENT, ring).view(np.bool_)
+    kernel = np.ones((2 * _BORDER_CELLS + 1, 2 * _BORDER_CELLS + 1), np.uint8)
+    near = cv2.morphologyEx(inside, cv2.MORPH_GRADIENT, kernel).view(np.bool_)
     near[::2, ::2] = True
     chosen[window] = near
     return chosen
 
 
-def _fill(values: FloatMap, asked: BoolMap) -> None:
-    """Give cells that were not asked the mean of those beside them that were, in place."""
+def _fill(values: FloatMap, queried: BoolMap) -> None:
+    """Fill cells that were not queried with the weighted mean of queried neighbors, in place."""
     nearness = np.array([[0.5, 1, 0.5], [1, 0, 1], [0.5, 1, 0.5]], np.float32)
-    weight = asked.astype(np.float32)
+    weight = queried.astype(np.float32)
     total = cv2.filter2D(values * weight, -1, nearness, borderType=cv2.BORDER_CONSTANT)
     count = cv2.filter2D(weight, -1, nearness, borderType=cv2.BORDER_CONSTANT)
-    values[~asked] = (total / np.maximum(count, 0.5))[~asked]
+    values[~queried] = (total / np.maximum(count, 0.5))[~queried]

@@ -1,4 +1,4 @@
-"""Assignment of detections to tracks: costs are gated before the Hungarian algorithm solves."""
+"""Gated Hungarian assignment of detections to tracks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ INFEASIBLE = 1e6
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """Pairs (track, detection) and what stayed alone, as indices."""
+    """Matched pairs (track, detection) and what stayed unmatched, as indices."""
 
     pairs: tuple[tuple[int, int], ...]
     unmatched_tracks: tuple[int, ...]
@@ -21,10 +21,10 @@ class Assignment:
 
 
 def assign(cost: npt.NDArray[np.float64], cost_max: float) -> Assignment:
-    """Join tracks (rows) and detections (columns) at the least total cost.
+    """Match tracks (rows) with detections (columns) at the least total cost.
 
-    Pairs dearer than `cost_max` are made infeasible before solving, so that they cannot push a
-    feasible pair aside; they are dropped from the result (`lap.lapjv`, Jonker-Volgenant).
+    Pairs that cost more than `cost_max` are made infeasible before solving, so that they cannot
+    displace a feasible pair; they are dropped from the result (`lap.lapjv`, Jonker-Volgenant).
     """
     tracks, detections = cost.shape
     if tracks == 0 or detections == 0:
@@ -47,10 +47,10 @@ def assign(cost: npt.NDArray[np.float64], cost_max: float) -> Assignment:
 def assign_two_stage(
     cost: npt.NDArray[np.float64], cost_max: float, first: npt.NDArray[np.bool_]
 ) -> Assignment:
-    """As `assign`, but the detections of `first` [detections] choose before the others.
+    """Assign in two stages: detections marked in `first` [detections], then the others.
 
-    Two stages as in ByteTrack (arXiv 2110.06864): what is unsure only gets the tracks that nothing
-    surer answers.
+    As in ByteTrack (arXiv 2110.06864), low-score detections only get the tracks that no high-score
+    detection matched.
     """
     sure, unsure = np.flatnonzero(first), np.flatnonzero(~first)
     chosen = assign(cost[:, sure], cost_max)
@@ -67,28 +67,3 @@ def assign_two_stage(
             *(int(unsure[column]) for column in then.unmatched_detections),
         ),
     )
-
-
-def iou(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
-    """IoU of two masks [H, W]; two empty masks have 0."""
-    return float(np.count_nonzero(a & b) / max(1.0, float(np.count_nonzero(a | b))))
-
-
-def mask_iou(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """IoU [n, m] of masks a [n, H, W] and b [m, H, W]; two empty masks have 0."""
-    first = a.reshape(len(a), -1).astype(np.float32)
-    second = b.reshape(len(b), -1).astype(np.float32)
-    overlap = first @ second.T
-    union = first.sum(1)[:, None] + second.sum(1)[None] - overlap
-    return np.asarray(overlap / np.maximum(union, 1), np.float64)
-
-
-def box_iou(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """IoU [n, m] of boxes xyxy a [n, 4] and b [m, 4]; boxes without area have 0."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    overlap = np.clip(high - low, 0, None).prod(-1)
-    area_a = np.clip(a[:, 2:] - a[:, :2], 0, None).prod(-1)
-    area_b = np.clip(b[:, 2:] - b[:, :2], 0, None).prod(-1)
-    union = area_a[:, None] + area_b[None] - overlap
-    return np.asarray(overlap / np.maximum(union, 1e-9), np.float64)

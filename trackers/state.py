@@ -6,9 +6,9 @@ from enum import IntEnum
 
 
 class TrackState(IntEnum):
-    """State of one object on one frame; the values are stored and never change their meaning."""
+    """State of one object on one frame; values are stored and keep their meaning."""
 
-    TENTATIVE = 0  # seen, not yet confirmed: not shown
+    TENTATIVE = 0  # not yet confirmed: not shown
     TRACKED = 1
     OCCLUDED = 2
     LOST = 3

@@ -1,4 +1,4 @@
-"""Tracks through time: carried by flow on every frame, corrected by detections on keyframes."""
+"""Multi-object tracker: propagates masks by flow, corrects them by detections on keyframes."""
 
 from __future__ import annotations
 
@@ -8,29 +8,32 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from maskstream.trackers.assignment import assign, assign_two_stage, box_iou, iou, mask_iou
+from maskstream.trackers.assignment import assign, assign_two_stage
 from maskstream.trackers.flow import Flow
+from maskstream.trackers.iou import box_iou, mask_iou, pairwise_mask_iou
 from maskstream.trackers.motion import KalmanBox
 from maskstream.trackers.state import TrackState
 from maskstream.trackers.track import LOGIT_LIMIT, BoolMap, Detection, FloatMap, Track, box_of
 
 logger = logging.getLogger(__name__)
 
-_AFFINITY_RATE = 0.2  # share of the newest keyframe in what is usual
+_AFFINITY_RATE = 0.2  # weight of the newest keyframe in the running mean
 
 
 @dataclass(frozen=True, slots=True)
 class TrackerSettings:
-    """association_iou_min: least mask IoU of a detection with its track. high_score: score from
-    which a detection chooses its track before others.
+    """Thresholds of association, recognition and track states.
 
-    lost_after_misses: keyframes without a find before the mask is withheld. remove_after_s: life
-    of a lost seeded track. confirm_hits: keyframes that must find a seeded object before it shows.
-    affinity_floor: least affinity at which an object is recognized at all; affinity_near,
-    affinity_far: least share of its usual affinity where at least `near_iou` of it was
-    expected, and elsewhere. sure_iou, sure_share: agreement and share of the usual affinity from
-    which a sight is remembered. occluded_s: time after which a hidden object counts as lost.
-    last_id: the greatest there is; when it has been given, no object is added any more.
+    association_iou_min: least mask IoU of a detection with its track. high_score: score from which
+    a detection is matched in the first stage.
+
+    lost_after_misses: consecutive misses after which a track is lost. remove_after_s: time until a
+    lost seeded track is removed. confirm_hits: hits until a seeded object is shown. affinity_floor:
+    least affinity at which an object is recognized; affinity_near, affinity_far: least share of its
+    usual affinity where the IoU with the propagated mask is at least `near_iou`, and elsewhere.
+    sure_iou, sure_share: IoU and share of the usual affinity from which the appearance memory takes
+    a keyframe. occluded_s: time after which an occluded object counts as lost. last_id: the
+    greatest id; once it is used, no object is added.
     """
 
     association_iou_min: float = 0.5
@@ -50,9 +53,9 @@ class TrackerSettings:
 
 
 class Tracker:
-    """Owns the tracks of one stream. No network inside: it is given masks and gives masks.
+    """The tracks of one stream, from masks only; it runs no network.
 
-    first_id: the least id that seeded objects may get; ids are never used twice.
+    first_id: least id of seeded objects; ids are never reused.
     """
 
     def __init__(self, settings: TrackerSettings, first_id: int = 1) -> None:
@@ -62,11 +65,11 @@ class Tracker:
 
     @property
     def full(self) -> bool:
-        """Whether every id has been given, so that no object can be added."""
+        """Whether every id is used, so that no object can be added."""
         return self._next_id > self.settings.last_id
 
     def advance(self, flow: Flow | None, dt_s: float) -> None:
-        """Carry every track to the next frame; without `flow` (after a cut) masks stay behind."""
+        """Propagate every track to the next frame; without `flow` (after a cut) only boxes move."""
         for track in self.tracks:
             if track.state == TrackState.REENTERED:
                 track.state = TrackState.TRACKED
@@ -81,21 +84,21 @@ class Tracker:
                 track.propagate(seen, flow, dt_s)
 
     def moved_far(self, share: float) -> list[Track]:
-        """Visible objects that have moved by this share of their size since they were looked at."""
+        """Visible tracks that moved more than this share of their size since a keyframe."""
         return [t for t in self.tracks if t.visible and t.traveled > share]
 
     def need(self, later: int, *, looked_at: bool) -> float:
-        """The greatest need that an object will have `later` frames from now (`Need`).
+        """The greatest need of a track `later` frames from now (`Need.expected`).
 
-        looked_at: a keyframe comes before, on the frame before that one.
+        looked_at: there is a keyframe on the frame before that one.
         """
         wanting = [t for t in self.tracks if t.alive or t.state == TrackState.OCCLUDED]
         return max((t.need.expected(later, looked_at=looked_at) for t in wanting), default=0.0)
 
     def mark_all_lost(self, *, keep_confirmed: bool = False) -> None:
-        """Nothing is where it was, as after a cut. Only what a person prompted is lost, not gone.
+        """Mark prompted tracks lost and drop the others, as after a cut.
 
-        keep_confirmed: so is what has an id: the same scene is likely, seen again after a while.
+        keep_confirmed: keep all tracks that have an id; for a gap within the same scene.
         """
         self.tracks = [t for t in self.tracks if t.prompted or (keep_confirmed and t.id > 0)]
         for track in self.tracks:
@@ -111,18 +114,18 @@ class Tracker:
         return union
 
     def live(self) -> list[Track]:
-        """Tracks whose mask is carried and is to be confirmed on a keyframe."""
+        """Tracks whose mask is propagated and checked on keyframes."""
         return [t for t in self.tracks if t.alive]
 
     def occluded_or_lost(self) -> list[Track]:
-        """Tracks whose object is not seen now and may be seen again."""
+        """Tracks whose object is not visible and may reappear."""
         return [t for t in self.tracks if t.state in (TrackState.OCCLUDED, TrackState.LOST)]
 
     def recognizes(self, track: Track, logits: FloatMap, affinity: float) -> bool:
-        """Whether what the appearance memory proposes is the object.
+        """Whether logits read from the appearance memory are the object.
 
-        Where the object was carried to it may look different from what is remembered; the farther
-        from there, the more alike it must be.
+        Where they agree with the propagated mask a low affinity is enough; elsewhere a higher one
+        is needed.
         """
         settings = self.settings
         agreement = _agreement(track, logits) if track.alive else 0.0
@@ -135,10 +138,10 @@ class Tracker:
     def apply_recognition(
         self, track: Track, logits: FloatMap, affinity: float, now_s: float
     ) -> bool:
-        """Take what the appearance memory proposes; a hidden track is seen again.
+        """Take logits read from the appearance memory; an occluded or lost track reenters.
 
-        Says whether it is sure enough to be remembered: as much alike as usual, and where the
-        object was carried to.
+        Returns whether the match is sure enough for the appearance memory: the usual affinity, and
+        agreement with the propagated mask.
         """
         expected = track.alive and _agreement(track, logits) >= self.settings.sure_iou
         sure = expected and affinity >= self.settings.sure_share * track.affinity
@@ -153,16 +156,16 @@ class Tracker:
         return sure
 
     def mark_occluded(self, track: Track) -> None:
-        """The object is not where it is expected: its mask is withheld until it is seen again."""
+        """Mark a track occluded: its mask is withheld until the object is found again."""
         if track.alive:
             track.state = TrackState.OCCLUDED
 
     def associate(
         self, live: Sequence[Track], detections: Sequence[Detection], now_s: float
     ) -> None:
-        """Join what was decoded for live tracks with them, by mask IoU (Hungarian).
+        """Match detections with live tracks by mask IoU (Hungarian).
 
-        live: those that were looked at. Confident detections choose first.
+        live: the tracks that were decoded. Confident detections are matched first.
         """
         for track in live:
             track.traveled = 0.0
@@ -186,10 +189,10 @@ class Tracker:
         confirmed: bool,
         looks_alike: Callable[[Track, Detection], bool] = lambda *_: True,
     ) -> None:
-        """Take objects that were found without a prompt.
+        """Add objects that were found without a prompt.
 
-        First they answer lost tracks, by the box these are expected at, if they look `looks_alike`;
-        the others become tracks, shown `confirmed` or after `confirm_hits` keyframes.
+        They are first matched with lost tracks by the expected box, if they pass `looks_alike`; the
+        others become new tracks, shown at once if `confirmed`, else after `confirm_hits` keyframes.
         """
         for detection in self._match_lost(detections, now_s, looks_alike):
             track = _track(0, detection, now_s, prompted=False)
@@ -200,7 +203,7 @@ class Tracker:
                 self.tracks.append(track)
 
     def set(self, track_id: int, logits: FloatMap, score: float, now_s: float) -> None:
-        """Set the mask of an object that a person prompted; starts it if it is new."""
+        """Set the mask of a prompted object; creates its track if it is new."""
         track = self.find(track_id)
         if track is None:
             self.tracks.append(_track(track_id, Detection(logits, score), now_s, prompted=True))
@@ -211,15 +214,15 @@ class Tracker:
         track.prompted = True
 
     def remove(self, track_id: int) -> None:
-        """Forget an object for good."""
+        """Remove an object's track."""
         self.tracks = [t for t in self.tracks if t.id != track_id]
 
     def find(self, track_id: int) -> Track | None:
-        """The track with an id, if it lives."""
+        """The track with an id, if there is one."""
         return next((t for t in self.tracks if t.id == track_id), None)
 
     def new_id(self) -> int:
-        """An id that no object has had; there is one unless the tracker is `full`."""
+        """An unused id; there is one unless the tracker is `full`."""
         taken = self._next_id
         self._reserve_id(taken)
         return taken
@@ -228,7 +231,7 @@ class Tracker:
         left = not self.full
         self._next_id = max(self._next_id, track_id + 1)
         if left and self.full:
-            logger.warning("all %d ids are given; no object is added any more", track_id)
+            logger.warning("all %d ids are used; no more objects are added", track_id)
 
     def _confirmed(self, track: Track) -> None:
         if track.state != TrackState.TENTATIVE:
@@ -241,10 +244,10 @@ class Tracker:
 
     def _missed(self, track: Track) -> None:
         track.mark_missed()
-        gone = track.misses >= self.settings.lost_after_misses or not track.mask.any()
+        not_found = track.misses >= self.settings.lost_after_misses or not track.mask.any()
         if track.state == TrackState.TENTATIVE:
             track.state = TrackState.REMOVED
-        elif gone:
+        elif not_found:
             track.state = TrackState.LOST
 
     def _match_lost(
@@ -253,7 +256,7 @@ class Tracker:
         now_s: float,
         looks_alike: Callable[[Track, Detection], bool],
     ) -> list[Detection]:
-        """Give lost tracks the detections where they are expected; returns the other detections."""
+        """Match lost tracks with detections at their expected boxes; returns unmatched ones."""
         lost = self.occluded_or_lost()
         boxes = [box_of(d.logits > 0) for d in detections]
         expected = np.array([t.motion.box_xyxy for t in lost]).reshape(-1, 4)
@@ -295,7 +298,7 @@ def _track(track_id: int, detection: Detection, now_s: float, *, prompted: bool)
 
 def _agreement(track: Track, logits: FloatMap) -> float:
     """IoU of a track's mask with logits > 0."""
-    return iou(logits > 0, track.mask)
+    return mask_iou(logits > 0, track.mask)
 
 
 def _mask_cost(tracks: Sequence[Track], detections: Sequence[Detection]) -> np.ndarray:
@@ -304,4 +307,4 @@ def _mask_cost(tracks: Sequence[Track], detections: Sequence[Detection]) -> np.n
         return np.zeros((len(tracks), len(detections)))
     masks = np.stack([t.mask for t in tracks])
     found = np.stack([d.logits > 0 for d in detections])
-    return 1 - mask_iou(masks, found)
+    return 1 - pairwise_mask_iou(masks, found)

@@ -68,7 +68,7 @@ def everything(
     """Find the objects of an image, or of each video frame separately, without prompts.
 
     Label maps are 16-bit grayscale PNGs: 0 is background, other values are objects; parts lie on
-    top of whole objects. Thresholds default to the model's own (docs/seeding.md).
+    top of whole objects. Thresholds default to the model's own (docs/measurements/seeding.md).
     """
     from maskstream.pipeline.segmenter.everything import EverythingChoice
 
@@ -135,7 +135,7 @@ def _find(request: EverythingRequest) -> None:
         pool = SegmenterPool(lambda frame_hw: open_segmenter(config, folder, frame_hw))
         for frame in reader:
             segmenter = pool.for_size(frame.size_hw)
-            settings = request.choice.settings(segmenter.card.name)
+            settings = request.choice.settings(segmenter.card)
             start_s = time.perf_counter()
             features = segmenter.encode(frame)
             proposals, prompts = find_everything(segmenter, features, settings, request.grid)

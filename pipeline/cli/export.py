@@ -24,7 +24,7 @@ _INTERRUPTED = 130
 _FORMATS = (
     "davis, youtube-vos, png, png-8, png-matte, png-matte-16, coco, coco-ytvis, mots, mot, "
     "yolo-seg, labelme, cvat, ome-zarr, npz, prores, vp9, ffv1, matte, matte-lossless, png-rgba, "
-    "png-rgba-16, exr, green, background, overlay (docs/export.md)."
+    "png-rgba-16, exr, green, background, overlay (docs/reference/exports.md)."
 )
 
 

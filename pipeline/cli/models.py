@@ -81,7 +81,7 @@ def quantize(
     calibration: Annotated[Path, typer.Option(help="Video or image folder to calibrate on.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Model folder to write.")],
     method: Annotated[
-        str, typer.Option(help="nncf, or tinysam: closer to FP32 (docs/quantization.md).")
+        str, typer.Option(help="nncf, or tinysam: closer to FP32 (docs/guide/quantization.md).")
     ] = "nncf",
     frames: Annotated[int, typer.Option(min=1, help="Number of calibration images.")] = 32,
     architecture: Annotated[

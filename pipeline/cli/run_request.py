@@ -7,13 +7,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import typer
 
 from maskstream.pipeline.cli.report import print_summary, progress_bar, summary_json
-from maskstream.pipeline.errors import ConfigError, StoreExistsError
+from maskstream.pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from maskstream.pipeline.config import PipelineConfig
@@ -141,10 +140,10 @@ def _run_video(request: RunRequest, configured: PipelineConfig, log: PromptLog) 
     from maskstream.pipeline.engine.pipeline import Pipeline
     from maskstream.pipeline.runs.outputs import RunOutputs
     from maskstream.pipeline.sources import open_source
-    from maskstream.pipeline.store import check_room
+    from maskstream.pipeline.store import check_writable
 
     output = request.output
-    check_room(output, request.mode)  # before quantizing a model, which takes minutes
+    check_writable(output, request.mode)  # before quantizing a model, which takes minutes
     pipeline = Pipeline(with_model_folder(configured, request.source))
     span = request.span(configured)
     outputs = RunOutputs(output, request.overlay, request.contact, request.mode, span, log)
@@ -170,28 +169,18 @@ def _replay(request: RunRequest, configured: PipelineConfig, log: PromptLog) -> 
     """Replay the tracking jobs of a session; the last one writes the output."""
     from maskstream.pipeline.cli.first_use import with_model_folder
     from maskstream.pipeline.engine.pipeline import Pipeline
-    from maskstream.pipeline.runs.retrack import run_job
-    from maskstream.pipeline.sources.seekable import open_seekable
-    from maskstream.pipeline.store import MaskStore
+    from maskstream.pipeline.runs.replay import replay_session
 
     _check_replay(request)
-    pipeline = Pipeline(with_model_folder(configured, request.source))
-    output = request.output
-    if "://" in output:
-        raise ConfigError("a session of the page is replayed to a local folder, not to a URL")
-    if request.mode == "create" and Path(output).exists():
-        raise StoreExistsError(f"{output} exists already; use --overwrite to replace it.")
-    video = open_seekable(Path(request.source))
-    with TemporaryDirectory(dir=Path(output).absolute().parent, prefix=".replay-") as folder:
-        before: MaskStore | None = None
-        for number, job in enumerate(log.tracking, start=1):
-            is_last = number == len(log.tracking)
-            target = Path(output) if is_last else Path(folder) / f"{number}.zarr"
-            run_job(pipeline, video, job, before, target)
-            before = MaskStore(target)
-    video.close()
+    count = replay_session(
+        Pipeline(with_model_folder(configured, request.source)),
+        Path(request.source),
+        log,
+        request.output,
+        overwrite=request.mode == "overwrite",
+    )
     if not (request.quiet or request.as_json):
-        typer.echo(f"{output}: {len(log.tracking)} jobs of the session were replayed")
+        typer.echo(f"{request.output}: {count} jobs of the session were run again")
 
 
 def _check_replay(request: RunRequest) -> None:
@@ -199,6 +188,6 @@ def _check_replay(request: RunRequest) -> None:
     if request.mode == "resume" or request.is_partial or request.overlay or request.contact:
         raise ConfigError(
             "these prompts are a session of the page, which defines what is tracked: omit "
-            "--start, --end, --stride, --backward, --resume, --overlay and --contact "
+            "--start, --end, --stride, --backward, --resume, --overlay and --contact-sheet "
             "(`export --format overlay` writes an overlay)"
         )

@@ -177,7 +177,7 @@ def _print_review(items: Sequence[ReviewItem], masks: MaskStore) -> None:
 
 def _draw_review(path: Path, masks: MaskStore, items: Sequence[ReviewItem], source: str) -> None:
     """Draw the worst frame of every review item, in frame order."""
-    from maskstream.pipeline.rendering.overlay import ContactSheet
+    from maskstream.pipeline.rendering.contact_sheet import ContactSheet
     from maskstream.pipeline.sources import open_source
 
     if not items:

@@ -1,1 +1,1 @@
-"""The run of a pipeline: threads, queue, and the passes over a source."""
+"""Execution of a pipeline: threads, queue, and passes over a source."""

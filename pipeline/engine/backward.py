@@ -1,7 +1,7 @@
-"""The backward pass: objects whose first prompt comes later are followed to earlier frames too.
+"""Backward pass: track objects from their first prompt to earlier frames.
 
-It runs before the forward one and leaves its masks in a file on disk, last frame first. The forward
-pass takes them off its end, frame by frame, and paints them beside its own.
+It runs before the forward pass and writes its masks to a file on disk, last frame first. The
+forward pass reads them from the file's end, frame by frame, and adds them to its own.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from maskstream.trackers.state import TrackState
 from maskstream.trackers.track import LOGIT_LIMIT, Track, box_of
 
 _IN_MEMORY_BYTES = 1 << 20
-_FRAME = struct.Struct("<qq")  # number of the frame, bytes of the tracks before this
+_FRAME = struct.Struct("<qq")  # frame index, bytes of the packed tracks before this
 _TRACK = struct.Struct("<qBd4d2q4i")  # id, state, score, box, grid, window
 
 
 @dataclass(frozen=True, slots=True)
 class BackwardPass:
-    """Asks `Pipeline.run` for a backward pass.
+    """Options of a backward pass in `Pipeline.run`.
 
-    scratch: folder for its masks, which are gone when the run ends, however it ends; the system's
-    own if None. on_open, on_frame: told of its frames, from the last prompt's to the first.
+    scratch: folder for the temporary file of masks; None: the system's. on_open, on_frame: called
+    with its source and frames, from the last prompt's frame to the first.
     """
 
     scratch: Path | None = None
@@ -41,9 +41,9 @@ class BackwardPass:
 
 
 def first_prompts(prompts: PromptLog) -> PromptLog:
-    """What the backward pass is told: each object's events on the frame of its first prompt.
+    """Prompts of the backward pass: each object's events on the frame of its first prompt.
 
-    Objects given on frame 0 are left out: there is nothing before it.
+    Objects prompted on frame 0 are left out: there is no earlier frame.
     """
     first: dict[int, int] = {}
     for event in prompts.prompts:
@@ -54,7 +54,7 @@ def first_prompts(prompts: PromptLog) -> PromptLog:
 
 
 def reversed_in_time(frames: Iterable[Frame]) -> Iterator[Frame]:
-    """Frames that come last first, with timestamps that grow from 0: time runs forward."""
+    """Yield reversed frames with timestamps that increase from 0."""
     end: int | None = None
     for frame in frames:
         if frame.pts is not None:
@@ -64,11 +64,11 @@ def reversed_in_time(frames: Iterable[Frame]) -> Iterator[Frame]:
 
 
 class BackwardTracks:
-    """Tracks of the frames before their first prompt: a stack in a file without a name.
+    """Stack of the backward pass's tracks by frame, in an unnamed temporary file.
 
-    Frames are added last first and asked for first first. A frame is one record, compressed, whose
-    number and length follow it; of a mask there is the window around it, as float16 logits. The
-    first MiB stays in memory.
+    Frames are added in descending and read in ascending order. A frame is one compressed record
+    followed by its index and length; masks are stored as float16 logits of the window around them.
+    The first MiB stays in memory.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -79,14 +79,14 @@ class BackwardTracks:
         )
 
     def close(self) -> None:
-        """Let go of the file, which is gone then."""
+        """Close and delete the file."""
         self._file.close()
 
     def add(self, index: int, tracks: Sequence[Track]) -> None:
-        """Keep the tracks of a frame, which lies before all that were added.
+        """Add the tracks of a frame that precedes all added so far.
 
         Raises:
-            StoreError: the disk refused.
+            StoreError: the file cannot be written.
         """
         if not tracks:
             return
@@ -94,13 +94,13 @@ class BackwardTracks:
         record = packed + _FRAME.pack(index, len(packed))
         try:
             self._file.write(record)
-            self._file.flush()  # what is wrong with the disk shows here
+            self._file.flush()  # disk errors are raised here
         except OSError as error:
             raise self._refused(error) from error
         self._end += len(record)
 
     def at(self, index: int) -> list[Track]:
-        """The tracks of a frame; those of frames before it are forgotten."""
+        """The tracks of a frame; those of earlier frames are dropped."""
         while self._end:
             self._file.seek(self._end - _FRAME.size)
             found, length = _FRAME.unpack(self._file.read(_FRAME.size))
@@ -123,10 +123,10 @@ def _pack(track: Track) -> bytes:
     box = box_of(track.mask) if track.visible else None
     rows, columns = track.logits.shape
     x0 = y0 = x1 = y1 = 0
-    if box is not None:  # and a cell around it, between which and the mask its border lies
+    if box is not None:  # with a margin of one cell, for the border between the two
         x0, y0 = (max(0, int(v) - 1) for v in box[:2])
         x1, y1 = min(columns, int(box[2]) + 1), min(rows, int(box[3]) + 1)
-    # Seen again in reverse is about to be lost in the direction of time.
+    # Reentered in reverse order means visible until it is lost, in order.
     state = TrackState.TRACKED if track.visible else track.state
     values = (track.id, state, track.score, *track.motion.box_xyxy, rows, columns, x0, y0, x1, y1)
     return _TRACK.pack(*values) + track.logits[y0:y1, x0:x1].astype("<f2").tobytes()

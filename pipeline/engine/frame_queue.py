@@ -1,4 +1,4 @@
-"""A bounded queue between the thread that reads frames and the one that works on them."""
+"""Bounded queue between the thread that reads frames and the one that processes them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ T = TypeVar("T")
 
 
 class Policy(Enum):
-    """What `FrameQueue.put` does when the queue is full."""
+    """Behavior of `FrameQueue.put` when the queue is full."""
 
-    WAIT = "wait"  # for room: nothing is lost (files)
-    DROP_OLDEST = "drop_oldest"  # make room: latency is bounded by the capacity (live)
-    LATEST = "latest"  # as DROP_OLDEST with room for one: the newest wins (live)
+    WAIT = "wait"  # until the consumer has taken an item: nothing is lost (files)
+    DROP_OLDEST = "drop_oldest"  # latency is bounded by the capacity (live)
+    LATEST = "latest"  # as DROP_OLDEST with a capacity of 1 (live)
 
 
 class FrameQueue(Generic[T]):
-    """First in, first out, from one producer to one consumer.
+    """Bounded FIFO queue from one producer to one consumer.
 
     The producer ends it with `close`, the consumer with `cancel`, either of them with `fail`; each
     wakes the other side at once. Iterate to consume; `len` is the number of items waiting.
@@ -29,7 +29,7 @@ class FrameQueue(Generic[T]):
 
     def __init__(self, capacity: int, policy: Policy = Policy.WAIT) -> None:
         if capacity < 1:
-            raise ConfigError(f"A frame queue needs room for 1 item or more, not {capacity}.")
+            raise ConfigError(f"A frame queue needs a capacity of 1 or more, not {capacity}.")
         self.capacity = 1 if policy is Policy.LATEST else capacity
         self.policy = policy
         self._items: deque[T] = deque()
@@ -43,7 +43,7 @@ class FrameQueue(Generic[T]):
 
     @property
     def dropped(self) -> int:
-        """Items that made room for newer ones."""
+        """Number of items dropped for newer ones."""
         return self._dropped
 
     def put(self, item: T) -> None:
@@ -58,7 +58,7 @@ class FrameQueue(Generic[T]):
                 self._changed.wait_for(lambda: self._closed or len(self) < self.capacity)
             self._raise_failure()
             if self._closed:
-                raise QueueClosedError("The frame queue is closed; nobody takes frames from it.")
+                raise QueueClosedError("The frame queue is closed and takes no more frames.")
             if len(self) == self.capacity:
                 self._items.popleft()
                 self._dropped += 1
@@ -78,7 +78,7 @@ class FrameQueue(Generic[T]):
             raise QueueClosedError("The frame queue is closed and empty.") from None
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until there is an item or the queue has ended; False if the time is up before."""
+        """Wait until there is an item or the queue has ended; False on timeout."""
         with self._changed:
             return self._changed.wait_for(lambda: self._closed or bool(self._items), timeout_s)
 
@@ -102,13 +102,13 @@ class FrameQueue(Generic[T]):
             self._changed.notify_all()
 
     def cancel(self) -> None:
-        """End the queue and forget the items in it: the consumer wants no more."""
+        """End the queue and discard the items in it, from the consumer's side."""
         with self._changed:
             self._items.clear()
             self.close()
 
     def fail(self, failure: BaseException) -> None:
-        """End the queue, forget the items, and raise `failure` on both sides; the first wins."""
+        """End the queue, discard the items, and raise `failure` on both sides; the first wins."""
         with self._changed:
             if self._failure is None:
                 self._failure = failure

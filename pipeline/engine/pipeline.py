@@ -1,6 +1,6 @@
-"""The pipeline: reader thread, queue, segment and track, writer thread.
+"""The pipeline of a run: reader thread, queue, segmentation and tracking, writer thread.
 
-The first exception on any side stops every side; what sinks have written is finished and kept.
+The first exception in any thread stops all of them; sinks are closed and keep what was written.
 """
 
 from __future__ import annotations
@@ -8,10 +8,8 @@ from __future__ import annotations
 import logging
 import resource
 import sys
-import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +25,9 @@ from maskstream.pipeline.engine.backward import (
     reversed_in_time,
 )
 from maskstream.pipeline.engine.frame_queue import FrameQueue, Policy
-from maskstream.pipeline.errors import PromptError, QueueClosedError
+from maskstream.pipeline.engine.reader import SourceReader
+from maskstream.pipeline.engine.writer import SinkWriter
+from maskstream.pipeline.errors import PromptError
 from maskstream.pipeline.models.open import locate_model
 from maskstream.pipeline.prompts import NO_PROMPTS, PromptLog
 from maskstream.pipeline.segmenter.model import Segmenter
@@ -47,21 +47,21 @@ from maskstream.pipeline.types import (
 
 
 class Processor(Protocol):
-    """What happens to the frames of one stream: files have one kind, live runs another."""
+    """Turns the frames of one stream into results; files and live runs have different ones."""
 
     times: StageTimes
     keyframes: int
 
     def results(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, FrameResult]]:
-        """Results in the frames' order."""
+        """Yield results in frame order."""
         ...
 
     def running(self) -> Mapping[str, float]:
-        """How long each stage at work has been, seconds; for any thread."""
+        """Time since each stage in progress began, seconds; thread-safe."""
         ...
 
     def close(self) -> None:
-        """End the threads."""
+        """Stop the threads."""
         ...
 
 
@@ -69,17 +69,13 @@ MakeProcessor = Callable[[PipelineConfig, Path, SizeHW], Processor]
 
 logger = logging.getLogger(__name__)
 
-_WRITE_AHEAD = 8  # results waiting for the writer thread
-_THREAD_END_S = 30.0
-_IDLE_S = 0.5  # without a result, after which sinks are told
-
 
 @dataclass(slots=True)
 class RunSummary:
-    """What a run did.
+    """Counts and times of a run.
 
-    seconds: wall time from the first frame asked for to the last one written. stage_s: time spent
-    in each stage, seconds, summed over frames (stages of different threads overlap).
+    seconds: wall time from the start to the last frame written. stage_s: seconds in each stage,
+    summed over frames (stages of different threads overlap).
     """
 
     frames: int = 0
@@ -102,101 +98,8 @@ class RunSummary:
         return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
 
 
-class _Reader:
-    """Runs a source in its own thread into a queue."""
-
-    def __init__(self, source: Source, queue: FrameQueue[Frame]) -> None:
-        self.times = StageTimes()
-        self.report = SourceReport()
-        self._source = source
-        self._queue = queue
-        self._info: Future[SourceInfo] = Future()
-        self._thread = threading.Thread(target=self._read, name="maskstream-reader", daemon=True)
-
-    def start(self) -> SourceInfo:
-        """Open the source; returns what it says of itself or raises its `SourceError`."""
-        self._thread.start()
-        return self._info.result()
-
-    def stop(self) -> None:
-        """End the thread, whatever it is doing."""
-        self._queue.cancel()
-        self._thread.join(_THREAD_END_S)
-
-    def _read(self) -> None:
-        try:
-            with self._source.open() as reader:
-                self.report = reader.report
-                self._info.set_result(reader.info)
-                frames = iter(reader)
-                while True:
-                    with self.times.stage("read"):
-                        frame = next(frames, None)
-                    if frame is None:
-                        break
-                    self._queue.put(frame)
-            self._queue.close()
-        except QueueClosedError:
-            return
-        except BaseException as error:
-            if not self._info.done():
-                self._info.set_exception(error)
-            self._queue.fail(error)
-
-
-class _Writer:
-    """Runs sinks in their own thread behind a bounded queue."""
-
-    def __init__(self, sinks: Sequence[Sink]) -> None:
-        self.times = StageTimes()
-        self._sinks = sinks
-        self._complete = False
-        self._failure: BaseException | None = None
-        self._queue: FrameQueue[tuple[Frame, FrameResult]] = FrameQueue(_WRITE_AHEAD, Policy.WAIT)
-        self._thread = threading.Thread(target=self._write, name="maskstream-writer", daemon=True)
-        self._thread.start()
-
-    def put(self, frame: Frame, result: FrameResult) -> None:
-        """Hand over one result; raises what the writer thread met."""
-        self._queue.put((frame, result))
-
-    def finish(self, *, complete: bool) -> None:
-        """Write what waits, close the sinks; raises what went wrong there."""
-        self._complete = complete
-        self._queue.close()
-        self._thread.join()
-        if self._failure is not None:
-            raise self._failure
-
-    def _incoming(self) -> Iterator[tuple[Frame, FrameResult]]:
-        """Results as they come; sinks are told while none does."""
-        while True:
-            while not self._queue.wait(_IDLE_S):
-                for sink in self._sinks:
-                    sink.idle()
-            result = next(self._queue, None)
-            if result is None:
-                return
-            yield result
-
-    def _write(self) -> None:
-        try:
-            for frame, result in self._incoming():
-                with self.times.stage("write"):
-                    for sink in self._sinks:
-                        sink.write(frame, result)
-        except BaseException as error:
-            self._failure = error
-            self._queue.fail(error)
-        for sink in self._sinks:
-            try:
-                sink.close(complete=self._complete and self._failure is None)
-            except BaseException as error:
-                self._failure = self._failure or error
-
-
 class Pipeline:
-    """Objects in a video, tracked, frame by frame.
+    """Segments and tracks objects in a video, frame by frame.
 
     >>> pipeline = Pipeline.from_config()                             # doctest: +SKIP
     >>> for result in pipeline.stream(open_source("clip.mp4")):       # doctest: +SKIP
@@ -210,7 +113,7 @@ class Pipeline:
         self.model = locate_model(config)
         self.summary = RunSummary()
         self._running_stages: list[Callable[[], Mapping[str, float]]] = []
-        self._idle: dict[SizeHW, Segmenter] = {}  # of the stream before: loading takes seconds
+        self._idle: dict[SizeHW, Segmenter] = {}  # of the previous stream; loading takes seconds
 
     @classmethod
     def from_config(cls, file: Path | str | None = None, overrides: Sequence[str] = ()) -> Pipeline:
@@ -225,10 +128,10 @@ class Pipeline:
         on_open: Callable[[SourceInfo], None] | None = None,
         backward: BackwardPass | None = None,
     ) -> Generator[FrameResult, None, None]:
-        """Yield one result a frame; leaving the loop early stops the reader.
+        """Yield one result per frame; closing the generator early stops the reader.
 
-        backward: first follow objects from their first prompt back, which reads the source twice
-        more, and join what is found to the results.
+        backward: first track objects backward from their first prompt, which reads the source twice
+        more, and add these tracks to the results.
 
         Raises `SourceError`, `PromptError`, `ModelError`; with `backward` also `StoreError`.
         """
@@ -246,20 +149,23 @@ class Pipeline:
         backward: BackwardPass | None = None,
         make_processor: MakeProcessor | None = None,
     ) -> RunSummary:
-        """Run to the end and write every result to the sinks, which the opened source's info makes.
+        """Process the whole source and write every result to the sinks of `make_sinks`.
 
-        `backward` is as in `stream`. make_processor: another kind than files have
-        (`maskstream.pipeline.live`). Sinks are closed in any case. Also raises what they raise
+        `backward` is as in `stream`. make_processor: replaces the one for files
+        (`maskstream.pipeline.live`). Sinks are always closed. Also raises errors of the sinks
         (`StoreError`).
         """
         sinks: list[Sink] = []
-        writer = _Writer(sinks)
+        writer = SinkWriter(sinks)
         complete = False
-        begun = time.perf_counter()
+        started = time.perf_counter()
         try:
             results = self._frames(
-                *(source, prompts, lambda info: sinks.extend(make_sinks(info))),
-                *(backward, make_processor),
+                source,
+                prompts,
+                lambda info: sinks.extend(make_sinks(info)),
+                backward,
+                make_processor,
             )
             self._running_stages.append(writer.times.running)
             with closing(results):
@@ -271,15 +177,15 @@ class Pipeline:
         finally:
             writer.finish(complete=complete)
             self.summary.stage_s |= writer.times.seconds
-            self.summary.seconds = time.perf_counter() - begun
+            self.summary.seconds = time.perf_counter() - started
         return self.summary
 
     def running(self) -> dict[str, float]:
-        """How long each stage of the run at work now has been, seconds; for any thread."""
-        told: dict[str, float] = {}
+        """Time since each stage in progress began, seconds; thread-safe."""
+        running: dict[str, float] = {}
         for stages in self._running_stages.copy():
-            told |= stages()
-        return told
+            running |= stages()
+        return running
 
     def _frames(
         self,
@@ -295,18 +201,22 @@ class Pipeline:
         if backward is not None:
             check_reversible(source)
         queue: FrameQueue[Frame] = FrameQueue(config.queue.capacity, Policy(config.queue.policy))
-        reader = _Reader(source, queue)
+        reader = SourceReader(source, queue)
         self._running_stages.append(reader.times.running)
         waiting = set(prompts.frames)
         processor: Processor | None = None
-        begun = time.perf_counter()
+        started = time.perf_counter()
         earlier = BackwardTracks(None if backward is None else backward.scratch)
         try:
             info = reader.start()
             prompts.check_inside(info.size_hw)
             if make_processor is None:
                 processor = FrameProcessor(
-                    *(config, self.model, info.size_hw, prompts, earlier.at),
+                    config,
+                    self.model,
+                    info.size_hw,
+                    prompts,
+                    earlier.at,
                     segmenter=self._idle.pop(info.size_hw, None),
                 )
             else:
@@ -316,7 +226,7 @@ class Pipeline:
                 on_open(info)
             if backward is not None:
                 self._backward_pass(source, prompts, info.size_hw, backward, earlier)
-                summary.stage_s["backward"] = time.perf_counter() - begun
+                summary.stage_s["backward"] = time.perf_counter() - started
             seen: set[int] = set()
             for frame, result in processor.results(queue):
                 waiting.discard(frame.index)
@@ -339,7 +249,7 @@ class Pipeline:
             summary.report = reader.report
             summary.dropped = queue.dropped
             summary.stage_s |= reader.times.seconds
-            summary.seconds = time.perf_counter() - begun
+            summary.seconds = time.perf_counter() - started
         if waiting:
             raise PromptError(
                 f"prompts name frame {min(waiting)}, which is not in the clip (or in the chosen "
@@ -354,7 +264,7 @@ class Pipeline:
         backward: BackwardPass,
         earlier: BackwardTracks,
     ) -> None:
-        """Follow every object from its first prompt back to the first frame, into `earlier`."""
+        """Track every object from its first prompt back to the first frame, into `earlier`."""
         wanted = first_prompts(prompts)
         if not wanted.events:
             return
@@ -363,7 +273,7 @@ class Pipeline:
         unseeded = self.config.seeding.model_copy(update={"enabled": False})
         config = self.config.model_copy(update={"seeding": unseeded})
         queue: FrameQueue[Frame] = FrameQueue(config.queue.capacity)
-        reader = _Reader(reverse(source, max(waiting)), queue)
+        reader = SourceReader(reverse(source, max(waiting)), queue)
         processor = FrameProcessor(config, self.model, size_hw, wanted)
         try:
             info = reader.start()
@@ -380,5 +290,5 @@ class Pipeline:
         if waiting:
             raise PromptError(
                 f"prompts name frame {min(waiting)}, which is not in the clip (or in the chosen "
-                "range), so nothing can be followed back from there"
+                "range), so nothing can be tracked backward from there"
             )

@@ -1,4 +1,4 @@
-"""Single pictures: what lies in one, found without prompts."""
+"""Everything mode for single images: find all objects without prompts."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def segment_everything(
     device: WantedDevice = "cpu",
     threads: int = 2,
 ) -> FrameResult:
-    """Find the objects of a picture, RGB uint8 [H, W, 3] or a `Frame`; parts lie on their wholes.
+    """Find the objects of an image, RGB uint8 [H, W, 3] or a `Frame`; parts are drawn on top.
 
-    points_per_side: of the grid of points that is asked, a multiple of 4. The model is set up for
-    every call (about a second): for many pictures, open it once (`open_model`) and call
-    `find_everything`. Raises `ModelError` and `ConfigError`.
+    points_per_side: of the grid of point prompts, a multiple of 4. The model is loaded on every
+    call (about a second): for many images, open it once (`open_model`) and call `find_everything`.
+    Raises `ModelError` and `ConfigError`.
 
     >>> [found.box_xyxy for found in segment_everything(rgb).objects]  # doctest: +SKIP
     """
     frame = as_frame(image)
     choice = EverythingChoice(points_per_side)
     segmenter = open_model(model, frame.size_hw, device=device, threads=threads)
-    settings = choice.settings(segmenter.card.name)
+    settings = choice.settings(segmenter.card)
     features = segmenter.encode(frame)
     proposals, _ = find_everything(segmenter, features, settings, "hierarchical")
     return single_frame_result(frame, proposals, segmenter.geometry)
@@ -44,10 +44,10 @@ def segment_everything(
 def single_frame_result(
     frame: Frame, proposals: Sequence[Proposal], geometry: InputGeometry
 ) -> FrameResult:
-    """The objects of one frame by themselves, numbered from 1 by size.
+    """Result of one frame from proposals, with ids from 1 by descending size.
 
-    Where masks overlap the smaller one shows, so that parts lie on what they belong to; what is
-    hidden by its parts altogether is left out.
+    Where masks overlap the smaller one is on top, so that parts lie on their objects; completely
+    covered objects are left out.
     """
     by_size = sorted(proposals, key=lambda p: -int((p.logits > 0).sum()))
     labels = np.zeros(geometry.frame_hw, np.uint16)

@@ -12,12 +12,13 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 
-from maskstream.pipeline.exports.frames import ExportFrame, Mask, box_xywh, iou
+from maskstream.pipeline.exports.frames import ExportFrame, Mask, box_xywh
 from maskstream.pipeline.exports.job import ExportJob
 from maskstream.pipeline.exports.names import object_names
 from maskstream.pipeline.exports.png import encode_png
 from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.types import SizeHW
+from maskstream.trackers.iou import mask_iou
 
 _LABELME_VERSION = "5.2.1"  # the first with mask shapes
 
@@ -56,7 +57,7 @@ class LabelMe:
         try:
             shapes = {s["group_id"]: s for s in json.loads(file.read_bytes())["shapes"]}
             ious = [
-                iou(_mask_of(shapes.pop(chosen.id), mask.shape), mask)
+                mask_iou(_mask_of(shapes.pop(chosen.id), mask.shape), mask, empty=1.0)
                 for chosen, mask in frame.masks()
             ]
         except (OSError, ValueError, KeyError, TypeError, cv2.error):
@@ -147,7 +148,7 @@ class Cvat:
                 found = next(self._masks)
                 if (found["frame"], found["group"]) != (str(frame.number), str(chosen.id)):
                     return 0.0
-                worst = min(worst, iou(_cvat_mask(found, mask.shape), mask))
+                worst = min(worst, mask_iou(_cvat_mask(found, mask.shape), mask, empty=1.0))
             except (StopIteration, ElementTree.ParseError, KeyError, ValueError):
                 return 0.0
         return worst

@@ -22,10 +22,10 @@ from maskstream.pipeline.exports.color import (
     rgb_of,
 )
 from maskstream.pipeline.exports.edges import Alpha
-from maskstream.pipeline.exports.frames import iou
 from maskstream.pipeline.exports.shots import Shot
 from maskstream.pipeline.rendering.draw import draw
 from maskstream.pipeline.types import Frame, FrameResult
+from maskstream.trackers.iou import mask_iou
 
 _BT709, _LIKE_BT709 = 1, (6, 14, 15)
 _OPAQUE = 0.5
@@ -250,7 +250,7 @@ def _unit(image: VideoFrame, plane: int) -> Alpha:
 def _matte_iou(read: Alpha, written: Alpha) -> float:
     """IoU of pixels with opacity above one half; those written close to one half are ignored."""
     sure = np.abs(written - _OPAQUE) > _UNSURE
-    return iou((read > _OPAQUE) & sure, (written > _OPAQUE) & sure)
+    return mask_iou((read > _OPAQUE) & sure, (written > _OPAQUE) & sure, empty=1.0)
 
 
 def _luma_share(read: VideoFrame, painted: VideoFrame) -> float:

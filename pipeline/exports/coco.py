@@ -15,10 +15,11 @@ from typing import IO, Any
 
 from maskstream.pipeline.errors import SourceError
 from maskstream.pipeline.exports.coco_annotations import CocoObject, encode_masks
-from maskstream.pipeline.exports.frames import ExportFrame, Mask, box_xywh, iou
+from maskstream.pipeline.exports.frames import ExportFrame, Mask, box_xywh
 from maskstream.pipeline.exports.job import ExportJob
 from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.types import SizeHW
+from maskstream.trackers.iou import mask_iou
 
 
 def rle_of(mask: Mask) -> JsonObject:
@@ -31,7 +32,7 @@ def rle_of(mask: Mask) -> JsonObject:
 def iou_with(segmentation: Any, mask: Mask, size_hw: SizeHW) -> float:
     """IoU of a decoded segmentation and a mask; 0 if it cannot be decoded."""
     try:
-        return iou(CocoObject(0, 0, segmentation=segmentation).mask(size_hw), mask)
+        return mask_iou(CocoObject(0, 0, segmentation=segmentation).mask(size_hw), mask, empty=1.0)
     except SourceError:
         return 0.0
 

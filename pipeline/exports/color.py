@@ -238,9 +238,7 @@ def _converted(
         dst_color_range=color.range or ColorRange.MPEG,
         **ONE_THREAD,
     )
-    if (
-        made is image
-    ):  # still the decoder's own buffer, which it reads later
+    if made is image:  # still the decoder's own buffer, which it reads later
         made = VideoFrame(image.width, image.height, pix_fmt)
         for source, target in zip(planes(image), planes(made), strict=True):
             target[:] = source

@@ -71,14 +71,6 @@ class ExportFrame:
         return next((o.score for o in self.result.objects if o.id == object_id), 0.0)
 
 
-def iou(one: Mask, other: Mask) -> float:
-    """Intersection over union of two masks; 1 if both are empty, 0 if they differ in size."""
-    if one.shape != other.shape:
-        return 0.0
-    union = int(np.count_nonzero(one | other))
-    return int(np.count_nonzero(one & other)) / union if union else 1.0
-
-
 def box_xywh(mask: Mask) -> tuple[int, int, int, int]:
     """Bounding box (left, top, width, height) of a non-empty mask, pixels."""
     left, top, width, height = cv2.boundingRect(mask.view(np.uint8))

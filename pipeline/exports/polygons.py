@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipeline.exports.frames import Mask, iou
+from maskstream.pipeline.exports.frames import Mask
 from maskstream.pipeline.types import SizeHW
+from maskstream.trackers.iou import mask_iou
 
 Points = npt.NDArray[np.int32]
 
@@ -18,7 +19,7 @@ _CORNERS = 3
 def polygons_of(mask: Mask, iou_min: float) -> list[Points]:
     """One polygon if joining the components keeps an IoU of `iou_min`, else one per component."""
     joined = polygon_of(mask)
-    if iou(fill(joined, mask.shape), mask) >= iou_min:
+    if mask_iou(fill(joined, mask.shape), mask, empty=1.0) >= iou_min:
         return [joined]
     count, pieces = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
     return [polygon_of(np.equal(pieces, piece)) for piece in range(1, count)]

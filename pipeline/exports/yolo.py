@@ -8,10 +8,11 @@ from __future__ import annotations
 import numpy as np
 import yaml
 
-from maskstream.pipeline.exports.frames import ExportFrame, Mask, iou
+from maskstream.pipeline.exports.frames import ExportFrame, Mask
 from maskstream.pipeline.exports.job import ExportJob
 from maskstream.pipeline.exports.polygons import Points, fill, polygons_of
 from maskstream.pipeline.types import SizeHW
+from maskstream.trackers.iou import mask_iou
 
 IOU_MIN = 0.98
 """Components get separate polygons if joining them would lower the IoU below this."""
@@ -50,7 +51,7 @@ class Yolo:
                     if read != line.encode():
                         return 0.0
                     drawn |= fill(_from_text(read.decode(), mask.shape), mask.shape)
-                worst = min(worst, iou(drawn, mask))
+                worst = min(worst, mask_iou(drawn, mask, empty=1.0))
             return 0.0 if file.read() else worst
 
     def close(self) -> None:

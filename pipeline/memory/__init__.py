@@ -1,1 +1,1 @@
-"""The learned memory: what objects look like, read by attention; masks of all jointly."""
+"""Learned memory: object appearance read by attention, masks of all objects predicted jointly."""

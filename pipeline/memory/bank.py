@@ -1,4 +1,4 @@
-"""What is remembered of a stream: cells of prompted and of recent keyframes, bounded."""
+"""Memory bank of a stream: cells of prompted and recent keyframes, bounded."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import numpy.typing as npt
 
 FloatMap = npt.NDArray[np.float32]
 
-_PAD_BIAS = -1e4  # of cells that fill up a reading: no weight in a softmax
-_PAD_CELLS = 128  # remembered cells are read in multiples of this, so that few shapes occur
+_PAD_BIAS = -1e4  # bias of padding cells, which gives them no weight in the softmax
+_PAD_CELLS = 128  # memory is padded to multiples of this, so that few shapes occur
 
 
 @dataclass(frozen=True, slots=True)
 class MemorySettings:
-    """How much is remembered.
+    """Sizes of the memory bank.
 
-    references: prompted keyframes at most, kept for good. recent: keyframes beside them, at least
-    `recent_every_s` seconds apart. *_cells: of one frame at most. *_step: grid of cells kept away
-    from objects.
+    references: maximum of prompted keyframes, which are kept. recent: maximum of recent keyframes,
+    at least `recent_every_s` seconds apart. *_cells: maximum per frame. *_step: stride of the cells
+    kept away from objects.
     """
 
     references: int = 4
@@ -36,10 +36,10 @@ class MemorySettings:
 
 @dataclass(frozen=True, slots=True)
 class RememberedFrame:
-    """Cells of a keyframe.
+    """Remembered cells of a keyframe.
 
-    keys: float32 [n, K]. likeness: [n, L]. bias: [n], logarithm of how many cells each stands for.
-    values: [n, V] by object id. absent: [n, V], of an object that had no pixel there.
+    keys: float32 [n, K]. likeness: [n, L]. bias: [n], logarithm of the number of cells that each
+    represents. values: [n, V] by object id. absent: [n, V], of objects without pixels on the frame.
     """
 
     keys: FloatMap
@@ -55,7 +55,7 @@ class RememberedFrame:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Cells that are read together: keys [1, N, K], bias [1, N], values [1, N, L + O V]."""
+    """Cells for one attention readout: keys [1, N, K], bias [1, N], values [1, N, L + O V]."""
 
     keys: FloatMap
     bias: FloatMap
@@ -64,7 +64,7 @@ class Group:
 
 @dataclass(slots=True)
 class MemoryBank:
-    """The remembered frames of one stream."""
+    """Remembered keyframes of one stream."""
 
     settings: MemorySettings
     references: deque[RememberedFrame] = field(init=False)
@@ -76,17 +76,17 @@ class MemoryBank:
         self.recent = deque(maxlen=self.settings.recent)
 
     def knows(self, object_id: int) -> bool:
-        """Whether an object was given on a remembered frame."""
+        """Whether an object is on a prompted frame of the bank."""
         return any(object_id in frame.values for frame in self.references)
 
     def follow(self, frame: RememberedFrame, now_s: float) -> None:
-        """Remember a keyframe for a while, unless the last one is too near."""
+        """Add a recent keyframe, unless the last one is too close in time."""
         if now_s - self.followed_s >= self.settings.recent_every_s:
             self.recent.append(frame)
             self.followed_s = now_s
 
     def forget_others(self, kept: Collection[int]) -> None:
-        """Forget all objects but these, and frames that know none of the rest."""
+        """Forget all objects except these, and frames that have none of them."""
         for frames in (self.references, self.recent):
             for frame in frames:
                 for object_id in set(frame.values) - set(kept):
@@ -98,7 +98,7 @@ class MemoryBank:
 
 
 def group(frames: Iterable[RememberedFrame], ids: Sequence[int]) -> Group | None:
-    """The cells of some frames with the values of some objects; None if there is no frame."""
+    """Concatenate the cells of frames with the values of objects; None if there is no frame."""
     kept = list(frames)
     if not kept:
         return None
@@ -107,8 +107,8 @@ def group(frames: Iterable[RememberedFrame], ids: Sequence[int]) -> Group | None
     values = np.concatenate(
         [np.concatenate([f.likeness, *(f.of(i) for i in ids)], axis=1) for f in kept]
     )
-    room = -len(keys) % _PAD_CELLS
-    keys = np.pad(keys, ((0, room), (0, 0)))
-    bias = np.pad(bias, (0, room), constant_values=_PAD_BIAS)
-    values = np.pad(values, ((0, room), (0, 0)))
+    padding = -len(keys) % _PAD_CELLS
+    keys = np.pad(keys, ((0, padding), (0, 0)))
+    bias = np.pad(bias, (0, padding), constant_values=_PAD_BIAS)
+    values = np.pad(values, ((0, padding), (0, 0)))
     return Group(keys[None], bias[None], values[None])

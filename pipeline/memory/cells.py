@@ -1,4 +1,4 @@
-"""Which cells of a remembered frame are kept: all near objects, a grid of the rest."""
+"""Select the cells of a frame to remember: all near objects, a grid of the rest."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import numpy.typing as npt
 
 FloatMap = npt.NDArray[np.float32]
 
-_AROUND = np.ones((5, 5), np.uint8)  # two cells on either side of a border
+_KERNEL_5X5 = np.ones((5, 5), np.uint8)  # two cells on either side of a border
 
 
 def choose_cells(
     coverage: FloatMap, step: int, limit: int
 ) -> tuple[npt.NDArray[np.intp], FloatMap]:
-    """Cells of a frame to remember, ascending, and how many cells each stands for.
+    """Select cells of a frame, ascending, and the number of cells that each represents.
 
-    coverage: float32 [h, w], share of every cell that any object covers. Near objects' borders all
-    cells are kept, within objects every other one, elsewhere one in step x step; at most `limit`.
-    Attention adds the logarithm of the weights, so that it stays what it is over all cells.
+    coverage: float32 [h, w], share of every cell that objects cover. Near objects' borders all
+    cells are kept, inside objects every other one, elsewhere one in step x step; at most `limit`.
+    Attention adds the logarithm of the weights, which approximates attention over all cells.
     """
     inside = (coverage > 0.5).view(np.uint8)
     touched = (coverage > 0.05).view(np.uint8)
-    near = cv2.dilate(touched, _AROUND).view(np.bool_)
-    border = cv2.morphologyEx(inside, cv2.MORPH_GRADIENT, _AROUND).view(np.bool_)
+    near = cv2.dilate(touched, _KERNEL_5X5).view(np.bool_)
+    border = cv2.morphologyEx(inside, cv2.MORPH_GRADIENT, _KERNEL_5X5).view(np.bool_)
     border |= (coverage > 0.05) & (coverage < 0.95)
     weights = np.zeros(coverage.shape, np.float32)
     weights[::step, ::step] = step * step

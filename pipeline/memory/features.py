@@ -1,4 +1,4 @@
-"""What the memory reads of a frame: the embedded encoder's maps at strides 4, 8 and 16."""
+"""Input of the memory network: the embedded encoder's maps at strides 4, 8 and 16."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class FrameFeatures:
 
     @classmethod
     def of(cls, tensors: Mapping[str, npt.NDArray[np.float32]]) -> FrameFeatures:
-        """From an encoder's outputs by name, as `Features.tensors` holds them."""
+        """Build from the encoder's outputs by name (`Features.tensors`)."""
         height, width = tensors["embedding"].shape[-2:]
         return cls(
             _map_of(tensors["skip_s4"], 2, height, width),
@@ -41,7 +41,7 @@ class FrameFeatures:
 
 
 def _map_of(tokens: npt.NDArray[np.float32], steps: int, height: int, width: int) -> FloatMap:
-    """Tokens [1, 4^s h w, C], in the decoder's order, as a map [C, 2^s h, 2^s w]."""
+    """Reorder tokens [1, 4^s h w, C] from the decoder's layout to a map [C, 2^s h, 2^s w]."""
     channels = tokens.shape[-1]
     twos = (2, 2) * steps
     x = tokens.reshape(height, width, *twos, channels)

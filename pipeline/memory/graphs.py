@@ -1,19 +1,19 @@
-"""The memory network as OpenVINO graphs of any size (torch; not imported at inference).
+"""Export the memory network to OpenVINO graphs of any size (torch; not imported at inference).
 
-Four graphs, so that what depends on the image alone runs once a keyframe and what depends on an
-object runs in one batch: `eye`, `values`, `read`, `head`.
+Four graphs, `eye`, `values`, `read` and `head`, so that what depends only on the image runs once
+per keyframe and what depends on objects runs in one batch.
 """
 
 from __future__ import annotations
 
 import warnings
 
-import openvino as ov
 import torch
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
 from maskstream.pipeline.memory.network import FEATURE, KEY, LIKENESS, VALUE, MemoryNetwork
+from maskstream.pipeline.segmenter.openvino_runtime import ov
 
 EYE_INPUTS = ("s4", "s8", "skip_s8", "s16", "embedding")
 EYE_OUTPUTS = ("key", "query", "likeness", "features")
@@ -62,14 +62,14 @@ class _HeadGraph(nn.Module):
         self,
         shared: Tensor,
         read: Tensor,
-        carried: Tensor,
+        propagated: Tensor,
         beside: Tensor,
         known: Tensor,
         s4: Tensor,
     ) -> tuple[Tensor, Tensor]:
         count = read.shape[0]
         both = torch.cat([shared.expand(count, -1, -1, -1), read], 1)
-        logits, presence = self.head(both, carried, beside, known, s4.expand(count, -1, -1, -1))
+        logits, presence = self.head(both, propagated, beside, known, s4.expand(count, -1, -1, -1))
         return logits, presence
 
 
@@ -92,7 +92,7 @@ def _convert(
 
 @torch.no_grad()
 def export_memory(network: MemoryNetwork) -> dict[str, ov.Model]:
-    """The graphs by name, FP32."""
+    """Convert the network to graphs in FP32, by name."""
     network.eval()
     h, w = 8, 16
     maps = [(16, 4), (40, 2), (32, 2), (112, 1), (128, 1)]
@@ -120,7 +120,7 @@ def export_memory(network: MemoryNetwork) -> dict[str, ov.Model]:
 
 
 def read_graph() -> ov.Model:
-    """Attention over remembered cells; it has no weights."""
+    """Graph of the attention over remembered cells, without weights."""
     module = _ReadGraph()
     example = (
         torch.zeros(1, 4, KEY),

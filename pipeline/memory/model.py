@@ -1,4 +1,4 @@
-"""Runs the memory network in OpenVINO; torch is never imported."""
+"""Run the memory network in OpenVINO, without torch."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from maskstream.pipeline.memory.features import FrameFeatures
 FloatMap = npt.NDArray[np.float32]
 
 GRAPHS = ("eye", "values", "read", "head")
-_EMPTY_LOGIT = 12.0  # logits are clipped here before objects are compared
+_EMPTY_LOGIT = 12.0  # magnitude at which logits are clipped before aggregation
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What the memory needs of a frame, computed once.
+    """Keys, queries and features of a frame for the memory.
 
     grid_hw: cells of stride 8. key, query: float32 [1, h w, K]. likeness: [1, h w, L]. features:
     [1, C, h, w]. s4: [1, C4, 2h, 2w].
@@ -38,8 +38,10 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Joint answer for several objects: logits float32 [O, 2h, 2w] at stride 4, each object against
-    all others and the background; presence: [O], 0..1.
+    """Joint prediction for several objects.
+
+    logits: float32 [O, 2h, 2w] at stride 4, each object against all others and the background.
+    presence: [O], 0..1.
     """
 
     logits: FloatMap
@@ -50,7 +52,7 @@ class MemoryModel:
     """The graphs of the memory, compiled for the CPU. Raises `ModelError`."""
 
     def __init__(self, folder: Path, *, threads: int) -> None:
-        import openvino as ov
+        from maskstream.pipeline.segmenter.openvino_runtime import ov
 
         core = ov.Core()
         options = {
@@ -68,7 +70,7 @@ class MemoryModel:
             raise ModelError(f"OpenVINO cannot load the memory in {folder}: {error}") from error
 
     def look(self, features: FrameFeatures) -> Look:
-        """Keys, queries and reduced features of a frame."""
+        """Compute keys, queries and reduced features of a frame."""
         maps = (features.s4, features.s8, features.skip_s8, features.s16, features.embedding)
         key, query, likeness, reduced = self._run("eye", [m[None] for m in maps])
         return Look(reduced.shape[-2:], key, query, likeness, reduced, features.s4[None])
@@ -76,7 +78,7 @@ class MemoryModel:
     def remember(
         self, look: Look, masks: Mapping[int, FloatMap], *, step: int, limit: int
     ) -> RememberedFrame:
-        """Write a frame; masks: float32 [2h, 2w] 0..1 by object id."""
+        """Encode a frame to remember; masks: float32 [2h, 2w] 0..1 by object id."""
         ids = list(masks)
         stacked = np.stack([masks[i] for i in ids] or [np.zeros_like(look.s4[0, 0])])[:, None]
         union = np.minimum(stacked.sum(0), 1)
@@ -99,15 +101,14 @@ class MemoryModel:
         look: Look,
         reference: Group,
         recent: Group | None,
-        carried: FloatMap,
+        propagated: FloatMap,
         known: Sequence[bool],
     ) -> Answers:
-        """Answer all objects of both groups jointly.
+        """Predict the masks of all objects of both groups jointly.
 
-        carried: masks float32 [O, 2h, 2w] 0..1, as propagated to this frame; known: which of them
-        say anything.
+        propagated: masks float32 [O, 2h, 2w] 0..1; known: which of them are valid.
         """
-        count = len(carried)
+        count = len(propagated)
         like_reference, from_reference = self._read(look, reference, count)
         if recent is None:
             like_recent = np.zeros_like(like_reference)
@@ -117,14 +118,14 @@ class MemoryModel:
         shared = np.concatenate([look.features, like_reference, like_recent], 1)
         read = np.concatenate([from_reference, from_recent], 1)
         flags = np.array([[float(k), float(recent is not None)] for k in known], np.float32)
-        given = (carried * flags[:, :1, None])[:, None]
+        given = (propagated * flags[:, :1, None])[:, None]
         beside = np.clip(given.sum(0, keepdims=True) - given, 0, 1)
         logits, presence = self._run("head", [shared, read, given, beside, flags, look.s4])
         shown = 1 / (1 + np.exp(-presence))
         return Answers(joint_logits(logits[:, 0]), np.asarray(shown, np.float32))
 
     def _read(self, look: Look, group: Group, count: int) -> tuple[FloatMap, FloatMap]:
-        """Likeness [1, L, h, w] and values [O, V, h, w] that a frame reads of a group."""
+        """Attention readout of a group: likeness [1, L, h, w] and values [O, V, h, w]."""
         (found,) = self._run("read", [look.query, group.keys, group.values, group.bias])
         h, w = look.grid_hw
         depth = look.likeness.shape[-1]
@@ -139,9 +140,9 @@ class MemoryModel:
 
 
 def joint_logits(logits: FloatMap) -> FloatMap:
-    """Logits [O, h, w] of objects by themselves, each against the likeliest of all else.
+    """Joint logits [O, h, w] of each object against all others and the background.
 
-    Soft aggregation (STM, arXiv 1904.00607): the background has the odds of no object at all.
+    Soft aggregation (STM, arXiv 1904.00607): the background's probability is that of no object.
     """
     clipped = np.clip(logits, -_EMPTY_LOGIT, _EMPTY_LOGIT)
     none = -np.logaddexp(0, clipped).sum(0)

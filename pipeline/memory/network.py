@@ -1,9 +1,9 @@
 """The network of the learned memory (torch; not imported at inference).
 
-Keys from the image alone and values from image and mask are as in STCN (arXiv 2106.05210), the
-joint answer of all objects is STM's soft aggregation (arXiv 1904.00607). Beside that: the prompted
-frames and recent ones are read apart, so that every answer is compared with what a person gave; the
-mask carried along the flow is an input; a score says whether the object is there at all.
+Keys from the image and values from image and mask are as in STCN (arXiv 2106.05210), objects are
+combined by STM's soft aggregation (arXiv 1904.00607). In addition, prompted and recent frames are
+read separately, so that predictions are compared with the prompts; the propagated mask is an input;
+and a score predicts whether the object is present.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 KEY = 64  # channels of keys and queries
-LIKENESS = 16  # channels that are read to compare a query with what it was matched with
-VALUE = 24  # channels of an object's values, the last two of them its own and the others' mask
+LIKENESS = 16  # channels that compare a query with its match
+VALUE = 24  # channels of an object's values; the last two are its own and the others' mask
 FEATURE = 48
 WIDTH = 64
 
@@ -31,14 +31,14 @@ class LayerNormMap(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The same shape."""
+        """[B, C, h, w] to the same shape."""
         centered = x - x.mean(1, keepdim=True)
         scaled = centered * torch.rsqrt(centered.square().mean(1, keepdim=True) + 1e-6)
         return scaled * self.weight.to(x.dtype) + self.bias.to(x.dtype)
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut."""
+    """Two 3x3 convolutions with a residual connection."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -52,21 +52,21 @@ class ResidualBlock(nn.Module):
 
 
 def unit(x: Tensor) -> Tensor:
-    """Unit vectors along the channels of a map [B, C, h, w]."""
+    """Normalize a map [B, C, h, w] along the channels."""
     return x * torch.rsqrt(x.square().sum(1, keepdim=True) + 1e-6)
 
 
 def twice(x: Tensor) -> Tensor:
-    """A map at twice the size."""
+    """Upsample a map by 2, bilinearly."""
     return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What the memory needs of a frame, computed once.
+    """Keys, queries and features of a frame for the memory.
 
-    key: [B, KEY, h, w] at stride 8, times the learned temperature where it asks. features: [B,
-    FEATURE, h, w] at stride 8. likeness: [B, LIKENESS, h, w]. s4: [B, 16, 2h, 2w].
+    key, query: [B, KEY, h, w] at stride 8; the query is scaled by a learned temperature. features:
+    [B, FEATURE, h, w] at stride 8. likeness: [B, LIKENESS, h, w]. s4: [B, 16, 2h, 2w].
     """
 
     key: Tensor
@@ -77,7 +77,7 @@ class Look:
 
 
 class Eye(nn.Module):
-    """A frame's encoder features to what the memory reads: keys, queries, reduced features."""
+    """Encoder features of a frame to keys, queries and reduced features."""
 
     def __init__(
         self, s8: int = 40, s16: int = 112, embedding: int = 128, skip_s8: int = 32
@@ -101,7 +101,7 @@ class Eye(nn.Module):
 
 
 class ValueEncoder(nn.Module):
-    """An object on a frame: what is written into the memory beside the keys."""
+    """Values of an object on a frame, which are remembered with the keys."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class ValueEncoder(nn.Module):
 
 
 class MaskHead(nn.Module):
-    """What was read of an object to its mask at stride 4 and a score for its presence."""
+    """Readout of an object to its mask at stride 4 and a presence score."""
 
     def __init__(self, s4: int = 16) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ class MaskHead(nn.Module):
         self.narrow = nn.Conv2d(WIDTH, 4 * WIDTH // 2, 1)
         self.sharpen = nn.Conv2d(WIDTH // 2 + s4 + 1, WIDTH // 2, 3, padding=1)
         self.mask = nn.Conv2d(WIDTH // 2, 1, 3, padding=1)
-        self.start = nn.Conv2d(2, 1, 1)  # begins as the share that the prompted frames vote for
+        self.start = nn.Conv2d(2, 1, 1)  # initialized to the readout of the prompted frames
         self.presence = nn.Sequential(nn.Linear(2 * WIDTH + 4, 32), nn.ReLU(), nn.Linear(32, 1))
         with torch.no_grad():
             self.mask.weight.mul_(0.1)
@@ -142,16 +142,16 @@ class MaskHead(nn.Module):
             nn.init.constant_(cast(Tensor, self.start.bias), -2.5)
 
     def forward(
-        self, read: Tensor, carried: Tensor, beside: Tensor, known: Tensor, s4: Tensor
+        self, read: Tensor, propagated: Tensor, beside: Tensor, known: Tensor, s4: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Logits [B, 1, 2h, 2w] and the logit of presence [B].
 
-        read: features, likenesses and what was read, [B, C, h, w]; values of prompted frames and
-        of recent ones end with the object's own and the others' share. carried, beside: the carried
-        mask of the object and of all others, [B, 1, 2h, 2w] 0..1. known: whether the carried mask
-        says anything, and whether recent frames were read, [B, 2].
+        read: features, likenesses and readouts, [B, C, h, w]; values of prompted and of recent
+        frames end with the object's own and the others' share. propagated, beside: the propagated
+        masks of the object and of all others, [B, 1, 2h, 2w] 0..1. known: whether the propagated
+        mask is valid, and whether recent frames were read, [B, 2].
         """
-        small = torch.cat([F.avg_pool2d(carried, 2), F.avg_pool2d(beside, 2)], 1)
+        small = torch.cat([F.avg_pool2d(propagated, 2), F.avg_pool2d(beside, 2)], 1)
         flags = known[:, :, None, None].expand(-1, -1, *small.shape[-2:])
         own = torch.stack([read[:, -VALUE - 2], read[:, -2]], 1)
         x = self.fine(F.relu(self.enter(torch.cat([read, small, flags], 1))))
@@ -160,7 +160,7 @@ class MaskHead(nn.Module):
         deep = deep + F.relu(self.whole(pooled))[:, :, None, None]
         x = self.again(x + F.interpolate(deep, scale_factor=2.0))
         fine = torch.cat(
-            [F.pixel_shuffle(self.narrow(x), 2), s4, carried * known[:, :1, None, None]], 1
+            [F.pixel_shuffle(self.narrow(x), 2), s4, propagated * known[:, :1, None, None]], 1
         )
         logits = self.mask(F.relu(self.sharpen(fine))) + twice(self.start(own))
         shares = torch.cat([logits.mean((2, 3)), logits.amax((2, 3)), known], 1)
@@ -168,7 +168,7 @@ class MaskHead(nn.Module):
 
 
 class MemoryNetwork(nn.Module):
-    """Eye, value encoder and mask head, and the reading between them."""
+    """Key encoder (`eye`), value encoder and mask head, with the memory readout between them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -177,7 +177,7 @@ class MemoryNetwork(nn.Module):
         self.head = MaskHead()
 
     def read(self, look: Look, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-        """Read remembered cells: [B, Cv, h, w].
+        """Attention readout of remembered cells, [B, Cv, h, w].
 
         keys: [B, N, KEY]; values: [B, N, Cv]; bias: [B, N], added to the similarities.
         """
@@ -190,7 +190,7 @@ class MemoryNetwork(nn.Module):
 
 
 def soft_aggregation(logits: Tensor, *, limit: float = 12.0) -> Tensor:
-    """Odds of each object against all others: logits [B, O, h, w] to joint logits [B, 1 + O, h, w].
+    """Soft aggregation of objects: logits [B, O, h, w] to joint logits [B, 1 + O, h, w].
 
     Channel 0 is the background. Softmax over the channels gives probabilities (STM).
     """

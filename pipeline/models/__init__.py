@@ -1,1 +1,1 @@
-"""From a name to a model that runs, and the embedded model's files."""
+"""Find and open models by name; the embedded model's files."""

@@ -1,4 +1,4 @@
-"""Checkpoints to networks: published files and this project's own training checkpoints."""
+"""Load networks from checkpoints: published files and this project's training checkpoints."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from maskstream.pipeline.weights.registry import Registry
 def load_network(checkpoint: Path, architecture: str | None = None) -> Sam:
     """Build the network of a checkpoint and load it, ready for inference.
 
-    architecture: a name of `sam.BUILDERS`; None: told from the keys and shapes. Training
-    checkpoints say their own and give the averaged weights. Raises `ModelError`.
+    architecture: a name of `sam.BUILDERS`; None: detected from keys and shapes. Training
+    checkpoints contain their architecture; their averaged weights are used. Raises `ModelError`.
     """
     trained = _training_state(checkpoint)
     state: Mapping[str, Tensor]
@@ -33,26 +33,26 @@ def load_network(checkpoint: Path, architecture: str | None = None) -> Sam:
         architecture = architecture or next(iter(published), None)
     if architecture not in BUILDERS:
         known = ", ".join(BUILDERS)
-        raise ModelError(f"say which network {checkpoint} holds: {known}")
+        raise ModelError(f"say which network {checkpoint} is of: {known}")
     model = build(architecture)
     load_into(model, {key: value.float() for key, value in state.items()})
     return model.eval()
 
 
 def _published_networks(state: Mapping[str, Tensor]) -> list[str]:
-    """The published models with these keys and shapes: TinySAM's are MobileSAM's as well."""
+    """Published models with these keys and shapes; TinySAM and MobileSAM share theirs."""
     registry = Registry.published()
     architecture = registry.identify(shapes_of(state))
     return [entry.name for entry in registry.entries() if entry.architecture == architecture]
 
 
 def _training_state(checkpoint: Path) -> tuple[str, dict[str, Tensor]] | None:
-    """Architecture and averaged weights of a training checkpoint; None if it is none."""
+    """Architecture and averaged weights of a training checkpoint; None if it is not one."""
     if not checkpoint.is_file():
         raise ModelError(f"there is no checkpoint {checkpoint}")
     try:
         content: Any = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception:  # load_checkpoint says what is wrong with the file
+    except Exception:  # load_checkpoint reports what is wrong with the file
         return None
     if not isinstance(content, dict) or not {"average", "config"} <= content.keys():
         return None

@@ -1,4 +1,4 @@
-"""Where a model lies by its name: embedded ones, folders, published checkpoints, files."""
+"""Find a model by name: embedded models, folders, published checkpoints, files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EMBEDDED = Path(__file__).parent
 
 
 def find_model(name_or_folder: str | Path) -> Path:
-    """Folder of an embedded model's name, or the folder itself. Raises `ModelError`."""
+    """Folder of an embedded model by name, or the given folder. Raises `ModelError`."""
     for folder in (Path(name_or_folder), EMBEDDED / str(name_or_folder)):
         if (folder / "model.yaml").is_file():
             return folder
@@ -20,26 +20,26 @@ def find_model(name_or_folder: str | Path) -> Path:
 
 
 def _unknown(name: str) -> str:
-    """That there is no model of this name, and which names are like it."""
+    """Message that there is no model of this name, with similar names."""
     embedded = sorted(p.parent.name for p in EMBEDDED.glob("*/model.yaml"))
     published = [entry.name for entry in Registry.published().entries()]
     near = near_names(name, [*embedded, *published])
     hint = f"did you mean {' or '.join(near)}? Give" if near else "give"
     return (
         f"there is no model '{name}': {hint} the name of an embedded model "
-        f"({', '.join(embedded)}) or of 'weights list', a checkpoint file that is there, or a "
-        "folder that holds model.yaml, encoder.xml and decoder.xml"
+        f"({', '.join(embedded)}) or of 'weights list', an existing checkpoint file, or a "
+        "folder with model.yaml, encoder.xml and decoder.xml"
     )
 
 
 def names_checkpoint(model: str) -> bool:
-    """Whether a model's name means a checkpoint: a published name, or a file."""
+    """Whether a model's name refers to a checkpoint: a published name or a file."""
     published = {entry.name for entry in Registry.published().entries()}
     return model in published or Path(model).is_file()
 
 
 def find_checkpoint(name: str) -> tuple[Path, str | None]:
-    """File of a checkpoint by published name or path, and its network if the name tells it.
+    """File of a checkpoint by published name or path, and its network if the name implies it.
 
     Raises `ModelError`.
     """
@@ -49,7 +49,7 @@ def find_checkpoint(name: str) -> tuple[Path, str | None]:
     path = registry.path_of(name)
     if not path.is_file():
         raise ModelError(
-            f"the weights of {name} are not here: fetch them with 'weights get {name}' (it takes "
+            f"the weights of {name} are not in the cache: get them with 'weights get {name}' (from "
             f"{registry.url_of(name)}), or import that file, fetched elsewhere, with "
             "'weights import FILE'"
         )

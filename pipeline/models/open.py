@@ -1,4 +1,4 @@
-"""Opens the segmenter that a configuration asks for."""
+"""Open the segmenter of a configuration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from maskstream.pipeline.types import SizeHW, WantedDevice
 
 
 def locate_model(config: PipelineConfig) -> Path:
-    """Where `config.model` lies: a checkpoint file if it is one and CUDA runs it, else a folder.
+    """Path of `config.model`: a checkpoint file if it is one and runs on CUDA, else a folder.
 
     Raises `ModelError`.
     """
@@ -25,7 +25,7 @@ def locate_model(config: PipelineConfig) -> Path:
 def open_model(
     name: str | Path, size_hw: SizeHW, *, device: WantedDevice = "cpu", threads: int = 2
 ) -> Segmenter:
-    """Set up a model for pictures of one size.
+    """Open a model for images of one size.
 
     name: of an embedded model or a published checkpoint, or a model folder or a checkpoint file;
     checkpoints run on CUDA only. threads: for inference on the CPU. Raises `ModelError`.
@@ -39,11 +39,11 @@ def open_model(
 def open_segmenter(
     config: PipelineConfig, model: Path, frame_hw: SizeHW, *, input_share: float = 1.0
 ) -> Segmenter:
-    """Set up `config.model` on `config.device` for frames of one size.
+    """Open `config.model` on `config.device` for frames of one size.
 
-    input_share: of the encoder's long side (CPU only). model: where `config.model` lies: a folder
-    of OpenVINO graphs, which run on the CPU, or the checkpoint file that CUDA needs. "auto" never
-    takes a folder to CUDA. Raises `ModelError`.
+    input_share: of the encoder's long side (CPU only). model: path of `config.model`, a folder of
+    OpenVINO graphs, which run on the CPU, or a checkpoint file, for CUDA. With "auto" a folder runs
+    on the CPU. Raises `ModelError`.
     """
     is_folder = model.is_dir()
     device = "cpu" if is_folder and config.device == "auto" else choose_device(config.device)
@@ -53,7 +53,7 @@ def open_segmenter(
     if is_folder:
         raise ModelError(
             f"device cuda cannot run the model '{config.model}', whose graphs are for the CPU: "
-            "give a checkpoint file, or the name of one that 'weights list' shows as here"
+            "give a checkpoint file, or the name of one that 'weights list' shows as fetched"
         )
     from maskstream.pipeline.models.checkpoint import load_network
     from maskstream.pipeline.segmenter.torch_segmenter import TorchSegmenter

@@ -1,4 +1,4 @@
-"""Segmenters for images of many sizes."""
+"""Pool of segmenters for images of different sizes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ OpenSegmenter = Callable[[SizeHW], Segmenter]
 
 
 class SegmenterPool:
-    """One segmenter for every size of a network's input, which images of many sizes share.
+    """Segmenters by input size of the network; images of different sizes share them.
 
-    Setting one up takes seconds. At most `KEPT` are held, the last used.
+    Opening one takes seconds. At most `KEPT` are kept, the last used.
     """
 
     def __init__(self, open_one: OpenSegmenter) -> None:
@@ -29,7 +29,7 @@ class SegmenterPool:
         self._by_input: dict[SizeHW, Segmenter] = {}
 
     def for_size(self, frame_hw: SizeHW) -> Segmenter:
-        """A segmenter for frames of this size, good until the next call. Raises `ModelError`."""
+        """A segmenter for frames of this size, valid until the next call. Raises `ModelError`."""
         geometry = self._geometry(frame_hw)
         segmenter = self._by_input.pop(geometry.input_hw, None) if geometry else None
         if geometry is None or segmenter is None:
@@ -42,7 +42,7 @@ class SegmenterPool:
         return segmenter
 
     def _geometry(self, frame_hw: SizeHW) -> InputGeometry | None:
-        """How a frame will lie in the input; None before the first segmenter is there."""
+        """Geometry of a frame in the input; None before the first segmenter is open."""
         known = next(iter(self._by_input.values()), None)
         if known is None:
             return None
@@ -50,10 +50,10 @@ class SegmenterPool:
 
 
 def segmenter_opener(config: PipelineConfig) -> OpenSegmenter:
-    """How to set up `config.model`: a folder runs as its graphs are, a checkpoint in torch.
+    """Function that opens `config.model`: a folder in OpenVINO, a checkpoint in torch.
 
-    A checkpoint is measured itself, not quantized first: that would calibrate on the very images
-    that judge. Raises `ModelError`.
+    A checkpoint is evaluated unquantized: quantizing would calibrate on the test images. Raises
+    `ModelError`.
     """
     if not names_checkpoint(config.model):
         folder = find_model(config.model)

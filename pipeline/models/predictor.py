@@ -1,4 +1,4 @@
-"""Interactive prediction on one picture: `set_image`, then `predict` as often as wanted."""
+"""Interactive prediction on one image: `set_image`, then `predict` repeatedly."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from maskstream.pipeline.types import Frame, RgbImage, SizeHW
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Answers to one prompt, best first.
+    """Predicted masks of one prompt, best first.
 
-    masks: bool [K, H, W] at the picture's size; iou: float32 [K] predicted; logits: float32
-    [K, 4h, 4w], of which one can be given back as `mask` of the next `predict`.
+    masks: bool [K, H, W] at the image's size; iou: predicted, float32 [K]; logits: float32 [K, 4h,
+    4w]; one of them can be the `mask` of the next `predict`.
     """
 
     masks: npt.NDArray[np.bool_]
@@ -31,7 +31,7 @@ class Prediction:
 
 
 class Predictor:
-    """A model with one picture at a time.
+    """Promptable model for one image at a time.
 
     >>> predictor = Predictor("lite")                               # doctest: +SKIP
     >>> predictor.set_image(rgb)                                    # doctest: +SKIP
@@ -45,7 +45,7 @@ class Predictor:
         self._features: Features | None = None
 
     def set_image(self, image: RgbImage | Frame) -> None:
-        """Encode a picture: RGB uint8 [H, W, 3] or a `Frame`."""
+        """Encode an image: RGB uint8 [H, W, 3] or a `Frame`."""
         frame = as_frame(image)
         if self._segmenter is None or self._segmenter.geometry.frame_hw != frame.size_hw:
             self._segmenter = OpenVinoSegmenter(self._folder, frame.size_hw, threads=self._threads)
@@ -58,11 +58,11 @@ class Predictor:
         box: npt.ArrayLike | None = None,
         mask: FloatMap | None = None,
     ) -> Prediction:
-        """Segment what the prompt points at.
+        """Segment the object of a prompt.
 
         points: [N, 2] pixels; labels: [N], 1 the object, 0 not the object; box: xyxy pixels; mask:
-        logits [4h, 4w] of an earlier answer. One positive point alone is ambiguous and gives three
-        masks, anything else one. Raises `PromptError`.
+        logits [4h, 4w] of an earlier prediction. A single positive point is ambiguous and gives
+        three masks, any other prompt one. Raises `PromptError`.
         """
         if self._segmenter is None or self._features is None:
             raise PromptError("call set_image before predict")
@@ -84,7 +84,7 @@ def single_prompt(
     labels: npt.ArrayLike | None,
     box: npt.ArrayLike | None,
 ) -> PromptBatch:
-    """One prompt from points (pixels, of their centers) and a box. Raises `PromptError`."""
+    """Build one prompt from points (pixel indices) and a box. Raises `PromptError`."""
     xy = np.zeros((0, 2), np.float32) if points is None else np.asarray(points, np.float32)
     if xy.ndim != 2 or xy.shape[1] != 2:
         raise PromptError("points must be a list of (x, y) pairs")
@@ -95,7 +95,7 @@ def single_prompt(
         raise PromptError("give at least one point or a box")
     height, width = frame_hw
     if len(xy) and not ((xy >= 0) & (xy < (width, height))).all():
-        raise PromptError(f"a point lies outside the picture of {width}x{height} pixels")
+        raise PromptError(f"a point lies outside the image of {width}x{height} pixels")
     xy = xy + 0.5
     if box is None:
         return PromptBatch.points(xy[None], signs[None])
@@ -103,7 +103,7 @@ def single_prompt(
     if corners.shape != (4,) or not (corners[2:] > corners[:2]).all():
         raise PromptError("a box is x0, y0, x1, y1 with x1 > x0 and y1 > y0")
     if not ((corners[:2] < (width, height)) & (corners[2:] > 0)).all():
-        raise PromptError(f"the box lies outside the picture of {width}x{height} pixels")
+        raise PromptError(f"the box lies outside the image of {width}x{height} pixels")
     corners = np.clip(corners, 0, (width, height, width, height))
     return PromptBatch(
         np.concatenate([corners.reshape(2, 2), xy])[None].astype(np.float32),

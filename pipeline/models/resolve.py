@@ -1,4 +1,4 @@
-"""From what a user calls a model to a model folder: embedded, given, cached, or made now."""
+"""Resolve a model's name to a model folder: embedded, given, cached, or quantized now."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from maskstream.pipeline.types import RgbImage
 from maskstream.pipeline.weights.cache import cache_folder
 
 CALIBRATION_IMAGES = 32
-METHOD = "nncf"  # made in about half the time, and who uses a model first waits for it
+METHOD = "nncf"  # takes about half the time, which the first user waits for
 
 
 def resolve_model(
     name: str, images: Callable[[int], Sequence[RgbImage]], report: Callable[[str], None]
 ) -> Path:
-    """The folder of a model: an embedded name, a folder, a published name or a checkpoint file.
+    """Folder of a model, given as embedded name, folder, published name or checkpoint file.
 
     A published model or a checkpoint is quantized on first use, on `images(count)` of the user's
     own video, and cached by the checkpoint's content. Raises `ModelError`, also when quantizing is
@@ -54,7 +54,7 @@ def resolve_model(
             report=report,
         )
     except KeyboardInterrupt:
-        report(f"stopped; nothing of {name} is kept, its next use begins anew")
+        report(f"stopped; nothing of {name} is kept, its next use starts over")
         raise
     except ModelError as error:
         raise ModelError(

@@ -160,7 +160,7 @@ def attention_in_fp32(encoder: ov.Model) -> list[str]:
     """Names of an encoder's operations between the projections of linear attention.
 
     Its products and division cause a fifth of the INT8 encoder's error, but are only a thousandth
-    of its computation (docs/quantization.md).
+    of its computation (docs/measurements/quantization.md).
     """
     names = [operation.get_friendly_name() for operation in encoder.get_ops()]
     inner = (".context_module.main/", ".context_module.main.aggreg.")
@@ -176,4 +176,6 @@ def architecture_of(model: Sam) -> dict[str, Any]:
         "multiple": a.multiple,
         "pad_rgb": [round(v) for v in a.mean],
         "cell": a.cell,
+        "everything": dict(a.everything),
+        "encoder_work": a.encoder_work,
     }

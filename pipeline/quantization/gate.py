@@ -17,6 +17,7 @@ from maskstream.pipeline.segmenter.everything import coarse_points
 from maskstream.pipeline.segmenter.geometry import boxes_of
 from maskstream.pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD, POSITIVE
 from maskstream.pipeline.segmenter.openvino_runtime import ov
+from maskstream.trackers.iou import paired_mask_iou
 
 GRID_SIDE = 6  # prompts per side of the grid on every image
 SMALLEST_MASK = 0.001  # share of the image; the IoU of smaller masks is noise
@@ -176,9 +177,7 @@ def mask_ious(truth: npt.NDArray[np.float32], answer: npt.NDArray[np.float32]) -
     """IoU of masks given as logits [N, h, w], without masks that are too small."""
     a, b = truth > 0, answer > 0
     counted = a.mean((1, 2)) >= SMALLEST_MASK
-    overlap = (a & b).sum((1, 2))[counted]
-    union = (a | b).sum((1, 2))[counted]
-    return [float(v) for v in overlap / union]
+    return [float(v) for v in paired_mask_iou(a[counted], b[counted])]
 
 
 def cosine(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:

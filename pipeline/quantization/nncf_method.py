@@ -4,7 +4,7 @@ Two of NNCF's defaults cost accuracy here. Its overflow fix halves the range of 
 without VNNI; on `lite` that nearly doubles the encoder's error. And its fast bias correction works
 from the statistics of single layers; the full one, layer after layer through the quantized graph,
 takes twice as long once and brings the error down to little more than that of the weights alone
-(docs/quantization.md has the figures).
+(docs/measurements/quantization.md has the figures).
 
 NNCF's own `quantize_with_accuracy_control` is not used: a layer that it reverts behind a
 SmoothQuant gets its unsmoothed weights and keeps the smoothing, which breaks every transformer; and
@@ -101,9 +101,11 @@ def quantize_graphs(
     fitted, tried = _split(images)
     parts = _parts(fp32, fitted)
     int8 = [part.quantized() for part in parts]
-    kept = {"decoder": "everything but the upsampling (docs/quantization.md)"}
+    kept = {"decoder": "everything but the upsampling (docs/measurements/quantization.md)"}
     if parts[0].ignored:
-        kept["encoder"] = "linear attention between its projections (docs/quantization.md)"
+        kept["encoder"] = (
+            "linear attention between its projections (docs/measurements/quantization.md)"
+        )
     errors: list[dict[str, float]] = [{}, {}]
     trials = None if goal is None else Trials(fp32, spread(tried, JUDGED_ON), goal)
     start_s = time.monotonic()

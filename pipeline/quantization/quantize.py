@@ -24,7 +24,9 @@ from maskstream.pipeline.types import RgbImage
 
 METHODS = ("nncf", "tinysam")
 Progress = Callable[[str], None]
-USED = 0.8  # share of the loss allowed by the gate that calibration images may use; the rest is margin
+USED = (
+    0.8  # share of the loss allowed by the gate that calibration images may use; the rest is margin
+)
 
 
 @dataclass(frozen=True, slots=True)

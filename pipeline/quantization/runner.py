@@ -22,7 +22,7 @@ class Runner:
 
     Compiled for all sizes at once, OpenVINO 2026.4.1 applies the scales of an INT8 convolution
     twice where two operations read its output, as every layer norm over channels does: later values
-    are almost zero (docs/quantization.md). threads: None for OpenVINO's choice.
+    are almost zero (docs/measurements/quantization.md). threads: None for OpenVINO's choice.
     """
 
     def __init__(self, graph: ov.Model, threads: int | None = None) -> None:

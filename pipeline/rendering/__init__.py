@@ -1,1 +1,1 @@
-"""Results as pictures for the eye."""
+"""Draw results as images and videos."""

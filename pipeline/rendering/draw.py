@@ -1,4 +1,4 @@
-"""Draw results over the pictures they belong to."""
+"""Draw masks, boxes and ids of a result over its image."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def _gamma(linear: float) -> int:
 def draw(rgb: RgbImage, result: FrameResult, *, alpha: float = 0.45) -> RgbImage:
     """Draw the objects of `result` over a copy of `rgb`, uint8 [H, W, 3] of the labels' size.
 
-    Tracked objects that show get a mask of opacity `alpha` with an outline, a box, id and score;
-    occluded ones only a dashed box where they are expected; all others nothing.
+    Visible objects get a mask of opacity `alpha` with an outline, a box, id and score; occluded
+    ones a dashed box where they are expected; others are not drawn.
     """
     image = _draw_masks(rgb, result, alpha)
     thickness = _line_width(image)
@@ -64,7 +64,7 @@ def draw(rgb: RgbImage, result: FrameResult, *, alpha: float = 0.45) -> RgbImage
 
 
 def scaled(result: FrameResult, size_hw: SizeHW) -> FrameResult:
-    """The same result for a picture of `size_hw`: labels by nearest neighbor, boxes scaled."""
+    """Scale a result to an image of `size_hw`: labels by nearest neighbor, boxes exactly."""
     height, width = size_hw
     y_scale, x_scale = height / result.labels.shape[0], width / result.labels.shape[1]
     resized = cv2.resize(result.labels, (width, height), interpolation=cv2.INTER_NEAREST)
@@ -118,7 +118,7 @@ def _draw_dashes(
 
 
 def draw_tag(image: RgbImage, corner: tuple[int, int], text: str, background: Rgb) -> None:
-    """Write `text` on a colored plate above `corner`, moved inside the picture."""
+    """Write `text` on a colored plate above `corner`, moved inside the image."""
     text_height = max(9, round(min(image.shape[:2]) / 48))
     scale = cv2.getFontScaleFromHeight(_FONT, text_height, 1)
     thickness = max(1, text_height // 12)

@@ -1,33 +1,29 @@
-"""Sinks for the eye: an overlay video and a contact sheet."""
+"""Sink that writes a video with masks, boxes and ids drawn on it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
-import cv2
 import numpy as np
 
 from maskstream.pipeline.errors import StoreError
-from maskstream.pipeline.rendering.draw import draw, draw_tag, scaled
+from maskstream.pipeline.rendering.draw import draw
 from maskstream.pipeline.sources.video import ONE_THREAD
-from maskstream.pipeline.types import Frame, FrameResult, RgbImage, SourceInfo
+from maskstream.pipeline.types import Frame, FrameResult, SourceInfo
 
 _CODEC, _CODEC_OPTIONS = "libx264", {"crf": "18", "preset": "veryfast"}
 _DEFAULT_RATE = Fraction(25)
-_SHEET_WIDTH = 1920
-_GAP = 6
 
 
 class OverlayVideo:
-    """A sink that writes an H.264 mp4 of the picture with masks, boxes and ids.
+    """A sink that writes an H.264 mp4 of the frames with masks, boxes and ids.
 
-    Timestamps are the source's own, or counted at its rate where it has none; an odd last row or
-    column is left out. The file appears under its name when it is finished. Raises `StoreError`.
+    Timestamps are the source's, or computed from its rate where it has none; an odd last row or
+    column is cropped. The file gets its name when it is finished. Raises `StoreError`.
     """
 
     def __init__(self, path: Path, info: SourceInfo) -> None:
@@ -47,7 +43,7 @@ class OverlayVideo:
 
     def _add_stream(self, rate: Fraction) -> Any:
         stream: Any = self._container.add_stream(_CODEC, rate=rate, options=_CODEC_OPTIONS)
-        stream.codec_context.thread_count = 1  # the other cores are the models'
+        stream.codec_context.thread_count = 1  # leaves the other cores to the models
         stream.width, stream.height, stream.pix_fmt = self._width, self._height, "yuv420p"
         stream.time_base = stream.codec_context.time_base = self._time_base
         stream.codec_context.color_range, stream.codec_context.colorspace = 1, 1  # limited, BT.709
@@ -66,10 +62,10 @@ class OverlayVideo:
         self._encode(image)
 
     def idle(self) -> None:
-        """Nothing is safe before the end."""
+        """Does nothing: the file is written at the end."""
 
     def close(self, *, complete: bool) -> None:
-        """Finish the file with the frames there are; none at all leaves no file."""
+        """Finish the file; without any frame there is no file."""
         written = self._last_pts is not None
         try:
             if written:
@@ -83,7 +79,7 @@ class OverlayVideo:
             raise self._unwritable(error) from error
 
     def _pts(self, result: FrameResult) -> int:
-        """The result's own timestamp, or the next at the source's rate; always rising."""
+        """The result's timestamp, or the next at the source's rate; strictly increasing."""
         last = self._last_pts
         if last is None:
             pts = result.pts or 0
@@ -103,75 +99,3 @@ class OverlayVideo:
     def _unwritable(self, error: Exception) -> StoreError:
         reason = getattr(error, "strerror", None) or error
         return StoreError(f"The overlay {self._path} cannot be written: {reason}.")
-
-
-class ContactSheet:
-    """A sink that keeps about `count` evenly spread frames and writes them as one PNG.
-
-    The stream's length need not be known: when twice as many are kept as wanted, every other one
-    is dropped and only every other frame is looked at. Raises `StoreError`.
-    """
-
-    def __init__(self, path: Path, count: int = 12, columns: int = 3) -> None:
-        self._path = path
-        self._count = count
-        self._columns = columns
-        self._kept: list[RgbImage] = []
-        self._step = 1
-        self._seen = 0
-
-    def write(self, frame: Frame, result: FrameResult) -> None:
-        """Keep the frame if it is one of the evenly spread ones."""
-        if self._seen % self._step == 0:
-            self._kept.append(self._tile(frame, result))
-            if len(self._kept) >= 2 * self._count:
-                self._kept = self._kept[::2]
-                self._step *= 2
-        self._seen += 1
-
-    def idle(self) -> None:
-        """Nothing is safe before the end."""
-
-    def close(self, *, complete: bool) -> None:
-        """Write the sheet; nothing if there were no frames."""
-        if not self._kept:
-            return
-        chosen = np.linspace(0, len(self._kept) - 1, min(self._count, len(self._kept)))
-        tiles = [self._kept[round(i)] for i in chosen]
-        write_sheet(self._path, tiles, self._columns)
-
-    def _tile(self, frame: Frame, result: FrameResult) -> RgbImage:
-        height, width = result.labels.shape
-        tile_w = (_SHEET_WIDTH - _GAP * (self._columns + 1)) // self._columns
-        size_hw = (max(1, round(height * tile_w / width)), tile_w)
-        tile = draw(frame.rgb(size_hw), scaled(result, size_hw))
-        when = "" if result.pts_s is None else f"  {result.pts_s:.2f} s"
-        draw_tag(tile, (0, 0), f"frame {result.index}{when}", (0, 0, 0))
-        return tile
-
-
-def write_sheet(path: Path, tiles: Sequence[RgbImage], columns: int) -> None:
-    """Write pictures of one size as one, row by row: a JPEG if the path ends in .jpg, else a PNG.
-
-    Raises `StoreError`.
-    """
-    form = ".jpg" if path.suffix == ".jpg" else ".png"
-    height, width, _ = tiles[0].shape
-    rows = -(-len(tiles) // columns)
-    sheet = np.full(
-        (rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, 3), 24, np.uint8
-    )
-    for i, tile in enumerate(tiles):
-        y = _GAP + i // columns * (height + _GAP)
-        x = _GAP + i % columns * (width + _GAP)
-        sheet[y : y + height, x : x + width] = tile
-    encoded = cv2.imencode(form, cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.part")
-        part.write_bytes(encoded.tobytes())
-        os.replace(part, path)
-    except OSError as error:
-        raise StoreError(
-            f"The contact sheet {path} cannot be written: {error.strerror}."
-        ) from error

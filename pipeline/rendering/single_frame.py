@@ -1,4 +1,4 @@
-"""Objects of single frames as pictures: the label map, and the overlay to look at."""
+"""Write single frames as PNG images: label maps or overlays."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _SUFFIX = ".png"
 
 @dataclass(frozen=True, slots=True)
 class ImageOutput:
-    """Where pictures of frames go: a PNG file for one frame, or a folder of `000012.png`.
+    """Destination of frame images: a PNG file for one frame, or a folder of `000012.png`.
 
-    Files appear under their names when they are finished.
+    Files get their names when they are finished.
     """
 
     path: Path
 
     def check(self, info: SourceInfo, *, overwrite: bool) -> None:
-        """Refuse what cannot be written or is there already.
+        """Check that the destination can be written and does not exist yet.
 
         Raises:
             ConfigError: it is neither PNG nor folder, or one file is to take several frames.
-            StoreExistsError: the file, or something in the folder, is there already.
-            StoreError: it cannot be told whether something is there.
+            StoreExistsError: the file exists, or the folder is not empty. StoreError: the
+            destination cannot be read.
         """
         try:
             is_folder = self.path.is_dir()
@@ -42,19 +42,19 @@ class ImageOutput:
             raise StoreError(f"{self.path} cannot be written: {error.strerror}") from error
         if self.path.suffix and not self._is_file and not is_folder:
             raise ConfigError(
-                f"{self.path} is no place for pictures: give a name that ends in {_SUFFIX} for "
+                f"{self.path} cannot hold images: give a name that ends in {_SUFFIX} for "
                 "one frame, or a folder (without a dot in its name) for several"
             )
         if self._is_file and info.frame_count != 1:
             raise ConfigError(
-                f"{self.path} takes one picture, but {info.name} may have more frames: give a "
+                f"{self.path} takes one image, but {info.name} may have more frames: give a "
                 "folder, or choose one frame with --start and --end"
             )
         if filled and not overwrite:
-            raise StoreExistsError(f"{self.path} is there already: replace it with --overwrite")
+            raise StoreExistsError(f"{self.path} already exists: replace it with --overwrite")
 
     def write(self, frame_index: int, pixels: RgbImage | LabelMap) -> None:
-        """Write labels uint16 [H, W] or a picture RGB uint8 [H, W, 3]. Raises `StoreError`."""
+        """Write labels uint16 [H, W] or an image RGB uint8 [H, W, 3]. Raises `StoreError`."""
         file = self.path if self._is_file else self.path / f"{frame_index:06d}{_SUFFIX}"
         bgr = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
         encoded = cv2.imencode(_SUFFIX, bgr)[1]

@@ -1,1 +1,1 @@
-"""What results of frames are, and what can be said of them and done to them."""
+"""Work on frame results: editing and review."""

@@ -1,4 +1,4 @@
-"""Take objects out of a frame's result and lay others over it, so that nothing else changes."""
+"""Remove objects from a frame's result or add one, leaving the others unchanged."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _WHOLE = (slice(0, None), slice(0, None))
 
 
 def prompted_object(object_id: int, mask: BoolMap, score: float) -> ObjectResult:
-    """An object whose mask, bool [H, W] and not empty, a person gave."""
+    """Result of an object whose mask, bool [H, W] and not empty, a person gave."""
     x0, y0, x1, y1 = (float(v) for v in boxes_of(mask[None])[0])
     return ObjectResult(object_id, (x0, y0, x1, y1), score, TrackState.TRACKED, int(mask.sum()))
 
 
 def keep_objects(result: FrameResult, kept: Collection[int]) -> FrameResult:
-    """A result with none but these objects; what they were hidden by shows them now.
+    """Keep only these objects of a result; their parts that removed objects covered are shown.
 
     Their whole masks (`FrameResult.mask`) stay as they are.
     """
@@ -40,9 +40,9 @@ def keep_objects(result: FrameResult, kept: Collection[int]) -> FrameResult:
 
 
 def add_object(result: FrameResult, found: ObjectResult, mask: BoolMap) -> FrameResult:
-    """A result with one more object, whose whole mask is bool [H, W].
+    """Add an object to a result, given its whole mask bool [H, W].
 
-    Where it overlaps another one, the one with the higher score shows.
+    Where it overlaps another one, the one with the higher score is on top.
     """
     weaker = [o.id for o in result.objects if o.score < found.score]
     shows = mask & ((result.labels == 0) | np.isin(result.labels, weaker))
@@ -58,7 +58,7 @@ def _result(
     objects: list[ObjectResult],
     masks: Mapping[int, BoolMap],
 ) -> FrameResult:
-    """A result whose areas and hidden parts follow from its label map and the whole masks."""
+    """Recompute areas and covered parts from the label map and the whole masks."""
     counted, covered = [], []
     for found in sorted(objects, key=lambda o: o.id):
         shown = labels == found.id

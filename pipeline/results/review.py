@@ -1,7 +1,7 @@
-"""What a person should look at: the frames and objects of a run that are doubtful, worst first.
+"""Review: rank the frames and objects of a run that a person should check.
 
-Everything is judged by what a store's tables say of each object on each frame: confidence, state,
-area, box. Frames pass by once; what is held grows with the objects that are alive, not with time.
+It uses only the store's tables: confidence, state, area and box of each object on each frame.
+Frames are read once; memory grows with the number of live objects, not with time.
 """
 
 from __future__ import annotations
@@ -19,22 +19,23 @@ import numpy as np
 from maskstream.pipeline.errors import StoreCorruptError
 from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.types import ObjectResult
+from maskstream.trackers.iou import box_iou
 from maskstream.trackers.state import TrackState
 
 if TYPE_CHECKING:
     from maskstream.pipeline.store import MaskStore
 
 MAX_REVIEW_ITEMS = 100
-"""Doubts that are kept of a run, however long it is."""
+"""Review items kept of a run, whatever its length."""
 
-_SAME_ISSUE_FRAMES = 5  # frames without a doubt that do not end one
-_RATE = 0.05  # share of the newest frame in what is usual for an object
+_SAME_ISSUE_FRAMES = 5  # frames without a signal that do not end an issue
+_NEWEST_WEIGHT = 0.05  # weight of the newest frame in an object's running means
 _LOW_SCORE = 0.65
-_SCORE_DROP = 0.25  # below the usual one
-_USUAL_SCORE_MAX = 0.9  # a mask that a person gave has 1, which no later frame can keep
+_SCORE_DROP = 0.25  # below the running mean
+_USUAL_SCORE_MAX = 0.9  # prompted masks have 1, which no later frame reaches
 _JUMP = 0.4  # of the logarithm of the area; of the center's velocity, in sides a frame
-_UNUSUAL = 5  # times the usual change
-_SHORT_GAP = 5  # frames: out of view for so few is flicker
+_UNUSUAL = 5  # times the mean change
+_SHORT_GAP = 5  # frames; shorter gaps are flicker
 _SHORT_LIFE = 10  # frames
 _SWAP_IOU = 0.3
 _VISIBLE = (TrackState.TRACKED, TrackState.REENTERED)
@@ -43,7 +44,7 @@ Box = tuple[float, float, float, float]
 
 
 class Reason(StrEnum):
-    """Why somebody should look."""
+    """Why a person should check an object."""
 
     LOW = "low confidence"
     DROP = "confidence dropped"
@@ -58,7 +59,7 @@ class Reason(StrEnum):
 
 
 class FrameRow(Protocol):
-    """What is known of a frame without its pixels: `FrameResult` and `FrameObjects` are such."""
+    """A frame without its pixels: `FrameResult` and `FrameObjects` have these attributes."""
 
     @property
     def index(self) -> int:
@@ -70,16 +71,16 @@ class FrameRow(Protocol):
 
     @property
     def objects(self) -> tuple[ObjectResult, ...]:
-        """Every object that lives."""
+        """Every object that has a track."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReviewItem:
-    """One trouble of one object: successive frames on which something is wrong with it.
+    """A span of frames on which one object should be checked.
 
-    frame, pts: the worst of them, and its timestamp. first, last: the source's frame numbers.
-    reason, detail: what is wrong on the worst frame. also: what else is, on others of them.
-    severity: 0..1, roughly the chance that the mask is wrong there.
+    frame, pts: the worst frame and its timestamp. first, last: frame indices of the span. reason,
+    detail: of the worst frame. also: other reasons within the span. severity: 0..1, roughly the
+    probability that the mask is wrong.
     """
 
     frame: int
@@ -93,7 +94,7 @@ class ReviewItem:
     also: tuple[Reason, ...] = ()
 
     def to_json(self) -> JsonObject:
-        """As JSON values."""
+        """Convert to JSON values."""
         return asdict(self) | {"reason": str(self.reason), "also": [str(r) for r in self.also]}
 
     @classmethod
@@ -105,7 +106,7 @@ class ReviewItem:
 
 @dataclass(frozen=True, slots=True)
 class _Signal:
-    """Something wrong with an object on a frame."""
+    """A reason to check one object on one frame."""
 
     reason: Reason
     severity: float
@@ -114,7 +115,7 @@ class _Signal:
 
 @dataclass(slots=True)
 class _Issue:
-    """Signs of one object on successive frames; gaps: short ones so far."""
+    """Signals of one object on successive frames; gaps: number of short gaps so far."""
 
     first: int
     last: int = 0
@@ -149,10 +150,11 @@ class _Issue:
 
 @dataclass(slots=True)
 class _ObjectHistory:
-    """What an object was like so far.
+    """Running statistics of one object.
 
-    seen, seen_row: its last frame with pixels. step: its last shift, pixels. usual_*: running means
-    of its confidence, of the changes of its area (logarithm) and of its velocity (in sides).
+    seen, seen_row: its last result with pixels and that frame's row. step: its last shift, pixels.
+    mean_*: running means of its confidence, of the changes of its area (logarithm) and of its
+    velocity (in sides of a square of its area).
     """
 
     row: int = 0
@@ -167,7 +169,7 @@ class _ObjectHistory:
     issue: _Issue | None = None
 
     def signals(self, row: int, now: ObjectResult) -> Iterator[_Signal]:
-        """What is wrong with the object on the next frame; takes the frame in."""
+        """Yield the signals of the next frame and update the statistics."""
         self.row = row
         self.visible = now.state in _VISIBLE
         if not self.visible:
@@ -192,7 +194,7 @@ class _ObjectHistory:
         self.frames_seen += 1
 
     def _of_score(self, given: float) -> Iterator[_Signal]:
-        score = float(np.float32(given))  # as a store keeps it
+        score = float(np.float32(given))  # the store's precision
         usual = min(self.mean_score, _USUAL_SCORE_MAX)
         if score < _LOW_SCORE:
             yield _Signal(Reason.LOW, min(1.0, 1.5 - 2 * score), f"{score:.2f}")
@@ -220,7 +222,7 @@ class _ObjectHistory:
 
 
 class Reviewer:
-    """Takes a run's frames in order and tells what is doubtful, at most `max_items` doubts."""
+    """Collects review items from a run's frames in order, at most `max_items`."""
 
     def __init__(self, max_items: int = MAX_REVIEW_ITEMS) -> None:
         self._max_items = max_items
@@ -231,7 +233,7 @@ class Reviewer:
         ] = []  # a heap, the least severe on top
 
     def add(self, frame: FrameRow) -> None:
-        """Take the next frame."""
+        """Add the next frame."""
         self._row += 1
         swapped = dict(self._swaps(frame.objects))
         for now in frame.objects:
@@ -245,25 +247,29 @@ class Reviewer:
             self._end(object_id, self._alive.pop(object_id))
 
     def items(self) -> list[ReviewItem]:
-        """What is doubtful so far, the most severe first."""
-        going_on = [
+        """Review items so far, the most severe first."""
+        open_items = [
             history.issue.item(object_id)
             for object_id, history in self._alive.items()
             if history.issue is not None
         ]
-        found = [*(item for _, item in self._kept), *going_on]
+        found = [*(item for _, item in self._kept), *open_items]
         return sorted(found, key=_weight, reverse=True)[: self._max_items]
 
     def _swaps(self, objects: Sequence[ObjectResult]) -> Iterator[tuple[int, int]]:
-        """Ids of objects that have each other's box of the frame before."""
+        """Pairs of ids of objects whose boxes swapped since the previous frame."""
         moved: list[tuple[int, Box, Box]] = []
         for now in objects:
             history = self._alive.get(now.id)
             before = None if history is None or history.seen_row < self._row - 1 else history.seen
-            if before is not None and now.area and _iou(before.box_xyxy, now.box_xyxy) < _SWAP_IOU:
+            if (
+                before is not None
+                and now.area
+                and _box_iou(before.box_xyxy, now.box_xyxy) < _SWAP_IOU
+            ):
                 moved.append((now.id, before.box_xyxy, now.box_xyxy))
         for (a, a_before, a_now), (b, b_before, b_now) in combinations(moved, 2):
-            if min(_iou(a_now, b_before), _iou(b_now, a_before)) > _SWAP_IOU:
+            if min(_box_iou(a_now, b_before), _box_iou(b_now, a_before)) > _SWAP_IOU:
                 yield a, b
                 yield b, a
 
@@ -280,7 +286,7 @@ class Reviewer:
             issue.add(self._row, frame, signal)
 
     def _end(self, object_id: int, history: _ObjectHistory) -> None:
-        """The object was given up or removed."""
+        """Close the history of an object that was removed."""
         issue = history.issue
         if issue is None:
             return
@@ -298,7 +304,7 @@ class Reviewer:
 
 
 def review(frames: Iterable[FrameRow], max_items: int = MAX_REVIEW_ITEMS) -> list[ReviewItem]:
-    """What is doubtful in a run, the most severe first, at most `max_items`."""
+    """Review items of a run, the most severe first, at most `max_items`."""
     reviewer = Reviewer(max_items)
     for frame in frames:
         reviewer.add(frame)
@@ -306,10 +312,10 @@ def review(frames: Iterable[FrameRow], max_items: int = MAX_REVIEW_ITEMS) -> lis
 
 
 def review_of(store: MaskStore) -> list[ReviewItem]:
-    """What is doubtful in a store, the most severe first.
+    """Review items of a store, the most severe first.
 
-    The list that its writer left, or one made now from the tables where there is none (the run has
-    not ended). Raises `StoreError`, `StoreCorruptError`.
+    Read from the store, or computed from its tables if it has none (the run has not ended). Raises
+    `StoreError`, `StoreCorruptError`.
     """
     kept = store.review
     if kept is None:
@@ -319,29 +325,23 @@ def review_of(store: MaskStore) -> list[ReviewItem]:
     except (KeyError, TypeError, ValueError) as error:
         raise StoreCorruptError(
             f"The review list of the mask store {store.path} is damaged; maskstream fsck --repair "
-            "takes it out, and it is made anew."
+            "removes it, and it is computed again."
         ) from error
 
 
 def _weight(item: ReviewItem) -> tuple[float, ...]:
-    """By severity, then length, then the earlier one; never the same for two."""
+    """Sort key: severity, then length, then the earlier one; unique."""
     return item.severity, item.last - item.first, -item.first, -item.object
 
 
 def _mean(usual: float, value: float, count: int) -> float:
-    """The running mean with one more value; of the first few the plain one."""
-    return usual + (value - usual) * max(_RATE, 1 / (count + 1))
+    """Update a running mean; a plain mean over the first few values."""
+    return usual + (value - usual) * max(_NEWEST_WEIGHT, 1 / (count + 1))
 
 
 def _center(box: Box) -> tuple[float, float]:
     return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
 
 
-def _iou(a: Box, b: Box) -> float:
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    both = width * height
-    areas = sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in (a, b))
-    return both / (areas - both)
+def _box_iou(a: Box, b: Box) -> float:
+    return float(box_iou(np.array([a], np.float64), np.array([b], np.float64))[0, 0])

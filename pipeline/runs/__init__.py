@@ -1,1 +1,1 @@
-"""What a run writes, going on with it, and tracking parts of it anew."""
+"""Outputs of a run, resuming it, and tracking parts of it again."""

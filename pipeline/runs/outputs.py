@@ -1,4 +1,4 @@
-"""The outputs of a run: the mask store and, if wanted, the overlay and the contact sheet."""
+"""Outputs of a run: the mask store and, optionally, an overlay and a contact sheet."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from maskstream.pipeline.errors import StoreError
 from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.models.find import content_hash
 from maskstream.pipeline.prompts import NO_PROMPTS, Event, MaskEvent, PromptLog
-from maskstream.pipeline.rendering.overlay import ContactSheet, OverlayVideo
+from maskstream.pipeline.rendering.contact_sheet import ContactSheet
+from maskstream.pipeline.rendering.overlay import OverlayVideo
 from maskstream.pipeline.results.review import Reviewer
 from maskstream.pipeline.runs.resume import RunSpec, check_same_run, new_names
 from maskstream.pipeline.sources.identity import identity_of
@@ -27,12 +28,12 @@ _LIBRARIES = ("maskstream", "numpy", "av", "opencv-python-headless", "openvino",
 
 @dataclass(slots=True)
 class RunOutputs:
-    """Where a run writes; `open` makes the sinks once the source is known.
+    """Outputs of a run; `open` makes the sinks once the source is known.
 
-    store: a path or a URL. mode: what to do with a store that is there already
-    (`MaskStoreWriter`). span: which part of the source was asked for (start, end, stride; backward
-    if objects are followed to earlier frames too; refine if masks are blended from both keyframes
-    around them), as JSON values. prompts: what was asked for, kept as the store's events.
+    store: a path or a URL. mode: what to do with an existing store (`MaskStoreWriter`). span:
+    requested part of the source (start, end, stride) and passes over it (backward: track objects to
+    earlier frames; refine: blend masks between keyframes), JSON values. prompts: kept as the
+    store's events.
     """
 
     store: Path | str
@@ -46,18 +47,18 @@ class RunOutputs:
     def open(self, pipeline: Pipeline, info: SourceInfo) -> Sequence[Sink]:
         """Make the sinks.
 
-        Raises `StoreError`, also if the store to resume was begun otherwise; it stays as it is.
+        Raises `StoreError`, also if the store to resume is of a different run; it is not changed.
         """
-        asked = self._run_spec(pipeline, info.name)
+        wanted = self._run_spec(pipeline, info.name)
         stored = self._stored()
-        events = asked.events
+        events = wanted.events
         if stored is not None:
-            check_same_run(stored, asked)
-            events = [*stored.events, *new_names(stored, asked)]
+            check_same_run(stored, wanted)
+            events = [*stored.events, *new_names(stored, wanted)]
         self._writer = MaskStoreWriter(
             self.store,
             info=info,
-            attributes=asked.attributes,
+            attributes=wanted.attributes,
             span=self.span,
             mode=self.mode,
             frames_per_commit=pipeline.config.store.commit_frames,
@@ -76,33 +77,33 @@ class RunOutputs:
         return sinks
 
     def finished(self, pipeline: Pipeline, source: str) -> int | None:
-        """Frames of the store if it is complete for this already, else None.
+        """Number of frames of the store if it is already complete for this run, else None.
 
-        Names that it does not have yet are added to it.
+        New names are added to the store.
 
-        Raises `StoreError` if it cannot be read or was begun otherwise (`check_same_run`).
+        Raises `StoreError` if it cannot be read or is of a different run (`check_same_run`).
         """
         store = self._stored()
         if store is None:
             return None
-        asked = self._run_spec(pipeline, source)
-        check_same_run(store, asked)
+        wanted = self._run_spec(pipeline, source)
+        check_same_run(store, wanted)
         if not store.complete or store.span != self.span:
             return None
-        append_events(self.store, new_names(store, asked))
+        append_events(self.store, new_names(store, wanted))
         return len(store)
 
     @property
     def scratch(self) -> Path | None:
-        """The folder beside a local store, None if it is not there yet or the store is not local.
+        """Folder for temporary files beside a local store; None if there is none.
 
-        There is room where the store has room.
+        It is on the same disk as the store, which needs the space anyway.
         """
         folder = Path(self.store).absolute().parent
         return folder if "://" not in str(self.store) and folder.is_dir() else None
 
     def _stored(self) -> MaskStore | None:
-        """The store to resume, if there is one and it is to be resumed."""
+        """The store to resume, if there is one."""
         return MaskStore.open_if_exists(self.store) if self.mode == "resume" else None
 
     def _run_spec(self, pipeline: Pipeline, source: str) -> RunSpec:
@@ -112,15 +113,14 @@ class RunOutputs:
 
     @property
     def committed(self) -> int:
-        """Frames that are safe in the store."""
+        """Number of frames committed to the store."""
         return 0 if self._writer is None else self._writer.committed_frames
 
 
 class ResumingSink:
-    """Passes to a resumed store only the frames that it does not hold yet.
+    """Sink that writes only frames that a resumed store does not have yet.
 
-    When it is closed, the store is told what of all its frames a person should look at. Raises
-    `StoreError`.
+    On close it adds the review items of all frames to the store. Raises `StoreError`.
     """
 
     def __init__(self, store: MaskStoreWriter) -> None:
@@ -133,13 +133,13 @@ class ResumingSink:
                 self._reviewer.add(frame)
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Write the result unless its frame is there."""
+        """Write the result unless the store has its frame."""
         if result.index > self._after:
             self._store.write(frame, result)
             self._reviewer.add(result)
 
     def idle(self) -> None:
-        """Commit what is due."""
+        """Commit if it is due."""
         self._store.commit_due()
 
     def close(self, *, complete: bool) -> None:
@@ -149,7 +149,7 @@ class ResumingSink:
 
 
 def attributes_of(pipeline: Pipeline, source: str) -> JsonObject:
-    """What a store keeps of how it was made: source, model, configuration, versions."""
+    """Attributes of a store: identity of the source, model, configuration, versions."""
     config = pipeline.config
     return {
         "identity": identity_of(source),
@@ -160,7 +160,7 @@ def attributes_of(pipeline: Pipeline, source: str) -> JsonObject:
 
 
 def event_to_json(event: Event) -> JsonObject:
-    """A prompt as JSON values; a mask as start and length of its runs along rows."""
+    """Convert an event to JSON values; masks become start and length of their pixel runs."""
     if not isinstance(event, MaskEvent):
         return event.model_dump(mode="json")
     height, width = event.mask.shape
@@ -171,7 +171,7 @@ def event_to_json(event: Event) -> JsonObject:
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of this package and of what determines its results."""
+    """Versions of this package and of the libraries that determine its results."""
     versions = {}
     for name in _LIBRARIES:
         try:

@@ -1,7 +1,7 @@
-"""Whether a store can be gone on with: it must end as one run's would, bit for bit.
+"""Check whether a store can be resumed: the result must equal that of one run, bit for bit.
 
-A resumed run computes every frame anew and writes those that are missing. So whatever decides
-masks must be what it was when the store was begun.
+A resumed run computes every frame again and writes those that are missing. So everything that
+determines masks must be the same as in the first run.
 """
 
 from __future__ import annotations
@@ -16,19 +16,24 @@ from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.store import MaskStore
 
 _SPAN = ("start", "stride", "backward", "refine")
-# They decide how fast masks come and when they are safe, not what they are; the model's hash and
-# the span's `refine` are compared in the place of the keys.
-_INDIFFERENT = (
-    *("model", "tracking.refine", "threads.decode", "threads.opencv"),
-    *("store.", "live.", "queue.capacity"),
+# Keys that do not change the masks; the model's hash and the span's `refine` are compared instead
+# of `model` and `tracking.refine`.
+_IGNORED_KEYS = (
+    "model",
+    "tracking.refine",
+    "threads.decode",
+    "threads.opencv",
+    "store.",
+    "live.",
+    "queue.capacity",
 )
-_INDIFFERENT_LIBRARIES = ("zarr",)
-_LONGEST = 4  # differences that are told
+_IGNORED_LIBRARIES = ("zarr",)
+_MAX_DIFFERENCES = 4  # maximum of differences in a message
 
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """What a run's masks follow from, in JSON values.
+    """Everything that determines a run's masks, JSON values.
 
     source: its name. span: the part of it, and the passes over it. events: the prompts and names.
     attributes: identity (`identity_of`) of the source, model, config, versions.
@@ -40,46 +45,47 @@ class RunSpec:
     attributes: Mapping[str, Any]
 
 
-def check_same_run(store: MaskStore, asked: RunSpec) -> None:
-    """Raise `StoreError` that says what differs unless the masks would be the store's own."""
-    found = list(_differences(store, asked))
+def check_same_run(store: MaskStore, wanted: RunSpec) -> None:
+    """Raise `StoreError` with the differences unless a run would give the store's masks."""
+    found = list(_differences(store, wanted))
     if found:
-        more = f" and {len(found) - _LONGEST} more" if len(found) > _LONGEST else ""
+        shown = ", ".join(found[:_MAX_DIFFERENCES])
+        more = f" and {len(found) - _MAX_DIFFERENCES} more" if len(found) > _MAX_DIFFERENCES else ""
         raise StoreError(
-            f"The mask store {store.path} was begun with {', '.join(found[:_LONGEST])}{more}, so "
-            "it cannot be resumed: it would not hold what one run makes. Give the same again, "
-            "choose another output or give --overwrite."
+            f"The mask store {store.path} was started with {shown}{more}, so it cannot be resumed: "
+            "the result would differ from that of one run. Give the same again, choose another "
+            "output or give --overwrite."
         )
 
 
-def new_names(store: MaskStore, asked: RunSpec) -> list[Mapping[str, Any]]:
-    """Those `rename` events of what is asked for that the store does not have."""
-    there, wanted = _renames(store.events), _renames(asked.events)
-    if wanted[: len(there)] == there:
-        return wanted[len(there) :]
-    return [event for event in wanted if event not in there]
+def new_names(store: MaskStore, wanted: RunSpec) -> list[Mapping[str, Any]]:
+    """The `rename` events of a run that the store does not have."""
+    stored, given = _renames(store.events), _renames(wanted.events)
+    if given[: len(stored)] == stored:
+        return given[len(stored) :]
+    return [event for event in given if event not in stored]
 
 
-def _differences(store: MaskStore, asked: RunSpec) -> Iterator[str]:
+def _differences(store: MaskStore, wanted: RunSpec) -> Iterator[str]:
     for name in _SPAN:
-        yield from _describe_difference(name, store.span.get(name), asked.span.get(name))
-    stored, given = store.attributes, asked.attributes
+        yield from _describe_difference(name, store.span.get(name), wanted.span.get(name))
+    stored, given = store.attributes, wanted.attributes
     identities = stored.get("identity"), given.get("identity")
     if all(identities):
         if identities[0] != identities[1]:
-            yield f"another source ({store.source.name} had other content than {asked.source} has)"
-    else:  # a store of before there were identities, or a source that has none
-        yield from _describe_difference("source", store.source.name, asked.source)
+            yield f"another source ({store.source.name} had other content than {wanted.source})"
+    else:  # the store or the source has no identity
+        yield from _describe_difference("source", store.source.name, wanted.source)
     yield from _describe_difference("model", _model(stored), _model(given))
     old, new = _flat(stored.get("config") or {}), _flat(given.get("config") or {})
     for key in sorted(old.keys() | new.keys()):
-        if not key.startswith(_INDIFFERENT):
+        if not key.startswith(_IGNORED_KEYS):
             yield from _describe_difference(key, old.get(key), new.get(key))
     old, new = stored.get("versions") or {}, given.get("versions") or {}
     for key in sorted(old.keys() | new.keys()):
-        if key not in _INDIFFERENT_LIBRARIES:
+        if key not in _IGNORED_LIBRARIES:
             yield from _describe_difference(key, old.get(key), new.get(key))
-    if _prompts(store.events) != _prompts(asked.events):
+    if _prompts(store.events) != _prompts(wanted.events):
         yield "other prompts"
 
 
@@ -94,7 +100,7 @@ def _model(attributes: Mapping[str, Any]) -> str | None:
 
 
 def _flat(config: Mapping[str, Any]) -> JsonObject:
-    """Values by `section.key`; keys that an earlier version wrote have their present names."""
+    """Values by `section.key`; keys of earlier versions get their current names."""
     flat: JsonObject = {}
     for key, value in config.items():
         if isinstance(value, Mapping):

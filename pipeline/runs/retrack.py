@@ -1,9 +1,9 @@
-"""Tracking parts of a video anew: jobs of passes, joined with the masks that stay.
+"""Retracking: track parts of a video again and merge the results with the other masks.
 
-A job never changes a store. Each of its passes writes one of its own, and `run_job` joins them with
-the store of the job before into a new one: every frame of every object that the job did not track
-is copied. So other objects stay untouched by a correction, a stopped job keeps what it has done,
-and the same jobs run again give the same store.
+A job never modifies a store. Each of its passes writes a separate one, and `run_job` merges them
+with the previous job's store into a new one: everything that the job did not track is copied. So a
+correction does not change other objects, a stopped job keeps its results, and running the same jobs
+again gives the same store.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import numpy as np
 
 from maskstream.pipeline.engine.backward import reversed_in_time
 from maskstream.pipeline.engine.pipeline import Pipeline
-from maskstream.pipeline.exports.frames import iou
 from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.prompts import Event, MaskEvent, PromptLog, Segment, TrackJob, TrackPass
 from maskstream.pipeline.results.edits import BoolMap, add_object, keep_objects, prompted_object
@@ -36,18 +35,19 @@ from maskstream.pipeline.types import (
     SourceInfo,
     SourceReport,
 )
+from maskstream.trackers.iou import mask_iou
 
 OnFrame = Callable[[int, FrameResult], None]
 
 
-class TrackingStopped(Exception):  # noqa: N818 - no error: somebody pressed Stop
-    """Raised by a job's `on_frame` to end it; what is done is kept."""
+class TrackingStopped(Exception):  # noqa: N818 - not an error: a person pressed Stop
+    """Raised by a job's `on_frame` to stop it; its results so far are kept."""
 
 
 class FramesByNumber:
-    """Frames of a store by their numbers, whatever order they were written in.
+    """Frames of a store by frame index, independent of the order of rows.
 
-    store: of a pass, or of an earlier job. within: the numbers that count.
+    store: of a pass, or of an earlier job. within: frame indices to use; None: all.
     """
 
     def __init__(self, store: MaskStore, within: range | None = None) -> None:
@@ -62,11 +62,11 @@ class FramesByNumber:
             self.numbers = [self.numbers[i] for i in kept]
 
     def __contains__(self, number: int) -> bool:
-        place = bisect.bisect_left(self.numbers, number)
-        return place < len(self.numbers) and self.numbers[place] == number
+        position = bisect.bisect_left(self.numbers, number)
+        return position < len(self.numbers) and self.numbers[position] == number
 
     def frame(self, number: int) -> FrameResult:
-        """The frame with this number, which must be there. Raises `StoreError`."""
+        """Read the frame with this index, which must exist. Raises `StoreError`."""
         return self._store.frame(self._rows[bisect.bisect_left(self.numbers, number)])
 
 
@@ -79,14 +79,14 @@ def run_job(
     *,
     on_frame: OnFrame = lambda number, result: None,
 ) -> TrackJob[Event]:
-    """Run the passes of a job and write the store that follows; gives what was really done.
+    """Run the passes of a job and write the merged store; returns the job as far as it was done.
 
-    before: the store of the job before. on_frame: told the pass and its frame; what it raises ends
-    the job, and if that is `TrackingStopped` what was done so far is joined and given. Passes are
-    kept in a folder beside `target` while the job runs (`passes_folder`).
+    before: the previous job's store. on_frame: called with the number of the pass and its result;
+    an exception ends the job, and after `TrackingStopped` the results so far are merged and
+    returned. Passes are stored in a folder beside `target` while the job runs (`passes_folder`).
 
     Raises:
-        SourceError, PromptError, StoreError: as `Pipeline.stream` and the stores do.
+        SourceError, PromptError, StoreError: as `Pipeline.stream` and the stores.
     """
     folder = passes_folder(target)
     shutil.rmtree(folder, ignore_errors=True)
@@ -95,12 +95,14 @@ def run_job(
     finished = True
     try:
         for number, task in enumerate(job.passes):
-            ran = _run_pass(pipeline, video, task, pass_store(target, number), number, on_frame)
-            if ran is None:
+            pass_done = _run_pass(
+                pipeline, video, task, pass_store(target, number), number, on_frame
+            )
+            if pass_done is None:
                 finished = False
                 break
-            done.append(ran)
-            if ran != task:
+            done.append(pass_done)
+            if pass_done != task:
                 finished = False
                 break
         job = job.truncate_job(done, finished=finished)
@@ -117,7 +119,7 @@ def recover_job(
     before: MaskStore | None,
     target: Path,
 ) -> TrackJob[Event] | None:
-    """Join what a job that was killed has left, up to its last keyframe; None if that is nothing.
+    """Merge the results of a killed job up to its last keyframe; None if there are none.
 
     Raises `StoreError`.
     """
@@ -143,12 +145,12 @@ def recover_job(
 
 
 def passes_folder(target: Path) -> Path:
-    """Where the passes of a job that writes `target` are while it runs."""
+    """Folder of a job's passes while it runs."""
     return target.with_name(f"{target.name}.passes")
 
 
 def pass_store(target: Path, number: int) -> Path:
-    """The store of one pass."""
+    """Path of the store of one pass."""
     return passes_folder(target) / f"{number}.zarr"
 
 
@@ -156,27 +158,27 @@ def _run_pass(
     pipeline: Pipeline,
     video: Seekable,
     task: TrackPass[Event],
-    place: Path,
+    target: Path,
     number: int,
     on_frame: OnFrame,
 ) -> TrackPass[Event] | None:
-    """Run a pass into a store; gives it as far as it got, None if that is nowhere."""
+    """Run a pass into a store; returns it as far as it was done, None if nothing was done."""
     forward = task.direction == "forward"
-    source: Source | _Mirrored
+    source: Source | _ReversedSource
     if forward:
         source = video.between(task.first, task.last)
     else:
-        source = _Mirrored(video.backwards(task.first, task.last))
+        source = _ReversedSource(video.backwards(task.first, task.last))
     log = PromptLog(version=1, events=task.events)
     reached: int | None = None
-    with MaskStoreWriter(place, info=video.info, attributes={}, mode="overwrite") as writer:
+    with MaskStoreWriter(target, info=video.info, attributes={}, mode="overwrite") as writer:
         try:
             with closing(pipeline.stream(source, log)) as results:
                 for result in results:
-                    if isinstance(source, _Mirrored) and result.pts is not None:
+                    if isinstance(source, _ReversedSource) and result.pts is not None:
                         result = replace(result, pts=source.end_pts - result.pts)
                     writer.append(result)
-                    if result.keyframe:  # nothing that comes later changes what is up to here
+                    if result.keyframe:  # later frames do not change the ones up to here
                         reached = result.index
                     on_frame(number, result)
             return task
@@ -186,14 +188,14 @@ def _run_pass(
 
 
 def truncate_pass(task: TrackPass[Event], reached: int) -> TrackPass[Event]:
-    """A pass that went no further than the keyframe `reached`."""
+    """Truncate a pass at the keyframe `reached`."""
     if task.direction == "forward":
         return task.narrowed(last=reached)
     return task.narrowed(first=reached)
 
 
-class _Mirrored:
-    """A source that comes last first, with time that runs forward. end_pts: of its first frame."""
+class _ReversedSource:
+    """A reversed source with increasing timestamps. end_pts: original one of its first frame."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -203,10 +205,10 @@ class _Mirrored:
     def open(self) -> Iterator[_TimeReversedReader]:
         with self._source.open() as reader:
             yield _TimeReversedReader(
-                reader.info, reader.report, reversed_in_time(self._note(iter(reader)))
+                reader.info, reader.report, reversed_in_time(self._record_end_pts(iter(reader)))
             )
 
-    def _note(self, frames: Iterator[Frame]) -> Iterator[Frame]:
+    def _record_end_pts(self, frames: Iterator[Frame]) -> Iterator[Frame]:
         known = False
         for frame in frames:
             if not known and frame.pts is not None:
@@ -225,26 +227,30 @@ class _TimeReversedReader:
 
 
 class _Origin(NamedTuple):
-    """Which pass an object's mask comes from on the frames of a segment, by frame."""
+    """The pass that gives an object's mask on each frame of a segment."""
 
     segment: Segment
     forward: FramesByNumber | None
     backward: FramesByNumber | None
-    turn: int  # the first frame that comes from the backward pass, if both are there
+    switch: int  # first frame of the backward pass, if there are both
 
-    def empties(self, frame: int) -> bool:
-        """Whether the object is not there: somebody said so."""
+    def is_absent(self, frame: int) -> bool:
+        """Whether a person marked the object absent on a frame."""
         within = self.segment.first <= frame <= self.segment.last
         return within and (
             self.segment.empty or (self.segment.absent and frame == self.segment.first)
         )
 
     def at(self, frame: int) -> FramesByNumber | None:
-        if not self.segment.first <= frame <= self.segment.last or self.empties(frame):
+        if not self.segment.first <= frame <= self.segment.last or self.is_absent(frame):
             return None
-        ahead = self.forward if self.forward is not None and frame in self.forward else None
-        back = self.backward if self.backward is not None and frame in self.backward else None
-        return back if back is not None and (ahead is None or frame >= self.turn) else ahead
+        forward = self.forward if self.forward is not None and frame in self.forward else None
+        backward = self.backward if self.backward is not None and frame in self.backward else None
+        return (
+            backward
+            if backward is not None and (forward is None or frame >= self.switch)
+            else forward
+        )
 
 
 def join(
@@ -254,7 +260,7 @@ def join(
     before: MaskStore | None,
     target: Path,
 ) -> None:
-    """Write the store of a job whose passes are done. Raises `StoreError`."""
+    """Write the merged store of a job whose passes are done. Raises `StoreError`."""
     passes = [
         FramesByNumber(MaskStore(pass_store(target, i)), task.frames)
         for i, task in enumerate(job.passes)
@@ -299,9 +305,9 @@ def _events(job: TrackJob[Event]) -> list[JsonObject]:
 
 
 def _given(job: TrackJob[Event]) -> dict[int, list[tuple[ObjectResult, BoolMap]]]:
-    """The masks that segments begin with, by frame: they are kept as they were given, to a pixel.
+    """Mask prompts at the start of segments, by frame; they are kept exactly.
 
-    Tracking knows them on its coarser grid only.
+    Tracking has them at the working resolution only.
     """
     given: dict[int, list[tuple[ObjectResult, BoolMap]]] = {}
     for segment in job.segments:
@@ -326,30 +332,38 @@ def _origin(
     if segment.continues:
         forward = old
     backward = None if segment.backward is None else passes[segment.backward]
-    turn = segment.last + 1
+    switch = segment.last + 1
     if forward is not None and backward is not None:
-        both = [t for t in range(segment.first, segment.last + 1) if t in forward and t in backward]
-        stopped = segment.first not in backward  # where the next job goes on, with what is here
-        turn = both[0] if both and stopped else _turn(segment.object, both, forward, backward, turn)
-    return _Origin(segment, forward, backward, turn)
+        common = [
+            t for t in range(segment.first, segment.last + 1) if t in forward and t in backward
+        ]
+        stopped = segment.first not in backward  # the next job continues with these frames
+        switch = (
+            common[0]
+            if common and stopped
+            else _switch_frame(segment.object, common, forward, backward, switch)
+        )
+    return _Origin(segment, forward, backward, switch)
 
 
-def _turn(
+def _switch_frame(
     object_id: int,
     frames: Sequence[int],
     forward: FramesByNumber,
     backward: FramesByNumber,
     default: int,
 ) -> int:
-    """Where two passes agree best (IoU of masks), of equals the one nearest to the middle."""
-    best, turn = (-1.0, 0.0), default
+    """Frame where two passes agree best (mask IoU), the one nearest to the middle among equals."""
+    best, switch = (-1.0, 0.0), default
     middle = (frames[0] + frames[-1]) / 2 if frames else 0.0
     for t in frames:
-        agreement = iou(forward.frame(t).mask(object_id), backward.frame(t).mask(object_id))
+        agreement = mask_iou(
+            forward.frame(t).mask(object_id), backward.frame(t).mask(object_id), empty=1.0
+        )
         rank = (agreement, -abs(t - middle))
         if rank > best:
-            best, turn = rank, t
-    return turn
+            best, switch = rank, t
+    return switch
 
 
 def _joined(
@@ -358,18 +372,18 @@ def _joined(
     fresh = {o.segment.object: rows for o in origins if (rows := o.at(frame)) is not None}
     result: FrameResult | None = None
     if old is not None and frame in old:
-        empty = {o.segment.object for o in origins if o.empties(frame)}
+        empty = {o.segment.object for o in origins if o.is_absent(frame)}
         result = keep_objects(old.frame(frame), job.objects.keys() - fresh.keys() - empty)
     for rows in dict.fromkeys(fresh.values()):
-        there = rows.frame(frame)
+        fresh_result = rows.frame(frame)
         ids = {i for i, origin in fresh.items() if origin is rows and i in job.objects}
         if result is None or not result.objects:
-            result = keep_objects(there, ids)
+            result = keep_objects(fresh_result, ids)
             continue
-        keyframe = result.keyframe or there.keyframe
-        for found in there.objects:
+        keyframe = result.keyframe or fresh_result.keyframe
+        for found in fresh_result.objects:
             if found.id in ids:
-                result = add_object(result, found, there.mask(found.id))
+                result = add_object(result, found, fresh_result.mask(found.id))
         result = replace(result, keyframe=keyframe)
-    assert result is not None  # noqa: S101 - every frame comes from somewhere
+    assert result is not None  # noqa: S101 - every frame has an origin
     return result

@@ -1,1 +1,1 @@
-"""Promptable segmentation of single pictures; knows nothing of video."""
+"""Promptable segmentation of single images, independent of video."""

@@ -1,4 +1,4 @@
-"""Where the networks run: the CPU (OpenVINO) or a CUDA device (torch)."""
+"""Choose the inference device: the CPU (OpenVINO) or a CUDA device (torch)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Device = Literal["cpu", "cuda"]
 
 
 def choose_device(wanted: WantedDevice) -> Device:
-    """The device to use; "auto" takes CUDA where it can be used and the CPU elsewhere.
+    """The device to use; "auto" is CUDA where it works, else the CPU.
 
-    torch is imported (seconds) only where its version leaves open whether CUDA is there. Raises
-    `ModelError` if "cuda" is wanted and cannot be used.
+    torch is imported (seconds) only if its version does not rule out CUDA. Raises `ModelError` if
+    "cuda" is requested and cannot be used.
     """
     if wanted == "cpu":
         return "cpu"
@@ -28,13 +28,13 @@ def choose_device(wanted: WantedDevice) -> Device:
 
 
 def _obstacle_to_cuda() -> str | None:
-    """What keeps CUDA from being used and how to change that; None if nothing does."""
+    """Why CUDA cannot be used and how to change that; None if it can."""
     try:
         found = version("torch")
     except PackageNotFoundError:
         return "torch is not installed (pip install 'maskstream[train]' with a CUDA build of torch)"
     if found.endswith("+cpu"):
-        return f"torch {found} is built for the CPU alone (install a CUDA build of torch)"
+        return f"torch {found} is built for the CPU only (install a CUDA build of torch)"
     import torch
 
     if torch.cuda.is_available():

@@ -1,11 +1,11 @@
-"""Hierarchical everything mode: find objects without prompts, in two passes of a point grid.
+"""Hierarchical everything mode: find objects without prompts, by two passes of a point grid.
 
-TinySAM's strategy (arXiv 2312.13789, section 3.4): a coarse grid first; where it was answered with
-confidence nothing more is asked; a fine grid in what is left. Here the area already covered by live
-tracks counts as answered from the start, all judging is done on low-resolution logits, and the work
-is a generator, so that a caller can spend a budget and stop or go on later.
+TinySAM's strategy (arXiv 2312.13789, section 3.4): a coarse grid first; a fine grid only where the
+coarse one found nothing confident. Here the area of live tracks is excluded from the start, all
+filtering is done on low-resolution logits, and the search is a generator, so that a caller can stop
+at a budget and continue later.
 
-`find_everything` is the published algorithm for a picture by itself, with SAM's plain grid beside.
+`find_everything` is the published algorithm for a single image; it also offers SAM's plain grid.
 """
 
 from __future__ import annotations
@@ -13,17 +13,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from maskstream.pipeline.config import SeedingConfig
 from maskstream.pipeline.errors import ConfigError
 from maskstream.pipeline.segmenter.geometry import FloatMap, boxes_of
-from maskstream.pipeline.segmenter.model import Features, PromptBatch, Segmenter, stability
+from maskstream.pipeline.segmenter.model import (
+    Features,
+    ModelCard,
+    PromptBatch,
+    Segmenter,
+    stability,
+)
 from maskstream.pipeline.segmenter.openvino_decoder import BATCH as DECODER_BATCH
 
 BATCH = 32  # prompts decoded together
@@ -32,17 +37,68 @@ Grid = Literal["hierarchical", "plain"]
 GRIDS: tuple[Grid, ...] = get_args(Grid)
 
 COARSENESS = 4
-"""Fine points a side for each coarse one in `find_everything`, as in TinySAM's release."""
+"""Ratio of fine to coarse points per side in `find_everything`, as in TinySAM's release."""
 
 
-class EverythingSettings(SeedingConfig):
-    """What `find_everything` goes by.
+class SearchSettings(Protocol):
+    """Settings of a search. Areas are shares of the image, scores 0..1."""
 
-    done_masks: kept masks that must cover a place before no finer question is asked there.
-    neighbor_min: the last doubling of the grid is asked only beside a place that is done or a point
-    whose best answer had this predicted IoU; 0: everywhere, and all fine points at once.
+    @property
+    def coarse_points_per_side(self) -> int:
+        """Grid of the first pass."""
+
+    @property
+    def fine_points_per_side(self) -> int:
+        """Grid of the second pass."""
+
+    @property
+    def iou_min(self) -> float:
+        """Least predicted IoU of a mask."""
+
+    @property
+    def stability_min(self) -> float:
+        """Least stability score of a mask."""
+
+    @property
+    def stability_offset(self) -> float:
+        """Logits by which the threshold is moved to compute stability."""
+
+    @property
+    def done_logit(self) -> float:
+        """Logit from which a cell needs no further prompt."""
+
+    @property
+    def area_min(self) -> float:
+        """Least area of a mask."""
+
+    @property
+    def area_max(self) -> float:
+        """Greatest area of a mask."""
+
+    @property
+    def duplicate_iou(self) -> float:
+        """IoU above which two masks are the same object."""
+
+
+class EverythingSettings(BaseModel):
+    """Settings of `find_everything`: `SearchSettings`, and when no finer prompt is needed.
+
+    done_masks: number of kept masks that must cover a cell before it gets no more prompts.
+    neighbor_min: the last doubling of the grid only prompts points beside a done cell or a point
+    whose best predicted IoU was at least this; 0: everywhere, and all fine points at once.
     """
 
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    coarse_points_per_side: int = Field(ge=1, le=64)
+    fine_points_per_side: int = Field(ge=1, le=128)
+    iou_min: float = Field(ge=0, le=1)
+    stability_min: float = Field(ge=0, le=1)
+    stability_offset: float = Field(gt=0)
+    done_logit: float
+    area_min: float = Field(ge=0, le=1)
+    area_max: float = Field(gt=0, le=1)
+    duplicate_iou: float = Field(gt=0, le=1)
     done_masks: int = Field(1, ge=1)
     neighbor_min: float = Field(0.0, ge=0, le=1)
 
@@ -60,17 +116,6 @@ TINYSAM = EverythingSettings(
 )
 """The published settings (`tinysam/hierarchical_mask_generator.py`); SAM's own but `done_logit`."""
 
-LITE = TINYSAM.model_copy(
-    update={
-        "iou_min": 0.4,
-        "stability_min": 0.0,
-        "done_logit": 0.0,
-        "done_masks": 12,
-        "neighbor_min": 0.38,
-    }
-)
-"""Settings for the embedded network, whose logits are shallower than SAM's (docs/seeding.md)."""
-
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
@@ -87,16 +132,17 @@ class Proposal:
 
 
 def coarse_points(side: int) -> npt.NDArray[np.float32]:
-    """Points [side², 2] at the centers of a side x side grid, (x, y) as shares of the picture."""
+    """Points [side², 2] at the centers of a side x side grid, (x, y) as shares of the image."""
     centers = (np.arange(side, dtype=np.float32) + 0.5) / side
     x, y = np.meshgrid(centers, centers)
     return np.stack([x.ravel(), y.ravel()], axis=1)
 
 
 def fine_points(coarse_points_per_side: int, fine_points_per_side: int) -> npt.NDArray[np.float32]:
-    """The second pass: a stencil of fine strides around every coarse point but the point itself.
+    """Points of the second pass: a stencil of fine strides around every coarse point.
 
-    With a ratio of 4 the offsets are -1, 0, 1, 2 strides, as in TinySAM's release.
+    With a ratio of 4 the offsets are -1, 0, 1, 2 strides, as in TinySAM's release. The coarse
+    points themselves are left out.
     """
     ratio = fine_points_per_side // coarse_points_per_side
     if ratio < 2:
@@ -111,9 +157,9 @@ def fine_points(coarse_points_per_side: int, fine_points_per_side: int) -> npt.N
 
 
 def scattered_points(side: int, start: int) -> npt.NDArray[np.float32]:
-    """The points of a side x side grid in a fixed scattered order, beginning with the `start`-th.
+    """Points of a side x side grid in a fixed scattered order, starting with the `start`-th.
 
-    A stream that asks a few of them on every keyframe has soon asked everywhere.
+    A stream that prompts a few of them on every keyframe soon covers the whole image.
     """
     order = np.random.default_rng(0).permutation(side * side)
     return np.asarray(coarse_points(side)[np.roll(order, -start)], np.float32)
@@ -121,9 +167,9 @@ def scattered_points(side: int, start: int) -> npt.NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True)
 class PointPass:
-    """Points [n, 2] asked before anything is learnt from their answers.
+    """Points [n, 2] that are prompted before their answers exclude any area.
 
-    beside: only those beside a point that is done or was answered well enough (`neighbor_min`).
+    beside: only those beside a done cell or a well-answered point (`neighbor_min`).
     """
 
     points: npt.NDArray[np.float32]
@@ -131,33 +177,33 @@ class PointPass:
 
 
 def grid_passes(coarse_points_per_side: int, fine_points_per_side: int) -> list[PointPass]:
-    """The points of a plain grid of `fine_points_per_side` a side in turns, from coarse to fine.
+    """Split a plain grid of `fine_points_per_side` points per side into passes, coarse to fine.
 
-    First one of each cell of the coarse grid, then one place of the stencil around it after the
-    other. Each doubling of the grid is complete before the next begins; within it the points
-    between four come first. With a ratio of 4 these are 64 points, 3 turns until 16 x 16 are asked,
-    then 12 `beside` them. TinySAM's points lie half a fine stride farther down and right.
+    First one point of each cell of the coarse grid, then one position of the stencil around it per
+    pass. Each doubling of the grid is complete before the next begins; within it the points between
+    four come first. With a ratio of 4 these are 64 points, 3 passes until 16 x 16 are prompted,
+    then 12 passes `beside` them. TinySAM's points lie half a fine stride farther down and right.
     """
     points = coarse_points(fine_points_per_side)
     ratio = fine_points_per_side // coarse_points_per_side
     x, y = (np.floor(points * fine_points_per_side).astype(int) - (ratio // 2 - 1)).T % ratio
-    step = (x | y) & -(x | y)  # the power of two that divides both; 0: a place of the first turn
+    step = (x | y) & -(x | y)  # the power of two that divides both; 0: a position of the first pass
     kinds = np.stack(
         [np.where(step, -step, -fine_points_per_side), (x & y & step) == 0, y, x], axis=1
     )
-    turns, kind = np.unique(kinds, axis=0, return_inverse=True)
+    passes, kind = np.unique(kinds, axis=0, return_inverse=True)
     return [
-        PointPass(points[kind.ravel() == i], bool(turn[0] == -1)) for i, turn in enumerate(turns)
+        PointPass(points[kind.ravel() == i], bool(first[0] == -1)) for i, first in enumerate(passes)
     ]
 
 
 class EverythingSearch:
-    """One search over one encoded frame.
+    """Everything-mode search over one encoded frame.
 
-    occupied_mask: bool [4h, 4w], where nothing needs to be asked (live tracks). passes: the points
-    of each pass, the hierarchical coarse and fine ones if not given. done_masks: kept masks that
-    make a place done. Iterate over `steps` and stop whenever the budget is spent; `found` gives the
-    proposals so far, duplicates removed.
+    occupied_mask: bool [4h, 4w], excluded from prompts (live tracks). passes: the points of each
+    pass, by default the hierarchical coarse and fine ones. done_masks, neighbor_min: as in
+    `EverythingSettings`. Iterate over `steps` and stop when the budget is spent; `found` returns
+    the proposals so far, without duplicates.
     """
 
     def __init__(
@@ -165,7 +211,7 @@ class EverythingSearch:
         segmenter: Segmenter,
         features: Features,
         occupied_mask: BoolMap,
-        config: SeedingConfig,
+        config: SearchSettings,
         *,
         passes: Sequence[PointPass] | None = None,
         done_masks: int = 1,
@@ -186,63 +232,65 @@ class EverythingSearch:
         self._proposals: list[Proposal] = []
 
     def steps(self, budget: float = math.inf) -> Iterator[int]:
-        """Decode batch after batch, `budget` prompts at most; yields what each batch cost.
+        """Decode batch after batch, `budget` prompts at most; yields the prompts of each batch.
 
-        What a pass finds is done with only for the passes after it. From the second pass on, points
-        that fill no batch of the decoder wait for the next: each new size of batch is set up first,
-        for the time of ten prompts.
+        What a pass finds excludes area only from later passes. From the second pass on, points that
+        do not fill a decoder batch wait for the next pass: each new batch size has a setup cost of
+        about ten prompts.
         """
         waiting = np.zeros((0, 2), np.float32)
-        for number, turn in enumerate(self._passes, 1):
-            begun = len(self._proposals)
-            waiting = np.concatenate([waiting[~self._is_done(waiting)], self._waiting(turn)])
-            whole = number in (1, len(self._passes))
-            left_over = 0 if whole else len(waiting) % DECODER_BATCH
+        for number, point_pass in enumerate(self._passes, 1):
+            first_new = len(self._proposals)
+            waiting = np.concatenate(
+                [waiting[~self._is_done(waiting)], self._remaining(point_pass)]
+            )
+            complete = number in (1, len(self._passes))
+            left_over = 0 if complete else len(waiting) % DECODER_BATCH
             while len(waiting) > left_over and budget > 0:
                 size = int(min(BATCH, budget, len(waiting) - left_over))
                 batch, waiting = waiting[:size], waiting[size:]
-                self._proposals += self._ask(batch)
+                self._proposals += self._decode(batch)
                 budget -= len(batch)
                 yield len(batch)
-            for proposal in self._proposals[begun:]:
+            for proposal in self._proposals[first_new:]:
                 self._kept_masks += proposal.logits > self._config.done_logit
             self.done |= self._kept_masks >= self._done_masks
 
     def run(self, budget: int) -> list[Proposal]:
-        """Spend at most `budget` prompts and return what was found."""
+        """Spend at most `budget` prompts and return the proposals found."""
         for _ in self.steps(budget):
             pass
         return self.found()
 
     @property
     def proposals(self) -> Sequence[Proposal]:
-        """All proposals so far, duplicates too, in the order of asking."""
+        """All proposals so far, with duplicates, in the order of their prompts."""
         return self._proposals
 
     def found(self) -> list[Proposal]:
         """Proposals, best first, without duplicates (IoU of masks, not of boxes)."""
         return suppress_duplicates(self._proposals, self._config.duplicate_iou)
 
-    def _waiting(self, turn: PointPass) -> npt.NDArray[np.float32]:
-        """The points of a pass that are still to be asked."""
-        done = self._is_done(turn.points)
-        waiting = turn.points[~done]
-        if turn.beside:
+    def _remaining(self, point_pass: PointPass) -> npt.NDArray[np.float32]:
+        """The points of a pass that still need a prompt."""
+        done = self._is_done(point_pass.points)
+        waiting = point_pass.points[~done]
+        if point_pass.beside:
             reach = 1.01 / self._config.fine_points_per_side
             apart = np.abs(waiting[:, None] - self._answered[None]).max(2, initial=0)
             waiting = waiting[(apart <= reach).any(1)]
-        self._answered = np.concatenate([self._answered, turn.points[done]])
+        self._answered = np.concatenate([self._answered, point_pass.points[done]])
         return waiting
 
     def _is_done(self, points: npt.NDArray[np.float32]) -> BoolMap:
-        """Whether nothing needs to be asked at each of the points [n, 2], bool [n]."""
+        """Whether each of the points [n, 2] needs no prompt, bool [n]."""
         geometry = self._segmenter.geometry
         valid = np.array(geometry.valid_hw[::-1]) / geometry.cell
         limit = np.array(geometry.grid_hw[::-1]) - 1
         cells = np.minimum((points * valid).astype(np.intp), limit)
         return np.asarray(self.done[cells[:, 1], cells[:, 0]])
 
-    def _ask(self, points: npt.NDArray[np.float32]) -> list[Proposal]:
+    def _decode(self, points: npt.NDArray[np.float32]) -> list[Proposal]:
         config = self._config
         geometry = self._segmenter.geometry
         pixels = points * np.array(geometry.frame_hw[::-1], np.float32)
@@ -253,17 +301,17 @@ class EverythingSearch:
         self._answered = np.concatenate([self._answered, points[answered]])
         kept = np.flatnonzero(iou >= config.iou_min)
         logits, iou = logits[kept], iou[kept]
-        steady = stability(logits, config.stability_offset)
+        stable = stability(logits, config.stability_offset)
         area = (logits > 0).mean((-2, -1))
         good = (
-            (steady >= config.stability_min) & (area >= config.area_min) & (area <= config.area_max)
+            (stable >= config.stability_min) & (area >= config.area_min) & (area <= config.area_max)
         )
-        return [Proposal(logits[i], float(iou[i]), float(steady[i])) for i in np.flatnonzero(good)]
+        return [Proposal(logits[i], float(iou[i]), float(stable[i])) for i in np.flatnonzero(good)]
 
 
 @dataclass(frozen=True, slots=True)
 class EverythingChoice:
-    """What somebody chose for `find_everything`, as in `SeedingConfig`; None: the model's own.
+    """Overrides of the settings of `find_everything`; None: the model's own.
 
     points_per_side: of the fine grid. Raises `ConfigError` unless it is a multiple of `COARSENESS`.
     """
@@ -276,33 +324,34 @@ class EverythingChoice:
     def __post_init__(self) -> None:
         if self.points_per_side % COARSENESS:
             raise ConfigError(
-                f"{self.points_per_side} points a side cannot be asked coarsely first: give a "
+                f"{self.points_per_side} points per side have no coarse grid: give a "
                 f"multiple of {COARSENESS}"
             )
 
-    def settings(self, model: str) -> EverythingSettings:
-        """The settings for a model, by the name on its card."""
+    def settings(self, card: ModelCard) -> EverythingSettings:
+        """Settings for a model: the published ones, updated by its card's and the chosen ones."""
         chosen = asdict(self)
         fine_points_per_side = chosen.pop("points_per_side")
-        changes = {name: value for name, value in chosen.items() if value is not None}
+        changes = dict(card.everything)
+        changes |= {name: value for name, value in chosen.items() if value is not None}
         changes |= {
             "coarse_points_per_side": fine_points_per_side // COARSENESS,
             "fine_points_per_side": fine_points_per_side,
         }
-        return (LITE if model == "lite" else TINYSAM).model_copy(update=changes)
+        return EverythingSettings.model_validate(TINYSAM.model_dump() | changes)
 
 
 def find_everything(
     segmenter: Segmenter, features: Features, settings: EverythingSettings, grid: Grid
 ) -> tuple[list[Proposal], int]:
-    """Find the objects of a picture by itself; gives them, best first, and the prompts it took.
+    """Find the objects of a single image; returns them, best first, and the prompts spent.
 
-    hierarchical: TinySAM's two passes (arXiv 2312.13789, section 3.4), the second one in turns if
-    the settings have a `neighbor_min`. plain: all points of a grid of
-    `settings.fine_points_per_side` a side at once, as SAM's automatic mask generator (arXiv
-    2304.02643). Of masks whose boxes overlap by more than `settings.duplicate_iou` both keep the
-    one with the highest predicted IoU. Boxes are those of the low-resolution masks. Beyond the
-    release, a pass may find nothing or have nothing to ask.
+    hierarchical: TinySAM's two passes (arXiv 2312.13789, section 3.4), the second one split into
+    passes if the settings have a `neighbor_min`. plain: all points of a grid of
+    `settings.fine_points_per_side` points per side at once, as SAM's automatic mask generator
+    (arXiv 2304.02643). Of masks whose boxes overlap by more than `settings.duplicate_iou` both keep
+    the one with the highest predicted IoU. Boxes are those of the low-resolution masks. Unlike in
+    the release, a pass may find nothing or have no points.
     """
     passes = None
     if grid == "plain":
@@ -325,19 +374,19 @@ def find_everything(
 def refine(
     segmenter: Segmenter, features: Features, proposals: Sequence[Proposal]
 ) -> list[Proposal]:
-    """Ask again with the box of every proposal: the box's answer is better than the point's.
+    """Decode again with the box of every proposal, which gives better masks than a point.
 
-    The new proposal's stability is the IoU of both answers: what is an object to one prompt and
-    another thing to the next is none. Costs one prompt a proposal.
+    The new proposal's stability is the IoU of both masks: an object must be the same to both
+    prompts. Costs one prompt per proposal.
     """
     if not proposals:
         return []
     scale = np.tile(segmenter.geometry.cell / np.array(segmenter.geometry.scale_xy), 2)
-    asked = np.stack([p.logits > 0 for p in proposals])
-    decoded = segmenter.decode(features, PromptBatch.boxes(boxes_of(asked) * scale))
-    answers = decoded.masks[:, 0] > 0
-    overlap = (asked & answers).sum((1, 2))
-    agreement = overlap / np.maximum((asked | answers).sum((1, 2)), 1)
+    before = np.stack([p.logits > 0 for p in proposals])
+    decoded = segmenter.decode(features, PromptBatch.boxes(boxes_of(before) * scale))
+    after = decoded.masks[:, 0] > 0
+    overlap = (before & after).sum((1, 2))
+    agreement = overlap / np.maximum((before | after).sum((1, 2)), 1)
     return [
         Proposal(decoded.masks[i, 0], float(decoded.iou[i, 0]), float(agreement[i]))
         for i in range(len(proposals))
@@ -363,7 +412,7 @@ def suppress_duplicates(proposals: list[Proposal], iou_max: float) -> list[Propo
 def suppress_parts(
     proposals: list[Proposal], inside_min: float, score_share: float
 ) -> list[Proposal]:
-    """Drop masks that lie in a larger one which is nearly as sure: objects, not their parts.
+    """Drop masks inside a larger one that is nearly as confident: keep objects, not parts.
 
     inside_min: share of the smaller mask within the larger. score_share: of the smaller one's score
     that the larger must have.
@@ -394,14 +443,14 @@ def suppress_boxes(proposals: Sequence[Proposal], iou_max: float) -> list[Propos
 def separate_objects(
     proposals: list[Proposal], occupied_mask: BoolMap, overlap_max: float, limit: int
 ) -> list[Proposal]:
-    """Admit proposals that are neither part of, nor cover, what is covered or admitted already."""
-    admitted: list[Proposal] = []
+    """Keep up to `limit` proposals that overlap neither tracks nor each other."""
+    kept: list[Proposal] = []
     taken = occupied_mask.copy()
     for proposal in proposals:
-        if len(admitted) >= limit:
+        if len(kept) >= limit:
             break
         mask = proposal.logits > 0
         if (mask & taken).sum() <= overlap_max * mask.sum():
-            admitted.append(proposal)
+            kept.append(proposal)
             taken |= mask
-    return admitted
+    return kept

@@ -1,7 +1,7 @@
-"""How a frame lies in the network's input: scaled to the long side, padded right and below.
+"""Geometry of a frame in the network's input: scaled to the long side, padded right and below.
 
 Only the valid rows and columns (rounded up to the network's multiple) are encoded; prompt
-coordinates are normalized by the padded square's side, so they mean the same as in SAM.
+coordinates are normalized by the side of the padded square, as in SAM.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from maskstream.pipeline.types import RgbImage, SizeHW
 
 FloatMap = npt.NDArray[np.float32]
 
-GRID_STRIDE = 4  # input pixels a cell of low-resolution logits, unless a network says otherwise
+GRID_STRIDE = 4  # input pixels per cell of low-res logits, by default
 
 
 @dataclass(frozen=True, slots=True)
 class InputGeometry:
     """Maps a displayed frame of `frame_hw` to the input of a network and its logits back.
 
-    valid_hw: the scaled picture inside the input. input_hw: with padding, multiples of the
-    network's. side: of the square that normalizes coordinates. cell: input pixels a cell of the
-    low-resolution logits.
+    valid_hw: size of the scaled frame in the input. input_hw: with padding to the network's
+    multiple. side: of the square that normalizes coordinates. cell: input pixels per cell of the
+    low-res logits.
     """
 
     frame_hw: SizeHW
@@ -59,7 +59,7 @@ class InputGeometry:
         return np.asarray(xy * np.array(self.scale_xy) / self.side, np.float32)
 
     def pad(self, rgb: RgbImage, fill: tuple[int, int, int]) -> RgbImage:
-        """Pad a picture of `valid_hw` to `input_hw` with the color that normalizes to zero."""
+        """Pad an image of `valid_hw` to `input_hw` with the color that normalizes to zero."""
         if self.valid_hw == self.input_hw:
             return rgb
         canvas = np.empty((*self.input_hw, 3), np.uint8)
@@ -75,17 +75,17 @@ class InputGeometry:
         return np.stack(np.broadcast_arrays(x[None, :], y[:, None])).astype(np.float32)
 
     def to_size(self, logits: FloatMap, size_hw: SizeHW) -> FloatMap:
-        """Resample logits [4h, 4w] of the input to `size_hw` spread over the displayed frame."""
+        """Resample logits [4h, 4w] of the input to `size_hw` over the displayed frame."""
         return _resample(logits, self._grid_from(size_hw), size_hw)
 
     def from_size(self, logits: FloatMap) -> FloatMap:
-        """Resample logits spread over the displayed frame to the grid [4h, 4w] of a mask prompt."""
+        """Resample logits over the displayed frame to the grid [4h, 4w] of a mask prompt."""
         height, width = logits.shape
         inverse = cv2.invertAffineTransform(self._grid_from((height, width)))
         return _resample(logits, np.asarray(inverse, np.float64), self.grid_hw)
 
     def _grid_from(self, size_hw: SizeHW) -> npt.NDArray[np.float64]:
-        """Affine map from pixels of a picture of the frame to cells of the grid."""
+        """Affine map from pixels of the frame at `size_hw` to cells of the grid."""
         sx = self.valid_hw[1] / size_hw[1] / self.cell
         sy = self.valid_hw[0] / size_hw[0] / self.cell
         return np.array([[sx, 0, 0.5 * sx - 0.5], [0, sy, 0.5 * sy - 0.5]])
@@ -103,15 +103,15 @@ def _resample(logits: FloatMap, matrix: npt.NDArray[np.float64], size_hw: SizeHW
 
 
 def deepest(mask: npt.NDArray[np.bool_]) -> tuple[int, int, float]:
-    """The pixel (x, y) of a mask [H, W] farthest from its border, and how far; (0, 0, 0) of none.
+    """The pixel (x, y) of a mask [H, W] farthest from its border, and its distance.
 
-    What lies beyond the picture counts as outside.
+    Outside the image counts as outside the mask. (0, 0, 0.0) if the mask is empty.
     """
     x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
     if width == 0:
         return 0, 0, 0.0
     part = np.pad(mask[y : y + height, x : x + width].view(np.uint8), 1)
-    # DIST_MASK_PRECISE differs from call to call in its last bits (OpenCV 5.0), so ties do too.
+    # DIST_MASK_PRECISE is not deterministic in its last bits (OpenCV 5.0), which decide ties.
     depth = cv2.distanceTransform(part, cv2.DIST_L2, cv2.DIST_MASK_5)
     row, column = np.unravel_index(int(depth.argmax()), depth.shape)
     return x + int(column) - 1, y + int(row) - 1, float(depth[row, column])

@@ -1,3 +1,3 @@
-"""Labels of a prompt's points, as SAM numbers them; the same in torch and in the graphs."""
+"""SAM's labels of prompt points, the same in torch and in the graphs."""
 
 PAD, NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = -1, 0, 1, 2, 3

@@ -22,9 +22,9 @@ class LayerNorm2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] to the same shape."""
         mean = x.mean(1, keepdim=True)
-        centerd = x - mean
-        variance = centerd.pow(2).mean(1, keepdim=True)
-        normed = centerd * torch.rsqrt(variance + self.eps)
+        centered = x - mean
+        variance = centered.pow(2).mean(1, keepdim=True)
+        normed = centered * torch.rsqrt(variance + self.eps)
         return self.weight[:, None, None] * normed + self.bias[:, None, None]
 
 
@@ -61,7 +61,7 @@ class TransformerMLP(nn.Module):
 
 
 def sam_neck(channels: int, embed_dim: int) -> nn.Sequential:
-    """The neck of SAM's ViT, which TinyViT has as well: [B, channels, h, w] to the embedding."""
+    """The neck of SAM's ViT and of TinyViT: [B, channels, h, w] to the embedding."""
     return nn.Sequential(
         nn.Conv2d(channels, embed_dim, 1, bias=False),
         LayerNorm2d(embed_dim),
@@ -71,12 +71,12 @@ def sam_neck(channels: int, embed_dim: int) -> nn.Sequential:
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:
-    """A context in which products of float32 tensors on x's device stay float32."""
+    """Context without autocast: products of float32 tensors on x's device stay float32."""
     return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 def to_windows(x: Tensor, side: int) -> Tensor:
-    """A map [B, H, W, C] as the tokens of its windows, [B * windows, side * side, C].
+    """Split a map [B, H, W, C] into windows of tokens, [B * windows, side * side, C].
 
     It is padded with zeros at the bottom and right to whole windows.
     """
@@ -89,7 +89,7 @@ def to_windows(x: Tensor, side: int) -> Tensor:
 
 
 def from_windows(windows: Tensor, side: int, x: Tensor) -> Tensor:
-    """Undo `to_windows(x, side)` for other tokens of the same shape: a map of the shape of x."""
+    """Inverse of `to_windows(x, side)` for tokens of the same shape: a map of the shape of x."""
     b, h, w, c = x.shape
     rows, columns = (h + side - 1) // side, (w + side - 1) // side
     lines = windows.reshape(b, rows, columns, side, side, c).transpose(2, 3)

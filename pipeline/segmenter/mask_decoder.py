@@ -101,7 +101,7 @@ class TwoWayTransformer(nn.Module):
         self.norm_final_attn = nn.LayerNorm(dim)
 
     def forward(self, image: Tensor, image_pe: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """The updated tokens and image."""
+        """Update tokens and image; returns both."""
         token_pe = tokens
         for layer in self.layers:
             tokens, image = layer(tokens, image, token_pe, image_pe)
@@ -151,7 +151,7 @@ class MaskDecoder(nn.Module):
         return out
 
     def kernels(self, mask_tokens: Tensor) -> Tensor:
-        """What every mask token looks for in the upscaled image, [B, 4, C / 8]."""
+        """Kernels of the mask tokens on the upscaled image, [B, 4, C / 8]."""
         heads = enumerate(self.output_hypernetworks_mlps)
         return torch.stack([head(mask_tokens[:, i]) for i, head in heads], dim=1)
 

@@ -1,4 +1,4 @@
-"""A quantized model: a folder of two OpenVINO graphs and `model.yaml`, for one frame size.
+"""Segmenter from a model folder: two OpenVINO graphs and `model.yaml`, for one frame size.
 
 This is the whole inference path on the CPU; torch is never imported.
 """
@@ -24,8 +24,10 @@ from maskstream.pipeline.types import Frame, SizeHW
 class ModelCard(BaseModel):
     """Contents of `model.yaml`.
 
-    pad_rgb: color that normalizes to zero. cell: as `InputGeometry` has it. accuracy, speed,
-    versions: as measured when the folder was made.
+    pad_rgb: color that normalizes to zero. cell: as in `InputGeometry`. everything: settings of
+    everything mode that differ from the published ones (`segmenter.everything.TINYSAM`).
+    encoder_work: estimated work of a megapixel of input in the budget of keyframes
+    (`tracking.schedule`). accuracy, speed, versions: as measured when the folder was made.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
@@ -40,21 +42,23 @@ class ModelCard(BaseModel):
     calibration: dict[str, Any] = {}
     accuracy: dict[str, float] = {}
     speed: dict[str, float] = {}
+    everything: dict[str, float] = {}
+    encoder_work: float = 300.0
     kept_in_fp32: list[str] = Field([], alias="kept_in_float")
     versions: dict[str, str] = {}
 
     def fit(self, frame_hw: SizeHW, share: float = 1.0) -> InputGeometry:
-        """How a frame lies in the network's input; share: of its long side, about."""
+        """Geometry of a frame in the network's input; share: of its long side, rounded."""
         long_side = self.multiple * max(1, round(share * self.long_side / self.multiple))
         return InputGeometry.fit(frame_hw, long_side, self.multiple, self.cell)
 
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What the encoder gave for one frame: tensors by output name.
+    """Encoder output of one frame: tensors by output name.
 
-    embedding, features_s8, features_s16: [1, C, h, w]. image_tokens, image_sides and, of some
-    networks, skip_s4 and skip_s8: [1, n, C], laid out for the decoder.
+    embedding, features_s8, features_s16: [1, C, h, w]. image_tokens, image_sides and, for some
+    networks, skip_s4 and skip_s8: [1, n, C], in the decoder's layout.
     """
 
     tensors: dict[str, npt.NDArray[np.float32]]
@@ -62,7 +66,7 @@ class Features:
 
 @dataclass(frozen=True, slots=True)
 class PromptBatch:
-    """Prompts decoded together.
+    """A batch of prompts.
 
     xy: float32 [B, N, 2] displayed pixels (edges at integers); labels: float32 [B, N] (-1 padding,
     0 negative, 1 positive, 2 and 3 the corners of a box); mask: float32 logits [B, 1, 4h, 4w] or
@@ -76,7 +80,7 @@ class PromptBatch:
 
     @classmethod
     def points(cls, xy: npt.ArrayLike, labels: npt.ArrayLike | None = None) -> PromptBatch:
-        """One prompt a row: points [B, N, 2], all positive unless labeled; padded as SAM does."""
+        """Batch of point prompts [B, N, 2], positive by default, padded as in SAM."""
         points = np.asarray(xy, np.float32)
         batch, count, _ = points.shape
         signs = np.ones((batch, count)) if labels is None else np.asarray(labels)
@@ -87,7 +91,7 @@ class PromptBatch:
 
     @classmethod
     def boxes(cls, xyxy: npt.ArrayLike) -> PromptBatch:
-        """One box a row, [B, 4]."""
+        """Batch of box prompts xyxy [B, 4]."""
         corners = np.asarray(xyxy, np.float32).reshape(-1, 2, 2)
         labels = np.tile(np.array([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], np.float32), (len(corners), 1))
         return cls(corners, labels)
@@ -98,9 +102,9 @@ class PromptBatch:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """Low-resolution answers: masks float32 logits [B, 4, 4h, 4w], iou float32 [B, 4].
+    """Decoder output: masks, float32 logits [B, 4, 4h, 4w], and predicted iou, float32 [B, 4].
 
-    Mask 0 answers an unambiguous prompt; 1..3 are the candidates of a single point.
+    Mask 0 is for an unambiguous prompt; 1..3 are the candidates of a single point.
     """
 
     masks: FloatMap
@@ -108,7 +112,7 @@ class Decoded:
 
 
 class Segmenter(Protocol):
-    """The seam every promptable model stands behind, set up for one frame size."""
+    """Interface of promptable models, set up for one frame size."""
 
     geometry: InputGeometry
     card: ModelCard
@@ -133,8 +137,8 @@ def read_card(folder: Path) -> ModelCard:
 class OpenVinoSegmenter:
     """A model folder compiled for the CPU and one frame size.
 
-    threads: inference threads. input_share: of the long side that the model was made for. Raises
-    `ModelError` when the folder cannot be loaded.
+    threads: inference threads. input_share: share of the model's long side. Raises `ModelError` if
+    the folder cannot be loaded.
     """
 
     def __init__(
@@ -150,7 +154,7 @@ class OpenVinoSegmenter:
             "INFERENCE_PRECISION_HINT": "f32",
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
-            "ENABLE_CPU_PINNING": False,  # the encoder and the decoder run side by side
+            "ENABLE_CPU_PINNING": False,  # the encoder and the decoder run concurrently
         }
         try:
             encoder = fold_paddings(core.read_model(folder / "encoder.xml"))
@@ -168,13 +172,13 @@ class OpenVinoSegmenter:
         return self.encode_rgb(frame.rgb(self.geometry.valid_hw))
 
     def encode_rgb(self, rgb: npt.NDArray[np.uint8]) -> Features:
-        """Encode a picture already scaled to `geometry.valid_hw`, RGB uint8."""
+        """Encode an image already scaled to `geometry.valid_hw`, RGB uint8."""
         padded = self.geometry.pad(rgb, self.card.pad_rgb)
         out = self._encoder([padded[None]], share_outputs=True)
         return Features({port.any_name: np.array(value) for port, value in out.items()})
 
     def decode(self, features: Features, prompts: PromptBatch) -> Decoded:
-        """Decode prompts, a few at a time."""
+        """Decode prompts in batches."""
         xy = self.geometry.normalize(prompts.xy)
         masks, iou = self._decoder(
             features.tensors, xy, prompts.labels, prompts.mask, prompts.has_mask

@@ -1,10 +1,10 @@
-"""A decoder graph compiled for one frame size, with all that frames of this size share folded in.
+"""Mask decoder compiled by OpenVINO for one frame size, with constants folded in.
 
-The graph (pipeline/quantization/export.py) names three inner tensors. POSITIONS depends on the
-grid alone and becomes a constant. DENSE and DENSE_SIDES are what a mask prompt adds to the
-image: without one they are zero and all prompts share the image's side of the first layer, so the
-graph is compiled a second time with zeros in their place. Networks that draw every prompt (`lite`)
-do not name these two, and one graph serves both cases.
+The graph (pipeline/quantization/export.py) names three inner tensors. POSITIONS depends only on the
+grid and becomes a constant. DENSE and DENSE_SIDES are added to the image by a mask prompt: without
+one they are zero and all prompts share the image's part of the first layer, so the graph is
+compiled a second time with zeros in their place. Networks with drawn prompts (`lite`) do not have
+these two, and one graph serves both cases.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from maskstream.pipeline.segmenter.geometry import FloatMap
 Tensors = Mapping[str, npt.NDArray[np.float32]]
 
 BATCH = 8
-"""Prompts in one call at most. Time is linear in their number from the first one on, so a larger
-batch costs memory (some 50 MB a prompt at 64 x 64) and saves nothing."""
+"""Maximum of prompts per call.
+
+Time is linear in their number, so a larger batch only costs memory (50 MB per prompt at 64 x 64).
+"""
 
 POSITIONS, DENSE, DENSE_SIDES = "fold:positions", "fold:dense", "fold:dense_sides"
-"""Names of the inner tensors; the prefix keeps them apart from the names that tracing gives."""
+"""Names of the inner tensors; the prefix distinguishes them from names made by tracing."""
 
 _MASK_INPUTS = frozenset({"mask", "has_mask"})
 
@@ -32,8 +34,8 @@ _MASK_INPUTS = frozenset({"mask", "has_mask"})
 class OpenVinoDecoder:
     """Decodes any number of prompts on the features of one frame size.
 
-    graph: the decoder's `ov.Model`, which this takes over. cells: as
-    `InputGeometry.cell_centers`. feature_shapes: of the encoder's outputs. options: of OpenVINO.
+    graph: the decoder's `ov.Model`, modified in place. cells: as `InputGeometry.cell_centers`.
+    feature_shapes: of the encoder's outputs. options: of OpenVINO.
     """
 
     def __init__(
@@ -97,7 +99,7 @@ class OpenVinoDecoder:
 
 
 def _find(graph: Any, name: str) -> Any | None:
-    """The output that computes a named tensor."""
+    """The output of the graph that computes a named tensor, if any."""
     outputs = (output for op in graph.get_ordered_ops() for output in op.outputs())
     return next((output for output in outputs if name in output.get_names()), None)
 
@@ -109,7 +111,7 @@ def _replace(output: Any, values: npt.NDArray[np.float32]) -> None:
 
 
 def _fold_grid(core: Any, graph: Any, cells: FloatMap, options: Mapping[str, Any]) -> None:
-    """Compute what depends on the grid alone, and put it and the grid in as constants."""
+    """Replace the grid, and what depends only on it, by constants."""
     from maskstream.pipeline.segmenter.openvino_runtime import opset as ops
     from maskstream.pipeline.segmenter.openvino_runtime import ov
 
@@ -125,7 +127,7 @@ def _fold_grid(core: Any, graph: Any, cells: FloatMap, options: Mapping[str, Any
 
 
 def _without_mask(graph: Any) -> Any:
-    """A copy of the graph in which no prompt changes the image."""
+    """A copy of the graph without mask prompts."""
     from maskstream.pipeline.segmenter.openvino_runtime import ov
 
     copy = graph.clone()

@@ -1,4 +1,4 @@
-"""Paddings of OpenVINO graphs folded into the convolutions behind them."""
+"""Fold Pad layers of OpenVINO graphs into the convolutions that follow them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _CONVOLUTIONS = {"Convolution": opset.convolution, "GroupConvolution": opset.gro
 
 
 def fold_paddings(graph: ov.Model) -> ov.Model:
-    """Let convolutions pad by themselves what a layer of its own pads before them; exact.
+    """Replace Pad layers by the padding of the following convolutions; exact.
 
-    OpenVINO does so when it compiles, but not past a FakeQuantize. That keeps zeros as they are.
+    OpenVINO does so when it compiles, but not past a FakeQuantize, although that keeps zeros.
     """
     for pad in graph.get_ops():
         if not _pads_with_zeros(pad):
@@ -41,7 +41,7 @@ def fold_paddings(graph: ov.Model) -> ov.Model:
 
 
 def _pads_with_zeros(node: ov.Node) -> bool:
-    """Whether it puts zeros around a picture, as many on each side as the graph says."""
+    """Whether a node pads the spatial axes with zeros, by constant amounts."""
     if node.get_type_name() != "Pad" or node.get_attributes()["pad_mode"] != "constant":
         return False
     given = [node.input_value(i).get_node() for i in range(1, node.get_input_size())]

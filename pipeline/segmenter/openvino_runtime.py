@@ -1,8 +1,7 @@
-"""OpenVINO, imported so that it reports nothing; every module of this package takes it from here.
+"""Import OpenVINO without telemetry; all modules of this package import it from here.
 
-OpenVINO and NNCF report over the network what is done with them, unasked, and keep a number of
-their user's. They do so with the package `openvino_telemetry`, if they find it when they are
-imported: for that long it is hidden. Nothing else of the process is changed by it.
+OpenVINO and NNCF send usage data with a user id over the network if they can import the package
+`openvino_telemetry`. That package is blocked while they are imported.
 """
 
 from __future__ import annotations
@@ -11,20 +10,20 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_REPORTER = "openvino_telemetry"
+_TELEMETRY = "openvino_telemetry"
 
 
 @contextmanager
 def without_telemetry() -> Iterator[None]:
-    """Hide the package that reports from what is imported within."""
-    found = sys.modules.get(_REPORTER)
-    sys.modules[_REPORTER] = None  # type: ignore[assignment]
+    """Block imports of the telemetry package within the context."""
+    found = sys.modules.get(_TELEMETRY)
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
     try:
         yield
     finally:
-        del sys.modules[_REPORTER]
+        del sys.modules[_TELEMETRY]
         if found is not None:
-            sys.modules[_REPORTER] = found
+            sys.modules[_TELEMETRY] = found
 
 
 with without_telemetry():

@@ -49,7 +49,7 @@ class PromptEncoder(nn.Module):
     """Prompts to sparse tokens [B, N, C] and a dense map [B, C, h, w].
 
     With `drawn_prompts` the points and the box are also drawn as low-resolution maps (positive,
-    negative, box) beside the previous mask and go through the same convolutions.
+    negative, box), concatenated with the previous mask and passed through the same convolutions.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class PromptEncoder(nn.Module):
         """Encode prompts.
 
         xy [B, N, 2] in 0..1 of the padded square; labels [B, N]; mask logits [B, 1, 4h, 4w];
-        has_mask [B] (1 where the mask prompt is given, 0 where it is to be ignored); grid
-        [2, 4h, 4w]: `cell_centers` of the mask's cells (an input, so that graphs keep any size).
+        has_mask [B] (1 where the mask prompt is used, 0 where it is ignored); grid [2, 4h, 4w]:
+        `cell_centers` of the mask's cells (an input, so that graphs keep any size).
         """
         return self.tokens(xy, labels), self.dense(xy, labels, mask, has_mask, grid)

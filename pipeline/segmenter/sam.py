@@ -1,12 +1,12 @@
-"""A promptable segmenter in torch: image encoder, prompt encoder, mask decoder; and its registry.
+"""Promptable segmentation network in torch, and the registry of architectures.
 
 Only training, conversion and CUDA use this module; inference on the CPU reads OpenVINO graphs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, cast
 
@@ -30,20 +30,30 @@ from maskstream.pipeline.segmenter.prompt_encoder import PromptEncoder, cell_cen
 
 
 class ImageEncoder(Protocol):
-    """What every image encoder gives beside its forward pass."""
+    """Interface of image encoders beside their forward pass."""
 
     def features(self, x: Tensor) -> EncoderFeatures:
-        """All that one pass gives for a normalized image [B, 3, H, W]."""
+        """All features of a normalized image [B, 3, H, W]."""
+
+
+LITE_EVERYTHING = {
+    "iou_min": 0.4,
+    "stability_min": 0.0,
+    "done_logit": 0.0,
+    "done_masks": 12,
+    "neighbor_min": 0.38,
+}
+"""Everything-mode settings of `lite`, whose logits are shallower than SAM's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """What the outside must know of a network.
+    """Properties of a network that callers need.
 
-    long_side: the input's long side, pixels. multiple: height and width are multiples of it.
-    mean, std: of RGB in 0..255. cell: input pixels a cell of the low-resolution logits; a cell of
-    the embedding has 4 x 4 of them. Prompt coordinates are in 0..1 of the padded square, whatever
-    frame a paper gives them in.
+    long_side: the input's long side, pixels. multiple: height and width are multiples of it. mean,
+    std: of RGB in 0..255. cell: input pixels per cell of the low-res logits; a cell of the
+    embedding has 4 x 4 of them. Prompt coordinates are in 0..1 of the padded square, whatever a
+    paper uses. everything, encoder_work: as in `ModelCard`.
     """
 
     name: str
@@ -52,10 +62,12 @@ class Architecture:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     cell: int = GRID_STRIDE
+    everything: Mapping[str, float] = field(default_factory=dict)
+    encoder_work: float = 300.0
 
 
 class Sam(nn.Module):
-    """Encoder, prompt encoder and decoder under the published key prefixes."""
+    """Image encoder, prompt encoder and mask decoder, with the published key prefixes."""
 
     def __init__(
         self,
@@ -76,7 +88,7 @@ class Sam(nn.Module):
         return features
 
     def features(self, image: Tensor) -> EncoderFeatures:
-        """What `encode` gives, and the backbone's own features of stride 8 and 16."""
+        """Output of `encode` and the backbone's features at strides 8 and 16."""
         encoder = cast(ImageEncoder, self.image_encoder)
         return encoder.features(image)
 
@@ -91,7 +103,7 @@ class Sam(nn.Module):
     ) -> DecoderOutput:
         """Masks for B prompts; arguments as `PromptEncoder.forward`, features of batch 1 or B.
 
-        `grid` may be left out: it follows from the mask prompt's size.
+        grid: by default from the mask prompt's size.
         """
         if grid is None:
             grid = cell_centers(mask.shape[-2], mask.shape[-1]).to(mask.device)
@@ -117,7 +129,15 @@ def _lite(
 ) -> Sam:
     dim = 128
     return Sam(
-        Architecture(name, long_side, 32, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)),
+        Architecture(
+            name,
+            long_side,
+            32,
+            (127.0, 127.0, 127.0),
+            (128.0, 128.0, 128.0),
+            everything=LITE_EVERYTHING,
+            encoder_work=58.0,
+        ),
         LiteEncoder(dim, neck_depth, stages),
         PromptEncoder(dim, mask_channels=16, drawn_prompts=True),
         MaskDecoder(dim, depth=decoder_depth, heads=8, mlp=1024, iou_hidden=128, bounded_iou=True),
@@ -159,7 +179,7 @@ def _efficient_vit_sam(size: str) -> Sam:
     model = sam_with(f"efficientvit-sam-{size}", encoder, 64 * encoder.stride)
     for module in model.modules():
         if isinstance(module, nn.LayerNorm):
-            module.eps = efficient_vit.NORM_EPS  # the authors set it for the decoder, too
+            module.eps = efficient_vit.NORM_EPS  # the authors also set it for the decoder
     return model
 
 

@@ -1,12 +1,11 @@
-"""A torch network behind the `Segmenter` seam: half precision on CUDA, FP32 on the CPU.
+"""Segmenter that runs a torch network: half precision on CUDA, FP32 on the CPU.
 
-Imports torch, so it is imported only where a torch network is to run.
+It imports torch, so it is imported only to run a torch network.
 
 On CUDA the encoder runs under `torch.autocast` in FP16: products and convolutions in half
-precision, layer_norm and softmax in float32 by autocast's own rules. Those do not know the
-hand-written `LayerNorm2d`; it is given float32, and computes in what it is given. The decoder has
-no autocast: between coordinates of 0..1 a step of half precision is up to half a pixel at 1024,
-and their Fourier features multiply it.
+precision, layer_norm and softmax in float32 by autocast's rules. These do not cover the custom
+`LayerNorm2d`, whose input is cast to float32. The decoder runs without autocast: for coordinates in
+0..1 a step of half precision is up to half a pixel at 1024, and the Fourier features amplify it.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ from maskstream.pipeline.segmenter.sam import Sam
 from maskstream.pipeline.types import Frame, SizeHW
 
 BATCH = 16
-"""Prompts decoded in one call at most; bounds the memory that hundreds of prompts take."""
+"""Maximum of prompts decoded per call; bounds the memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class TorchFeatures(Features):
-    """Features that stay on the network's device, to be decoded there.
+    """Features on the network's device.
 
     image: float32. tensors: only features_s8 and features_s16.
     """
@@ -42,7 +41,7 @@ class TorchFeatures(Features):
 class TorchSegmenter:
     """A torch network on one device, for one frame size.
 
-    network: with its weights; this takes it over. device: "cpu" or "cuda".
+    network: with its weights; modified in place. device: "cpu" or "cuda".
     """
 
     def __init__(self, network: Sam, frame_hw: SizeHW, device: str) -> None:
@@ -53,6 +52,8 @@ class TorchSegmenter:
             multiple=architecture.multiple,
             pad_rgb=_bytes(architecture.mean),
             cell=architecture.cell,
+            everything=dict(architecture.everything),
+            encoder_work=architecture.encoder_work,
             method=f"torch {device}",
         )
         self.geometry = self.card.fit(frame_hw)
@@ -71,7 +72,7 @@ class TorchSegmenter:
 
     @torch.inference_mode()
     def encode_rgb(self, rgb: npt.NDArray[np.uint8]) -> TorchFeatures:
-        """Encode a picture already scaled to `geometry.valid_hw`, RGB uint8."""
+        """Encode an image already scaled to `geometry.valid_hw`, RGB uint8."""
         padded = self._put(self.geometry.pad(rgb, self.card.pad_rgb))
         image = (padded.permute(2, 0, 1)[None].float() - self._mean) / self._std
         on_cuda = self._device.type == "cuda"
@@ -83,7 +84,7 @@ class TorchSegmenter:
         return TorchFeatures(tensors, image_features.each(torch.Tensor.float))
 
     def decode(self, features: Features, prompts: PromptBatch) -> Decoded:
-        """Decode prompts, a few at a time. Raises `TypeError` on another segmenter's features."""
+        """Decode prompts in batches. Raises `TypeError` on another segmenter's features."""
         if not isinstance(features, TorchFeatures):
             raise TypeError("these features were not encoded by a TorchSegmenter")
         masks = np.empty((len(prompts), MASK_TOKENS, *self.geometry.grid_hw), np.float32)
@@ -97,7 +98,7 @@ class TorchSegmenter:
     def _decode(
         self, image: ImageFeatures, prompts: PromptBatch, part: slice
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Logits [b, 4, 4h, 4w] and IoU [b, 4] of some of the prompts."""
+        """Logits [b, 4, 4h, 4w] and IoU [b, 4] of one batch of prompts."""
         xy = self._put(self.geometry.normalize(prompts.xy[part]))
         if prompts.mask is None:
             mask = torch.zeros(len(xy), 1, *self.geometry.grid_hw, device=self._device)

@@ -1,4 +1,4 @@
-"""Where frames come from: video files, images and arrays."""
+"""Sources of frames: video files, images and arrays."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def open_source(
     Args:
         target: a video file, an image, a folder of images, a pattern of image names
             (`shots/img_%04d.png`, `shots/*.png`), or RGB uint8 [H, W, 3] arrays.
-        start: first frame, as a number or as text that `Position.parse` takes.
-        end: the frame before which to stop.
-        stride: take every so many frames.
+        start: first frame, as a frame index or as text for `Position.parse`.
+        end: the frame to stop before.
+        stride: take every `stride`-th frame.
 
     Raises:
         SourceNotFoundError: there is no such file or folder.
@@ -58,5 +58,5 @@ def open_source(
 
 
 def is_pattern(path: Path) -> bool:
-    """Whether a path is a pattern of image names: nothing of that name exists, and it has marks."""
-    return not path.exists() and any(mark in path.name for mark in "%*?[")
+    """Whether a path is a pattern of image names: it does not exist and has wildcards."""
+    return not path.exists() and any(wildcard in path.name for wildcard in "%*?[")

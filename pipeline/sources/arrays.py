@@ -1,4 +1,4 @@
-"""Frames that are arrays already."""
+"""Source of in-memory arrays."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from maskstream.pipeline.types import Frame, GrayImage, RgbImage, SizeHW, Source
 
 
 def resized(image: RgbImage, size_hw: SizeHW) -> RgbImage:
-    """Scale uint8 [H, W] or [H, W, 3] to `size_hw`: by area to shrink, bilinearly to grow."""
+    """Resize uint8 [H, W] or [H, W, 3] to `size_hw`: by area when shrinking, else bilinearly."""
     height, width = size_hw
     shrinks = height <= image.shape[0] and width <= image.shape[1]
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
@@ -28,7 +28,7 @@ def resized(image: RgbImage, size_hw: SizeHW) -> RgbImage:
 class ArrayView:
     """A `PixelView` over RGB uint8 [H, W, 3].
 
-    What it returns at the array's own size is the array itself: do not write into it.
+    At the array's own size it returns the array itself: do not write into it.
     """
 
     pixels: RgbImage
@@ -43,7 +43,7 @@ class ArrayView:
 
 
 def as_frame(image: RgbImage | Frame) -> Frame:
-    """RGB uint8 [H, W, 3] as a frame by itself, numbered 0 and without a timestamp."""
+    """Wrap an image RGB uint8 [H, W, 3] as a frame with index 0 and no timestamp."""
     if isinstance(image, Frame):
         return image
     size_hw = (image.shape[0], image.shape[1])
@@ -63,7 +63,7 @@ class ArraySource:
 
     @contextmanager
     def open(self) -> Iterator[ArrayReader]:
-        """Start reading; an iterator can be opened once, a list or an array [T, H, W, 3] often.
+        """Start reading; an iterator can be opened once, a list or an array again.
 
         Raises:
             SourceError: there are no frames, or the first is not RGB uint8 [H, W, 3].

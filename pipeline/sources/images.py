@@ -1,4 +1,4 @@
-"""Folders and numbered sequences of images."""
+"""Source of images: folders and numbered sequences."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _DIGITS = re.compile(r"(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class ImageSequence:
-    """A source of the images in a folder, or of those that a pattern names.
+    """A source of the images in a folder, or of those that match a pattern.
 
     path: a folder, a printf pattern (`shots/img_%04d.png`), a glob (`shots/*.png`) or one image.
     rate: frames per second; without it the frames have no timestamps.
 
-    Frames keep the numbers at the end of the file names if every file has its own; otherwise they
-    are numbered from 0 in natural order. Start and end of the range mean these numbers. EXIF
-    orientation is applied, 16 bits become 8, transparency is dropped.
+    Frame indices are the numbers at the end of the file names if these are unique; otherwise they
+    count from 0 in natural order. The range refers to them. EXIF orientation is applied, 16 bits
+    become 8, transparency is dropped.
     """
 
     path: Path
@@ -47,14 +47,14 @@ class ImageSequence:
         """List the images and read the first.
 
         Raises:
-            SourceNotFoundError: nothing has this name or matches the pattern.
+            SourceNotFoundError: the path does not exist, or nothing matches the pattern.
             UnreadableSourceError: the folder holds no images, or none of them can be read.
             ConfigError: the range holds none of the images.
         """
         yield ImageReader(self)
 
     def files(self) -> list[ImageFile]:
-        """The images in the range, in order. Raises as `open` does, but reads none."""
+        """List the images in the range, in order, without reading them. Raises as `open` does."""
         return list(self.frame_range.select(_list_images(self.path, self.rate)))
 
 
@@ -73,7 +73,7 @@ class ImageReader:
         if self._first is None:
             raise UnreadableSourceError(
                 f"None of the {len(files)} images of {source.path} can be read "
-                f"({self.report.messages[0]}); they may be damaged or no images at all."
+                f"({self.report.messages[0]}); they may be damaged or not images."
             )
         file, pixels = self._first
         self._first_path = file.path
@@ -107,7 +107,7 @@ class ImageReader:
                 count_damage(self.report, f"{file.path.name} cannot be read: {error}")
                 continue
             if pixels is None:
-                count_damage(self.report, f"{file.path.name} is no image that can be decoded")
+                count_damage(self.report, f"{file.path.name} cannot be decoded as an image")
                 continue
             check_size(str(file.path), _size_hw(pixels))
             yield file, pixels
@@ -115,7 +115,7 @@ class ImageReader:
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """An image that is not read yet."""
+    """An image file of a sequence, not read yet."""
 
     index: int
     pts: int | None
@@ -137,7 +137,7 @@ def _size_hw(pixels: RgbImage) -> SizeHW:
 
 
 def _list_images(path: Path, rate: Fraction | None) -> list[ImageFile]:
-    """Find, order and number the images that `path` names."""
+    """Find, sort and number the images of `path`."""
     paths, number = _find(path)
     numbers = [int(match[1]) for file in paths if (match := number.search(file.name))]
     if len(set(numbers)) == len(paths):
@@ -146,13 +146,13 @@ def _list_images(path: Path, rate: Fraction | None) -> list[ImageFile]:
         ordered = list(enumerate(sorted(paths, key=_natural_key)))
     time_base = 1 / rate if rate else Fraction(1)
     return [
-        ImageFile(index, place if rate else None, time_base, file)
-        for place, (index, file) in enumerate(ordered)
+        ImageFile(index, position if rate else None, time_base, file)
+        for position, (index, file) in enumerate(ordered)
     ]
 
 
 def _find(path: Path) -> tuple[list[Path], re.Pattern[str]]:
-    """Paths of the images, and the pattern whose group 1 is the number in their names."""
+    """Paths of the images, and a pattern whose group 1 is the number in their names."""
     if path.is_dir():
         images = _images_in(path)
         if not images:
@@ -174,7 +174,7 @@ def _find(path: Path) -> tuple[list[Path], re.Pattern[str]]:
 
 
 def _images_in(folder: Path) -> list[Path]:
-    """The images of a folder; files with a leading dot are left out, as macOS adds such."""
+    """The images of a folder, without files with a leading dot, which macOS adds."""
     if not folder.is_dir():
         raise SourceNotFoundError(f"There is no folder {folder}.")
     return [
@@ -185,12 +185,12 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def _printf_regex(name: str) -> re.Pattern[str]:
-    """The names that `name` stands for: `img_%04d.png` has at least four digits."""
+    """Regular expression of a printf pattern: `img_%04d.png` has at least four digits."""
     before, width, after = _PRINTF_NUMBER.split(name, maxsplit=1)
     digits = f"{{{width},}}" if width else "+"
     return re.compile(rf"{re.escape(before)}(\d{digits}){re.escape(after)}$")
 
 
 def _natural_key(path: Path) -> list[str | int]:
-    """Sort key in which img2 comes before img10."""
+    """Natural sort key: img2 comes before img10."""
     return [int(part) if part.isdecimal() else part for part in _DIGITS.split(path.name)]

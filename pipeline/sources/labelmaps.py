@@ -1,4 +1,4 @@
-"""Label maps in PNG files: gray or indexed (as DAVIS writes them), the values are the objects."""
+"""Read label maps from PNG files: gray or indexed (as in DAVIS), values are object ids."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _INDEXED = "pal8"
 def read_label_map(file: Path) -> LabelMap:
     """Read a PNG whose gray values or palette indices are labels, uint16 [H, W].
 
-    OpenCV would replace an index by its color, so indexed pictures are decoded by FFmpeg.
+    OpenCV would replace an index by its color, so indexed images are decoded by FFmpeg.
 
     Raises:
         SourceNotFoundError: there is no such file.
-        UnreadableSourceError: it is no picture, or one of colors.
+        UnreadableSourceError: it is not an image, or a color image.
     """
     if not file.is_file():
         raise SourceNotFoundError(f"there is no label map {file}")
@@ -35,13 +35,13 @@ def read_label_map(file: Path) -> LabelMap:
                 indices, _ = image.to_ndarray()
                 return np.asarray(indices, np.uint16)
     except (av.error.FFmpegError, StopIteration, IndexError) as error:
-        raise UnreadableSourceError(f"{file} is no picture that can be decoded") from error
+        raise UnreadableSourceError(f"{file} cannot be decoded as an image") from error
     labels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
     if labels is None:
-        raise UnreadableSourceError(f"{file} is no picture that can be decoded")
+        raise UnreadableSourceError(f"{file} cannot be decoded as an image")
     if labels.ndim != 2:
         raise UnreadableSourceError(
-            f"{file} is a picture of colors; a label map is an indexed or gray PNG whose values "
-            "are the objects' numbers"
+            f"{file} is a color image; a label map is an indexed or gray PNG whose values are "
+            "the objects' ids"
         )
     return np.asarray(labels, np.uint16)

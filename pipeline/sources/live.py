@@ -1,4 +1,4 @@
-"""Which source reads a live input: chosen by how its name looks."""
+"""Choose the source of a live input by its name."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from maskstream.pipeline.sources.stream import LiveStream
 from maskstream.pipeline.sources.timed import Image, LiveArrays, Replay
 from maskstream.pipeline.types import Source
 
-# Decode what comes at once, and do not study a stream for FFmpeg's five seconds before it.
-_PROMPTLY = {"flags": "low_delay", "analyzeduration": "1000000"}
-_UNBUFFERED = {"fflags": "nobuffer"}  # forgets what was studied, of HLS a whole segment
+# Decode without delay; FFmpeg would analyze a stream for five seconds first.
+_LOW_DELAY = {"flags": "low_delay", "analyzeduration": "1000000"}
+_UNBUFFERED = {"fflags": "nobuffer"}  # drops analyzed packets, with HLS a whole segment
 _SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "tcp", "udp", "rtp", "srt")
-"""Of the addresses that are live inputs."""
+"""URL schemes of live inputs."""
 _CAMERAS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 _NAMED_FORMAT = re.compile(r"([a-z0-9_]+):(.+)")
 
 
 @dataclass(frozen=True, slots=True)
 class InputOptions:
-    """What a live input cannot say of itself.
+    """Options for opening a live input.
 
-    size_wh, pixel_format, rate: of raw frames on standard input, where the size is required; a
-    camera or screen is asked for them. rtsp_transport: how RTSP carries its packets. stall_s:
-    seconds without a packet after which a connection counts as broken. extra: FFmpeg's own options.
+    size_wh, pixel_format, rate: of raw frames on standard input, where the size is required, or
+    requested from a camera or screen. rtsp_transport: transport protocol of RTSP. stall_s: seconds
+    without a packet after which the connection counts as lost. extra: additional FFmpeg options.
     """
 
     size_wh: tuple[int, int] | None = None
@@ -46,7 +46,7 @@ class InputOptions:
 
 @dataclass(frozen=True, slots=True)
 class LiveInput:
-    """A source, and whether it can be opened anew when it has ended."""
+    """A live source, and whether it can be reopened when it has ended."""
 
     source: Source
     reopenable: bool
@@ -64,15 +64,15 @@ def open_live(
     Args:
         target: `rtsp://`, `http(s)://` (HLS, too), `tcp://` or `udp://` (MPEG-TS); a camera
             (`/dev/video0`, `0`); `FORMAT:INPUT` for any other input of FFmpeg (`x11grab::0.0`,
-            `lavfi:testsrc2`); `-` for raw frames on standard input; a video file, replayed at its
-            own pace; or pictures (`LiveArrays`).
-        options: what the input cannot say of itself.
+            `lavfi:testsrc2`); `-` for raw frames on standard input; a video file, replayed in real
+            time; or images (`LiveArrays`).
+        options: format and connection of the input.
         record: a file to record it to, for replay.
-        clock: stamps frames.
+        clock: for arrival times.
 
     Raises:
         SourceNotFoundError: there is no such file or device, and no such format of FFmpeg.
-        ConfigError: an option is missing or does not go with the input.
+        ConfigError: an option is missing or does not apply to the input.
     """
     given = options or InputOptions()
     if not isinstance(target, str | Path):
@@ -102,21 +102,21 @@ def open_live(
 
 
 def is_address(text: str) -> bool:
-    """Whether a text names a stream of the network rather than a file."""
+    """Whether a text is the URL of a network stream rather than a file."""
     scheme, separator, _ = text.partition("://")
     return bool(separator) and scheme.lower() in _SCHEMES
 
 
 def _stream(name: str, given: InputOptions) -> tuple[str | None, str, dict[str, str], bool] | None:
-    """Format, input and options for FFmpeg, and whether its timestamps count; None for a file."""
+    """Format, input and options for FFmpeg, and whether to use its timestamps; None: a file."""
     if name == "-":
         if given.size_wh is None:
             raise ConfigError("raw frames on standard input need --size WIDTHxHEIGHT")
         wanted = {"pixel_format": given.pixel_format or "rgb24"} | _requested(given)
-        return "rawvideo", "pipe:0", wanted, False  # its times would follow from an assumed rate
+        return "rawvideo", "pipe:0", wanted, False  # its timestamps come from an assumed rate
     if is_address(name):
         scheme = name.partition("://")[0].lower()
-        wanted = _PROMPTLY | ({} if scheme.startswith("http") else _UNBUFFERED)
+        wanted = _LOW_DELAY | ({} if scheme.startswith("http") else _UNBUFFERED)
         if scheme.startswith("rtsp"):
             wanted["rtsp_transport"] = given.rtsp_transport
         return ("mpegts" if scheme in ("tcp", "udp") else None), name, wanted, True
@@ -131,11 +131,11 @@ def _stream(name: str, given: InputOptions) -> tuple[str | None, str, dict[str, 
 
 
 def _requested(given: InputOptions) -> dict[str, str]:
-    asked = {}
+    requested = {}
     if given.size_wh is not None:
-        asked["video_size"] = "{}x{}".format(*given.size_wh)
+        requested["video_size"] = "{}x{}".format(*given.size_wh)
     if given.pixel_format is not None:
-        asked["pixel_format"] = given.pixel_format
+        requested["pixel_format"] = given.pixel_format
     if given.rate is not None:
-        asked["framerate"] = str(given.rate)
-    return asked
+        requested["framerate"] = str(given.rate)
+    return requested

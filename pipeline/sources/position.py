@@ -1,4 +1,4 @@
-"""Positions in a source, given as a frame number or as a time, and the range between two."""
+"""Positions in a source by frame index or time, and ranges of frames."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)")
 
 
 class Stamped(Protocol):
-    """What has a place in a source: a `Frame`, or an image that is not read yet."""
+    """An item with frame index and timestamp: a `Frame`, or an image not read yet."""
 
     @property
     def index(self) -> int:
-        """The source's own frame number."""
+        """Frame index in the source."""
         ...
 
     @property
@@ -43,9 +43,9 @@ def _time_s(item: Stamped) -> Fraction | None:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in a source.
+    """A position in a source.
 
-    value: a frame number (int), or seconds after the source's first frame (Fraction, exact).
+    value: a frame index (int), or seconds after the source's first frame (Fraction, exact).
     """
 
     value: int | Fraction
@@ -59,7 +59,7 @@ class Position:
 
     @classmethod
     def parse(cls, text: str) -> Position:
-        """Parse `120` (a frame number), or `3.5s`, `1:05` or `00:00:03.5` (a time).
+        """Parse `120` (a frame index), or `3.5s`, `1:05` or `00:00:03.5` (a time).
 
         Raises:
             ConfigError: the text is none of these.
@@ -73,12 +73,12 @@ class Position:
             hours, minutes = int(clock[1] or 0), int(clock[2])
             return cls(3600 * hours + 60 * minutes + Fraction(clock[3]))
         raise ConfigError(
-            f"{text!r} is no position; write a frame number such as 120, or a time such as 3.5s "
+            f"{text!r} is not a position; write a frame number such as 120, or a time such as 3.5s "
             "or 00:00:03.5."
         )
 
     def reached_by(self, item: Stamped, origin_s: Fraction | None) -> bool:
-        """Say whether `item` is at or after this place; `origin_s`: time of the first frame.
+        """Whether `item` is at or after this position; `origin_s`: time of the first frame.
 
         Raises:
             ConfigError: this is a time, and the source has no timestamps.
@@ -94,7 +94,7 @@ class Position:
         return time_s is not None and time_s - origin_s >= self.value
 
     def estimated_index(self, rate: Fraction | None) -> int | None:
-        """Frame number of this place at a constant `rate` (frames per second), if that is known."""
+        """Frame index of this position at a constant rate (frames/s); None if unknown."""
         if isinstance(self.value, int):
             return self.value
         return None if rate is None else math.ceil(self.value * rate)
@@ -128,7 +128,7 @@ class FrameRange:
         end: Position | int | str | None = None,
         stride: int = 1,
     ) -> FrameRange:
-        """Build a range from positions, frame numbers, or text for `Position.parse`.
+        """Build a range from positions, frame indices, or text for `Position.parse`.
 
         Raises:
             ConfigError: a position cannot be parsed, or the range is impossible.
@@ -136,7 +136,7 @@ class FrameRange:
         return cls(_position(start), _position(end), stride)
 
     def select(self, items: Iterable[StampedT]) -> Iterator[StampedT]:
-        """Yield the items in the range, in order, and read no further than its end.
+        """Yield the items in the range, in order, without reading past its end.
 
         Raises:
             ConfigError: the range holds none of the items, or needs timestamps they lack.
@@ -161,7 +161,7 @@ class FrameRange:
             )
 
     def count(self, total: int | None, rate: Fraction | None) -> int | None:
-        """Number of frames selected from `total` at `rate` (per second), if it can be told."""
+        """Number of frames selected from `total` at `rate` (per second); None if unknown."""
         start = self.start.estimated_index(rate) if self.start else 0
         end = self.end.estimated_index(rate) if self.end else total
         if total is None or start is None or end is None:

@@ -1,4 +1,4 @@
-"""Live inputs kept in a file, to be replayed: packets as they come, arrays without loss."""
+"""Record live inputs to a file for replay: packets unchanged, arrays losslessly."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 
 
 class PacketRecorder:
-    """Copies the packets of a stream into a new file beside those that are there already.
+    """Copies the packets of a stream into a new file, without overwriting existing ones.
 
-    Raises `ConfigError` if the file cannot be begun.
+    Raises `ConfigError` if the file cannot be created.
     """
 
     def __init__(self, path: Path, stream: VideoStream) -> None:
@@ -33,11 +33,11 @@ class PacketRecorder:
             self._container = av.open(str(self._path), "w")
             self._stream = self._container.add_stream_from_template(stream)
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            raise _unfit(self._path, error) from error
+            raise _cannot_record(self._path, error) from error
         self._failed = False
 
     def write(self, packet: Packet[VideoStream]) -> None:
-        """Take a packet, which is changed; one that the container refuses is left out."""
+        """Write a packet, modifying it; packets that the container refuses are skipped."""
         packet.stream = self._stream
         try:
             self._container.mux(packet)
@@ -52,9 +52,9 @@ class PacketRecorder:
 
 
 class ImageRecorder:
-    """Encodes RGB uint8 [H, W, 3] pictures of one size without loss (FFV1) into a new file.
+    """Encodes RGB uint8 [H, W, 3] images of one size losslessly (FFV1) into a new file.
 
-    The container must take FFV1 (`.mkv`). Raises `ConfigError` if the file cannot be begun.
+    The container must support FFV1 (`.mkv`). Raises `ConfigError` if the file cannot be created.
     """
 
     def __init__(self, path: Path, size_hw: SizeHW) -> None:
@@ -63,7 +63,7 @@ class ImageRecorder:
             self._container = av.open(str(self._path), "w")
             self._stream = self._container.add_stream("ffv1", rate=30)
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            raise _unfit(self._path, error) from error
+            raise _cannot_record(self._path, error) from error
         self._stream.height, self._stream.width = size_hw
         self._stream.pix_fmt = "bgr0"
         self._stream.codec_context.time_base = Fraction(1, 1000)
@@ -71,7 +71,7 @@ class ImageRecorder:
         self._last_ms = -1
 
     def write(self, rgb: RgbImage, at_s: float) -> None:
-        """Take a picture and when it is shown, seconds."""
+        """Write an image and its presentation time, seconds."""
         at_ms = round(1000 * at_s)
         self._first_ms = at_ms if self._first_ms is None else self._first_ms
         self._last_ms = max(self._last_ms + 1, at_ms - self._first_ms)
@@ -87,13 +87,13 @@ class ImageRecorder:
 
 
 def free_path(path: Path) -> Path:
-    """The path, or the first of NAME-2, NAME-3, … that is not there yet."""
+    """The path, or the first of NAME-2, NAME-3, … that does not exist."""
     if not path.exists():
         return path
     names = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
     return next(name for name in names if not name.exists())
 
 
-def _unfit(path: Path, error: Exception) -> ConfigError:
-    why = getattr(error, "strerror", None) or str(error)
-    return ConfigError(f"{path} cannot be recorded to ({why}); try a name that ends on .mkv.")
+def _cannot_record(path: Path, error: Exception) -> ConfigError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return ConfigError(f"{path} cannot be recorded to ({reason}); try a name that ends in .mkv.")

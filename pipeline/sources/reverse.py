@@ -1,4 +1,4 @@
-"""Sources read backwards: the same frames, the last first, in constant memory."""
+"""Reversed sources: the same frames in descending order, in constant memory."""
 
 from __future__ import annotations
 
@@ -17,21 +17,20 @@ from maskstream.pipeline.sources.position import FrameRange
 from maskstream.pipeline.sources.video import VideoFile, VideoView
 from maskstream.pipeline.types import Frame, RgbImage, Source, SourceInfo, SourceReport
 
-# Of a video so many decoded frames are held at once, and no more pixels than that (as 4:2:0 of 8
-# bits 96 MiB), but one frame at least.
+# Limits of the decoded frames of a video in memory (8-bit 4:2:0: 96 MiB), at least one frame.
 CHUNK_FRAMES = 128
 CHUNK_PIXELS = 1 << 26
 ANCHORS_MAX = 4096
 
 
 def check_reversible(source: Source) -> None:
-    """Raise `SourceError` if a source cannot be read again, and backwards."""
+    """Raise `SourceError` if a source cannot be read again in reverse."""
     if isinstance(source, ImageSequence):
         return
     if isinstance(source, VideoFile):
-        if source.path.is_file() or not source.path.exists():  # opening says what is missing
+        if source.path.is_file() or not source.path.exists():  # opening reports a missing file
             return
-        what = f"{source.path} is no regular file"
+        what = f"{source.path} is not a regular file"
     elif isinstance(source, ArraySource):
         if isinstance(source.frames, Sequence | np.ndarray):
             return
@@ -45,14 +44,14 @@ def check_reversible(source: Source) -> None:
 
 
 def reverse(source: Source, last: int) -> Source:
-    """The frames of a source from the one with number `last` back to the first of its range.
+    """Source of the frames from index `last` back to the first of a source's range.
 
-    They keep their numbers, timestamps and pixels. A video is decoded once up to `last` to find
-    where it can be entered, so this may take a while.
+    Indices, timestamps and pixels are unchanged. A video is decoded once up to `last` to find seek
+    points, which takes time.
 
     Raises:
-        SourceError: the source cannot be read, or not backwards.
-        ConfigError: its range holds no frame.
+        SourceError: the source cannot be read, or not in reverse.
+        ConfigError: its range has no frames.
     """
     check_reversible(source)
     if isinstance(source, VideoFile):
@@ -64,7 +63,7 @@ def reverse(source: Source, last: int) -> Source:
 
 
 @dataclass(slots=True)
-class _Backwards:
+class _ReverseReader:
     """An opened reversed source: iterate once."""
 
     info: SourceInfo
@@ -83,14 +82,14 @@ class _ReversedArrays:
     last: int
 
     @contextmanager
-    def open(self) -> Iterator[_Backwards]:
+    def open(self) -> Iterator[_ReverseReader]:
         with self.source.open() as reader:
             info = reader.info
         arrays = self.source.frames
-        assert isinstance(arrays, Sequence | np.ndarray)  # noqa: S101 - `reverse` sees to it
+        assert isinstance(arrays, Sequence | np.ndarray)  # noqa: S101 - checked by `reverse`
         frames = (_array_frame(array, index, info) for index, array in enumerate(arrays))
         chosen = [f.index for f in self.source.frame_range.select(frames) if f.index <= self.last]
-        yield _Backwards(
+        yield _ReverseReader(
             replace(info, frame_count=len(chosen)),
             (_array_frame(arrays[index], index, info) for index in reversed(chosen)),
         )
@@ -107,17 +106,17 @@ class _ReversedImages:
     files: list[ImageFile]
 
     @contextmanager
-    def open(self) -> Iterator[_Backwards]:
+    def open(self) -> Iterator[_ReverseReader]:
         with self.source.open() as reader:
             info = replace(reader.info, frame_count=len(self.files))
         report = SourceReport()
-        yield _Backwards(info, self._frames(report), report)
+        yield _ReverseReader(info, self._frames(report), report)
 
     def _frames(self, report: SourceReport) -> Iterator[Frame]:
         for file in reversed(self.files):
-            alone = replace(self.source, path=file.path, frame_range=FrameRange())
+            single = replace(self.source, path=file.path, frame_range=FrameRange())
             try:
-                with alone.open() as reader:
+                with single.open() as reader:
                     for frame in reader:
                         yield replace(frame, index=file.index, pts=file.pts)
             except UnreadableSourceError:
@@ -125,22 +124,22 @@ class _ReversedImages:
 
 
 class Anchor(NamedTuple):
-    """A frame where a video can be entered; without `pts` it is the beginning of the file."""
+    """A seek point of a video; without `pts` it is the start of the file."""
 
     number: int
     pts: int | None
 
 
 class _Anchors:
-    """Where a video can be entered: `ANCHORS_MAX` places at most, about equally far apart."""
+    """Seek points of a video, about equally spaced, at most `ANCHORS_MAX`."""
 
     def __init__(self) -> None:
         self.found = [Anchor(0, None)]
         self._apart = 1
         self._latest_pts = -(1 << 63)
 
-    def note(self, frames: Iterator[Frame]) -> Iterator[Frame]:
-        """Pass the frames of a video on, from its first, and note where it can be entered."""
+    def record(self, frames: Iterator[Frame]) -> Iterator[Frame]:
+        """Yield the frames of a video unchanged, from its first, recording seek points."""
         for frame in frames:
             if frame.pts is not None and frame.pts > self._latest_pts:
                 self._latest_pts = frame.pts
@@ -159,54 +158,54 @@ class _Anchors:
 
 @dataclass(frozen=True, slots=True)
 class _ReversedVideo:
-    """Decodes a chunk of frames forward from an anchor, hands it out in reverse, then the next."""
+    """Decodes chunks of frames forward from an anchor and yields each in reverse."""
 
     source: VideoFile
     numbers: range
     anchors: list[Anchor]
 
     @contextmanager
-    def open(self) -> Iterator[_Backwards]:
+    def open(self) -> Iterator[_ReverseReader]:
         with self.source.open() as reader:
             info = replace(reader.info, frame_count=len(self.numbers))
-        yield _Backwards(info, self._frames(info))
+        yield _ReverseReader(info, self._frames(info))
 
     def _frames(self, info: SourceInfo) -> Iterator[Frame]:
         height, width = info.size_hw
-        most = max(1, min(CHUNK_FRAMES, CHUNK_PIXELS // (height * width)))
-        for end in range(len(self.numbers), 0, -most):
-            held = self._decode(self.numbers[max(0, end - most) : end])
-            while held:
-                yield held.pop()
+        chunk = max(1, min(CHUNK_FRAMES, CHUNK_PIXELS // (height * width)))
+        for end in range(len(self.numbers), 0, -chunk):
+            frames_held = self._decode(self.numbers[max(0, end - chunk) : end])
+            while frames_held:
+                yield frames_held.pop()
 
     def _decode(self, numbers: range) -> list[Frame]:
-        """The frames with these numbers, entered at the nearest anchor that seeking leads to."""
+        """Decode the frames with these indices from the nearest anchor that seeking reaches."""
         for anchor in reversed(self.anchors):
             if anchor.number > numbers[0]:
                 continue
-            held = []
+            frames_held = []
             for frame in self._from(anchor):
                 if frame.index in numbers:
-                    held.append(frame)
+                    frames_held.append(frame)
                 if frame.index >= numbers[-1]:
-                    return held
+                    return frames_held
         raise UnreadableSourceError(
             f"{self.source.path} ends before frame {numbers[-1]} when it is read again; "
             "it is being changed, or it is damaged."
         )
 
     def _from(self, anchor: Anchor) -> Iterator[Frame]:
-        """Frames from an anchor on; none if seeking does not lead there."""
+        """Yield frames from an anchor; none if seeking does not reach it."""
         with replace(self.source, frame_range=FrameRange()).open() as reader:
             yield from reader if anchor.pts is None else reader.enter(anchor.number, anchor.pts)
 
 
 def _survey(source: VideoFile, last: int) -> _ReversedVideo:
-    """Decode a video up to the frame with number `last`: which are in the range, which anchors."""
+    """Decode a video up to frame `last` to find the frames of its range and its anchors."""
     anchors = _Anchors()
     first = final = None
     with replace(source, frame_range=FrameRange()).open() as reader:
-        for frame in source.frame_range.select(anchors.note(iter(reader))):
+        for frame in source.frame_range.select(anchors.record(iter(reader))):
             if frame.index > last:
                 break
             first, final = frame.index if first is None else first, frame.index
@@ -215,5 +214,5 @@ def _survey(source: VideoFile, last: int) -> _ReversedVideo:
 
 
 def reverse_between(source: VideoFile, numbers: range, anchors: Sequence[Anchor]) -> Source:
-    """The frames of a video with these numbers, the last first; entered at `anchors`, ascending."""
+    """Source of a video's frames with these indices in reverse; `anchors` are ascending."""
     return _ReversedVideo(source, numbers, list(anchors))

@@ -1,4 +1,4 @@
-"""Any frame of a source by its number: of a video file, or of images."""
+"""Random access to frames of a source: a video file or images."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from maskstream.pipeline.types import Frame, Source, SourceInfo
 
 
 class Seekable(Protocol):
-    """A source of which frames are asked for by number, from any thread."""
+    """A source with random access to frames by index; thread-safe."""
 
     @property
     def info(self) -> SourceInfo:
-        """What the source says of itself."""
+        """Info of the source."""
         ...
 
     @property
     def numbers(self) -> range:
-        """The numbers of its frames, of some containers an estimate."""
+        """Its frame indices; for some containers their number is an estimate."""
         ...
 
     def frame(self, index: int) -> Frame:
-        """The frame with this number. Raises `UnreadableSourceError` if there is none."""
+        """The frame with this index. Raises `UnreadableSourceError` if there is none."""
         ...
 
     def between(self, first: int, last: int) -> Source:
-        """The frames from `first` to `last`, both included, as a source that reads only these."""
+        """Source of the frames from `first` to `last`, inclusive, which reads only these."""
         ...
 
     def backwards(self, first: int, last: int) -> Source:
-        """The same frames, the last first."""
+        """Source of the frames from `last` to `first`, inclusive, in reverse."""
         ...
 
     def close(self) -> None:
-        """Let go of the source."""
+        """Close the source."""
         ...
 
 
@@ -52,19 +52,19 @@ def open_seekable(path: Path) -> Seekable:
     """Open a video file, a folder of images, a pattern of image names or an image.
 
     Raises:
-        SourceError: it is missing, or holds nothing that can be shown.
+        SourceError: it is missing, or has no readable frames.
     """
     source = open_source(path)
     if isinstance(source, ImageSequence):
         return SeekableImages(source)
-    assert isinstance(source, VideoFile)  # noqa: S101 - of a path there is nothing else
+    assert isinstance(source, VideoFile)  # noqa: S101 - a path gives no other source
     return SeekableVideo(source)
 
 
 class SeekableImages:
-    """Images that are read when they are asked for; they keep their numbers, which follow on.
+    """Images with random access; their numbers must be consecutive.
 
-    Holds at most `CACHE_PIXELS` of them, and one at least.
+    Caches at most `CACHE_PIXELS` of them, but at least one.
 
     Raises:
         SourceError: there are no images, none can be read, or numbers are missing among them.
@@ -80,34 +80,34 @@ class SeekableImages:
             missing = next(n for n in self.numbers if n not in self._files)
             raise UnreadableSourceError(
                 f"{source.path} has no image number {missing}, but some before and after it; to "
-                "edit them, give images whose numbers follow on each other."
+                "edit them, give images with consecutive numbers."
             )
         self._lock = threading.Lock()
-        self._kept: OrderedDict[int, Frame] = OrderedDict()
+        self._cache: OrderedDict[int, Frame] = OrderedDict()
         height, width = self.info.size_hw
-        self._most_kept = max(1, CACHE_PIXELS // (2 * height * width))  # RGB, not 4:2:0
+        self._cache_frames = max(1, CACHE_PIXELS // (2 * height * width))  # RGB, not 4:2:0
 
     def close(self) -> None:
-        """Forget what was read."""
+        """Clear the cache."""
         with self._lock:
-            self._kept.clear()
+            self._cache.clear()
 
     def frame(self, index: int) -> Frame:
-        """The image with this number. Raises `UnreadableSourceError` if there is none."""
+        """The image with this index. Raises `UnreadableSourceError` if there is none."""
         with self._lock:
-            if index not in self._kept:
-                self._kept[index] = self._read(index)
-                while len(self._kept) > self._most_kept:
-                    self._kept.popitem(last=False)
-            self._kept.move_to_end(index)
-            return self._kept[index]
+            if index not in self._cache:
+                self._cache[index] = self._read(index)
+                while len(self._cache) > self._cache_frames:
+                    self._cache.popitem(last=False)
+            self._cache.move_to_end(index)
+            return self._cache[index]
 
     def between(self, first: int, last: int) -> Source:
-        """The images from `first` to `last`, both included."""
+        """Source of the images from `first` to `last`, inclusive."""
         return replace(self._source, frame_range=FrameRange.of(first, last + 1))
 
     def backwards(self, first: int, last: int) -> Source:
-        """The same images, the last first."""
+        """Source of the images from `last` to `first`, inclusive, in reverse."""
         return reverse(self.between(first, last), last)
 
     def _read(self, index: int) -> Frame:

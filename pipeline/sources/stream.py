@@ -24,17 +24,17 @@ from maskstream.pipeline.sources.video import VideoReader
 from maskstream.pipeline.types import Arrival, Frame, SourceInfo
 
 CAPTURE_TIME_BASE = Fraction(1, 1_000_000)
-_MAX_STAMPS = 256  # packets whose pictures the decoder still holds
+_MAX_STAMPS = 256  # packets whose frames are not decoded yet
 
 
 @dataclass(frozen=True, slots=True)
 class LiveStream:
-    """A source that reads a live input of FFmpeg and stamps every frame with its arrival.
+    """A source that reads a live input of FFmpeg and records the arrival time of every frame.
 
-    target: URL, device or what `format` takes. options: FFmpeg's. timeout_s: without a packet for
-    so long, opening or reading fails. has_timestamps: the input's timestamps count; otherwise, and
-    where it has none, those of the capture clock do. record: a file that gets the packets as they
-    come (its suffix says the container); those after a reconnection go to NAME-2, NAME-3, ….
+    target: URL, device or another input of `format`. options: of FFmpeg. timeout_s: seconds without
+    a packet after which opening or reading fails. has_timestamps: use the input's timestamps;
+    otherwise, and where it has none, the capture clock. record: a file for the unchanged packets
+    (its suffix chooses the container); after a reconnection they go to NAME-2, NAME-3, ….
     """
 
     target: str
@@ -47,11 +47,11 @@ class LiveStream:
 
     @contextmanager
     def open(self) -> Iterator[LiveReader]:
-        """Connect and decode the first frame; to be called by the thread that iterates.
+        """Connect and decode the first frame; call it in the thread that iterates.
 
         Raises:
             SourceNotFoundError: there is no such device.
-            UnreadableSourceError: nothing answers, or what comes is no video.
+            UnreadableSourceError: there is no answer, or no video.
         """
         with self._container() as container:
             reader = LiveReader(self, container)
@@ -79,9 +79,9 @@ class LiveStream:
 
 
 class LiveReader(VideoReader):
-    """An opened `LiveStream`: iterate once; ends when the stream does or stalls.
+    """An opened `LiveStream`: iterate once; ends when the stream ends or stalls.
 
-    ended: why it ended, as far as FFmpeg says.
+    ended: the reason, as far as FFmpeg reports it.
     """
 
     def __init__(self, source: LiveStream, container: InputContainer) -> None:
@@ -95,7 +95,7 @@ class LiveReader(VideoReader):
             self.info = replace(self.info, clock="capture", time_base=CAPTURE_TIME_BASE)
 
     def close(self) -> None:
-        """Finish the recording and let go of the decoder."""
+        """Finish the recording and close the decoder."""
         super().close()
         if self._recorder is not None:
             self._recorder.close()
@@ -132,6 +132,6 @@ def _now(clock: Clock) -> Arrival:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, av.error.ExitError):  # what the timeout makes of a read
+    if isinstance(error, av.error.ExitError):  # raised on timeout
         return "nothing came in time"
     return getattr(error, "strerror", None) or str(error)

@@ -1,4 +1,4 @@
-"""Frames that a program gives as they come, and recordings replayed as if they were live."""
+"""Live frames from a program, and recordings replayed in real time."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ Image = RgbImage | tuple[RgbImage, int]
 
 @dataclass(frozen=True, slots=True)
 class LiveArrays:
-    """A source of pictures that come while the program runs, RGB uint8 [H, W, 3] of one size.
+    """A source of live images from a program, RGB uint8 [H, W, 3] of one size.
 
-    images: arrays, or pairs of an array and its stamp in nanoseconds, as a camera's driver or a
-    ROS header gives it; arrays alone get the stamp of the capture clock. record: a file that gets
-    them without loss.
+    images: arrays, or pairs of an array and its timestamp in nanoseconds, for example from a camera
+    driver or a ROS header; arrays alone get the capture clock. record: a file for lossless
+    recording.
     """
 
     images: Iterable[Image]
@@ -43,7 +43,7 @@ class LiveArrays:
 
     @contextmanager
     def open(self) -> Iterator[_ArraysReader]:
-        """Wait for the first picture. Raises `SourceError` if there is none."""
+        """Wait for the first image. Raises `SourceError` if there is none."""
         reader = _ArraysReader(self)
         try:
             yield reader
@@ -79,8 +79,8 @@ class _ArraysReader:
             check_rgb(rgb, index)
             if rgb.shape[:2] != self.info.size_hw:
                 raise SourceError(
-                    f"Picture {index} is {rgb.shape[:2]} (height, width), but the first is "
-                    f"{self.info.size_hw}; give pictures of one size."
+                    f"Image {index} is {rgb.shape[:2]} (height, width), but the first is "
+                    f"{self.info.size_hw}; give images of one size."
                 )
             pts = round(arrival.unix_s / TIME_BASE) if pts is None else pts
             if self._recorder:
@@ -96,7 +96,7 @@ class _ArraysReader:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A recording that comes as fast as it was recorded, by its timestamps."""
+    """A recording replayed in real time, by its timestamps."""
 
     source: Source
     clock: Clock = SYSTEM_CLOCK
@@ -117,11 +117,11 @@ class _ReplayReader:
 
     def __iter__(self) -> Iterator[Frame]:
         never = Event()
-        begun: float | None = None
+        started: float | None = None
         for frame in self._reader:
             now, shown = self._clock.monotonic(), frame.pts_s or 0.0
-            begun = now - shown if begun is None else begun
-            if begun + shown > now:
-                self._clock.wait(never, begun + shown - now)
+            started = now - shown if started is None else started
+            if started + shown > now:
+                self._clock.wait(never, started + shown - now)
             arrival = Arrival(self._clock.monotonic(), self._clock.unix())
             yield replace(frame, arrival=arrival)

@@ -1,4 +1,4 @@
-"""Video files of any container and codec that FFmpeg reads."""
+"""Source of video files, of any container and codec that FFmpeg reads."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from maskstream.pipeline.sources.position import FrameRange
 from maskstream.pipeline.types import Frame, GrayImage, RgbImage, SizeHW, SourceInfo, SourceReport
 
 _PYAV = int(av.__version__.split(".")[0])
-# For every `reformat`. From PyAV 17 on swscale takes all cores unless told otherwise, and with
-# several threads it now and then computes pixels wrong (FFmpeg 8: to 10 bits, at an odd height).
+# For every `reformat`. From PyAV 17 on swscale uses all cores by default, and with several threads
+# it sometimes computes wrong pixels (FFmpeg 8: to 10 bits, at an odd height).
 ONE_THREAD: dict[str, Any] = {"threads": 1} if _PYAV >= 17 else {}
 # Before 19 a file whose title is not UTF-8 cannot be opened without this; 19 has no such option.
 _ANY_TAGS: dict[str, Any] = {"metadata_errors": "replace"} if _PYAV < 19 else {}
@@ -41,12 +41,12 @@ _ROTATIONS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTAT
 class VideoFile:
     """A source that decodes a video file.
 
-    Frames are numbered from 0 in the order of their presentation, also where the range skips some,
-    and keep the container's timestamps. Rotation and the shape of the pixels are applied: the
-    width is stretched by the sample aspect ratio, then the picture is turned. Should the size
-    change within the file, the pictures are scaled to the size of the first.
+    Frame indices count from 0 in presentation order, also where the range skips some; timestamps
+    are the container's. Sample aspect ratio and rotation are applied: the width is scaled by the
+    ratio, then the frame is rotated. If the size changes within the file, frames are scaled to the
+    size of the first.
 
-    threads: of the decoder; above 1 it is faster and holds as many frames more.
+    threads: of the decoder; each one above 1 makes it faster and holds one more frame.
     """
 
     path: Path
@@ -55,11 +55,11 @@ class VideoFile:
 
     @contextmanager
     def open(self) -> Iterator[VideoReader]:
-        """Open the file and decode its first frame; to be called by the thread that iterates.
+        """Open the file and decode its first frame; call it in the thread that iterates.
 
         Raises:
             SourceNotFoundError: there is no such file.
-            UnreadableSourceError: it holds no video that can be decoded.
+            UnreadableSourceError: it has no video that can be decoded.
         """
         with open_container(self.path) as container:
             reader = VideoReader(str(self.path), container, self.frame_range, self.threads)
@@ -101,14 +101,14 @@ class VideoReader:
             yield frame
 
     def close(self) -> None:
-        """Let go of the decoder now: packets that wait would keep it in a circle of references."""
+        """Close the decoder; pending packets would keep it alive in a reference cycle."""
         self._packets.close()
         self._decoded.clear()
 
     def enter(self, index: int, pts: int) -> Iterator[Frame]:
-        """Frames, in the range or not, from the keyframe with this number and timestamp on.
+        """Seek to a video keyframe and yield frames from there, regardless of the range.
 
-        None if seeking does not lead there.
+        Yields nothing if seeking does not reach it.
         """
         self._container.seek(pts, stream=self._stream)
         self._packets = self._demux()
@@ -122,7 +122,7 @@ class VideoReader:
             yield from self._frames(index)
 
     def _frames(self, index: int = 0) -> Iterator[Frame]:
-        """Number the decoded pictures; no reference to one is kept here."""
+        """Yield the decoded frames with their indices, without keeping references."""
         while self._decode_some():
             yield self._frame(index, self._decoded.popleft())
             index += 1
@@ -132,7 +132,7 @@ class VideoReader:
         return Frame(index, image.pts, self._time_base, self.info.size_hw, view)
 
     def _decode_some(self) -> bool:
-        """Decode until a picture waits in `_decoded`; False at the end of the stream."""
+        """Decode until `_decoded` has a frame; False at the end of the stream."""
         while not self._decoded:
             try:
                 packet = next(self._packets)
@@ -184,7 +184,7 @@ class VideoReader:
         )
 
     def _total(self, rate: Fraction | None) -> int | None:
-        """Frames in the file: as the container counts them, else estimated from its duration."""
+        """Number of frames: the container's, else estimated from its duration."""
         if self._stream.frames:
             return self._stream.frames
         if self._stream.duration:
@@ -198,33 +198,33 @@ class VideoReader:
 
 @dataclass(frozen=True, slots=True)
 class VideoView:
-    """A `PixelView` that converts straight from the decoded picture to the size asked for.
+    """A `PixelView` that converts a decoded frame directly to the requested size.
 
-    turns: quarter turns, counter-clockwise, from the stored to the displayed picture.
+    turns: quarter turns, counterclockwise, from the stored to the displayed image.
     """
 
     image: VideoFrame
     turns: int
 
     def rgb(self, size_hw: SizeHW) -> RgbImage:
-        """RGB uint8 [H, W, 3] of the displayed picture at `size_hw`."""
+        """RGB uint8 [H, W, 3] of the displayed image at `size_hw`."""
         return self._displayed(size_hw, "rgb24")
 
     def gray(self, size_hw: SizeHW) -> GrayImage:
-        """Full-range luma uint8 [H, W] of the displayed picture at `size_hw`."""
+        """Full-range luma uint8 [H, W] of the displayed image at `size_hw`."""
         return self._displayed(size_hw, "gray")
 
     def _displayed(self, size_hw: SizeHW, pixel_format: str) -> RgbImage:
         stored = _scaled(self.image, size_hw[::-1] if self.turns % 2 else size_hw, pixel_format)
         if not self.turns:
-            return np.array(stored, order="C")  # `stored` may be the decoder's own memory
+            return np.array(stored, order="C")  # `stored` may share the decoder's memory
         return np.asarray(cv2.rotate(stored, _ROTATIONS[self.turns]), np.uint8)
 
 
 def _scaled(image: VideoFrame, size_hw: SizeHW, pixel_format: str) -> RgbImage:
     try:
         return _converted(image, size_hw, pixel_format)
-    except av.error.FFmpegError:  # swscale refuses to grow a line to thousands
+    except av.error.FFmpegError:  # swscale cannot enlarge a line to thousands of pixels
         return resized(_converted(image, (image.height, image.width), pixel_format), size_hw)
 
 
@@ -232,9 +232,9 @@ def _converted(image: VideoFrame, size_hw: SizeHW, pixel_format: str) -> RgbImag
     """Scale and convert by swscale; the result may share memory with `image`."""
     height, width = size_hw
     shrinks = height <= image.height and width <= image.width
-    # Given one matrix on both sides swscale copies the luma; otherwise it goes by way of RGB.
+    # With the same matrix on both sides swscale copies the luma; otherwise it converts through RGB.
     matrix = Colorspace.ITU601 if pixel_format == "gray" else None
-    # A reformatter of its own, because the one PyAV 18 keeps on a frame holds megabytes.
+    # A new reformatter, because the one that PyAV 18 keeps on a frame holds megabytes.
     converted = VideoReformatter().reformat(
         image,
         width=width,
@@ -255,14 +255,14 @@ def open_container(path: Path) -> InputContainer:
     try:
         if path.is_file() and path.stat().st_size == 0:
             raise UnreadableSourceError(f"{path} is empty (0 bytes); the recording was not saved.")
-        # An absolute path: FFmpeg would take `take:1.mp4` for a protocol.
+        # An absolute path: FFmpeg would read `take:1.mp4` as a protocol.
         container: InputContainer = av.open(str(path.absolute()), **_ANY_TAGS)
         return container
     except FileNotFoundError as error:
         raise SourceNotFoundError(f"There is no file {path}.") from error
     except (av.error.FFmpegError, OSError) as error:
         raise UnreadableSourceError(
-            f"{path} cannot be opened as a video ({error.strerror}); it is no video, or it is "
+            f"{path} cannot be opened as a video ({error.strerror}); it is not a video, or it is "
             "damaged or was cut short while recording."
         ) from error
 
@@ -270,7 +270,7 @@ def open_container(path: Path) -> InputContainer:
 def _video_stream(name: str, container: InputContainer) -> VideoStream:
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
-        others = {stream.type for stream in container.streams} - {"video"}  # no cover pictures
+        others = {stream.type for stream in container.streams} - {"video"}  # without cover images
         raise UnreadableSourceError(
             f"{name} holds no video stream, only {', '.join(sorted(others)) or 'a still image'}."
         )
@@ -283,5 +283,5 @@ def _video_stream(name: str, container: InputContainer) -> VideoStream:
 
 
 def _fraction(rational: Fraction | None) -> Fraction | None:
-    """A rational of PyAV; unset is None before version 19 and a falsy `AVRational` from it on."""
+    """Convert a rational of PyAV; unset is None before version 19, then a falsy `AVRational`."""
     return Fraction(rational.numerator, rational.denominator) if rational else None

@@ -1,7 +1,7 @@
-"""`fsck`: is a store whole, and what of it can be derived again from its frames.
+"""`fsck`: check a store's integrity and repair what can be derived from its frames.
 
-A frame's record holds its label map and its rows of the tables, so the shards' indexes, the
-tables and the counts can be restored from the records; a record that is damaged cannot.
+A frame's record holds its label map and table rows, so shard indexes, tables and counts can be
+rebuilt from the records; a damaged record is lost.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from maskstream.pipeline.store.layout import (
 from maskstream.pipeline.store.open_place import open_place
 from maskstream.pipeline.store.place import Place
 from maskstream.pipeline.store.records import FrameRows, Kind, Record, salvage
-from maskstream.pipeline.store.recovery import pending_of, take_in
+from maskstream.pipeline.store.recovery import commit_pending, pending_of
 from maskstream.pipeline.store.shards import INDEX_BYTES, build_index, read_journal
 from maskstream.pipeline.store.tables import open_column, rows_by_table
 from maskstream.pipeline.types import LabelMap, SizeHW
@@ -35,7 +35,7 @@ from maskstream.trackers.state import TrackState
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What `check_store` found. frames: those before the first damaged one. problems: sentences."""
+    """Result of `check_store`. frames: number before the first damaged one. problems: sentences."""
 
     frames: int
     problems: Sequence[str]
@@ -43,9 +43,9 @@ class CheckReport:
 
 @dataclass(frozen=True, slots=True)
 class _Shard:
-    """What is on disk of a shard, finished or not.
+    """A shard on disk, finished or still a journal.
 
-    records: whole ones in order. index_fits: its index is there and says where they are.
+    records: undamaged ones in order. index_fits: its index exists and matches them.
     """
 
     number: int
@@ -60,7 +60,7 @@ class _Shard:
 
 
 def check_store(path: Path | str) -> CheckReport:
-    """Read every frame of a store; compare it with its checksum, its objects and the tables.
+    """Check every frame of a store against its checksum, its objects and the tables.
 
     Raises:
         StoreError: there is no mask store, or it cannot be read.
@@ -72,7 +72,7 @@ def check_store(path: Path | str) -> CheckReport:
     whole, last_index, damaged = 0, -1, False
     for shard in _shards(place, header):
         if shard.finished and not shard.index_fits:
-            problems.append(f"{shard_key(shard.number)}: its index does not fit its frames")
+            problems.append(f"{shard_key(shard.number)}: its index does not match its frames")
         counted: list[FrameRows] = []
         for row in _rows(shard, header):
             record = shard.frames.get(row)
@@ -98,13 +98,13 @@ def check_store(path: Path | str) -> CheckReport:
 
 
 def repair_store(path: Path | str) -> CheckReport:
-    """Derive indexes, tables and counts again; cut the store before the first damaged frame.
+    """Rebuild indexes, tables and counts; truncate the store before the first damaged frame.
 
-    What was cut off is written anew by `run --resume`. Gives what `check_store` says afterwards.
+    `run --resume` rewrites what was cut off. Returns the result of `check_store` afterward.
 
     Raises:
-        StoreLockedError: it is being written. StoreError: there is no mask store, or the disk
-        refused.
+        StoreLockedError: it is being written.
+        StoreError: there is no mask store, or writing failed.
     """
     place = open_place(path)
     old = read_header(place)
@@ -135,7 +135,7 @@ def _repair(place: Place, old: Header) -> None:
         if full or header.frames + len(pending.chunks) == old.frames > header.frames:
             place.replace(shard_key(number), packed + build_index(pending.chunks))
             kept.add(shard_key(number))
-            header = take_in(place, header, pending)
+            header = commit_pending(place, header, pending)
         elif records:
             place.journal(number * FRAMES_PER_SHARD, packed).sync()
             kept |= set(place.keys(f"{LABELS}/journal.{number * FRAMES_PER_SHARD}"))
@@ -148,7 +148,7 @@ def _repair(place: Place, old: Header) -> None:
 
 
 def _shards(place: Place, header: Header) -> Iterator[_Shard]:
-    """Every shard that the header counts, and what may come behind it."""
+    """Yield every shard that the header counts, and those after it."""
     for number in count():
         shard = _read(place, number)
         if number * FRAMES_PER_SHARD >= header.frames and shard is None:
@@ -157,7 +157,7 @@ def _shards(place: Place, header: Header) -> Iterator[_Shard]:
 
 
 def _rows(shard: _Shard, header: Header) -> Sequence[int]:
-    """The rows that a shard should have: the counted ones, and what was appended since."""
+    """Rows that a shard should have: the counted ones, and those appended since."""
     first = shard.number * FRAMES_PER_SHARD
     stop = max(
         min(first + FRAMES_PER_SHARD, header.frames), *(row + 1 for row in (*shard.frames, -1))
@@ -184,7 +184,7 @@ def _read(place: Place, number: int) -> _Shard | None:
 
 
 def _undamaged(shard: _Shard, size_hw: SizeHW) -> list[Record]:
-    """The records before the first frame that is missing or cannot be what it was."""
+    """The records before the first frame that is missing or inconsistent."""
     kept: list[Record] = []
     row, last_index = shard.number * FRAMES_PER_SHARD, -1
     for record in shard.records:
@@ -198,7 +198,7 @@ def _undamaged(shard: _Shard, size_hw: SizeHW) -> list[Record]:
 
 
 def _problems_of(record: Record, size_hw: SizeHW, last_index: int) -> list[str]:
-    """What contradicts itself in a frame whose checksum matches."""
+    """Inconsistencies within a frame whose checksum matches."""
     try:
         labels, rows = record.labels(size_hw), record.frame_rows()
     except (ValueError, RuntimeError) as error:
@@ -210,7 +210,7 @@ def _problems_of(record: Record, size_hw: SizeHW, last_index: int) -> list[str]:
     known = (ids > 0) & (ids < len(areas))
     areas_of_ids = np.where(known, areas[np.where(known, ids, 0)], 0)
     checks = {
-        "its source frame number does not ascend": int(rows.frame["index"][0]) > last_index,
+        "its source frame index does not increase": int(rows.frame["index"][0]) > last_index,
         "its rows belong to another frame": bool(
             np.all(objects["frame"] == record.number)
             and np.all(rows.hidden["frame"] == record.number)
@@ -223,16 +223,16 @@ def _problems_of(record: Record, size_hw: SizeHW, last_index: int) -> list[str]:
             np.all((objects["score"] >= 0) & (objects["score"] <= 1))
         ),
         "a state does not exist": bool(np.all(objects["state"] <= max(TrackState))),
-        "a box lies outside the picture": bool(
+        "a box lies outside the image": bool(
             np.all((x0 >= 0) & (x0 <= x1) & (x1 <= width) & (y0 >= 0) & (y0 <= y1) & (y1 <= height))
         ),
-        "a hidden part contradicts the label map": _hidden_fit(rows, labels),
+        "a covered part contradicts the label map": _covered_runs_fit(rows, labels),
     }
     return [problem for problem, holds in checks.items() if not holds]
 
 
-def _hidden_fit(rows: FrameRows, labels: LabelMap) -> bool:
-    """Whether hidden runs lie in a row of the picture, under another object, of a listed one."""
+def _covered_runs_fit(rows: FrameRows, labels: LabelMap) -> bool:
+    """Whether covered runs belong to listed objects, within one row and under another object."""
     runs = rows.hidden
     start, length = runs["start"].astype(np.int64), runs["length"].astype(np.int64)
     width = labels.shape[1]
@@ -248,7 +248,7 @@ def _hidden_fit(rows: FrameRows, labels: LabelMap) -> bool:
 
 
 def _table_problems(place: Place, start: dict[str, int], frames: Sequence[FrameRows]) -> list[str]:
-    """Columns whose stretch from `start` on is not what the frames say."""
+    """Columns whose values from `start` on differ from the frames' records."""
     problems = []
     for table, rows in rows_by_table(frames).items():
         first = start[table.name]
@@ -259,5 +259,5 @@ def _table_problems(place: Place, start: dict[str, int], frames: Sequence[FrameR
             except (StoreCorruptError, ValueError, RuntimeError):
                 stored = rows[field][:0]
             if not np.array_equal(stored, rows[field], equal_nan=field == "captured_s"):
-                problems.append(f"{table.path(field)}: rows from {first} on are not the frames'")
+                problems.append(f"{table.path(field)}: rows from {first} on differ from the frames")
     return problems

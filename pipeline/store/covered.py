@@ -1,4 +1,4 @@
-"""Hidden parts of objects as runs of pixels along rows: lossless however many objects overlap."""
+"""Covered parts of objects as run-length codes along pixel rows, lossless for any overlap."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from maskstream.pipeline.types import CoveredPart, SizeHW
 
 
 def runs_of(parts: Sequence[CoveredPart], row: int, size_hw: SizeHW) -> Rows:
-    """Rows of the hidden table for the frame in `row`.
+    """Rows of the `hidden` table for the frame in `row`.
 
     Raises:
-        StoreError: a part lies outside the picture.
+        StoreError: a part lies outside the image.
     """
     if not parts:
         return np.zeros(0, HIDDEN.dtype)
@@ -23,7 +23,7 @@ def runs_of(parts: Sequence[CoveredPart], row: int, size_hw: SizeHW) -> Rows:
 
 
 def parts_of(runs: Rows, size_hw: SizeHW) -> tuple[CoveredPart, ...]:
-    """The parts of one frame's runs, ascending by object, each in its tight window."""
+    """Covered parts from one frame's runs, ascending by object, each in its tight window."""
     return tuple(
         _part(int(found), runs[runs["id"] == found], size_hw) for found in np.unique(runs["id"])
     )
@@ -33,7 +33,7 @@ def _runs(part: CoveredPart, row: int, size_hw: SizeHW) -> Rows:
     (height, width), (rows, columns) = size_hw, part.mask.shape
     if not (0 <= part.y0 <= height - rows and 0 <= part.x0 <= width - columns):
         raise StoreError(
-            f"A hidden part of object {part.object_id} lies outside the {width}x{height} picture."
+            f"A covered part of object {part.object_id} lies outside the {width}x{height} image."
         )
     edges = np.diff(part.mask.astype(np.int8), axis=1, prepend=0, append=0)
     at_row, start = np.nonzero(edges == 1)

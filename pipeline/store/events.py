@@ -1,4 +1,4 @@
-"""Add to the events of a store that is there: what persons ask for without a run, as names."""
+"""Append events to an existing store without a run, for example names."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from maskstream.pipeline.store.writer import MaskStoreWriter
 
 
 def append_events(path: Path | str, events: Sequence[Mapping[str, Any]]) -> None:
-    """Append events, JSON objects, to a store that no run is writing; a run has its own writer.
+    """Append events, JSON objects, to a store that no run is writing.
 
-    For events that change no mask (`rename`). What a complete store holds, review included, stays
-    what it is.
+    For events that change no mask (`rename`). A complete store keeps its other contents, including
+    the review.
 
     Raises:
-        StoreLockedError: a writer is at work. StoreCorruptError: the store is damaged.
+        StoreLockedError: it is being written.
+        StoreCorruptError: the store is damaged.
         StoreError: there is no mask store, or it cannot be written.
     """
     if not events:

@@ -1,4 +1,4 @@
-"""The root attributes of a mask store: what it is, what it was made from, how far its shards go."""
+"""Root attributes of a mask store: format, source, row counts, events and review."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ _EMPTYING = "emptying"
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Root attributes.
+    """Root attributes of a mask store.
 
-    attributes: what the caller wants kept (model, config, versions), as JSON values. complete: the
-    source was processed to its end. frames, objects, hidden: rows of the tables that count; frames
-    beyond them are in the journal. events: those that came before, JSON objects. span: which part
-    of the source was asked for, JSON values. review: what a person should look at, JSON objects;
-    None if nobody found out since the last frame.
+    attributes: the caller's (model, config, versions), JSON values. complete: the source was
+    processed to its end. frames, objects, hidden: committed rows of the tables; later frames are in
+    the journal. events: committed ones, JSON objects. span: requested part of the source, JSON
+    values. review: review items, JSON objects; None if they were not computed since the last frame.
     """
 
     source: SourceInfo
@@ -39,12 +38,12 @@ class Header:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Rows by table."""
+        """Committed rows by table name."""
         return {"frames": self.frames, "objects": self.objects, "hidden": self.hidden}
 
     @property
     def tables(self) -> tuple[Table, Table, Table]:
-        """The tables there are: frames, objects, hidden."""
+        """The store's tables: frames, objects, hidden."""
         return tables(live=self.source.live)
 
     def to_json(self) -> dict[str, Any]:
@@ -64,7 +63,7 @@ class Header:
 
 
 def is_store(place: Place) -> bool:
-    """Whether there is a mask store, of whatever version."""
+    """Whether there is a mask store, of any version."""
     try:
         return _root_attributes(place).get("format") == FORMAT
     except (OSError, ValueError):
@@ -72,7 +71,7 @@ def is_store(place: Place) -> bool:
 
 
 def is_emptied(place: Place) -> bool:
-    """Whether a writer ended while it made or replaced the store, before anything counted."""
+    """Whether a writer was interrupted while creating or replacing the store."""
     try:
         return _EMPTYING in _root_attributes(place)
     except (OSError, ValueError):
@@ -80,7 +79,7 @@ def is_emptied(place: Place) -> bool:
 
 
 def mark_emptying(place: Place) -> None:
-    """Say that nothing of what is there counts any more. Raises `OSError`."""
+    """Mark the store's contents invalid before replacing them. Raises `OSError`."""
     _write_root(place, {"format": FORMAT, "version": VERSION, _EMPTYING: True})
 
 
@@ -94,7 +93,7 @@ def read_header(place: Place) -> Header:
 
     Raises:
         StoreError: there is no mask store, or one of another format version.
-        StoreCorruptError: the header is unreadable or lacks something.
+        StoreCorruptError: the header is unreadable or incomplete.
     """
     try:
         root = _root_attributes(place)
@@ -117,7 +116,7 @@ def read_header(place: Place) -> Header:
             "with the maskstream that wrote it."
         )
     if _EMPTYING in root:
-        raise StoreError(f"The mask store {place.name} has not begun yet; run again to write it.")
+        raise StoreError(f"The mask store {place.name} is empty; run again to write it.")
     try:
         return Header(
             source=_source_from_json(root["source"]),
@@ -149,16 +148,16 @@ def _write_root(place: Place, attributes: Mapping[str, Any]) -> None:
 
 def _count(value: object) -> int:
     if not isinstance(value, int) or value < 0:
-        raise ValueError(f"{value!r} is no count")
+        raise ValueError(f"{value!r} is not a count")
     return value
 
 
 def _review_from_json(values: object) -> list[dict[str, Any]] | None:
-    return [dict(doubt) for doubt in values] if isinstance(values, list) else None
+    return [dict(item) for item in values] if isinstance(values, list) else None
 
 
 def as_image(source: SourceInfo, path: str = LABELS) -> dict[str, Any]:
-    """The label array at `path` as the one dataset of an OME-Zarr 0.5 image, for viewers."""
+    """OME-Zarr 0.5 metadata of the label array at `path` as a single-scale image, for viewers."""
     axes = [
         {"name": "t", "type": "time"},
         {"name": "y", "type": "space"},

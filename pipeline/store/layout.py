@@ -1,4 +1,4 @@
-"""What a mask store looks like on disk, format version 2; `docs/store.md` specifies it in full."""
+"""On-disk layout of a mask store, format version 2; `docs/reference/store.md` specifies it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NO_PTS = int(np.iinfo(np.int64).min)
 
 COMPRESSOR: Literal["zstd"] = "zstd"
 COMPRESSION_LEVEL = 1
-BLOCK_BYTES = 256 * 1024  # what Blosc compresses at a time; its own choice is slower and larger
+BLOCK_BYTES = 256 * 1024  # Blosc's block size; its default is slower and compresses less
 
 _ONE_FOLDER: ChunkKeyEncodingLike = {"name": "default", "separator": "."}
 
@@ -37,9 +37,9 @@ Rows = npt.NDArray[np.void]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table whose columns are arrays of their own, `name/field`.
+    """A table stored as one array per column, `name/field`.
 
-    dtype: one field a column. chunk_rows: rows of a column that are compressed together.
+    dtype: one field per column. chunk_rows: rows per chunk.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Table:
 _FRAME_FIELDS = [("index", "<i8"), ("pts", "<i8"), ("keyframe", "?")]
 FRAMES = Table("frames", np.dtype(_FRAME_FIELDS), 1024)
 LIVE_FRAMES = Table("frames", np.dtype([*_FRAME_FIELDS, ("captured_s", "<f8")]), 1024)
-"""The same of a live source, whose frames have a capture time."""
+"""Frame table of live sources, with capture times."""
 OBJECTS = Table(
     "objects",
     np.dtype(
@@ -82,27 +82,27 @@ HIDDEN = Table(
 
 
 def frame_table(*, live: bool) -> Table:
-    """The table of frames of a store."""
+    """The frame table of a store."""
     return LIVE_FRAMES if live else FRAMES
 
 
 def tables(*, live: bool) -> tuple[Table, Table, Table]:
-    """All tables of a store, whose source is live or not."""
+    """All tables of a store, by whether its source is live."""
     return frame_table(live=live), OBJECTS, HIDDEN
 
 
 def chunk_key(path: str, number: int, dimensions: int) -> str:
-    """File of a chunk (or shard) of an array that is divided along its first dimension only."""
+    """Key of a chunk (or shard) of an array that is chunked along its first dimension only."""
     return f"{path}/c.{number}" + ".0" * (dimensions - 1)
 
 
 def shard_key(shard: int) -> str:
-    """File of a shard of the label array."""
+    """Key of a shard of the label array."""
     return chunk_key(LABELS, shard, 3)
 
 
 def metadata_files(size_hw: tuple[int, int], *, live: bool) -> dict[str, bytes]:
-    """The `zarr.json` of every array and group below the root, of an empty store."""
+    """The `zarr.json` files of all arrays and groups below the root of an empty store, by key."""
     files: dict[str, Buffer] = {}
     group = zarr.create_group(MemoryStore(files), zarr_format=3)
     _create_labels(group, LABELS, (0, *size_hw), _ONE_FOLDER)
@@ -122,7 +122,7 @@ def metadata_files(size_hw: tuple[int, int], *, live: bool) -> dict[str, bytes]:
 
 
 def label_array_files(path: str, shape: tuple[int, int, int]) -> dict[str, bytes]:
-    """The `zarr.json` of an array of label maps like a store's, uint16 [T, H, W], elsewhere.
+    """The `zarr.json` of a label array like a store's, uint16 [T, H, W], for other groups.
 
     Its shards are `path/c/K/0/0`.
     """
@@ -159,9 +159,9 @@ def _codec(typesize: int) -> BloscCodec:
 
 
 def capped_threads() -> AbstractContextManager[Any]:
-    """Keep Zarr to one worker thread, so that it leaves the cores to the models.
+    """Limit Zarr to one worker thread, which leaves the cores to the models.
 
-    Blosc needs no cap of its own: Zarr switches its threads off.
+    Blosc needs no limit: Zarr disables its threads.
     """
     cap: AbstractContextManager[Any] = zarr.config.set(
         {"async.concurrency": 1, "threading.max_workers": 1}

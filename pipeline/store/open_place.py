@@ -1,4 +1,4 @@
-"""From a path or a URL to the place where a store lives."""
+"""Choose where a store is, by path or URL."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from maskstream.pipeline.store.place import LocalPlace, Place
 
 
 def open_place(path: Path | str) -> Place:
-    """The place that a path or a URL (`s3://bucket/clip.zarr`) names; nothing is opened yet.
+    """Make the `Place` of a path or a URL (`s3://bucket/clip.zarr`); nothing is opened yet.
 
     Raises:
-        StoreError: what the URL needs is not installed.
+        StoreError: a package that the URL needs is not installed.
     """
     if "://" not in str(path):
         return LocalPlace(Path(path))

@@ -1,4 +1,4 @@
-"""Where a store lives: the seam between the format and a local folder or a remote URL."""
+"""Storage of a mask store: the interface between the format and a folder or a remote URL."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from zarr.storage import LocalStore
 from maskstream.pipeline.errors import StoreError, StoreLockedError
 from maskstream.pipeline.store.layout import LABELS, LOCK_FILE, ROOT_FILE
 
-_PARTIAL = ".partial"  # ends the names of files that are not whole yet, Zarr's own as well
+_PARTIAL = ".partial"  # suffix of incomplete files, also Zarr's
 
 
 class Lock(Protocol):
-    """The right to be a store's one writer."""
+    """The lock of a store's only writer."""
 
     def check(self) -> None:
-        """Raises `StoreError` if the right is lost: the store was removed, or taken over."""
+        """Raise `StoreError` if the lock was lost: the store was removed or taken over."""
         ...
 
     def release(self) -> None:
-        """Give the right back."""
+        """Release the lock."""
         ...
 
 
 class Journal(Protocol):
-    """The shard that grows: records are appended, then an index turns it into the shard."""
+    """The growing shard: records are appended, then an index completes it."""
 
     @property
     def size(self) -> int:
-        """Bytes appended, those it began with included."""
+        """Bytes so far, including those it was opened with."""
         ...
 
     def append(self, record: bytes) -> None:
-        """Take one record. Raises `OSError`; then nothing of it counts."""
+        """Append one record. Raises `OSError`; the journal is then unchanged."""
         ...
 
     def sync(self) -> None:
@@ -50,11 +50,11 @@ class Journal(Protocol):
         ...
 
     def finish(self, key: str, index: bytes) -> None:
-        """Add the index and become the file `key`. Raises `OSError`."""
+        """Append the index and rename the journal to `key`. Raises `OSError`."""
         ...
 
     def close(self) -> None:
-        """Let go of it; what was appended stays."""
+        """Close it; what was appended is kept."""
         ...
 
 
@@ -64,7 +64,7 @@ class Place(Protocol):
     name: str
 
     def arrays(self) -> Store:
-        """The place as Zarr sees it, for reading."""
+        """The files as a read-only Zarr store."""
         ...
 
     def read(self, key: str, start: int | None = None, stop: int | None = None) -> bytes:
@@ -72,47 +72,47 @@ class Place(Protocol):
         ...
 
     def replace(self, key: str, data: bytes) -> None:
-        """Write a whole file, atomically; it survives a power cut from now on."""
+        """Write a whole file atomically and durably."""
         ...
 
     def delete(self, key: str) -> None:
-        """Delete a file if it is there."""
+        """Delete a file if it exists."""
         ...
 
     def keys(self, prefix: str) -> list[str]:
-        """Files whose key begins so."""
+        """Keys that start with `prefix`."""
         ...
 
     def vacant(self) -> bool:
-        """Whether a new store may begin here: nothing is there but what a dead writer left."""
+        """Whether a new store can be created: nothing is there but leftovers of a dead writer."""
         ...
 
     def clear(self, *, leftovers_only: bool = False) -> None:
-        """Delete everything but the root's metadata and the lock; or only files left half written.
+        """Delete everything but the root's metadata and the lock; or only incomplete files.
 
-        Does so in one folder's or prefix's own files; what is not a store's is never reached.
+        Only keys of this store are deleted.
         """
         ...
 
     def lock(self) -> Lock:
-        """Become the one writer. Raises `StoreLockedError`."""
+        """Lock the store for writing. Raises `StoreLockedError`."""
         ...
 
     def journal(self, first_row: int, records: bytes = b"") -> Journal:
-        """Begin the journal of the shard that starts with `first_row`, holding `records`."""
+        """Open the journal of the shard that starts with `first_row`, containing `records`."""
         ...
 
     def journal_part(self, first_row: int, part: int) -> str | None:
-        """Key of a part of that journal; None if there are no so many parts."""
+        """Key of a part of that journal; None if it cannot have so many parts."""
         ...
 
     def drop_journal(self, first_row: int) -> None:
-        """Delete that journal if it is there."""
+        """Delete that journal if it exists."""
         ...
 
 
 class LocalPlace:
-    """A folder."""
+    """A mask store's files in a local folder. See `Place`."""
 
     def __init__(self, root: Path) -> None:
         self.name = str(root)
@@ -201,7 +201,7 @@ class LocalPlace:
 
 
 class _LocalLock:
-    """An advisory lock of the operating system: it ends with its process, however that ends."""
+    """Advisory lock (`flock`), which the operating system releases when the process ends."""
 
     def __init__(self, path: Path, name: str) -> None:
         self._path = path
@@ -238,7 +238,7 @@ class _LocalLock:
 
 
 class _LocalJournal:
-    """A file that is appended to, and renamed when it is the shard."""
+    """A file that is appended to and renamed when the shard is complete."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -281,23 +281,24 @@ class _LocalJournal:
 
 
 def holder_of_lock() -> bytes:
-    """The holder of a lock that is this process."""
+    """JSON that names this process as the holder of a lock."""
     return json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode()
 
 
 def describe_holder(name: str, holder: bytes) -> str:
-    """The sentence of a `StoreLockedError`."""
-    who = "another process"
+    """Message of a `StoreLockedError`."""
+    holder_text = "another process"
     with suppress(ValueError, KeyError, TypeError):
         found = json.loads(holder)
-        who = f"process {found['pid']} on {found['host']}"
+        holder_text = f"process {found['pid']} on {found['host']}"
     return (
-        f"The mask store {name} is being written by {who}; wait for it, or choose another output."
+        f"The mask store {name} is being written by {holder_text}; wait for it, or choose another "
+        "output."
     )
 
 
 def _make_folder(path: Path) -> None:
-    """Make a folder, and those above it, to stay: their names survive a power cut."""
+    """Create a folder and its parents durably."""
     if not path.is_dir():
         _make_folder(path.parent)
         path.mkdir(exist_ok=True)
@@ -305,7 +306,7 @@ def _make_folder(path: Path) -> None:
 
 
 def _sync_folder(path: Path) -> None:
-    """Make durable which files a folder has. Without it a power cut may undo a rename."""
+    """Sync a folder's entries; without it a power cut may undo a rename."""
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)

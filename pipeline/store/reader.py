@@ -30,7 +30,13 @@ from maskstream.pipeline.store.layout import (
 from maskstream.pipeline.store.open_place import open_place
 from maskstream.pipeline.store.records import Record
 from maskstream.pipeline.store.recovery import Pending, pending_of
-from maskstream.pipeline.store.shards import Spot, find_frames, read_frame, read_journal, read_shard
+from maskstream.pipeline.store.shards import (
+    RecordLocation,
+    find_frames,
+    read_frame,
+    read_journal,
+    read_shard,
+)
 from maskstream.pipeline.store.summary import ObjectSummary, Summaries
 from maskstream.pipeline.store.tables import open_column
 from maskstream.pipeline.types import FrameResult, ObjectResult, SourceInfo
@@ -39,7 +45,7 @@ from maskstream.trackers.state import TrackState
 
 @dataclass(frozen=True, slots=True)
 class FrameObjects:
-    """A frame without its pixels: what the tables say of it."""
+    """A frame's table rows, without its pixels."""
 
     index: int
     pts: int | None
@@ -49,14 +55,14 @@ class FrameObjects:
 
 
 class MaskStore:
-    """The store at `path`, a folder or a URL, as far as it is at this moment; open again for more.
+    """Reader of the store at `path`, a folder or a URL, as of now; reopen to see later frames.
 
-    Frames are read when asked for, each with its checksum: one read of the shard's index and one
-    of the frame. A row counts frames in the store from 0, an index is the source's own number.
+    Frames are read on demand and verified by checksum: one read of the shard's index and one of the
+    frame. A row counts the store's frames from 0, an index is the source's frame index.
 
     Raises:
         StoreError: there is no mask store, or it cannot be read.
-        StoreCorruptError: its parts contradict each other; reading frames may raise it as well.
+        StoreCorruptError: it is inconsistent; reading frames may raise it as well.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -64,7 +70,7 @@ class MaskStore:
         self._place = open_place(path)
         self._header = read_header(self._place)
         self._shard = -1
-        self._spots: dict[int, Spot] = {}
+        self._locations: dict[int, RecordLocation] = {}
         with self._disk():
             self._tail = self._read_tail()
             if self._header.frames:
@@ -72,33 +78,33 @@ class MaskStore:
 
     @classmethod
     def open_if_exists(cls, path: Path | str) -> Self | None:
-        """The store at `path`, None if there is none that was begun."""
+        """Open the store at `path`; None if there is none."""
         place = open_place(path)
         return cls(path) if is_store(place) and not is_emptied(place) else None
 
     @property
     def source(self) -> SourceInfo:
-        """The source the masks were made from."""
+        """Info of the source."""
         return self._header.source
 
     @property
     def attributes(self) -> Mapping[str, Any]:
-        """What the writer was given to keep: model, config, versions."""
+        """The caller's attributes: model, config, versions."""
         return self._header.attributes
 
     @property
     def span(self) -> Mapping[str, Any]:
-        """Which part of the source was asked for."""
+        """Requested part of the source."""
         return self._header.span
 
     @property
     def events(self) -> Sequence[Mapping[str, Any]]:
-        """What persons asked for, JSON objects in the order in which they were made."""
+        """Events of the prompt log, JSON objects in order."""
         return [*self._header.events, *self._tail.events]
 
     @property
     def names(self) -> dict[int, str]:
-        """What persons called objects, by id: the name of the last `rename` event of each."""
+        """Names of objects by id, from the last `rename` event of each."""
         return {
             int(event["object"]): str(event["name"])
             for event in self.events
@@ -107,9 +113,9 @@ class MaskStore:
 
     @property
     def review(self) -> Sequence[Mapping[str, Any]] | None:
-        """What a person should look at, as the writer left it, JSON objects.
+        """Review items written with the store, JSON objects.
 
-        None if the writer left none, or frames came after it.
+        None if there are none, or frames were added since.
         """
         return None if self._tail.rows else self._header.review
 
@@ -125,14 +131,14 @@ class MaskStore:
 
     @cached_property
     def indices(self) -> npt.NDArray[np.int64]:
-        """The source's frame number of every row, int64 [T]."""
+        """The source's frame index of every row, int64 [T]."""
         return np.asarray(self._frame_column("index"), np.int64)
 
     @cached_property
     def captured_s(self) -> npt.NDArray[np.float64] | None:
-        """When the frame of every row came by the capture clock, seconds since 1970, float64 [T].
+        """Capture clock of every row, seconds since 1970, float64 [T].
 
-        NaN where that is not known; None if the source was not live.
+        NaN where it is unknown; None if the source was not live.
         """
         if not self.source.live:
             return None
@@ -153,10 +159,10 @@ class MaskStore:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Nothing is held open between two reads."""
+        """Does nothing: no file is open between reads."""
 
     def frame(self, row: int) -> FrameResult:
-        """Everything about the frame in `row`. Raises `IndexError` beyond the store."""
+        """Read the result of the frame in `row`. Raises `IndexError` beyond the store."""
         with self._disk():
             record = self._record(row)
             rows = record.frame_rows()
@@ -173,18 +179,18 @@ class MaskStore:
             )
 
     def mask(self, object_id: int, row: int) -> npt.NDArray[np.bool_]:
-        """Whole mask of one object, bool [H, W], also where another one hides it."""
+        """Whole mask of one object, bool [H, W], including covered pixels."""
         return self.frame(row).mask(object_id)
 
     def objects(self) -> list[ObjectSummary]:
-        """Every object that has pixels on some frame, by id."""
+        """Summaries of all objects that have pixels on some frame, by id."""
         summaries = Summaries(self.indices, self.names)
         for rows in self._object_rows(("frame", "id", "score", "area")):
             summaries.add(rows)
         return summaries.result()
 
     def frame_objects(self) -> Iterator[FrameObjects]:
-        """Every frame without its pixels, in order; holds one stretch of the tables at a time.
+        """Yield the table rows of every frame in order, one chunk of rows in memory at a time.
 
         Raises `StoreError`, `StoreCorruptError`.
         """
@@ -210,22 +216,22 @@ class MaskStore:
         return np.concatenate([stored, *(rows.frame[field] for rows in self._tail.rows)])
 
     def _frame_rows(self) -> Iterator[Rows]:
-        """The frame table in stretches."""
+        """Yield the frame table in chunks of rows."""
         table = self._header.tables[0]
-        yield from self._stretches(table, table.fields, self._header.frames)
+        yield from self._row_chunks(table, table.fields, self._header.frames)
         yield from (rows.frame for rows in self._tail.rows)
 
     def _object_rows(self, fields: Sequence[str]) -> Iterator[Rows]:
-        """These columns of the object table in stretches."""
-        for rows in self._stretches(OBJECTS, fields, self._header.objects):
+        """Yield columns of the object table in chunks of rows."""
+        for rows in self._row_chunks(OBJECTS, fields, self._header.objects):
             with self._disk():
                 if np.any((rows["frame"] < 0) | (rows["frame"] >= len(self))):
-                    raise ValueError("objects point at frames that are not there")
+                    raise ValueError("objects refer to frames that do not exist")
             yield rows
         yield from (rows.objects for rows in self._tail.rows)
 
-    def _stretches(self, table: Table, fields: Sequence[str], count: int) -> Iterator[Rows]:
-        """`count` rows of a table as it is on disk, a chunk at a time."""
+    def _row_chunks(self, table: Table, fields: Sequence[str], count: int) -> Iterator[Rows]:
+        """Yield the first `count` rows of a table, a chunk at a time."""
         with self._disk():
             columns = {field: open_column(self._place, table, field) for field in fields}
             if min(column.shape[0] for column in columns.values()) < count:
@@ -243,21 +249,21 @@ class MaskStore:
             raise IndexError(f"row {row} of a mask store of {len(self)} frames")
         try:
             return read_frame(self._place, self._find(row), row)
-        except FileNotFoundError:  # the journal has become a shard, or the other way round
+        except FileNotFoundError:  # the journal has become a shard, or vice versa
             self._shard = -1
             return read_frame(self._place, self._find(row), row)
 
-    def _find(self, row: int) -> Spot:
+    def _find(self, row: int) -> RecordLocation:
         shard = row // FRAMES_PER_SHARD
-        if shard != self._shard or row not in self._spots:
-            self._spots = find_frames(self._place, shard)
+        if shard != self._shard or row not in self._locations:
+            self._locations = find_frames(self._place, shard)
             self._shard = shard
-        if row not in self._spots:
+        if row not in self._locations:
             raise ValueError(f"frame {row} is missing")
-        return self._spots[row]
+        return self._locations[row]
 
     def _read_tail(self) -> Pending:
-        """What the header does not count yet; nothing after a shard that was closed early."""
+        """Records that the header does not count yet; none after a shard that was closed early."""
         if self._header.frames % FRAMES_PER_SHARD:
             return Pending()
         shard = self._header.frames // FRAMES_PER_SHARD
@@ -275,12 +281,12 @@ class MaskStore:
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise StoreCorruptError(
                 f"The mask store {self._place.name} is damaged: {error}; "
-                "maskstream fsck says where."
+                "maskstream fsck reports where."
             ) from error
 
 
 def _captured_s(captured: Sequence[float]) -> float | None:
-    """What a row of a live store says; None if it says nothing."""
+    """Capture time of a live store's row; None if it is unknown."""
     return captured[0] if captured and not math.isnan(captured[0]) else None
 
 

@@ -1,11 +1,11 @@
-"""Records: what a frame is on disk, in the journal and, unchanged, in the finished shard.
+"""Records of frames and events, the same bytes in the journal and in the finished shard.
 
     28 bytes   head: magic, kind, number, bytes of the chunk, bytes of the rows, CRC-32C of all else
     chunk      the label map as the label array's inner codec writes it (Blosc), so that the shard's
                index can point at it
     rows       Blosc of the frame's rows of the tables; of an event: its JSON
 
-A record that was cut off or damaged does not match its checksum; what stands before it is whole.
+A truncated or damaged record does not match its checksum; the records before it are valid.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ MAGIC = b"MSr2"
 HEAD_BYTES = 28
 
 _HEAD = struct.Struct("<4sIQIII")
-_CHECKED_HEAD_BYTES = 24  # what stands before the checksum
+_CHECKED_HEAD_BYTES = 24  # those before the checksum
 _COUNTS = struct.Struct("<II")
 
 
 class Kind(IntEnum):
-    """What a record holds."""
+    """Kind of a record."""
 
     FRAME = 1
     EVENT = 2
@@ -63,7 +63,7 @@ class FrameRows:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record. number: the frame's row in the store, or the event's place among the events."""
+    """One record. number: the frame's row in the store, or the event's position in the log."""
 
     kind: Kind
     number: int
@@ -76,14 +76,14 @@ class Record:
         return HEAD_BYTES + len(self.chunk) + len(self.rows)
 
     def pack(self) -> bytes:
-        """The record as it is written."""
+        """Serialize the record."""
         head = _HEAD.pack(MAGIC, self.kind, self.number, len(self.chunk), len(self.rows), 0)
         crc = _checksum(head, self.chunk, self.rows)
         head = _HEAD.pack(MAGIC, self.kind, self.number, len(self.chunk), len(self.rows), crc)
         return b"".join((head, self.chunk, self.rows))
 
     def frame_rows(self) -> FrameRows:
-        """The rows of a frame. Raises `ValueError` if they are not what they should be."""
+        """Parse the rows of a frame. Raises `ValueError` if they are malformed."""
         data = decompress(self.rows)
         objects, hidden = _COUNTS.unpack_from(data)
         at = _COUNTS.size
@@ -96,12 +96,12 @@ class Record:
         return FrameRows(*parts)
 
     def labels(self, size_hw: SizeHW) -> LabelMap:
-        """The label map uint16 [H, W]. Raises `ValueError` or `RuntimeError` if it is none."""
+        """Decode the label map uint16 [H, W]. Raises `ValueError` or `RuntimeError`."""
         flat = np.frombuffer(decompress(self.chunk), "<u2")
         return flat.reshape(size_hw)
 
     def event(self) -> dict[str, Any]:
-        """The event. Raises `ValueError`."""
+        """Parse the event. Raises `ValueError`."""
         return dict(json.loads(self.rows))
 
 
@@ -119,7 +119,7 @@ def event_record(number: int, event: Mapping[str, Any]) -> Record:
 
 
 def body_bytes(head: bytes) -> int:
-    """Bytes that follow a record's head; 0 if it is none."""
+    """Bytes that follow a record's head; 0 if it is not one."""
     if len(head) < HEAD_BYTES or not head.startswith(MAGIC):
         return 0
     _, _, _, chunk, rows, _ = _HEAD.unpack_from(head)
@@ -127,7 +127,7 @@ def body_bytes(head: bytes) -> int:
 
 
 def unpack(data: bytes, offset: int = 0) -> Record | None:
-    """The record at `offset`; None if there is no whole and undamaged one."""
+    """Parse the record at `offset`; None if it is incomplete or damaged."""
     head = data[offset : offset + HEAD_BYTES]
     start = offset + HEAD_BYTES
     stop = start + body_bytes(head)
@@ -141,7 +141,7 @@ def unpack(data: bytes, offset: int = 0) -> Record | None:
 
 
 def scan(data: bytes) -> Iterator[tuple[int, Record]]:
-    """Whole records from the start on, with their offsets, up to the first that is not."""
+    """Yield valid records with their offsets, from the start to the first invalid one."""
     offset = 0
     while (record := unpack(data, offset)) is not None:
         yield offset, record
@@ -149,7 +149,7 @@ def scan(data: bytes) -> Iterator[tuple[int, Record]]:
 
 
 def salvage(data: bytes) -> Iterator[tuple[int, Record]]:
-    """Every whole record, with its offset, also those behind damaged ones."""
+    """Yield all valid records with their offsets, also those after damaged ones."""
     offset = data.find(MAGIC)
     while offset >= 0:
         record = unpack(data, offset)
@@ -159,7 +159,7 @@ def salvage(data: bytes) -> Iterator[tuple[int, Record]]:
 
 
 def compress(data: npt.NDArray[Any] | bytes) -> bytes:
-    """Blosc as every array of a store is compressed with it."""
+    """Compress with the Blosc settings of a store's arrays."""
     packed: bytes = blosc.compress(
         data, COMPRESSOR.encode(), COMPRESSION_LEVEL, blosc.NOSHUFFLE, BLOCK_BYTES
     )
@@ -167,7 +167,7 @@ def compress(data: npt.NDArray[Any] | bytes) -> bytes:
 
 
 def decompress(data: bytes) -> bytes:
-    """What was compressed. Raises `RuntimeError` or `ValueError` if it is damaged."""
+    """Decompress Blosc. Raises `RuntimeError` or `ValueError` if the data is damaged."""
     raw: bytes = blosc.decompress(data)
     return raw
 

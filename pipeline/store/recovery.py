@@ -1,8 +1,8 @@
-"""Bring a store to the state from which a writer goes on, however the last one ended.
+"""Recovery of a store after a writer ended at any instant.
 
-A finished shard is put into the tables, then the header counts it. Whatever instant a writer ends
-at, each step can be done again: frames that the header does not count are in the journal, or in a
-shard that holds the same bytes.
+The rows of a finished shard are written to the tables, then the header counts them. Each step can
+be repeated: frames that the header does not count are in the journal, or in a shard with the same
+bytes.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from maskstream.pipeline.store.tables import append_rows, cut_rows, set_length
 
 @dataclass(slots=True)
 class Pending:
-    """What the journal holds: at most a shard's frames, without their label maps.
+    """Contents of the journal that are not committed: at most a shard's frames, without pixels.
 
-    chunks: offset and length of every frame's chunk by row, as the shard's index wants them. rows:
-    those that the tables do not have yet. events: those that the header does not have yet.
+    chunks: offset and length of every frame's chunk by row, for the shard's index. rows: not in the
+    tables yet. events: not in the header yet.
     """
 
     chunks: dict[int, tuple[int, int]] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class Pending:
     events: list[Mapping[str, object]] = field(default_factory=list)
 
     def add(self, record: Record, offset: int, rows: FrameRows | None = None) -> None:
-        """Take what is at `offset` of the journal. Raises `ValueError` if it is damaged."""
+        """Add the record at `offset` of the journal. Raises `ValueError` if it is damaged."""
         if record.kind is Kind.FRAME:
             self.chunks[record.number] = offset + HEAD_BYTES, len(record.chunk)
             self.rows.append(record.frame_rows() if rows is None else rows)
@@ -40,7 +40,7 @@ class Pending:
             self.events.append(record.event())
 
 
-def take_in(
+def commit_pending(
     place: Place,
     header: Header,
     pending: Pending,
@@ -48,10 +48,11 @@ def take_in(
     complete: bool = False,
     review: Sequence[Mapping[str, Any]] | None = None,
 ) -> Header:
-    """Put the pending rows of a finished shard into the tables, then count them.
+    """Write the pending rows of a finished shard to the tables, then to the header's counts.
 
     Raises:
-        OSError: a write failed. StoreCorruptError: a table is damaged.
+        OSError: a write failed.
+        StoreCorruptError: a table is damaged.
     """
     append_rows(place, header.counts, pending.rows)
     after = replace(
@@ -69,10 +70,11 @@ def take_in(
 
 
 def recover(place: Place, header: Header) -> tuple[Header, Pending, Journal]:
-    """Finish or take back what the last writer left half done, and open the journal.
+    """Complete or undo the last writer's unfinished steps, and open the journal.
 
     Raises:
-        OSError: a read or write failed. StoreCorruptError: a table is damaged.
+        OSError: a read or write failed.
+        StoreCorruptError: a table is damaged.
         ValueError: a record is damaged although its checksum matches.
     """
     place.clear(leftovers_only=True)
@@ -82,7 +84,7 @@ def recover(place: Place, header: Header) -> tuple[Header, Pending, Journal]:
     found = read_journal(place, shard) if finished is None else finished
     records = [record for _, record in found]
     if finished is not None and sum(r.kind is Kind.FRAME for r in records) < FRAMES_PER_SHARD:
-        header = _take_back(place, header, shard, records)
+        header = _reopen_shard(place, header, shard, records)
     elif header.complete:
         header = replace(header, complete=False, review=None)
         write_header(place, header)
@@ -92,13 +94,13 @@ def recover(place: Place, header: Header) -> tuple[Header, Pending, Journal]:
         return header, pending, place.journal(first_row, packed)
     if finished is None:
         place.journal(first_row, packed).finish(shard_key(shard), build_index(pending.chunks))
-    header = take_in(place, header, pending)
+    header = commit_pending(place, header, pending)
     place.drop_journal(first_row)
     return header, Pending(), place.journal(first_row + FRAMES_PER_SHARD)
 
 
-def _take_back(place: Place, header: Header, shard: int, records: Sequence[Record]) -> Header:
-    """Make a shard that was closed before it was full the journal again."""
+def _reopen_shard(place: Place, header: Header, shard: int, records: Sequence[Record]) -> Header:
+    """Turn a shard that was closed before it was full back into the journal."""
     first_row = shard * FRAMES_PER_SHARD
     place.journal(first_row, b"".join(r.pack() for r in records)).close()
     frames = [r.frame_rows() for r in records if r.kind is Kind.FRAME]
@@ -119,7 +121,7 @@ def _take_back(place: Place, header: Header, shard: int, records: Sequence[Recor
 
 
 def pending_of(header: Header, records: Sequence[Record]) -> Pending:
-    """What of a journal's records the header does not count."""
+    """The records of a journal that the header does not count."""
     pending = Pending()
     offset = 0
     for record in records:

@@ -1,7 +1,7 @@
-"""A store behind a URL, through fsspec: objects that are written whole, no files that grow.
+"""Mask stores on remote storage through fsspec: objects are written whole, never appended to.
 
-The journal is a row of segment objects, one a commit; the finished shard is written as one object
-from the same bytes, which are kept in memory meanwhile (one shard, compressed).
+The journal is a sequence of segment objects, one per commit; the finished shard is written as one
+object from the same bytes, which are kept in memory until then (one compressed shard).
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _LOCK_EVERY_S = 10.0
 
 
 class RemotePlace:
-    """Objects under a URL that fsspec understands. See `Place`.
+    """A mask store's objects under a URL of fsspec. See `Place`.
 
-    `clock` tells the time of day in seconds, by which a lock grows old.
+    `clock` returns Unix time in seconds, for the age of locks.
 
     Raises:
-        StoreError: what the URL needs is not installed.
+        StoreError: a package that the URL needs is not installed.
     """
 
     def __init__(self, url: str, clock: Callable[[], float] = time.time) -> None:
@@ -80,7 +80,7 @@ class RemotePlace:
         return all(path == self._path(LOCK_FILE) for path in self._find())
 
     def clear(self, *, leftovers_only: bool = False) -> None:
-        """See `Place`; objects are never half written."""
+        """See `Place`; objects are never incomplete."""
         if leftovers_only:
             return
         keep = {self._path(ROOT_FILE), self._path(LOCK_FILE)}
@@ -118,11 +118,11 @@ class RemotePlace:
 
 
 class _Lease:
-    """An object that names the writer and is written anew every few seconds.
+    """A lock object that names the writer and is renewed every few seconds.
 
-    It is stale when it was not for `LOCK_STALE_S`, or when its process was on this machine and is
-    gone. Object stores cannot write only if nobody else did, so of two writers that begin at the
-    same instant one notices at its next check.
+    It is stale if it was not renewed for `LOCK_STALE_S`, or if its process was on this machine and
+    has ended. Object stores have no conditional write here, so if two writers start at the same
+    instant one of them fails at its next check.
     """
 
     def __init__(self, place: RemotePlace, clock: Callable[[], float]) -> None:
@@ -168,7 +168,7 @@ class _Lease:
 
 
 class _Segments:
-    """A journal of objects. See `Journal`."""
+    """A journal of segment objects. See `Journal`."""
 
     def __init__(self, place: RemotePlace, first_row: int, records: bytes) -> None:
         self._place = place
@@ -176,7 +176,7 @@ class _Segments:
         self._data = bytearray(records)
         self._written = 0
         self._part = 0
-        if records:  # the first segment first: it holds all that the others do
+        if records:  # rewrite the first segment before deleting the others: it has their records
             self.sync()
             part = self._part
             while self._exists(part):
@@ -200,7 +200,7 @@ class _Segments:
             self._part += 1
 
     def finish(self, key: str, index: bytes) -> None:
-        """See `Journal`; its segments go when the store no longer needs them (`drop_journal`)."""
+        """See `Journal`; `drop_journal` deletes the segments later."""
         self._place.replace(key, bytes(self._data) + index)
 
     def close(self) -> None:
@@ -218,7 +218,7 @@ class _Segments:
 
 
 def _is_dead(holder: dict[str, Any]) -> bool:
-    """Whether a lock's process was on this machine and is gone."""
+    """Whether a lock's process was on this machine and has ended."""
     if holder.get("host") != socket.gethostname():
         return False
     try:
@@ -232,7 +232,7 @@ def _is_dead(holder: dict[str, Any]) -> bool:
 
 @contextmanager
 def _as_os_errors() -> Iterator[None]:
-    """Services have exceptions of their own; callers know `OSError`."""
+    """Convert the exceptions of storage services to `OSError`."""
     try:
         yield
     except OSError:

@@ -1,7 +1,7 @@
-"""Shards of the label array and the journal that becomes the next one: where each frame is.
+"""Shards of the label array, and the journal of the next shard: locate and read frames.
 
-A finished shard is the journal's bytes followed by the index that Zarr's `sharding_indexed` codec
-asks for: offset and length of every chunk as little-endian uint64, then their CRC-32C.
+A finished shard is the journal's bytes followed by the index of Zarr's `sharding_indexed` codec:
+offset and length of every chunk as little-endian uint64, then their CRC-32C.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _NO_CHUNK = np.iinfo(np.uint64).max
 
 
 @dataclass(frozen=True, slots=True)
-class Spot:
-    """Where a frame's record begins: a file of the store and an offset in bytes."""
+class RecordLocation:
+    """Location of a frame's record: a key of the store and an offset in bytes."""
 
     key: str
     offset: int
 
 
 def build_index(chunks: Mapping[int, tuple[int, int]]) -> bytes:
-    """The index of a shard from each row that it has: offset and length of the chunk, bytes."""
+    """Build a shard's index from offset and length in bytes of each row's chunk."""
     entries = np.full((FRAMES_PER_SHARD, 2), _NO_CHUNK, "<u8")
     for row, chunk in chunks.items():
         entries[row % FRAMES_PER_SHARD] = chunk
@@ -41,7 +41,7 @@ def build_index(chunks: Mapping[int, tuple[int, int]]) -> bytes:
 
 
 def parse_index(data: bytes, shard: int) -> dict[int, int]:
-    """Offset of every frame's record in a shard, by row. Raises `ValueError` if it is damaged."""
+    """Parse a shard's index to record offsets by row. Raises `ValueError` if it is damaged."""
     body = data[:-_CRC_BYTES]
     if len(data) != INDEX_BYTES or google_crc32c.value(body) != int.from_bytes(
         data[-_CRC_BYTES:], "little"
@@ -56,17 +56,18 @@ def parse_index(data: bytes, shard: int) -> dict[int, int]:
     }
 
 
-def find_frames(place: Place, shard: int) -> dict[int, Spot]:
-    """Where each frame of a shard is by its row, finished or still in the journal.
+def find_frames(place: Place, shard: int) -> dict[int, RecordLocation]:
+    """Locations of a shard's frames by row, in the finished shard or the journal.
 
     Raises:
-        StoreCorruptError: the shard's index is damaged. OSError: it cannot be read.
+        StoreCorruptError: the shard's index is damaged.
+        OSError: it cannot be read.
     """
     key = shard_key(shard)
-    for _ in range(2):  # the journal may become the shard between the two looks
+    for _ in range(2):  # the journal may become the shard between the two reads
         try:
             offsets = parse_index(place.read(key, -INDEX_BYTES), shard)
-            return {row: Spot(key, offset) for row, offset in offsets.items()}
+            return {row: RecordLocation(key, offset) for row, offset in offsets.items()}
         except FileNotFoundError:
             pass
         except ValueError as error:
@@ -74,48 +75,51 @@ def find_frames(place: Place, shard: int) -> dict[int, Spot]:
                 f"{key} of the mask store {place.name} is damaged: {error}; maskstream fsck "
                 "--repair may restore it."
             ) from error
-        spots = {r.number: spot for spot, r in read_journal(place, shard) if r.kind is Kind.FRAME}
-        if spots:
-            return spots
+        locations = {
+            r.number: location for location, r in read_journal(place, shard) if r.kind is Kind.FRAME
+        }
+        if locations:
+            return locations
     return {}
 
 
-def read_journal(place: Place, shard: int) -> list[tuple[Spot, Record]]:
-    """The journal's records in order, up to where it was torn; none if there is no journal."""
+def read_journal(place: Place, shard: int) -> list[tuple[RecordLocation, Record]]:
+    """The journal's valid records in order; empty if there is no journal."""
     first_row = shard * FRAMES_PER_SHARD
-    found: list[tuple[Spot, Record]] = []
+    found: list[tuple[RecordLocation, Record]] = []
     part = 0
     while (key := place.journal_part(first_row, part)) is not None:
         try:
             data = place.read(key)
         except FileNotFoundError:
             break
-        found += [(Spot(key, offset), record) for offset, record in scan(data)]
+        found += [(RecordLocation(key, offset), record) for offset, record in scan(data)]
         part += 1
     return _in_sequence(found, first_row)
 
 
-def read_shard(place: Place, shard: int) -> list[tuple[Spot, Record]] | None:
+def read_shard(place: Place, shard: int) -> list[tuple[RecordLocation, Record]] | None:
     """A finished shard's records in order; None if there is none."""
     key = shard_key(shard)
     try:
         data = place.read(key)
     except FileNotFoundError:
         return None
-    found = [(Spot(key, offset), record) for offset, record in scan(data)]
+    found = [(RecordLocation(key, offset), record) for offset, record in scan(data)]
     return _in_sequence(found, shard * FRAMES_PER_SHARD)
 
 
-def read_frame(place: Place, spot: Spot, row: int) -> Record:
+def read_frame(place: Place, location: RecordLocation, row: int) -> Record:
     """Read the record of the frame in `row`.
 
     Raises:
-        FileNotFoundError: the file has become a shard, or is gone. OSError: it cannot be read.
+        FileNotFoundError: the journal has become a shard, or was deleted.
+        OSError: reading failed.
         ValueError: it is damaged.
     """
-    head = place.read(spot.key, spot.offset, spot.offset + HEAD_BYTES)
+    head = place.read(location.key, location.offset, location.offset + HEAD_BYTES)
     body = place.read(
-        spot.key, spot.offset + HEAD_BYTES, spot.offset + HEAD_BYTES + body_bytes(head)
+        location.key, location.offset + HEAD_BYTES, location.offset + HEAD_BYTES + body_bytes(head)
     )
     record = unpack(head + body)
     if record is None or (record.kind, record.number) != (Kind.FRAME, row):
@@ -123,8 +127,10 @@ def read_frame(place: Place, spot: Spot, row: int) -> Record:
     return record
 
 
-def _in_sequence(found: list[tuple[Spot, Record]], first_row: int) -> list[tuple[Spot, Record]]:
-    """What precedes the first frame that is out of order, as a journal begun twice has it."""
+def _in_sequence(
+    found: list[tuple[RecordLocation, Record]], first_row: int
+) -> list[tuple[RecordLocation, Record]]:
+    """The records before the first frame out of order (a journal that was restarted has some)."""
     row = first_row
     for at, (_, record) in enumerate(found):
         if record.kind is not Kind.FRAME:

@@ -1,4 +1,4 @@
-"""What a store says of each object as a whole, summed up without holding its rows."""
+"""Summary of each object of a store, accumulated without keeping its rows."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from maskstream.pipeline.store.layout import Rows
 
 @dataclass(frozen=True, slots=True)
 class ObjectSummary:
-    """One object over the whole store, judged by the frames on which it has pixels.
+    """One object over the whole store, by the frames on which it has pixels.
 
-    first_index, last_index: the source's frame numbers. mean_score: 0..1. name: what a person
-    called it, "" if nobody did.
+    first_index, last_index: frame indices. mean_score: 0..1. name: as given by a person, else "".
     """
 
     id: int
@@ -36,9 +35,9 @@ class _Sums:
 
 
 class Summaries:
-    """Collects rows of the object table, which come in the order of frames.
+    """Accumulates rows of the object table, in frame order.
 
-    `indices`: the source's frame number of every row, int64 [T]. `names`: of objects, by id.
+    `indices`: frame index of every row, int64 [T]. `names`: of objects, by id.
     """
 
     def __init__(self, indices: npt.NDArray[np.int64], names: Mapping[int, str]) -> None:
@@ -47,7 +46,7 @@ class Summaries:
         self._sums: dict[int, _Sums] = {}
 
     def add(self, rows: Rows) -> None:
-        """Take some more rows."""
+        """Add rows."""
         seen = rows[rows["area"] > 0]
         for object_id in np.unique(seen["id"]).tolist():
             own = seen[seen["id"] == object_id]
@@ -58,7 +57,7 @@ class Summaries:
             sums.score += float(own["score"].sum(dtype=np.float64))
 
     def result(self) -> list[ObjectSummary]:
-        """Every object that was seen, by id."""
+        """Summaries of all objects, by id."""
         return [
             ObjectSummary(
                 id=object_id,

@@ -1,6 +1,6 @@
-"""The tables of a store as Zarr arrays, one a column: append, cut, open.
+"""Tables of a store, one Zarr array per column: append, truncate, open.
 
-Chunks are written here rather than through Zarr, which takes ten times as long for so few rows.
+Chunks are written directly: through Zarr, few rows take ten times as long.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ from maskstream.pipeline.store.records import FrameRows, compress, decompress
 
 
 def append_rows(place: Place, counts: Mapping[str, int], frames: Sequence[FrameRows]) -> None:
-    """Append the rows of some frames behind those that count; what lies there is overwritten.
+    """Append the rows of frames after the committed ones, overwriting what follows these.
 
     Raises:
-        OSError: a write failed. StoreCorruptError: a column is damaged.
+        OSError: a write failed.
+        StoreCorruptError: a column is damaged.
     """
     if not frames:
         return
@@ -42,7 +43,7 @@ def append_rows(place: Place, counts: Mapping[str, int], frames: Sequence[FrameR
 
 
 def rows_by_table(frames: Sequence[FrameRows]) -> Mapping[Table, Rows]:
-    """The rows of some frames (at least one), by table."""
+    """Concatenate the rows of frames (at least one), by table."""
     rows = np.concatenate([f.frame for f in frames])
     return {
         frame_table(live="captured_s" in (rows.dtype.names or ())): rows,
@@ -52,10 +53,11 @@ def rows_by_table(frames: Sequence[FrameRows]) -> Mapping[Table, Rows]:
 
 
 def cut_rows(place: Place, tables: Sequence[Table], counts: Mapping[str, int]) -> None:
-    """Cut every column to the rows that count.
+    """Truncate every column to the committed rows.
 
     Raises:
-        OSError: a write failed. StoreCorruptError: a column is damaged.
+        OSError: a write failed.
+        StoreCorruptError: a column is damaged.
     """
     for table in tables:
         for field in table.fields:
@@ -63,7 +65,7 @@ def cut_rows(place: Place, tables: Sequence[Table], counts: Mapping[str, int]) -
 
 
 def open_column(place: Place, table: Table, field: str) -> ZarrArray:
-    """One column. Raises `StoreCorruptError` if it is missing or damaged, `OSError`."""
+    """Open one column. Raises `StoreCorruptError` if it is missing or damaged, `OSError`."""
     path = table.path(field)
     try:
         with capped_threads():

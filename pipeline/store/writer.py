@@ -1,9 +1,8 @@
-"""Append results to a mask store so that a kill at any instant loses only what was not synced.
+"""Append results to a mask store; a kill at any instant loses only what was not synced.
 
-Every frame is compressed once, in the caller's own thread, and appended at once to the journal,
-which is the shard that grows. When the shard is full its index is added, the file becomes the
-shard, and the frames' rows go into the tables (in which order:
-`maskstream.pipeline.store.recovery`).
+Every frame is compressed once, in the caller's thread, and appended to the journal, the growing
+shard. When the shard is full its index is appended, the journal is renamed to the shard, and the
+frames' rows are written to the tables (for the order see `maskstream.pipeline.store.recovery`).
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ from maskstream.pipeline.store.layout import (
 from maskstream.pipeline.store.open_place import open_place
 from maskstream.pipeline.store.place import Journal, Place
 from maskstream.pipeline.store.records import FrameRows, Record, event_record, frame_record
-from maskstream.pipeline.store.recovery import Pending, recover, take_in
+from maskstream.pipeline.store.recovery import Pending, commit_pending, recover
 from maskstream.pipeline.store.shards import build_index
 from maskstream.pipeline.store.tables import open_column
 from maskstream.pipeline.types import Frame, FrameResult, SourceInfo
@@ -55,18 +54,18 @@ _SAME_SOURCE = ("size_hw", "time_base", "live")
 
 
 class MaskStoreWriter:
-    """A `Sink` that appends results to the store at `path`, a folder or a URL; one writer a store.
+    """A `Sink` that appends results to the store at `path`, a folder or a URL.
 
-    `attributes` are JSON values to keep with a new store; a resumed store keeps those it has. That
-    it was made from the same source in the same way is for the caller to know.
-    `mode` says what to do where something exists already: 'create' refuses, 'overwrite' replaces
-    a mask store and nothing else, 'resume' goes on after the last committed frame (and creates
-    what is missing). `span` says which part of the source is asked for, in JSON values. A commit
-    makes durable what was appended; it comes after `frames_per_commit` frames or
-    `seconds_per_commit` at the latest. `monotonic` tells seconds.
+    attributes: JSON values of a new store; a resumed store keeps its own. The caller must check
+    that it was made from the same source in the same way. mode: if something exists already,
+    'create' refuses, 'overwrite' replaces a mask store and nothing else, 'resume' continues after
+    the last committed frame (or creates the store). span: requested part of the source, JSON
+    values. frames_per_commit, seconds_per_commit: a commit makes appended frames durable after so
+    many frames or seconds. monotonic: clock in seconds. A store has one writer at a time.
 
     Raises:
-        StoreExistsError: `path` is taken. StoreLockedError: another writer is at work.
+        StoreExistsError: `path` exists.
+        StoreLockedError: it is being written.
         StoreCorruptError: the store to resume is damaged.
         StoreError: it has another size or time base, or `path` cannot be written.
     """
@@ -93,11 +92,11 @@ class MaskStoreWriter:
         self._place = open_place(path)
 
         with self._disk():
-            _check_room(self._place, mode)
+            _check_writable(self._place, mode)
             self._lock = self._place.lock()
         try:
             with self._disk():
-                _check_room(self._place, mode)
+                _check_writable(self._place, mode)
                 opened = _open(self._place, Header(info, attributes, span=span or {}), mode)
                 self._header, self._pending, self._journal = opened
                 self._last_index = _last_index(self._place, self._header, self._pending)
@@ -107,33 +106,33 @@ class MaskStoreWriter:
 
     @property
     def attributes(self) -> Mapping[str, Any]:
-        """The attributes the store keeps: the given ones, or a resumed store's own."""
+        """The store's attributes: the given ones, or those of the resumed store."""
         return self._header.attributes
 
     @property
     def events(self) -> Sequence[Mapping[str, Any]]:
-        """What persons asked for so far, JSON objects."""
+        """Events of the prompt log so far, JSON objects."""
         return [*self._header.events, *self._pending.events]
 
     @property
     def committed_frames(self) -> int:
-        """Frames that are safe on disk; right after resuming: how many need no rewriting."""
+        """Frames that are durable on disk; right after resuming, those that are kept."""
         return self._frames - self._uncommitted
 
     @property
     def last_committed_index(self) -> int | None:
-        """The source's number of the last frame when the store was resumed, None if it was new."""
+        """Frame index of the last frame when the store was resumed; None if it was new."""
         return self._last_index
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Take the result of the next frame, as `append` does."""
+        """Append the result of the next frame."""
         self.append(result)
 
     def append(self, result: FrameResult) -> None:
-        """Take the result of the next frame.
+        """Append the result of the next frame.
 
         Raises:
-            StoreError: it does not fit the store, or the disk refused; what was committed stays.
+            StoreError: it does not match the store, or writing failed; what was committed is kept.
         """
         self._check(result)
         row = self._frames
@@ -150,16 +149,16 @@ class MaskStoreWriter:
                 self._commit_if_due()
 
     def commit_due(self) -> None:
-        """Commit now if it is time, though no frame comes. Raises `StoreError`."""
+        """Commit if it is due, also without a new frame. Raises `StoreError`."""
         if self._uncommitted:
             with self._disk():
                 self._commit_if_due()
 
     def add_events(self, events: Sequence[Mapping[str, Any]]) -> None:
-        """Keep what a person asked for: the whole log, JSON objects, of which the new are added.
+        """Add the new events of the whole prompt log, JSON objects.
 
         Raises:
-            StoreError: the log does not begin as the store's does, or the disk refused.
+            StoreError: the log does not start with the store's events, or writing failed.
         """
         log = json.loads(json.dumps(events))
         kept = self.events
@@ -173,13 +172,13 @@ class MaskStoreWriter:
                 self._journal_record(event_record(number, log[number]))
 
     def close(self, *, complete: bool, review: Sequence[Mapping[str, Any]] | None = None) -> None:
-        """Finish what was appended; `complete` says that the source was processed to its end.
+        """Finish the store; `complete`: the source was processed to its end.
 
-        review: what of all frames a person should look at, JSON objects to keep with them.
-        After a failed write it only lets go of the store, which stays readable up to there.
+        review: review items of all frames, JSON objects. After a failed write it only releases the
+        store, which stays readable up to there.
 
         Raises:
-            StoreError: the disk refused; what was committed before stays.
+            StoreError: writing failed; what was committed is kept.
         """
         try:
             if self._failed:
@@ -189,7 +188,7 @@ class MaskStoreWriter:
                 if self._pending.chunks:
                     self._finish_shard(complete=complete, review=review)
                 else:
-                    self._header = take_in(
+                    self._header = commit_pending(
                         self._place, self._header, self._pending, complete=complete, review=review
                     )
                     self._place.drop_journal(self._header.frames)
@@ -222,7 +221,7 @@ class MaskStoreWriter:
     ) -> None:
         key = shard_key(self._header.frames // FRAMES_PER_SHARD)
         self._journal.finish(key, build_index(self._pending.chunks))
-        self._header = take_in(
+        self._header = commit_pending(
             self._place, self._header, self._pending, complete=complete, review=review
         )
         self._place.drop_journal(min(self._pending.chunks))
@@ -243,7 +242,7 @@ class MaskStoreWriter:
         if self._failed:
             raise StoreError(
                 f"Writing the mask store {self._place.name} failed before; "
-                "go on with it by --resume."
+                "continue it with --resume."
             )
         source = self._header.source
         if result.labels.shape != source.size_hw or result.labels.dtype != np.uint16:
@@ -293,7 +292,7 @@ def _rows_of(result: FrameResult, row: int, source: SourceInfo) -> FrameRows:
 
 
 def _header_to_resume(place: Place, info: SourceInfo) -> Header | None:
-    """The header of the store to go on with; None if there is none, or one that never began."""
+    """The header of the store to resume; None if there is none, or it was never written."""
     if not is_store(place) or is_emptied(place):
         return None
     header = read_header(place)
@@ -316,7 +315,7 @@ def _last_index(place: Place, header: Header, pending: Pending) -> int | None:
 
 
 def _open(place: Place, fresh: Header, mode: StoreMode) -> tuple[Header, Pending, Journal]:
-    """The store to go on with, or the fresh one."""
+    """Open the store to resume, or create a new one."""
     stored = _header_to_resume(place, fresh.source) if mode == "resume" else None
     if stored is not None:
         return recover(place, replace(stored, source=fresh.source, span=fresh.span))
@@ -325,7 +324,7 @@ def _open(place: Place, fresh: Header, mode: StoreMode) -> tuple[Header, Pending
 
 
 def _create(place: Place, header: Header) -> None:
-    """Make an empty store in the place of whatever was there."""
+    """Create an empty store, replacing what was there."""
     mark_emptying(place)
     place.clear()
     for key, data in metadata_files(header.source.size_hw, live=header.source.live).items():
@@ -333,16 +332,16 @@ def _create(place: Place, header: Header) -> None:
     write_header(place, header)
 
 
-def check_room(path: Path | str, mode: StoreMode) -> None:
-    """What a writer looks at first, for callers who have long work to do before they have one.
+def check_writable(path: Path | str, mode: StoreMode) -> None:
+    """Check early whether a writer could be opened, before other long work.
 
     Raises `StoreExistsError` where `mode` may not write.
     """
-    _check_room(open_place(path), mode)
+    _check_writable(open_place(path), mode)
 
 
-def _check_room(place: Place, mode: StoreMode) -> None:
-    """Raises `StoreExistsError` where `mode` may not write."""
+def _check_writable(place: Place, mode: StoreMode) -> None:
+    """Raise `StoreExistsError` where `mode` may not write."""
     if place.vacant():
         return
     if not is_store(place):
@@ -352,5 +351,5 @@ def _check_room(place: Place, mode: StoreMode) -> None:
     if mode == "create" and not is_emptied(place):
         raise StoreExistsError(
             f"There is a mask store at {place.name} already; "
-            "give --overwrite to replace it or --resume to go on with it."
+            "give --overwrite to replace it or --resume to continue it."
         )

@@ -1,1 +1,1 @@
-"""What happens to frames: keyframes, flow, tracks, seeding, and label maps made of them."""
+"""Tracking of frames: keyframes, flow, tracks, seeding and label maps."""

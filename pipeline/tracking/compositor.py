@@ -18,7 +18,7 @@ Window = tuple[slice, slice]
 
 @dataclass(frozen=True, slots=True)
 class Composed:
-    """What is visible of all objects of a frame, and what lies under others.
+    """Visible pixels of all objects of a frame, and their covered parts.
 
     labels, objects, covered: as in `FrameResult`.
     """
@@ -29,10 +29,10 @@ class Composed:
 
 
 def compose(tracks: Sequence[Track], frame_hw: SizeHW) -> Composed:
-    """Paint visible tracks into a label map uint16 [H, W]; where they overlap the surer wins.
+    """Paint visible tracks into a label map uint16 [H, W]; the higher logit wins overlaps.
 
-    Masks are upsampled only inside their box. Tracks without an id (not yet confirmed) are left
-    out; tracks whose mask is withheld are listed with the box they are expected at and area 0.
+    Masks are upsampled only inside their box. Tracks without an id (not yet confirmed) are skipped;
+    tracks without a visible mask are listed with their expected box and area 0.
     """
     labels = np.zeros(frame_hw, np.uint16)
     confirmed = sorted((t for t in tracks if t.id > 0), key=lambda t: t.id)
@@ -58,7 +58,7 @@ def compose(tracks: Sequence[Track], frame_hw: SizeHW) -> Composed:
 
 
 def _visible(track: Track, window: Window, own: npt.NDArray[np.uint8]) -> ObjectResult | None:
-    """Box and area of what a track got of the label map; None if that is nothing."""
+    """Box and area of a track's visible pixels; None if there are none."""
     area = cv2.countNonZero(own)
     if not area:
         return None
@@ -69,7 +69,7 @@ def _visible(track: Track, window: Window, own: npt.NDArray[np.uint8]) -> Object
 
 
 def _withheld(track: Track, frame_hw: SizeHW) -> ObjectResult:
-    """A track that has no pixels, with the box it is expected at."""
+    """Result of a track without pixels: its expected box and area 0."""
     height, width = frame_hw
     scale = np.tile(np.array([width, height]) / track.logits.shape[::-1], 2)
     x0, y0, x1, y1 = np.clip(track.motion.box_xyxy * scale, 0, [width, height, width, height])
@@ -78,7 +78,7 @@ def _withheld(track: Track, frame_hw: SizeHW) -> ObjectResult:
 
 
 def covered_part(object_id: int, window: Window, under: BoolMap) -> CoveredPart:
-    """The part of an object that other labels cover, cut to its box."""
+    """The part of an object that is covered by others, cropped to its box."""
     x, y, w, h = cv2.boundingRect(under.view(np.uint8))
     return CoveredPart(
         object_id, window[0].start + y, window[1].start + x, under[y : y + h, x : x + w]
@@ -116,7 +116,7 @@ def _upsampled(track: Track, frame_hw: SizeHW) -> _Painted | None:
 
 
 def _paint(labels: LabelMap, seen: _Painted, before: Iterable[_Painted]) -> None:
-    """Label the pixels where a track is, but for those where one painted before is as sure."""
+    """Label a track's pixels, except where an earlier track's logit is at least as high."""
     wins = seen.inside
     for other in before:
         shared = _shared(seen.window, other.window)
@@ -129,21 +129,21 @@ def _paint(labels: LabelMap, seen: _Painted, before: Iterable[_Painted]) -> None
 
 
 def _own(labels: LabelMap, seen: _Painted) -> npt.NDArray[np.uint8]:
-    """Where a track got the label map, not 0 there, uint8 [h, w] of its window."""
+    """Nonzero at a track's pixels in the label map, uint8 [h, w] of its window."""
     if not seen.contested:
         return seen.inside.view(np.uint8)
     return np.asarray(cv2.inRange(labels[seen.window], seen.track_id, seen.track_id), np.uint8)
 
 
 def _shared(one: Window, other: Window) -> Window | None:
-    """The part of the frame that two windows share; None if they share none."""
+    """Intersection of two windows of the frame; None if they do not overlap."""
     rows = slice(max(one[0].start, other[0].start), min(one[0].stop, other[0].stop))
     columns = slice(max(one[1].start, other[1].start), min(one[1].stop, other[1].stop))
     return (rows, columns) if rows.start < rows.stop and columns.start < columns.stop else None
 
 
 def _within(part: Window, window: Window) -> Window:
-    """A part of the frame as a part of a window it lies in."""
+    """Slices of a part of the frame relative to the window that contains it."""
     (rows, columns), (top, left) = part, (window[0].start, window[1].start)
     return (
         slice(rows.start - top, rows.stop - top),
@@ -152,10 +152,10 @@ def _within(part: Window, window: Window) -> Window:
 
 
 def _aligned(first: int, end: int, cells: int, pixels: int) -> tuple[int, int, int, int]:
-    """Enlarge a range of cells by one on each side and on to where cells and pixels meet.
+    """Enlarge a range of cells by one on each side, up to the next common cell and pixel edge.
 
-    Gives the range in cells and in pixels, so that it can be resized by itself as it would be
-    within the whole.
+    Returns the range in cells and in pixels; resizing only this range gives the same values as
+    resizing the whole.
     """
     step = cells // math.gcd(cells, pixels)
     first = max(0, first - 1) // step * step

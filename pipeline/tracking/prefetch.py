@@ -1,4 +1,4 @@
-"""Motion between frames, estimated in a thread of its own while earlier frames are tracked."""
+"""Optical flow, estimated in a separate thread while earlier frames are tracked."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from maskstream.trackers.flow import Flow, FlowEstimator
 
 
 class FlowPrefetcher:
-    """Flow to every frame from the one before, begun when the frame comes by.
+    """Estimates the flow to every frame from the previous one, ahead of its use.
 
-    working_hw: size of the grid. seconds: spent estimating so far.
+    working_hw: working resolution. seconds: total time of estimation.
     """
 
     def __init__(self, working_hw: SizeHW) -> None:
         self.seconds = 0.0
         self._working_hw = working_hw
         self._estimator = FlowEstimator()
-        self._begun: deque[Future[Flow | None]] = deque()
+        self._scheduled: deque[Future[Flow | None]] = deque()
         self._thread = ThreadPoolExecutor(1, "maskstream-flow")
 
     def prefetch(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """Pass frames on, begun to be looked at."""
+        """Yield frames unchanged, scheduling flow for each."""
         for frame in frames:
-            self._begun.append(self._thread.submit(self._estimate, frame))
+            self._scheduled.append(self._thread.submit(self._estimate, frame))
             yield frame
 
     def next(self) -> Flow | None:
-        """The flow to the next of the frames that were passed on; None for the first of all."""
-        return self._begun.popleft().result()
+        """The flow to the next of the yielded frames; None for the first one."""
+        return self._scheduled.popleft().result()
 
     def close(self) -> None:
-        """End the thread; what it has not begun is dropped."""
+        """Stop the thread; queued work is dropped."""
         self._thread.shutdown(cancel_futures=True)
 
     def _estimate(self, frame: Frame) -> Flow | None:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         flow = self._estimator.step(frame.gray(self._working_hw))
         if flow is not None:
-            _ = flow.residual, flow.camera, flow.hidden  # are computed when first asked for
-        self.seconds += time.perf_counter() - begun
+            _ = flow.residual, flow.camera, flow.occluded  # cached properties, computed here
+        self.seconds += time.perf_counter() - started
         return flow

@@ -1,4 +1,4 @@
-"""Prompts of a person on a keyframe: points, boxes and masks become masks of tracks."""
+"""Apply a person's prompts on a keyframe: clicks, boxes and masks become masks of tracks."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def apply_events(
     working_hw: SizeHW,
     now_s: float,
 ) -> dict[int, PromptError]:
-    """Carry out the events of one frame; also the objects whose prompt cannot be decoded.
+    """Apply the events of one frame; returns the errors of prompts that cannot be decoded, by id.
 
-    Points and a box of one object are one prompt. A mask is taken as it is; points and boxes given
+    Points and a box of one object are one prompt. A mask is used directly; points and boxes given
     with it refine it.
     """
     prompted: dict[int, list[PointEvent | BoxEvent]] = {}
@@ -62,7 +62,7 @@ def decode_events(
 ) -> tuple[FloatMap, float]:
     """Low-resolution logits and predicted IoU of one object's points and box.
 
-    An object that is tracked gives its mask as prompt, too. Raises `PromptError`.
+    The mask of a visible track is part of the prompt. Raises `PromptError`.
     """
     points = [e for e in events if isinstance(e, PointEvent)]
     boxes = [e for e in events if isinstance(e, BoxEvent)]

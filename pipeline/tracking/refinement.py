@@ -1,8 +1,7 @@
-"""Refinement of files: a mask between two keyframes is a blend of what both say.
+"""Refinement of files: blend masks between two keyframes from both of them.
 
-Masks that are only carried get worse with every frame, and the next keyframe corrects them at one
-blow. Here the frames wait for that keyframe; its masks are carried back to them, and the nearer of
-the two keyframes counts for more.
+Propagated masks drift with every frame until the next keyframe corrects them. Frames are held until
+that keyframe; its masks are propagated back to them, and the nearer keyframe has more weight.
 """
 
 from __future__ import annotations
@@ -17,19 +16,19 @@ import numpy as np
 from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.errors import ConfigError
 from maskstream.pipeline.types import Frame
-from maskstream.trackers.assignment import iou
 from maskstream.trackers.flow import Flow
+from maskstream.trackers.iou import mask_iou
 from maskstream.trackers.state import TrackState
 from maskstream.trackers.track import FloatMap, Track
 
 MAX_HELD_FRAMES = 12
-"""Frames that wait for a keyframe at most; of more, the oldest keep their carried masks."""
+"""Maximum of frames held for a keyframe; beyond it, the oldest keep their propagated masks."""
 
-_NEARLY = 0.8  # IoU of two masks from which one moved as the other did
+_SAME_MOTION_IOU = 0.8  # IoU of two masks from which they share a rigid motion
 
 
 def check_refinable(config: PipelineConfig) -> None:
-    """Raise `ConfigError` if frames are to wait for a keyframe although they are live."""
+    """Raise `ConfigError` if refinement is on although the queue may drop frames (live)."""
     if config.refines and config.queue.policy != "wait":
         raise ConfigError(
             "tracking.refine (--refine) holds frames back until the next keyframe, which "
@@ -40,9 +39,9 @@ def check_refinable(config: PipelineConfig) -> None:
 
 @dataclass(frozen=True, slots=True)
 class TrackedFrame:
-    """A frame and its tracks, which nobody changes any more.
+    """A frame and its tracks, which are not changed any more.
 
-    flow: from the frame before; None on the first frame and after a cut.
+    flow: from the previous frame; None on the first frame and after a cut.
     """
 
     frame: Frame
@@ -52,20 +51,20 @@ class TrackedFrame:
 
 
 class Refiner:
-    """Holds frames until the next keyframe has come, at most `MAX_HELD_FRAMES` of them."""
+    """Holds frames until the next keyframe, at most `MAX_HELD_FRAMES` of them."""
 
     def __init__(self) -> None:
         self._held: deque[TrackedFrame] = deque()
 
     def put(self, tracked: TrackedFrame) -> list[TrackedFrame]:
-        """Take the next frame; gives the frames that are done, in their order."""
+        """Add the next frame; returns the frames that are complete, in order."""
         if tracked.keyframe:
             return [*blend_between_keyframes(self.rest(), tracked), tracked]
         self._held.append(tracked)
         return [self._held.popleft()] if len(self._held) > MAX_HELD_FRAMES else []
 
     def rest(self) -> list[TrackedFrame]:
-        """The frames after which no keyframe comes, as they are."""
+        """Release the frames that are still held, unchanged."""
         rest = list(self._held)
         self._held.clear()
         return rest
@@ -76,10 +75,10 @@ def blend_between_keyframes(
 ) -> list[TrackedFrame]:
     """Blend the tracks of successive frames with those of the keyframe that follows them.
 
-    Its share grows evenly with every frame, as carried masks lose with every frame. What the
-    keyframe does not show stays as it is, and so does everything before a cut. An object that was
-    hidden and is found again on the keyframe is shown (`REENTERED`) as far as it can be carried
-    back; otherwise ids, states, scores and expected boxes are those given.
+    The keyframe's weight grows linearly. Objects that are not visible on the keyframe are
+    unchanged, and so is everything before a cut. An object that was occluded and is found again on
+    the keyframe is shown (`REENTERED`) as far back as its mask can be propagated; otherwise ids,
+    states, scores and expected boxes are kept.
     """
     propagated = {t.id: t.logits for t in keyframe.tracks if t.id > 0 and t.visible}
     done: list[TrackedFrame] = []
@@ -95,14 +94,16 @@ def blend_between_keyframes(
 
 
 def _propagate_back(masks: Mapping[int, FloatMap], later: TrackedFrame) -> dict[int, FloatMap]:
-    """Logits of objects by id, carried from a frame to the one before it: the way they came."""
+    """Propagate logits, by object id, from a frame to the previous one."""
     if later.flow is None:
         return {}
     flow = later.flow.reverse()
     came = {
         t.id: np.asarray(cv2.invertAffineTransform(t.rigid_motion), np.float64)
         for t in later.tracks
-        if t.rigid_motion is not None and t.id in masks and iou(t.mask, masks[t.id] > 0) >= _NEARLY
+        if t.rigid_motion is not None
+        and t.id in masks
+        and mask_iou(t.mask, masks[t.id] > 0) >= _SAME_MOTION_IOU
     }
     known = {
         i: flow.propagate_rigid(logits, came[i]).logits for i, logits in masks.items() if i in came
@@ -113,7 +114,7 @@ def _propagate_back(masks: Mapping[int, FloatMap], later: TrackedFrame) -> dict[
 
 
 def _blend(track: Track, later: FloatMap | None, share: float) -> Track:
-    """A track with `share` of its later logits [H, W]."""
+    """Blend a track with its later logits [H, W], whose weight is `share`."""
     if later is None:
         return track
     if track.visible:

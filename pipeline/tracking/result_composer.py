@@ -1,4 +1,4 @@
-"""From tracked frames to results, in a thread of its own: refinement and label maps."""
+"""Compose results from tracked frames in a separate thread: refinement and label maps."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from maskstream.trackers.track import Track
 
 
 class ComposedFrame(NamedTuple):
-    """A frame whose tracks are as they are shown, and its result."""
+    """A tracked frame after refinement, and its result."""
 
     tracked: TrackedFrame
     result: FrameResult
 
 
 class ResultComposer:
-    """Makes results of tracked frames, in their order, while the next ones are tracked.
+    """Composes results in frame order while the next frames are tracked.
 
-    extra_tracks: of a frame, by its number; they are shown beside its own. refine: frames between
-    two keyframes wait for the second one and are blended with it.
+    extra_tracks: additional tracks of a frame, by its index. refine: hold frames between two
+    keyframes and blend them with the second one.
     """
 
     def __init__(
@@ -40,15 +40,15 @@ class ResultComposer:
 
     @property
     def tracks(self) -> Sequence[Track]:
-        """The tracks as they are on the frame whose result came last."""
+        """The tracks of the frame whose result came last."""
         return self._shown
 
     def results(
         self, frames: Iterable[TrackedFrame], *, ahead: int, times: StageTimes
     ) -> Iterator[tuple[Frame, FrameResult]]:
-        """Results in the frames' order; `ahead` frames are tracked while one is composed.
+        """Yield results in frame order; `ahead` frames are tracked while one is composed.
 
-        times: of the caller, who waits for results and is given the times of composing.
+        times: the caller's; waiting is added to it, and the times of this thread are copied to it.
         """
         waiting: deque[Future[list[ComposedFrame]]] = deque()
 
@@ -69,15 +69,15 @@ class ResultComposer:
             yield from next_results()
 
     def submit(self, tracked: TrackedFrame) -> Future[list[ComposedFrame]]:
-        """Take the next frame; in time gives those that are done with it."""
+        """Queue the next frame; the future holds the frames that it completes."""
         return self._thread.submit(self._compose, tracked)
 
     def flush(self) -> Future[list[ComposedFrame]]:
-        """No frame comes any more; in time gives those that waited for one."""
+        """Queue the end of the stream; the future holds the frames that were still held."""
         return self._thread.submit(self._compose_rest)
 
     def close(self) -> None:
-        """End the thread; what it has not begun is dropped."""
+        """Stop the thread; queued work is dropped."""
         self._thread.shutdown(cancel_futures=True)
 
     def _compose(self, tracked: TrackedFrame) -> list[ComposedFrame]:
@@ -96,8 +96,13 @@ class ResultComposer:
         with self.times.stage("compose"):
             seen = compose([*tracked.tracks, *self._extra_tracks(frame.index)], self._frame_hw)
         result = FrameResult(
-            *(frame.index, frame.pts, frame.time_base, tracked.keyframe),
-            *(seen.labels, seen.objects, seen.covered),
+            frame.index,
+            frame.pts,
+            frame.time_base,
+            tracked.keyframe,
+            seen.labels,
+            seen.objects,
+            seen.covered,
             None if frame.arrival is None else frame.arrival.unix_s,
         )
         return ComposedFrame(tracked, result)

@@ -1,7 +1,7 @@
-"""Keyframes by need: which frames of a file become keyframes, within a budget of work.
+"""Keyframe schedule of files: keyframes where masks need them, within a budget of work.
 
-Work is counted, not timed: a clock would make two runs choose differently. Every frame earns the
-time until it is due; its own work is taken off, and what is left buys keyframes.
+Work is estimated, not timed, so that two runs choose the same keyframes. Every frame earns credit
+for its duration minus the estimated work of the frame; keyframes are paid from the credit.
 """
 
 from __future__ import annotations
@@ -14,43 +14,37 @@ from maskstream.pipeline.segmenter.model import Segmenter
 from maskstream.pipeline.types import SizeHW
 
 LEAST_STEP_S = 1 / 30
-"""A clip of more frames a second is budgeted as one of 30."""
+"""Least duration of a frame in the budget: faster clips are budgeted as 30 frames a second."""
 MOST_STEP_S = 1 / 10
-"""A frame earns no more than this, however long it is shown."""
+"""Greatest duration of a frame in the budget."""
 NOTICE = 2
-"""Frames between seeing a need and the keyframe: the encoder works ahead of the tracker."""
+"""Frames between the decision and the keyframe: the encoder runs ahead of the tracker."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkWeights:
-    """What work counts, milliseconds of the two cores that the budget was set on (docs/speed.md).
+    """Estimated work, milliseconds on two reference cores (docs/measurements/speed.md).
 
-    frame, frame_megapixel: of any frame, its displayed size. propagated: of an object on any frame.
-    keyframe, encoder_megapixel: of a keyframe, its size at the encoder's input. looked_at: of an
-    object that a keyframe looks at.
+    frame, frame_megapixel: of every frame, by its displayed size. propagated: of every object on
+    every frame. keyframe, encoder_megapixel: of a keyframe, by the encoder's input size. looked_at:
+    of every object that a keyframe updates.
     """
 
     frame: float = 1.0
     frame_megapixel: float = 2.2
     propagated: float = 0.6
     keyframe: float = 1.0
-    encoder_megapixel: float = 58.0
+    encoder_megapixel: float = 300.0
     looked_at: float = 2.5
-
-
-EMBEDDED_NAME = "lite"
-LITE_WEIGHTS = WorkWeights()
-OTHER_WEIGHTS = WorkWeights(encoder_megapixel=300.0)
-"""Of every encoder that is not the embedded one; TinyViT's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What an account allows.
+    """Limits of a schedule.
 
-    work: share of a clip's own time that a run may work. need_least, need_most: need
-    (`maskstream.trackers.need.Need.due`) that buys a keyframe with all the credit that can be
-    saved, and with none beyond its cost. saved: credit that can be saved, in keyframes.
+    work: share of a clip's duration that a run may take. need_least, need_most: need
+    (`maskstream.trackers.need.Need.due`) from which a keyframe is made with the maximum of credit,
+    and with just enough for it. saved: maximum of credit, in keyframes.
     """
 
     work: float
@@ -60,43 +54,42 @@ class Terms:
 
 
 class KeyframeSchedule:
-    """The account of one run: frames earn, keyframes cost, and needs buy them.
+    """Work credit of one run: frames earn it, keyframes cost it.
 
-    Keyframes that must be (regular ones, cuts, prompts, objects that moved far) are taken off as
-    well, if need be into debt, so that the others wait. It begins with all that can be saved.
-    frame_hw: displayed size; input_hw: the
-    encoder's. credit: milliseconds by the weights.
+    Required keyframes (regular ones, cuts, prompts, objects that moved far) are paid as well; the
+    credit may become negative, which delays the others. It starts at its maximum. frame_hw:
+    displayed size; input_hw: the encoder's input size. credit: estimated milliseconds.
     """
 
     def __init__(
         self, terms: Terms, weights: WorkWeights, frame_hw: SizeHW, input_hw: SizeHW
     ) -> None:
-        self.credit = math.inf  # all that can be saved, once it is known for how many objects
+        self.credit = math.inf  # limited to the maximum when the number of objects is known
         self._terms = terms
         self._weights = weights
         self._frame = weights.frame + weights.frame_megapixel * _megapixels(frame_hw)
         self._keyframe = weights.keyframe + weights.encoder_megapixel * _megapixels(input_hw)
 
     def income(self, step_s: float, objects: int) -> float:
-        """What is left for keyframes of a frame that comes `step_s` after the one before."""
+        """Credit earned by a frame that comes `step_s` seconds after the previous one."""
         step_s = min(max(step_s, LEAST_STEP_S), MOST_STEP_S)
         return 1000 * self._terms.work * step_s - self._frame - self._weights.propagated * objects
 
     def cost(self, objects: int) -> float:
-        """Of a keyframe that looks at so many objects."""
+        """Cost of a keyframe that updates `objects` objects."""
         return self._keyframe + self._weights.looked_at * objects
 
     def earn(self, step_s: float, objects: int) -> None:
-        """Take in a frame with so many objects; credit and debt have a bound."""
+        """Add the income of a frame with `objects` objects; the credit is bounded both ways."""
         most = self._terms.saved * self.cost(objects)
         self.credit = max(-most, min(self.credit + self.income(step_s, objects), most))
 
     def pay(self, objects: int) -> None:
-        """Take in a keyframe that looks at so many objects."""
+        """Subtract the cost of a keyframe that updates `objects` objects."""
         self.credit -= self.cost(objects)
 
     def buys(self, need: float, objects: int) -> bool:
-        """Whether a need is worth a keyframe that looks at so many objects, and there is credit."""
+        """Whether `need` and the credit suffice for a keyframe that updates `objects` objects."""
         spare = self.credit / self.cost(objects) - 1
         if spare < 0:
             return False
@@ -106,16 +99,16 @@ class KeyframeSchedule:
 
 
 def schedule_for(config: PipelineConfig, segmenter: Segmenter) -> KeyframeSchedule | None:
-    """The account that a configuration asks for; None if it wants regular keyframes only.
+    """The schedule of a configuration; None if it has regular keyframes only.
 
-    Where frames do not wait (live), the deadline is the budget.
+    Live runs have none: the deadline is their budget.
     """
     keyframes, geometry = config.keyframes, segmenter.geometry
     if keyframes.work == 0 or keyframes.interval == 1 or config.queue.policy != "wait":
         return None
     return KeyframeSchedule(
         Terms(keyframes.work, keyframes.need_least, keyframes.need_most),
-        LITE_WEIGHTS if segmenter.card.name == EMBEDDED_NAME else OTHER_WEIGHTS,
+        WorkWeights(encoder_megapixel=segmenter.card.encoder_work),
         geometry.frame_hw,
         geometry.input_hw,
     )

@@ -1,4 +1,4 @@
-"""Small steps that file and live processing share: working resolution, snapshots, turns."""
+"""Helpers shared by file and live processing: working resolution, snapshots, round robin."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from maskstream.trackers.track import LOGIT_LIMIT, FloatMap, Track
 
 T = TypeVar("T")
 
-DEFAULT_FRAME_INTERVAL_S = 1 / 25  # between frames that carry no timestamps
+DEFAULT_FRAME_INTERVAL_S = 1 / 25  # between frames without timestamps
 
 
 def round_robin(items: Sequence[T], limit: int, cursor: int) -> tuple[list[T], int]:

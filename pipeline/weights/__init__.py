@@ -1,1 +1,1 @@
-"""Published checkpoints, where they are kept, and reading them."""
+"""Published checkpoints: registry, cache and loading."""

@@ -1,4 +1,4 @@
-"""The user's cache folder: fetched weights, quantized models, training checkpoints."""
+"""The user's cache folder of weights, quantized models and training checkpoints."""
 
 from __future__ import annotations
 

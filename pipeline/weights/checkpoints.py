@@ -1,7 +1,7 @@
-"""Checkpoints: files of tensors from somewhere else, read without running what is in them (torch).
+"""Load checkpoints safely: only tensors, no pickled code (torch).
 
-Only tensors are ever loaded (`torch.load(weights_only=True)` or safetensors). A file that holds a
-whole pickled module, such as TinySAM's `tinysam_w8a8.pth`, can run any code and is refused.
+Files are read by `torch.load(weights_only=True)` or safetensors. A file with a pickled module, such
+as TinySAM's `tinysam_w8a8.pth`, could run any code and is refused.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from maskstream.pipeline.errors import ModelError
 
 NORMALIZATION_KEYS = frozenset({"pixel_mean", "pixel_std"})
-"""Constants that some checkpoints hold among the weights; here the architecture holds them."""
+"""Constants that some checkpoints have among the weights; here the architecture has them."""
 
 _WRAPPERS = ("state_dict", "model")
 _NAMED_KEYS = 4
@@ -26,10 +26,10 @@ _NAMED_KEYS = 4
 def load_checkpoint(path: Path) -> dict[str, Tensor]:
     """Read a state dict from a file of torch or safetensors, onto the CPU.
 
-    The format is told from the content, not from the file's name. A state dict inside
+    The format is detected from the content, not from the file's name. A state dict inside
     `{"state_dict": ...}` or `{"model": ...}` is unwrapped.
 
-    Raises ModelError if the file is missing, damaged, or holds anything but tensors.
+    Raises `ModelError` if the file is missing, damaged, or contains anything but tensors.
     """
     if not path.is_file():
         raise ModelError(f"There is no checkpoint file at {path}.")
@@ -41,7 +41,7 @@ def load_checkpoint(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path} holds no state dict (tensors by name).")
     others = [str(key) for key, value in state.items() if not isinstance(value, Tensor)]
     if others:
-        raise ModelError(f"{path} is no state dict: {_listed(others)} is not a tensor.")
+        raise ModelError(f"{path} is not a state dict: {_listed(others)} is not a tensor.")
     return {str(key): value for key, value in state.items()}
 
 
@@ -51,12 +51,12 @@ def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def load_into(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load a state dict whose keys and shapes are exactly the model's.
+    """Load a state dict whose keys and shapes match the model exactly.
 
     `NORMALIZATION_KEYS` are left out.
 
-    Raises ModelError that names the first keys that are missing, unknown or of another shape; the
-    model is then unchanged.
+    Raises `ModelError` with the first keys that are missing, unknown or of another shape; the model
+    is then unchanged.
     """
     given = {key: value for key, value in state.items() if key not in NORMALIZATION_KEYS}
     own = model.state_dict()
@@ -71,7 +71,7 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     }
     found = [f"{what}: {_listed(keys)}" for what, keys in problems.items() if keys]
     if found:
-        raise ModelError(f"The checkpoint does not fit the network; {'; '.join(found)}.")
+        raise ModelError(f"The checkpoint does not match the network; {'; '.join(found)}.")
     model.load_state_dict(given)
 
 
@@ -81,7 +81,7 @@ def _listed(keys: list[str]) -> str:
 
 
 def _head(path: Path) -> bytes:
-    """The first nine bytes: what tells the formats apart."""
+    """The first nine bytes, which identify the format."""
     try:
         with path.open("rb") as file:
             return file.read(9)
@@ -90,13 +90,13 @@ def _head(path: Path) -> bytes:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Whether the file opens as safetensors does: eight bytes of length, then a JSON object."""
+    """Whether the file starts like safetensors: eight bytes of length, then a JSON object."""
     head = _head(path)
     return head[8:] == b"{" and not head.startswith(b"PK")
 
 
 def _is_pickled(path: Path) -> bool:
-    """Whether torch, of any version, may have written the file."""
+    """Whether the file may have been written by any version of torch."""
     return zipfile.is_zipfile(path) or _head(path).startswith(b"\x80")
 
 
@@ -117,7 +117,7 @@ def _load_safetensors(path: Path) -> object:
 def _load_torch(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises almost anything for a file that is not its own
+    except Exception as error:  # torch raises many types for other files
         if isinstance(error, pickle.UnpicklingError) and _is_pickled(path):
             raise ModelError(
                 f"{path} holds Python objects, such as a whole module, and not only tensors. Such "
@@ -125,5 +125,5 @@ def _load_torch(path: Path) -> object:
                 "the state_dict file instead."
             ) from error
         raise ModelError(
-            f"{path} is damaged or not a checkpoint; if it was to be one, fetch it again."
+            f"{path} is damaged or not a checkpoint; if it should be one, fetch it again."
         ) from error

@@ -1,8 +1,7 @@
-"""Published checkpoints: what they are, where they are kept, and how they get there.
+"""Registry of published checkpoints: download, import and cache.
 
-`weights.yaml` is the registry. A checkpoint comes into the cache folder by a download or by
-importing a file that was fetched elsewhere; either way it appears there whole or not at all.
-torch is imported by `Registry.import_file` only.
+`weights.yaml` is the registry. Checkpoints are downloaded to the cache folder, or imported from a
+file that was fetched elsewhere, both atomically. torch is imported by `Registry.import_file` only.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from maskstream.pipeline.errors import ModelError
 from maskstream.pipeline.weights.cache import cache_folder
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes that are there and the bytes there will be (None: the server is silent)."""
+"""Called with the bytes received and the total (None: unknown)."""
 
 _TIMEOUT_S = 30.0
 _CHUNK_BYTES = 1 << 20
@@ -38,11 +37,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A published file of weights.
+    """A published checkpoint.
 
-    name: what commands and configurations call it. architecture: the network whose keys and
-    shapes it has. file: its name in the cache. sha256: in hex; None, as `size_bytes`, where no
-    trustworthy value is known. license: SPDX identifier. source: the authors' repository.
+    name: in commands and configurations. architecture: name of its network. file: its name in the
+    cache. sha256: in hex; it and `size_bytes` are None where no trustworthy value is known.
+    license: SPDX identifier. source: the authors' repository.
     """
 
     name: str
@@ -56,18 +55,18 @@ class Checkpoint:
 
 
 def tensors_digest(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """Sixteen hex digits that stand for a state dict's keys and shapes, whatever their order."""
+    """Hash (16 hex digits) of a state dict's keys and shapes, independent of their order."""
     lines = sorted(f"{key} {list(shape)}" for key, shape in shapes.items())
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def near_names(name: str, known: Sequence[str]) -> list[str]:
-    """Known names that somebody may have meant, at most three."""
+    """Known names similar to a name, at most three."""
     return get_close_matches(name.lower().replace("_", "-"), known, 3, 0.8)
 
 
 class Registry:
-    """The published checkpoints and the folder they are cached in.
+    """Published checkpoints and the folder that caches them.
 
     architectures: `tensors_digest` of each architecture's state dict, by its name.
     """
@@ -84,7 +83,7 @@ class Registry:
 
     @classmethod
     def published(cls) -> Registry:
-        """The registry of `weights.yaml`, kept in the user's cache."""
+        """The registry of `weights.yaml`, with the user's cache."""
         rows = yaml.safe_load(Path(__file__).with_name("weights.yaml").read_text("utf-8"))
         checkpoints = (Checkpoint(name, **row) for name, row in rows["checkpoints"].items())
         return cls(tuple(checkpoints), rows["architectures"], cache_folder("weights"))
@@ -94,13 +93,13 @@ class Registry:
         return tuple(self._checkpoints.values())
 
     def url_of(self, name: str) -> str:
-        """Where the authors have put the checkpoint. Raises ModelError as `path_of`."""
+        """The authors' URL of a checkpoint. Raises `ModelError` as `path_of`."""
         return self._entry(name).url
 
     def path_of(self, name: str) -> Path:
-        """Where the checkpoint is kept, whether or not it is there yet.
+        """Path of a checkpoint in the cache, whether or not it exists.
 
-        Raises ModelError if there is no checkpoint of that name.
+        Raises `ModelError` if there is no checkpoint of that name.
         """
         return self.folder / self._entry(name).file
 
@@ -111,11 +110,11 @@ class Registry:
         return next(names, None)
 
     def get(self, name: str, progress: Progress | None = None) -> Path:
-        """The path of a checkpoint, downloaded first if it is not in the cache.
+        """Path of a checkpoint, which is downloaded if it is not in the cache.
 
-        A broken download whose sha256 is known is continued by the next call. Raises ModelError
-        if the name is unknown, the network or the server fails, what comes is not the published
-        file, or the cache folder cannot be written.
+        An interrupted download is continued by the next call if the sha256 is known. Raises
+        `ModelError` if the name is unknown, the network or the server fails, the file is not the
+        published one, or the cache folder cannot be written.
         """
         entry, path = self._entry(name), self.path_of(name)
         if path.is_file():
@@ -131,13 +130,13 @@ class Registry:
         return path
 
     def import_file(self, file: Path, name: str | None = None) -> Checkpoint:
-        """Copy a checkpoint file into the cache; the checkpoint it was taken for is returned.
+        """Copy a checkpoint file into the cache; returns the checkpoint that it was identified as.
 
-        What it is, is told from the keys and shapes in it, and where several checkpoints share
-        them, from its sha256 or its file name. `name` decides instead, if it is given; then other
-        weights of the same architecture (trained further, say) are taken as well.
+        It is identified by its keys and shapes and, if several checkpoints share them, by its
+        sha256 or file name. `name` overrides this; then other weights of the same architecture (for
+        example, fine-tuned ones) are accepted as well.
 
-        Raises ModelError if the file is no checkpoint, fits no architecture or not that of
+        Raises `ModelError` if the file is not a checkpoint, matches no architecture or not that of
         `name`, could be one of several, or the cache folder cannot be written.
         """
         architecture = self._architecture_of(file)
@@ -149,7 +148,7 @@ class Registry:
                 f"{entry.architecture}."
             )
         if entry.sha256 not in (None, sha256):
-            _log.warning("%s is not the published file of %s; imported as it is", file, entry.name)
+            _log.warning("%s is not the published file of %s; imported unchanged", file, entry.name)
         path = self.path_of(entry.name)
         part = path.with_name(f"{path.name}.import")
         try:
@@ -179,7 +178,7 @@ class Registry:
         if architecture is not None:
             return architecture
         known_names = ", ".join(self.architectures)
-        raise ModelError(f"The {len(state)} tensors of {file} fit none of {known_names}.")
+        raise ModelError(f"The {len(state)} tensors of {file} match none of {known_names}.")
 
     def _choose(self, file: Path, architecture: str, sha256: str) -> Checkpoint:
         candidates = [entry for entry in self.entries() if entry.architecture == architecture]
@@ -196,14 +195,14 @@ class Registry:
     def _unwritable(self, error: OSError) -> ModelError:
         return ModelError(
             f"The weights cannot be kept in {self.folder} ({error.strerror or error}). "
-            "Set MASKSTREAM_CACHE to a folder that can be written and has room."
+            "Set MASKSTREAM_CACHE to a writable folder with enough space."
         )
 
 
 def _download(entry: Checkpoint, part: Path, progress: Progress | None) -> None:
-    """Write the body of the checkpoint's URL to `part`, or continue what is there already.
+    """Download a checkpoint to `part`, continuing a partial file.
 
-    Only what the sha256 will prove is continued.
+    A partial file is only continued if its sha256 can be verified.
     """
     start = part.stat().st_size if entry.sha256 and part.exists() else 0
     response = _open(entry, start)
@@ -219,13 +218,13 @@ def _download(entry: Checkpoint, part: Path, progress: Progress | None) -> None:
                 if progress is not None:
                     progress(done, total)
     if total is not None and done < total:
-        raise _interrupted(entry, f"{done} of {total} bytes came")
+        raise _interrupted(entry, f"{done} of {total} bytes received")
 
 
 def _open(entry: Checkpoint, start: int) -> Any:
-    """The server's response from byte `start` on (or from 0, as its status tells).
+    """Request the checkpoint from byte `start` on; the response's status says if it starts at 0.
 
-    None if there is nothing after `start`.
+    Returns None if there is nothing after `start`.
     """
     headers = {"User-Agent": "maskstream"} | ({"Range": f"bytes={start}-"} if start else {})
     request = urllib.request.Request(entry.url, headers=headers)  # noqa: S310 (registry's https)
@@ -249,7 +248,7 @@ def _read(entry: Checkpoint, response: Any) -> bytes:
 
 
 def _verify(entry: Checkpoint, part: Path) -> None:
-    """Delete `part` and raise ModelError if it is not the published file."""
+    """Delete `part` and raise `ModelError` if it is not the published file."""
     size = part.stat().st_size
     with part.open("rb") as file:
         is_torch = file.read(2).startswith(_TORCH_MAGIC)
@@ -258,13 +257,13 @@ def _verify(entry: Checkpoint, part: Path) -> None:
     elif entry.sha256 is not None and _sha256(part) != entry.sha256:
         problem = "its sha256 differs"
     elif entry.sha256 is None and not is_torch:
-        problem = "it is not a file of torch"
+        problem = "it is not a torch file"
     else:
         return
     part.unlink()
     raise ModelError(
-        f"What came from {entry.url} is not the published file ({problem}) and was deleted. "
-        f"Try once more; if that does not help, {_by_hand(entry)}"
+        f"The file from {entry.url} is not the published one ({problem}) and was deleted. "
+        f"Try again; if that does not help, {_by_hand(entry)}"
     )
 
 
@@ -289,5 +288,5 @@ def _unreachable(entry: Checkpoint, reason: str) -> ModelError:
 def _interrupted(entry: Checkpoint, reason: str) -> ModelError:
     again = "Run it again to continue it" if entry.sha256 else "Run it again"
     return ModelError(
-        f"The download of {entry.name} broke off ({reason}). {again}, or {_by_hand(entry)}"
+        f"The download of {entry.name} was interrupted ({reason}). {again}, or {_by_hand(entry)}"
     )

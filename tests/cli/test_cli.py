@@ -117,7 +117,7 @@ def test_bad_option_is_one_sentence(cli, clip, tmp_path, options, word):
 @pytest.mark.parametrize(
     ("event", "word"),
     [
-        ({"frame": 0, "type": "point", "object": 1, "xy": [500, 5]}, "outside the picture"),
+        ({"frame": 0, "type": "point", "object": 1, "xy": [500, 5]}, "outside the image"),
         ({"frame": 50, "type": "point", "object": 1, "xy": [5, 5]}, "frame 50"),
         ({"frame": 0, "type": "dot", "object": 1, "xy": [5, 5]}, "line 1"),
     ],
@@ -178,7 +178,7 @@ def test_resuming_a_complete_store_says_so_and_other_inputs_are_refused(cli, cli
     assert [event["xy"] for event in MaskStore(store).events] == [[5, 5]]
     assert MaskStore(store).attributes["identity"]["bytes"] == source.stat().st_size
     for options, says in (
-        (["--start", "2"], "begun with start"),
+        (["--start", "2"], "started with start"),
         ([], "other prompts"),
         (["--prompts", prompts, "--model", "lite"], "another source"),
     ):

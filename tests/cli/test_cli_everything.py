@@ -100,7 +100,7 @@ def test_what_is_there_is_kept_unless_it_may_be_replaced(cli, media, tmp_path):
         ("one.png", ["-o", "/proc/a.png", *FEW], "cannot be written"),
         ("one.png", ["-o", "x", "--overlay", "x"], "both"),
         ("clip.mp4", ["-o", "a.png"], "give a folder"),
-        ("clip.mp4", ["--overlay", "a.mp4"], "no place for pictures"),
+        ("clip.mp4", ["--overlay", "a.mp4"], "cannot hold images"),
     ],
 )
 def test_bad_input_is_one_sentence(cli, media, tmp_path, monkeypatch, source, options, word):

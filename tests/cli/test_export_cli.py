@@ -52,7 +52,7 @@ def test_range_and_names(cli, store, tmp_path, options, names):
         (["--objects", "1,cup"], "no object 'cup'"),
         (["--objects", "9"], "1, 3, 7 (tea cup)"),
         (["--start", "15"], "no frame from frame 15 to its end"),
-        (["--start", "soon"], "'soon' is no position"),
+        (["--start", "soon"], "'soon' is not a position"),
         (["--frame-offset", "-11"], "negative"),
         (["--template", "{object}"], "needs {frame}"),
         (["--template", "{name}_{frame}"], "malformed"),
@@ -159,7 +159,15 @@ def test_broken_off_export_goes_on_and_keeps_only_what_is_right(cli, store, tmp_
 @pytest.mark.parametrize(
     "name",
     [
-        *("davis", "coco", "coco-ytvis", "npz", "ome-zarr", "cvat", "labelme", "mots", "mot"),
+        "davis",
+        "coco",
+        "coco-ytvis",
+        "npz",
+        "ome-zarr",
+        "cvat",
+        "labelme",
+        "mots",
+        "mot",
         "yolo-seg",
     ],
 )
@@ -274,7 +282,7 @@ def test_import_takes_every_nth_frame_and_overwrites_only_when_asked(cli, store,
         (lambda p: p.mkdir(), ["--format", "docx"], "no format 'docx' to import"),
         (lambda p: p.write_text("{}"), ["--format", "coco"], "no COCO annotations"),
         (lambda p: (p.mkdir(), (p / "a.png").write_text("x")), [], "frame number"),
-        (lambda p: (p.mkdir(), (p / "1.png").write_text("x")), [], "no picture"),
+        (lambda p: (p.mkdir(), (p / "1.png").write_text("x")), [], "cannot be decoded"),
     ],
 )
 def test_bad_import_is_a_sentence(cli, tmp_path, make, options, sentence):

@@ -141,5 +141,5 @@ def test_failure_after_close_still_reaches_the_consumer():
 
 
 def test_no_room_is_an_error():
-    with pytest.raises(ConfigError, match="room for 1"):
+    with pytest.raises(ConfigError, match="capacity of 1"):
         FrameQueue(0)

@@ -92,7 +92,7 @@ def test_encoding_ahead_changes_nothing(clip):
     path, _, masks = clip
     prompts = boxes_on_first_frame(masks)
     at_once = PipelineConfig(
-        seeding=SeedingConfig(enabled=False), keyframes=KeyframeConfig(ahead=0)
+        seeding=SeedingConfig(enabled=False), keyframes=KeyframeConfig(lookahead=0)
     )
     ahead = collected(VideoFile(path), prompts).results
     for one, other in zip(ahead, collected(VideoFile(path), prompts, at_once).results, strict=True):
@@ -155,7 +155,7 @@ def test_prompt_on_a_frame_that_is_not_there_is_an_error_but_keeps_the_results(c
 @pytest.mark.parametrize(
     ("event", "says"),
     [
-        ({"frame": 0, "type": "point", "object": 1, "xy": [900, 5]}, "outside the picture"),
+        ({"frame": 0, "type": "point", "object": 1, "xy": [900, 5]}, "outside the image"),
         ({"frame": 0, "type": "point", "object": 1, "xy": [5, 5], "label": 0}, "positive point"),
     ],
 )
@@ -214,7 +214,7 @@ def test_sinks_that_cannot_be_made_stop_the_run(clip):
 
 
 def test_memory_does_not_grow_with_the_length_of_the_video():
-    """Resident memory after 100 and after 900 frames, in a process of its own."""
+    """Resident memory after 300 frames, when it has settled, and after 900, in its own process."""
     ran = subprocess.run(
         [sys.executable, "-c", _LONG_RUN], capture_output=True, text=True, check=True
     )
@@ -236,7 +236,7 @@ box = {"frame": 0, "type": "box", "object": 1, "xyxy": [20, 20, 90, 70]}
 prompts = PromptLog.model_validate({"version": 1, "events": [box]})
 source = ArraySource(np.roll(frame, shift, axis=1) for shift in range(900))
 for result in Pipeline(config).stream(source, prompts):
-    if result.index in (100, 899):
+    if result.index in (300, 899):
         print(resident_mb())
 """
 

@@ -18,11 +18,12 @@ from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 
 from maskstream.pipeline.exports.export import ExportChoice, export_store
-from maskstream.pipeline.exports.frames import ExportFrame, iou
+from maskstream.pipeline.exports.frames import ExportFrame
 from maskstream.pipeline.exports.names import NameTemplate
 from maskstream.pipeline.exports.polygons import fill, polygon_of, polygons_of
 from maskstream.pipeline.exports.registry import FORMATS
 from maskstream.pipeline.store import MaskStore
+from maskstream.trackers.iou import mask_iou
 from tests.support import stores
 from tests.support.exported import NUMBERS, SIZE, shown, whole_masks, write_store
 
@@ -183,7 +184,7 @@ def read_npz(place: Path) -> Masks:
 
 
 def read_ome(place: Path) -> Masks:
-    """By the specification; `ome-zarr` and `ome-zarr-models` read it, too (docs/export.md)."""
+    """By the specification; ome-zarr and its models read it, too (docs/reference/exports.md)."""
     root = zarr.open_group(place, mode="r")
     assert root.attrs["maskstream"]["frames"] == list(NUMBERS)
     assert root.attrs["maskstream"]["objects"] == {"1": "", "3": "", "7": "tea cup"}
@@ -230,7 +231,7 @@ def test_masks_come_back(store, tmp_path, name):
     read, truth = READERS[name][0](place), READERS[name][1]()
     least = 0.98 if name == "yolo-seg" else 1.0
     assert read.keys() == truth.keys()
-    assert min(iou(read[key], mask) for key, mask in truth.items()) >= least
+    assert min(mask_iou(read[key], mask) for key, mask in truth.items()) >= least
     assert summary.worst_iou >= least
     assert [p.name for p in tmp_path.iterdir()] == [place.name]
     if place.is_dir():
@@ -307,7 +308,7 @@ def test_far_pieces_have_a_polygon_each(apart, polygons):
     found = polygons_of(mask, 0.98)
     assert len(found) == polygons
     drawn = np.logical_or.reduce([fill(polygon, mask.shape) for polygon in found])
-    assert iou(drawn, mask) >= 0.98
+    assert mask_iou(drawn, mask) >= 0.98
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def test_exports_bench_lists_one_export_of_each_kind(tmp_path):
     frames, _ = moving_shapes(4, (90, 160), shapes=2, seed=1)
     clip = write_video(tmp_path / "clip.mp4", frames)
     report = bench_exports(clip, 3, ("davis", "coco", "png-matte", "background"))
-    assert (report.video, report.frames, report.left_out) == ("clip.mp4", 3, [])
+    assert (report.video, report.frames, report.excluded) == ("clip.mp4", 3, [])
     files = {row.format: row.files for row in report.rows}
     assert files == {"davis": 3, "coco": 1, "png-matte": 3 * report.objects, "background": 1}
     assert all(row.kib > 0 and row.cpu_ms > 0 and row.iou > 0.98 for row in report.rows)

@@ -87,7 +87,10 @@ def test_both_grids_are_judged_on_every_image_with_objects_in_turns():
 )
 def test_the_goals_are_speed_and_recall_together(seconds, recall, plain, reached):
     report = EverythingReport(
-        *("m", TINYSAM, 1, 100),
+        "m",
+        TINYSAM,
+        1,
+        100,
         hierarchical=GridFigures(500, 9, seconds, recall),
         plain=GridFigures(1024, 9, 10.0, plain),
     )

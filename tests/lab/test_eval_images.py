@@ -350,10 +350,10 @@ def bad_folders(root: Path) -> dict[str, tuple[Path, str]]:
         "a source": (root / "sizes" / "photos", "give the folder above"),
         "empty": (root / "empty", "holds no images"),
         "no mask": (root / "no_mask", "no label map"),
-        "broken image": (root / "broken_image", "can be decoded"),
-        "broken mask": (root / "broken_mask", "can be decoded"),
+        "broken image": (root / "broken_image", "cannot be decoded"),
+        "broken mask": (root / "broken_mask", "cannot be decoded"),
         "sizes": (root / "sizes", "160x80, but"),
-        "rgb mask": (root / "rgb_mask", "a picture of colors"),
+        "rgb mask": (root / "rgb_mask", "a color image"),
         "nothing labeled": (root / "nothing_labeled", "none of the images has an object"),
     }
 

@@ -101,7 +101,8 @@ def test_masks_of_polygons_and_both_kinds_of_run_lengths():
     counts = compressed["counts"].decode()
     two = [[2, 1, 4, 1, 4, 4, 2, 4], [4, 1, 7, 1, 7, 4, 4, 4]]
     for segmentation in (
-        *(polygon, two),
+        polygon,
+        two,
         {"size": [6, 9], "counts": runs(mask)},
         {"size": [6, 9], "counts": counts},
     ):

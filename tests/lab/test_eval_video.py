@@ -248,7 +248,7 @@ def test_label_maps_are_read_as_numbers(tmp_path, write):
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(b"", "no picture"), (b"text", "no picture"), (None, "there is no label map")],
+    [(b"", "cannot be decoded"), (b"text", "cannot be decoded"), (None, "there is no label map")],
 )
 def test_unreadable_label_maps_are_a_sentence(tmp_path, content, says):
     file = tmp_path / "labels.png"

@@ -106,11 +106,11 @@ def test_coco_annotations_are_a_source(data, tmp_path):
 
 
 def test_sources_left_out_are_held_back_whole(data):
-    alpha, beta = find_sources(data, left_out=("beta",))
+    alpha, beta = find_sources(data, excluded_sources=("beta",))
     assert alpha.train
     assert (len(beta.train), len(beta.held_out)) == (0, 12)
     with pytest.raises(TrainingDataError, match="no source gamma"):
-        find_sources(data, left_out=("gamma",))
+        find_sources(data, excluded_sources=("gamma",))
 
 
 def test_share_alike_sources_images_and_cutouts_are_left_out(data, tmp_path):

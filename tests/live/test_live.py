@@ -41,8 +41,18 @@ def test_live_follows_a_stream_and_tells_how_it_goes(cli, camera, tmp_path):
     store, kept = tmp_path / "live.zarr", tmp_path / "kept.mkv"
     settings = [option for setting in PATIENT for option in ("--set", setting)]
     code, out, err = cli(
-        *("live", camera.url, "--duration", "4", "--json", "-o", store, "--record", kept),
-        *("--publish", "jsonl:-", *settings),
+        "live",
+        camera.url,
+        "--duration",
+        "4",
+        "--json",
+        "-o",
+        store,
+        "--record",
+        kept,
+        "--publish",
+        "jsonl:-",
+        *settings,
     )
     assert code == 0, err
     lines = [json.loads(line) for line in out.splitlines()]
@@ -276,6 +286,7 @@ def test_a_soak_counts_and_comes_to_an_end():
 
 
 def test_robotics_is_documented():
-    text = (Path(__file__).parents[2] / "docs" / "robotics.md").read_text()
+    docs = Path(__file__).parents[2] / "docs"
+    text = "".join((docs / room / "live.md").read_text() for room in ("guide", "reference"))
     for word in ("foxglove:", "ros2:", "zenoh:", "header", "captured_s", "LiveSession"):
         assert word in text

@@ -53,11 +53,11 @@ def test_an_answer_can_be_given_back_as_mask_prompt(predictor):
     ("prompt", "says"),
     [
         ({}, "at least one point or a box"),
-        ({"points": [(400, 10)]}, "outside the picture of 320x180"),
+        ({"points": [(400, 10)]}, "outside the image of 320x180"),
         ({"points": [(1, 2)], "labels": [3]}, "labels must be 0 or 1"),
         ({"points": [1, 2]}, "pairs"),
         ({"box": (50, 50, 40, 60)}, "x1 > x0"),
-        ({"box": (500, 50, 600, 60)}, "outside the picture"),
+        ({"box": (500, 50, 600, 60)}, "outside the image"),
     ],
 )
 def test_wrong_prompts_are_sentences(predictor, prompt, says):

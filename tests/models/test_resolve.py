@@ -26,7 +26,7 @@ def cache(tmp_path, monkeypatch):
     ("name", "says"),
     [
         ("efficientvit_sam_l0", "did you mean efficientvit-sam-l0 or .*? Give the name"),
-        ("nowhere.pt", r"'nowhere\.pt': give the name .*\(lite\).*, a checkpoint file"),
+        ("nowhere.pt", r"'nowhere\.pt': give the name .*\(lite\).*, an existing checkpoint file"),
     ],
 )
 def test_an_unknown_model_is_a_sentence_with_names_like_it(name, says):
@@ -90,7 +90,7 @@ def test_stopped_on_first_use_it_says_that_nothing_is_kept(cache, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("mobilesam", r"weights get mobilesam' \(it takes https://.*/mobile_sam\.pt"),
+        ("mobilesam", r"weights get mobilesam' \(from https://.*/mobile_sam\.pt"),
         ("nonsense", "no checkpoint called 'nonsense'; there are"),
         ("sam_vit_x", r"did you mean sam-vit-\w( or sam-vit-\w)*\? There are"),
     ],

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from maskstream.pipeline.errors import StoreError
+from maskstream.pipeline.rendering.contact_sheet import ContactSheet
 from maskstream.pipeline.rendering.draw import draw, object_color, scaled
-from maskstream.pipeline.rendering.overlay import ContactSheet, OverlayVideo
+from maskstream.pipeline.rendering.overlay import OverlayVideo
 from maskstream.pipeline.sources import ArrayView
 from maskstream.pipeline.types import Frame, FrameResult, ObjectResult, SourceInfo
 from maskstream.trackers.state import TrackState

@@ -118,7 +118,7 @@ def test_the_worst_comes_first_and_no_more_than_asked_for():
     ]
     items = review(film(*rows))
     assert [d.object for d in items] == [5, 4, 3, 2, 1]
-    assert review(film(*rows), most=2) == items[:2]
+    assert review(film(*rows), max_items=2) == items[:2]
 
 
 def test_what_is_held_does_not_grow_with_the_film():

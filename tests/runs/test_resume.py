@@ -94,7 +94,7 @@ def test_what_would_change_masks_is_refused_and_the_store_stays(run, begun, opti
     named = options if isinstance(options, dict) else {}
     code, err = run(store, "--resume", *(() if named else options), **named)
     assert code == 1
-    assert "begun with" in err
+    assert "started with" in err
     assert differs in err
     assert "choose another output or give --overwrite" in err
     assert files(store) == before

@@ -60,7 +60,7 @@ def test_cpu_asks_for_nothing(pretend):
     ("version", "says"),
     [
         (None, r"torch is not installed .*maskstream\[train\]"),
-        ("2.13.0+cpu", r"torch 2\.13\.0\+cpu is built for the CPU alone"),
+        ("2.13.0+cpu", r"torch 2\.13\.0\+cpu is built for the CPU only"),
         ("2.13.0+cu130", r"torch 2\.13\.0\+cu130, built for .*, finds no CUDA device"),
     ],
 )

@@ -10,8 +10,8 @@ import pytest
 
 from maskstream.pipeline.config import SeedingConfig
 from maskstream.pipeline.errors import ConfigError
+from maskstream.pipeline.models.find import find_model
 from maskstream.pipeline.segmenter.everything import (
-    LITE,
     TINYSAM,
     EverythingChoice,
     EverythingSearch,
@@ -29,7 +29,13 @@ from maskstream.pipeline.segmenter.everything import (
 )
 from maskstream.pipeline.segmenter.geometry import InputGeometry
 from maskstream.pipeline.segmenter.labels import BOX_TOP_LEFT
-from maskstream.pipeline.segmenter.model import Decoded, Features, PromptBatch
+from maskstream.pipeline.segmenter.model import (
+    Decoded,
+    Features,
+    ModelCard,
+    PromptBatch,
+    read_card,
+)
 from maskstream.pipeline.segmenter.openvino_decoder import BATCH as DECODER_BATCH
 from maskstream.pipeline.tracking.seeding import Seeder
 
@@ -225,6 +231,8 @@ def test_turns_are_the_plain_grid_and_complete_each_doubling_before_the_next():
     assert (between == 3).all()  # the first turn's are at 1, 5, ...
 
 
+OTHER = ModelCard(name="tinysam", long_side=64, multiple=32, pad_rgb=(0, 0, 0), method="none")
+LITE = read_card(find_model("lite"))
 SPARING = TINYSAM.model_copy(update={"done_logit": 0.0, "neighbor_min": 0.35})
 
 
@@ -260,7 +268,7 @@ def test_places_below_the_done_logit_are_asked_again():
         find_everything(
             DiscSegmenter(DISCS),
             Features({}),
-            EverythingChoice(done_logit=logit).settings("tinysam"),
+            EverythingChoice(done_logit=logit).settings(OTHER),
             "hierarchical",
         )[1]
         for logit in (0, 8.5, 20)
@@ -271,12 +279,12 @@ def test_places_below_the_done_logit_are_asked_again():
 @pytest.mark.parametrize("grid", ["hierarchical", "plain"])
 def test_unsure_answers_are_no_objects(grid):
     assert find_everything(DiscSegmenter([]), Features({}), TINYSAM, grid)[0] == []
-    unsure = EverythingChoice(iou_min=0.96).settings("tinysam")
+    unsure = EverythingChoice(iou_min=0.96).settings(OTHER)
     assert find_everything(DiscSegmenter(DISCS), Features({}), unsure, grid)[0] == []
 
 
 def test_an_empty_mask_is_no_object_however_low_the_thresholds():
-    lowest = EverythingChoice(8, iou_min=0, stability_min=0).settings("tinysam")
+    lowest = EverythingChoice(8, iou_min=0, stability_min=0).settings(OTHER)
     assert find_everything(DiscSegmenter([]), Features({}), lowest, "plain")[0] == []
 
 
@@ -291,19 +299,21 @@ def test_of_equal_boxes_the_higher_predicted_iou_stays():
 
 def test_settings_are_the_published_ones_unless_the_model_or_somebody_says_otherwise():
     """FIELD.md 1.6: 8/32 points, predicted IoU 0.88, stability 0.95 at 1.0, logit 8.5, NMS 0.7."""
-    published = EverythingChoice().settings("tinysam")
+    published = EverythingChoice().settings(OTHER)
     assert published == TINYSAM
     assert (published.coarse_points_per_side, published.fine_points_per_side) == (8, 32)
     assert (published.iou_min, published.done_logit, published.duplicate_iou) == (0.88, 8.5, 0.7)
     assert (published.stability_min, published.stability_offset) == (0.95, 1.0)
-    assert EverythingChoice().settings("lite") == LITE
-    changed = EverythingChoice(16, iou_min=0.9).settings("lite")
+    own = EverythingChoice().settings(LITE)
+    assert own == TINYSAM.model_copy(update=LITE.everything)
+    assert (own.iou_min, own.done_masks, own.neighbor_min) == (0.4, 12, 0.38)
+    changed = EverythingChoice(16, iou_min=0.9).settings(LITE)
     assert (changed.coarse_points_per_side, changed.fine_points_per_side, changed.iou_min) == (
         4,
         16,
         0.9,
     )
-    assert changed.stability_min == LITE.stability_min
+    assert changed.stability_min == own.stability_min
     with pytest.raises(ConfigError, match="multiple of 4"):
         EverythingChoice(30)
 

@@ -104,4 +104,4 @@ def test_unreadable_image_is_counted_and_skipped(tmp_path):
     _, report, frames = read(ImageSequence(tmp_path))
     assert [frame.index for frame in frames] == [1, 3]
     assert (report.frames, report.corrupt_packets) == (2, 1)
-    assert report.messages == ["f2.png is no image that can be decoded"]
+    assert report.messages == ["f2.png cannot be decoded as an image"]

@@ -35,7 +35,7 @@ def test_images_in_memory_are_bounded(tmp_path, frames, monkeypatch):
     images = open_seekable(write_images(tmp_path / "shot", frames))
     for number in images.numbers:
         images.frame(number)
-    assert len(images._kept) == 3
+    assert len(images._cache) == 3
 
 
 def test_videos_are_opened_too(tmp_path, frames):

@@ -120,7 +120,7 @@ def wrong(**changes):
 @pytest.mark.parametrize(
     ("frame", "says"),
     [
-        (replace(result(1), index=0), "does not ascend"),
+        (replace(result(1), index=0), "does not increase"),
         (replace(result(1), objects=()), "labels without an object"),
         (replace(result(1), objects=result(1).objects * 2), "listed twice"),
         (wrong(area=3), "area"),
@@ -130,11 +130,11 @@ def wrong(**changes):
         (wrong(state=9), "state"),
         (
             replace(result(1), covered=(CoveredPart(1, 1, 0, np.ones((1, 1), np.bool_)),)),
-            "hidden part",
+            "covered part",
         ),
         (
             replace(result(1), covered=(CoveredPart(7, 1, 0, np.ones((1, 1), np.bool_)),)),
-            "hidden part",
+            "covered part",
         ),
     ],
 )

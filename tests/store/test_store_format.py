@@ -90,7 +90,7 @@ def test_store_is_few_files(tmp_path):
 
 
 def test_root_is_an_ome_zarr_image(tmp_path):
-    """As `ome-zarr` 0.18 reads it; see docs/store.md for who trips over the name of the array."""
+    """As `ome-zarr` 0.18 reads it; docs/reference/store.md says who trips over the array's name."""
     write(tmp_path / "o.zarr", range(3))
     group = zarr.open_group(tmp_path / "o.zarr", mode="r")
     ome = group.attrs["ome"]

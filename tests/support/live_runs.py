@@ -11,8 +11,10 @@ SIZE = (90, 160)
 RATE = 30
 # Deadlines are the bench's business: here the machine may be as slow as it likes.
 PATIENT = [
-    *("live.latency_ms=60000", "live.retry_first_s=0.1"),
-    *("threads.inference=1", "live.input_shares=[1.0]"),
+    "live.latency_ms=60000",
+    "live.retry_first_s=0.1",
+    "threads.inference=1",
+    "live.input_shares=[1.0]",
 ]
 
 

@@ -42,10 +42,15 @@ POINTS: tuple[Points, ...] = (
 )
 BOXES: tuple[Box, ...] = ((200, 150, 800, 900), (40.5, 60.25, 333, 410))
 ARRAYS = (
-    *("embedding", "embedding_shape", "embedding_mean", "embedding_std", "dense_pe"),
+    "embedding",
+    "embedding_shape",
+    "embedding_mean",
+    "embedding_std",
+    "dense_pe",
     *(f"point{i}_multi{m}_{what}" for i in range(3) for m in (1, 0) for what in ("masks", "iou")),
     *(f"box{i}_{what}" for i in range(2) for what in ("masks", "iou")),
-    *("point_box_mask_masks", "point_box_mask_iou"),
+    "point_box_mask_masks",
+    "point_box_mask_iou",
 )
 
 

@@ -184,8 +184,8 @@ def test_a_contested_cell_goes_to_the_object_that_is_clearly_more_alike():
 
 def test_a_hidden_object_is_not_seen_in_another_that_is_more_alike():
     visible = readout(slice(0, 8), 1.7)
-    assert readout(slice(0, 8), 1.6).outside([visible]).size == 0
-    assert readout(slice(0, 8), 1.75).outside([visible]).size == 32
+    assert readout(slice(0, 8), 1.6).without_claimed([visible]).size == 0
+    assert readout(slice(0, 8), 1.75).without_claimed([visible]).size == 32
 
 
 def test_small_pieces_beside_a_large_one_are_not_believed():

@@ -7,11 +7,9 @@ from maskstream.trackers.assignment import (
     Assignment,
     assign,
     assign_two_stage,
-    box_iou,
-    iou,
-    mask_iou,
 )
 from maskstream.trackers.flow import FlowEstimator, Propagated
+from maskstream.trackers.iou import box_iou, mask_iou, pairwise_mask_iou
 from maskstream.trackers.motion import KalmanBox
 from maskstream.trackers.state import TrackState
 from maskstream.trackers.track import Detection, box_of
@@ -68,11 +66,15 @@ def test_iou_of_masks_and_boxes_agree_on_rectangles():
     masks[0, 2:8, 2:10] = True
     masks[1, 2:8, 6:14] = True
     boxes = np.array([box_of(m) for m in masks])
-    assert mask_iou(masks[:1], masks[1:])[0, 0] == pytest.approx(1 / 3)
+    assert pairwise_mask_iou(masks[:1], masks[1:])[0, 0] == pytest.approx(1 / 3)
     assert box_iou(boxes[:1], boxes[1:])[0, 0] == pytest.approx(1 / 3)
-    assert mask_iou(masks[:1], np.zeros((1, 10, 20), bool))[0, 0] == 0
-    assert iou(masks[0], masks[1]) == pytest.approx(1 / 3)
-    assert iou(masks[0], ~masks[0]) == iou(np.zeros((2, 2), bool), np.zeros((2, 2), bool)) == 0
+    assert pairwise_mask_iou(masks[:1], np.zeros((1, 10, 20), bool))[0, 0] == 0
+    assert mask_iou(masks[0], masks[1]) == pytest.approx(1 / 3)
+    assert (
+        mask_iou(masks[0], ~masks[0])
+        == mask_iou(np.zeros((2, 2), bool), np.zeros((2, 2), bool))
+        == 0
+    )
 
 
 def test_unsure_detections_get_the_tracks_that_sure_ones_leave():
@@ -103,8 +105,8 @@ def test_flow_carries_a_mask_with_the_image():
     assert estimator.step(texture()) is None
     flow = estimator.step(texture((4, 2)))
     propagated = flow.warp(disc(60, 30)) > 0
-    assert mask_iou(propagated[None], (disc(64, 32) > 0)[None])[0, 0] > 0.9
-    assert mask_iou(propagated[None], (disc(60, 30) > 0)[None])[0, 0] < 0.75
+    assert pairwise_mask_iou(propagated[None], (disc(64, 32) > 0)[None])[0, 0] > 0.9
+    assert pairwise_mask_iou(propagated[None], (disc(60, 30) > 0)[None])[0, 0] < 0.75
 
 
 def pasted(background: np.ndarray, *patches: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
@@ -122,8 +124,8 @@ def test_a_fast_object_is_carried_whole_where_dense_flow_leaves_it_behind():
     estimator.step(pasted(still, (moving, before)))
     flow = estimator.step(pasted(still, (np.roll(moving, (4, 8), (0, 1)), after)))
     (propagated,) = flow.propagate([before])
-    assert mask_iou((propagated.logits > 0)[None], (after > 0)[None])[0, 0] > 0.9
-    assert mask_iou((flow.warp(before) > 0)[None], (after > 0)[None])[0, 0] < 0.7
+    assert pairwise_mask_iou((propagated.logits > 0)[None], (after > 0)[None])[0, 0] > 0.9
+    assert pairwise_mask_iou((flow.warp(before) > 0)[None], (after > 0)[None])[0, 0] < 0.7
     assert propagated.shift == pytest.approx([8, 4], abs=0.5)
 
 
@@ -139,7 +141,7 @@ def test_what_comes_in_front_of_a_carried_object_is_not_taken_for_it():
     seen = np.where(bar > 0, -1, before).astype(np.float32)
     (propagated,) = flow.propagate([seen])
     visible = (after > 0) & (bar < 0)
-    assert mask_iou((propagated.logits > 0)[None], visible[None])[0, 0] > 0.9
+    assert pairwise_mask_iou((propagated.logits > 0)[None], visible[None])[0, 0] > 0.9
 
 
 def test_points_that_moved_with_an_object_are_followed_on():
@@ -157,7 +159,7 @@ def test_points_that_moved_with_an_object_are_followed_on():
         x, y = followed.round().astype(int).T
         assert len(followed) >= 24
         assert (seen[y, x] > 0).all()
-    assert mask_iou((seen > 0)[None], (disc(62, 34) > 0)[None])[0, 0] > 0.95
+    assert pairwise_mask_iou((seen > 0)[None], (disc(62, 34) > 0)[None])[0, 0] > 0.95
     lost, strangers = disc(50, 30), np.full((30, 2), 5, np.float32)
     (propagated,) = estimator.step(texture((12, 4))).propagate([lost], [strangers])
     assert len(propagated.points) == 0
@@ -267,7 +269,7 @@ def test_without_an_id_left_no_object_is_added(caplog):
     tracker.admit([Detection(disc(60, 60), 0.9)], 0.4, confirmed=True)
     assert [t.id for t in tracker.tracks] == [1, 2]
     assert tracker.full
-    assert caplog.text.count("all 2 ids are given") == 1
+    assert caplog.text.count("all 2 ids are used") == 1
 
 
 def test_lost_then_found_keeps_its_id_then_expires_and_the_id_is_not_reused():

@@ -32,8 +32,8 @@ from maskstream.pipeline.tracking.refinement import (
     blend_between_keyframes,
 )
 from maskstream.pipeline.types import Frame
-from maskstream.trackers.assignment import mask_iou
 from maskstream.trackers.flow import Flow, FlowEstimator
+from maskstream.trackers.iou import pairwise_mask_iou
 from maskstream.trackers.motion import KalmanBox
 from maskstream.trackers.state import TrackState
 from maskstream.trackers.track import Track, box_of
@@ -82,7 +82,7 @@ def test_reversed_flow_carries_back():
     flow = flows(2, step=4)[1]
     assert flow is not None
     back = flow.reverse().warp(disc(64))
-    assert mask_iou((back > 0)[None], (disc(60) > 0)[None])[0, 0] > 0.95
+    assert pairwise_mask_iou((back > 0)[None], (disc(60) > 0)[None])[0, 0] > 0.95
     again = flow.reverse().reverse().warp(disc(60))
     assert np.array_equal(again, flow.warp(disc(60)))
 
@@ -111,7 +111,7 @@ def test_an_object_goes_back_the_way_it_came_if_it_is_the_same(alike, moved):
     flow = flows(4)
     came = np.array([[1, 0, 7], [0, 1, 0]], np.float64)
     between = [tracked(1, flow[1], track(1, disc(50)))]
-    seen = replace(track(1, disc(64 if alike else 50)), moved=came)
+    seen = replace(track(1, disc(64 if alike else 50)), rigid_motion=came)
     between.append(tracked(2, flow[2], seen))
     first, _ = blend_between_keyframes(
         between, tracked(3, flow[3], track(1, disc(66)), keyframe=True)
@@ -148,7 +148,7 @@ def test_what_is_found_again_is_shown_as_far_as_it_can_be_carried_back(hidden):
     (done,) = blend_between_keyframes(between, tracked(2, flow[2], found, behind, keyframe=True))
     shown, kept = done.tracks
     assert (shown.id, shown.state, shown.score) == (1, TrackState.REENTERED, 0.7)
-    assert mask_iou(shown.mask[None], (disc(62) > 0)[None])[0, 0] > 0.95
+    assert pairwise_mask_iou(shown.mask[None], (disc(62) > 0)[None])[0, 0] > 0.95
     assert kept is between[0].tracks[1]
 
 

@@ -156,7 +156,7 @@ def test_a_web_page_is_no_checkpoint(
 ) -> None:
     monkeypatch.setattr(f"{__name__}.BODY", b"<html>Please log in to this network</html>")
     weights = registry(tmp_path, checkpoint(f"{server}/file", size_bytes=None, sha256=None))
-    with pytest.raises(ModelError, match="not a file of torch"):
+    with pytest.raises(ModelError, match="not a torch file"):
         weights.get("tiny-a")
     assert list(tmp_path.iterdir()) == []
 
@@ -242,7 +242,7 @@ def test_import_by_content(
     ("tensors", "name", "reason"),
     [
         ({}, None, "say whether it is tiny-a or tiny-b"),
-        ({"weight": torch.ones(3, 2)}, None, "fit none of tiny, lone"),
+        ({"weight": torch.ones(3, 2)}, None, "match none of tiny, lone"),
         ({"w": torch.ones(1)}, "tiny-a", "holds the network lone, and tiny-a is of tiny"),
     ],
 )

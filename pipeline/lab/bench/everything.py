@@ -11,7 +11,7 @@ import numpy as np
 
 from maskstream.pipeline.errors import UnreadableSourceError
 from maskstream.pipeline.lab.evaluation.examples import BoolMap, Example, ImageSet
-from maskstream.pipeline.lab.evaluation.scores import FOUND_IOU, frame_of, full_size, paired_ious
+from maskstream.pipeline.lab.evaluation.scores import FOUND_IOU, frame_of, full_size
 from maskstream.pipeline.models.pool import SegmenterPool
 from maskstream.pipeline.segmenter.everything import (
     GRIDS,
@@ -23,6 +23,7 @@ from maskstream.pipeline.segmenter.everything import (
 )
 from maskstream.pipeline.segmenter.geometry import InputGeometry
 from maskstream.pipeline.segmenter.model import PromptBatch, Segmenter
+from maskstream.trackers.iou import paired_mask_iou
 
 SECONDS_GOAL, RECALL_GOAL = 2.0, 1.0
 """The hierarchical grid is to be so many times as fast and to lose at most so many points."""
@@ -118,7 +119,7 @@ def bench_everything(
             if len(example.masks):
                 height, width, _ = example.rgb.shape
                 segmenter = pool.for_size((height, width))
-                settings = choice.settings(segmenter.card.name)
+                settings = choice.settings(segmenter.card)
                 turns = GRIDS if len(trials["plain"]) % 2 else GRIDS[::-1]
                 _warm_up(segmenter, example)
                 for grid in turns:
@@ -168,7 +169,7 @@ def _found(geometry: InputGeometry, proposals: Sequence[Proposal], truth: BoolMa
     best = np.zeros(len(truth))
     for proposal in proposals:
         answer = full_size(geometry, proposal.logits[None])
-        best = np.maximum(best, paired_ious(answer, truth))
+        best = np.maximum(best, paired_mask_iou(answer, truth))
     return best >= FOUND_IOU
 
 

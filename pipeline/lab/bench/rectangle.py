@@ -29,6 +29,7 @@ from maskstream.pipeline.segmenter.model import (
     read_card,
 )
 from maskstream.pipeline.types import RgbImage, SizeHW
+from maskstream.trackers.iou import paired_mask_iou
 from maskstream.trackers.track import box_of
 
 BAND_STARTS = (0, 1, 2, 4, 8, 16)  # cells from the padded border
@@ -198,9 +199,7 @@ def _mask_ious(ours: _Encoded, theirs: _Encoded, valid_hw: SizeHW) -> dict[str, 
 def _ious(truth: BoolMap, answer: BoolMap) -> Ious:
     """IoU of masks [B, h, w], without those that are too small to judge."""
     counted = truth.mean((1, 2)) >= SMALLEST_MASK
-    overlap = (truth & answer).sum((1, 2))[counted]
-    union = (truth | answer).sum((1, 2))[counted]
-    return np.asarray(overlap / union, np.float64)
+    return paired_mask_iou(truth[counted], answer[counted])
 
 
 def _agreement(ious: Ious) -> Agreement:

@@ -82,5 +82,5 @@ def read_pixels(file: Path, mode: int) -> npt.NDArray[np.generic]:
     encoded = np.frombuffer(file.read_bytes(), np.uint8)
     pixels = cv2.imdecode(encoded, mode) if encoded.size else None
     if pixels is None:
-        raise UnreadableSourceError(f"{file} is no image that can be decoded")
+        raise UnreadableSourceError(f"{file} cannot be decoded as an image")
     return np.asarray(pixels)

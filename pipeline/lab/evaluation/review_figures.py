@@ -1,4 +1,4 @@
-"""Measures whether what `review` names is worse than the rest; `docs/tracking.md` has the figures.
+"""Measures whether what `review` names is worse than the rest (docs/measurements/tracking.md).
 
 Run it as `python -m maskstream.pipeline.lab.evaluation.review_figures --images DIR --seeds 3,4`,
 or with `--data DIR`.
@@ -54,7 +54,7 @@ def main() -> None:
     """Print the figures of all clips together."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--pictures", type=Path)
+    parser.add_argument("--images", type=Path)
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--prompt", choices=["mask", "box", "click"], default="mask")
     options = parser.parse_args()

@@ -18,6 +18,7 @@ from maskstream.pipeline.segmenter.labels import BOX_TOP_LEFT
 from maskstream.pipeline.segmenter.model import Features, PromptBatch, Segmenter, best_of_three
 from maskstream.pipeline.sources.arrays import ArrayView
 from maskstream.pipeline.types import Frame, RgbImage, SizeHW
+from maskstream.trackers.iou import paired_mask_iou
 
 Ious = npt.NDArray[np.float64]
 SegmenterFor = Callable[[SizeHW], Segmenter]
@@ -73,7 +74,7 @@ def score_image(
     truth = example.masks
     boxes = segmenter.decode(features, PromptBatch.boxes(boxes_of(truth)))
     answers = full_size(segmenter.geometry, boxes.masks[:, 0])
-    ious = {"box": paired_ious(answers, truth)}
+    ious = {"box": paired_mask_iou(answers, truth)}
     on_answers("box", answers, ious["box"])
     ious |= _click_ious(segmenter, features, truth, on_answers)
     found = _found(segmenter, features, truth) if everything else None
@@ -96,7 +97,7 @@ def _click_ious(
     chosen = best_of_three(decoded)
     logits = decoded.masks[everyone, chosen]
     candidates = np.stack(
-        [paired_ious(full_size(geometry, decoded.masks[:, k]), truth) for k in (1, 2, 3)]
+        [paired_mask_iou(full_size(geometry, decoded.masks[:, k]), truth) for k in (1, 2, 3)]
     )
     ious = {"click1": candidates[chosen - 1, everyone], "oracle3": candidates.max(0)}
     answers = full_size(geometry, logits)
@@ -106,7 +107,7 @@ def _click_ious(
         prompts = PromptBatch.points(clicks.xy, clicks.labels)
         logits = segmenter.decode(features, replace(prompts, mask=logits[:, None])).masks[:, 0]
         answers = full_size(geometry, logits)
-        ious[f"click{count}"] = paired_ious(answers, truth)
+        ious[f"click{count}"] = paired_mask_iou(answers, truth)
     return {name: ious[name] for name in MEASURES if name in ious}
 
 
@@ -137,10 +138,10 @@ def _zoom_ious(
     for row, i in enumerate(small):
         one = truth[i : i + 1]
         prompt = PromptBatch.boxes(boxes[i])
-        again_box[row] = paired_ious(_ask_in_crop(zoom, rgb, boxes[i], prompt), one)[0]
+        again_box[row] = paired_mask_iou(_ask_in_crop(zoom, rgb, boxes[i], prompt), one)[0]
         if crop_too[row]:
             prompt = PromptBatch.points(clicks.xy[i : i + 1], clicks.labels[i : i + 1])
-            again_click[row] = paired_ious(_ask_in_crop(zoom, rgb, around[row], prompt), one)[0]
+            again_click[row] = paired_mask_iou(_ask_in_crop(zoom, rgb, around[row], prompt), one)[0]
     return dict(zip(ZOOM_MEASURES, (box, again_box, click, again_click), strict=True))
 
 
@@ -195,10 +196,3 @@ def frame_of(rgb: RgbImage) -> Frame:
 def full_size(geometry: InputGeometry, logits: FloatMap) -> BoolMap:
     """Masks [B, H, W] at the frame's size from low-res logits [B, 4h, 4w]."""
     return np.stack([geometry.to_size(m, geometry.frame_hw) > 0 for m in logits])
-
-
-def paired_ious(answers: BoolMap, truth: BoolMap) -> Ious:
-    """IoU of each answer with its truth, both [B, H, W]; [B]."""
-    overlap = (answers & truth).sum((1, 2))
-    union = (answers | truth).sum((1, 2))
-    return np.asarray(overlap / np.maximum(union, 1), np.float64)

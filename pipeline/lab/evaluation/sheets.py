@@ -11,8 +11,8 @@ import numpy as np
 
 from maskstream.pipeline.lab.evaluation.examples import BoolMap, Example
 from maskstream.pipeline.lab.evaluation.scores import Ious
+from maskstream.pipeline.rendering.contact_sheet import write_sheet
 from maskstream.pipeline.rendering.draw import draw_tag
-from maskstream.pipeline.rendering.overlay import write_sheet
 from maskstream.pipeline.segmenter.geometry import boxes_of
 from maskstream.pipeline.types import RgbImage
 

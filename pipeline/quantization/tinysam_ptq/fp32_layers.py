@@ -121,10 +121,11 @@ def smallest_sufficient(
     """
     low, high = 0, upper
     middle = max(1, upper // 4)
-    while high - low > 1 and asked > 0:
+    for _ in range(max_calls):
+        if high - low <= 1:
+            break
         low, high = (low, middle) if enough(middle) else (middle, high)
         middle = (low + high) // 2
-        asked -= 1
     return high
 
 

@@ -40,8 +40,11 @@ from maskstream.pipeline.segmenter.openvino_runtime import ov
 from maskstream.pipeline.segmenter.sam import Sam
 
 _COMPARED = 16  # images on which masks are compared with FP32's
-_LINEAR = "part of linear attention (docs/quantization.md)"
-_ZERO_POINTS = (Kind.CONVOLUTION, Kind.LINEAR)  # the other kinds would run in FP32 with a zero point
+_LINEAR = "part of linear attention (docs/measurements/quantization.md)"
+_ZERO_POINTS = (
+    Kind.CONVOLUTION,
+    Kind.LINEAR,
+)  # others would run in FP32 with one
 
 Progress = Callable[[str, int, int], None]
 """Progress callback: name of the step, count done, total count."""

