@@ -30,7 +30,7 @@ from maskstream.pipeline.segmenter.prompt_encoder import PromptEncoder
 
 
 class _SpreadHeads(nn.Module):
-    """Converts rows of all heads [B, n, C] to a row per head and token [B, heads * n, C], and back."""
+    """Turns rows of all heads [B, n, C] into one per head and token [B, heads * n, C], and back."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()

@@ -29,7 +29,7 @@ Tensors = dict[str, npt.NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """Minimum values for a quantized model. trained: False skips masks, meaningless if untrained."""
+    """Minimum values for a quantized model. trained: False skips masks, which mean nothing then."""
 
     mask_iou_min: float = 0.97
     cosine_min: float = 0.995

@@ -217,7 +217,7 @@ def _smaller(sample: dict[str, Any]) -> dict[str, Any]:
 def _split(
     images: Sequence[PreparedImage],
 ) -> tuple[Sequence[PreparedImage], Sequence[PreparedImage]]:
-    """Split into two thirds for calibration and a third for comparing masks; all for both if few."""
+    """Split into two thirds for calibration and a third to compare masks; all for both if few."""
     tried = images[2::3]
     fitted = [image for index, image in enumerate(images) if index % 3 != 2]
     return (fitted, tried) if tried else (images, images)

@@ -35,7 +35,7 @@ class Runner:
         self._compiled: Any = None
 
     def __call__(self, inputs: Inputs) -> dict[str, npt.NDArray[np.float32]]:
-        """Run the graph; outputs by each of their names. Inputs unknown to the graph are ignored."""
+        """Run the graph; outputs by each of their names. Inputs it does not know are ignored."""
         return self.timed(inputs)[0]
 
     def timed(self, inputs: Inputs) -> tuple[dict[str, npt.NDArray[np.float32]], float]:

@@ -274,4 +274,4 @@ def test_renamed_option_is_a_sentence_with_its_name(cli, arguments, now):
     code, out, err = cli(*arguments)
     assert (code, out) == (1, "")
     assert err.startswith("error: ")
-    assert err.endswith(f" is {now} now\n")
+    assert err.endswith(f" is now named {now}\n")

@@ -20,7 +20,7 @@ def test_path_follows_the_cache(cli, tmp_path, monkeypatch):
     assert (code, out.strip()) == (0, str(tmp_path / "weights" / "tinysam_42.3.pth"))
 
 
-@pytest.mark.parametrize(("own", "said"), [(2, "on 3 frames of the demo's clip"), (9, "")])
+@pytest.mark.parametrize(("own", "said"), [(2, "with 3 frames of the demo clip"), (9, "")])
 def test_first_use_takes_the_demo_s_clip_where_there_is_little_else(tmp_path, capsys, own, said):
     frames, _ = moving_shapes(own, (48, 64), shapes=1)
     for number, frame in enumerate(frames):

@@ -103,7 +103,7 @@ def test_number_that_does_not_fit_is_refused(cli, tmp_path):
         written.append(stores.result(0, ids=(1, 255, 700)))
     code, _, err = cli("export", tmp_path / "o.zarr", "--format", "davis", "-o", tmp_path / "d")
     assert code == 1
-    assert "up to 254, not for 255, 700" in err
+    assert "up to 254, not 255, 700" in err
     code, _, err = cli("export", tmp_path / "o.zarr", "--format", "png", "-o", tmp_path / "p")
     assert code == 0, err
 

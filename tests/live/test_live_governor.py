@@ -154,9 +154,9 @@ def test_a_slow_model_is_asked_for_less_step_by_step_and_for_all_again_when_it_i
         "encoder input x 0.75",
         "1 seeding prompts a keyframe",
         "0 seeding prompts a keyframe",
-        "4 tracks corrected a keyframe",
-        "2 tracks corrected a keyframe",
-        "1 tracks corrected a keyframe",
+        "4 tracks updated a keyframe",
+        "2 tracks updated a keyframe",
+        "1 tracks updated a keyframe",
     ]
     assert all("p95" in state.reason and "ms of 100" in state.reason for state in told[1:8])
     assert all("time to spare" in state.reason for state in told[8:])

@@ -152,7 +152,7 @@ def test_layers_go_back_into_float_until_the_goal_is_reached(tiny):
     assert trials.passes((found.encoder, found.decoder), "restored", print)
     _, harmed = found.kept_in_fp32
     assert harmed.startswith("encoder: harmed/")
-    assert "alone is an error of" in found.kept_in_fp32[harmed]
+    assert "alone causes an error of" in found.kept_in_fp32[harmed]
     assert max(found.errors, key=found.errors.__getitem__) == harmed
     assert any(line.startswith("encoder: 1 of ") for line in said)
     assert any(line.startswith("too far from FP32") for line in said)
