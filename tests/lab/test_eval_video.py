@@ -293,7 +293,7 @@ def test_command_prints_a_table(cli, tmp_path):
     assert code == 0
     assert "film" in out
     assert "overall" in out
-    assert "left out: bare" in out
+    assert "skipped, without ground-truth masks: bare" in out
     config = tmp_path / "few.yaml"
     config.write_text("seeding: {prompts_first: 128}")
     code, out, _ = cli("eval", "video", "--data", tmp_path, "--seeded", "--config", config)

@@ -245,5 +245,5 @@ def test_command_says_when_nothing_stands_out(cli, tmp_path):
     with writer(tmp_path / "o.zarr") as store:
         for index in range(5):
             store.append(replace(result(index), objects=(), labels=np.zeros((6, 9), np.uint16)))
-    assert cli("review", tmp_path / "o.zarr")[:2] == (0, "nothing stands out\n")
+    assert cli("review", tmp_path / "o.zarr")[:2] == (0, "nothing to review\n")
     assert cli("review", tmp_path / "o.zarr", "--json")[:2] == (0, "[]\n")
