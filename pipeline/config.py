@@ -21,8 +21,12 @@ RENAMED_KEYS = {
     "keyframes.motion": "keyframes.motion_max",
     "tracking.agreement_min": "tracking.association_iou_min",
     "tracking.match_iou_min": "tracking.reentry_box_iou_min",
-    "appearance.sought": "appearance.max_searches",
-    "appearance.recent_every_s": "appearance.recent_interval_s",
+    "appearance.references": "memory.references",
+    "appearance.recent": "memory.recent",
+    "appearance.recent_interval_s": "memory.recent_interval_s",
+    "appearance.recent_every_s": "memory.recent_interval_s",
+    "appearance.max_searches": "memory.max_searches",
+    "appearance.sought": "memory.max_searches",
     "seeding.coarse_side": "seeding.coarse_points_per_side",
     "seeding.fine_side": "seeding.fine_points_per_side",
     "live.kept_frames": "live.history_frames",
@@ -91,12 +95,12 @@ class TrackingConfig(_Section):
     refine: Literal["auto"] | bool = "auto"
 
 
-class AppearanceConfig(_Section):
-    """The appearance memory, which recognizes objects on keyframes."""
+class MemoryConfig(_Section):
+    """The learned memory, which recognizes objects on keyframes."""
 
     references: int = Field(4, ge=1, le=64)
     recent: int = Field(2, ge=0, le=16)
-    recent_interval_s: float = Field(0.15, ge=0)
+    recent_interval_s: float = Field(0.1, ge=0)
     max_searches: int = Field(3, ge=0, le=64)
 
 
@@ -163,7 +167,7 @@ class PipelineConfig(_Section):
     queue: QueueConfig = QueueConfig()
     keyframes: KeyframeConfig = KeyframeConfig()
     tracking: TrackingConfig = TrackingConfig()
-    appearance: AppearanceConfig = AppearanceConfig()
+    memory: MemoryConfig = MemoryConfig()
     seeding: SeedingConfig = SeedingConfig()
     store: StoreConfig = StoreConfig()
     live: LiveConfig = LiveConfig()

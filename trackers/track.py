@@ -42,11 +42,11 @@ class Track:
     """Mutable state of one object; coordinates are pixels of the working resolution.
 
     id: 0 until confirmed. prompted: given by a person; never dropped automatically. hits, misses:
-    consecutive keyframes that found it, or did not. seen_s: when it was last found. affinity:
-    running mean of `MemoryReadout.affinity`; 0: unknown. recognized_s: when the appearance memory
-    last recognized it. traveled: motion since the last keyframe, in sides of a square of its area.
-    rigid_motion: similarity [2, 3] from the previous frame; None if unknown or not rigid. points:
-    (x, y) [N, 2] in it that are tracked from frame to frame. need: for a keyframe (`Need`).
+    consecutive keyframes that found it, or did not. seen_s: when it was last found. recognized_s:
+    when the memory last recognized it. traveled: motion since the last keyframe, in sides of a
+    square of its area. rigid_motion: similarity [2, 3] from the previous frame; None if unknown or
+    not rigid. points: (x, y) [N, 2] in it that are tracked from frame to frame. need: for a
+    keyframe (`Need`).
     """
 
     id: int
@@ -58,7 +58,6 @@ class Track:
     seen_s: float
     hits: int = 1
     misses: int = 0
-    affinity: float = 0.0
     recognized_s: float = -math.inf
     traveled: float = 0.0
     rigid_motion: Vector | None = None

@@ -10,30 +10,25 @@ import numpy as np
 
 from maskstream.trackers.assignment import assign, assign_two_stage
 from maskstream.trackers.flow import Flow
-from maskstream.trackers.iou import box_iou, mask_iou, pairwise_mask_iou
+from maskstream.trackers.iou import box_iou, pairwise_mask_iou
 from maskstream.trackers.motion import KalmanBox
 from maskstream.trackers.state import TrackState
 from maskstream.trackers.track import LOGIT_LIMIT, BoolMap, Detection, FloatMap, Track, box_of
 
 logger = logging.getLogger(__name__)
 
-_AFFINITY_RATE = 0.2  # weight of the newest keyframe in the running mean
-
 
 @dataclass(frozen=True, slots=True)
 class TrackerSettings:
-    """Thresholds of association, recognition and track states.
+    """Thresholds of association and of track states.
 
     association_iou_min: least mask IoU of a detection with its track. high_score: score from which
     a detection is matched in the first stage.
 
     lost_after_misses: consecutive misses after which a track is lost. remove_after_s: time until a
-    lost seeded track is removed. confirm_hits: hits until a seeded object is shown. affinity_floor:
-    least affinity at which an object is recognized; affinity_near, affinity_far: least share of its
-    usual affinity where the IoU with the propagated mask is at least `near_iou`, and elsewhere.
-    sure_iou, sure_share: IoU and share of the usual affinity from which the appearance memory takes
-    a keyframe. occluded_s: time after which an occluded object counts as lost. last_id: the
-    greatest id; once it is used, no object is added.
+    lost seeded track is removed. confirm_hits: hits until a seeded object is shown. occluded_s:
+    time after which an occluded object counts as lost. last_id: the greatest id; once it is used,
+    no object is added.
     """
 
     association_iou_min: float = 0.5
@@ -42,12 +37,6 @@ class TrackerSettings:
     lost_after_misses: int = 3
     remove_after_s: float = 5.0
     confirm_hits: int = 2
-    affinity_floor: float = 1.0
-    affinity_near: float = 0.75
-    affinity_far: float = 0.88
-    near_iou: float = 0.1
-    sure_iou: float = 0.85
-    sure_share: float = 0.95
     occluded_s: float = 2.0
     last_id: int = 65535  # label maps have 16 bits
 
@@ -121,39 +110,14 @@ class Tracker:
         """Tracks whose object is not visible and may reappear."""
         return [t for t in self.tracks if t.state in (TrackState.OCCLUDED, TrackState.LOST)]
 
-    def recognizes(self, track: Track, logits: FloatMap, affinity: float) -> bool:
-        """Whether logits read from the appearance memory are the object.
-
-        Where they agree with the propagated mask a low affinity is enough; elsewhere a higher one
-        is needed.
-        """
-        settings = self.settings
-        agreement = _agreement(track, logits) if track.alive else 0.0
-        if agreement >= settings.association_iou_min:
-            return affinity >= settings.affinity_floor
-        near = agreement >= settings.near_iou
-        share = settings.affinity_near if near else settings.affinity_far
-        return affinity >= max(settings.affinity_floor, share * track.affinity)
-
-    def apply_recognition(
-        self, track: Track, logits: FloatMap, affinity: float, now_s: float
-    ) -> bool:
-        """Take logits read from the appearance memory; an occluded or lost track reenters.
-
-        Returns whether the match is sure enough for the appearance memory: the usual affinity, and
-        agreement with the propagated mask.
-        """
-        expected = track.alive and _agreement(track, logits) >= self.settings.sure_iou
-        sure = expected and affinity >= self.settings.sure_share * track.affinity
+    def apply_recognition(self, track: Track, logits: FloatMap, now_s: float) -> None:
+        """Take the logits of a track that was recognized; an occluded or lost one reenters."""
         if track.alive:
             track.update_mask(logits)
         else:
             track.replace(logits, track.score, now_s)
             track.state = TrackState.REENTERED
-        known = track.affinity > 0
-        track.affinity += (affinity - track.affinity) * (_AFFINITY_RATE if known else 1.0)
         track.recognized_s = now_s
-        return sure
 
     def mark_occluded(self, track: Track) -> None:
         """Mark a track occluded: its mask is withheld until the object is found again."""
@@ -294,11 +258,6 @@ def _track(track_id: int, detection: Detection, now_s: float, *, prompted: bool)
     motion = KalmanBox.start(np.zeros(4) if box is None else box)
     state = TrackState.TRACKED if prompted else TrackState.TENTATIVE
     return Track(track_id, logits, motion, detection.score, state, prompted, now_s)
-
-
-def _agreement(track: Track, logits: FloatMap) -> float:
-    """IoU of a track's mask with logits > 0."""
-    return mask_iou(logits > 0, track.mask)
 
 
 def _mask_cost(tracks: Sequence[Track], detections: Sequence[Detection]) -> np.ndarray:

@@ -28,9 +28,9 @@ from maskstream.pipeline.engine.frame_queue import FrameQueue, Policy
 from maskstream.pipeline.engine.reader import SourceReader
 from maskstream.pipeline.engine.writer import SinkWriter
 from maskstream.pipeline.errors import PromptError
+from maskstream.pipeline.models.networks import Networks
 from maskstream.pipeline.models.open import locate_model
 from maskstream.pipeline.prompts import NO_PROMPTS, PromptLog
-from maskstream.pipeline.segmenter.model import Segmenter
 from maskstream.pipeline.sources.reverse import check_reversible, reverse
 from maskstream.pipeline.stage_times import StageTimes
 from maskstream.pipeline.tracking.processor import FrameProcessor
@@ -113,7 +113,7 @@ class Pipeline:
         self.model = locate_model(config)
         self.summary = RunSummary()
         self._running_stages: list[Callable[[], Mapping[str, float]]] = []
-        self._idle: dict[SizeHW, Segmenter] = {}  # of the previous stream; loading takes seconds
+        self._idle: dict[SizeHW, Networks] = {}  # of the previous stream; loading takes seconds
 
     @classmethod
     def from_config(cls, file: Path | str | None = None, overrides: Sequence[str] = ()) -> Pipeline:
@@ -217,7 +217,7 @@ class Pipeline:
                     info.size_hw,
                     prompts,
                     earlier.at,
-                    segmenter=self._idle.pop(info.size_hw, None),
+                    networks=self._idle.pop(info.size_hw, None),
                 )
             else:
                 processor = make_processor(config, self.model, info.size_hw)
@@ -243,7 +243,7 @@ class Pipeline:
             if processor is not None:
                 processor.close()
                 if isinstance(processor, FrameProcessor):
-                    self._idle = {info.size_hw: processor.segmenter}
+                    self._idle = {info.size_hw: processor.networks}
             earlier.close()
             self._running_stages.clear()
             summary.report = reader.report

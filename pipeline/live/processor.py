@@ -18,7 +18,7 @@ from maskstream.pipeline.live.deferred_keyframes import (
 )
 from maskstream.pipeline.live.encoder_inputs import EncoderInputs
 from maskstream.pipeline.live.frame_history import FrameHistory
-from maskstream.pipeline.models.open import open_segmenter
+from maskstream.pipeline.models.networks import open_networks
 from maskstream.pipeline.prompts import MAX_OBJECT_ID, Event
 from maskstream.pipeline.stage_times import StageTimes
 from maskstream.pipeline.tracking.keyframe_step import (
@@ -78,10 +78,10 @@ class LiveProcessor:
         self._model = model
         self._frame_hw = frame_hw
         with self.times.stage("load"):
-            segmenter = open_segmenter(config, model, frame_hw)
+            networks = open_networks(config, model, frame_hw)
         self._refused: dict[int, str] = {}
         self._keyframe = KeyframeStep(
-            config, segmenter, frame_hw, first_id=1, on_refused=self._note_refusal
+            config, networks, frame_hw, first_id=1, on_refused=self._note_refusal
         )
         self._tracker = self._keyframe.tracker
         self._inputs = EncoderInputs(self._keyframe.full_input, self._load_input)
@@ -117,7 +117,13 @@ class LiveProcessor:
 
     def _load_input(self, share: float) -> EncoderInput:
         return self._keyframe.input_for(
-            open_segmenter(self._config, self._model, self._frame_hw, input_share=share)
+            open_networks(
+                self._config,
+                self._model,
+                self._frame_hw,
+                input_share=share,
+                memory=self._keyframe.full_input.networks.memory,
+            )
         )
 
     def _steps(self, frames: Iterable[Frame]) -> Iterator[TrackedFrame]:
@@ -222,7 +228,7 @@ class LiveProcessor:
         encoder_input = self._inputs.at(self._budget.input_share)
         shown = job.shown
         with self._keyframe.times.stage("encode"):
-            features = encoder_input.segmenter.encode(shown.frame)
+            features = encoder_input.networks.encode(shown.frame)
         self._refused.clear()
         self._keyframe.run(
             KeyframeRequest(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,40 +17,42 @@ _PAD_CELLS = 128  # memory is padded to multiples of this, so that few shapes oc
 
 
 @dataclass(frozen=True, slots=True)
+class CellLimits:
+    """Cells kept of one frame: at most `cells`, one in `step` x `step` away from objects."""
+
+    cells: int
+    step: int
+
+
+REFERENCE_CELLS = CellLimits(768, 2)
+RECENT_CELLS = CellLimits(384, 4)
+
+
+@dataclass(frozen=True, slots=True)
 class MemorySettings:
     """Sizes of the memory bank.
 
-    references: maximum of prompted keyframes, which are kept. recent: maximum of recent keyframes,
-    at least `recent_every_s` seconds apart. *_cells: maximum per frame. *_step: stride of the cells
-    kept away from objects.
+    references: maximum of prompted keyframes per object, which are kept. recent: maximum of recent
+    keyframes, at least `recent_interval_s` seconds apart.
     """
 
     references: int = 4
     recent: int = 2
-    recent_every_s: float = 0.1
-    reference_cells: int = 768
-    recent_cells: int = 384
-    reference_step: int = 2
-    recent_step: int = 4
+    recent_interval_s: float = 0.1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class RememberedFrame:
     """Remembered cells of a keyframe.
 
     keys: float32 [n, K]. likeness: [n, L]. bias: [n], logarithm of the number of cells that each
-    represents. values: [n, V] by object id. absent: [n, V], of objects without pixels on the frame.
+    represents. values: [n, V] by object id.
     """
 
     keys: FloatMap
     likeness: FloatMap
     bias: FloatMap
     values: dict[int, FloatMap]
-    absent: FloatMap
-
-    def of(self, object_id: int) -> FloatMap:
-        """Values [n, V] of an object."""
-        return self.values.get(object_id, self.absent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,48 +66,62 @@ class Group:
 
 @dataclass(slots=True)
 class MemoryBank:
-    """Remembered keyframes of one stream."""
+    """Remembered keyframes of one stream; references per object and recent frames are bounded."""
 
     settings: MemorySettings
-    references: deque[RememberedFrame] = field(init=False)
+    references: list[RememberedFrame] = field(default_factory=list)
     recent: deque[RememberedFrame] = field(init=False)
-    followed_s: float = -math.inf
+    last_recent_s: float = -math.inf
 
     def __post_init__(self) -> None:
-        self.references = deque(maxlen=self.settings.references)
         self.recent = deque(maxlen=self.settings.recent)
 
-    def knows(self, object_id: int) -> bool:
-        """Whether an object is on a prompted frame of the bank."""
+    def __contains__(self, object_id: int) -> bool:
         return any(object_id in frame.values for frame in self.references)
 
-    def follow(self, frame: RememberedFrame, now_s: float) -> None:
-        """Add a recent keyframe, unless the last one is too close in time."""
-        if now_s - self.followed_s >= self.settings.recent_every_s:
-            self.recent.append(frame)
-            self.followed_s = now_s
+    def add_reference(self, frame: RememberedFrame) -> None:
+        """Keep a frame for its objects; each object keeps its newest references."""
+        self.references.append(frame)
+        for object_id in frame.values:
+            known = [f for f in self.references if object_id in f.values]
+            for old in known[: -self.settings.references]:
+                del old.values[object_id]
+        self.references = [f for f in self.references if f.values]
 
-    def forget_others(self, kept: Collection[int]) -> None:
+    def wants_recent(self, now_s: float) -> bool:
+        """Whether the last recent keyframe is long enough ago."""
+        interval = now_s - self.last_recent_s
+        return self.settings.recent > 0 and interval >= self.settings.recent_interval_s
+
+    def add_recent(self, frame: RememberedFrame, now_s: float) -> None:
+        """Add a recent keyframe; it replaces the oldest."""
+        self.recent.append(frame)
+        self.last_recent_s = now_s
+
+    def keep_only(self, kept: Collection[int]) -> None:
         """Forget all objects except these, and frames that have none of them."""
-        for frames in (self.references, self.recent):
-            for frame in frames:
-                for object_id in set(frame.values) - set(kept):
-                    del frame.values[object_id]
-            known = [frame for frame in frames if frame.values]
-            if len(known) < len(frames):
-                frames.clear()
-                frames.extend(known)
+        for frame in (*self.references, *self.recent):
+            for object_id in set(frame.values) - set(kept):
+                del frame.values[object_id]
+        self.references = [f for f in self.references if f.values]
+        recent = [f for f in self.recent if f.values]
+        self.recent.clear()
+        self.recent.extend(recent)
+
+    def frames_of(
+        self, object_id: int
+    ) -> tuple[tuple[RememberedFrame, ...], tuple[RememberedFrame, ...]]:
+        """References and recent keyframes that know an object."""
+        references = tuple(f for f in self.references if object_id in f.values)
+        return references, tuple(f for f in self.recent if object_id in f.values)
 
 
-def group(frames: Iterable[RememberedFrame], ids: Sequence[int]) -> Group | None:
-    """Concatenate the cells of frames with the values of objects; None if there is no frame."""
-    kept = list(frames)
-    if not kept:
-        return None
-    keys = np.concatenate([f.keys for f in kept])
-    bias = np.concatenate([f.bias for f in kept])
+def group(frames: Sequence[RememberedFrame], ids: Sequence[int]) -> Group:
+    """Concatenate the cells of frames (at least one) that know all these objects."""
+    keys = np.concatenate([f.keys for f in frames])
+    bias = np.concatenate([f.bias for f in frames])
     values = np.concatenate(
-        [np.concatenate([f.likeness, *(f.of(i) for i in ids)], axis=1) for f in kept]
+        [np.concatenate([f.likeness, *(f.values[i] for i in ids)], axis=1) for f in frames]
     )
     padding = -len(keys) % _PAD_CELLS
     keys = np.pad(keys, ((0, padding), (0, 0)))

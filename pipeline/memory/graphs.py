@@ -1,39 +1,44 @@
 """Export the memory network to OpenVINO graphs of any size (torch; not imported at inference).
 
-Four graphs, `eye`, `values`, `read` and `head`, so that what depends only on the image runs once
+Four graphs, `keys`, `values`, `read` and `head`, so that what depends only on the image runs once
 per keyframe and what depends on objects runs in one batch.
 """
 
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import torch
+import yaml
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
+from maskstream.pipeline.errors import ModelError
+from maskstream.pipeline.memory.card import MemoryCard
 from maskstream.pipeline.memory.network import FEATURE, KEY, LIKENESS, VALUE, MemoryNetwork
+from maskstream.pipeline.models.find import content_hash, find_model
 from maskstream.pipeline.segmenter.openvino_runtime import ov
 
-EYE_INPUTS = ("s4", "s8", "skip_s8", "s16", "embedding")
-EYE_OUTPUTS = ("key", "query", "likeness", "features")
+KEYS_INPUTS = ("s4", "s8", "skip_s8", "s16", "embedding")
+KEYS_OUTPUTS = ("key", "query", "likeness", "features")
 VALUES_INPUTS = ("features", "mask", "others")
 READ_INPUTS = ("query", "keys", "values", "bias")
 HEAD_INPUTS = ("shared", "read", "carried", "beside", "known", "s4")
 HEAD_OUTPUTS = ("logits", "presence")
 
 
-class _EyeGraph(nn.Module):
+class _KeysGraph(nn.Module):
     def __init__(self, network: MemoryNetwork) -> None:
         super().__init__()
-        self.eye = network.eye
+        self.keys = network.keys
 
     def forward(
         self, s4: Tensor, s8: Tensor, skip_s8: Tensor, s16: Tensor, embedding: Tensor
     ) -> tuple[Tensor, ...]:
-        look = self.eye(s4, s8, skip_s8, s16, embedding)
-        rows = (x.flatten(2).transpose(1, 2) for x in (look.key, look.query, look.likeness))
-        return (*rows, look.features)
+        frame = self.keys(s4, s8, skip_s8, s16, embedding)
+        rows = (x.flatten(2).transpose(1, 2) for x in (frame.key, frame.query, frame.likeness))
+        return (*rows, frame.features)
 
 
 class _ValuesGraph(nn.Module):
@@ -96,7 +101,7 @@ def export_memory(network: MemoryNetwork) -> dict[str, ov.Model]:
     network.eval()
     h, w = 8, 16
     maps = [(16, 4), (40, 2), (32, 2), (112, 1), (128, 1)]
-    eye = tuple(torch.zeros(1, c, h * k, w * k) for c, k in maps)
+    keys = tuple(torch.zeros(1, c, h * k, w * k) for c, k in maps)
     fine, coarse = (4 * h, 4 * w), (2 * h, 2 * w)
     features = torch.zeros(1, FEATURE, *coarse)
     masks = torch.zeros(2, 1, *fine)
@@ -107,10 +112,10 @@ def export_memory(network: MemoryNetwork) -> dict[str, ov.Model]:
         masks,
         masks,
         torch.zeros(2, 2),
-        eye[0],
+        keys[0],
     )
     return {
-        "eye": _convert(_EyeGraph(network), eye, EYE_INPUTS, EYE_OUTPUTS),
+        "keys": _convert(_KeysGraph(network), keys, KEYS_INPUTS, KEYS_OUTPUTS),
         "values": _convert(
             _ValuesGraph(network), (features, masks, masks), VALUES_INPUTS, ("values",)
         ),
@@ -136,3 +141,23 @@ def read_graph() -> ov.Model:
         port.get_tensor().set_names({name})
     graph.outputs[0].get_tensor().set_names({"read"})
     return graph
+
+
+def write_memory(weights: dict[str, Tensor], folder: Path, *, encoder: str, source: str) -> None:
+    """Write the embedded memory: graphs with FP16 weights, and `memory.yaml`.
+
+    weights: state of `MemoryNetwork`. encoder: name of the embedded model it was trained on.
+    source: the training run. Raises `ModelError` if the weights do not fit.
+    """
+    network = MemoryNetwork()
+    try:
+        network.load_state_dict({name: value.float() for name, value in weights.items()})
+    except RuntimeError as error:
+        raise ModelError(f"these are not weights of the memory: {error}") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, graph in export_memory(network).items():
+        ov.save_model(graph, folder / f"{name}.xml", compress_to_fp16=True)
+    card = MemoryCard(
+        encoder=encoder, encoder_hash=content_hash(find_model(encoder)), source=source
+    )
+    (folder / "memory.yaml").write_text(yaml.safe_dump(card.model_dump(), sort_keys=False))

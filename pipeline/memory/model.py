@@ -10,18 +10,19 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipeline.errors import ModelError
-from maskstream.pipeline.memory.bank import Group, RememberedFrame
+from maskstream.pipeline.memory.bank import CellLimits, MemoryBank, RememberedFrame, group
 from maskstream.pipeline.memory.cells import choose_cells
 from maskstream.pipeline.memory.features import FrameFeatures
 
 FloatMap = npt.NDArray[np.float32]
 
-GRAPHS = ("eye", "values", "read", "head")
+GRAPHS = ("keys", "values", "read", "head")
+_Frames = tuple[tuple[RememberedFrame, ...], tuple[RememberedFrame, ...]]
 _EMPTY_LOGIT = 12.0  # magnitude at which logits are clipped before aggregation
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class FrameKeys:
     """Keys, queries and features of a frame for the memory.
 
     grid_hw: cells of stride 8. key, query: float32 [1, h w, K]. likeness: [1, h w, L]. features:
@@ -37,7 +38,7 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class JointPrediction:
     """Joint prediction for several objects.
 
     logits: float32 [O, 2h, 2w] at stride 4, each object against all others and the background.
@@ -69,69 +70,87 @@ class MemoryModel:
         except RuntimeError as error:
             raise ModelError(f"OpenVINO cannot load the memory in {folder}: {error}") from error
 
-    def look(self, features: FrameFeatures) -> Look:
+    def keys_of(self, features: FrameFeatures) -> FrameKeys:
         """Compute keys, queries and reduced features of a frame."""
         maps = (features.s4, features.s8, features.skip_s8, features.s16, features.embedding)
-        key, query, likeness, reduced = self._run("eye", [m[None] for m in maps])
-        return Look(reduced.shape[-2:], key, query, likeness, reduced, features.s4[None])
+        key, query, likeness, reduced = self._run("keys", [m[None] for m in maps])
+        return FrameKeys(reduced.shape[-2:], key, query, likeness, reduced, features.s4[None])
 
     def remember(
-        self, look: Look, masks: Mapping[int, FloatMap], *, step: int, limit: int
+        self, frame: FrameKeys, masks: Mapping[int, FloatMap], limits: CellLimits
     ) -> RememberedFrame:
-        """Encode a frame to remember; masks: float32 [2h, 2w] 0..1 by object id."""
+        """Encode a frame to remember; masks: float32 [2h, 2w] 0..1 by object id, some or more."""
         ids = list(masks)
-        stacked = np.stack([masks[i] for i in ids] or [np.zeros_like(look.s4[0, 0])])[:, None]
-        union = np.minimum(stacked.sum(0), 1)
-        own = np.concatenate([stacked, np.zeros_like(stacked[:1])])
+        own = np.stack([masks[i] for i in ids])[:, None]
+        union = np.minimum(own.sum(0), 1)
         others = np.maximum(union[None] - own, 0)
-        (values,) = self._run("values", [look.features, own, others])
-        h, w = look.grid_hw
+        (values,) = self._run("values", [frame.features, own, others])
+        h, w = frame.grid_hw
         coverage = union[0].reshape(h, 2, w, 2).mean((1, 3))
-        cells, weights = choose_cells(coverage.astype(np.float32), step, limit)
+        cells, weights = choose_cells(coverage.astype(np.float32), limits.step, limits.cells)
         return RememberedFrame(
-            look.key[0, cells],
-            look.likeness[0, cells],
+            frame.key[0, cells],
+            frame.likeness[0, cells],
             np.log(weights),
             {i: values[n, cells] for n, i in enumerate(ids)},
-            values[-1, cells],
         )
 
-    def answer(
-        self,
-        look: Look,
-        reference: Group,
-        recent: Group | None,
-        propagated: FloatMap,
-        known: Sequence[bool],
-    ) -> Answers:
-        """Predict the masks of all objects of both groups jointly.
+    def predict(
+        self, frame: FrameKeys, bank: MemoryBank, propagated: Mapping[int, FloatMap | None]
+    ) -> JointPrediction:
+        """Predict the masks of remembered objects jointly, in the order of `propagated`.
 
-        propagated: masks float32 [O, 2h, 2w] 0..1; known: which of them are valid.
+        propagated: mask float32 [2h, 2w] 0..1 by object id; None where it is not known.
         """
-        count = len(propagated)
-        like_reference, from_reference = self._read(look, reference, count)
-        if recent is None:
+        ids = list(propagated)
+        masks = np.zeros((len(ids), *frame.s4.shape[-2:]), np.float32)
+        known = np.zeros(len(ids), np.float32)
+        for n, mask in enumerate(propagated.values()):
+            if mask is not None:
+                masks[n], known[n] = mask, 1
+        beside = np.clip(masks.sum(0, keepdims=True) - masks, 0, 1)
+        alike: dict[_Frames, list[int]] = {}
+        for n, object_id in enumerate(ids):
+            alike.setdefault(bank.frames_of(object_id), []).append(n)
+        logits = np.empty_like(masks)
+        presence = np.empty(len(ids), np.float32)
+        for (references, recent), rows in alike.items():
+            wanted = [ids[n] for n in rows]
+            shared, read = self._read_both(frame, references, recent, wanted)
+            flags = np.stack([known[rows], np.full(len(rows), float(bool(recent)))], 1)
+            inputs = [shared, read, masks[rows, None], beside[rows, None], flags, frame.s4]
+            found, score = self._run("head", inputs)
+            logits[rows], presence[rows] = found[:, 0], 1 / (1 + np.exp(-score))
+        return JointPrediction(joint_logits(logits), presence)
+
+    def _read_both(
+        self,
+        frame: FrameKeys,
+        references: Sequence[RememberedFrame],
+        recent: Sequence[RememberedFrame],
+        ids: Sequence[int],
+    ) -> tuple[FloatMap, FloatMap]:
+        """The head's inputs from the memory: maps [1, C, h, w], and [O, C, h, w] by object."""
+        like_reference, from_reference = self._read(frame, references, ids)
+        if recent:
+            like_recent, from_recent = self._read(frame, recent, ids)
+        else:
             like_recent = np.zeros_like(like_reference)
             from_recent = np.zeros_like(from_reference)
-        else:
-            like_recent, from_recent = self._read(look, recent, count)
-        shared = np.concatenate([look.features, like_reference, like_recent], 1)
-        read = np.concatenate([from_reference, from_recent], 1)
-        flags = np.array([[float(k), float(recent is not None)] for k in known], np.float32)
-        given = (propagated * flags[:, :1, None])[:, None]
-        beside = np.clip(given.sum(0, keepdims=True) - given, 0, 1)
-        logits, presence = self._run("head", [shared, read, given, beside, flags, look.s4])
-        shown = 1 / (1 + np.exp(-presence))
-        return Answers(joint_logits(logits[:, 0]), np.asarray(shown, np.float32))
+        shared = np.concatenate([frame.features, like_reference, like_recent], 1)
+        return shared, np.concatenate([from_reference, from_recent], 1)
 
-    def _read(self, look: Look, group: Group, count: int) -> tuple[FloatMap, FloatMap]:
-        """Attention readout of a group: likeness [1, L, h, w] and values [O, V, h, w]."""
-        (found,) = self._run("read", [look.query, group.keys, group.values, group.bias])
-        h, w = look.grid_hw
-        depth = look.likeness.shape[-1]
+    def _read(
+        self, frame: FrameKeys, frames: Sequence[RememberedFrame], ids: Sequence[int]
+    ) -> tuple[FloatMap, FloatMap]:
+        """Attention readout of frames: likeness [1, L, h, w] and values [O, V, h, w]."""
+        cells = group(frames, ids)
+        (found,) = self._run("read", [frame.query, cells.keys, cells.values, cells.bias])
+        h, w = frame.grid_hw
+        depth = frame.likeness.shape[-1]
         maps = found[0].T.reshape(-1, h, w)
-        likeness = maps[:depth] * look.likeness[0].T.reshape(-1, h, w)
-        return likeness[None], maps[depth:].reshape(count, -1, h, w)
+        likeness = maps[:depth] * frame.likeness[0].T.reshape(-1, h, w)
+        return likeness[None], maps[depth:].reshape(len(ids), -1, h, w)
 
     def _run(self, name: str, inputs: list[FloatMap]) -> list[FloatMap]:
         graph = self._graphs[name]

@@ -62,7 +62,7 @@ def twice(x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class FrameKeys:
     """Keys, queries and features of a frame for the memory.
 
     key, query: [B, KEY, h, w] at stride 8; the query is scaled by a learned temperature. features:
@@ -76,7 +76,7 @@ class Look:
     s4: Tensor
 
 
-class Eye(nn.Module):
+class KeyEncoder(nn.Module):
     """Encoder features of a frame to keys, queries and reduced features."""
 
     def __init__(
@@ -91,13 +91,15 @@ class Eye(nn.Module):
         self.likeness = nn.Conv2d(KEY, LIKENESS, 1, bias=False)
         self.log_scale = nn.Parameter(torch.tensor(20.0).log())
 
-    def forward(self, s4: Tensor, s8: Tensor, skip_s8: Tensor, s16: Tensor, emb: Tensor) -> Look:
+    def forward(
+        self, s4: Tensor, s8: Tensor, skip_s8: Tensor, s16: Tensor, emb: Tensor
+    ) -> FrameKeys:
         """Maps as `FrameFeatures` names them, [B, C, h, w] each."""
         fine, coarse = unit(s8), unit(s16)
         key = self.key_s8(fine) + twice(self.key_s16(coarse))
         deep = self.feature_s16(torch.cat([4 * coarse, emb], 1))
         features = self.norm(self.feature_s8(torch.cat([4 * fine, skip_s8], 1)) + twice(deep))
-        return Look(key, key * self.log_scale.exp(), self.likeness(key), features, s4)
+        return FrameKeys(key, key * self.log_scale.exp(), self.likeness(key), features, s4)
 
 
 class ValueEncoder(nn.Module):
@@ -168,21 +170,21 @@ class MaskHead(nn.Module):
 
 
 class MemoryNetwork(nn.Module):
-    """Key encoder (`eye`), value encoder and mask head, with the memory readout between them."""
+    """Key encoder (`keys`), value encoder and mask head, with the memory readout between them."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.eye = Eye()
+        self.keys = KeyEncoder()
         self.values = ValueEncoder()
         self.head = MaskHead()
 
-    def read(self, look: Look, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+    def read(self, frame: FrameKeys, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
         """Attention readout of remembered cells, [B, Cv, h, w].
 
         keys: [B, N, KEY]; values: [B, N, Cv]; bias: [B, N], added to the similarities.
         """
-        batch, _, height, width = look.query.shape
-        query = look.query.flatten(2).transpose(1, 2)
+        batch, _, height, width = frame.query.shape
+        query = frame.query.flatten(2).transpose(1, 2)
         found = F.scaled_dot_product_attention(
             query[:, None], keys[:, None], values[:, None], bias[:, None, None], scale=1.0
         )

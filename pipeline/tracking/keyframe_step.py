@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from threadpoolctl import ThreadpoolController
 
 from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.errors import PromptError
+from maskstream.pipeline.models.networks import KeyframeFeatures, Networks
 from maskstream.pipeline.prompts import MAX_OBJECT_ID, Event
 from maskstream.pipeline.segmenter.geometry import deepest
 from maskstream.pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, POSITIVE
@@ -19,30 +21,39 @@ from maskstream.pipeline.segmenter.model import Features, PromptBatch, Segmenter
 from maskstream.pipeline.stage_times import StageTimes
 from maskstream.pipeline.tracking.prompting import apply_events
 from maskstream.pipeline.tracking.recognition import (
-    Recognizer,
+    MemoryGrid,
     TrackRecognition,
-    appearance_settings,
+    memory_settings,
 )
 from maskstream.pipeline.tracking.seeding import Seeder
 from maskstream.pipeline.tracking.steps import working_size
 from maskstream.pipeline.types import SizeHW
 from maskstream.trackers.flow import Flow
-from maskstream.trackers.track import BoolMap, Detection, FloatMap, Track, box_of
+from maskstream.trackers.track import (
+    LOGIT_LIMIT,
+    BoolMap,
+    Detection,
+    FloatMap,
+    Track,
+    box_of,
+)
 from maskstream.trackers.tracker import Tracker, TrackerSettings
 
 OBJECT_MOTION_MIN_PX = (
     0.5  # a frame, at working resolution, beside the camera's: something moves here
 )
+DECODER_SHARE = 0.5
+"""Weight of the decoder's logits of a recognized track; the rest is the memory's."""
 _BOX_MARGIN = 0.05  # of its longer side around a track's box, for limbs that its mask has lost
 
 OnRefused = Callable[[int, PromptError], None]
 
 
 class EncoderInput(NamedTuple):
-    """What works on one size of the encoder's input; recognizers share their memory of objects."""
+    """What works on one size of the encoder's input."""
 
-    segmenter: Segmenter
-    recognizer: Recognizer
+    networks: Networks
+    grid: MemoryGrid
     seeder: Seeder
 
 
@@ -50,12 +61,12 @@ class EncoderInput(NamedTuple):
 class KeyframeRequest:
     """What one keyframe is asked to do.
 
-    features: of the frame. due: tracks to look at. events: prompts of the frame. now_s: stream
-    time, seconds. flow: from the frame before, None in a fresh shot. seed: look for new objects,
-    with `prompts` prompts at most unless the shot is fresh.
+    features: of the frame. due: tracks to update. events: prompts of the frame. now_s: stream time,
+    seconds. flow: from the previous frame, None in a new shot. seed: find new objects, with at most
+    `prompts` prompts unless the shot is new.
     """
 
-    features: Features
+    features: KeyframeFeatures
     due: Sequence[Track]
     events: Sequence[Event]
     now_s: float
@@ -65,7 +76,7 @@ class KeyframeRequest:
 
 
 class KeyframeStep:
-    """Owns the tracks of a stream and the memory of their looks; one caller at a time.
+    """Owns the tracks of a stream and the memory of their objects; one caller at a time.
 
     on_refused: told which object's prompt cannot be decoded; None: the `PromptError` is raised.
     """
@@ -73,7 +84,7 @@ class KeyframeStep:
     def __init__(
         self,
         config: PipelineConfig,
-        segmenter: Segmenter,
+        networks: Networks,
         frame_hw: SizeHW,
         *,
         first_id: int,
@@ -82,21 +93,19 @@ class KeyframeStep:
         self.times = StageTimes()
         self.working_hw = working_size(frame_hw, config.tracking.flow_long_side)
         self.tracker = Tracker(tracker_settings(config), first_id)
-        self.full_input = EncoderInput(
-            segmenter,
-            Recognizer(segmenter.geometry, self.working_hw, appearance_settings(config)),
-            Seeder(segmenter, config.seeding),
-        )
         self._config = config
+        self.full_input = self.input_for(networks)
         self._frame_hw = frame_hw
         self._on_refused = on_refused
-        self._recognition = TrackRecognition(self.tracker, config.appearance.max_searches)
+        self._recognition = TrackRecognition(
+            self.tracker, memory_settings(config), config.memory.max_searches
+        )
         self._libraries = ThreadpoolController()
 
-    def input_for(self, segmenter: Segmenter) -> EncoderInput:
-        """The encoder input of a segmenter for images of another size."""
-        recognizer = self.full_input.recognizer.at(segmenter.geometry)
-        return EncoderInput(segmenter, recognizer, Seeder(segmenter, self._config.seeding))
+    def input_for(self, networks: Networks) -> EncoderInput:
+        """The encoder input of networks for images of another size."""
+        grid = MemoryGrid(networks.memory, networks.encoder.geometry, self.working_hw)
+        return EncoderInput(networks, grid, Seeder(networks.segmenter, self._config.seeding))
 
     def run(self, request: KeyframeRequest, encoder_input: EncoderInput | None = None) -> None:
         """Bring the tracks up to date; raises `PromptError` unless refusals are taken.
@@ -107,15 +116,15 @@ class KeyframeStep:
             self._run(request, *(encoder_input or self.full_input))
 
     def _run(
-        self, request: KeyframeRequest, segmenter: Segmenter, recognizer: Recognizer, seeder: Seeder
+        self, request: KeyframeRequest, networks: Networks, grid: MemoryGrid, seeder: Seeder
     ) -> None:
-        features, now_s = request.features, request.now_s
+        features, now_s, segmenter = request.features, request.now_s, networks.segmenter
         before = [(track, track.mask) for track in (*request.due, *self.tracker.occluded_or_lost())]
         with self.times.stage("recognize"):
-            cells = recognizer.cells(features)
-            found = self._recognition.recognize(recognizer, request.due, cells, now_s)
+            frame = grid.keys_of(features.memory)
+            found = self._recognition.recognize(grid, request.due, frame, now_s)
         with self.times.stage("decode"):
-            self.tracker.associate(found, self._redetect(segmenter, features, found), now_s)
+            self.tracker.associate(found, self._redetect(segmenter, features.prompts, found), now_s)
             self._apply(request, segmenter)
         for track, mask in before:
             track.looked_at(mask)
@@ -125,16 +134,16 @@ class KeyframeStep:
                     self._propose(request, segmenter, seeder),
                     now_s,
                     confirmed=request.flow is None,
-                    looks_alike=self._recognition.similarity(recognizer, cells),
+                    looks_alike=self._recognition.similarity(grid, frame),
                 )
         with self.times.stage("recognize"):
-            self._recognition.remember(recognizer, cells, {e.object for e in request.events})
+            self._recognition.remember(grid, frame, {e.object for e in request.events}, now_s)
 
     def _apply(self, request: KeyframeRequest, segmenter: Segmenter) -> None:
         refused = apply_events(
             self.tracker,
             segmenter,
-            request.features,
+            request.features.prompts,
             request.events,
             frame_hw=self._frame_hw,
             working_hw=self.working_hw,
@@ -148,7 +157,7 @@ class KeyframeStep:
     def _redetect(
         self, segmenter: Segmenter, features: Features, tracks: Sequence[Track]
     ) -> list[Detection]:
-        """Decode tracks from their box, a point deep inside and their mask."""
+        """Decode tracks from their box, a point deep inside and their mask, and blend both."""
         live = [t for t in tracks if t.mask.any()]
         if not live:
             return []
@@ -161,10 +170,21 @@ class KeyframeStep:
         )
         decoded = segmenter.decode(features, prompts)
         return [
-            Detection(self._to_working(segmenter, decoded.masks[i, 0]), float(decoded.iou[i, 0]))
-            for i in range(len(live))
+            Detection(
+                self._blend(track, self._to_working(segmenter, decoded.masks[i, 0])),
+                float(decoded.iou[i, 0]),
+            )
+            for i, track in enumerate(live)
             if decoded.iou[i, 0] >= self._config.tracking.score_min
         ]
+
+    def _blend(self, track: Track, decoded: FloatMap) -> FloatMap:
+        """Mean of the logits of a recognized track and the decoder's; else the decoder's alone."""
+        limited = np.clip(decoded, -LOGIT_LIMIT, LOGIT_LIMIT)
+        if track.id not in self._recognition.bank:
+            return limited
+        blend = cv2.addWeighted(track.logits, 1 - DECODER_SHARE, limited, DECODER_SHARE, 0)
+        return np.asarray(blend, np.float32)
 
     def _track_points(self, track: Track) -> npt.NDArray[np.float32]:
         """Prompt of a track in displayed pixels [3, 2]: a box around it and the deepest point."""
@@ -185,11 +205,11 @@ class KeyframeStep:
         max_new = self._config.seeding.max_objects - len(self.tracker.live())
         occupied = _on_grid(segmenter, self.tracker.occupied_mask(self.working_hw))
         if request.flow is None:
-            found = seeder.propose_after_cut(request.features, occupied, max_new)
+            found = seeder.propose_after_cut(request.features.prompts, occupied, max_new)
         else:
             moving = _on_grid(segmenter, request.flow.object_speed() > OBJECT_MOTION_MIN_PX)
             found = seeder.propose_incremental(
-                request.features, occupied, max_new, moving, request.prompts
+                request.features.prompts, occupied, max_new, moving, request.prompts
             )
         return [Detection(self._to_working(segmenter, p.logits), p.score) for p in found]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from maskstream.pipeline.segmenter.model import Features, Segmenter
+from maskstream.pipeline.models.networks import KeyframeFeatures, Networks
 from maskstream.pipeline.types import Frame
 
 
@@ -35,16 +35,16 @@ class KeyframeEncoder:
     timing, so that runs are deterministic. seconds: total time of encoding.
     """
 
-    def __init__(self, segmenter: Segmenter, interval: int) -> None:
+    def __init__(self, networks: Networks, interval: int) -> None:
         self.seconds = 0.0
-        self.segmenter = segmenter
+        self._networks = networks
         self._interval = interval
         self._frames = 0  # received
         self._passed = 0  # yielded
         self._waiting: deque[Frame] = deque()
         self._planned: set[int] = set()  # positions of frames that were not received yet
         self._regular: set[int] = set()
-        self._encoding: dict[int, Future[Features]] = {}
+        self._encoding: dict[int, Future[KeyframeFeatures]] = {}
         self._thread = ThreadPoolExecutor(1, "maskstream-encoder")
 
     def prefetch(self, frames: Iterable[Frame], max_ahead: int) -> Iterator[Frame]:
@@ -85,7 +85,7 @@ class KeyframeEncoder:
         """Whether a yielded frame is a keyframe (until it is encoded)."""
         return frame.index in self._encoding
 
-    def encode(self, frame: Frame) -> Features:
+    def encode(self, frame: Frame) -> KeyframeFeatures:
         """Features of a frame; waits for its encoding, or starts it now."""
         self._regular.discard(frame.index)
         started = self._encoding.pop(frame.index, None) or self._thread.submit(self._encode, frame)
@@ -103,8 +103,8 @@ class KeyframeEncoder:
         if frame.index not in self._encoding:
             self._encoding[frame.index] = self._thread.submit(self._encode, frame)
 
-    def _encode(self, frame: Frame) -> Features:
+    def _encode(self, frame: Frame) -> KeyframeFeatures:
         started = time.perf_counter()
-        features = self.segmenter.encode(frame)
+        features = self._networks.encode(frame)
         self.seconds += time.perf_counter() - started
         return features

@@ -7,9 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from maskstream.pipeline.config import PipelineConfig
-from maskstream.pipeline.models.open import open_segmenter
+from maskstream.pipeline.models.networks import Networks, open_networks
 from maskstream.pipeline.prompts import PromptLog
-from maskstream.pipeline.segmenter.model import Segmenter
 from maskstream.pipeline.stage_times import StageTimes
 from maskstream.pipeline.tracking.keyframe_step import KeyframeRequest, KeyframeStep
 from maskstream.pipeline.tracking.keyframes import KeyframeEncoder
@@ -38,11 +37,11 @@ class FrameProcessor:
         frame_hw: SizeHW,
         prompts: PromptLog,
         extra_tracks: Callable[[int], Sequence[Track]] = lambda index: (),
-        segmenter: Segmenter | None = None,
+        networks: Networks | None = None,
     ) -> None:
         """extra_tracks: of a frame, by its number; they are shown beside those followed here.
 
-        segmenter: one for frames of this size that nobody else uses; None: it is loaded.
+        networks: for frames of this size, used by nobody else; None: they are loaded.
         """
         self.times = StageTimes()
         self.keyframes = 0
@@ -50,12 +49,12 @@ class FrameProcessor:
         self._prompts = prompts
         self._frame_hw = frame_hw
         with self.times.stage("load"):
-            self._segmenter = segmenter or open_segmenter(config, model, frame_hw)
+            self._networks = networks or open_networks(config, model, frame_hw)
         first_id = prompts.last_object + 1
-        self._keyframe = KeyframeStep(config, self._segmenter, frame_hw, first_id=first_id)
+        self._keyframe = KeyframeStep(config, self._networks, frame_hw, first_id=first_id)
         self._tracker = self._keyframe.tracker
-        self._encoder = KeyframeEncoder(self._segmenter, config.keyframes.interval)
-        self._schedule = schedule_for(config, self._segmenter)
+        self._encoder = KeyframeEncoder(self._networks, config.keyframes.interval)
+        self._schedule = schedule_for(config, self._networks)
         self._flows = FlowPrefetcher(self._keyframe.working_hw)
         self._composer = ResultComposer(frame_hw, extra_tracks, refine=config.refines)
         waits = config.queue.policy == "wait"  # live frames do not
@@ -76,9 +75,9 @@ class FrameProcessor:
         return {name: s for times in stages for name, s in times.running().items()}
 
     @property
-    def segmenter(self) -> Segmenter:
-        """The network, for somebody else's use once this is closed."""
-        return self._segmenter
+    def networks(self) -> Networks:
+        """The networks, for somebody else's use once this is closed."""
+        return self._networks
 
     @property
     def tracks(self) -> Sequence[Track]:

@@ -1,182 +1,182 @@
-"""The appearance memory between the encoder's features and the grid that tracks live on."""
+"""Recognition of tracks on keyframes: the learned memory predicts all their masks jointly."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from copy import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from maskstream.pipeline.config import PipelineConfig
+from maskstream.pipeline.memory.bank import (
+    RECENT_CELLS,
+    REFERENCE_CELLS,
+    MemoryBank,
+    MemorySettings,
+)
+from maskstream.pipeline.memory.features import FrameFeatures
+from maskstream.pipeline.memory.model import FrameKeys, JointPrediction, MemoryModel
 from maskstream.pipeline.segmenter.geometry import FloatMap, InputGeometry
 from maskstream.pipeline.segmenter.model import Features
 from maskstream.pipeline.tracking.steps import round_robin
 from maskstream.pipeline.types import SizeHW
-from maskstream.trackers.appearance import (
-    AppearanceMemory,
-    AppearanceSettings,
-    CellFeatures,
-    MemoryReadout,
-    resolve_overlaps,
-)
-from maskstream.trackers.track import LOGIT_LIMIT, Detection, Track
+from maskstream.trackers.assignment import assign
+from maskstream.trackers.iou import mask_iou, pairwise_mask_iou
+from maskstream.trackers.track import Detection, Track
 from maskstream.trackers.tracker import Tracker
 
-MAX_CELLS = 64  # along the long side; the work of reading grows with the fourth power
+PRESENT_MIN = 0.3
+"""Presence score from which a tracked object is visible."""
+REENTRY_PRESENT_MIN = 0.6
+"""Presence score from which an occluded or lost object is found again."""
+REENTRY_CERTAINTY_MIN = 0.7
+"""Mean probability inside the mask from which an occluded or lost object is found again."""
+OWN_IOU_MIN = 0.3
+"""IoU of a prediction with its propagated mask below which two objects may have been exchanged."""
+ALIKE_IOU_MIN = 0.3
+"""IoU of a lost object's prediction with a detection from which the detection may be it."""
 
 
-def appearance_settings(config: PipelineConfig) -> AppearanceSettings:
-    """What a configuration says of the memory."""
-    given = config.appearance
-    return AppearanceSettings(given.recent, given.recent_interval_s, given.references)
+def memory_settings(config: PipelineConfig) -> MemorySettings:
+    """Settings of the memory bank in a configuration."""
+    given = config.memory
+    return MemorySettings(given.references, given.recent, given.recent_interval_s)
 
 
-class Recognizer:
-    """Learns what objects look like on one keyframe and finds them on others.
+@dataclass(frozen=True, slots=True)
+class MemoryGrid:
+    """The memory on one size of the encoder's input.
 
-    working_hw: size of the grid on which masks are given and taken.
+    geometry: of the encoder that the memory reads. working_hw: size of the logits of tracks.
     """
 
-    def __init__(
-        self, geometry: InputGeometry, working_hw: SizeHW, settings: AppearanceSettings
-    ) -> None:
-        self.memory = AppearanceMemory(settings)
-        self._working_hw = working_hw
-        self._set(geometry)
+    model: MemoryModel
+    geometry: InputGeometry
+    working_hw: SizeHW
 
-    def _set(self, geometry: InputGeometry) -> None:
-        self._geometry = geometry
-        stride = -(-max(geometry.grid_hw) // MAX_CELLS)
-        height, width = geometry.grid_hw
-        self._cells_hw = (height // stride, width // stride)
+    def keys_of(self, features: Features) -> FrameKeys:
+        """Keys of a keyframe."""
+        return self.model.keys_of(FrameFeatures.of(features.tensors))
 
-    def at(self, geometry: InputGeometry) -> Recognizer:
-        """The same, with the same memory, for another size of the encoder's input."""
-        other = copy(self)
-        other._set(geometry)
-        return other
+    def probability(self, logits: FloatMap) -> FloatMap:
+        """Probabilities on the grid of logits at the working resolution."""
+        return np.asarray(1 / (1 + np.exp(-self.geometry.from_size(logits))), np.float32)
 
-    def cells(self, features: Features) -> CellFeatures:
-        """A keyframe's features by cell."""
-        maps = (features.tensors[name][0] for name in ("features_s8", "features_s16"))
-        return CellFeatures.of(maps, self._cells_hw)
-
-    def knows(self, object_id: int) -> bool:
-        """Whether an object is remembered."""
-        return object_id in self.memory
-
-    def add_reference(self, object_id: int, cells: CellFeatures, mask: FloatMap) -> None:
-        """Remember an object for good; mask: logits at the working resolution."""
-        self.memory.add_reference(object_id, cells, self._coverage(mask))
-
-    def add_recent(
-        self, object_id: int, cells: CellFeatures, readout: MemoryReadout, now_s: float
-    ) -> None:
-        """Remember an object for a few keyframes."""
-        self.memory.add_recent(object_id, cells, readout.coverage, now_s)
-
-    def read(self, object_id: int, cells: CellFeatures, around: FloatMap | None) -> MemoryReadout:
-        """Look for an object near a mask (logits at the working resolution; None: anywhere)."""
-        near = None if around is None else self._coverage(around)
-        return self.memory.read(object_id, cells, near)
-
-    def logits(self, readout: MemoryReadout) -> FloatMap:
-        """A reading as logits at the working resolution."""
-        h, w = self._geometry.grid_hw
-        fine = cv2.resize(readout.coverage, (w, h), interpolation=cv2.INTER_LINEAR)
-        return self._geometry.to_size((2 * fine - 1) * LOGIT_LIMIT, self._working_hw)
-
-    def keep_only(self, kept: Iterable[int]) -> None:
-        """Forget all objects but these."""
-        self.memory.forget(kept)
-
-    def _coverage(self, logits: FloatMap) -> FloatMap:
-        """Share of every cell that a mask at the working resolution covers."""
-        share = np.clip(self._geometry.from_size(logits) / 2 + 0.5, 0, 1)
-        cells = self._cells_hw[::-1]
-        return np.asarray(cv2.resize(share, cells, interpolation=cv2.INTER_AREA), np.float32)
+    def to_working(self, logits: FloatMap) -> FloatMap:
+        """Logits of the grid at the working resolution."""
+        return self.geometry.to_size(logits, self.working_hw)
 
 
 class TrackRecognition:
     """Recognizes the tracks of one tracker on keyframes; searches those that are out of sight.
 
-    max_searches: objects that one keyframe searches in the whole image.
+    max_searches: maximum of occluded or lost objects that one keyframe searches.
     """
 
-    def __init__(self, tracker: Tracker, max_searches: int) -> None:
+    def __init__(self, tracker: Tracker, settings: MemorySettings, max_searches: int) -> None:
+        self.bank = MemoryBank(settings)
         self._tracker = tracker
         self._max_searches = max_searches
         self._cursor = 0
 
     def recognize(
-        self, recognizer: Recognizer, due: Sequence[Track], cells: CellFeatures, now_s: float
+        self, grid: MemoryGrid, due: Sequence[Track], frame: FrameKeys, now_s: float
     ) -> list[Track]:
-        """Propose a mask for remembered tracks, or mark them occluded; search for absent ones.
+        """Predict the masks of remembered tracks; mark those that are absent occluded.
 
-        Returns the tracks that are alive, and those that were found again.
+        Occluded and lost tracks are predicted too, a few in turn. Returns the tracks that are
+        alive, including those that were found again.
         """
-        readouts: dict[int, MemoryReadout] = {}
-        searches = self._max_searches
-        for track in due:
-            if not (recognizer.knows(track.id) and track.mask.any()):
-                continue
-            readout = recognizer.read(track.id, cells, track.logits)
-            recognized = self._recognizes(recognizer, track, readout)
-            if searches > 0 and not recognized:
-                searches -= 1
-                readout = recognizer.read(track.id, cells, None)
-                recognized = self._recognizes(recognizer, track, readout)
-            if recognized:
-                readouts[track.id] = readout
+        tracked = [t for t in due if t.id in self.bank and t.mask.any()]
+        searched = self._next_searches()
+        if not (tracked or searched):
+            return list(due)
+        propagated: dict[int, FloatMap | None] = {
+            **{t.id: grid.probability(t.logits) for t in tracked},
+            **dict.fromkeys((t.id for t in searched), None),
+        }
+        predicted = grid.model.predict(frame, self.bank, propagated)
+        logits = [grid.to_working(x) for x in predicted.logits]
+        masks = dict(zip(propagated, logits, strict=True))
+        presence = dict(zip(propagated, predicted.presence.tolist(), strict=True))
+        masks |= _exchanged(tracked, masks)
+        for track in tracked:
+            if presence[track.id] >= PRESENT_MIN and (masks[track.id] > 0).any():
+                self._tracker.apply_recognition(track, masks[track.id], now_s)
             else:
                 self._tracker.mark_occluded(track)
-        readouts = resolve_overlaps(readouts)
-        visible = list(readouts.values())
-        seen = [track for track in due if track.alive]
-        for track in self._next_searches(recognizer, searches):
-            readout = recognizer.read(track.id, cells, None)
-            free = readout.without_claimed(visible)
-            mostly_free = free.size > 0.5 * readout.size
-            if mostly_free and self._recognizes(recognizer, track, free):
-                readouts[track.id] = free
-                seen.append(track)
-        for object_id, readout in readouts.items():
-            known = self._tracker.find(object_id)
-            logits = recognizer.logits(readout)
-            if known is not None and self._tracker.apply_recognition(
-                known, logits, readout.affinity, now_s
-            ):
-                recognizer.add_recent(object_id, cells, readout, now_s)
-        return seen
+        found = []
+        for track, grid_logits in zip(searched, predicted.logits[len(tracked) :], strict=True):
+            if presence[track.id] >= REENTRY_PRESENT_MIN and _is_certain(grid_logits):
+                self._tracker.apply_recognition(track, masks[track.id], now_s)
+                found.append(track)
+        return [track for track in due if track.alive] + found
 
-    def similarity(
-        self, recognizer: Recognizer, cells: CellFeatures
-    ) -> Callable[[Track, Detection], bool]:
-        """Whether a detection may be a track's object; so it may if nothing is remembered."""
+    def similarity(self, grid: MemoryGrid, frame: FrameKeys) -> Callable[[Track, Detection], bool]:
+        """Whether a detection may be a lost track's object; true if nothing is remembered."""
+        known: dict[int, tuple[JointPrediction, FloatMap]] = {}
 
         def alike(track: Track, seen: Detection) -> bool:
-            if not recognizer.knows(track.id):
+            if track.id not in self.bank:
                 return True
-            readout = recognizer.read(track.id, cells, seen.logits)
-            return self._recognizes(recognizer, track, readout)
+            if track.id not in known:
+                predicted = grid.model.predict(frame, self.bank, {track.id: None})
+                known[track.id] = predicted, grid.to_working(predicted.logits[0])
+            predicted, logits = known[track.id]
+            overlap = mask_iou(logits > 0, seen.logits > 0)
+            return predicted.presence[0] >= REENTRY_PRESENT_MIN and overlap >= ALIKE_IOU_MIN
 
         return alike
 
-    def remember(self, recognizer: Recognizer, cells: CellFeatures, prompted: set[int]) -> None:
-        """Remember what a person gave on this keyframe and what has just got an identity."""
-        known = [t for t in self._tracker.tracks if t.id > 0]
-        for track in known:
-            new = not recognizer.knows(track.id)
-            if track.visible and track.mask.any() and (new or track.id in prompted):
-                recognizer.add_reference(track.id, cells, track.logits)
-        recognizer.keep_only(track.id for track in known)
+    def remember(
+        self, grid: MemoryGrid, frame: FrameKeys, prompted: set[int], now_s: float
+    ) -> None:
+        """Remember prompted and new objects for good, and the keyframe for a while."""
+        known = {t.id: t for t in self._tracker.tracks if t.id > 0}
+        self.bank.keep_only(known)
+        shown = {i: t for i, t in known.items() if t.visible and t.mask.any()}
+        masks = {i: grid.probability(t.logits) for i, t in shown.items()}
+        new = {i for i in masks if i in prompted or i not in self.bank}
+        if new:
+            reference = grid.model.remember(frame, masks, REFERENCE_CELLS)
+            for object_id in masks.keys() - new:
+                del reference.values[object_id]
+            self.bank.add_reference(reference)
+        elif masks and self.bank.wants_recent(now_s):
+            absent = np.zeros(frame.s4.shape[-2:], np.float32)
+            hidden = [i for i in known if i not in masks and i in self.bank]
+            recent = grid.model.remember(frame, masks | dict.fromkeys(hidden, absent), RECENT_CELLS)
+            self.bank.add_recent(recent, now_s)
 
-    def _next_searches(self, recognizer: Recognizer, limit: int) -> list[Track]:
-        """The occluded or lost tracks that this keyframe searches: a few, all in turn."""
-        absent = [t for t in self._tracker.occluded_or_lost() if recognizer.knows(t.id)]
-        chosen, self._cursor = round_robin(absent, limit, self._cursor)
+    def _next_searches(self) -> list[Track]:
+        """The occluded or lost tracks that this keyframe searches, all in turn."""
+        absent = [t for t in self._tracker.occluded_or_lost() if t.id in self.bank]
+        chosen, self._cursor = round_robin(absent, self._max_searches, self._cursor)
         return chosen
 
-    def _recognizes(self, recognizer: Recognizer, track: Track, readout: MemoryReadout) -> bool:
-        return self._tracker.recognizes(track, recognizer.logits(readout), readout.affinity)
+
+def _exchanged(tracks: Sequence[Track], masks: Mapping[int, FloatMap]) -> dict[int, FloatMap]:
+    """Predictions of objects whose identities were exchanged, by the id they belong to.
+
+    Predictions that left their propagated masks are matched with those masks (Hungarian); where the
+    matching is a permutation, motion decides.
+    """
+    if len(tracks) < 2:
+        return {}
+    before = np.stack([t.mask for t in tracks])
+    after = np.stack([masks[t.id] > 0 for t in tracks])
+    iou = pairwise_mask_iou(before, after)
+    left = np.flatnonzero(np.diag(iou) < OWN_IOU_MIN)
+    pairs = assign(1 - iou[np.ix_(left, left)], 1 - OWN_IOU_MIN).pairs
+    moved = {int(left[row]): int(left[column]) for row, column in pairs if row != column}
+    if set(moved) != set(moved.values()):
+        return {}
+    return {tracks[row].id: masks[tracks[column].id] for row, column in moved.items()}
+
+
+def _is_certain(logits: FloatMap) -> bool:
+    """Whether there is a mask, and its mean probability is high."""
+    inside = logits[logits > 0]
+    if inside.size == 0:
+        return False
+    return float((1 / (1 + np.exp(-inside))).mean()) >= REENTRY_CERTAINTY_MIN

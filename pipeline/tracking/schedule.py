@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 from maskstream.pipeline.config import PipelineConfig
-from maskstream.pipeline.segmenter.model import Segmenter
+from maskstream.pipeline.models.networks import Networks
 from maskstream.pipeline.types import SizeHW
 
 LEAST_STEP_S = 1 / 30
@@ -98,19 +98,19 @@ class KeyframeSchedule:
         return need >= terms.need_most + (terms.need_least - terms.need_most) * share
 
 
-def schedule_for(config: PipelineConfig, segmenter: Segmenter) -> KeyframeSchedule | None:
+def schedule_for(config: PipelineConfig, networks: Networks) -> KeyframeSchedule | None:
     """The schedule of a configuration; None if it has regular keyframes only.
 
     Live runs have none: the deadline is their budget.
     """
-    keyframes, geometry = config.keyframes, segmenter.geometry
+    keyframes, segmenter = config.keyframes, networks.segmenter
     if keyframes.work == 0 or keyframes.interval == 1 or config.queue.policy != "wait":
         return None
     return KeyframeSchedule(
         Terms(keyframes.work, keyframes.need_least, keyframes.need_most),
         WorkWeights(encoder_megapixel=segmenter.card.encoder_work),
-        geometry.frame_hw,
-        geometry.input_hw,
+        segmenter.geometry.frame_hw,
+        segmenter.geometry.input_hw,
     )
 
 

@@ -117,7 +117,7 @@ def test_share_alike_sources_images_and_cutouts_are_left_out(data, tmp_path):
     """CC BY-SA images and GPL cut-outs never train what is shipped."""
     data = shutil.copytree(data, tmp_path / "data")
     first, second = sorted((data / "alpha" / "images").iterdir())[:2]
-    licenses = {first.stem: {"license": "CC BY-SA 2.0"}, second.stem: {"license": "CC BY 2.0"}}
+    licenses = {first.stem: {"licence": "CC BY-SA 2.0"}, second.stem: {"licence": "CC BY 2.0"}}
     (data / "alpha" / "attribution.json").write_text(json.dumps(licenses))
     (data / "beta").rename(data / "oxford_pets_subset")
     for source in ("alpha", "tuxpaint_stamps"):

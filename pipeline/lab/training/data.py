@@ -143,7 +143,9 @@ def share_alike_images(folder: Path) -> set[str]:
     if not file.is_file():
         return set()
     rows: dict[str, dict[str, str]] = json.loads(file.read_text())
-    return {stem for stem, row in rows.items() if "BY-SA" in row["license"]}
+    return {
+        stem for stem, row in rows.items() if "BY-SA" in row["licence"]
+    }  # spelled so in the data
 
 
 def cutouts(root: Path) -> list[Path]:

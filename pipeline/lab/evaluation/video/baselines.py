@@ -2,7 +2,7 @@
 
 `still` holds the given mask, `flow` carries it along the flow and never asks the network, `box`
 asks the network on every keyframe for what is in the box that the flow and a Kalman filter carried,
-`affinity` reads the appearance memory on every keyframe and does nothing else.
+`affinity` compares untrained encoder features on every keyframe and does nothing else.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipeline.config import PipelineConfig
+from maskstream.pipeline.lab.evaluation.video.appearance import CellFeatures
+from maskstream.pipeline.lab.evaluation.video.recognizer import Recognizer
 from maskstream.pipeline.models.open import open_segmenter
 from maskstream.pipeline.segmenter.geometry import FloatMap
 from maskstream.pipeline.segmenter.model import PromptBatch
-from maskstream.pipeline.tracking.recognition import Recognizer, appearance_settings
 from maskstream.pipeline.tracking.steps import mask_logits, working_size
 from maskstream.pipeline.types import Frame, LabelMap, SizeHW
-from maskstream.trackers.appearance import CellFeatures
 from maskstream.trackers.flow import FlowEstimator
 from maskstream.trackers.motion import KalmanBox
 from maskstream.trackers.track import LOGIT_LIMIT, box_of
@@ -152,14 +152,12 @@ class BoxOnly:
 
 
 class Affinity:
-    """Every keyframe the appearance memory is read; no decoder, no motion, no flow."""
+    """Every keyframe untrained features are compared; no decoder, no motion, no flow."""
 
     def __init__(self, config: PipelineConfig, model: Path, frame_hw: SizeHW) -> None:
         self._masks = FlowOnly(config, model, frame_hw)
         self._segmenter = open_segmenter(config, model, frame_hw)
-        self._recognizer = Recognizer(
-            self._segmenter.geometry, self._masks.working_hw, appearance_settings(config)
-        )
+        self._recognizer = Recognizer(self._segmenter.geometry, self._masks.working_hw)
         self._interval = config.keyframes.interval
         self._count = 0
         self._cells: CellFeatures | None = None
@@ -170,7 +168,7 @@ class Affinity:
         if self._masks.logits and self._count % self._interval == 0:
             cells = self._encode(frame)
             for number in self._masks.logits:
-                readout = self._recognizer.read(number, cells, None)
+                readout = self._recognizer.read(number, cells)
                 self._masks.logits[number] = self._recognizer.logits(readout)
                 self._recognizer.add_recent(number, cells, readout, self._now_s(frame))
         self._count += 1

@@ -26,7 +26,7 @@ from maskstream.pipeline.memory.network import (
     KEY,
     LIKENESS,
     VALUE,
-    Look,
+    FrameKeys,
     MemoryNetwork,
     soft_aggregation,
     unit,
@@ -42,7 +42,8 @@ class VideoTrainConfig:
     """Every number of a training.
 
     reference_cells, recent_cells: remembered of a frame at most; their steps: of the grid away from
-    objects. recent: frames read beside the prompted one. carry: odds of a carried mask.
+    objects. recent: frames read beside the prompted one. propagated_share: odds that the
+    propagated mask is an input.
     """
 
     steps: int = 20_000
@@ -57,7 +58,7 @@ class VideoTrainConfig:
     reference_step: int = 2
     recent_step: int = 4
     recent: int = 2
-    carry: float = 0.7
+    propagated_share: float = 0.7
     presence_weight: float = 0.2
     dice_weight: float = 1.0
     checkpoint_every: int = 200
@@ -83,13 +84,15 @@ class _Bank:
         )
 
 
-def remember(network: MemoryNetwork, look: Look, masks: Tensor, *, step: int, limit: int) -> _Bank:
+def remember(
+    network: MemoryNetwork, frame: FrameKeys, masks: Tensor, *, step: int, limit: int
+) -> _Bank:
     """Write a frame into the memory; masks [B, O, 2h, 2w] 0..1."""
     batch, count, height, width = masks.shape
     union = masks.sum(1, keepdim=True).clamp(max=1)
     own = masks.reshape(batch * count, 1, height, width)
     others = (union - masks).clamp(min=0).reshape(batch * count, 1, height, width)
-    features = look.features.repeat_interleave(count, 0)
+    features = frame.features.repeat_interleave(count, 0)
     values = network.values(features, own, others)
     coverage = F.avg_pool2d(union, 2)[:, 0].detach().float().cpu().numpy()
     chosen = [choose_cells(c, step, limit) for c in coverage]
@@ -107,36 +110,36 @@ def remember(network: MemoryNetwork, look: Look, masks: Tensor, *, step: int, li
         return flat.gather(1, rows[..., None].expand(-1, -1, flat.shape[-1]))
 
     held = take(values).reshape(batch, count, longest, VALUE)
-    return _Bank(take(look.key), take(look.likeness), bias, held)
+    return _Bank(take(frame.key), take(frame.likeness), bias, held)
 
 
-def read_bank(network: MemoryNetwork, look: Look, bank: _Bank) -> tuple[Tensor, Tensor]:
+def read_bank(network: MemoryNetwork, frame: FrameKeys, bank: _Bank) -> tuple[Tensor, Tensor]:
     """Likenesses [B, LIKENESS, h, w] and values [B, O, VALUE, h, w] that a frame reads."""
     batch, count, cells, _ = bank.values.shape
     flat = bank.values.permute(0, 2, 1, 3).reshape(batch, cells, count * VALUE)
     values = torch.cat([bank.likeness, flat], 2)
     room = -values.shape[2] % KEY
     found = network.read(
-        look, bank.keys.to(values.dtype), F.pad(values, (0, room)), bank.bias.to(values.dtype)
+        frame, bank.keys.to(values.dtype), F.pad(values, (0, room)), bank.bias.to(values.dtype)
     )
-    likeness = found[:, :LIKENESS] * look.likeness
+    likeness = found[:, :LIKENESS] * frame.likeness
     read = found[:, LIKENESS : LIKENESS + count * VALUE]
     return likeness, read.reshape(batch, count, VALUE, *read.shape[-2:])
 
 
-def answer(
+def predict(
     network: MemoryNetwork,
-    look: Look,
+    frame: FrameKeys,
     reference: _Bank,
     recent: _Bank | None,
-    carried: Tensor,
+    propagated: Tensor,
     known: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Logits [B, O, 2h, 2w] and presence logits [B, O] of all objects of a frame.
 
-    carried: masks [B, O, 2h, 2w] 0..1; known: [B, O], whether they say anything.
+    propagated: masks [B, O, 2h, 2w] 0..1; known: [B, O], whether they say anything.
     """
-    like_reference, from_reference = read_bank(network, look, reference)
+    like_reference, from_reference = read_bank(network, frame, reference)
     batch, count = from_reference.shape[:2]
     if recent is None:
         like_recent, from_recent = (
@@ -144,20 +147,20 @@ def answer(
             torch.zeros_like(from_reference),
         )
     else:
-        like_recent, from_recent = read_bank(network, look, recent)
-    shared = torch.cat([look.features, like_reference, like_recent], 1)
+        like_recent, from_recent = read_bank(network, frame, recent)
+    shared = torch.cat([frame.features, like_reference, like_recent], 1)
     read = torch.cat([from_reference, from_recent], 2).flatten(0, 1)
     read = torch.cat([shared.repeat_interleave(count, 0), read], 1)
-    size = carried.shape[-2:]
-    carried = carried * known[:, :, None, None]
-    beside = (carried.sum(1, keepdim=True) - carried).clamp(0, 1)
+    size = propagated.shape[-2:]
+    propagated = propagated * known[:, :, None, None]
+    beside = (propagated.sum(1, keepdim=True) - propagated).clamp(0, 1)
     flags = torch.stack([known, torch.full_like(known, float(recent is not None))], 2)
     logits, presence = network.head(
         read,
-        carried.reshape(batch * count, 1, *size),
+        propagated.reshape(batch * count, 1, *size),
         beside.reshape(batch * count, 1, *size),
         flags.flatten(0, 1),
-        look.s4.repeat_interleave(count, 0),
+        frame.s4.repeat_interleave(count, 0),
     )
     return logits.reshape(batch, count, *size), presence.reshape(batch, count)
 
@@ -181,8 +184,8 @@ def start_keys(network: MemoryNetwork, files: list[Path], *, frames: int = 64) -
     _, vectors = torch.linalg.eigh(cells.T @ cells / len(cells))
     basis = vectors[:, -KEY:].T
     with torch.no_grad():
-        network.eye.key_s8.weight.copy_(basis[:, :40, None, None])
-        network.eye.key_s16.weight.copy_(basis[:, 40:, None, None])
+        network.keys.key_s8.weight.copy_(basis[:, :40, None, None])
+        network.keys.key_s16.weight.copy_(basis[:, 40:, None, None])
 
 
 class VideoTrainer:
@@ -202,7 +205,7 @@ class VideoTrainer:
             start_keys(self.network, self._chunks())
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
-        slow = {"eye.key_s8.weight", "eye.key_s16.weight", "eye.log_scale"}
+        slow = {"keys.key_s8.weight", "keys.key_s16.weight", "keys.log_scale"}
         named = list(self.network.named_parameters())
         self.optimizer = torch.optim.AdamW(
             [
@@ -322,43 +325,45 @@ class VideoTrainer:
         size, frames, count = truth.shape[0], truth.shape[1], truth.shape[2]
         with torch.autocast(self.device.type, torch.bfloat16):
             maps = [batch[name].flatten(0, 1).bfloat16() for name in NAMES]
-            looks = _split(network.eye(*maps), size, frames)
+            frames_keys = _split(network.keys(*maps), size, frames)
             small = F.avg_pool2d(truth.flatten(1, 2), 2).reshape(size, frames, count, 72, 128)
             reference = remember(
                 network,
-                looks[0],
+                frames_keys[0],
                 small[:, 0],
                 step=config.reference_step,
                 limit=config.reference_cells,
             )
             small = small.bfloat16()
-            asked = (small[:, 0].sum((2, 3)) > 0).bfloat16()
+            prompted = (small[:, 0].sum((2, 3)) > 0).bfloat16()
             banks: list[_Bank] = []
             before, losses, ious, right = small[:, 0], [], [], []
             for t in range(1, frames):
-                carried = _warp(before, batch["flow"][:, t]).to(small.dtype)
-                known = (carried.amax((2, 3)) > 0.5).to(small.dtype) * asked
+                propagated = _warp(before, batch["flow"][:, t]).to(small.dtype)
+                known = (propagated.amax((2, 3)) > 0.5).to(small.dtype) * prompted
                 if rng is not None:
-                    given = rng.random((size, count)) < config.carry
+                    given = rng.random((size, count)) < config.propagated_share
                     known = known * torch.from_numpy(given).to(known)
                 recent = _Bank.join(banks[-config.recent :]) if banks else None
-                logits, presence = answer(network, looks[t], reference, recent, carried, known)
-                logits = logits.float() - 24 * (1 - asked[:, :, None, None].float())
-                loss, joint = self._loss(logits, presence.float(), truth[:, t], asked.float())
+                logits, presence = predict(
+                    network, frames_keys[t], reference, recent, propagated, known
+                )
+                logits = logits.float() - 24 * (1 - prompted[:, :, None, None].float())
+                loss, joint = self._loss(logits, presence.float(), truth[:, t], prompted.float())
                 losses.append(loss)
                 before = joint[:, 1:].detach()
                 before = F.avg_pool2d(before, 2).to(small.dtype)
                 banks.append(
                     remember(
                         network,
-                        looks[t],
+                        frames_keys[t],
                         before,
                         step=config.recent_step,
                         limit=config.recent_cells,
                     )
                 )
-                ious.append(_iou(joint[:, 1:], truth[:, t], asked))
-                right.append(_presence_accuracy(presence, truth[:, t], asked))
+                ious.append(_iou(joint[:, 1:], truth[:, t], prompted))
+                right.append(_presence_accuracy(presence, truth[:, t], prompted))
         scores = {
             "iou": float(np.mean([i for i in ious if i == i])),
             "iou_last": float(ious[-1]),
@@ -367,7 +372,7 @@ class VideoTrainer:
         return torch.stack(losses).mean(), scores
 
     def _loss(
-        self, logits: Tensor, presence: Tensor, truth: Tensor, asked: Tensor
+        self, logits: Tensor, presence: Tensor, truth: Tensor, prompted: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The loss of a frame and probabilities [B, 1 + O, H, W]."""
         config = self.config
@@ -378,13 +383,13 @@ class VideoTrainer:
         hardest = each.topk(int(0.25 * each.shape[1]), 1).values.mean()
         probabilities = joint.softmax(1)
         p, y = probabilities[:, 1:].flatten(2), truth.flatten(2)
-        here = (y.sum(2) > 16).float() * asked
+        here = (y.sum(2) > 16).float() * prompted
         dice = 1 - (2 * (p * y).sum(2) + 1) / (p.sum(2) + y.sum(2) + 1)
         dice_mean = (dice * here).sum() / here.sum().clamp(min=1)
-        wrongly = (p.mean(2) * (1 - here) * asked).sum() / asked.sum().clamp(min=1)
+        wrongly = (p.mean(2) * (1 - here) * prompted).sum() / prompted.sum().clamp(min=1)
         there = (y.sum(2) > 4 * _PRESENT_CELLS).float()
         bce = F.binary_cross_entropy_with_logits(presence, there, reduction="none")
-        seen = (bce * asked).sum() / asked.sum().clamp(min=1)
+        seen = (bce * prompted).sum() / prompted.sum().clamp(min=1)
         loss = (
             each.mean()
             + hardest
@@ -403,12 +408,12 @@ def to_batch(arrays: dict[str, npt.NDArray[Any]], device: torch.device) -> dict[
     return batch
 
 
-def _split(look: Look, size: int, frames: int) -> list[Look]:
+def _split(frame: FrameKeys, size: int, frames: int) -> list[FrameKeys]:
     parts = [
-        getattr(look, name).reshape(size, frames, *getattr(look, name).shape[1:]).unbind(1)
-        for name in Look.__slots__
+        getattr(frame, name).reshape(size, frames, *getattr(frame, name).shape[1:]).unbind(1)
+        for name in FrameKeys.__slots__
     ]
-    return [Look(*maps) for maps in zip(*parts, strict=True)]
+    return [FrameKeys(*maps) for maps in zip(*parts, strict=True)]
 
 
 def _warp(masks: Tensor, flow: Tensor) -> Tensor:
@@ -425,15 +430,15 @@ def _warp(masks: Tensor, flow: Tensor) -> Tensor:
     return F.grid_sample(masks.float(), grid, padding_mode="border", align_corners=False)
 
 
-def _iou(probabilities: Tensor, truth: Tensor, asked: Tensor) -> float:
+def _iou(probabilities: Tensor, truth: Tensor, prompted: Tensor) -> float:
     found, mask = probabilities > 0.5, truth > 0.5
     both = (found & mask).flatten(2).sum(2).float()
     either = (found | mask).flatten(2).sum(2).float()
-    here = (asked > 0) & (mask.flatten(2).sum(2) > 16)
+    here = (prompted > 0) & (mask.flatten(2).sum(2) > 16)
     return float((both / either.clamp(min=1))[here].mean()) if bool(here.any()) else math.nan
 
 
-def _presence_accuracy(presence: Tensor, truth: Tensor, asked: Tensor) -> float:
+def _presence_accuracy(presence: Tensor, truth: Tensor, prompted: Tensor) -> float:
     there = truth.flatten(2).sum(2) > 4 * _PRESENT_CELLS
     right = ((presence > 0) == there).float()
-    return float((right * asked).sum() / asked.sum().clamp(min=1))
+    return float((right * prompted).sum() / prompted.sum().clamp(min=1))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import cv2
@@ -19,13 +19,10 @@ import numpy.typing as npt
 
 _SIMILARITY_RANGE = 0.15  # below the best match; less similar cells have no weight
 
-_CLAIM_MARGIN = 0.05  # difference of similarity that decides which object a cell belongs to
 _UNRELATED_SIMILARITY = 1.0  # approximate similarity of unrelated cells
 _SIMILARITY_DROP = 0.1  # of the mean, from which a component is a similar object
 _SMALL_PART_SHARE = 0.35  # share of the largest component's area below which a component is dropped
 _DENSE_CELLS = 100  # cells; a larger window is not queried densely
-_NEAR_CELLS = 1  # cells between a component and the propagated mask, at most
-_PROPAGATED_MIN = 0.3  # coverage of a cell by the propagated mask from which it counts
 _BORDER_CELLS = 2  # cells on either side of an object's border that are queried densely
 # Strides at which the rest of the image is remembered, where similar objects may be. With 3 for
 # both, the generated crossing of similar objects has a J&F of 64 instead of 69.
@@ -112,14 +109,6 @@ class MemoryReadout:
         """Number of cells of the object."""
         return int((self.coverage > 0.5).sum())
 
-    def without_claimed(self, others: Iterable[MemoryReadout]) -> MemoryReadout:
-        """Copy without the cells that other readouts claim with at least the same similarity."""
-        coverage = self.coverage
-        for other in others:
-            theirs = (other.coverage > 0.5) & (other.similarity >= self.similarity)
-            coverage = np.where(theirs, 0, coverage)
-        return replace(self, coverage=coverage)
-
     def drop_small_parts(self) -> MemoryReadout:
         """Keep the components that are not small compared with the largest one."""
         labels, areas = self._components()
@@ -128,19 +117,6 @@ class MemoryReadout:
         return self._without_components(
             labels, 1 + np.flatnonzero(areas < _SMALL_PART_SHARE * areas.max())
         )
-
-    def keep_near(self, propagated: FloatMap) -> MemoryReadout:
-        """Keep the components near the propagated mask (coverage [h, w]); all if none is near.
-
-        The others are taken for similar objects.
-        """
-        labels, areas = self._components()
-        if len(areas) < 2:
-            return self
-        reach = np.ones((2 * _NEAR_CELLS + 1, 2 * _NEAR_CELLS + 1), np.uint8)
-        near = cv2.dilate((propagated > _PROPAGATED_MIN).view(np.uint8), reach).view(np.bool_)
-        far = np.setdiff1d(np.arange(1, len(areas) + 1), labels[near])
-        return self if len(far) == len(areas) else self._without_components(labels, far)
 
     def keep_most_similar(self) -> MemoryReadout:
         """Keep the component with the most evidence, and those of about the same similarity.
@@ -167,23 +143,6 @@ class MemoryReadout:
         self, labels: npt.NDArray[np.int32], components: npt.NDArray[np.intp]
     ) -> MemoryReadout:
         return replace(self, coverage=np.where(np.isin(labels, components), 0, self.coverage))
-
-
-def resolve_overlaps(readouts: Mapping[int, MemoryReadout]) -> dict[int, MemoryReadout]:
-    """Remove cells claimed by several objects from those that are clearly less similar."""
-    claims = {
-        key: np.where(readout.coverage > 0.5, readout.similarity, -np.inf)
-        for key, readout in readouts.items()
-    }
-    if len(claims) < 2:
-        return dict(readouts)
-    best = np.max(list(claims.values()), axis=0)
-    return {
-        key: replace(
-            readout, coverage=np.where(claims[key] < best - _CLAIM_MARGIN, 0, readout.coverage)
-        )
-        for key, readout in readouts.items()
-    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,24 +195,14 @@ class AppearanceMemory:
             known.recent.append(self._memory(features, coverage, _RECENT_STEP))
             known.last_recent_s = now_s
 
-    def forget(self, keep: Iterable[int]) -> None:
-        """Forget all objects except these."""
-        kept = set(keep)
-        self._objects = {key: value for key, value in self._objects.items() if key in kept}
-
-    def read(
-        self, object_id: int, features: CellFeatures, around: FloatMap | None
-    ) -> MemoryReadout:
-        """Read an object's mask around its expected place, coverage `around` [h, w] 0..1.
-
-        None: search the whole image, first on every other row and column, then around the match.
-        """
+    def read(self, object_id: int, features: CellFeatures) -> MemoryReadout:
+        """Search an object: on every other row and column, then around the match."""
         h, w = features.grid_hw
         memories = list(self._objects[object_id].all())
         keys = np.concatenate([m.keys for m in memories])
         labels = np.concatenate([m.labels for m in memories])
         coverage, similarities = np.zeros(h * w, np.float32), np.full(h * w, -2, np.float32)
-        near = self._coarse_read(features, keys, labels) if around is None else around
+        near = self._coarse_read(features, keys, labels)
         if (near > 0.5).any():
             window = self._window(near)
             queried = _sample(near, window)
@@ -264,8 +213,8 @@ class AppearanceMemory:
             if not queried[window].all():
                 _fill(coverage.reshape(h, w)[window], queried[window])
                 _fill(similarities.reshape(h, w)[window], queried[window])
-        found = MemoryReadout(coverage.reshape(h, w), similarities.reshape(h, w)).drop_small_parts()
-        return found.keep_most_similar() if around is None else found.keep_near(around)
+        found = MemoryReadout(coverage.reshape(h, w), similarities.reshape(h, w))
+        return found.drop_small_parts().keep_most_similar()
 
     def _coarse_read(self, features: CellFeatures, keys: FloatMap, labels: FloatMap) -> FloatMap:
         """Coverage [h, w] of an object searched on every other row and column."""
