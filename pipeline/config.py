@@ -223,8 +223,13 @@ def describe(error: ValidationError, renamed: Mapping[str, str] = RENAMED_KEYS) 
     lines = []
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
-        message = problem["msg"]
-        if problem["type"] == "extra_forbidden":
-            message = f"its name is {renamed[key]} now" if key in renamed else "no such key"
-        lines.append(f"{key}: {message}")
+        if problem["type"] != "extra_forbidden":
+            lines.append(f"{key}: {problem['msg']}")
+            continue
+        inner = problem["input"] if isinstance(problem["input"], Mapping) else {}
+        for name in [f"{key}.{k}" for k in inner if f"{key}.{k}" in renamed] or [key]:
+            known = name in renamed
+            lines.append(
+                f"{name}: its name is {renamed[name]} now" if known else f"{name}: no such key"
+            )
     return "the configuration is wrong: " + "; ".join(lines)

@@ -14,6 +14,7 @@ from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.errors import StoreError
 from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.models.find import content_hash
+from maskstream.pipeline.models.networks import MEMORY
 from maskstream.pipeline.prompts import NO_PROMPTS, Event, MaskEvent, PromptLog
 from maskstream.pipeline.rendering.contact_sheet import ContactSheet
 from maskstream.pipeline.rendering.overlay import OverlayVideo
@@ -154,6 +155,7 @@ def attributes_of(pipeline: Pipeline, source: str) -> JsonObject:
     return {
         "identity": identity_of(source),
         "model": {"name": Path(config.model).name, "hash": content_hash(pipeline.model)},
+        "memory": content_hash(MEMORY),
         "config": config.model_dump(mode="json"),
         "versions": {**library_versions()},
     }

@@ -77,6 +77,7 @@ def _differences(store: MaskStore, wanted: RunSpec) -> Iterator[str]:
     else:  # the store or the source has no identity
         yield from _describe_difference("source", store.source.name, wanted.source)
     yield from _describe_difference("model", _model(stored), _model(given))
+    yield from _describe_difference("memory", stored.get("memory"), given.get("memory"))
     old, new = _flat(stored.get("config") or {}), _flat(given.get("config") or {})
     for key in sorted(old.keys() | new.keys()):
         if not key.startswith(_IGNORED_KEYS):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from maskstream.pipeline.config import PipelineConfig
@@ -22,7 +23,7 @@ from maskstream.pipeline.tracking.steps import round_robin
 from maskstream.pipeline.types import SizeHW
 from maskstream.trackers.assignment import assign
 from maskstream.trackers.iou import mask_iou, pairwise_mask_iou
-from maskstream.trackers.track import Detection, Track
+from maskstream.trackers.track import LOGIT_LIMIT, BoolMap, Detection, Track
 from maskstream.trackers.tracker import Tracker
 
 PRESENT_MIN = 0.3
@@ -33,6 +34,10 @@ REENTRY_CERTAINTY_MIN = 0.7
 """Mean probability inside the mask from which an occluded or lost object is found again."""
 OWN_IOU_MIN = 0.3
 """IoU of a prediction with its propagated mask below which two objects may have been exchanged."""
+PART_REACH = 1.0
+"""Distance from the propagated mask, in square roots of its area, within which parts are kept."""
+PART_AREA_MIN = 0.3
+"""Share of the propagated mask's area below which what is kept is too little, and all is kept."""
 ALIKE_IOU_MIN = 0.3
 """IoU of a lost object's prediction with a detection from which the detection may be it."""
 
@@ -101,6 +106,7 @@ class TrackRecognition:
         presence = dict(zip(propagated, predicted.presence.tolist(), strict=True))
         masks |= _exchanged(tracked, masks)
         for track in tracked:
+            masks[track.id] = _without_far_parts(masks[track.id], track.mask)
             if presence[track.id] >= PRESENT_MIN and (masks[track.id] > 0).any():
                 self._tracker.apply_recognition(track, masks[track.id], now_s)
             else:
@@ -172,6 +178,24 @@ def _exchanged(tracks: Sequence[Track], masks: Mapping[int, FloatMap]) -> dict[i
     if set(moved) != set(moved.values()):
         return {}
     return {tracks[row].id: masks[tracks[column].id] for row, column in moved.items()}
+
+
+def _without_far_parts(logits: FloatMap, propagated: BoolMap) -> FloatMap:
+    """Remove the parts of a prediction that are far from the propagated mask: similar objects.
+
+    Unless little is left, as when the object has jumped.
+    """
+    count, labels = cv2.connectedComponents((logits > 0).view(np.uint8), connectivity=8)
+    if count <= 2:
+        return logits
+    area = cv2.countNonZero(propagated.view(np.uint8))
+    reach = 1 + round(PART_REACH * float(np.sqrt(area)))
+    kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    around = cv2.dilate(propagated.view(np.uint8), kernel).view(np.bool_)
+    kept = np.isin(labels, np.setdiff1d(labels[around], [0]))
+    if np.count_nonzero(kept) < PART_AREA_MIN * area:
+        return logits
+    return np.where(kept | (logits <= 0), logits, np.float32(-LOGIT_LIMIT))
 
 
 def _is_certain(logits: FloatMap) -> bool:

@@ -19,7 +19,8 @@ from maskstream.pipeline.lab.evaluation.video.clips import set_task
 from maskstream.pipeline.lab.evaluation.video.evaluate import prompts_for
 from maskstream.pipeline.lab.evaluation.video.generated import generated_clips
 from maskstream.pipeline.lab.evaluation.video.sprites import SpriteImages
-from maskstream.pipeline.models.open import locate_model, open_segmenter
+from maskstream.pipeline.models.networks import open_networks
+from maskstream.pipeline.models.open import locate_model
 from maskstream.pipeline.sources import ArraySource
 from maskstream.pipeline.store import MaskStore
 from maskstream.pipeline.tracking.schedule import (
@@ -187,8 +188,8 @@ def test_an_interrupted_run_is_resumed_bit_for_bit(cli, tmp_path):
 )
 def test_presets(name, by_need):
     chosen = load_config(SHIPPED / f"{name}.yaml")
-    segmenter = open_segmenter(chosen, locate_model(chosen), (90, 160))
-    assert (schedule_for(chosen, segmenter) is not None) == by_need
+    networks = open_networks(chosen, locate_model(chosen), (90, 160))
+    assert (schedule_for(chosen, networks) is not None) == by_need
     assert chosen.keyframes.interval == {"fast": 8, "balanced": 8, "quality": 1}[Preset(name)]
     live = chosen.model_copy(update={"queue": QueueConfig(policy="latest")})
-    assert schedule_for(live, segmenter) is None
+    assert schedule_for(live, networks) is None
