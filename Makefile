@@ -8,7 +8,7 @@ UI_STAMP := $(VENV)/.installed-ui
 DEV_STAMP := $(VENV)/.installed-dev
 DOCS_STAMP := $(VENV)/.installed-docs
 
-.PHONY: demo ui setup test lint wheel bench docs image screenshots clean
+.PHONY: demo ui setup test lint wheel bench docs train-video image screenshots clean
 
 demo: $(RUN_STAMP)            ## run on a real clip; results in out/demo/
 	$(BIN)/python run_pipeline.py demo
@@ -42,6 +42,9 @@ bench: $(DEV_STAMP)           ## speed and memory, as ratios against baselines o
 	$(BIN)/python run_pipeline.py bench stream
 	$(BIN)/python run_pipeline.py bench store
 	$(BIN)/python run_pipeline.py bench live --burn
+
+train-video: $(DEV_STAMP)      ## go on training the memory (configs/train/memory.yaml), ten minutes at most
+	$(BIN)/python run_pipeline.py train-video configs/train/memory.yaml --minutes 10
 
 screenshots: $(DEV_STAMP)     ## screenshots of the page, step by step, into docs/images
 	$(BIN)/python -m tests.support.page_screenshots docs/images

@@ -1,7 +1,9 @@
-"""Command `train`: train segmenters."""
+"""Commands `train` and `train-video`: train segmenters, and the memory of objects."""
 
 from __future__ import annotations
 
+import math
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +13,7 @@ import typer
 def register(app: typer.Typer) -> None:
     """Register the commands."""
     app.command()(train)
+    app.command()(train_video)
 
 
 def train(
@@ -50,6 +53,57 @@ def train(
         if weights is not None:
             trainer.write_weights(weights)
     _print_table(results)
+
+
+def train_video(
+    config: Annotated[Path, typer.Argument(help="A file such as configs/train/memory.yaml.")],
+    threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 2,
+    minutes: Annotated[
+        float, typer.Option(help="Stop after so many minutes; the next run resumes.", min=0)
+    ] = math.inf,
+    weights: Annotated[
+        Path | None, typer.Option(help="Also write the averaged weights, FP16, to this file.")
+    ] = None,
+    graphs: Annotated[
+        Path | None, typer.Option(help="Also write the OpenVINO graphs to this folder.")
+    ] = None,
+) -> None:
+    """Train the memory on sequences rendered from labeled stills.
+
+    Sequences are rendered and encoded first, and cached. A run resumes an earlier one of the same
+    name; Ctrl-C loses only the steps since the last checkpoint.
+    """
+    from maskstream.pipeline.models.resolve import require_training_extra
+
+    require_training_extra("training")
+    import cv2
+    import torch
+
+    from maskstream.pipeline.lab.training.video.config import load_video_config
+    from maskstream.pipeline.lab.training.video.trainer import VideoTrainer, prepare_sequences
+    from maskstream.pipeline.memory.graphs import write_memory
+
+    loaded = load_video_config(config)
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(1)
+    ends = time.monotonic() + 60 * minutes
+    try:
+        for done, total in prepare_sequences(loaded):
+            typer.echo(f"{loaded.name} sequences {done}/{total}", err=True)
+            if time.monotonic() > ends:
+                return
+        trainer = VideoTrainer(
+            loaded, progress=lambda step, row: _show(loaded.name, step, loaded.steps, row)
+        )
+        trainer.run(ends - time.monotonic())
+    except KeyboardInterrupt:
+        typer.echo(f"\nstopped; {loaded.folder} holds the last checkpoint", err=True)
+        raise typer.Exit(130) from None
+    if weights is not None:
+        trainer.write_weights(weights)
+    if graphs is not None:
+        source = f"{config}, step {trainer.step}"
+        write_memory(trainer.average, graphs, encoder=loaded.encoder, source=source)
 
 
 def _show(name: str, step: int, steps: int, row: dict[str, Any]) -> None:

@@ -78,6 +78,15 @@ class _HeadGraph(nn.Module):
         return logits, presence
 
 
+def _traced(
+    module: nn.Module, example: tuple[Tensor, ...], shapes: list[tuple[list[int], ov.Type]]
+) -> ov.Model:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", TracerWarning)
+        return ov.convert_model(module, example_input=example, input=shapes)
+
+
 def _convert(
     module: nn.Module,
     example: tuple[Tensor, ...],
@@ -85,10 +94,7 @@ def _convert(
     outputs: tuple[str, ...],
 ) -> ov.Model:
     shapes = [([-1, *x.shape[1:2], *([-1] * (x.ndim - 2))], ov.Type.f32) for x in example]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", TracerWarning)
-        graph = ov.convert_model(module, example_input=example, input=shapes)
+    graph = _traced(module, example, shapes)
     for ports, given in ((graph.inputs, names), (graph.outputs, outputs)):
         for port, name in zip(ports, given, strict=True):
             port.get_tensor().set_names({name})
@@ -134,9 +140,7 @@ def read_graph() -> ov.Model:
         torch.zeros(1, 3),
     )
     shapes = [[1, -1, KEY], [1, -1, KEY], [1, -1, -1], [1, -1]]
-    graph = ov.convert_model(
-        module, example_input=example, input=[(s, ov.Type.f32) for s in shapes]
-    )
+    graph = _traced(module, example, [(s, ov.Type.f32) for s in shapes])
     for port, name in zip(graph.inputs, READ_INPUTS, strict=True):
         port.get_tensor().set_names({name})
     graph.outputs[0].get_tensor().set_names({"read"})

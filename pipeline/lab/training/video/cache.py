@@ -1,6 +1,6 @@
 """Encoder features of training sequences on disk, so that the head trains without the encoder.
 
-A chunk is a few sequences in one file; a folder keeps the newest `limit` chunks.
+A chunk is a few sequences in one file; chunks are numbered from 0.
 """
 
 from __future__ import annotations
@@ -85,18 +85,11 @@ def chunks(folder: Path) -> list[Path]:
 
 
 def fill(
-    folder: Path, sampler: SequenceSampler, maker: FeatureMaker, *, total: int, limit: int
+    folder: Path, sampler: SequenceSampler, maker: FeatureMaker, *, total: int
 ) -> Iterator[int]:
-    """Write chunks number by number up to `total`, going on after the newest; keep `limit`.
-
-    Yields the number of each chunk that is written.
-    """
+    """Write the chunks that are missing of `total`; yields the number of each that is written."""
     folder.mkdir(parents=True, exist_ok=True)
-    known = chunks(folder)
-    first = 1 + int(known[-1].stem.split("-")[1]) if known else 0
-    for number in range(first, total):
+    for number in range(len(chunks(folder)), total):
         sequences = [maker(sampler.draw(CHUNK * number + i)) for i in range(CHUNK)]
         write_chunk(folder / f"chunk-{number:06d}.npz", sequences)
-        for old in chunks(folder)[:-limit]:
-            old.unlink(missing_ok=True)
         yield number
