@@ -64,7 +64,7 @@ class KeyframeConfig(_Section):
     """
 
     interval: int = Field(8, ge=1, le=300)
-    work: float = Field(0.375, ge=0, le=16)
+    work: float = Field(0.45, ge=0, le=16)
     need_least: float = Field(0.03, ge=0)
     need_most: float = Field(0.2, ge=0)
     motion_max: float = Field(0.35, gt=0)

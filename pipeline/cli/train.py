@@ -67,6 +67,9 @@ def train_video(
     graphs: Annotated[
         Path | None, typer.Option(help="Also write the OpenVINO graphs to this folder.")
     ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8/--fp32", help="Precision of the convolutions of the graphs.")
+    ] = True,
 ) -> None:
     """Train the memory on sequences rendered from labeled stills.
 
@@ -80,8 +83,13 @@ def train_video(
     import torch
 
     from maskstream.pipeline.lab.training.video.config import load_video_config
-    from maskstream.pipeline.lab.training.video.trainer import VideoTrainer, prepare_sequences
+    from maskstream.pipeline.lab.training.video.trainer import (
+        VideoTrainer,
+        calibration_sequences,
+        prepare_sequences,
+    )
     from maskstream.pipeline.memory.graphs import write_memory
+    from maskstream.pipeline.quantization.memory_graphs import write_int8
 
     loaded = load_video_config(config)
     torch.set_num_threads(threads)
@@ -104,6 +112,9 @@ def train_video(
     if graphs is not None:
         source = f"{config}, step {trainer.step}"
         write_memory(trainer.average, graphs, encoder=loaded.encoder, source=source)
+        if int8:
+            found = write_int8(graphs, *calibration_sequences(loaded))
+            typer.echo(f"INT8: mask IoU {found.mask_iou:.3f}, equal presence {found.presence:.3f}")
 
 
 def _show(name: str, step: int, steps: int, row: dict[str, Any]) -> None:

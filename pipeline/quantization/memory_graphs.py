@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
@@ -57,7 +59,7 @@ def quantize_memory(folder: Path, sequences: Sequence[Arrays]) -> dict[str, ov.M
         for _ in _predictions(recorder, arrays):
             pass
     core = ov.Core()
-    graphs = {}
+    graphs: dict[str, ov.Model] = {}
     for name, inputs in recorder.inputs.items():
         graph = core.read_model(folder / f"{name}.xml")
         if name in QUANTIZED:
@@ -95,6 +97,24 @@ def check_memory(found: MemoryComparison) -> None:
             f"the INT8 memory is not accurate: mask IoU with FP32 {found.mask_iou:.3f} (least "
             f"{MASK_IOU_MIN}), equal presence {found.presence:.3f} (least {PRESENCE_MIN})"
         )
+
+
+def write_int8(
+    folder: Path, calibration: Sequence[Arrays], held_out: Sequence[Arrays]
+) -> MemoryComparison:
+    """Replace the FP32 graphs of a folder by INT8 ones if they pass the gate.
+
+    Raises `ModelError` if they do not; the folder is unchanged then.
+    """
+    with TemporaryDirectory() as scratch:
+        for name, graph in quantize_memory(folder, calibration).items():
+            ov.save_model(graph, Path(scratch) / f"{name}.xml", compress_to_fp16=True)
+        int8 = MemoryModel(Path(scratch), threads=1)
+        found = compare_memories(int8, MemoryModel(folder, threads=1), held_out)
+        check_memory(found)
+        for file in Path(scratch).iterdir():
+            shutil.copy(file, folder)
+    return found
 
 
 class _Recorder(MemoryModel):

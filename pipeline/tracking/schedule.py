@@ -33,9 +33,9 @@ class WorkWeights:
     frame: float = 1.0
     frame_megapixel: float = 2.2
     propagated: float = 0.6
-    keyframe: float = 1.0
+    keyframe: float = 4.5
     encoder_megapixel: float = 300.0
-    looked_at: float = 2.5
+    looked_at: float = 5.5
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,12 @@ from maskstream.pipeline.memory.features import NAMES, FrameFeatures  # noqa: E4
 from maskstream.pipeline.memory.graphs import write_memory  # noqa: E402
 from maskstream.pipeline.memory.model import MemoryModel, joint_logits  # noqa: E402
 from maskstream.pipeline.memory.network import MemoryNetwork  # noqa: E402
+from maskstream.pipeline.quantization.memory_graphs import (  # noqa: E402
+    MemoryComparison,
+    check_memory,
+    compare_memories,
+    write_int8,
+)
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +155,28 @@ def test_graphs_predict_what_the_network_does(config, tmp_path):
     np.testing.assert_allclose(found.presence, torch.sigmoid(presence[0]), atol=1e-3)
 
 
+def test_an_int8_memory_passes_the_gate_or_leaves_the_graphs_as_they_were(config, tmp_path):
+    torch.manual_seed(1)
+    folder = tmp_path / "graphs"
+    write_memory(MemoryNetwork().state_dict(), folder, encoder="lite", source="test")
+    arrays = read_chunk(chunks(config.folder)[0])
+    sequence = {name: array[0] for name, array in arrays.items()}
+    before = (folder / "head.xml").read_bytes()
+    with pytest.raises(ModelError, match="INT8 memory is not accurate"):
+        check_memory(MemoryComparison(mask_iou=0.9, presence=1.0))
+    found = compare_memories(
+        MemoryModel(folder, threads=1), MemoryModel(folder, threads=1), [sequence]
+    )
+    assert (found.mask_iou, found.presence) == (1.0, 1.0)
+    try:
+        write_int8(folder, [sequence], [sequence])
+    except ModelError:
+        assert (folder / "head.xml").read_bytes() == before
+    else:
+        assert "FakeQuantize" in (folder / "head.xml").read_text()
+    MemoryModel(folder, threads=1)
+
+
 def test_other_weights_are_refused(tmp_path):
     with pytest.raises(ModelError, match="not weights of the memory"):
         write_memory({"x": torch.zeros(1)}, tmp_path, encoder="lite", source="test")
@@ -169,7 +197,7 @@ def test_the_command_trains_resumes_and_writes_weights(config, data, tmp_path, c
     (tmp_path / "run" / "chunk-000000.npz").symlink_to(chunks(config.folder)[0])
     values = config.model_dump(mode="json") | {"out": str(tmp_path / "run")}
     file.write_text(json.dumps(values | {"steps": 2}))
-    options = ("--weights", tmp_path / "w.pt", "--graphs", tmp_path / "graphs")
+    options = ("--weights", tmp_path / "w.pt", "--graphs", tmp_path / "graphs", "--fp32")
     code, _, err = cli("train-video", file, *options)
     assert code == 0, err
     weights = torch.load(tmp_path / "w.pt", weights_only=True)

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from maskstream.pipeline.errors import TrainingDataError
 from maskstream.pipeline.lab.training.video.cache import (
     CHUNK,
+    Arrays,
     FeatureMaker,
     chunks,
     fill,
@@ -30,6 +31,9 @@ from maskstream.pipeline.lab.training.video.sequences import OBJECTS, SequenceSa
 from maskstream.pipeline.memory.features import NAMES
 from maskstream.pipeline.memory.network import KEY, MemoryNetwork, unit
 from maskstream.pipeline.segmenter.devices import choose_device
+
+CALIBRATION_SEQUENCES = 20
+HELD_OUT_SEQUENCES = 16
 
 Progress = Callable[[int, dict[str, Any]], None]
 
@@ -45,6 +49,18 @@ def prepare_sequences(config: VideoTrainConfig) -> Iterator[tuple[int, int]]:
     sampler = SequenceSampler(config.data, seed=config.sequence_seed)
     for number in fill(config.folder, sampler, FeatureMaker.open(config.encoder), total=total):
         yield CHUNK * (number + 1), CHUNK * total
+
+
+def calibration_sequences(config: VideoTrainConfig) -> tuple[list[Arrays], list[Arrays]]:
+    """Sequences to calibrate an INT8 memory, and held-out ones to evaluate it."""
+    maker = FeatureMaker.open(config.encoder)
+    seed = config.sequence_seed + 1
+    training = SequenceSampler(config.data, seed=seed)
+    held_out = SequenceSampler(config.data, seed=seed, held_back=True)
+    return (
+        [maker(training.draw(i)) for i in range(CALIBRATION_SEQUENCES)],
+        [maker(held_out.draw(i)) for i in range(HELD_OUT_SEQUENCES)],
+    )
 
 
 def start_keys(network: MemoryNetwork, files: list[Path], *, frames: int = 64) -> None:
