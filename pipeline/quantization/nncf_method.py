@@ -253,10 +253,10 @@ class Trials:
         self._images: list[Inputs] = [{"image": image.image} for image in images]
         self._encoder, self._features = fp32[0], self._encoded(fp32[0])
         self._decoder, self._runner = fp32[1], Runner(fp32[1])
-        self._asked: list[list[tuple[Tensors, bool, Tensors]]] = []
+        self._fp32_answers: list[list[tuple[Tensors, bool, Tensors]]] = []
         for exact, image in zip(self._features, images, strict=True):
             answer = partial(answer_on, self._runner, exact)
-            self._asked.append(list(grid_answers(answer, image)))
+            self._fp32_answers.append(list(grid_answers(answer, image)))
         self._embeddings = [exact["embedding"] for exact in self._features]
 
     def _encoded(self, encoder: ov.Model) -> list[Tensors]:
@@ -277,8 +277,8 @@ class Trials:
         if decoder is not self._decoder:
             self._decoder, self._runner = decoder, Runner(decoder)
         ious: list[float] = []
-        for features, asked in zip(self._features, self._asked, strict=True):
-            for prompts, ambiguous, truth in asked:
+        for features, answers in zip(self._features, self._fp32_answers, strict=True):
+            for prompts, ambiguous, truth in answers:
                 answer = answer_on(self._runner, features, prompts)
                 ious += mask_ious(*chosen_masks(truth, answer, ambiguous))
         found = (features["embedding"] for features in self._features)

@@ -50,7 +50,7 @@ from tests.support.media import moving_shapes
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """Two sources of twelve pictures each with two labeled shapes."""
+    """Two sources of twelve images each with two labeled shapes."""
     root = tmp_path_factory.mktemp("data") / "train"
     for seed, name in enumerate(("alpha", "beta")):
         frames, masks = moving_shapes(12, (96, 128), shapes=2, seed=seed)
@@ -105,7 +105,7 @@ def test_coco_annotations_are_a_source(data, tmp_path):
     assert (labels == 1).sum() == pytest.approx(56 * 40 - 100, abs=120)
 
 
-def test_sources_left_out_are_held_back_whole(data):
+def test_excluded_sources_are_held_out_entirely(data):
     alpha, beta = find_sources(data, excluded_sources=("beta",))
     assert alpha.train
     assert (len(beta.train), len(beta.held_out)) == (0, 12)
@@ -151,17 +151,10 @@ def test_whole_images_are_only_mirrored_if_nothing_else_is_wanted(data):
         find_sources(data), [], seed=1, objects=2, augment=AugmentConfig(flip_only=True)
     )
     scenes = {scene.image.tobytes() for scene in sampler.batch(0, 40, (64, 64))}
-    assert len(scenes) > 24  # of 24 pictures, each of which has two ways to be shown
-    reversed_in_time = [np.frombuffer(s, np.uint8).reshape(64, 64, 3) for s in scenes]
-    assert all((view[48:] == PADDING_GRAY).all() for view in reversed_in_time)
-    assert (
-        sum(
-            m[:48, ::-1].tobytes() == n[:48].tobytes()
-            for m in reversed_in_time
-            for n in reversed_in_time
-        )
-        > 4
-    )
+    assert len(scenes) > 24  # of 24 images, each as it is or mirrored
+    mirrored = [np.frombuffer(s, np.uint8).reshape(64, 64, 3) for s in scenes]
+    assert all((view[48:] == PADDING_GRAY).all() for view in mirrored)
+    assert sum(m[:48, ::-1].tobytes() == n[:48].tobytes() for m in mirrored for n in mirrored) > 4
 
 
 def test_masks_have_the_network_s_cells(data):
@@ -246,10 +239,10 @@ def test_only_the_best_of_three_masks_learns_from_a_single_point():
     moved = masks.grad[0].abs().sum((1, 2)) > 0
     assert moved.tolist() == [False, True, False, False]
     assert answer.trained.tolist() == [1]
-    assert answer.given.tolist() == [2]  # what the network would answer: its highest prediction
+    assert answer.selected.tolist() == [2]  # selected at inference: the highest predicted IoU
 
 
-def test_an_object_that_is_gone_teaches_the_iou_head_alone():
+def test_an_absent_object_trains_only_the_iou_head():
     truth = disc(16, 16, 8)[None]
     masks = (truth[:, None].repeat(1, 4, 1, 1) * 8 - 4).requires_grad_()
     iou = torch.full((1, 4), 0.9, requires_grad=True)
@@ -280,10 +273,10 @@ def test_prompts_know_when_they_are_ambiguous():
     point = torch.tensor([[POSITIVE, PAD]])
     one = Prompts(torch.zeros(1, 2, 2), point, torch.zeros(1, 8, 8), none, none > 0)
     two = one.with_points(torch.zeros(1, 1, 2), torch.tensor([[NEGATIVE]]))
-    carried = one.with_mask(torch.zeros(1, 8, 8), torch.ones(1))
+    with_mask = one.with_mask(torch.zeros(1, 8, 8), torch.ones(1))
     assert one.ambiguous.item()
     assert not two.ambiguous.item()
-    assert not carried.ambiguous.item()
+    assert not with_mask.ambiguous.item()
 
 
 def test_scattered_points_lie_in_their_object():
@@ -326,7 +319,7 @@ def test_proposals_are_near_the_truth_and_never_equal_to_it():
     assert min(ious) > 0.2
 
 
-def test_an_object_that_is_gone_is_believed_where_no_object_is():
+def test_a_proposal_of_an_absent_object_lies_where_no_object_is():
     objects = np.maximum(disc(10, 10, 6, 48).numpy(), disc(36, 36, 6, 48).numpy())
     moved = move_elsewhere(np.random.default_rng(1), disc(10, 10, 6, 48).numpy(), objects)
     assert moved is not None
@@ -447,7 +440,7 @@ def test_a_teacher_s_features_are_computed_once(data, tmp_path, teacher, stage, 
         trainer.objective.teacher.network, "encode", lambda x: encoded.append(x.shape) or encode(x)
     )
     trainer.run()
-    assert len(encoded) == 2  # three steps, of which the third repeats the first's pictures
+    assert len(encoded) == 2  # three steps; the third repeats the first's images
     again = Trainer(lesson)
     images = np.stack([s.image for s in again._batch(0)])
     kept = again.objective.teacher.features(0, images)
@@ -492,7 +485,7 @@ def test_a_student_equal_to_its_teacher_is_at_no_distance_from_it(data, tmp_path
 
 
 def test_a_start_that_is_not_there_or_does_not_fit_is_a_sentence(data, tmp_path):
-    with pytest.raises(TrainingDataError, match=r"none of .*nowhere\.pt is there"):
+    with pytest.raises(TrainingDataError, match=r"none of these files exists: .*nowhere\.pt"):
         Trainer(config(data, tmp_path, 1).model_copy(update={"init_from": (Path("nowhere.pt"),)}))
     torch.save({"x": torch.ones(1)}, tmp_path / "other.pt")
     other = config(data, tmp_path, 1).model_copy(update={"init_from": (tmp_path / "other.pt",)})

@@ -1,1 +1,1 @@
-"""Benchmarks of the networks against what their authors released."""
+"""Benchmarks: networks against their authors' code, and the pipeline against simple baselines."""

@@ -1,4 +1,4 @@
-"""How long a click takes to become a mask, without the browser."""
+"""Latency from a click to its mask on the page's server, without the browser."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LONGEST = 1920
 class ClickReport:
     """Milliseconds from a click to the packed masks that the page shows.
 
-    first: on a frame that is not encoded yet, but decoded; again: on one that is.
+    first: on a frame whose image is decoded but not encoded yet. again: on an encoded frame.
     """
 
     first_ms: tuple[float, ...]
@@ -45,7 +45,7 @@ class ClickReport:
 
 
 def bench_clicks(config: PipelineConfig, clip: Path, *, frames: int = 20) -> ClickReport:
-    """Click on a few places of `frames` frames of a clip. Raises `SourceError`, `ModelError`."""
+    """Click three random points on each of `frames` frames. Raises `SourceError`, `ModelError`."""
     rng = np.random.default_rng(0)
     first: list[float] = []
     again: list[float] = []
@@ -65,7 +65,7 @@ def bench_clicks(config: PipelineConfig, clip: Path, *, frames: int = 20) -> Cli
 
 
 def _click(editor: Editor, frame: int, x: float, y: float) -> float:
-    """Milliseconds of a click that begins an object, also if the network finds none there."""
+    """Milliseconds of a click that starts a new object, even if no mask is found."""
     begun = time.perf_counter()
     with suppress(PromptError):
         editor.click(frame, Click(x=x, y=y, label=1), None)

@@ -1,4 +1,4 @@
-"""`bench everything`: TinySAM's hierarchical grid against SAM's plain one, on known masks."""
+"""`bench everything`: TinySAM's hierarchical grid against SAM's plain one, on annotated images."""
 
 from __future__ import annotations
 
@@ -25,30 +25,34 @@ from maskstream.pipeline.segmenter.geometry import InputGeometry
 from maskstream.pipeline.segmenter.model import PromptBatch, Segmenter
 from maskstream.trackers.iou import paired_mask_iou
 
-SECONDS_GOAL, RECALL_GOAL = 2.0, 1.0
-"""The hierarchical grid is to be so many times as fast and to lose at most so many points."""
+SECONDS_GOAL = 2.0
+"""Minimum speed-up of the hierarchical grid."""
+
+RECALL_GOAL = 1.0
+"""Maximum loss of recall of the hierarchical grid, in percentage points."""
 
 _SETTINGS = {
-    *(
-        "coarse_points_per_side",
-        "fine_points_per_side",
-        "iou_min",
-        "stability_min",
-        "stability_offset",
-    ),
-    *("done_logit", "done_masks", "neighbor_min", "duplicate_iou"),
+    "coarse_points_per_side",
+    "fine_points_per_side",
+    "iou_min",
+    "stability_min",
+    "stability_offset",
+    "done_logit",
+    "done_masks",
+    "neighbor_min",
+    "duplicate_iou",
 }
-"""What everything mode goes by, but the bounds of areas."""
+"""Settings of everything mode in the report: all except the limits on areas."""
 
 Clock = Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
 class GridFigures:
-    """What one grid did, over all pictures.
+    """Results of one grid over all images.
 
-    prompts, masks: decoded and kept. seconds: of encoding, decoding and choosing. recall: share of
-    the objects that have a mask of IoU `FOUND_IOU`.
+    prompts: decoded. masks: kept. seconds: of encoding, decoding and filtering. recall: share of
+    the objects that have a mask with an IoU of at least `FOUND_IOU`.
     """
 
     prompts: int
@@ -59,7 +63,7 @@ class GridFigures:
 
 @dataclass(frozen=True, slots=True)
 class EverythingReport:
-    """Both grids on the same pictures, with the same thresholds."""
+    """Both grids on the same images, with the same thresholds."""
 
     model: str
     settings: EverythingSettings
@@ -70,17 +74,17 @@ class EverythingReport:
 
     @property
     def times_faster(self) -> float:
-        """Seconds of the plain grid by those of the hierarchical one."""
+        """Seconds of the plain grid divided by those of the hierarchical one."""
         return self.plain.seconds / self.hierarchical.seconds
 
     @property
     def recall_lost(self) -> float:
-        """Recall of the plain grid less that of the hierarchical one, in points (hundredths)."""
+        """Recall of the plain grid minus that of the hierarchical one, in percentage points."""
         return round(100 * (self.plain.recall - self.hierarchical.recall), 2)
 
     @property
     def reached(self) -> bool:
-        """Whether both goals are reached; where nothing is found nothing can be lost."""
+        """Whether both goals are reached and the plain grid finds any object."""
         fast = self.times_faster >= SECONDS_GOAL
         return fast and self.recall_lost <= RECALL_GOAL and self.plain.recall > 0
 
@@ -107,10 +111,10 @@ def bench_everything(
     on_image: Callable[[str], None] = lambda _: None,
     clock: Clock = time.perf_counter,
 ) -> EverythingReport:
-    """Run both grids in turns on every picture of every set.
+    """Run both grids on every image of every set, alternating which is first.
 
-    on_image: told the set's name after each picture. Raises `SourceError`, also if there is no
-    object to look for.
+    on_image: called with the set's name after each image. Raises `SourceError`, also if no image
+    has an object to evaluate.
     """
     trials: dict[Grid, list[_Trial]] = {grid: [] for grid in GRIDS}
     for images in sets:
@@ -126,7 +130,7 @@ def bench_everything(
                     trials[grid].append(_try(segmenter, example, settings, grid, clock))
             on_image(images.name)
     if not trials["plain"]:
-        raise UnreadableSourceError("none of the images has an object that can be looked for")
+        raise UnreadableSourceError("none of the images has an object that can be evaluated")
     return EverythingReport(
         model=segmenter.card.name,
         settings=settings,
@@ -139,7 +143,7 @@ def bench_everything(
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """One grid on one picture; found: bool [P], of its objects."""
+    """One grid on one image. found: bool [P], whether it found each object."""
 
     prompts: int
     masks: int
@@ -148,7 +152,7 @@ class _Trial:
 
 
 def _warm_up(segmenter: Segmenter, example: Example) -> None:
-    """A network set up for a new size is slower the first time."""
+    """Run the network once, because the first run at a new size is slower."""
     features = segmenter.encode(frame_of(example.rgb))
     segmenter.decode(features, PromptBatch.points(np.zeros((8, 1, 2))))
 
@@ -165,7 +169,7 @@ def _try(
 
 
 def _found(geometry: InputGeometry, proposals: Sequence[Proposal], truth: BoolMap) -> BoolMap:
-    """Whether each of the masks [P, H, W] has a proposal, bool [P]."""
+    """Whether each of the masks [P, H, W] has a matching proposal, bool [P]."""
     best = np.zeros(len(truth))
     for proposal in proposals:
         answer = full_size(geometry, proposal.logits[None])

@@ -1,4 +1,4 @@
-"""`bench exports`: one export of each kind of a real clip, with its size and what it took."""
+"""`bench exports`: size and CPU time of a clip's export in each format."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BACKGROUND = "blur"
 
 @dataclass(frozen=True, slots=True)
 class ExportRow:
-    """One export. kib, cpu_ms: of a frame, written and read back; iou: the least, as read back."""
+    """One export. kib, cpu_ms: per frame, with reading back. iou: the lowest, as read back."""
 
     format: str
     files: int
@@ -34,7 +34,7 @@ class ExportRow:
 
 @dataclass(frozen=True, slots=True)
 class ExportsReport:
-    """All exports of one clip. excluded: formats that need something that is not installed."""
+    """All exports of one clip. excluded: formats whose dependencies are not installed."""
 
     video: str
     frames: int
@@ -53,13 +53,13 @@ def bench_exports(
     formats: Sequence[str] = tuple(FORMATS),
     progress: Callable[[str], None] = lambda _: None,
 ) -> ExportsReport:
-    """Find and follow the objects of a clip's first frames, and export them in every format.
+    """Seed and track objects on a clip's first frames, and export them in every format.
 
-    Edges are soft where a format has them; the background of `background` is blurred.
+    Edges are soft if the format supports it; formats with a background blur it.
 
     Raises:
-        SourceError: the video cannot be read. StoreError: there is no room, or an export read back
-            otherwise than it was written.
+        SourceError: the video cannot be read. StoreError: the disk is full, or an export reads back
+            differently.
     """
     rows, excluded = [], []
     with tempfile.TemporaryDirectory(prefix="maskstream-bench-") as folder:

@@ -1,7 +1,7 @@
-"""Weights for measuring speed where no checkpoint is present.
+"""Random weights for speed measurements without a checkpoint.
 
-The rule is that of the reference tensors (shared/reference/README.md): normal noise seeded by the
-key's CRC-32, scaled so that activations keep their size. Speed does not depend on the weights.
+The rule is that of the reference tensors (shared/reference/README.md): normal noise seeded with
+the key's CRC-32, scaled so that activations keep their magnitude. Weights do not affect speed.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from maskstream.pipeline.segmenter.sam import Sam, build
 
 
 def filled_model(name: str) -> Sam:
-    """A network with the weights of the rule, in evaluation mode."""
+    """A network with these random weights, in evaluation mode."""
     model = build(name).eval()
     model.load_state_dict(filled(model.state_dict()))
     return model
 
 
 def filled(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of the same keys and shapes with the weights of the rule."""
+    """A state dict with the same keys and shapes and with random weights."""
     return {key: _fill(key, value) for key, value in state.items()}
 
 

@@ -1,4 +1,4 @@
-"""FP32 and INT8 model folders for the benchmark, made once and kept in the cache."""
+"""FP32 and INT8 model folders for the benchmark, created once and cached."""
 
 from __future__ import annotations
 
@@ -23,9 +23,14 @@ Progress = Callable[[str], None]
 CALIBRATION_SIDE = 512
 PROMPTS = 4
 _SOURCES = (
-    *("quantization/export.py", "quantization/decoder_graph.py", "quantization/nncf_method.py"),
-    *("segmenter/encoders", "segmenter/layers.py", "segmenter/mask_decoder.py"),
-    *("segmenter/prompt_encoder.py", "segmenter/sam.py"),
+    "quantization/export.py",
+    "quantization/decoder_graph.py",
+    "quantization/nncf_method.py",
+    "segmenter/encoders",
+    "segmenter/layers.py",
+    "segmenter/mask_decoder.py",
+    "segmenter/prompt_encoder.py",
+    "segmenter/sam.py",
 )
 
 
@@ -37,16 +42,16 @@ class Folders:
     int8: Path
 
     def by_precision(self) -> dict[str, Path]:
-        """The folders under the names that rows give their precisions."""
+        """The folders by the precision as rows name it."""
         return {"f32": self.fp32, "int8": self.int8}
 
     def with_long_side(self, long_side: int) -> Folders:
-        """The same graphs for another input size."""
+        """Copies of the folders with another input size."""
         return Folders(*(_copy_with(folder, long_side) for folder in (self.fp32, self.int8)))
 
 
 def model_folders(model: Sam, progress: Progress) -> Folders:
-    """Export and quantize a network, unless the cache holds it."""
+    """Export and quantize a network, unless it is cached."""
     root = cache_folder("models", f"bench-{model.architecture.name}-{_fingerprint(model)}")
     folders = Folders(root / "fp32", root / "int8")
     if not (folders.int8 / "model.yaml").is_file():
@@ -56,7 +61,7 @@ def model_folders(model: Sam, progress: Progress) -> Folders:
 
 
 def _fingerprint(model: Sam) -> str:
-    """Of the weights, of the sources that make the graphs, and of the tools' versions."""
+    """Hash of the weights, of the code that creates the graphs, and of the tools' versions."""
     digest = hashlib.sha256()
     for name in ("torch", "openvino", "nncf"):
         digest.update(version(name).encode())
@@ -108,7 +113,7 @@ def _make(model: Sam, folders: Folders) -> None:
 
 
 def _write(folder: Path, encoder: Any, decoder: Any, card: dict[str, Any]) -> None:
-    """Write a model folder; `model.yaml`, by which it is known, comes last."""
+    """Write a model folder; `model.yaml`, which marks it as complete, is written last."""
     from maskstream.pipeline.segmenter.openvino_runtime import ov
 
     folder.mkdir(parents=True, exist_ok=True)

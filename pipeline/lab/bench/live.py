@@ -1,4 +1,4 @@
-"""`bench live`: latency of a live run on a stream of the loopback, calm and with a core burnt."""
+"""`bench live`: latency of a live run on a loopback stream, also with one CPU core busy."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from maskstream.pipeline.types import SizeHW
 from maskstream.trackers.state import TrackState
 
 _WARM_UP_S = 5.0
-_GIVEN_EVERY_S = 1.0
-_FOLLOWED = (TrackState.TRACKED, TrackState.REENTERED)
+_PROMPT_EVERY_S = 1.0
+_VISIBLE = (TrackState.TRACKED, TrackState.REENTERED)
 GOAL_FPS = 24.0
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A part of the run. latencies: from the demuxer to the published result, ms.
+    """A part of the run. p50_ms, p95_ms, p99_ms: latency from the demuxer to the published result.
 
-    objects: followed, mean. level: the governor's steps, at the end.
+    objects: mean number of visible objects. level: the governor's level at the end.
     """
 
     name: str
@@ -49,13 +49,13 @@ class Phase:
 
     @property
     def fps(self) -> float:
-        """Results a second."""
+        """Results per second."""
         return self.results / self.seconds
 
 
 @dataclass(frozen=True, slots=True)
 class LiveReport:
-    """What `bench live` measured."""
+    """Results of `bench live`."""
 
     clip: str
     size_hw: SizeHW
@@ -78,11 +78,11 @@ def bench_live(
     burn: bool = False,
     boxes: Sequence[Box] = (),
 ) -> LiveReport:
-    """Run on a clip that comes at 30 frames a second, `seconds` long after a few to warm up.
+    """Run on a clip streamed at 30 frames per second, for `seconds` after a few of warm-up.
 
-    burn: then as long with a process that uses one core whole, then as long without it again.
-    boxes: of objects that are given, pixels xyxy; every second again, since a network with random
-    weights does not recognize them. Without any, objects are looked for. Raises `ModelError`,
+    burn: add two phases of the same length: with a process that keeps one core busy, and again
+    without it. boxes: prompts, pixels xyxy; they are repeated every second, because a network with
+    random weights loses the objects. Without boxes, objects are seeded. Raises `ModelError`,
     `SourceError`.
     """
     if boxes:
@@ -103,31 +103,31 @@ def bench_live(
 
 
 class _Watch:
-    """Takes results, and begins and ends the phases."""
+    """Takes results, and starts and ends the phases."""
 
     def __init__(self, session: LiveSession, boxes: Sequence[Box]) -> None:
         self.phases: list[Phase] = []
         self._session = session
         self._boxes = boxes
-        self._given_s = 0.0
+        self._prompted_s = 0.0
         self._begun = threading.Event()
         self._latencies_ms: list[float] = []
         self._objects: list[int] = []
 
     def take(self, live: LiveResult) -> None:
-        """Take a result as it is published."""
+        """Record a published result."""
         self._begun.set()
         now_s = time.monotonic()
-        if now_s - self._given_s >= _GIVEN_EVERY_S:
-            self._given_s = now_s
+        if now_s - self._prompted_s >= _PROMPT_EVERY_S:
+            self._prompted_s = now_s
             for number, box in enumerate(self._boxes, 1):
                 self._session.command(Command(type="box", object=number, xyxy=box))
         if live.frame.arrival is not None:
             self._latencies_ms.append(1000 * (time.monotonic() - live.frame.arrival.monotonic_s))
-            self._objects.append(sum(found.state in _FOLLOWED for found in live.result.objects))
+            self._objects.append(sum(found.state in _VISIBLE for found in live.result.objects))
 
     def conduct(self, names: Sequence[str], seconds: float) -> None:
-        """Let the phases follow each other, then stop the run."""
+        """Run the phases one after the other, then stop the run."""
         self._begun.wait()
         time.sleep(_WARM_UP_S)
         for name in names:
@@ -161,7 +161,7 @@ class _Watch:
 
 @contextmanager
 def _burner(*, at_work: bool) -> Iterator[None]:
-    """A process that uses one core whole."""
+    """A process that keeps one core busy."""
     if not at_work:
         yield
         return

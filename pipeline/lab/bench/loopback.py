@@ -1,4 +1,4 @@
-"""A camera of the loopback: frames over and over as MPEG-TS, in real time, to whoever connects."""
+"""A simulated network camera on localhost: streams frames in a loop as MPEG-TS in real time."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _OPTIONS = {"preset": "ultrafast", "tune": "zerolatency", "g": "30", "crf": "20"
 class LoopbackCamera:
     """Sends a few frames in a loop, encoded once, from a thread for each connection.
 
-    frames: RGB uint8 [H, W, 3]. rate: frames a second. port: 0 for any that is free. speed: times
-    as fast as the timestamps say, at which they are sent. It can be told
-    to misbehave: `pause_s` sends nothing for so long, once; `corrupt` damages so many frames;
-    `jump_s` is added to all timestamps; `hang_up` ends every connection.
+    frames: RGB uint8 [H, W, 3]. rate: frames per second. port: 0 for any free one. speed: factor on
+    the real-time rate. Faults can be simulated: `pause_s` sends nothing for that time, once;
+    `corrupt` damages that many frames; `jump_s` is added to all timestamps; `hang_up` ends every
+    connection.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class LoopbackCamera:
 
     @property
     def url(self) -> str:
-        """What `live` is given."""
+        """The URL for `live`."""
         return f"tcp://127.0.0.1:{self.port}"
 
     def hang_up(self) -> None:
-        """End every connection; new ones are accepted."""
+        """End every connection; new ones are still accepted."""
         for client in self._clients:
             with suppress(OSError):
                 client.shutdown(socket.SHUT_RDWR)
@@ -125,14 +125,14 @@ class LoopbackCamera:
 
 
 class _Sender:
-    """A file of PyAV that goes into a socket."""
+    """A file object for PyAV that writes to a socket."""
 
     def __init__(self, client: socket.socket, corrupt: Callable[[], bool]) -> None:
         self._client = client
         self._corrupt = corrupt
 
     def write(self, data: bytes) -> int:
-        """Send it, every byte but the packets' headers inverted if it is to be corrupt."""
+        """Send data; if `corrupt`, invert all bytes except the packet headers."""
         sent = bytearray(data)
         if self._corrupt():
             for start in range(0, len(sent), 188):
@@ -158,7 +158,7 @@ def _encode(frames: Iterable[RgbImage], rate: int) -> bytes:
 
 
 def clip_frames(clip: Path, size_hw: SizeHW, most: int = 120) -> Iterator[RgbImage]:
-    """The first frames of a clip at a size, forth and back, so that the loop has no cut."""
+    """The first frames of a clip at a size, forward and backward, so that the loop has no cut."""
     with av.open(str(clip)) as container:
         frames = []
         for frame in container.decode(video=0):
@@ -173,7 +173,7 @@ def clip_frames(clip: Path, size_hw: SizeHW, most: int = 120) -> Iterator[RgbIma
 
 @contextmanager
 def camera_process(clip: Path, size_hw: SizeHW, rate: int = 30) -> Iterator[str]:
-    """A `LoopbackCamera` of a clip in a process of its own; gives its URL."""
+    """Run a `LoopbackCamera` of a clip in its own process; yields its URL."""
     context = get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_camera, args=(there, clip, size_hw, rate), daemon=True)

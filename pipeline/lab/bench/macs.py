@@ -1,4 +1,4 @@
-"""`bench macs`: parameters of every network and the products it computes."""
+"""`bench macs`: parameters and multiply-accumulates (MACs) of every network."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from maskstream.pipeline.segmenter.sam import BUILDERS, build
 
 @dataclass(frozen=True, slots=True)
 class Macs:
-    """What a network costs, in products of convolutions, linear layers and attention.
+    """Cost of a network: MACs of convolutions, linear layers and attention.
 
     long_side: pixels of its input. parameters: of the whole network. encoder_square,
-    encoder_rectangle: of one picture, padded to a square as in the papers and 16:9 as this project
-    encodes it. decoder: of one click on the square.
+    encoder_rectangle: MACs for one image padded to a square, as in the papers, and for a 16:9
+    image, as encoded here. decoder: MACs for one click on the square.
     """
 
     model: str
@@ -35,7 +35,7 @@ class Macs:
 
 
 def count_macs() -> tuple[Macs, ...]:
-    """Count all networks, on tensors that have shapes and no values."""
+    """Count all networks, on meta tensors (shapes without values)."""
     return tuple(_count(name) for name in BUILDERS)
 
 
@@ -52,13 +52,13 @@ def _count(name: str) -> Macs:
             name,
             side,
             sum(parameter.numel() for parameter in model.parameters()),
-            _products(lambda: model.encode(square)),
-            _products(lambda: model.encode(rectangle)),
-            _products(decode),
+            _macs(lambda: model.encode(square)),
+            _macs(lambda: model.encode(rectangle)),
+            _macs(decode),
         )
 
 
-def _products(run: Callable[[], object]) -> int:
+def _macs(run: Callable[[], object]) -> int:
     with FlopCounterMode(display=False) as counter:
         run()
     return int(counter.get_total_flops()) // 2

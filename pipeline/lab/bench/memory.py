@@ -1,4 +1,4 @@
-"""Peak memory of an engine, in a process of its own."""
+"""Peak memory of an engine, measured in its own process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROMPTS = 8
 
 
 def peak_in_child(task: Callable[..., None], *arguments: object) -> float | None:
-    """Run a task in a fresh process; the most memory it held, MiB (None where unknown)."""
+    """Run a task in a new process; returns its peak memory in MiB (None where unknown)."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_peak_mb, task, arguments).result()
 
@@ -32,7 +32,7 @@ def _peak_mb(task: Callable[..., None], arguments: tuple[object, ...]) -> float 
 
 
 def use_openvino(folder: Path, size_hw: SizeHW, threads: int) -> None:
-    """Encode a picture and decode 8 prompts in OpenVINO."""
+    """Encode an image and decode 8 prompts in OpenVINO."""
     from maskstream.pipeline.segmenter.model import OpenVinoSegmenter, PromptBatch
 
     segmenter = OpenVinoSegmenter(folder, size_hw, threads=threads)
@@ -42,7 +42,7 @@ def use_openvino(folder: Path, size_hw: SizeHW, threads: int) -> None:
 
 
 def use_torch(name: str, size_hw: SizeHW, threads: int) -> None:
-    """Encode a picture and decode 8 prompts in torch."""
+    """Encode an image and decode 8 prompts in torch."""
     import torch
 
     from maskstream.pipeline.lab.bench.fill import filled_model

@@ -1,4 +1,4 @@
-"""`bench models`: encoder and decoder times of torch and OpenVINO, taken in turns."""
+"""`bench models`: encoder and decoder times of torch and OpenVINO, in interleaved runs."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from maskstream.pipeline.segmenter.sam import Sam, build
 from maskstream.pipeline.types import SizeHW
 
 ROUNDS = 3
-MANY = 64  # prompts that take seconds: decoded once
-TEN = 10  # prompts, beside an encoding, of the goal for a whole keyframe
+MANY = 64  # prompts; takes seconds, so it is run once
+TEN = 10  # prompts of the goal for a whole keyframe, with one encoding
 PROMPTS: Mapping[tuple[str, int], tuple[int, ...]] = {
     ("tinysam", 1024): (1, 8, TEN, MANY),
     ("tinysam", 512): (1, 8, MANY),
-    ("lite", 1024): (),  # twice its size: only the encoder, for the ratio at equal size
+    ("lite", 1024): (),  # twice its usual size: encoder only, for the ratio at equal size
     ("lite", 512): (1, 8, MANY),
 }
-"""Prompts of the decoder calls that are measured by default, by network and long side."""
+"""Numbers of prompts per decoder call measured by default, by network and long side."""
 
 Memory = Mapping[tuple[str, str, SizeHW], float | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One thing measured.
+    """One measurement.
 
-    model: network and long side. part: "encoder" or "decoder". engine, precision: who computes and
-    in what. input_hw: pixels of the input. prompts: of a decoder call. median_ms: of `rounds`
-    interleaved runs. memory_mb: the peak of a process of its own that loads the network in this
-    engine, encodes a picture and decodes 8 prompts, MiB (None where it was not measured). cosine:
-    of an INT8 encoder's embedding with the FP32 graph's, of one picture.
+    model: network and long side. part: "encoder" or "decoder". engine: "torch" or "openvino".
+    precision: "f32" or "int8". input_hw: pixels of the input. prompts: per decoder call. median_ms:
+    of `rounds` interleaved runs. memory_mb: peak MiB of a separate process that loads the network
+    in this engine, encodes an image and decodes 8 prompts (None if not measured). cosine: of an
+    INT8 encoder's embedding with the FP32 graph's, for one image.
     """
 
     model: str
@@ -61,9 +61,9 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class BenchReport:
-    """All rows, and the ratios of times that the goals are about (larger is better).
+    """All rows, and the time ratios for which there are goals (larger is better).
 
-    No ratios where other networks were asked for than those that the goals are about.
+    There are no ratios if other networks were selected.
     """
 
     rows: tuple[Row, ...]
@@ -76,7 +76,7 @@ class BenchReport:
 
 @dataclass(frozen=True, slots=True)
 class _Network:
-    """One network at one long side, as it is measured."""
+    """One network at one long side."""
 
     model: Sam
     folders: Folders
@@ -84,7 +84,7 @@ class _Network:
 
     @property
     def sizes_hw(self) -> tuple[SizeHW, SizeHW]:
-        """The original's padded square, and a 16:9 frame as this project encodes it."""
+        """The padded square of the original, and a 16:9 rectangle as encoded here."""
         return (self.side, self.side), (self.side * 9 // 16, self.side)
 
 
@@ -108,9 +108,8 @@ def bench_models(
 ) -> BenchReport:
     """Measure `tinysam` and `lite` at the sizes in `PROMPTS`, or other networks at their own.
 
-    torch and OpenVINO use all cores. names: of `sam.BUILDERS`; they get weights at random, and
-    single prompts and ten are asked of their decoders. quick: only what the ratios need, and no
-    memory.
+    torch and OpenVINO use all cores. names: of `sam.BUILDERS`; they get random weights, and their
+    decoders are run with 1 and with 10 prompts. quick: only what the ratios need, without memory.
     """
     cases = {(name, build(name).architecture.long_side): (1, TEN) for name in names}
     threads = os.cpu_count() or 1
@@ -129,15 +128,15 @@ def bench_models(
                 progress(f"{label}: memory")
                 memory = _memory(network, name, threads)
             progress(f"{label}: speed")
-            asked = tuple(n for n in counts if n in (8, TEN)) if quick else counts
-            rows += _measure(label, _cases(network, threads, asked), memory)
+            measured = tuple(n for n in counts if n in (8, TEN)) if quick else counts
+            rows += _measure(label, _cases(network, threads, measured), memory)
     finally:
         torch.set_num_threads(kept)
     return BenchReport(tuple(rows), {} if cases else ratios_of(rows))
 
 
 def _memory(network: _Network, name: str, threads: int) -> Memory:
-    """Peaks of the original on the padded square and of both graphs on the rectangle."""
+    """Peak memory of the original on the padded square and of both graphs on the rectangle."""
     square, rectangle = network.sizes_hw
     peaks = {("torch", "f32", square): peak_in_child(use_torch, name, square, threads)}
     for precision, folder in network.folders.by_precision().items():
@@ -148,7 +147,7 @@ def _memory(network: _Network, name: str, threads: int) -> Memory:
 
 @torch.inference_mode()
 def _cases(network: _Network, threads: int, counts: tuple[int, ...]) -> list[_Case]:
-    """Every engine at both sizes; more than 8 prompts only at the size it works at."""
+    """Every engine at both sizes; more than 8 prompts only at the engine's usual size."""
     few = tuple(count for count in counts if count <= 8)
     cases = []
     for size_hw in network.sizes_hw:
@@ -179,7 +178,7 @@ def _cases(network: _Network, threads: int, counts: tuple[int, ...]) -> list[_Ca
 
 @torch.inference_mode()
 def _measure(label: str, cases: list[_Case], memory: Memory) -> list[Row]:
-    """Run all cases in turns. Encoders have run before, decoders warm up first."""
+    """Run all cases interleaved, after a warm-up of the decoders; encoders have already run."""
     for case in cases:
         if 0 < case.prompts < MANY:
             case.run()
@@ -209,7 +208,7 @@ def _measure(label: str, cases: list[_Case], memory: Memory) -> list[Row]:
 
 
 def ratios_of(rows: Sequence[Row]) -> dict[str, float]:
-    """The ratios the goals name, each time of the original by that of the INT8 graphs."""
+    """The ratios of the goals: time of the original divided by that of the INT8 graphs."""
     times = {
         (r.model, r.engine, r.precision, r.input_hw[0] == r.input_hw[1], r.prompts): r.median_ms
         for r in rows

@@ -1,4 +1,4 @@
-"""How the original's decoder is called: torch, FP32, all prompts at once."""
+"""Calls the original's decoder: torch, FP32, all prompts at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from maskstream.pipeline.segmenter.sam import Sam
 
 
 def torch_decode(model: Sam, features: ImageFeatures, count: int) -> Callable[[], object]:
-    """A call that decodes `count` single points."""
+    """A callable that decodes `count` single points."""
     h, w = features.embedding.shape[-2:]
     xy = torch.zeros(count, 2, 2)
     xy[:, :1] = torch.from_numpy(sample_points(count))

@@ -1,7 +1,7 @@
-"""`bench rectangle`: what encoding a picture as a rectangle changes, against the padded square.
+"""`bench rectangle`: how encoding an image as a rectangle differs from the padded square.
 
-The same network sees the same scaled picture twice: alone, as this project encodes it, and with
-padding below (at the right of an upright one) that fills the square, as SAM does.
+The same network encodes the same scaled image twice: without padding, as in this project, and
+padded below (upright images: at the right) to a square, as in SAM.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """IoU of the masks that the two answered to the same prompts.
+    """IoU of the masks of both encodings for the same prompts.
 
-    lowest_tenth: a tenth of the masks agree less than this.
+    lowest_tenth: the 10th percentile of the IoU.
     """
 
     masks: int
@@ -61,9 +61,9 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class RectangleReport:
-    """How the two differ, over all pictures.
+    """Differences of the two encodings over all images.
 
-    cosine: of the whole valid embedding, mean. masks: by kind of prompt; empty without training.
+    cosine: of the whole valid embedding, mean. masks: by kind of prompt; empty for random weights.
     """
 
     model: str
@@ -97,12 +97,12 @@ class _Encoded:
 def bench_rectangle(
     folder: Path, images: Sequence[RgbImage], *, trained: bool = True, threads: int = 2
 ) -> RectangleReport:
-    """Compare the two on pictures of one size.
+    """Compare both encodings on images of the same size.
 
-    trained: masks of random weights mean nothing and are not compared. Raises `SourceError`.
+    trained: false for random weights, whose masks are not compared. Raises `SourceError`.
     """
     if len({image.shape for image in images}) != 1:
-        raise SourceError("rectangle and square are compared on pictures of one size")
+        raise SourceError("rectangle and square are compared on images of the same size")
     card = read_card(folder)
     side = card.long_side
     height, width, _ = images[0].shape
@@ -136,7 +136,7 @@ def bench_rectangle(
 
 
 def _valid_cells(encoded: _Encoded, valid_hw: SizeHW) -> FloatMap:
-    """The part of the embedding [C, h, w] that shows the picture."""
+    """The part of the embedding [C, h, w] that covers the image."""
     stride = encoded.segmenter.geometry.input_hw[0] // encoded.embedding.shape[1]
     h, w = (-(-n // stride) for n in valid_hw)
     return encoded.embedding[:, :h, :w]
@@ -151,7 +151,7 @@ def cell_cosines(a: FloatMap, b: FloatMap) -> FloatMap:
 
 
 def bands_of(cosines: FloatMap) -> tuple[Band, ...]:
-    """Summary of cosines [pictures, distance, along] by distance."""
+    """Summary of cosines [images, distance, along] by distance."""
     depth = cosines.shape[1]
     edges = [*(start for start in BAND_STARTS if start < depth), depth]
     return tuple(
@@ -166,10 +166,10 @@ def bands_of(cosines: FloatMap) -> tuple[Band, ...]:
 
 
 def _mask_ious(ours: _Encoded, theirs: _Encoded, valid_hw: SizeHW) -> dict[str, Ious]:
-    """IoU by kind of prompt: a grid of points, and the boxes of what the square answered to them.
+    """IoU by kind of prompt: a grid of points, and the boxes of the square's masks for them.
 
-    Of a point's three candidates the one is compared that the square rates best, and, as a stricter
-    test, the one that each of the two rates best.
+    Of a point's three masks, the one with the square's highest predicted IoU is compared, and, as a
+    stricter test, the one with each encoding's own highest predicted IoU.
     """
     cell = ours.segmenter.geometry.cell
     h, w = (n // cell for n in valid_hw)
@@ -197,7 +197,7 @@ def _mask_ious(ours: _Encoded, theirs: _Encoded, valid_hw: SizeHW) -> dict[str, 
 
 
 def _ious(truth: BoolMap, answer: BoolMap) -> Ious:
-    """IoU of masks [B, h, w], without those that are too small to judge."""
+    """IoU of masks [B, h, w], without those that are too small for a meaningful IoU."""
     counted = truth.mean((1, 2)) >= SMALLEST_MASK
     return paired_mask_iou(truth[counted], answer[counted])
 

@@ -1,4 +1,4 @@
-"""`bench soak`: hours of a camera in minutes; memory, file handles and threads must stay flat."""
+"""`bench soak`: hours of camera frames in minutes; memory, handles and threads must not grow."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ from maskstream.pipeline.types import (
 
 _RATE = 30
 _TIME_BASE = Fraction(1, 1000)
-_SCENE = 90  # pictures that are repeated
-_BREAKS = 20  # connections of a run; every other one comes back in another size, its clock at 0
+_SCENE = 90  # images that are repeated
+_BREAKS = 20  # connections of a run; every other one has another size; timestamps restart at 0
 _SAMPLES = 20
-_WARM = 5  # samples before memory must have settled
+_WARM = 5  # samples until memory must be stable
 _ALLOWED_MB = 16.0
-_STORE_PARTS = 15  # stores that a run goes through
+_STORE_PARTS = 15  # stores written in a run
 _WAIT_S = 10.0
 _POLICY = ReconnectPolicy(retry_first_s=0.004, retry_max_s=0.004)
 
 
 @dataclass(frozen=True, slots=True)
 class SoakSample:
-    """The process after so many frames."""
+    """State of the process after some frames."""
 
     frames: int
     rss_mb: float
@@ -57,7 +57,7 @@ class SoakSample:
 
 @dataclass(frozen=True, slots=True)
 class SoakReport:
-    """What grew. samples: evenly over the run; growth is counted from the fifth on."""
+    """Result of the run. samples: evenly spread over it; growth is counted from the fifth on."""
 
     frames: int
     seconds: float
@@ -68,7 +68,7 @@ class SoakReport:
 
     @property
     def growth(self) -> SoakSample:
-        """The last sample less the fifth."""
+        """The last sample minus the fifth."""
         settled, last = self.samples[min(_WARM, len(self.samples)) - 1], self.samples[-1]
         return SoakSample(
             last.frames - settled.frames,
@@ -94,9 +94,9 @@ def bench_soak(
     size_hw: SizeHW = (180, 320),
     progress: Callable[[SoakSample], None] = lambda sample: None,
 ) -> SoakReport:
-    """Run a live session on a fake camera that is as fast as its results are taken.
+    """Run a live session on a fake camera that sends each frame when the last result is taken.
 
-    It breaks off twenty times; what is found goes to stores of which only the last are retained.
+    The connection breaks twenty times. Results go to stores of which only the last are retained.
     Raises `ModelError`, `StoreError`.
     """
     camera = FakeCamera(frames, size_hw)
@@ -140,10 +140,10 @@ def bench_soak(
 
 
 class FakeCamera:
-    """A source of moving shapes that breaks off now and then.
+    """A source of moving shapes whose connection breaks regularly.
 
-    Each next frame waits until `taken` is released for the one before, so that none is dropped.
-    at_end: called when all frames have come.
+    Each frame waits until `taken` is released for the previous one, so that none is dropped.
+    at_end: called after the last frame.
     """
 
     def __init__(self, frames: int, size_hw: SizeHW) -> None:
@@ -186,14 +186,14 @@ class _FakeReader:
 
 
 class _ByTimestamp:
-    """Passes results to a store as if the camera had not been accelerated."""
+    """Passes results to a store with arrival times as at the nominal frame rate."""
 
     def __init__(self, store: RollingStore) -> None:
         self._store = store
         self.idle, self.close = store.idle, store.close
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Pass on, with the time at which the frame would have come."""
+        """Write the result with the nominal arrival time of its frame."""
         arrival = frame.arrival and replace(frame.arrival, monotonic_s=frame.index / _RATE)
         self._store.write(replace(frame, arrival=arrival), result)
 
@@ -203,7 +203,7 @@ def _opener(info: SourceInfo) -> Callable[[Path | str], MaskStoreWriter]:
 
 
 def _scene(size_hw: SizeHW) -> Iterator[RgbImage]:
-    """Three discs that go round over a textured background; the last picture leads to the first."""
+    """Three discs that circle over a textured background, as a seamless loop."""
     height, width = size_hw
     rng = np.random.default_rng(0)
     coarse = rng.integers(60, 120, (height // 6, width // 6, 3), np.uint8)

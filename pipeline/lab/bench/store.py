@@ -1,4 +1,4 @@
-"""`bench store`: sizes and times of the mask store, its codec's rivals and a naive Zarr store."""
+"""`bench store`: sizes and times of the mask store, of other codecs and of a naive Zarr store."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _BLOCKS = {0: "auto", BLOCK_BYTES: f"{BLOCK_BYTES // 1024} KiB"}
 
 @dataclass(frozen=True, slots=True)
 class CodecRow:
-    """One codec on the label maps of one scene: medians, of one frame."""
+    """One codec on the label maps of one scene; medians per frame."""
 
     scene: str
     codec: str
@@ -47,11 +47,11 @@ class CodecRow:
 
 @dataclass(frozen=True, slots=True)
 class StoreRow:
-    """One store of one scene: medians of one frame.
+    """One store of one scene; medians per frame.
 
-    write_cpu_ms: of the writing thread alone; Zarr works in others too, so only `write_ms` (wall)
-    compares. worst_ms: the slowest frame, with the shard's end. read_ms: a random frame, wall.
-    kib: label maps and tables.
+    write_cpu_ms: of the writing thread only; Zarr also uses other threads, so compare `write_ms`
+    (wall time). worst_ms: the slowest frame, which completes a shard. read_ms: wall time of a
+    random frame. kib: label maps and tables.
     """
 
     scene: str
@@ -65,7 +65,7 @@ class StoreRow:
 
 @dataclass(frozen=True, slots=True)
 class StoreReport:
-    """All rows; ratios: times that the naive store takes by this one's, by scene."""
+    """All rows. ratios: write time of the naive store divided by the mask store's, by scene."""
 
     codecs: Sequence[CodecRow]
     stores: Sequence[StoreRow]
@@ -85,7 +85,7 @@ def bench_store(
     objects: Sequence[int] = OBJECTS,
     frames: int = 128,
 ) -> StoreReport:
-    """Write and read generated scenes of every size and number of objects, on this disk."""
+    """Write and read generated scenes of every size and number of objects."""
     codecs: list[CodecRow] = []
     stores: list[StoreRow] = []
     ratios = {}
@@ -131,7 +131,7 @@ def _bench_codecs(scene: str, maps: Sequence[LabelMap]) -> list[CodecRow]:
 def _bench_stores(
     scene: str, size_hw: SizeHW, results: Sequence[FrameResult], frames: int
 ) -> tuple[StoreRow, StoreRow, StoreRow]:
-    """The mask store, plain Zarr reading it, and a naive one; frames are written in turns."""
+    """The mask store, plain Zarr reading it, and a naive store; writes are interleaved."""
     folder = Path(tempfile.mkdtemp(prefix="maskstream-bench-"))
     info = SourceInfo("generated", size_hw, results[0].time_base, Fraction(25))
     try:
@@ -170,7 +170,7 @@ def _bench_stores(
 
 
 class _Times:
-    """Time of calls: of this thread, and on the wall; seconds."""
+    """CPU time of this thread and wall time of calls, seconds."""
 
     def __init__(self) -> None:
         self._cpu: list[float] = []
@@ -209,7 +209,7 @@ def _read_ms(
 
 
 def _naive_array(path: Path, size_hw: SizeHW) -> zarr.Array[Any]:
-    """What one writes first: a chunk a frame, appended."""
+    """A naive Zarr array: one chunk per frame, appended."""
     return zarr.create_array(
         path,
         shape=(0, *size_hw),
@@ -224,7 +224,7 @@ def _kib(folder: Path) -> float:
 
 
 def _result(index: int, size_hw: SizeHW, count: int) -> FrameResult:
-    """A frame of `count` blobs with wavy, noisy borders, as masks have, that move."""
+    """A frame of `count` moving blobs with wavy, noisy borders, like those of masks."""
     height, width = size_hw
     rng = np.random.default_rng(0)
     labels = np.zeros(size_hw, np.uint16)

@@ -1,7 +1,7 @@
-"""`bench stream`: the whole pipeline on a clip, beside nothing but decoding it.
+"""`bench stream`: the whole pipeline on a clip, compared with only decoding it.
 
-Runs take turns, so that both see the same machine. Objects are boxes given on the first frame:
-what everything mode finds there, then cells of a grid if that is not enough.
+Runs are interleaved, so that both have the same machine load. Objects are prompted with boxes on
+the first frame: those that everything mode finds, then cells of a grid if they are too few.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class StreamRow:
-    """Runs with so many objects; medians over the runs.
+    """Runs with one number of objects; medians over the runs.
 
-    seconds: wall time without loading the model. times_decode: by that of decoding every frame to
-    RGB, in the same turn. stage_ms: a frame. step_p50_ms, step_p95_ms: between results outside
-    keyframes, nothing written. peak_mb: resident memory of the process so far.
+    seconds: wall time without loading the model. times_decode: that time divided by the time to
+    decode every frame to RGB, in the same turn. stage_ms: per frame. step_p50_ms, step_p95_ms: time
+    between results outside keyframes, without output. peak_mb: peak resident memory so far.
     """
 
     objects: int
@@ -49,13 +49,13 @@ class StreamRow:
 
     @property
     def fps(self) -> float:
-        """Frames a second, end to end."""
+        """Frames per second, end to end."""
         return self.frames / self.seconds
 
 
 @dataclass(frozen=True, slots=True)
 class StreamReport:
-    """Rows by number of objects. decode_ms: of a frame to RGB, median."""
+    """Rows by number of objects. decode_ms: median time to decode a frame to RGB."""
 
     clip: str
     size_hw: SizeHW
@@ -66,7 +66,7 @@ class StreamReport:
 
     @property
     def ms_per_object(self) -> float | None:
-        """What another object costs a frame, ms; None with a single row."""
+        """Cost of each further object per frame, ms; None with a single row."""
         if len(self.rows) < 2:
             return None
         counts = [row.objects for row in self.rows]
@@ -82,7 +82,7 @@ class StreamReport:
 def bench_stream(
     config: PipelineConfig, source: Source, objects: Sequence[int], *, turns: int = 3
 ) -> StreamReport:
-    """Run with each number of objects, `turns` times, each time after decoding the clip alone.
+    """Run with each number of objects `turns` times, each after a run that only decodes the clip.
 
     Seeding is off. Raises `SourceError`, `ModelError`.
     """
@@ -111,7 +111,7 @@ def bench_stream(
 
 
 def find_boxes(pipeline: Pipeline, frame: Frame, count: int) -> list[Box]:
-    """Boxes xyxy of objects in a frame, best first; cells of a grid where there are not enough."""
+    """Boxes xyxy of objects in a frame, best first, then cells of a grid if they are too few."""
     segmenter = open_segmenter(pipeline.config, pipeline.model, frame.size_hw)
     nothing = np.zeros(segmenter.geometry.grid_hw, np.bool_)
     seeder = Seeder(segmenter, pipeline.config.seeding)
@@ -157,7 +157,7 @@ def _seconds(run: RunSummary) -> float:
 
 
 def _steps_ms(pipeline: Pipeline, source: Source, log: PromptLog) -> list[float]:
-    """Times between results while no keyframe is worked on, nothing written, no frame held back."""
+    """Times between results outside keyframes, without output and without refinement."""
     tracking = pipeline.config.tracking.model_copy(update={"refine": False})
     pipeline = Pipeline(pipeline.config.model_copy(update={"tracking": tracking}))
     steps = []

@@ -1,8 +1,9 @@
-"""Where the next click goes: SAM's protocol, as its authors' code has it.
+"""Simulated clicks: SAM's interactive evaluation protocol, as in its authors' code.
 
-The first click is the pixel of the object that is farthest from its border; every other one the
-pixel farthest from the border of what is wrong, missed or too much, whichever lies deeper (SAM,
-arXiv 2304.02643, appendix D.1; facebookresearch/sam2, `sample_one_point_from_error_center`).
+The first click is the pixel of the object that is farthest from its border. Each further click is
+the pixel farthest from the border of an error region: false negatives or false positives, whichever
+are deeper (SAM, arXiv 2304.02643, appendix D.1; facebookresearch/sam2,
+`sample_one_point_from_error_center`).
 """
 
 from __future__ import annotations
@@ -27,21 +28,21 @@ class Clicks:
     labels: npt.NDArray[np.float32]
 
     def and_then(self, other: Clicks) -> Clicks:
-        """These clicks, then the others."""
+        """These clicks followed by the others."""
         return Clicks(
             np.concatenate([self.xy, other.xy], 1), np.concatenate([self.labels, other.labels], 1)
         )
 
 
 def first_clicks(truth: BoolMap) -> Clicks:
-    """One click in the middle of each object; truth [P, H, W]."""
+    """One click at the center of each object; truth [P, H, W]."""
     return _clicks([(*deepest(mask)[:2], POSITIVE) for mask in truth])
 
 
 def next_clicks(answers: BoolMap, truth: BoolMap) -> Clicks:
-    """One corrective click for each answer; both [P, H, W].
+    """One corrective click for each predicted mask; both [P, H, W].
 
-    Where nothing is wrong the object is clicked in the middle once more.
+    Where a mask has no error, the center of the object is clicked again.
     """
     return _clicks([_next(answer, mask) for answer, mask in zip(answers, truth, strict=True)])
 

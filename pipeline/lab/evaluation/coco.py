@@ -1,4 +1,4 @@
-"""COCO and LVIS images: their objects as examples, and mask AP from given detection boxes."""
+"""COCO and LVIS images: their objects as examples, and mask AP from detection boxes."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ from maskstream.pipeline.segmenter.model import PromptBatch
 from maskstream.pipeline.types import RgbImage
 
 MAX_DETECTIONS = {"coco": 100, "lvis": 300}
-"""Detections of an image that count, those of the highest scores."""
+"""Maximum detections per image, those with the highest scores."""
 
-_BATCH = 16  # masks at full size that are held at once
+_BATCH = 16  # full-size masks in memory at once
 _LABELS = {
     "ap": "AP_all",
     "ap50": "AP_50",
@@ -51,7 +51,7 @@ _LVIS_LABELS = {"ap_rare": "APr", "ap_common": "APc", "ap_frequent": "APf"}
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """A box that a detector gave. bbox: x, y, width, height in pixels; score: its confidence."""
+    """A detected box. bbox: x, y, width, height in pixels; score: the detector's confidence."""
 
     image_id: int
     category_id: int
@@ -61,14 +61,14 @@ class Detection:
 
 @dataclass(frozen=True, slots=True)
 class CocoItem:
-    """An annotated image: its file, and its single objects that have a mask."""
+    """An annotated image: its file, and its objects with a mask, without crowds."""
 
     file: Path
     image: CocoImage
     objects: tuple[CocoObject, ...]
 
     def load(self) -> Example:
-        """Read the image and decode the masks that are asked for. Raises `SourceError`."""
+        """Read the image and the masks of the evaluated objects. Raises `SourceError`."""
         rgb = self.read()
         height, width = self.image.size_hw
         masks = np.zeros((len(self.objects), height, width), bool)
@@ -78,7 +78,7 @@ class CocoItem:
         return Example(rgb, masks[drawn])
 
     def read(self) -> RgbImage:
-        """The image alone. Raises `SourceError`."""
+        """Read only the image. Raises `SourceError`."""
         rgb = read_rgb(self.file)
         if rgb.shape[:2] != self.image.size_hw:
             (height, width), (h, w) = rgb.shape[:2], self.image.size_hw
@@ -113,7 +113,7 @@ def as_image_set(items: Sequence[CocoItem], name: str) -> ImageSet:
 
 
 def _file(image_root: Path, image: CocoImage) -> Path:
-    """Where an image lies: as its path says, or by its name alone."""
+    """Path of an image: as annotated if that file exists, else by its file name alone."""
     file = image_root / image.path
     return file if file.is_file() else image_root / image.path.name
 
@@ -125,7 +125,7 @@ def load_detections(file: Path) -> list[Detection]:
 
 @dataclass(frozen=True, slots=True)
 class MaskApReport:
-    """Mask AP, 0..1, by name; what no annotated object stands for is not there."""
+    """Mask AP by name, 0..1; measures without any annotated object are omitted."""
 
     model: str
     values: Mapping[str, float]
@@ -153,10 +153,10 @@ def evaluate_detections(
     model: str,
     on_image: OnImage = lambda _: None,
 ) -> MaskApReport:
-    """Turn each box into a mask that keeps the box's score, and judge the masks by COCO's AP.
+    """Prompt with each detection box, give the mask the box's score, and compute COCO's mask AP.
 
-    As SAM (arXiv 2304.02643, section 7.4) and TinySAM report zero-shot instance segmentation; LVIS
-    annotations are judged in LVIS's way. Raises `SourceError`.
+    This is how SAM (arXiv 2304.02643, section 7.4) and TinySAM report zero-shot instance
+    segmentation. LVIS annotations use LVIS's AP. Raises `SourceError`.
     """
     require_eval_extra("COCO's AP")
     begun = time.perf_counter()
@@ -182,7 +182,7 @@ def evaluate_detections(
 def _segment(
     pool: SegmenterPool, item: CocoItem, detections: Sequence[Detection]
 ) -> list[dict[str, Any]]:
-    """Results with masks in the place of boxes; boxes beside the image or without area are left."""
+    """COCO results with masks; boxes outside the image or without area are skipped."""
     height, width = item.image.size_hw
     boxes = np.array([d.bbox for d in detections], np.float32).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
@@ -218,19 +218,21 @@ def _average_precision(
     from faster_coco_eval import COCO, COCOeval_faster
 
     truth = COCO(_truth(annotations, items))
-    judge = COCOeval_faster(truth, truth.loadRes(results), "segm", lvis_style=annotations.is_lvis)
-    judge.params.maxDets = [limit] if annotations.is_lvis else [1, 10, limit]
-    judge.evaluate()
-    judge.accumulate()
-    judge.summarize()
+    evaluator = COCOeval_faster(
+        truth, truth.loadRes(results), "segm", lvis_style=annotations.is_lvis
+    )
+    evaluator.params.maxDets = [limit] if annotations.is_lvis else [1, 10, limit]
+    evaluator.evaluate()
+    evaluator.accumulate()
+    evaluator.summarize()
     labels = _LABELS | _LVIS_LABELS if annotations.is_lvis else _LABELS
-    figures = judge.stats_as_dict
+    figures = evaluator.stats_as_dict
     values = {name: round(float(figures[label]), 4) for name, label in labels.items()}
     return {name: value for name, value in values.items() if value >= 0}
 
 
 def _truth(annotations: CocoAnnotations, items: Sequence[CocoItem]) -> dict[str, Any]:
-    """The annotations of some images as the library takes them, with masks as run lengths."""
+    """Annotations of the evaluated images in the library's format, with masks as RLE."""
     images, objects = [], []
     for item in items:
         image = item.image

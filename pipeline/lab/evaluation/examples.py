@@ -1,4 +1,4 @@
-"""Images with known masks: the seam between kinds of data and the evaluation."""
+"""Images with ground-truth masks: the interface between data sets and the evaluation."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ BoolMap = npt.NDArray[np.bool_]
 T = TypeVar("T")
 
 OBJECTS = 8
-"""Objects of one image at most; more are drawn from with a fixed seed."""
+"""Maximum objects per image; if there are more, a subset is drawn with a fixed seed."""
 
 SMALLEST_SHARE = 0.001
-"""Objects that cover less of their image are not asked for."""
+"""Objects that cover a smaller share of their image are not evaluated."""
 
 _SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """An image and the objects that are asked for. masks: bool [P, H, W]; P may be 0."""
+    """An image and its evaluated objects. masks: bool [P, H, W]; P may be 0."""
 
     rgb: RgbImage
     masks: BoolMap
@@ -52,7 +52,7 @@ class ImageSet:
 
 
 def draw_objects(areas: npt.ArrayLike, pixels: int, image: Path) -> npt.NDArray[np.intp]:
-    """Ascending indices of the objects to ask for.
+    """Ascending indices of the objects to evaluate.
 
     areas, pixels: of the objects and of the image. image: the choice depends on its name alone, so
     that it is the same in any selection of images.
@@ -76,7 +76,7 @@ def read_rgb(file: Path) -> RgbImage:
 
 
 def read_pixels(file: Path, mode: int) -> npt.NDArray[np.generic]:
-    """Read an image as OpenCV gives it in this mode. Raises `SourceError`."""
+    """Read an image with OpenCV in an `imdecode` mode. Raises `SourceError`."""
     if not file.is_file():
         raise SourceNotFoundError(f"there is no image {file}")
     encoded = np.frombuffer(file.read_bytes(), np.uint8)

@@ -21,10 +21,10 @@ from maskstream.pipeline.lab.evaluation.sheets import AnswerSheets
 from maskstream.pipeline.models.pool import SegmenterPool
 
 EVERYTHING_IMAGES = 10
-"""Images of a source on which everything mode runs at most."""
+"""Maximum images per source on which everything mode runs."""
 
 SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, np.inf)}
-"""COCO's classes of size: area in pixels of the image, from and below."""
+"""COCO's size classes: range of the area in pixels, upper bound exclusive."""
 
 RECALL = "everything_recall"
 
@@ -35,8 +35,8 @@ OnImage = Callable[[str], None]
 class SourceScores:
     """Means over the objects of one source, 0..1, by name of the measure.
 
-    A measure that no object could be asked for is not there. images: those with objects. small:
-    objects that were asked for in a crop, too; None where that was not asked.
+    Measures without any object are omitted. images: those with objects. small: objects that were
+    also prompted in a crop; None without `zoom`.
     """
 
     images: int
@@ -49,8 +49,8 @@ class SourceScores:
 class ImagesReport:
     """What `evaluate_images` measured.
 
-    macro: means over the sources. excluded: sources without an object that could be asked for.
-    seconds: wall time.
+    macro: means over the sources. excluded: sources without an object to evaluate. seconds: wall
+    time.
     """
 
     model: str
@@ -85,11 +85,11 @@ def evaluate_images(
     sheets: AnswerSheets | None = None,
     on_image: OnImage = lambda _: None,
 ) -> ImagesReport:
-    """Measure a model on every image of every set.
+    """Evaluate a model on every image of every set.
 
-    zoom: ask for small objects again in a crop around them (`ZOOM_MEASURES`). sheets: are shown
-    the answers. on_image: told the set's name after each image. Raises `SourceError`, also if there
-    is no object to ask for at all.
+    zoom: also prompt small objects in a crop around them (`ZOOM_MEASURES`). sheets: collect
+    predicted masks. on_image: called with the set's name after each image. Raises `SourceError`,
+    also if no image has an object to evaluate.
     """
     begun = time.perf_counter()
     sources: dict[str, SourceScores] = {}
@@ -100,7 +100,7 @@ def evaluate_images(
         if scores:
             sources[images.name] = _summary(scores)
     if not sources:
-        raise UnreadableSourceError("none of the images has an object that can be asked for")
+        raise UnreadableSourceError("none of the images has an object that can be evaluated")
     names = dict.fromkeys(name for scores in sources.values() for name in scores.values)
     macro = {
         name: _mean([s.values[name] for s in sources.values() if name in s.values])

@@ -22,12 +22,12 @@ from maskstream.pipeline.sources.labelmaps import read_label_map
 
 @dataclass(frozen=True, slots=True)
 class LabelMapItem:
-    """An image with a label map of its size: 0 no object, else the object's id."""
+    """An image with a label map of the same size: 0 is background, else the object's id."""
 
     paths: LabeledImage
 
     def load(self) -> Example:
-        """Read both. Raises `SourceError`."""
+        """Read the image and its label map. Raises `SourceError`."""
         rgb = read_rgb(self.paths.image)
         masks = self.paths.masks
         labels = read_label_map(masks)
@@ -47,8 +47,8 @@ def find_label_maps(
 ) -> list[ImageSet]:
     """The sources below `root`, by name.
 
-    held_out_percent: only the images that training holds back at this percentage (0: all); a
-    source may be left with none. images: of a source at most, evenly spread. Raises `SourceError`.
+    held_out_percent: only the images that training holds out at this percentage (0: all images); a
+    source may end up with none. images: maximum per source, evenly spread. Raises `SourceError`.
     """
     if not root.is_dir():
         raise SourceNotFoundError(f"there is no folder {root}")

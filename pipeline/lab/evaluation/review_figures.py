@@ -1,4 +1,4 @@
-"""Measures whether what `review` names is worse than the rest (docs/measurements/tracking.md).
+"""Measures whether masks in review items are worse than the rest (docs/measurements/tracking.md).
 
 Run it as `python -m maskstream.pipeline.lab.evaluation.review_figures --images DIR --seeds 3,4`,
 or with `--data DIR`.
@@ -29,14 +29,14 @@ Key = tuple[int, int]  # frame, object
 def follow(
     pipeline: Pipeline, task: SequenceTask, prompt: PromptKind
 ) -> tuple[dict[Key, float], Reviewer]:
-    """J of every judged object and frame of a clip, and who has seen the run."""
+    """J of every scored object and frame of a clip, and the reviewer of the run."""
     reviewer = Reviewer()
     found: dict[Key, float] = {}
     for result in pipeline.stream(task.clip.source, prompts_for(task, prompt)):
         reviewer.add(result)
         for number in task.scored.get(result.index, ()):
-            truth, judged = task.truth(result.index)
-            answer = (result.labels == number) & judged
+            truth, valid = task.truth(result.index)
+            answer = (result.labels == number) & valid
             found[result.index, number] = region_similarity(answer, truth == number)
     return found, reviewer
 
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--prompt", choices=["mask", "box", "click"], default="mask")
     options = parser.parse_args()
     pipeline = Pipeline(load_config(None, ["seeding.enabled=false"]))
-    named: list[float] = []
+    flagged: list[float] = []
     rest: list[float] = []
     worst: list[float] = []
     items = count = 0
@@ -71,18 +71,18 @@ def main() -> None:
             worst += [found[key] for key in [(item.frame, item.object)] if key in found]
             items += 1
         for key, similarity in found.items():
-            (named if key in spans else rest).append(similarity)
+            (flagged if key in spans else rest).append(similarity)
         count += 1
-    inside, outside = np.array(named), np.array(rest)
+    inside, outside = np.array(flagged), np.array(rest)
     bad_inside, bad_outside = (inside < BAD).sum(), (outside < BAD).sum()
     print(  # noqa: T201
-        f"clips {count}, doubts {items}\n"
-        f"object-frames in a named span: {len(inside) / (len(inside) + len(outside)):.1%}\n"
-        f"mean J in named spans {inside.mean():.3f}, on their worst frames {np.mean(worst):.3f}, "
+        f"clips {count}, review items {items}\n"
+        f"object-frames in a review item: {len(inside) / (len(inside) + len(outside)):.1%}\n"
+        f"mean J in review items {inside.mean():.3f}, on their worst frames {np.mean(worst):.3f}, "
         f"elsewhere {outside.mean():.3f}\n"
-        f"J < {BAD} in named spans {bad_inside / len(inside):.1%}, "
+        f"J < {BAD} in review items {bad_inside / len(inside):.1%}, "
         f"elsewhere {bad_outside / len(outside):.1%}\n"
-        f"of those with J < {BAD}, in a named span: {bad_inside / (bad_inside + bad_outside):.1%}"
+        f"of those with J < {BAD}, in a review item: {bad_inside / (bad_inside + bad_outside):.1%}"
     )
 
 

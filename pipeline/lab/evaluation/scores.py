@@ -22,29 +22,30 @@ from maskstream.trackers.iou import paired_mask_iou
 
 Ious = npt.NDArray[np.float64]
 SegmenterFor = Callable[[SizeHW], Segmenter]
-"""Gives the segmenter of a picture's size."""
+"""Returns the segmenter for an image size."""
 
 MEASURES = ("box", "click1", "click2", "click3", "click5", "oracle3")
 CLICKS = 5
 FOUND_IOU = 0.7
-"""An object counts as found by everything mode from this IoU on."""
+"""Minimum IoU of a proposal at which everything mode has found an object."""
 
 ZOOM_MEASURES = ("zoom_box_without", "zoom_box", "zoom_click1_without", "zoom_click1")
-"""IoU of small objects asked for in the whole picture, and again in a crop around them."""
+"""IoU of small objects prompted in the whole image (`_without`), and in a crop around them."""
 
 ZOOM_BELOW = 1 / 4
-"""An object is small if the long side of its box is a smaller share of the picture's."""
+"""An object is small if the long side of its box is a smaller share of the image's."""
 
 ZOOM_CONTEXT = 2.5
-"""Side of the crop, in long sides of the box."""
+"""Side of the crop as a multiple of the long side of the box."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageScores:
     """Scores of the P objects of one image.
 
-    ious: [P] by name of `MEASURES`. areas: pixels [P]. found: bool [P] of everything mode, None
-    where that was not asked. zoomed: [S] of the small objects by name of `ZOOM_MEASURES`, likewise.
+    ious: [P] by name of `MEASURES`. areas: pixels [P]. found: bool [P], whether everything mode
+    found the object, or None if it did not run. zoomed: [S] of the small objects by name of
+    `ZOOM_MEASURES`, or None without zoom.
     """
 
     ious: Mapping[str, Ious]
@@ -54,7 +55,7 @@ class ImageScores:
 
 
 OnAnswers = Callable[[str, BoolMap, Ious], None]
-"""Told a measure, the answers bool [P, H, W] and their IoU [P]."""
+"""Called with a measure, the predicted masks bool [P, H, W] and their IoU [P]."""
 
 
 def score_image(
@@ -65,10 +66,10 @@ def score_image(
     zoom: SegmenterFor | None = None,
     on_answers: OnAnswers = lambda *_: None,
 ) -> ImageScores:
-    """Ask for every object of an example that has some; masks are compared at its full size.
+    """Score every object of an example; masks are compared at full size.
 
-    zoom: gives what encodes the crops; None: nothing is cropped. on_answers: told of those to boxes
-    and to single clicks.
+    The example must have at least one object. zoom: returns the segmenter for
+    crops; None: no crops. on_answers: called for boxes and for single clicks.
     """
     features = segmenter.encode(frame_of(example.rgb))
     truth = example.masks
@@ -85,10 +86,10 @@ def score_image(
 def _click_ious(
     segmenter: Segmenter, features: Features, truth: BoolMap, on_answers: OnAnswers
 ) -> dict[str, Ious]:
-    """IoU after 1..`CLICKS` clicks and of the best of the first click's three candidates.
+    """IoU after 1..`CLICKS` clicks, and of the best of the first click's three masks.
 
-    The first answer is the candidate with the highest predicted IoU. Later ones are the single
-    mask, and the answer before is their mask prompt.
+    After the first click the mask with the highest predicted IoU is taken. Later clicks use the
+    single-mask output, with the previous mask as mask prompt.
     """
     geometry = segmenter.geometry
     clicks = first_clicks(truth)
@@ -118,10 +119,10 @@ def _zoom_ious(
     ious: Mapping[str, Ious],
     zoom: SegmenterFor,
 ) -> dict[str, Ious]:
-    """Ask for the small objects again in crops.
+    """IoU of small objects in the whole image and in crops.
 
-    The crop of a box lies around that box; the crop of a click around what the click gave in the
-    whole picture, if that is small, too: else the first answer stays.
+    A box prompt is cropped around the box. A click is cropped around the mask it gives in the whole
+    image if that mask is small; otherwise that mask is kept.
     """
     rgb, truth = example.rgb, example.masks
     boxes, clicks = boxes_of(truth), first_clicks(truth)
@@ -138,21 +139,25 @@ def _zoom_ious(
     for row, i in enumerate(small):
         one = truth[i : i + 1]
         prompt = PromptBatch.boxes(boxes[i])
-        again_box[row] = paired_mask_iou(_ask_in_crop(zoom, rgb, boxes[i], prompt), one)[0]
+        again_box[row] = paired_mask_iou(_decode_in_crop(zoom, rgb, boxes[i], prompt), one)[0]
         if crop_too[row]:
             prompt = PromptBatch.points(clicks.xy[i : i + 1], clicks.labels[i : i + 1])
-            again_click[row] = paired_mask_iou(_ask_in_crop(zoom, rgb, around[row], prompt), one)[0]
+            again_click[row] = paired_mask_iou(
+                _decode_in_crop(zoom, rgb, around[row], prompt), one
+            )[0]
     return dict(zip(ZOOM_MEASURES, (box, again_box, click, again_click), strict=True))
 
 
 def _is_small(boxes: FloatMap, rgb: RgbImage) -> BoolMap:
-    """Which of boxes xyxy [B, 4] are those of small objects, bool [B]."""
+    """Which boxes xyxy [B, 4] are of small objects, bool [B]."""
     sides = (boxes[:, 2:] - boxes[:, :2]).max(1)
     return np.asarray(sides < ZOOM_BELOW * max(rgb.shape[:2]))
 
 
-def _ask_in_crop(zoom: SegmenterFor, rgb: RgbImage, box: FloatMap, prompt: PromptBatch) -> BoolMap:
-    """The answer bool [1, H, W] to one prompt, in a square crop around a box xyxy [4]."""
+def _decode_in_crop(
+    zoom: SegmenterFor, rgb: RgbImage, box: FloatMap, prompt: PromptBatch
+) -> BoolMap:
+    """The mask bool [1, H, W] for one prompt, decoded in a square crop around a box xyxy [4]."""
     height, width, _ = rgb.shape
     long_side = (box[2:] - box[:2]).max()
     side = int(np.clip(np.ceil(ZOOM_CONTEXT * long_side), 1, min(height, width)))
@@ -170,9 +175,9 @@ def _ask_in_crop(zoom: SegmenterFor, rgb: RgbImage, box: FloatMap, prompt: Promp
 
 
 def _found(segmenter: Segmenter, features: Features, truth: BoolMap) -> BoolMap:
-    """Whether everything mode finds each object: both passes, then the boxes of what they found.
+    """Whether everything mode finds each object: both passes, then box refinement.
 
-    It looks for objects of every size that is asked for, not only of those that a stream seeds.
+    It searches for all evaluated sizes, not only for those that a stream seeds.
     """
     geometry = segmenter.geometry
     config = SeedingConfig(area_min=SMALLEST_SHARE, area_max=1)
@@ -189,7 +194,7 @@ def _found(segmenter: Segmenter, features: Features, truth: BoolMap) -> BoolMap:
 
 
 def frame_of(rgb: RgbImage) -> Frame:
-    """A picture as a frame."""
+    """An image as a frame."""
     return Frame(0, None, Fraction(1), (rgb.shape[0], rgb.shape[1]), ArrayView(rgb))
 
 

@@ -1,4 +1,4 @@
-"""Contact sheets of an evaluation: the best and the worst answers of every source, to look at."""
+"""Contact sheets of an evaluation: the best and the worst mask of every source."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from maskstream.pipeline.segmenter.geometry import boxes_of
 from maskstream.pipeline.types import RgbImage
 
 SHOWN = ("box", "click1")
-"""Measures whose answers are shown."""
+"""Measures whose masks are shown."""
 
 _TILE_PX, _COLUMNS = 200, 7
-_ROOM = 0.25  # around an object, of the long side of its box
+_MARGIN = 0.25  # around an object, as a share of the long side of its box
 _ANSWER, _TRUTH = (255, 64, 160), (255, 255, 255)
 _OPACITY = 0.5
 
@@ -32,16 +32,16 @@ class _Tile:
 
 
 class AnswerSheets:
-    """Keeps one picture of the best and one of the worst answer to each prompt, by source."""
+    """Keeps a tile of the best and of the worst mask for each prompt and source."""
 
     def __init__(self) -> None:
         self._best: dict[tuple[str, str], _Tile] = {}
         self._worst: dict[tuple[str, str], _Tile] = {}
 
     def of(self, source: str, example: Example) -> Callable[[str, BoolMap, Ious], None]:
-        """Gives what takes the answers bool [P, H, W] to an example, and their IoU [P]."""
+        """A callback for the predicted masks bool [P, H, W] of an example and their IoU [P]."""
 
-        def look(measure: str, answers: BoolMap, ious: Ious) -> None:
+        def update(measure: str, answers: BoolMap, ious: Ious) -> None:
             if measure not in SHOWN:
                 return
             key = measure, source
@@ -51,7 +51,7 @@ class AnswerSheets:
             if key not in self._worst or ious[worst] < self._worst[key].iou:
                 self._worst[key] = _tile(source, example, answers, ious, worst)
 
-        return look
+        return update
 
     def write(self, folder: Path) -> list[Path]:
         """Write `box-best.jpg`, `box-worst.jpg` and so on. Raises `StoreError`."""
@@ -65,10 +65,10 @@ class AnswerSheets:
 
 
 def _tile(source: str, example: Example, answers: BoolMap, ious: Ious, index: int) -> _Tile:
-    """A square around an object and the answer: the answer tinted, the object outlined."""
+    """A square around an object and its mask: the mask tinted, the ground truth outlined."""
     truth, answer = example.masks[index], answers[index]
     x0, y0, x1, y1 = boxes_of((truth | answer)[None])[0]
-    side = int(np.ceil((1 + 2 * _ROOM) * max(x1 - x0, y1 - y0)))
+    side = int(np.ceil((1 + 2 * _MARGIN) * max(x1 - x0, y1 - y0)))
     to_tile = np.array([[1, 0, -(x0 + x1 - side) / 2], [0, 1, -(y0 + y1 - side) / 2]])
     to_tile *= _TILE_PX / side
     size = (_TILE_PX, _TILE_PX)

@@ -1,4 +1,4 @@
-"""Augmentation of training pictures and their label maps: windows, turns, colors, padding."""
+"""Augmentation of training images and their label maps: crops, rotation, colors, padding."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Labels = npt.NDArray[np.int32]
 class AugmentConfig:
     """Strengths of the augmentation; probabilities in 0..1.
 
-    flip_only: whole pictures, half of them reversed_in_time, and nothing else (EfficientViT-SAM's
+    flip_only: only horizontal flips: whole images, half of them mirrored (EfficientViT-SAM's
     recipe).
     """
 
@@ -36,7 +36,7 @@ class AugmentConfig:
 
 
 def pad_to(image: Image, labels: Labels, size_hw: tuple[int, int]) -> tuple[Image, Labels]:
-    """Pad right and below to `size_hw` with the mean's gray, as pictures are padded when used."""
+    """Pad right and below to `size_hw` with the mean's gray, as at inference."""
     h, w = labels.shape
     pad = ((0, size_hw[0] - h), (0, size_hw[1] - w))
     padded = np.pad(image, (*pad, (0, 0)), constant_values=PADDING_GRAY)
@@ -44,7 +44,7 @@ def pad_to(image: Image, labels: Labels, size_hw: tuple[int, int]) -> tuple[Imag
 
 
 def fit_into(image: Image, labels: Labels, size_hw: tuple[int, int]) -> tuple[Image, Labels]:
-    """Scale a whole picture so that it just fits into `size_hw`, without padding."""
+    """Scale a whole image to the largest size that fits into `size_hw`, without padding."""
     h, w = labels.shape
     scale = min(size_hw[0] / h, size_hw[1] / w)
     size_wh = (max(1, round(w * scale)), max(1, round(h * scale)))
@@ -56,10 +56,10 @@ def fit_into(image: Image, labels: Labels, size_hw: tuple[int, int]) -> tuple[Im
 def content_size(
     rng: np.random.Generator, size_hw: tuple[int, int], augment: AugmentConfig
 ) -> tuple[int, int]:
-    """Size of the picture within the frame: now and then it leaves a band right or below.
+    """Size of the image within the padded input: with odds `band` a side is shorter.
 
-    Half of the bands are what is left by rounding to the encoder's stride, half are those of a
-    wide or tall picture in a square (0.4375 of the side for 16:9).
+    Half of the padding bands are as wide as those from rounding to the encoder's stride, half as
+    those of a wide or tall image in a square (0.4375 of the side for 16:9).
     """
     if rng.random() >= augment.band:
         return size_hw
@@ -79,7 +79,7 @@ def crop(
     size_hw: tuple[int, int],
     augment: AugmentConfig,
 ) -> tuple[Image, Labels]:
-    """Cut a random window of the wanted aspect (perhaps turned) and scale it to size_hw."""
+    """Crop a random window of about the aspect of `size_hw`, maybe rotated, and scale it."""
     h, w = labels.shape
     out_h, out_w = size_hw
     largest = min(h / out_h, w / out_w)
@@ -136,7 +136,7 @@ def photometric(rng: np.random.Generator, image: Image, augment: AugmentConfig) 
 
 
 def blur(rng: np.random.Generator, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Defocus or the motion blur of a short straight movement."""
+    """Blur as by defocus or by a short straight motion."""
     if rng.random() < 0.5:
         return cv2.GaussianBlur(x, (0, 0), float(rng.uniform(0.5, 1.8))).astype(np.float32)
     length = int(rng.integers(3, 12))

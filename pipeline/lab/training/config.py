@@ -14,12 +14,12 @@ from maskstream.pipeline.weights.cache import cache_folder
 
 
 class TeacherConfig(BaseModel):
-    """Who teaches, and what of its answers counts (weights of the losses; 0 leaves one out).
+    """The teacher network and the weights of the distillation losses (0 disables a loss).
 
     checkpoint: a file or a name that `--model` takes, of architecture `model`. long_side: of the
-    teacher's own input, pixels. epoch_steps: batches repeat after so many steps, so that the
-    teacher's features are computed once and read from Zarr ever after; 0: never, the teacher runs
-    at every step. embedding_distance: l1 as TinySAM, l2 as EfficientViT-SAM.
+    teacher's own input, pixels. epoch_steps: batches repeat after this many steps, so that the
+    teacher's features are computed once and then read from Zarr; 0: batches never repeat and the
+    teacher runs at every step. embedding_distance: l1 as TinySAM, l2 as EfficientViT-SAM.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,18 +47,18 @@ class CocoConfig(BaseModel):
 class TrainConfig(BaseModel):
     """Every key of a training configuration; unknown keys are refused.
 
-    max_points: corrective points between two rounds, 1 to this many, drawn at random each step;
-    with `hard_prompts` each lies where the answer to those before it is wrong, else anywhere in
-    the object. centered_share: of clicks that are in the middle of the object or of what is wrong,
-    where people click. box_jitter: noise on first boxes, of their size. proposal_share: of first
-    prompts that are a tracker's proposal; absent_share: of those, proposals of an object that is
-    not there. init_from: the first of these files that exists gives the weights to start from.
-    augmentation: full, or whole pictures of which half are reversed_in_time. first_points: positive
-    points of a first prompt that is no box, 1 to this many. loss: balanced (focal loss by the sum
-    of its own weights, as `lite` learns) or sam (20 focal by pixels + dice).
-    square_consistency: weight of the distance (L1 of logits and embedding, soft IoU of masks)
-    between narrow pictures as they are and in their padded square. excluded_sources: sources that
-    training never sees at all.
+    max_points: maximum corrective points between two rounds; their number, from 1 on, is drawn at
+    each step. hard_prompts: place each corrective point where the mask decoded from the points
+    before it is wrong; false: anywhere in the object. centered_share: share of clicks at the center
+    of the object or of the error region, where people click. box_jitter: noise on first boxes,
+    relative to their size. proposal_share: share of first prompts that simulate a tracker's
+    proposal. absent_share: share of those proposals whose object is not on the image. init_from:
+    files of initial weights; the first that exists is used. augmentation: full, or flip: whole
+    images of which half are mirrored. first_points: maximum positive points of a first prompt
+    without a box. loss: balanced (focal loss normalized by its own weights, as for `lite`) or sam
+    (20 focal by pixels + dice). square_consistency: weight of the distance (L1 of logits and
+    embedding, soft IoU of masks) between a narrow image and the same image padded to a square.
+    excluded_sources: sources that are never trained on.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -116,7 +116,7 @@ class TrainConfig(BaseModel):
 
     @property
     def folder(self) -> Path:
-        """Where checkpoints go: `out`, or the user's cache."""
+        """Folder of the checkpoints: `out`, or a folder in the user's cache."""
         return self.out or cache_folder("train", self.name)
 
 
@@ -127,11 +127,11 @@ RENAMED_KEYS = {
     "held_back_percent": "held_out_percent",
     "centred_share": "centered_share",
 }
-"""Keys of version 0.1.0 that have another name now."""
+"""Keys of version 0.1.0 that were renamed, with their new names."""
 
 
 def load_train_config(file: Path) -> TrainConfig:
-    """Read a training configuration; the keys of a file that it `extends` are its defaults.
+    """Read a training configuration; keys of the file it `extends` are its defaults.
 
     Raises `ConfigError`.
     """

@@ -1,4 +1,4 @@
-"""Loss and validation curves of a run as a picture (matplotlib)."""
+"""Loss and validation curves of a run as an image (matplotlib)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SMOOTH = 50  # steps of the moving average
 
 
 def draw_curves(log: Path, image: Path) -> None:
-    """Draw a run's `log.jsonl`: the loss, smoothed, and the validation's macro averages."""
+    """Plot a run's `log.jsonl`: the smoothed loss and the macro averages of the validation."""
     from matplotlib.figure import Figure
 
     rows: list[dict[str, Any]] = [json.loads(line) for line in log.read_text().splitlines()]
@@ -29,7 +29,7 @@ def draw_curves(log: Path, image: Path) -> None:
     for kind in checked[-1]["validation"].get("macro", {}) if checked else ():
         values = [row["validation"]["macro"].get(kind) for row in checked]
         right.plot([row["step"] for row in checked], values, marker="o", label=kind)
-    right.set(title="held-back split, mean IoU over sources", xlabel="step")
+    right.set(title="held-out split, mean IoU over sources", xlabel="step")
     if checked:
         right.legend()
     figure.savefig(image)

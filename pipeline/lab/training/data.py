@@ -1,7 +1,7 @@
-"""Training data: folders of images with label maps, and COCO's annotations (torch-free).
+"""Training data: folders of images with label maps, and COCO annotations (without torch).
 
 Layout of a source: `<root>/<source>/images/*.jpg` with `masks/<stem>.png` (0 unlabeled, 1..N
-objects; larger objects were painted first).
+objects; larger objects are painted first).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from maskstream.pipeline.exports.coco_annotations import CocoImage, CocoObject, 
 from maskstream.pipeline.lab.training.augment import Image, Labels
 
 SHARE_ALIKE_SOURCES = frozenset({"oxford_pets_subset", "tuxpaint_stamps"})
-"""Sources under CC BY-SA or the GPL: training leaves them out (NOTICE says what it saw before)."""
+"""Sources under CC BY-SA or the GPL, excluded from training (NOTICE names earlier use)."""
 
 _CROP_SUFFIX = re.compile(r"_(scaled|crop)_\d+.*$")
 
@@ -47,11 +47,11 @@ class LabeledImage:
 
     @property
     def scene(self) -> str:
-        """The file's name without what an exporter added to a crop's."""
+        """The file's name without the suffix that marks a crop."""
         return _CROP_SUFFIX.sub("", self.image.stem)
 
     def load(self) -> tuple[Image, Labels]:
-        """Read both."""
+        """Read the image and its label map."""
         image = read_rgb(self.image)
         labels = cv2.imread(str(self.masks), cv2.IMREAD_UNCHANGED)
         if labels is None or labels.shape != image.shape[:2]:
@@ -61,7 +61,7 @@ class LabeledImage:
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedImage:
-    """An image of a COCO set with its single objects."""
+    """An image of a COCO set with its objects, without crowds."""
 
     file: Path
     image: CocoImage
@@ -73,7 +73,7 @@ class AnnotatedImage:
         return self.file.stem
 
     def load(self) -> tuple[Image, Labels]:
-        """Read the image and draw its objects' masks, larger ones first."""
+        """Read the image and paint its objects' masks, larger ones first."""
         image = read_rgb(self.file)
         if image.shape[:2] != self.image.size_hw:
             raise TrainingDataError(f"{self.file} is not of the size that its annotations give")
@@ -85,7 +85,7 @@ class AnnotatedImage:
 
 
 def read_rgb(file: Path) -> Image:
-    """Read a picture, RGB uint8 [H, W, 3]. Raises `TrainingDataError`."""
+    """Read an image, RGB uint8 [H, W, 3]. Raises `TrainingDataError`."""
     bgr = cv2.imread(str(file), cv2.IMREAD_COLOR)
     if bgr is None:
         raise TrainingDataError(f"cannot read {file}")
@@ -94,9 +94,9 @@ def read_rgb(file: Path) -> Image:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One data set: its training and its held-back images.
+    """One data set: its training and its held-out images.
 
-    whole: also offer the union of all labels as an object (a dressed person made of garments).
+    whole: also use the union of all labels as an object (a dressed person made of garments).
     """
 
     name: str
@@ -107,7 +107,7 @@ class Source:
 
 
 def is_held_out(item: Item, percent: int) -> bool:
-    """Say whether an image belongs to the held-back split (by its scene's name, not by chance)."""
+    """Whether an image belongs to the held-out split; decided by a hash of its scene."""
     return zlib.crc32(item.scene.encode()) % 100 < percent
 
 
@@ -126,7 +126,7 @@ class CocoSet:
 
 
 def labeled_images(folder: Path) -> list[LabeledImage]:
-    """The images of a source's folder that training may use: none that is share-alike."""
+    """The images of a source's folder, without those under share-alike licenses."""
     if folder.name in SHARE_ALIKE_SOURCES:
         return []
     excluded = share_alike_images(folder)
@@ -143,9 +143,8 @@ def share_alike_images(folder: Path) -> set[str]:
     if not file.is_file():
         return set()
     rows: dict[str, dict[str, str]] = json.loads(file.read_text())
-    return {
-        stem for stem, row in rows.items() if "BY-SA" in row["licence"]
-    }  # spelled so in the data
+    # "licence" is the spelling in the data.
+    return {stem for stem, row in rows.items() if "BY-SA" in row["licence"]}
 
 
 def cutouts(root: Path) -> list[Path]:
@@ -166,8 +165,8 @@ def find_sources(
     """Find the sources below `root` and the COCO sets by name.
 
     weights: factor on the square root of a source's image count (default 1). excluded_sources:
-    sources whose every image is held back. Raises `TrainingDataError` if there are none or a name
-    that is left out is unknown.
+    sources whose images are all held out. Raises `TrainingDataError` if no source is found or an
+    excluded one is unknown.
     """
     found: dict[str, list[Item]] = {}
     for folder in sorted(p for p in root.iterdir() if (p / "images").is_dir()) if root else ():
@@ -179,7 +178,8 @@ def find_sources(
         raise TrainingDataError(f"no <source>/images folder below {root}")
     unknown = set(excluded_sources) - found.keys()
     if unknown:
-        raise TrainingDataError(f"there is no source {', '.join(sorted(unknown))} to leave out")
+        names = ", ".join(sorted(unknown))
+        raise TrainingDataError(f"excluded_sources: there is no source {names}")
     sources = []
     for name, items in found.items():
         percent = 100 if name in excluded_sources else held_out_percent

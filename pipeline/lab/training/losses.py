@@ -54,21 +54,22 @@ def soft_iou_distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def hard_mask_weights(teacher_iou: Tensor, student_iou: Tensor, eps: float = 1e-3) -> Tensor:
-    """TinySAM's weight of masks: 0.5 where student and teacher are as good, to 1 where it lags."""
+    """TinySAM's mask weights: 0.5 where both IoUs are equal, toward 1 where the student lags."""
     return torch.sigmoid(teacher_iou / (student_iou + eps) - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a round of prompts was answered with.
+    """Loss and chosen masks of one prompt round.
 
-    loss: scalar, masks and IoU head. trained: [B], the mask whose loss counted. given: [B], the
-    mask that the network would give. takes_part: [B, 4], 1 for masks that the prompt asks for.
+    loss: scalar, of the masks and the IoU head. trained: [B], index of the trained mask. selected:
+    [B], index of the mask selected at inference. takes_part: [B, 4], 1 for the masks that the kind
+    of prompt uses.
     """
 
     loss: Tensor
     trained: Tensor
-    given: Tensor
+    selected: Tensor
     takes_part: Tensor
 
 
@@ -82,10 +83,10 @@ def segmentation_loss(
 ) -> Answer:
     """Loss of one prompt round.
 
-    masks [B, 4, H, W] and iou [B, 4] as the decoder gives them, target [B, H, W]. Where `ambiguous`
-    [B] (one point), only the best of masks 1..3 is trained; elsewhere mask 0. The IoU head learns
-    the true IoU of every mask that takes part, which is 0 where the object is `absent` [B]; masks
-    learn nothing there.
+    masks [B, 4, H, W], iou [B, 4]: the decoder's output. target: [B, H, W]. Where `ambiguous` [B]
+    (one point), only the best of masks 1..3 is trained; elsewhere mask 0. The IoU head learns the
+    true IoU of every mask that takes part, which is 0 where the object is `absent` [B]; masks are
+    not trained there.
     """
     expanded = target[:, None].expand_as(masks)
     per_mask = focal(masks, expanded) + dice_loss(masks, expanded)
@@ -99,5 +100,5 @@ def segmentation_loss(
     true_iou = mask_iou(masks.detach(), expanded) * there[:, None]
     iou_loss = ((iou - true_iou).pow(2) * takes_part).sum() / takes_part.sum()
     best = iou.detach()[:, 1:].argmax(1) + 1
-    given = torch.where(ambiguous, best, torch.zeros_like(best))
-    return Answer(mask_loss + iou_loss, trained, given, takes_part)
+    selected = torch.where(ambiguous, best, torch.zeros_like(best))
+    return Answer(mask_loss + iou_loss, trained, selected, takes_part)

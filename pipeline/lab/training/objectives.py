@@ -1,7 +1,7 @@
-"""What a training step minimizes: prompts answered end to end, or a teacher's embedding.
+"""Training objectives: prompted masks end to end, or a teacher's embedding.
 
 Full-stage distillation, hard prompts and hard mask weighting: TinySAM (arXiv 2312.13789, sections
-3.1 and 3.2). All distances to the teacher are L1, but that of embeddings, which may be L2 as in
+3.1 and 3.2). All distances to the teacher are L1; that of embeddings may also be L2 as in
 EfficientViT-SAM (arXiv 2402.05008).
 """
 
@@ -45,19 +45,19 @@ from maskstream.pipeline.segmenter.sam import Sam
 Scores = dict[str, float]
 
 _NARROW = 0.8  # short by long side
-_ANYWHERE = 4  # points in a narrow picture that are asked of it and of its padded square
-_LOGIT_LIMIT = 10.0  # logits are compared within this range: beyond it both are sure
+_POINTS_ANYWHERE = 4  # points per narrow image, decoded in it and in its padded square
+_LOGIT_LIMIT = 10.0  # logits are clipped to this range before they are compared
 
 
 class Objective(Protocol):
-    """A loss of a batch, with figures for the log."""
+    """A loss of a batch, with scores for the log."""
 
     def __call__(self, model: Sam, samples: list[Sample], step: int) -> tuple[Tensor, Scores]:
-        """The loss of a step (scalar)."""
+        """The loss of a step (scalar) and its scores."""
 
 
 def embedding_distance(student: Tensor, teacher: Tensor, kind: str) -> Tensor:
-    """Mean L1 or L2 distance of two embeddings of one shape."""
+    """Mean L1 or L2 distance of two embeddings of the same shape."""
     return F.l1_loss(student, teacher) if kind == "l1" else F.mse_loss(student, teacher)
 
 
@@ -70,7 +70,7 @@ class EmbeddingObjective:
     device: torch.device
 
     def __call__(self, model: Sam, samples: list[Sample], step: int) -> tuple[Tensor, Scores]:
-        """The embedding's distance."""
+        """The distance of the embeddings."""
         images = np.stack([s.image for s in samples])
         own = model.encode(normalize(images, model).to(self.device)).embedding
         side = max(images.shape[1:3])
@@ -84,8 +84,8 @@ class EmbeddingObjective:
 
 
 @dataclass(frozen=True, slots=True)
-class _Lesson:
-    """The teacher's features of a step, repeated per prompt, and what they cover."""
+class _TeacherFeatures:
+    """The teacher's features of a step, repeated per prompt, and their extent."""
 
     teacher: Teacher
     features: ImageFeatures
@@ -95,7 +95,7 @@ class _Lesson:
 
 @dataclass(frozen=True, slots=True)
 class PromptObjective:
-    """Stage 2: answer prompts end to end, by ground truth and, with a teacher, by its answers."""
+    """Stage 2: end-to-end mask losses on ground truth and, with a teacher, on its output."""
 
     config: TrainConfig
     device: torch.device
@@ -103,7 +103,7 @@ class PromptObjective:
     adapter: Adapter | None = None
 
     def __call__(self, model: Sam, samples: list[Sample], step: int) -> tuple[Tensor, Scores]:
-        """The mean loss of all rounds of prompts, and the teacher's share."""
+        """The mean loss of all prompt rounds, with the distillation losses."""
         config = self.config
         generator = torch.Generator(self.device)
         generator.manual_seed(hash((config.seed, step)) & 0x7FFFFFFF)
@@ -112,9 +112,11 @@ class PromptObjective:
         features = model.encode(normalize(images, model).to(self.device))
         loss = torch.zeros((), device=self.device)
         scores: Scores = {}
-        lesson = None
+        taught = None
         if self.teacher is not None and self.adapter is not None:
-            lesson, distance = self._listen(self.teacher, self.adapter, features, images, step)
+            taught, distance = self._distil_embedding(
+                self.teacher, self.adapter, features, images, step
+            )
             loss = loss + self.teacher.config.embedding * distance
             scores["embedding"] = float(distance.detach())
         prompts = first_prompts(
@@ -131,57 +133,59 @@ class PromptObjective:
         for turn in range(config.rounds):
             out, answer = self._answer(model, features, prompts, target)
             if turn == 0 and config.square_consistency and _is_narrow(images):
-                anywhere = self._ask_anywhere(model, whole, images, generator)
-                asked = [(prompts, out, answer.takes_part), anywhere]
-                distance = self._distance_in_square(model, images, whole, asked)
+                anywhere = self._decode_points_anywhere(model, whole, images, generator)
+                decoded = [(prompts, out, answer.takes_part), anywhere]
+                distance = self._distance_in_square(model, images, whole, decoded)
                 loss = loss + config.square_consistency * distance
                 scores["square"] = float(distance.detach())
             loss = loss + answer.loss / config.rounds
-            if lesson is not None:
-                taught = self._distil(lesson, prompts, out, answer, target, scores)
-                loss = loss + taught / config.rounds
-            logits = _given(out, answer)
+            if taught is not None:
+                distance = self._distil_masks(taught, prompts, out, answer, target, scores)
+                loss = loss + distance / config.rounds
+            logits = _selected_masks(out, answer)
             _note(scores, turn, mask_iou(logits, target), prompts)
             if turn + 1 < config.rounds:
                 prompts = self._correct(model, features, prompts, target, logits, generator)
         return loss, scores
 
-    def _listen(
+    def _distil_embedding(
         self,
         teacher: Teacher,
         adapter: Adapter,
         features: ImageFeatures,
         images: np.ndarray,
         step: int,
-    ) -> tuple[_Lesson, Tensor]:
-        taught = teacher.features(step, images)
+    ) -> tuple[_TeacherFeatures, Tensor]:
+        theirs = teacher.features(step, images)
         side = max(images.shape[1:3])
         h, w = features.embedding.shape[-2:]
         extent = extent_of((h, w), images.shape[1] // h, side)
         distance = embedding_distance(
             adapter.embedding(features.embedding),
-            teacher.embedding_at(taught, (h, w), extent),
+            teacher.embedding_at(theirs, (h, w), extent),
             teacher.config.embedding_distance,
         )
-        return _Lesson(teacher, _repeat(taught, self.config.objects), extent, side), distance
+        return _TeacherFeatures(
+            teacher, _repeat(theirs, self.config.objects), extent, side
+        ), distance
 
     def _distance_in_square(
         self,
         model: Sam,
         images: np.ndarray,
         features: ImageFeatures,
-        asked: Sequence[tuple[Prompts, DecoderOutput, Tensor]],
+        decoded: Sequence[tuple[Prompts, DecoderOutput, Tensor]],
     ) -> Tensor:
-        """How far embedding and answers are from those to the same picture in its padded square.
+        """Distance of embedding and masks from those of the same image padded to a square.
 
-        asked: prompts, what was answered, and [B, 4] 1 for the masks that the prompt asks for.
+        decoded: prompts, decoder output, and [B, 4] 1 for the masks that take part.
         """
         side = max(images.shape[1:3])
         pixels = normalize(images, model).to(self.device)
         square = model.encode(_pad(pixels, side, 0.0))
         h, w = features.embedding.shape[-2:]
         distance = (square.embedding[..., :h, :w] - features.embedding).abs().mean()
-        for prompts, out, takes_part in asked:
+        for prompts, out, takes_part in decoded:
             height, width = out.masks.shape[-2:]
             mask = _pad(prompts.mask[:, None], side // model.architecture.cell, -_LOGIT_LIMIT)
             padded = _repeat(square, len(prompts.xy) // len(images))
@@ -191,19 +195,19 @@ class PromptObjective:
             distance = distance + (apart * takes_part).sum() / takes_part.sum()
         return distance
 
-    def _ask_anywhere(
+    def _decode_points_anywhere(
         self, model: Sam, features: ImageFeatures, images: np.ndarray, generator: torch.Generator
     ) -> tuple[Prompts, DecoderOutput, Tensor]:
-        """Points anywhere in the pictures, as everything mode asks them, and the answers."""
+        """Decode random points of the images, as prompts of everything mode."""
         count, height, width = images.shape[:3]
         cell = model.architecture.cell
-        prompts = points_anywhere(count * _ANYWHERE, (height, width), generator, cell)
-        repeated = _repeat(features, _ANYWHERE)
+        prompts = points_anywhere(count * _POINTS_ANYWHERE, (height, width), generator, cell)
+        repeated = _repeat(features, _POINTS_ANYWHERE)
         out = model.decode(
             repeated, prompts.xy, prompts.labels, prompts.mask[:, None], prompts.has_mask
         )
         takes_part = torch.ones_like(out.iou)
-        takes_part[:, 0] = 0  # a point is answered by the other three
+        takes_part[:, 0] = 0  # single points use the other three masks
         return prompts, out, takes_part
 
     def _answer(
@@ -218,27 +222,28 @@ class PromptObjective:
         )
         return out, answer
 
-    def _distil(
+    def _distil_masks(
         self,
-        lesson: _Lesson,
+        taught: _TeacherFeatures,
         prompts: Prompts,
         out: DecoderOutput,
         answer: Answer,
         target: Tensor,
         scores: Scores,
     ) -> Tensor:
-        """Distance of tokens and mask logits to the teacher's, of the masks that take part."""
-        config: TeacherConfig = lesson.teacher.config
+        """Distance of tokens and mask logits to the teacher's, over the masks that take part."""
+        config: TeacherConfig = taught.teacher.config
         if not (config.token or config.output) or self.adapter is None:
             return torch.zeros((), device=self.device)
-        taught = lesson.teacher.decode(lesson.features, prompts, lesson.extent, lesson.side)
+        theirs = taught.teacher.decode(taught.features, prompts, taught.extent, taught.side)
         part = answer.takes_part / answer.takes_part.sum()
-        tokens = (self.adapter.tokens(out.tokens) - taught.tokens).abs().mean(-1)
-        distance = _logit_distance(out.masks, taught.masks)
+        tokens = (self.adapter.tokens(out.tokens) - theirs.tokens).abs().mean(-1)
+        distance = _logit_distance(out.masks, theirs.masks)
         if config.hard_mask_weighting:
             truth = target[:, None].expand_as(out.masks)
-            own, others = mask_iou(out.masks.detach(), truth), mask_iou(taught.masks, truth)
-            distance = distance * hard_mask_weights(others, own)
+            student_iou = mask_iou(out.masks.detach(), truth)
+            teacher_iou = mask_iou(theirs.masks, truth)
+            distance = distance * hard_mask_weights(teacher_iou, student_iou)
         scores["output"] = float((distance.detach() * part).sum())
         loss: Tensor = ((config.token * tokens + config.output * distance) * part).sum()
         return loss
@@ -253,32 +258,32 @@ class PromptObjective:
         logits: Tensor,
         generator: torch.Generator,
     ) -> Prompts:
-        """Add points before the next trained round: hard ones in turn, or any at once."""
-        most = self.config.max_points
-        count = int(torch.randint(1, most + 1, (), generator=generator, device=self.device))
+        """Add corrective points before the next round: hard ones one by one, or random ones."""
+        upper = self.config.max_points + 1
+        count = int(torch.randint(1, upper, (), generator=generator, device=self.device))
         draw = torch.rand(len(target), generator=generator, device=self.device)
-        given = (draw < 0.8).to(target.dtype)
+        has_mask = (draw < 0.8).to(target.dtype)
         if not self.config.hard_prompts:
             more = scattered_points(target, generator, count)
-            return prompts.with_points(*more).with_mask(logits, given)
+            return prompts.with_points(*more).with_mask(logits, has_mask)
         for done in range(1, count + 1):
             more = corrective_points(
                 logits, target, generator, centered_share=self.config.centered_share
             )
-            prompts = prompts.with_points(*more).with_mask(logits, given)
+            prompts = prompts.with_points(*more).with_mask(logits, has_mask)
             if done < count:
-                logits = _given(*self._answer(model, features, prompts, target))
+                logits = _selected_masks(*self._answer(model, features, prompts, target))
         return prompts
 
 
 def _logit_distance(a: Tensor, b: Tensor) -> Tensor:
-    """L1 distance [...] of logits [..., h, w] within the limit."""
+    """L1 distance [...] of clipped logits [..., h, w]."""
     a, b = (x.clamp(-_LOGIT_LIMIT, _LOGIT_LIMIT) for x in (a, b))
     return (a - b).abs().mean((-2, -1))
 
 
 def _is_narrow(images: np.ndarray) -> bool:
-    """Whether a good part of the padded square would be padding, as for 16:9 and 4:3."""
+    """Whether at least a fifth of the padded square would be padding, as for 16:9 and 4:3."""
     height, width = images.shape[1:3]
     return bool(min(height, width) <= _NARROW * max(height, width))
 
@@ -288,10 +293,10 @@ def _pad(x: Tensor, side: int, value: float) -> Tensor:
     return F.pad(x, (0, side - x.shape[-1], 0, side - x.shape[-2]), value=value)
 
 
-def _given(out: DecoderOutput, answer: Answer) -> Tensor:
-    """Logits [B, h, w] of the masks that the network would give."""
-    rows = torch.arange(len(answer.given), device=answer.given.device)
-    return out.masks[rows, answer.given].detach()
+def _selected_masks(out: DecoderOutput, answer: Answer) -> Tensor:
+    """Logits [B, h, w] of the masks selected at inference."""
+    rows = torch.arange(len(answer.selected), device=answer.selected.device)
+    return out.masks[rows, answer.selected].detach()
 
 
 def _note(scores: Scores, turn: int, iou: Tensor, prompts: Prompts) -> None:
@@ -307,5 +312,5 @@ def _note(scores: Scores, turn: int, iou: Tensor, prompts: Prompts) -> None:
 
 
 def _repeat(features: ImageFeatures, times: int) -> ImageFeatures:
-    """Repeat every image's features for its prompts."""
+    """Repeat every image's features for each of its prompts."""
     return features.each(lambda x: x.repeat_interleave(times, 0))

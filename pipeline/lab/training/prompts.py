@@ -1,4 +1,4 @@
-"""Training prompts: boxes, points and proposals from ground truth, corrections of what is wrong."""
+"""Training prompts: boxes, points and proposals from ground truth, and corrective points."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ from maskstream.pipeline.segmenter.labels import (
 class Prompts:
     """A batch of prompts.
 
-    xy [B, N, 2] in 0..1 of the padded square; labels [B, N]; mask: logits [B, h, w] of a mask
-    prompt; has_mask [B], 1 where it is given; gone [B], true where no mask is right.
+    xy: [B, N, 2], 0..1 of the padded square. labels: [B, N]. mask: logits [B, h, w] of the mask
+    prompt. has_mask: [B], 1 where there is a mask prompt. absent: [B], true where the object is not
+    on the image.
     """
 
     xy: Tensor
@@ -47,14 +48,14 @@ class Prompts:
             self, xy=torch.cat([self.xy, xy], 1), labels=torch.cat([self.labels, labels], 1)
         )
 
-    def with_mask(self, logits: Tensor, given: Tensor) -> Prompts:
-        """Take logits [B, h, w] as mask prompt where `given` [B] is 1."""
-        return replace(self, mask=logits, has_mask=given)
+    def with_mask(self, logits: Tensor, has_mask: Tensor) -> Prompts:
+        """Use logits [B, h, w] as mask prompt where `has_mask` [B] is 1."""
+        return replace(self, mask=logits, has_mask=has_mask)
 
 
 @dataclass(frozen=True, slots=True)
 class ProposalBatch:
-    """A batch of `proposals.Proposal`: logits [B, h, w], box [B, 4], point [B, 2], gone [B]."""
+    """A batch of `proposals.Proposal`: logits [B, h, w], box [B, 4], point [B, 2], absent [B]."""
 
     logits: Tensor
     box: Tensor
@@ -77,7 +78,7 @@ class ProposalBatch:
 
 
 def draw_pixel(weight: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw one pixel a map with odds `weight` [B, H, W]; (x, y) normalized [B, 2] and its index."""
+    """Draw a pixel per map with odds `weight` [B, H, W]; returns xy 0..1 [B, 2] and the index."""
     b, h, w = weight.shape
     flat = weight.flatten(1)
     empty = flat.sum(1, keepdim=True) <= 0
@@ -91,10 +92,10 @@ def draw_pixel(weight: Tensor, generator: torch.Generator) -> tuple[Tensor, Tens
 def click(
     regions: Sequence[Tensor], generator: torch.Generator, centered_share: float
 ) -> tuple[Tensor, Tensor]:
-    """A pixel in any of some regions, bool [B, H, W] each: as `draw_pixel` gives it.
+    """Draw a pixel of the union of some regions, bool [B, H, W] each; returns as `draw_pixel`.
 
-    With odds `centered_share` it is the pixel farthest from its region's border, where people
-    click, else any one.
+    With odds `centered_share` it is the deepest pixel of any region (farthest from its border),
+    where people click; otherwise it is a random one.
     """
     weight = torch.stack(list(regions)).any(0)
     xy, index = draw_pixel(weight.to(torch.float32), generator)
@@ -128,7 +129,7 @@ def boxes_of(masks: Tensor) -> Tensor:
 
 
 def jittered(boxes: Tensor, generator: torch.Generator, strength: float) -> Tensor:
-    """Boxes xyxy [B, 4] moved at every side by up to a few times `strength` of their size."""
+    """Boxes xyxy [B, 4] with noise on every side, relative to the box size by `strength`."""
     size = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
     device = boxes.device
     each = torch.randn(len(boxes), 4, generator=generator, device=device)
@@ -145,10 +146,10 @@ def first_prompts(
     box_jitter: float = 0.08,
     centered_share: float = 0.0,
 ) -> Prompts:
-    """A box or a point for every mask [B, h, w], half of each; or what a tracker would give.
+    """A box or a point (half of each) for every mask [B, h, w], or a tracker's proposal.
 
-    That is the box of a proposal, its mask and, in half of the calls, its deepest point.
-    box_jitter: as `jittered` takes it; centered_share: as `click`.
+    A proposal is prompted with its box, its mask and, in half of the calls, its deepest point.
+    proposal_share: odds of a proposal. box_jitter: see `jittered`. centered_share: see `click`.
     """
     device = masks.device
 
@@ -190,16 +191,16 @@ def first_prompts(
 def scattered_points(
     masks: Tensor, generator: torch.Generator, count: int
 ) -> tuple[Tensor, Tensor]:
-    """`count` positive points anywhere in each mask [B, h, w]; xy [B, n, 2], labels [B, n]."""
+    """`count` random positive points in each mask [B, h, w]; xy [B, n, 2], labels [B, n]."""
     inside = (masks > 0.5).to(masks.dtype)
     xy = torch.stack([draw_pixel(inside, generator)[0] for _ in range(count)], 1)
     return xy, torch.full(xy.shape[:2], POSITIVE, device=masks.device)
 
 
 def more_points(prompts: Prompts, masks: Tensor, generator: torch.Generator, most: int) -> Prompts:
-    """Add as many points to every single one so that they are 1 to `most`, drawn for all at once.
+    """Add points to single-point prompts, up to a common random number of 1 to `most` points.
 
-    Prompts of another kind are padded.
+    Other prompts get padding points.
     """
     count = int(torch.randint(most, (), generator=generator, device=masks.device))
     if count == 0:
@@ -211,9 +212,9 @@ def more_points(prompts: Prompts, masks: Tensor, generator: torch.Generator, mos
 def points_anywhere(
     count: int, size_hw: tuple[int, int], generator: torch.Generator, cell: int = GRID_STRIDE
 ) -> Prompts:
-    """`count` prompts of one positive point, uniform in pictures of a size, whatever is there.
+    """`count` prompts of one positive point, uniform in images of a size.
 
-    cell: pixels a cell of the mask prompts.
+    cell: pixels per cell of the mask prompts.
     """
     height, width = size_hw
     device = generator.device
@@ -237,8 +238,8 @@ def corrective_points(
 ) -> tuple[Tensor, Tensor]:
     """A point where logits [B, H, W] and masks disagree; xy [B, 1, 2], labels [B, 1].
 
-    Positive where the object was missed, negative where something else was taken. Where nothing
-    is wrong, a positive point inside the object. centered_share: as `click`.
+    It is positive at a false negative and negative at a false positive. Without errors it is a
+    positive point inside the object. centered_share: see `click`.
     """
     truth, answer = masks > 0.5, logits > 0
     right = ~(answer != truth).flatten(1).any(1)

@@ -1,8 +1,8 @@
-"""What a tracker believes of an object before it looks again: the truth, disturbed.
+"""Simulates a tracker's proposals, its propagated masks, by disturbing ground-truth masks.
 
-Propagation shifts, scales, turns and bends a mask, lets it erode or swell, loses parts of it and
-leaks onto neighbors; features of stride 8 or 16 blur it. The decoder learns to correct such
-proposals by training on them.
+Propagation shifts, scales, rotates and bends a mask, erodes or dilates it, loses parts of it and
+leaks onto neighbors; features of stride 8 or 16 blur it. Training on such proposals teaches the
+decoder to correct them.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from maskstream.pipeline.segmenter.geometry import deepest
 
 Coverage = npt.NDArray[np.float32]
 
-_SURE = 6.0  # logit of a cell that a proposal is sure of
+_CONFIDENT_LOGIT = 6.0  # largest logit of a proposal
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A mask prompt with the box and the point that a tracker would give beside it.
+    """A mask prompt with the box and the point that a tracker would add to it.
 
-    logits: float32 [h, w] at stride 4; box_xyxy, point_xy: in 0..1 of the padded square;
-    absent: the object is not there, so that no mask is right.
+    logits: float32 [h, w] at stride 4. box_xyxy, point_xy: 0..1 of the padded square. absent: the
+    object is not on the image, so no mask is right.
     """
 
     logits: Coverage
@@ -35,7 +35,7 @@ class Proposal:
 
     @classmethod
     def of(cls, logits: Coverage, absent: bool) -> Proposal:
-        """Derive the box and the deepest point of logits > 0; some cell must be."""
+        """Derive the box and the deepest point from logits > 0, which must not be empty."""
         inside = logits > 0
         x, y, w, h = cv2.boundingRect(inside.view(np.uint8))
         column, row, _ = deepest(inside)
@@ -46,9 +46,9 @@ class Proposal:
 
 
 def disturb(rng: np.random.Generator, mask: Coverage, neighbor: Coverage) -> Coverage:
-    """Disturb a mask (coverage 0..1 [h, w]) as propagation does; logits [h, w], never empty.
+    """Disturb a mask (coverage 0..1 [h, w]) as propagation does; returns logits [h, w], not empty.
 
-    neighbor: coverage of another object that the proposal may leak onto.
+    neighbor: coverage of another object onto which the proposal may leak.
     """
     area = float(mask.sum())
     size = max(2.0, area**0.5)
@@ -62,16 +62,16 @@ def disturb(rng: np.random.Generator, mask: Coverage, neighbor: Coverage) -> Cov
     factor = int(rng.choice([1, 1, 2, 4]))
     if factor > 1:
         moved = _blur_to_stride(moved, factor)
-    sure = float(rng.uniform(0.4, 1.0)) * _SURE
+    limit = float(rng.uniform(0.4, 1.0)) * _CONFIDENT_LOGIT
     clipped = np.clip(moved, 1e-4, 1 - 1e-4)
-    logits = np.clip(np.log(clipped / (1 - clipped)), -sure, sure).astype(np.float32)
+    logits = np.clip(np.log(clipped / (1 - clipped)), -limit, limit).astype(np.float32)
     if not (logits > 0).any():
-        logits = np.where(mask >= mask.max(), sure, -sure).astype(np.float32)
+        logits = np.where(mask >= mask.max(), limit, -limit).astype(np.float32)
     return np.asarray(logits, np.float32)
 
 
 def move_elsewhere(rng: np.random.Generator, mask: Coverage, taken: Coverage) -> Coverage | None:
-    """The mask at another place where no object of `taken` [h, w] is; None if no place is found."""
+    """The mask moved off all objects of `taken` [h, w]; None if no such place is found."""
     h, w = mask.shape
     for _ in range(8):
         dx, dy = rng.uniform(-0.9, 0.9, 2) * (w, h)
@@ -86,7 +86,7 @@ def move_elsewhere(rng: np.random.Generator, mask: Coverage, taken: Coverage) ->
 
 
 def _move(rng: np.random.Generator, mask: Coverage, size: float, strength: float) -> Coverage:
-    """Shift, scale, turn and bend in one remapping."""
+    """Shift, scale, rotate and bend in one remapping."""
     h, w = mask.shape
     rows, columns = np.mgrid[0:h, 0:w].astype(np.float32)
     total = mask.sum()
@@ -108,7 +108,7 @@ def _move(rng: np.random.Generator, mask: Coverage, size: float, strength: float
 
 
 def _lose_part(rng: np.random.Generator, mask: Coverage) -> Coverage:
-    """Drop what lies beyond a line or within a disc."""
+    """Remove the part beyond a line or inside a disc."""
     rows, columns = np.nonzero(mask > 0.5)
     if not len(rows):
         return mask
@@ -161,7 +161,7 @@ def _grown(mask: Coverage, radius: float) -> Coverage:
 
 
 def _blur_to_stride(mask: Coverage, factor: int) -> Coverage:
-    """What is left of a mask that was carried on cells `factor` times as large."""
+    """Blur a mask as if it had been propagated on cells `factor` times as large."""
     h, w = mask.shape
     small = cv2.resize(mask, (-(-w // factor), -(-h // factor)), interpolation=cv2.INTER_AREA)
     return np.asarray(cv2.resize(small, (w, h), interpolation=cv2.INTER_LINEAR), np.float32)

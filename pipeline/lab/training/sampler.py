@@ -1,4 +1,4 @@
-"""Training samples: a picture of a source, cut and changed at random, with a few of its objects.
+"""Training samples: a randomly cropped and augmented image with some of its objects.
 
 Every sample is a pure function of (seed, step), so a run can be resumed at any step.
 """
@@ -32,8 +32,8 @@ from maskstream.pipeline.segmenter.geometry import GRID_STRIDE
 class Sample:
     """One training image with its objects.
 
-    image: RGB uint8 [H, W, 3]; masks: float32 [P, H/cell, W/cell] coverage 0..1 of each cell by the
-    object; proposals: what a tracker might believe of each object; source: name.
+    image: RGB uint8 [H, W, 3]. masks: float32 [P, H/cell, W/cell], coverage 0..1 of the cells by
+    the object. proposals: a simulated tracker's proposal for each object. source: its name.
     """
 
     image: Image
@@ -68,7 +68,7 @@ class Sampler:
         self._augment = augment
         self._min_area = min_area
         self._max_area = max_area
-        self._gone = absent
+        self._absent_share = absent
 
     def batch(self, step: int, size: int, size_hw: tuple[int, int]) -> list[Sample]:
         """Draw `size` samples of height and width `size_hw` for a step."""
@@ -96,7 +96,7 @@ class Sampler:
     def _view(
         self, rng: np.random.Generator, scene: Image, ids: Labels, size_hw: tuple[int, int]
     ) -> tuple[Image, Labels]:
-        """A scene as it is shown, of at most `size_hw`."""
+        """An augmented view of a scene, of at most `size_hw`."""
         if self._augment.flip_only:
             image, labels = fit_into(scene, ids, size_hw)
             step = 1 if rng.random() < 0.5 else -1
@@ -111,12 +111,14 @@ class Sampler:
     def _propose(
         self, rng: np.random.Generator, masks: npt.NDArray[np.float32], index: int
     ) -> Proposal:
-        """A disturbed mask of one object, or now and then a belief in an object that is gone."""
+        """A disturbed mask of one object, or sometimes of an object that is absent."""
         mask = masks[index]
-        absent = move_elsewhere(rng, mask, masks.max(0)) if rng.random() < self._gone else None
+        moved = (
+            move_elsewhere(rng, mask, masks.max(0)) if rng.random() < self._absent_share else None
+        )
         neighbor = masks[int(rng.integers(len(masks)))]
         return Proposal.of(
-            disturb(rng, mask if absent is None else absent, neighbor), absent is not None
+            disturb(rng, mask if moved is None else moved, neighbor), moved is not None
         )
 
     def _scene(self, rng: np.random.Generator) -> tuple[Image, Labels, Source]:
@@ -126,11 +128,11 @@ class Sampler:
         return image, labels, source
 
     def _paste(self, rng: np.random.Generator, image: Image, labels: Labels) -> None:
-        """Paste one cut-out in place, scaled and turned at random, with its own new id."""
+        """Paste one cut-out in place, randomly scaled and rotated, with a new id."""
         path = self._cutouts[int(rng.integers(len(self._cutouts)))]
         rgba = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         if rgba is None or rgba.ndim != 3 or rgba.shape[2] != 4:
-            raise TrainingDataError(f"{path} is not an RGBA picture")
+            raise TrainingDataError(f"{path} is not an RGBA image")
         h, w = labels.shape
         side = float(np.exp(rng.uniform(np.log(0.08), np.log(0.6)))) * max(h, w)
         scale = side / max(rgba.shape[:2])
@@ -153,7 +155,7 @@ class Sampler:
     def _choose(
         self, rng: np.random.Generator, labels: Labels, whole: bool
     ) -> npt.NDArray[np.bool_] | None:
-        """Choose objects with odds growing as the square root of their area; bool [P, H, W]."""
+        """Draw objects with odds proportional to the square root of their area; bool [P, H, W]."""
         ids, counts = np.unique(labels, return_counts=True)
         share = counts / labels.size
         keep = (ids > 0) & (share >= self._min_area) & (share <= self._max_area)

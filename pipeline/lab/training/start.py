@@ -1,4 +1,4 @@
-"""What a training starts from: ImageNet's weights for the backbone, or an earlier training."""
+"""Initial weights of a training: ImageNet's for the backbone, or an earlier training's."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def imagenet_checkpoint(model: str) -> Path:
 
 
 def load_what_fits(model: nn.Module, weights: dict[str, Tensor]) -> list[str]:
-    """Load the tensors whose names and shapes the model has; returns the names of its others."""
+    """Load tensors that match in name and shape; returns the names of the unmatched ones."""
     own = model.state_dict()
     fitting = {k: v.float() for k, v in weights.items() if k in own and own[k].shape == v.shape}
     model.load_state_dict(fitting, strict=False)
@@ -40,17 +40,18 @@ def load_what_fits(model: nn.Module, weights: dict[str, Tensor]) -> list[str]:
 
 
 def build_started(model: str, init_from: Sequence[Path]) -> Sam:
-    """Build a network and load the first file of `init_from` that exists, as far as it fits.
+    """Build a network and load the matching tensors of the first file of `init_from` that exists.
 
-    Backbones that the file does not hold start from ImageNet. Raises `TrainingDataError` if files
-    are named and none exists, or none of their tensors fits.
+    A backbone that the file lacks starts from ImageNet. Raises `TrainingDataError` if files are
+    named and none exists, or if no tensor matches.
     """
     network = build(model)
     missing = sorted(network.state_dict())
     files = [path.expanduser() for path in init_from]
     found = next((path for path in files if path.is_file()), None)
     if files and found is None:
-        raise TrainingDataError(f"none of {', '.join(map(str, files))} is there to start from")
+        names = ", ".join(map(str, files))
+        raise TrainingDataError(f"init_from: none of these files exists: {names}")
     if found is not None:
         start = torch.load(found, map_location="cpu", weights_only=True)
         held = len(missing)

@@ -1,4 +1,4 @@
-"""The teacher of a distillation: a frozen network, its features kept in Zarr for repeated batches.
+"""The teacher of a distillation: a frozen network, with features cached for repeated batches.
 
 Sources: TinySAM (arXiv 2312.13789) and EfficientViT-SAM (arXiv 2402.05008), which both compute the
 teacher's embeddings once and train on them for many epochs.
@@ -27,13 +27,13 @@ from maskstream.pipeline.segmenter.mask_decoder import DecoderOutput
 from maskstream.pipeline.segmenter.sam import Sam
 
 Extent = tuple[float, float]
-"""Height and width that a map covers, in sides of the picture's padded square."""
+"""Height and width that a map covers, relative to the side of the image's padded square."""
 
 
 def resample(x: Tensor, covers: Extent, size_hw: tuple[int, int], wanted: Extent) -> Tensor:
-    """Read a map [B, C, h, w] that covers one extent on the cells of a map of another, bilinearly.
+    """Resample a map [B, C, h, w] of one extent to the cells of another extent, bilinearly.
 
-    Returns [B, C, *size_hw]; beyond the border the border's values hold.
+    Returns [B, C, *size_hw]; outside the map its border values are repeated.
     """
     axes = []
     for cells, has, wants in zip(size_hw, covers, wanted, strict=True):
@@ -45,15 +45,15 @@ def resample(x: Tensor, covers: Extent, size_hw: tuple[int, int], wanted: Extent
 
 
 def extent_of(size_hw: tuple[int, int], stride: int, side: float) -> Extent:
-    """What a map of `size_hw` cells of `stride` pixels covers of a square of `side` pixels."""
+    """Extent of a map of `size_hw` cells of `stride` pixels in a square of `side` pixels."""
     return size_hw[0] * stride / side, size_hw[1] * stride / side
 
 
 class Teacher:
-    """A frozen network that answers the student's prompts on its own, larger input.
+    """A frozen network that decodes the student's prompts on its own, larger input.
 
-    folder: where features are kept if the configuration repeats batches. identity: what the batches
-    depend on; features kept for other batches or of another teacher are refused.
+    folder: of the cached features, if the configuration repeats batches. identity: hash of what the
+    batches depend on; features cached for other batches or from another teacher are refused.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Teacher:
 
     @torch.no_grad()
     def features(self, step: int, images: np.ndarray) -> ImageFeatures:
-        """Features of a step's images (RGB uint8 [B, H, W, 3]), read from the store if there."""
+        """Features of a step's images (RGB uint8 [B, H, W, 3]), from the cache if possible."""
         key = f"{step % self.config.epoch_steps:06d}" if self._store is not None else ""
         if self._store is not None:
             kept = self._store.read(key)
@@ -91,9 +91,9 @@ class Teacher:
     def decode(
         self, features: ImageFeatures, prompts: Prompts, extent: Extent, side: float
     ) -> DecoderOutput:
-        """Answer prompts whose mask prompts cover `extent` of a picture of `side` pixels.
+        """Decode prompts whose mask prompts cover `extent` of an image of `side` pixels.
 
-        Masks are given on the cells of the prompts' own masks; features are repeated per prompt.
+        Returned masks have the cells of the mask prompts. features: repeated per prompt.
         """
         h, w = features.embedding.shape[-2:]
         own = extent_of((h, w), self._stride, self._side)
@@ -105,14 +105,14 @@ class Teacher:
     def embedding_at(
         self, features: ImageFeatures, size_hw: tuple[int, int], extent: Extent
     ) -> Tensor:
-        """The embedding read on the cells of a student's."""
+        """The embedding resampled to the cells of the student's."""
         h, w = features.embedding.shape[-2:]
         own = extent_of((h, w), self._stride, self._side)
         return resample(features.embedding, own, size_hw, extent)
 
     @property
     def _stride(self) -> int:
-        """Input pixels a cell of its embedding."""
+        """Input pixels per cell of the embedding."""
         return 4 * self.network.architecture.cell
 
     @property
@@ -132,7 +132,7 @@ class Teacher:
 
 
 def _crc32(file: Path) -> int:
-    """Of a file that may be large."""
+    """CRC-32 of a file, read in parts."""
     crc = 0
     with file.open("rb") as stream:
         while chunk := stream.read(1 << 24):
@@ -141,7 +141,7 @@ def _crc32(file: Path) -> int:
 
 
 class FeatureStore:
-    """Features by batch in a Zarr group, float16; a batch is there wholly or not at all."""
+    """Features by batch in a Zarr group, float16; incomplete batches are ignored."""
 
     def __init__(self, path: Path, identity: str) -> None:
         self._root: zarr.Group = zarr.open_group(path, mode="a")
@@ -153,7 +153,7 @@ class FeatureStore:
         self._root.attrs["identity"] = identity
 
     def read(self, key: str) -> ImageFeatures | None:
-        """The features of a batch, float32; None if they are not kept yet."""
+        """The features of a batch, float32; None if they are not stored yet."""
         if key not in self._root:
             return None
         group = self._root[key]
@@ -166,7 +166,7 @@ class FeatureStore:
         return ImageFeatures(*fields)
 
     def write(self, key: str, features: ImageFeatures) -> None:
-        """Keep the features of a batch."""
+        """Store the features of a batch."""
         group = self._root.require_group(key)
         for name, value in features._asdict().items():
             if value is not None:
@@ -176,7 +176,7 @@ class FeatureStore:
 
 
 class Adapter(nn.Module):
-    """Takes a student's embedding and tokens to the teacher's channels; identity if equal."""
+    """Projects a student's embedding and tokens to the teacher's channels; identity if equal."""
 
     def __init__(self, student_dim: int, teacher_dim: int) -> None:
         super().__init__()

@@ -38,9 +38,9 @@ from maskstream.pipeline.segmenter.sam import Sam, build
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int, dict[str, Any]], None]
-"""Called at every checkpoint with the run's name, its step, its steps and the row of its log."""
+"""Called at every checkpoint with the run's name, its step, the number of steps and a log row."""
 
-_BATCH_KEYS = {  # what the pictures of a step depend on, and as what it counts in their identity
+_BATCH_KEYS = {  # what the images of a step depend on, with the names used in their hash
     "data": "data",
     "coco": "coco",
     "excluded_sources": "left_out",
@@ -56,7 +56,7 @@ _BATCH_KEYS = {  # what the pictures of a step depend on, and as what it counts 
 
 
 def _keep_batch_norm_fixed(model: Sam) -> None:
-    """Hold the backbone's ImageNet statistics: batches here are too small to estimate them."""
+    """Freeze the backbone's ImageNet statistics: batches are too small to estimate them."""
     if isinstance(model.image_encoder, LiteEncoder):
         for module in model.image_encoder.backbone.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -64,12 +64,12 @@ def _keep_batch_norm_fixed(model: Sam) -> None:
 
 
 def _pasted(config: TrainConfig) -> list[Path]:
-    """Cut-outs to paste."""
+    """Files of the cut-outs to paste."""
     return [] if config.data is None or config.augmentation == "flip" else cutouts(config.data)
 
 
 def _check_shapes(config: TrainConfig, multiple: int) -> None:
-    """Raise `ConfigError` unless the network takes pictures of all shapes."""
+    """Raise `ConfigError` unless the network takes images of all shapes."""
     for shape in config.shapes:
         if any(side % multiple for side in shape):
             raise ConfigError(
@@ -127,7 +127,7 @@ class Trainer:
             return None, PromptObjective(config, self.device)
         values = config.model_dump(mode="json", include=set(_BATCH_KEYS))
         batches = {_BATCH_KEYS[key]: value for key, value in values.items()}
-        if config.augmentation != "full":  # the default adds nothing: features were kept before
+        if config.augmentation != "full":  # the default keeps older caches valid
             batches["augmentation"] = config.augmentation
         identity = f"{zlib.crc32(json.dumps(batches, sort_keys=True).encode()):08x}"
         teacher = Teacher(config.teacher, config.folder, identity, self.device)
@@ -158,7 +158,7 @@ class Trainer:
         return self.config.folder / "last.pt"
 
     def save(self) -> None:
-        """Write the checkpoint; a kill at any instant leaves the old or the new one whole."""
+        """Write the checkpoint atomically: after a kill the old or the new file is complete."""
         part = self.checkpoint.with_suffix(".part")
         torch.save(
             {

@@ -1,4 +1,4 @@
-"""Validation on the held-back split: mean IoU from a box, from clicks, and from proposals."""
+"""Validation on the held-out split: mean IoU from a box, from clicks, and from proposals."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def validate(
     images_per_source: int = 4,
     objects_per_image: int = 6,
 ) -> dict[str, dict[str, float]]:
-    """Mean IoU on the network's own cells by source, with the macro average as "macro".
+    """Mean IoU at the decoder's resolution by source, with the macro average as "macro".
 
-    box, click1 (deepest point, best of three by predicted IoU), click3 (two more where the
-    answer is wrong), given and proposal: a disturbed mask before and after the decoder saw it.
+    Kinds: box; click1 (deepest point, best of three by predicted IoU); click3 (two more points
+    where the mask is wrong); given and proposal (a disturbed mask before and after decoding).
     """
     scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     model.eval()
@@ -64,7 +64,8 @@ def validate(
             if len(ids) == 0:
                 continue
             ids = np.random.default_rng(0).permutation(ids)[:objects_per_image]
-            for kind, values in _judge(model, image, np.stack([labels == i for i in ids])).items():
+            masks = np.stack([labels == i for i in ids])
+            for kind, values in _ious_by_prompt(model, image, masks).items():
                 scores[source.name][kind] += values
     table = {
         name: {kind: float(np.mean(values)) for kind, values in kinds.items()}
@@ -78,7 +79,7 @@ def validate(
     return table
 
 
-def _judge(model: Sam, image: Image, full: np.ndarray) -> dict[str, list[float]]:
+def _ious_by_prompt(model: Sam, image: Image, full: np.ndarray) -> dict[str, list[float]]:
     """IoU of every object (bool [P, H, W]) by kind of prompt."""
     count = len(full)
     device = next(model.parameters()).device
@@ -89,10 +90,10 @@ def _judge(model: Sam, image: Image, full: np.ndarray) -> dict[str, list[float]]
     side = max(image.shape[:2])
 
     def prompts_of(xy: Tensor, labels: tuple[int, int], mask: Tensor | None = None) -> Prompts:
-        given = torch.full((count,), float(mask is not None), device=device)
+        has_mask = torch.full((count,), float(mask is not None), device=device)
         of_each = torch.tensor([labels], device=device).expand(count, 2)
         mask = torch.zeros_like(target) if mask is None else mask
-        return Prompts(xy.to(device), of_each, mask, given, given < 0)
+        return Prompts(xy.to(device), of_each, mask, has_mask, has_mask < 0)
 
     def answer(prompts: Prompts, best_of_three: bool = False) -> Tensor:
         mask = prompts.mask[:, None]

@@ -139,16 +139,16 @@ class Trial:
         self._image = torch.from_numpy(image.image)
         exact = self._encode({})
         self._embedding = exact["embedding"]
-        self._asked: list[tuple[dict[str, Any], bool, Tensors]] = []
+        self._fp32_answers: list[tuple[dict[str, Any], bool, Tensors]] = []
         answers = grid_answers(lambda prompts: self._decode({}, exact | prompts), image)
-        self._asked.extend(islice(answers, 1 if clicks_only else None))
+        self._fp32_answers.extend(islice(answers, 1 if clicks_only else None))
 
     def run(self, layers: Layers) -> tuple[list[float], float, float]:
         """Compute mask IoUs, cosine and change with these layers quantized."""
         features = self._encode(layers)
         ious: list[float] = []
         changes = []
-        for prompts, ambiguous, truth in self._asked:
+        for prompts, ambiguous, truth in self._fp32_answers:
             answer = self._decode(layers, features | prompts)
             a, b = chosen_masks(truth, answer, ambiguous)
             ious += mask_ious(a, b)

@@ -1,1 +1,1 @@
-"""Judge tracking on videos with known masks: J and F beside baselines, HOTA of seeded runs."""
+"""Evaluates tracking on annotated videos: J and F next to baselines, HOTA of seeded runs."""

@@ -1,8 +1,8 @@
-"""What a tracker must beat, with nothing of the tracker in it.
+"""Baselines for video object segmentation; they do not use the project's tracker.
 
-`still` holds the given mask, `flow` carries it along the flow and never asks the network, `box`
-asks the network on every keyframe for what is in the box that the flow and a Kalman filter carried,
-`affinity` compares untrained encoder features on every keyframe and does nothing else.
+`still` repeats the prompted mask. `flow` propagates it by optical flow without any network. `box`
+prompts the mask decoder on every keyframe with the box that flow and a Kalman filter propagated.
+`affinity` only compares untrained encoder features on every keyframe.
 """
 
 from __future__ import annotations
@@ -28,41 +28,41 @@ from maskstream.trackers.motion import KalmanBox
 from maskstream.trackers.track import LOGIT_LIMIT, box_of
 
 BoolMap = npt.NDArray[np.bool_]
-_STEP_S = 1 / 25  # between frames without timestamps
+_FRAME_S = 1 / 25  # between frames without timestamps
 
 
 class Baseline(Protocol):
-    """A method that is given objects and follows them through one clip."""
+    """A method that is prompted with masks and tracks them through one clip."""
 
     def step(self, frame: Frame) -> LabelMap:
         """Label map uint16 [H, W] at the frame's size; called on every frame, in order."""
 
     def start(self, frame: Frame, masks: Mapping[int, BoolMap]) -> None:
-        """Take objects: masks bool [H, W] by id, on the frame that was stepped to last."""
+        """Add objects: masks bool [H, W] by id, on the frame of the last `step`."""
 
 
 MakeBaseline = Callable[[PipelineConfig, Path, SizeHW], Baseline]
-"""From the configuration, where its model lies and the frames' size."""
+"""Creates a baseline from the configuration, the model's path and the frame size."""
 
 
 class StaticMasks:
-    """The masks as they were given."""
+    """Repeats the prompted masks."""
 
     def __init__(self, config: PipelineConfig, model: Path, frame_hw: SizeHW) -> None:
         self._labels = np.zeros(frame_hw, np.uint16)
 
     def step(self, frame: Frame) -> LabelMap:
-        """What was given so far."""
+        """The masks prompted so far."""
         return self._labels.copy()
 
     def start(self, frame: Frame, masks: Mapping[int, BoolMap]) -> None:
-        """Paint them over what is there."""
+        """Paint the masks over earlier ones."""
         for number, mask in masks.items():
             self._labels[mask] = number
 
 
 class FlowOnly:
-    """The masks carried along dense flow, at the configuration's size of it."""
+    """Propagates masks by dense flow at the working resolution."""
 
     def __init__(self, config: PipelineConfig, model: Path, frame_hw: SizeHW) -> None:
         self.frame_hw = frame_hw
@@ -71,23 +71,23 @@ class FlowOnly:
         self._flow = FlowEstimator()
 
     def step(self, frame: Frame) -> LabelMap:
-        """Carry every mask to the frame."""
+        """Propagate every mask to the frame."""
         self.advance(frame)
         return self.paint()
 
     def start(self, frame: Frame, masks: Mapping[int, BoolMap]) -> None:
-        """Shrink them to the grid of the flow."""
+        """Scale the masks to the working resolution."""
         for number, mask in masks.items():
             self.logits[number] = mask_logits(mask, self.working_hw)
 
     def advance(self, frame: Frame) -> None:
-        """Move the masks along the flow to this frame."""
+        """Warp the masks to this frame by flow."""
         flow = self._flow.step(frame.gray(self.working_hw))
         if flow is not None:
             self.logits = {number: flow.warp(logits) for number, logits in self.logits.items()}
 
     def paint(self) -> LabelMap:
-        """Label map of the masks; where they overlap the surest one wins."""
+        """Label map of the masks; where they overlap, the most confident one is on top."""
         labels = np.zeros(self.frame_hw, np.uint16)
         strongest = np.zeros(self.frame_hw, np.float32)
         for number, logits in self.logits.items():
@@ -98,7 +98,7 @@ class FlowOnly:
 
 
 class BoxOnly:
-    """Every keyframe the network's answer to the carried box alone replaces the mask."""
+    """On every keyframe, replaces a mask by what the mask decoder gives for its propagated box."""
 
     def __init__(self, config: PipelineConfig, model: Path, frame_hw: SizeHW) -> None:
         self._masks = FlowOnly(config, model, frame_hw)
@@ -109,9 +109,9 @@ class BoxOnly:
         self._count = 0
 
     def step(self, frame: Frame) -> LabelMap:
-        """Carry masks and boxes; on a keyframe decode the boxes."""
+        """Propagate masks and boxes; on a keyframe decode the boxes."""
         self._masks.advance(frame)
-        dt_s = self._clock(frame)
+        dt_s = self._seconds_since_previous(frame)
         for number, motion in self._motion.items():
             motion.predict(dt_s)
             self._measure(number)
@@ -121,7 +121,7 @@ class BoxOnly:
         return self._masks.paint()
 
     def start(self, frame: Frame, masks: Mapping[int, BoolMap]) -> None:
-        """Begin at the boxes of the masks; keyframes are counted from here."""
+        """Start at the boxes of the masks; keyframes are counted from this frame."""
         self._masks.start(frame, masks)
         for number in masks:
             box = box_of(self._masks.logits[number] > 0)
@@ -143,16 +143,16 @@ class BoxOnly:
         if box is not None:
             self._motion[number].update(box)
 
-    def _clock(self, frame: Frame) -> float:
-        """Seconds since the frame before."""
+    def _seconds_since_previous(self, frame: Frame) -> float:
+        """Seconds since the previous frame."""
         before, self._pts_s = self._pts_s, frame.pts_s
         if before is None or self._pts_s is None or self._pts_s <= before:
-            return _STEP_S
+            return _FRAME_S
         return self._pts_s - before
 
 
 class Affinity:
-    """Every keyframe untrained features are compared; no decoder, no motion, no flow."""
+    """Compares untrained features on every keyframe; without decoder, motion or flow."""
 
     def __init__(self, config: PipelineConfig, model: Path, frame_hw: SizeHW) -> None:
         self._masks = FlowOnly(config, model, frame_hw)
@@ -163,7 +163,7 @@ class Affinity:
         self._cells: CellFeatures | None = None
 
     def step(self, frame: Frame) -> LabelMap:
-        """On a keyframe read every object; it is looked for everywhere."""
+        """On a keyframe, search the whole frame for every object."""
         self._cells = None
         if self._masks.logits and self._count % self._interval == 0:
             cells = self._encode(frame)
@@ -175,7 +175,7 @@ class Affinity:
         return self._masks.paint()
 
     def start(self, frame: Frame, masks: Mapping[int, BoolMap]) -> None:
-        """Remember the objects; keyframes are counted from here."""
+        """Add the objects as references; keyframes are counted from this frame."""
         self._masks.start(frame, masks)
         cells = self._encode(frame)
         for number in masks:
@@ -183,7 +183,7 @@ class Affinity:
         self._count = 1
 
     def _now_s(self, frame: Frame) -> float:
-        return self._count * _STEP_S if frame.pts_s is None else frame.pts_s
+        return self._count * _FRAME_S if frame.pts_s is None else frame.pts_s
 
     def _encode(self, frame: Frame) -> CellFeatures:
         if self._cells is None:
@@ -197,4 +197,4 @@ BASELINES: Mapping[str, MakeBaseline] = {
     "box": BoxOnly,
     "affinity": Affinity,
 }
-"""By name, in the order in which they are shown."""
+"""Baselines by name, in display order."""

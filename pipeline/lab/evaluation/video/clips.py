@@ -1,4 +1,4 @@
-"""Videos with known masks: what is evaluated, and what is asked of it."""
+"""Videos with ground-truth masks, and which objects are prompted and scored on them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from maskstream.pipeline.sources.labelmaps import read_label_map
 from maskstream.pipeline.types import LabelMap, SizeHW, Source
 
 VOID = 255
-"""Label of pixels that are not judged, unless it is the only label: then it is the object."""
+"""Label of pixels that are ignored, unless it is the only label: then it is the object."""
 
 BoolMap = npt.NDArray[np.bool_]
 
 
 class Truth(Protocol):
-    """Label maps of the frames that have some; 0 is background."""
+    """Label maps of the annotated frames; 0 is background."""
 
     @property
     def frames(self) -> tuple[int, ...]:
@@ -29,7 +29,7 @@ class Truth(Protocol):
 
     @property
     def length(self) -> int | None:
-        """Frames that the video must have, if the masks say so."""
+        """Number of frames that the video must have, or None if the masks do not tell."""
 
     def at(self, frame: int) -> LabelMap:
         """Label map uint16 [H, W] of an annotated frame. Raises `SourceError`."""
@@ -48,11 +48,11 @@ class ArrayTruth:
 
     @property
     def length(self) -> int | None:
-        """As many as there are masks."""
+        """The number of label maps."""
         return len(self.masks)
 
     def at(self, frame: int) -> LabelMap:
-        """The frame's map."""
+        """The frame's label map."""
         return np.asarray(self.masks[frame], np.uint16)
 
 
@@ -64,22 +64,22 @@ class FileTruth:
 
     @property
     def frames(self) -> tuple[int, ...]:
-        """Frames that have a file."""
+        """Indices of the frames that have a file."""
         return tuple(self.files)
 
     @property
     def length(self) -> int | None:
-        """Unknown: masks may be there for some frames only."""
+        """Unknown: possibly only some frames have masks."""
         return None
 
     def at(self, frame: int) -> LabelMap:
-        """Read the frame's map."""
+        """Read the frame's label map."""
         return read_label_map(self.files[frame])
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A video and its masks; the frames of `truth` are the source's own numbers."""
+    """A video and its masks; `truth` uses the source's frame indices."""
 
     source: Source
     truth: Truth
@@ -95,11 +95,11 @@ class ClipEntry:
 
 @dataclass(frozen=True, slots=True)
 class SequenceTask:
-    """What is asked of a clip.
+    """Which objects of a clip are prompted and on which frames they are scored.
 
-    given: masks bool [H, W] of objects by id, by the frame on which they are given: the first
-    annotated one on which they appear. scored: ids judged, by annotated frame (those given
-    before). void: the label of pixels that are not judged, or None.
+    given: masks bool [H, W] by object id, by the frame on which they are prompted: the first
+    annotated frame on which the object appears. scored: ids by annotated frame: the objects
+    prompted before it. void: the label of ignored pixels, or None.
     """
 
     clip: Clip
@@ -110,24 +110,24 @@ class SequenceTask:
 
     @property
     def objects(self) -> tuple[int, ...]:
-        """Ids that are judged on some frame."""
+        """Ids that are scored on any frame."""
         return tuple(sorted({i for ids in self.scored.values() for i in ids}))
 
     def truth(self, frame: int) -> tuple[LabelMap, BoolMap]:
-        """Label map of an annotated frame and where it is judged, both [H, W]."""
+        """Label map of an annotated frame and its valid (not void) pixels, both [H, W]."""
         labels = self.clip.truth.at(frame)
-        judged = np.ones(labels.shape, np.bool_) if self.void is None else labels != self.void
-        return np.where(judged, labels, 0).astype(np.uint16), judged
+        valid = np.ones(labels.shape, np.bool_) if self.void is None else labels != self.void
+        return np.where(valid, labels, 0).astype(np.uint16), valid
 
     def check_frames(self, name: str, seen: int) -> None:
-        """Raise `UnreadableSourceError` if the masks are for another number of frames."""
+        """Raise `UnreadableSourceError` if the numbers of masks and of frames differ."""
         length = self.clip.truth.length
         if length is not None and length != seen:
             raise UnreadableSourceError(f"{name} has {seen} frames, but masks for {length}")
 
 
 def set_task(name: str, clip: Clip) -> SequenceTask:
-    """Find out which objects are given where. Raises `SourceError`."""
+    """Find the frame on which each object is prompted. Raises `SourceError`."""
     with clip.source.open() as reader:
         size_hw = reader.info.size_hw
     present = {frame: _labels(name, clip, frame, size_hw) for frame in clip.truth.frames}

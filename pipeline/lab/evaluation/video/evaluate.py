@@ -1,4 +1,4 @@
-"""Runs the pipeline and the baselines on clips with known masks."""
+"""Runs the pipeline and the baselines on clips with ground-truth masks."""
 
 from __future__ import annotations
 
@@ -53,15 +53,15 @@ def evaluate_videos(
     without_masks: Sequence[str] = (),
     on_run: OnRun = lambda _: None,
 ) -> VideoReport:
-    """Give every object on its first annotated frame and judge the annotated frames after it.
+    """Prompt every object on its first annotated frame and score the annotated frames after it.
 
-    Seeding is off, whatever `config` says. prompt: how objects are given to the pipeline; baselines
-    are always given masks. without_masks: names to report as skipped; clips on which no object can
-    be judged join them. on_run: told the name of a run before it begins, `1 + len(baselines)` times
-    a clip.
+    Seeding is off, whatever `config` says. prompt: how objects are prompted in the pipeline;
+    baselines always get masks. without_masks: names to report as skipped; clips on which no object
+    can be scored are added to them. on_run: called with the name of a run before it starts,
+    `1 + len(baselines)` times per clip.
 
     Raises:
-        SourceError: a clip or its masks cannot be read, or nothing can be judged at all.
+        SourceError: a clip or its masks cannot be read, or no object of any clip can be scored.
         ModelError: the model cannot be opened.
     """
     pipeline = Pipeline(_with_seeding(config, enabled=False))
@@ -83,7 +83,7 @@ def evaluate_videos(
             rows[name] = _row(task, score_objects(task, answers.labels), answers)
         sequences.append(SequenceReport(entry.name, _row(task, objects, ours), objects, rows))
     if not sequences:
-        raise UnreadableSourceError("none of the videos has an object that can be judged")
+        raise UnreadableSourceError("none of the videos has an object that can be scored")
     return VideoReport(prompt, tuple(sequences), tuple(skipped))
 
 
@@ -94,10 +94,10 @@ def evaluate_seeded(
     without_masks: Sequence[str] = (),
     on_run: OnRun = lambda _: None,
 ) -> SeededReport:
-    """Let the pipeline find the objects itself and judge what it keeps together.
+    """Let the pipeline find the objects itself and score detection and association (HOTA).
 
-    Objects that it finds and the masks do not have count as wrong, so only the figures of fully
-    annotated clips say something absolute. Raises `SourceError`, `ModelError`.
+    Objects that are not annotated count as false positives, so the scores are absolute only for
+    fully annotated clips. Raises `SourceError`, `ModelError`.
     """
     pipeline = Pipeline(_with_seeding(config, enabled=True))
     sequences: list[SeededSequence] = []
@@ -113,7 +113,7 @@ def evaluate_seeded(
         scores = score_identities_of(task, answers.labels, frames)
         sequences.append(SeededSequence(entry.name, scores, answers.effort))
     if not sequences:
-        raise UnreadableSourceError("none of the videos has an object that can be judged")
+        raise UnreadableSourceError("none of the videos has an object that can be scored")
     return SeededReport(tuple(sequences), tuple(skipped))
 
 
@@ -125,7 +125,7 @@ def _row(task: SequenceTask, objects: Mapping[int, ObjectScores], answers: Answe
 def follow(
     pipeline: Pipeline, name: str, task: SequenceTask, prompts: PromptLog, wanted: Collection[int]
 ) -> Answers:
-    """Run the pipeline and keep its answers on the `wanted` frames. Raises `SourceError`."""
+    """Run the pipeline and keep its label maps of the `wanted` frames. Raises `SourceError`."""
     kept = KeptLabels(wanted)
     memory = PeakMemory()
     for result in pipeline.stream(task.clip.source, prompts):
@@ -140,7 +140,7 @@ def follow(
 
 
 def follow_baseline(pipeline: Pipeline, make: MakeBaseline, task: SequenceTask) -> Answers:
-    """Run a baseline with the pipeline's configuration and keep its answers."""
+    """Run a baseline with the pipeline's configuration and keep its label maps."""
     kept = KeptLabels(task.scored.keys())
     memory = PeakMemory()
     cv2.setNumThreads(pipeline.config.threads.opencv)
@@ -156,7 +156,7 @@ def follow_baseline(pipeline: Pipeline, make: MakeBaseline, task: SequenceTask) 
 
 
 def prompts_for(task: SequenceTask, kind: PromptKind) -> PromptLog:
-    """The events that give every object of a task; a click is in the middle of the object."""
+    """The events that prompt every object of a task; a click is at the center of the object."""
     events = [
         {"frame": frame, "object": number, "type": _TYPES[kind], **_PROMPTS[kind](mask)}
         for frame, masks in task.given.items()
@@ -186,7 +186,7 @@ _PROMPTS: Mapping[PromptKind, Callable[[BoolMap], dict[str, Any]]] = {
 
 
 def _of_size(frame: Frame, task: SequenceTask) -> Frame:
-    """The frame as one of the first's size, as the pipeline takes it."""
+    """The frame scaled to the size of the first one, as in the pipeline."""
     if frame.size_hw == task.size_hw:
         return frame
     return Frame(frame.index, frame.pts, frame.time_base, task.size_hw, frame.view)

@@ -1,6 +1,6 @@
-"""Where clips lie: `NAME.mp4` with `NAME_masks.npz`, folders of frames and masks, DAVIS' tree.
+"""Finds clips: `NAME.mp4` with `NAME_masks.npz`, folders of frames and masks, DAVIS' layout.
 
-Masks of videos may also lie apart, as `NAME/NNNNN.png`, for some frames only.
+Masks of videos may also be in another folder, as `NAME/NNNNN.png`, for some frames only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from maskstream.pipeline.sources.video import VideoFile
 
 _VIDEOS = frozenset({".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v"})
 _MASKS = "masks"  # name of the array in an npz file
-_RESOLUTION = "480p"  # DAVIS' level between its kind and its sequences; others leave it out
+_RESOLUTION = "480p"  # DAVIS' folder between JPEGImages and the sequences; optional
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,10 @@ class Found:
 def find_clips(root: Path, masks: Path | None = None) -> Found:
     """The clips below `root`.
 
-    masks: a folder of `NAME/NNNNN.png`, masks of videos in `root` that have none beside them.
+    masks: a folder of `NAME/NNNNN.png`, for the videos in `root` without masks next to them.
 
     Raises:
-        SourceNotFoundError: there is no such folder, or no clip in it.
+        SourceNotFoundError: a folder does not exist, or `root` has no clip.
     """
     for folder in (root, masks):
         if folder is not None and not folder.is_dir():
@@ -58,7 +58,7 @@ def find_clips(root: Path, masks: Path | None = None) -> Found:
 
 
 def choose_clips(clips: Sequence[ClipEntry], names: Sequence[str]) -> tuple[ClipEntry, ...]:
-    """The clips with these names. Raises `ConfigError` if there is none with one of them."""
+    """The clips with these names. Raises `ConfigError` if a name is unknown."""
     by_name = {clip.name: clip for clip in clips}
     unknown = [name for name in names if name not in by_name]
     if unknown:

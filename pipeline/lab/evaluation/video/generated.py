@@ -1,7 +1,7 @@
-"""Clips with exact masks, one for each thing that can happen to an object.
+"""Generated clips with exact masks, one for each difficulty of tracking.
 
-Positions are pixels of a picture of 480x270, speeds pixels a frame at 30 frames a second: an object
-crosses the picture in two to four seconds.
+Positions are pixels of a 480x270 frame, speeds are pixels per frame at 30 frames per second: an
+object crosses the frame in two to four seconds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from maskstream.pipeline.sources.arrays import ArraySource
 SIZE_HW = (270, 480)
 FRAMES = 48
 RATE = 30
-_WORLD_HW = (450, 800)  # of the background; the picture lies in its middle
+_WORLD_HW = (450, 800)  # of the background; the frame is at its center
 _ORIGIN = ((_WORLD_HW[1] - SIZE_HW[1]) / 2, (_WORLD_HW[0] - SIZE_HW[0]) / 2)
 _LAST = FRAMES - 1
 
@@ -32,7 +32,7 @@ PoseAt = Callable[[float], Pose | None]
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What happens in a clip, and how it is taken."""
+    """The shots of a clip, and the camera's lens and frame rate."""
 
     shots: tuple[Shot, ...]
     lens: Lens = _PLAIN
@@ -40,7 +40,7 @@ class Scene:
 
 
 class Set:
-    """What a scene is built of: sprites and backgrounds, drawn one after the other."""
+    """Supplies the sprites and backgrounds of a scene, drawn one after the other."""
 
     def __init__(self, images: Images, rng: np.random.Generator) -> None:
         self._images = images
@@ -56,12 +56,12 @@ class Set:
         frames: range = range(FRAMES),
         view: Callable[[float], View] | None = None,
     ) -> Shot:
-        """A shot over the next background; without a `view` the camera stands still."""
+        """A shot over the next background; without a `view` the camera is static."""
         ground = self._images.background(self._rng, _WORLD_HW)
         return Shot(frames, ground, view or (lambda _: View(*_middle())), actors)
 
     def pillar(self, width: int) -> Sprite:
-        """An upright strip of another background, higher than the picture."""
+        """An upright strip of another background, higher than the frame."""
         strip = self._images.background(self._rng, (2 * SPRITE_PX, width))
         opaque = np.ones((*strip.shape[:2], 1), np.float32)
         return np.concatenate([strip.astype(np.float32) / 255, opaque], 2)
@@ -70,7 +70,7 @@ class Set:
 def generated_clips(images: Images, *, seed: int = 0) -> tuple[ClipEntry, ...]:
     """The clips, by name; they are rendered when they are loaded.
 
-    The same pictures and seed give the same clips.
+    The same images and seed give the same clips.
     """
     return tuple(_entry(name, build, images, seed) for name, build in _SCENES.items())
 
@@ -185,7 +185,7 @@ def _low_light(stage: Set) -> Scene:
 
 
 def _stride(stage: Set) -> Scene:
-    """As if every second frame of 30 a second were left out."""
+    """Every second frame of a clip of 30 frames per second."""
 
     def there_and_back(time: float) -> Pose:
         return Pose(*_at(240 - 140 * np.cos(time / 7.5), 130 + 30 * np.sin(time / 5)), 110)
@@ -226,7 +226,7 @@ def _actor(stage: Set, label: int, pose: PoseAt) -> Actor:
 def _straight(
     start: tuple[float, float], end: tuple[float, float], size: float, last: float | None = None
 ) -> Callable[[float], Pose]:
-    """From `start` to `end` within the clip with the bob of a walk; size from `size` to `last`."""
+    """From `start` to `end` within the clip, bobbing slightly; size from `size` to `last`."""
 
     def pose(time: float) -> Pose:
         share = time / _LAST
@@ -246,7 +246,7 @@ def _moved(
 
 
 def _at(x: float, y: float) -> tuple[float, float]:
-    """World coordinates of a pixel of the picture, seen by the camera that stands still."""
+    """World coordinates of a pixel of the static camera's frame."""
     return x + _ORIGIN[0], y + _ORIGIN[1]
 
 

@@ -1,8 +1,8 @@
-"""HOTA and identity switches: how well found objects keep to the true ones through time.
+"""HOTA and identity switches: how consistently tracks follow the true objects over time.
 
 HOTA: Luiten et al., IJCV 2021 (arXiv 2009.07736); switches: CLEAR MOT (Bernardin and
-Stiefelhagen, 2008) at an IoU of 0.5. Both count as TrackEval (github.com/JonathonLuiten/TrackEval)
-does; the package itself is not used, because it brings a second OpenCV with it.
+Stiefelhagen, 2008) at an IoU of 0.5. Both are computed as in TrackEval
+(github.com/JonathonLuiten/TrackEval). The package is not used, as it installs a second OpenCV.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from maskstream.pipeline.types import LabelMap
 from maskstream.trackers.assignment import assign
 
 ALPHAS = np.arange(0.05, 0.99, 0.05)
-"""IoUs from which a pair counts; HOTA is the mean over them."""
+"""IoU thresholds of a match; HOTA is the mean over them."""
 SWITCH_IOU = 0.5
 _EPSILON = float(np.finfo(np.float64).eps)
 
@@ -28,7 +28,7 @@ Matrix = npt.NDArray[np.float64]
 class FrameOverlap:
     """Objects of one frame and their IoU.
 
-    truth, answers: ids, [n] and [m]. iou: [n, m].
+    truth, answers: ids of true and of predicted objects, [n] and [m]. iou: [n, m].
     """
 
     truth: npt.NDArray[np.int64]
@@ -38,11 +38,11 @@ class FrameOverlap:
 
 @dataclass(frozen=True, slots=True)
 class IdentityScores:
-    """How well identities hold.
+    """HOTA, its parts, identity switches and delays of a sequence.
 
     hota, detection (DetA) and association (AssA): 0..1, means over `ALPHAS`. switches: count.
-    delays: for every true object the annotated frames from its first to the first on which an
-    answer has an IoU of `SWITCH_IOU` with it; None if there is none.
+    delays: for every true object, the number of annotated frames before a prediction first reaches
+    an IoU of `SWITCH_IOU` with it; None if none does.
     """
 
     hota: float
@@ -53,11 +53,11 @@ class IdentityScores:
 
     @property
     def found(self) -> float:
-        """Share of the objects that were ever found, 0..1."""
+        """Share of the objects that were found on any frame, 0..1."""
         return sum(d is not None for d in self.delays) / max(1, len(self.delays))
 
     def found_within(self, frames: float) -> float:
-        """Share of the objects that were found within so many annotated frames, 0..1."""
+        """Share of the objects that were found within `frames` annotated frames, 0..1."""
         soon = sum(d is not None and d <= frames for d in self.delays)
         return soon / max(1, len(self.delays))
 
@@ -101,7 +101,7 @@ def score_identities(frames: Sequence[FrameOverlap]) -> IdentityScores:
 def _accuracies(frames: Sequence[FrameOverlap], shape: tuple[int, int]) -> tuple[Matrix, Matrix]:
     """DetA and AssA at each of `ALPHAS`."""
     truth_count, answer_count = np.zeros(shape[0]), np.zeros(shape[1])
-    likely = np.zeros(shape)  # soft count of the frames on which a pair is one
+    likely = np.zeros(shape)  # soft count of the frames on which a pair matches
     for frame in frames:
         truth_count[frame.truth] += 1
         answer_count[frame.answers] += 1
@@ -124,7 +124,7 @@ def _accuracies(frames: Sequence[FrameOverlap], shape: tuple[int, int]) -> tuple
 
 
 def _delays(frames: Sequence[FrameOverlap], objects: int) -> list[int | None]:
-    """Frames that each object waited to be found."""
+    """Frames until each object was found."""
     waited: list[int | None] = [None] * objects
     seen = np.zeros(objects, np.intp)
     for frame in frames:
@@ -136,9 +136,9 @@ def _delays(frames: Sequence[FrameOverlap], objects: int) -> list[int | None]:
 
 
 def _switches(frames: Sequence[FrameOverlap]) -> int:
-    """How often an object is matched with another answer than when it was matched last."""
+    """How often an object is matched with another prediction than at its previous match."""
     last: dict[int, int] = {}
-    before: dict[int, int] = {}  # on the frame before: kept where it still can be
+    before: dict[int, int] = {}  # on the previous frame; these matches are preferred
     count = 0
     for frame in frames:
         kept = np.array([before.get(t, -1) for t in frame.truth]).reshape(-1, 1)

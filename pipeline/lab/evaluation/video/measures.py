@@ -1,7 +1,7 @@
 """J, F and their statistics as DAVIS defines them.
 
 Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation",
-CVPR 2016; the code that counts is github.com/davisvideochallenge/davis2017-evaluation.
+CVPR 2016; reference code: github.com/davisvideochallenge/davis2017-evaluation.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from maskstream.pipeline.types import SizeHW
 BoolMap = npt.NDArray[np.bool_]
 
 TOLERANCE = 0.008
-"""How far apart boundaries may be and still match, as a share of the picture's diagonal."""
+"""Largest distance of matching boundaries, as a share of the image diagonal."""
 RECALL_ABOVE = 0.5
 _QUARTERS = 4
 
@@ -37,7 +37,7 @@ class Statistics:
 
 
 def statistics(values: Sequence[float]) -> Statistics:
-    """Sum up the values of successive frames; neighboring quarters share a frame, as DAVIS has it.
+    """Statistics of the values of successive frames; adjacent quarters share a frame, as in DAVIS.
 
     Raises `ValueError` if there are none.
     """
@@ -62,8 +62,8 @@ def region_similarity(answer: BoolMap, truth: BoolMap) -> float:
 def boundary_accuracy(answer: BoolMap, truth: BoolMap) -> float:
     """F: harmonic mean of the precision and the recall of the boundary of masks [H, W].
 
-    A boundary pixel is right if the other boundary passes within `TOLERANCE`; 1 if neither mask
-    has a boundary, 0 if one has none.
+    A boundary pixel is correct if the other boundary is within `TOLERANCE`. 1 if neither mask has
+    a boundary, 0 if only one has.
     """
     radius = int(np.ceil(TOLERANCE * np.hypot(*truth.shape)))
     x, y, width, height = cv2.boundingRect((answer | truth).view(np.uint8))
@@ -81,9 +81,9 @@ def boundary_accuracy(answer: BoolMap, truth: BoolMap) -> float:
 
 
 def boundary(mask: BoolMap) -> BoolMap:
-    """Pixels whose right, lower or lower right neighbor is on the other side, bool [H, W].
+    """Pixels whose right, lower or lower right neighbor has another value, bool [H, W].
 
-    The picture's edge is no boundary.
+    The edge of the image is no boundary.
     """
     padded = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
     right, below, beyond = padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]

@@ -1,4 +1,4 @@
-"""What a method answered on the annotated frames, what that took, and how good it is."""
+"""Label maps that a method predicted on annotated frames, with their cost and their scores."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _RESET_PEAK = "5"  # Linux, proc_pid_clear_refs(5)
 
 
 class KeptLabels:
-    """Label maps by frame, compressed as a store would, so that scoring may wait."""
+    """Label maps by frame, compressed in memory, to be scored after the run."""
 
     def __init__(self, wanted: Collection[int]) -> None:
         self._wanted = wanted
@@ -39,7 +39,7 @@ class KeptLabels:
         self._shape = (0, 0)
 
     def put(self, frame: int, labels: LabelMap) -> None:
-        """Keep a frame's map if it is wanted."""
+        """Keep a frame's label map if it is wanted."""
         if frame in self._wanted:
             self._shape = labels.shape[0], labels.shape[1]
             self._packed[frame] = zlib.compress(labels.astype(np.uint16).tobytes(), _FAST)
@@ -48,14 +48,14 @@ class KeptLabels:
         return frame in self._packed
 
     def at(self, frame: int) -> LabelMap:
-        """The map of a frame that was kept."""
+        """The kept label map of a frame."""
         flat = np.frombuffer(zlib.decompress(self._packed[frame]), np.uint16)
         return flat.reshape(self._shape)
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """What a run took: frames, seconds (decoding yes, loading the model no), peak memory in MiB."""
+    """Cost of a run: frames, seconds (with decoding, without model loading), peak memory in MiB."""
 
     frames: int
     seconds: float
@@ -63,13 +63,13 @@ class Effort:
 
     @property
     def fps(self) -> float:
-        """Frames a second."""
+        """Frames per second."""
         return self.frames / self.seconds if self.seconds else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Label maps of the annotated frames and what they took."""
+    """Label maps of the annotated frames and the cost of the run."""
 
     labels: KeptLabels
     effort: Effort
@@ -77,19 +77,19 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class ObjectScores:
-    """J and F of one object over its judged frames."""
+    """J and F of one object over its scored frames."""
 
     j: Statistics
     f: Statistics
 
 
 def score_objects(task: SequenceTask, labels: KeptLabels) -> dict[int, ObjectScores]:
-    """J and F of every judged object, by id."""
+    """J and F of every scored object, by id."""
     j: dict[int, list[float]] = {i: [] for i in task.objects}
     f: dict[int, list[float]] = {i: [] for i in task.objects}
     for frame, ids in task.scored.items():
-        truth, judged = task.truth(frame)
-        answer = np.where(judged, labels.at(frame), 0)
+        truth, valid = task.truth(frame)
+        answer = np.where(valid, labels.at(frame), 0)
         for i in ids:
             j[i].append(region_similarity(answer == i, truth == i))
             f[i].append(boundary_accuracy(answer == i, truth == i))
@@ -99,11 +99,11 @@ def score_objects(task: SequenceTask, labels: KeptLabels) -> dict[int, ObjectSco
 def score_identities_of(
     task: SequenceTask, labels: KeptLabels, frames: Iterable[int]
 ) -> IdentityScores:
-    """HOTA, switches and the like over some annotated frames; what is not judged is left out."""
+    """HOTA and identity switches over some annotated frames, without void pixels."""
     overlaps = []
     for frame in frames:
-        truth, judged = task.truth(frame)
-        answer = np.where(judged, labels.at(frame), 0).astype(np.uint16)
+        truth, valid = task.truth(frame)
+        answer = np.where(valid, labels.at(frame), 0).astype(np.uint16)
         overlaps.append(overlap(answer, truth))
     return score_identities(overlaps)
 
@@ -112,7 +112,7 @@ def score_identities_of(
 class PeakMemory:
     """Peak resident memory of this process since the start of the measurement.
 
-    Elsewhere than on Linux the peak cannot be reset: there it is that of the process's life.
+    Only Linux can reset the peak; elsewhere it is that since the process started.
     """
 
     _status: Path = field(default=Path("/proc/self/status"))

@@ -1,7 +1,7 @@
-"""Renders cut-outs that move over a background, with the mask of what is seen of each.
+"""Renders cut-outs that move over a background, with masks of their visible parts.
 
-Motion is subpixel and edges are antialiased: every layer is warped with its alpha and lies over
-those before it. A pixel belongs to the layer of which more than half of it is seen.
+Motion is subpixel and edges are antialiased: every layer is warped with its alpha and composited
+over those before it. A pixel belongs to the layer that is visible in more than half of it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Matrix = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """Where a sprite is: center and long side in pixels of the world, turn in degrees.
+    """Where a sprite is: center and long side in pixels of the world, rotation in degrees.
 
     bend: amplitude of its deformation as a share of its size. phase: of the bend, radians.
     """
@@ -36,7 +36,7 @@ class Pose:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The camera: world pixel in the middle of the picture, and magnification."""
+    """The camera: world pixel at the center of the frame, and magnification."""
 
     x: float
     y: float
@@ -45,9 +45,9 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Something that moves. label: 0 for what is no object but hides some.
+    """A moving sprite. label: its object id, or 0 for an occluder that is not annotated.
 
-    pose: by the time in frames; None while it is not there.
+    pose: by the time in frames; None while it is absent.
     """
 
     sprite: Sprite
@@ -57,7 +57,7 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """A take without a cut. actors: those behind first. background: the whole world."""
+    """A sequence of frames without a cut. actors: back to front. background: the whole world."""
 
     frames: range
     background: RgbImage
@@ -67,10 +67,10 @@ class Shot:
 
 @dataclass(frozen=True, slots=True)
 class Lens:
-    """How the world becomes a picture.
+    """Exposure, noise and motion blur of the camera.
 
-    exposure: factor on the light. noise: standard deviation in gray levels. shutter: share of the
-    frame's time that it is open; samples: instants of it that are averaged.
+    exposure: factor on the brightness. noise: standard deviation in gray levels. shutter: share of
+    the frame interval that it is open; samples: instants in it that are averaged.
     """
 
     exposure: float = 1.0
@@ -101,7 +101,7 @@ def render(
 def _expose(
     shot: Shot, ground: npt.NDArray[np.float32], size_hw: SizeHW, time: float
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """One instant: light [H, W, 3] and how much is seen of the background and of each actor."""
+    """One instant: light [H, W, 3] and visible share of the background and of each actor."""
     height, width = size_hw
     view = shot.view(time)
     camera = np.array(
@@ -127,7 +127,7 @@ def _expose(
 
 
 def _placed(sprite: Sprite, original: Sprite, pose: Pose, camera: Matrix) -> Matrix:
-    """Affine map from sprite pixels to the picture; `size` is that of the unbent sprite."""
+    """Affine map from sprite pixels to the frame; `size` is that of the unbent sprite."""
     rows, columns = sprite.shape[:2]
     scale = pose.size / max(original.shape[:2])
     turn = np.deg2rad(pose.angle)
@@ -138,7 +138,7 @@ def _placed(sprite: Sprite, original: Sprite, pose: Pose, camera: Matrix) -> Mat
 
 
 def _bent(sprite: Sprite, pose: Pose) -> Sprite:
-    """A sprite whose rows and columns sway; padded so that nothing is cut off."""
+    """A sprite deformed by sine waves along rows and columns, padded so that nothing is cut off."""
     reach = max(sprite.shape[:2])
     margin = int(np.ceil(pose.bend * reach)) + 1
     padded = np.pad(sprite, ((margin, margin), (margin, margin), (0, 0)))
@@ -159,7 +159,7 @@ def _warp(
     size_hw: SizeHW,
     border: int = cv2.BORDER_CONSTANT,
 ) -> npt.NDArray[np.float32]:
-    """Place a picture; where it shrinks it is smoothed before, so that nothing flickers."""
+    """Warp an image; if it shrinks, it is blurred first to avoid aliasing."""
     scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
     if scale < 0.75:
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), 0.4 / scale), np.float32)

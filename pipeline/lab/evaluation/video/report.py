@@ -1,4 +1,4 @@
-"""What `eval video` found: rows of figures, summed up over sequences, and their JSON."""
+"""Results of `eval video`: scores by sequence, their means, and JSON."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from maskstream.pipeline.lab.evaluation.video.predictions import Effort, ObjectS
 
 _DIGITS = 4
 SOON_FRAMES = 25
-"""Frames in view within which an object should have been found: a second of most videos."""
+"""Annotated frames within which an object should be found: about one second of video."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """J and F (means over objects, or over sequences) and what the run took.
+    """J and F (means over objects, or over sequences) and the cost of the run.
 
     switches: times an object's identity changed.
     """
@@ -45,7 +45,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class SequenceReport:
-    """One sequence. objects: ours, by id. baselines: by name."""
+    """One sequence. objects: the pipeline's scores by object id. baselines: by name."""
 
     name: str
     ours: Row
@@ -69,7 +69,7 @@ class SequenceReport:
 
 @dataclass(frozen=True, slots=True)
 class VideoReport:
-    """All sequences. skipped: names of videos without masks, or without any to be judged by."""
+    """All sequences. skipped: names of videos without masks, or without an object to score."""
 
     prompt: str
     sequences: tuple[SequenceReport, ...]
@@ -77,12 +77,12 @@ class VideoReport:
 
     @property
     def overall(self) -> Row:
-        """Ours, the mean over the sequences."""
+        """Mean of the pipeline over the sequences."""
         return mean_row([s.ours for s in self.sequences])
 
     @property
     def baselines(self) -> dict[str, Row]:
-        """Each baseline, the mean over the sequences."""
+        """Mean of each baseline over the sequences."""
         names = self.sequences[0].baselines
         return {name: mean_row([s.baselines[name] for s in self.sequences]) for name in names}
 
@@ -119,7 +119,7 @@ class SeededReport:
 
     @property
     def overall(self) -> SeededSequence:
-        """Means over the sequences, and the sum of the switches."""
+        """Means over the sequences; switches are added."""
         scores = [s.scores for s in self.sequences]
         return SeededSequence(
             "overall",
@@ -145,7 +145,7 @@ class SeededReport:
 
 
 def sequence_row(scores: Mapping[int, ObjectScores], switches: int, effort: Effort) -> Row:
-    """Mean over a sequence's objects."""
+    """Means over the objects of a sequence."""
     return Row(
         mean_statistics([s.j for s in scores.values()]),
         mean_statistics([s.f for s in scores.values()]),
@@ -155,7 +155,7 @@ def sequence_row(scores: Mapping[int, ObjectScores], switches: int, effort: Effo
 
 
 def mean_row(rows: Sequence[Row]) -> Row:
-    """Mean over rows; switches, frames and seconds are added, the greatest peak is taken."""
+    """Means over rows; switches, frames and seconds are added, the peak is the maximum."""
     return Row(
         mean_statistics([row.j for row in rows]),
         mean_statistics([row.f for row in rows]),
@@ -165,7 +165,7 @@ def mean_row(rows: Sequence[Row]) -> Row:
 
 
 def mean_statistics(values: Sequence[Statistics]) -> Statistics:
-    """Mean of each of them."""
+    """Mean of each statistic."""
     return Statistics(
         float(np.mean([v.mean for v in values])),
         float(np.mean([v.recall for v in values])),
@@ -174,7 +174,7 @@ def mean_statistics(values: Sequence[Statistics]) -> Statistics:
 
 
 def total_effort(efforts: Sequence[Effort]) -> Effort:
-    """All runs together."""
+    """Total cost of some runs."""
     return Effort(
         sum(e.frames for e in efforts),
         sum(e.seconds for e in efforts),

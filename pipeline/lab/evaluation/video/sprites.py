@@ -1,7 +1,7 @@
-"""Cut-outs and backgrounds of generated clips: real pictures where a folder has some, else shapes.
+"""Cut-outs and backgrounds of generated clips: photographs from a folder, else drawn shapes.
 
 A folder holds `train/<source>/cutouts/*.webp` (RGBA), `train/<source>/{images,masks}` (label maps)
-and `backgrounds/*.jpg`; whatever of these is missing is drawn instead.
+and `backgrounds/*.jpg`; sprites or backgrounds that are missing are drawn instead.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ Sprite = npt.NDArray[np.float32]
 
 SPRITE_PX = 192
 """Long side of a sprite."""
-_LEAST_SHARE = 0.04  # of its picture that a labeled object covers to be cut out
+_LEAST_SHARE = 0.04  # of its image that a labeled object must cover to be cut out
 _LEAST_SOLIDITY = 0.6  # of its convex hull
-_LEAST_FILL = 0.25  # of its box: nothing stringy
+_LEAST_FILL = 0.25  # of its box: no thin objects
 _ATTEMPTS = 60
 _OCTAVES = 5
 
 
 class Images(Protocol):
-    """Gives sprites and backgrounds, drawn by a generator so that a seed repeats them."""
+    """Supplies sprites and backgrounds, chosen by a generator so that a seed repeats them."""
 
     def sprite(self, rng: np.random.Generator) -> Sprite:
         """A cut-out object, long side `SPRITE_PX`."""
 
     def background(self, rng: np.random.Generator, size_hw: SizeHW) -> RgbImage:
-        """A picture uint8 [H, W, 3] of this size."""
+        """An image uint8 [H, W, 3] of this size."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpriteImages:
-    """Textured blobs over textured ground; needs no files."""
+    """Draws textured blobs and textured backgrounds; needs no files."""
 
     def sprite(self, rng: np.random.Generator) -> Sprite:
-        """A smooth blob with a strong texture of two colors."""
+        """A smooth blob with a high-contrast texture of two colors."""
         side = 4 * SPRITE_PX
         angles = np.linspace(0, 2 * np.pi, 180, endpoint=False)
         radii = np.ones_like(angles)
@@ -63,7 +63,7 @@ class SpriteImages:
         return _trimmed(_levels(texture), np.asarray(small, np.uint8))
 
     def background(self, rng: np.random.Generator, size_hw: SizeHW) -> RgbImage:
-        """Muted texture with a few soft-colored boxes and discs, so that there is structure."""
+        """Low-contrast texture with a few boxes and discs, so that there is structure."""
         hue = rng.uniform(0, 1)
         ground = _texture(rng, size_hw, _color(hue, 0.35, 0.3), _color(hue + 0.15, 0.7, 0.2))
         image = _levels(ground)
@@ -85,7 +85,7 @@ class SpriteImages:
 class FolderImages:
     """Real cut-outs and backgrounds; drawn ones where the folder has none of a kind.
 
-    Raises `SourceNotFoundError` if there is no such folder, or nothing of use in it.
+    Raises `SourceNotFoundError` if the folder does not exist or has no cut-outs and backgrounds.
     """
 
     def __init__(self, root: Path) -> None:
@@ -101,7 +101,7 @@ class FolderImages:
             )
 
     def sprite(self, rng: np.random.Generator) -> Sprite:
-        """A cut-out, or an object out of a labeled picture: compact, in one piece, not cut off."""
+        """A cut-out, or an object of a labeled image: compact, in one piece, not truncated."""
         for _ in range(_ATTEMPTS):
             from_labels = self._sources and (not self._cutouts or rng.random() < 0.5)
             if from_labels:
@@ -123,7 +123,7 @@ class FolderImages:
 
 
 def _cover(image: RgbImage, size_hw: SizeHW) -> RgbImage:
-    """The middle of a picture, scaled to cover the size."""
+    """The center of an image, scaled to cover the size."""
     height, width = size_hw
     scale = max(height / image.shape[0], width / image.shape[1])
     rows, columns = (max(n, round(scale * m)) for n, m in zip(size_hw, image.shape, strict=False))
@@ -141,7 +141,7 @@ def _read_cutout(file: Path) -> Sprite | None:
 
 
 def _cut_out(rng: np.random.Generator, source: Path) -> Sprite | None:
-    """An object of a labeled picture, if the one that is drawn suits."""
+    """A random object of a labeled image, or None if it is too small, truncated or not compact."""
     masks = sorted((source / "masks").glob("*.png"))
     if not masks:
         return None
@@ -155,7 +155,7 @@ def _cut_out(rng: np.random.Generator, source: Path) -> Sprite | None:
     border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
     if border.any() or mask.mean() < _LEAST_SHARE or not _is_compact(mask):
         return None
-    # A pixel less all round: what lies between object and ground carries the old ground's color.
+    # Erode by a pixel: pixels on the border are mixed with the old background's color.
     inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8))
     alpha = cv2.GaussianBlur(255 * inner, (3, 3), 0.7)
     return _trimmed(read_rgb(image), np.asarray(alpha, np.uint8))
