@@ -43,8 +43,8 @@ bench: $(DEV_STAMP)           ## speed and memory, as ratios against baselines o
 	$(BIN)/python run_pipeline.py bench store
 	$(BIN)/python run_pipeline.py bench live --burn
 
-train-video: $(DEV_STAMP)      ## go on training the memory (configs/train/memory.yaml), ten minutes at most
-	$(BIN)/python run_pipeline.py train-video configs/train/memory.yaml --minutes 10
+train-video: $(DEV_STAMP)      ## go on training the memory (configs/train/video/memory.yaml), ten minutes at most
+	$(BIN)/python run_pipeline.py train-video configs/train/video/memory.yaml --minutes 10
 
 screenshots: $(DEV_STAMP)     ## screenshots of the page, step by step, into docs/images
 	$(BIN)/python -m tests.support.page_screenshots docs/images

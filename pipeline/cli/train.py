@@ -56,7 +56,7 @@ def train(
 
 
 def train_video(
-    config: Annotated[Path, typer.Argument(help="A file such as configs/train/memory.yaml.")],
+    config: Annotated[Path, typer.Argument(help="A file such as configs/train/video/memory.yaml.")],
     threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 2,
     minutes: Annotated[
         float, typer.Option(help="Stop after so many minutes; the next run resumes.", min=0)

@@ -1,6 +1,7 @@
 """The trainer of the memory: sequences, resuming, and graphs that equal the network."""
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -44,6 +45,8 @@ from maskstream.pipeline.quantization.memory_graphs import (  # noqa: E402
     compare_memories,
     write_int8,
 )
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "train"
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +95,12 @@ def test_sequences_are_a_function_of_seed_and_number(data):
     assert set(np.unique(one.labels)) <= set(range(OBJECTS + 1))
     assert (one.labels[0] == 1).mean() >= 0.003
     assert (one.frames != SequenceSampler(data, seed=6).draw(2).frames).any()
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="shared/data is not here")
+def test_sequences_are_rendered_from_the_data_of_the_project():
+    sequence = SequenceSampler(DATA, seed=0).draw(0)
+    assert (sequence.labels[0] > 0).any()
 
 
 def test_cached_sequences_are_not_rendered_again(config):
@@ -187,6 +196,7 @@ def test_wrong_configurations_and_no_data_are_sentences(tmp_path, config):
     file.write_text("name: x\ndata: d\nsteps: 0\nstepz: 1\n")
     with pytest.raises(ConfigError, match=r"steps: .*stepz: no such key"):
         load_video_config(file)
+    assert load_video_config(Path("configs/train/video/memory.yaml")).steps == 5000
     with pytest.raises(TrainingDataError, match="no sequences"):
         VideoTrainer(config.model_copy(update={"out": tmp_path / "empty"}))
 

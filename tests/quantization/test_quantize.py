@@ -33,6 +33,7 @@ from maskstream.pipeline.segmenter.encoders.plain_vit import PlainViTEncoder, Vi
 from maskstream.pipeline.segmenter.model import OpenVinoSegmenter, PromptBatch
 from maskstream.pipeline.segmenter.openvino_runtime import ov
 from maskstream.pipeline.segmenter.sam import build, sam_with
+from tests.support.cpu import int8_is_exact
 from tests.support.media import moving_shapes
 
 
@@ -214,7 +215,7 @@ def test_graphs_are_judged_at_the_size_they_run_at():
     runners = Runner(encoder), Runner(int8)
     for image in (images[2], images[2][:, :64, :96]):
         exact, near = (runner({"image": image})["embedding"] for runner in runners)
-        assert cosine(exact, near) > 0.99
+        assert cosine(exact, near) > (0.99 if int8_is_exact() else 0.95)
 
 
 GOOD = Comparison(0.98, 0.999, 100.0, 30.0, 50.0, 30.0)

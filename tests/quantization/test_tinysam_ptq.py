@@ -51,6 +51,7 @@ from maskstream.pipeline.segmenter.mask_decoder import MaskDecoder
 from maskstream.pipeline.segmenter.openvino_runtime import ov
 from maskstream.pipeline.segmenter.prompt_encoder import PromptEncoder
 from maskstream.pipeline.segmenter.sam import Architecture, Sam
+from tests.support.cpu import int8_is_exact
 
 # OpenVINO traces with torch.jit, which torch has deprecated
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
@@ -244,7 +245,7 @@ def test_every_kind_of_layer_runs_in_integers(heads):
         graph = ov.convert_model(network, example_input=x, input=[1, 3, 28, 28])
     compiled = ov.Core().compile_model(graph, "CPU", OPTIONS)
     error = np.linalg.norm(compiled([x.numpy()])[0] - expected.numpy())
-    assert error < 0.01 * np.linalg.norm(expected.numpy())
+    assert error < (0.01 if int8_is_exact() else 0.03) * np.linalg.norm(expected.numpy())
     assert not torch.equal(network(x), expected)
     executed = executed_precisions(compiled)
     for kind, count in (("Convolution", 1), ("Deconvolution", 1), ("FullyConnected", 5)):
@@ -272,9 +273,10 @@ def test_encoder_graph_computes_what_torch_does(model, result):
     with QuantizedCalls(result.layers, _EncoderGraph):
         expected = graph(torch.from_numpy(image))[0].numpy()
     actual = compiled([image])["embedding"]
-    assert np.linalg.norm(actual - expected) < 0.02 * np.linalg.norm(expected)
+    tolerance = 0.02 if int8_is_exact() else 0.1
+    assert np.linalg.norm(actual - expected) < tolerance * np.linalg.norm(expected)
     cosine = (actual * exact).sum() / np.linalg.norm(actual) / np.linalg.norm(exact)
-    assert 0.99 < cosine < 0.999999
+    assert (0.99 if int8_is_exact() else 0.95) < cosine < 0.999999
 
 
 def test_convolutions_pad_by_themselves(result):

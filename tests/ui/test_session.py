@@ -12,7 +12,7 @@ import pytest
 
 from maskstream.pipeline.config import PipelineConfig, ThreadsConfig
 from maskstream.pipeline.errors import PromptError, StoreError
-from maskstream.pipeline.models.open import open_segmenter
+from maskstream.pipeline.models.networks import open_networks
 from maskstream.pipeline.prompts import load_prompts
 from maskstream.pipeline.store import MaskStore, MaskStoreWriter
 from maskstream.ui.editing.clicker import Segmenters
@@ -398,9 +398,9 @@ def test_a_job_loads_the_network_once(tmp_path, clip, monkeypatch):
 
     def counted(*arguments):
         loaded.append(arguments)
-        return open_segmenter(*arguments)
+        return open_networks(*arguments)
 
-    monkeypatch.setattr("maskstream.pipeline.tracking.processor.open_segmenter", counted)
+    monkeypatch.setattr("maskstream.pipeline.tracking.processor.open_networks", counted)
     track(editor)
     assert len(loaded) == 1
     editor.close()

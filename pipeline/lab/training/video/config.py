@@ -1,4 +1,4 @@
-"""Configuration of a training of the memory (`configs/train/memory.yaml`)."""
+"""Configuration of a training of the memory (`configs/train/video/memory.yaml`)."""
 
 from __future__ import annotations
 
