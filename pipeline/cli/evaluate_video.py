@@ -193,6 +193,10 @@ def _print_videos(report: VideoReport) -> None:
     _add_rows(table, "overall", report.overall, report.baselines)
     console = Console()
     console.print(table)
+    low, high = report.interval
+    typer.echo(
+        f"J&F: 95 % bootstrap interval over the sequences {100 * low:.1f} to {100 * high:.1f}"
+    )
     _print_skipped(report.skipped)
 
 

@@ -162,6 +162,8 @@ def test_other_prompts_are_run(kind):
     entry = entry_of("shapes", masks, frames)
     report = evaluate_videos(CONFIG, [entry], prompt=kind, baselines={})
     assert report.overall.j.mean > 0.5
+    low, high = report.interval
+    assert low <= report.overall.jf <= high
     assert report.baselines == {}
 
 

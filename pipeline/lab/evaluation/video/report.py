@@ -15,6 +15,7 @@ from maskstream.pipeline.lab.evaluation.video.predictions import Effort, ObjectS
 _DIGITS = 4
 SOON_FRAMES = 25
 """Annotated frames within which an object should be found: about one second of video."""
+BOOTSTRAP_SAMPLES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,14 @@ class VideoReport:
         return mean_row([s.ours for s in self.sequences])
 
     @property
+    def interval(self) -> tuple[float, float]:
+        """95 % bootstrap interval over the sequences of the pipeline's mean J&F."""
+        scores = np.array([s.ours.jf for s in self.sequences])
+        drawn = np.random.default_rng(0).choice(scores, (BOOTSTRAP_SAMPLES, len(scores)))
+        low, high = np.percentile(drawn.mean(1), [2.5, 97.5])
+        return float(low), float(high)
+
+    @property
     def baselines(self) -> dict[str, Row]:
         """Mean of each baseline over the sequences."""
         names = self.sequences[0].baselines
@@ -90,6 +99,7 @@ class VideoReport:
         """As one JSON object."""
         return {
             "overall": self.overall.to_json(),
+            "J&F_interval": [round(bound, _DIGITS) for bound in self.interval],
             "baselines": {name: row.to_json() for name, row in self.baselines.items()},
             "sequences": [sequence.to_json() for sequence in self.sequences],
             "skipped": list(self.skipped),
