@@ -1,7 +1,8 @@
-"""The networks of a stream: a segmenter for prompts, the memory, and the encoder of the memory."""
+"""The networks of a stream: a segmenter for prompts, the embedded one for tracks, the memory."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,33 +18,45 @@ MEMORY = EMBEDDED / "memory"
 """Folder of the embedded memory: its graphs and `memory.yaml`."""
 
 
-@dataclass(frozen=True, slots=True)
 class KeyframeFeatures:
-    """Encoder output of a keyframe, for prompts and for the memory; the same if they share it."""
+    """Encoder output of a keyframe.
 
-    prompts: Features
-    memory: Features
+    tracks: features of the embedded encoder, for the memory and for decoding tracks. The segmenter
+    of prompts, if it is another one, encodes the frame when `prompts` is first called.
+    """
+
+    def __init__(self, tracks: Features, encode_prompts: Callable[[], Features]) -> None:
+        self.tracks = tracks
+        self._encode_prompts = encode_prompts
+        self._prompts: Features | None = None
+
+    def prompts(self) -> Features:
+        """Features for prompts and seeding."""
+        if self._prompts is None:
+            self._prompts = self._encode_prompts()
+        return self._prompts
 
 
 @dataclass(frozen=True, slots=True)
 class Networks:
     """What runs on a keyframe, for one frame size.
 
-    The memory reads `encoder`, the embedded one, whichever model answers prompts: what was learned
-    and every threshold of recognition hold for its features only. encoder: the segmenter itself
-    where that is the embedded model.
+    segmenter: answers prompts and finds objects to seed. tracks: the embedded model, whose features
+    the memory reads and whose decoder refines tracks, whichever model answers prompts: what was
+    learned and every threshold of tracking hold for it only. They are one if the embedded model
+    answers prompts.
     """
 
     segmenter: Segmenter
-    encoder: Segmenter
+    tracks: Segmenter
     memory: MemoryModel
 
     def encode(self, frame: Frame) -> KeyframeFeatures:
-        """Encode a frame, once for each encoder."""
-        prompts = self.segmenter.encode(frame)
-        if self.encoder is self.segmenter:
-            return KeyframeFeatures(prompts, prompts)
-        return KeyframeFeatures(prompts, self.encoder.encode(frame))
+        """Encode a frame for tracks now, and for prompts when that is needed."""
+        features = self.tracks.encode(frame)
+        if self.tracks is self.segmenter:
+            return KeyframeFeatures(features, lambda: features)
+        return KeyframeFeatures(features, lambda: self.segmenter.encode(frame))
 
 
 def open_networks(
@@ -62,8 +75,8 @@ def open_networks(
     threads = config.threads.inference
     segmenter = open_segmenter(config, model, frame_hw, input_share=input_share)
     card = read_memory_card(MEMORY)
-    encoder = segmenter
+    tracks = segmenter
     if not model.is_dir() or content_hash(model) != card.encoder_hash:
         folder = find_model(card.encoder)
-        encoder = OpenVinoSegmenter(folder, frame_hw, threads=threads, input_share=input_share)
-    return Networks(segmenter, encoder, memory or MemoryModel(MEMORY, threads=threads))
+        tracks = OpenVinoSegmenter(folder, frame_hw, threads=threads, input_share=input_share)
+    return Networks(segmenter, tracks, memory or MemoryModel(MEMORY, threads=threads))

@@ -104,7 +104,7 @@ class KeyframeStep:
 
     def input_for(self, networks: Networks) -> EncoderInput:
         """The encoder input of networks for images of another size."""
-        grid = MemoryGrid(networks.memory, networks.encoder.geometry, self.working_hw)
+        grid = MemoryGrid(networks.memory, networks.tracks.geometry, self.working_hw)
         return EncoderInput(networks, grid, Seeder(networks.segmenter, self._config.seeding))
 
     def run(self, request: KeyframeRequest, encoder_input: EncoderInput | None = None) -> None:
@@ -118,20 +118,21 @@ class KeyframeStep:
     def _run(
         self, request: KeyframeRequest, networks: Networks, grid: MemoryGrid, seeder: Seeder
     ) -> None:
-        features, now_s, segmenter = request.features, request.now_s, networks.segmenter
+        features, now_s = request.features, request.now_s
         before = [(track, track.mask) for track in (*request.due, *self.tracker.occluded_or_lost())]
         with self.times.stage("recognize"):
-            frame = grid.keys_of(features.memory)
+            frame = grid.keys_of(features.tracks)
             found = self._recognition.recognize(grid, request.due, frame, now_s)
         with self.times.stage("decode"):
-            self.tracker.associate(found, self._redetect(segmenter, features.prompts, found), now_s)
-            self._apply(request, segmenter)
+            detections = self._redetect(networks.tracks, features.tracks, found)
+            self.tracker.associate(found, detections, now_s)
+            self._apply(request, networks.segmenter)
         for track, mask in before:
             track.looked_at(mask)
         if self._config.seeding.enabled and request.seed:
             with self.times.stage("seed"):
                 self.tracker.admit(
-                    self._propose(request, segmenter, seeder),
+                    self._propose(request, networks.segmenter, seeder),
                     now_s,
                     confirmed=request.flow is None,
                     looks_alike=self._recognition.similarity(grid, frame),
@@ -203,13 +204,15 @@ class KeyframeStep:
     ) -> list[Detection]:
         """Objects that are found where no track is."""
         max_new = self._config.seeding.max_objects - len(self.tracker.live())
+        if max_new <= 0:
+            return []
         occupied = _on_grid(segmenter, self.tracker.occupied_mask(self.working_hw))
         if request.flow is None:
-            found = seeder.propose_after_cut(request.features.prompts, occupied, max_new)
+            found = seeder.propose_after_cut(request.features.prompts(), occupied, max_new)
         else:
             moving = _on_grid(segmenter, request.flow.object_speed() > OBJECT_MOTION_MIN_PX)
             found = seeder.propose_incremental(
-                request.features.prompts, occupied, max_new, moving, request.prompts
+                request.features.prompts(), occupied, max_new, moving, request.prompts
             )
         return [Detection(self._to_working(segmenter, p.logits), p.score) for p in found]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from maskstream.pipeline.errors import PromptError
 from maskstream.pipeline.models.predictor import single_prompt
@@ -18,7 +18,7 @@ from maskstream.trackers.tracker import Tracker
 def apply_events(
     tracker: Tracker,
     segmenter: Segmenter,
-    features: Features,
+    features: Callable[[], Features],
     events: Sequence[Event],
     *,
     frame_hw: SizeHW,
@@ -26,6 +26,8 @@ def apply_events(
     now_s: float,
 ) -> dict[int, PromptError]:
     """Apply the events of one frame; returns the errors of prompts that cannot be decoded, by id.
+
+    features: of the frame, called if there are points or boxes.
 
     Points and a box of one object are one prompt. A mask is used directly; points and boxes given
     with it refine it.
@@ -44,7 +46,7 @@ def apply_events(
     for object_id, given in prompted.items():
         try:
             logits, score = decode_events(
-                segmenter, features, given, tracker.find(object_id), frame_hw
+                segmenter, features(), given, tracker.find(object_id), frame_hw
             )
         except PromptError as error:
             refused[object_id] = error

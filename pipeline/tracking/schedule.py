@@ -103,7 +103,7 @@ def schedule_for(config: PipelineConfig, networks: Networks) -> KeyframeSchedule
 
     Live runs have none: the deadline is their budget.
     """
-    keyframes, segmenter = config.keyframes, networks.segmenter
+    keyframes, segmenter = config.keyframes, networks.tracks
     if keyframes.work == 0 or keyframes.interval == 1 or config.queue.policy != "wait":
         return None
     return KeyframeSchedule(

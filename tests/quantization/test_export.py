@@ -9,18 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from numpy.typing import NDArray
 
 from maskstream.pipeline.lab.bench.fill import filled
-from maskstream.pipeline.quantization.export import architecture_of, export
+from maskstream.pipeline.quantization.export import export
 from maskstream.pipeline.segmenter.encoders.plain_vit import PlainViTEncoder, ViTSize
 from maskstream.pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
 from maskstream.pipeline.segmenter.model import Features, OpenVinoSegmenter, PromptBatch
 from maskstream.pipeline.segmenter.openvino_decoder import BATCH
-from maskstream.pipeline.segmenter.openvino_runtime import ov
 from maskstream.pipeline.segmenter.sam import Sam, build, sam_with
 from maskstream.pipeline.weights.checkpoints import load_into
+from tests.support.models import write_fp32_folder
 from tests.support.reference import relative_error
 
 SIZE_HW = (128, 256)
@@ -37,16 +36,6 @@ def built(name: str) -> Sam:
     return build(name)
 
 
-def write_folder(model: Sam, folder: Path, long_side: int) -> Path:
-    encoder, decoder = export(model)
-    folder.mkdir()
-    ov.save_model(encoder, folder / "encoder.xml", compress_to_fp16=False)
-    ov.save_model(decoder, folder / "decoder.xml", compress_to_fp16=False)
-    card = architecture_of(model) | {"long_side": long_side, "method": "fp32"}
-    (folder / "model.yaml").write_text(yaml.safe_dump(card))
-    return folder
-
-
 @pytest.fixture(scope="module")
 def load(tmp_path_factory: pytest.TempPathFactory) -> Loader:
     """A filled network and the segmenter of its FP32 graphs, for frames of SIZE_HW."""
@@ -56,7 +45,9 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Loader:
         if name not in kept:
             model = built(name).eval()
             load_into(model, filled(model.state_dict()))
-            folder = write_folder(model, tmp_path_factory.mktemp("models") / name, max(SIZE_HW))
+            folder = write_fp32_folder(
+                model, tmp_path_factory.mktemp("models") / name, max(SIZE_HW)
+            )
             kept[name] = model, OpenVinoSegmenter(folder, SIZE_HW)
         return kept[name]
 
@@ -168,7 +159,9 @@ def test_reference_openvino_published_size(tmp_path: Path) -> None:
     """FP32 graphs of the reference fill at 1024 x 1024 against torch, precision set to f32."""
     model = build("tinysam").eval()
     load_into(model, filled(model.state_dict()))
-    segmenter = OpenVinoSegmenter(write_folder(model, tmp_path / "tinysam", 1024), (1024, 1024))
+    segmenter = OpenVinoSegmenter(
+        write_fp32_folder(model, tmp_path / "tinysam", 1024), (1024, 1024)
+    )
     rgb = image((1024, 1024))
     features = segmenter.encode_rgb(rgb)
     expected = torch_features(model, rgb)
