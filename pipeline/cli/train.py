@@ -88,7 +88,9 @@ def train_video(
         calibration_sequences,
         prepare_sequences,
     )
+    from maskstream.pipeline.memory.card import MemoryCard
     from maskstream.pipeline.memory.graphs import write_memory
+    from maskstream.pipeline.models.find import content_hash, find_model
     from maskstream.pipeline.quantization.memory_graphs import write_int8
 
     loaded = load_video_config(config)
@@ -110,8 +112,12 @@ def train_video(
     if weights is not None:
         trainer.write_weights(weights)
     if graphs is not None:
-        source = f"{config}, step {trainer.step}"
-        write_memory(trainer.average, graphs, encoder=loaded.encoder, source=source)
+        card = MemoryCard(
+            encoder=loaded.encoder,
+            encoder_hash=content_hash(find_model(loaded.encoder)),
+            source=f"{config}, step {trainer.step}",
+        )
+        write_memory(trainer.average, graphs, card)
         if int8:
             found = write_int8(graphs, *calibration_sequences(loaded))
             typer.echo(f"INT8: mask IoU {found.mask_iou:.3f}, equal presence {found.presence:.3f}")

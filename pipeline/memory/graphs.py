@@ -17,7 +17,6 @@ from torch.jit._trace import TracerWarning
 from maskstream.pipeline.errors import ModelError
 from maskstream.pipeline.memory.card import MemoryCard
 from maskstream.pipeline.memory.network import FEATURE, KEY, LIKENESS, VALUE, MemoryNetwork
-from maskstream.pipeline.models.find import content_hash, find_model
 from maskstream.pipeline.segmenter.openvino_runtime import ov
 
 KEYS_INPUTS = ("s4", "s8", "skip_s8", "s16", "embedding")
@@ -147,11 +146,10 @@ def read_graph() -> ov.Model:
     return graph
 
 
-def write_memory(weights: dict[str, Tensor], folder: Path, *, encoder: str, source: str) -> None:
-    """Write the embedded memory: graphs with FP16 weights, and `memory.yaml`.
+def write_memory(weights: dict[str, Tensor], folder: Path, card: MemoryCard) -> None:
+    """Write a memory: graphs with FP16 weights, and `memory.yaml`.
 
-    weights: state of `MemoryNetwork`. encoder: name of the embedded model it was trained on.
-    source: the training run. Raises `ModelError` if the weights do not fit.
+    weights: state of `MemoryNetwork`. Raises `ModelError` if they do not fit.
     """
     network = MemoryNetwork()
     try:
@@ -161,7 +159,4 @@ def write_memory(weights: dict[str, Tensor], folder: Path, *, encoder: str, sour
     folder.mkdir(parents=True, exist_ok=True)
     for name, graph in export_memory(network).items():
         ov.save_model(graph, folder / f"{name}.xml", compress_to_fp16=True)
-    card = MemoryCard(
-        encoder=encoder, encoder_hash=content_hash(find_model(encoder)), source=source
-    )
     (folder / "memory.yaml").write_text(yaml.safe_dump(card.model_dump(), sort_keys=False))

@@ -35,6 +35,7 @@ from maskstream.pipeline.memory.bank import (  # noqa: E402
     MemoryBank,
     MemorySettings,
 )
+from maskstream.pipeline.memory.card import MemoryCard  # noqa: E402
 from maskstream.pipeline.memory.features import NAMES, FrameFeatures  # noqa: E402
 from maskstream.pipeline.memory.graphs import write_memory  # noqa: E402
 from maskstream.pipeline.memory.model import MemoryModel, joint_logits  # noqa: E402
@@ -46,6 +47,7 @@ from maskstream.pipeline.quantization.memory_graphs import (  # noqa: E402
     write_int8,
 )
 
+CARD = MemoryCard(encoder="lite", encoder_hash="0", source="test")
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "train"
 
 
@@ -140,7 +142,7 @@ def test_training_lowers_the_loss(config):
 def test_graphs_predict_what_the_network_does(config, tmp_path):
     torch.manual_seed(1)
     network = MemoryNetwork().eval()
-    write_memory(network.state_dict(), tmp_path, encoder="lite", source="test")
+    write_memory(network.state_dict(), tmp_path, CARD)
     network.load_state_dict({k: v.half().float() for k, v in network.state_dict().items()})
     arrays = read_chunk(chunks(config.folder)[0])
     batch = to_batch(arrays, torch.device("cpu"))
@@ -167,7 +169,7 @@ def test_graphs_predict_what_the_network_does(config, tmp_path):
 def test_an_int8_memory_passes_the_gate_or_leaves_the_graphs_as_they_were(config, tmp_path):
     torch.manual_seed(1)
     folder = tmp_path / "graphs"
-    write_memory(MemoryNetwork().state_dict(), folder, encoder="lite", source="test")
+    write_memory(MemoryNetwork().state_dict(), folder, CARD)
     arrays = read_chunk(chunks(config.folder)[0])
     sequence = {name: array[0] for name, array in arrays.items()}
     before = (folder / "head.xml").read_bytes()
@@ -188,7 +190,7 @@ def test_an_int8_memory_passes_the_gate_or_leaves_the_graphs_as_they_were(config
 
 def test_other_weights_are_refused(tmp_path):
     with pytest.raises(ModelError, match="not weights of the memory"):
-        write_memory({"x": torch.zeros(1)}, tmp_path, encoder="lite", source="test")
+        write_memory({"x": torch.zeros(1)}, tmp_path, CARD)
 
 
 def test_wrong_configurations_and_no_data_are_sentences(tmp_path, config):
