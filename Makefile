@@ -47,7 +47,7 @@ train-video: $(DEV_STAMP)      ## go on training the memory (configs/train/video
 	$(BIN)/python run_pipeline.py train-video configs/train/video/memory.yaml --minutes 10
 
 screenshots: $(DEV_STAMP)     ## screenshots of the page, step by step, into docs/images
-	$(BIN)/python -m tests.support.page_screenshots docs/images
+	$(BIN)/python -m docs.page_screenshots docs/images
 
 docs: $(DOCS_STAMP) .lint/maskstream  ## the documentation, into out/docs; a broken link or reference fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -1,4 +1,4 @@
-"""Pictures of the page, step by step: `make screenshots` puts them into docs/pictures."""
+"""Screenshots of the page, step by step; `make screenshots` writes them to docs/images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SIZE = (1280, 800)
 
 
 def main(folder: Path) -> None:
-    """Take all pictures; needs the extra `demo` for its clips."""
+    """Take all screenshots; needs the clips of the extra `demo`."""
 
     def snap(tab: Tab, name: str) -> None:
         tab.run("() => { for (const t of document.querySelectorAll('.toast')) t.remove() }")
