@@ -1,4 +1,4 @@
-"""What happens to a live frame: it is carried and shown; its keyframe comes when it is done."""
+"""Processing of live frames: each is propagated and shown; keyframes come when they are done."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class _WaitingCommand:
 class LiveProcessor:
     """State of a live stream: its keyframes are late, cost what `control` says, and obey commands.
 
-    The tracks of the `KeyframeStep` belong to the keyframes; what is shown is carried by another
+    The tracks of the `KeyframeStep` belong to the keyframes; what is shown is propagated by another
     tracker. Held beside: the last frames, for commands that name one, and those that waiting
     commands have named.
     """
@@ -247,7 +247,7 @@ class LiveProcessor:
             pending.answer(Outcome(pending.command.object if refused else event.object, refused))
 
     def _note_refusal(self, object_id: int, error: PromptError) -> None:
-        """One object's prompt may be refused; the others are carried out."""
+        """One object's prompt may be refused; the others are applied."""
         self._refused[object_id] = str(error)
 
     # What is asked for while the stream goes on.

@@ -23,7 +23,7 @@ KEYS_INPUTS = ("s4", "s8", "skip_s8", "s16", "embedding")
 KEYS_OUTPUTS = ("key", "query", "likeness", "features")
 VALUES_INPUTS = ("features", "mask", "others")
 READ_INPUTS = ("query", "keys", "values", "bias")
-HEAD_INPUTS = ("shared", "read", "carried", "beside", "known", "s4")
+HEAD_INPUTS = ("shared", "read", "propagated", "beside", "known", "s4")
 HEAD_OUTPUTS = ("logits", "presence")
 
 

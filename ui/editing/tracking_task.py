@@ -163,7 +163,10 @@ class TrackingTask:
         labels = np.frombuffer(zlib.decompress(packed), np.uint8).astype(np.uint16)
         height, width = self._video.info.size_hw
         return FrameResult(
-            *(result.index, result.pts, result.time_base, result.keyframe),
+            result.index,
+            result.pts,
+            result.time_base,
+            result.keyframe,
             labels.reshape(height, width),
             result.objects,
         )
@@ -215,7 +218,10 @@ class TrackingTask:
         packed = zlib.compress(result.labels.astype(np.uint8).tobytes(), 1)
         with self._live_lock:
             slim = FrameResult(
-                *(result.index, result.pts, result.time_base, result.keyframe),
+                result.index,
+                result.pts,
+                result.time_base,
+                result.keyframe,
                 np.zeros((0, 0), np.uint16),
                 result.objects,
             )

@@ -97,8 +97,12 @@ def bench_live(
         session.run(lambda info: [CallbackSink(watch.take)])
         conductor.join()
     return LiveReport(
-        *(clip.name, size_hw, Path(session.pipeline.config.model).name, config.live.latency_ms),
-        *(tuple(watch.phases), tuple(session.governor.history)),
+        clip.name,
+        size_hw,
+        Path(session.pipeline.config.model).name,
+        config.live.latency_ms,
+        tuple(watch.phases),
+        tuple(session.governor.history),
     )
 
 

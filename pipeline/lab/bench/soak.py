@@ -134,7 +134,11 @@ def bench_soak(
     seconds = time.monotonic() - begun
     connections = int(status.source["connections"])
     return SoakReport(
-        *(status.frames, seconds, connections, int(status.source["gaps"]), len(objects)),
+        status.frames,
+        seconds,
+        connections,
+        int(status.source["gaps"]),
+        len(objects),
         tuple(samples),
     )
 

@@ -104,7 +104,10 @@ def bench_stream(
             ratios.append(_seconds(runs[-1]) / decoding[-1])
         rows.append(_row(count, runs, ratios, _steps_ms(pipeline, source, log)))
     return StreamReport(
-        *(Path(info.name).name, info.size_hw, Path(config.model).name, config.keyframes.interval),
+        Path(info.name).name,
+        info.size_hw,
+        Path(config.model).name,
+        config.keyframes.interval,
         1000 * median(decoding) / rows[0].frames,
         tuple(rows),
     )
@@ -181,6 +184,13 @@ def _row(
     }
     p50, p95 = np.percentile(steps or [0.0], (50, 95))
     return StreamRow(
-        *(objects, frames, runs[0].keyframes, median(map(_seconds, runs)), median(ratios), stages),
-        *(float(p50), float(p95), max(run.peak_memory_mb for run in runs)),
+        objects,
+        frames,
+        runs[0].keyframes,
+        median(map(_seconds, runs)),
+        median(ratios),
+        stages,
+        float(p50),
+        float(p95),
+        max(run.peak_memory_mb for run in runs),
     )

@@ -95,7 +95,7 @@ def evaluate_images(
     sources: dict[str, SourceScores] = {}
     for images in sets:
         scores = _score_set(
-            *(pool, images, sheets), everything=everything, zoom=zoom, on_image=on_image
+            pool, images, sheets, everything=everything, zoom=zoom, on_image=on_image
         )
         if scores:
             sources[images.name] = _summary(scores)

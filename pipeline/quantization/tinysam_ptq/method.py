@@ -110,8 +110,8 @@ def quantize_model(
         tell("searching scales", done, done + len(records))
     layers = correct_biases(networks[0], layers, chosen)
     if goal is not None:
-        judged = spread(images, _COMPARED)
-        for name, reason in layers_kept_in_fp32(networks, layers, judged, goal, report).items():
+        evaluated = spread(images, _COMPARED)
+        for name, reason in layers_kept_in_fp32(networks, layers, evaluated, goal, report).items():
             kept[name] = reason
             del layers[name]
     with QuantizedCalls(layers, _EncoderGraph, _DecoderGraph):
