@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from maskstream.pipeline.lab.training.video.config import VideoTrainConfig
 
 
 def register(app: typer.Typer) -> None:
@@ -83,15 +86,10 @@ def train_video(
     import torch
 
     from maskstream.pipeline.lab.training.video.config import load_video_config
-    from maskstream.pipeline.lab.training.video.trainer import (
-        VideoTrainer,
-        calibration_sequences,
-        prepare_sequences,
-    )
+    from maskstream.pipeline.lab.training.video.trainer import VideoTrainer, prepare_sequences
     from maskstream.pipeline.memory.card import MemoryCard
     from maskstream.pipeline.memory.graphs import write_memory
     from maskstream.pipeline.models.find import content_hash, find_model
-    from maskstream.pipeline.quantization.memory_graphs import write_int8
 
     loaded = load_video_config(config)
     torch.set_num_threads(threads)
@@ -119,8 +117,15 @@ def train_video(
         )
         write_memory(trainer.average, graphs, card)
         if int8:
-            found = write_int8(graphs, *calibration_sequences(loaded))
-            typer.echo(f"INT8: mask IoU {found.mask_iou:.3f}, equal presence {found.presence:.3f}")
+            _quantize_memory(graphs, loaded)
+
+
+def _quantize_memory(graphs: Path, config: VideoTrainConfig) -> None:
+    from maskstream.pipeline.lab.training.video.trainer import calibration_sequences
+    from maskstream.pipeline.quantization.memory_graphs import write_int8
+
+    found = write_int8(graphs, *calibration_sequences(config))
+    typer.echo(f"INT8: mask IoU {found.mask_iou:.3f}, equal presence {found.presence:.3f}")
 
 
 def _show(name: str, step: int, steps: int, row: dict[str, Any]) -> None:

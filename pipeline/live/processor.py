@@ -146,7 +146,8 @@ class LiveProcessor:
 
     def _propagate(self, frame: Frame) -> ShownFrame:
         gap = frame.arrival is not None and frame.arrival.gap_s > 0
-        dt_s = self._step_s(frame, gap=gap)
+        dt_s = _step_s(self._last, frame, gap=gap)
+        self._last = frame
         self._now_s += dt_s
         with self.times.stage("flow"):
             flow = self._flows.next()
@@ -163,23 +164,6 @@ class LiveProcessor:
         self._fresh |= cut
         self._wanted |= cut or gap
         return shown
-
-    def _step_s(self, frame: Frame, *, gap: bool) -> float:
-        """Seconds since the frame before.
-
-        A gap counts as one step: what was not seen does not age. Where the timestamps jump, the
-        times of arrival count.
-        """
-        last, self._last = self._last, frame
-        if last is None or gap:
-            return 0.0 if last is None else DEFAULT_FRAME_INTERVAL_S
-        if frame.pts_s is not None and last.pts_s is not None:
-            step_s = frame.pts_s - last.pts_s
-            if 0 < step_s <= _LONGEST_STEP_S:
-                return step_s
-        if frame.arrival is not None and last.arrival is not None:
-            return max(0.001, frame.arrival.monotonic_s - last.arrival.monotonic_s)
-        return DEFAULT_FRAME_INTERVAL_S
 
     def _begin(self, shown: ShownFrame) -> bool:
         """Begin the next keyframe, if one is due; says whether it is this frame's."""
@@ -321,3 +305,20 @@ class LiveProcessor:
         job.overdue = later is None
         self._begin_job(job)
         return True
+
+
+def _step_s(last: Frame | None, frame: Frame, *, gap: bool) -> float:
+    """Seconds from the previous frame to this one.
+
+    A gap counts as one step: what was not seen does not age. Where the timestamps jump, the times
+    of arrival count.
+    """
+    if last is None or gap:
+        return 0.0 if last is None else DEFAULT_FRAME_INTERVAL_S
+    if frame.pts_s is not None and last.pts_s is not None:
+        step_s = frame.pts_s - last.pts_s
+        if 0 < step_s <= _LONGEST_STEP_S:
+            return step_s
+    if frame.arrival is not None and last.arrival is not None:
+        return max(0.001, frame.arrival.monotonic_s - last.arrival.monotonic_s)
+    return DEFAULT_FRAME_INTERVAL_S
