@@ -142,7 +142,7 @@ def test_bands_cover_every_distance_once():
 
 def test_rectangle_needs_images_of_one_size(tmp_path):
     images = [np.zeros((9, 16, 3), np.uint8), np.zeros((16, 9, 3), np.uint8)]
-    with pytest.raises(SourceError, match="one size"):
+    with pytest.raises(SourceError, match="same size"):
         bench_rectangle(tmp_path, images)
 
 
