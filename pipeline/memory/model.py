@@ -53,15 +53,10 @@ class MemoryModel:
     """The graphs of the memory, compiled for the CPU. Raises `ModelError`."""
 
     def __init__(self, folder: Path, *, threads: int) -> None:
-        from maskstream.pipeline.segmenter.openvino_runtime import ov
+        from maskstream.pipeline.segmenter.openvino_runtime import cpu_options, ov
 
         core = ov.Core()
-        options = {
-            "INFERENCE_PRECISION_HINT": "f32",
-            "INFERENCE_NUM_THREADS": threads,
-            "PERFORMANCE_HINT": "LATENCY",
-            "ENABLE_CPU_PINNING": False,
-        }
+        options = cpu_options(threads)
         try:
             self._graphs = {
                 name: core.compile_model(core.read_model(folder / f"{name}.xml"), "CPU", options)
@@ -120,7 +115,7 @@ class MemoryModel:
             flags = np.stack([known[rows], np.full(len(rows), float(bool(recent)))], 1)
             inputs = [shared, read, masks[rows, None], beside[rows, None], flags, frame.s4]
             found, score = self._run("head", inputs)
-            logits[rows], presence[rows] = found[:, 0], 1 / (1 + np.exp(-score))
+            logits[rows], presence[rows] = found[:, 0], sigmoid(score)
         return JointPrediction(joint_logits(logits), presence)
 
     def _read_both(
@@ -156,6 +151,11 @@ class MemoryModel:
         graph = self._graphs[name]
         out = graph([np.ascontiguousarray(x, np.float32) for x in inputs], share_inputs=True)
         return [np.array(out[port]) for port in graph.outputs]
+
+
+def sigmoid(logits: FloatMap) -> FloatMap:
+    """Probabilities of logits, float32 of the same shape."""
+    return np.asarray(1 / (1 + np.exp(-logits)), np.float32)
 
 
 def joint_logits(logits: FloatMap) -> FloatMap:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,12 +20,10 @@ from maskstream.pipeline.memory.bank import (
     MemorySettings,
 )
 from maskstream.pipeline.memory.features import NAMES, FrameFeatures
-from maskstream.pipeline.memory.model import JointPrediction, MemoryModel
-from maskstream.pipeline.segmenter.openvino_runtime import ov, without_telemetry
+from maskstream.pipeline.memory.model import JointPrediction, MemoryModel, sigmoid
+from maskstream.pipeline.quantization.nncf_method import quantize_graph
+from maskstream.pipeline.segmenter.openvino_runtime import ov
 from maskstream.trackers.iou import paired_mask_iou
-
-with without_telemetry():
-    import nncf
 
 QUANTIZED = ("values", "head")
 """Graphs that are quantized; the keys and the attention decide what is compared with what."""
@@ -63,14 +59,7 @@ def quantize_memory(folder: Path, sequences: Sequence[Arrays]) -> dict[str, ov.M
     for name, inputs in recorder.inputs.items():
         graph = core.read_model(folder / f"{name}.xml")
         if name in QUANTIZED:
-            with redirect_stdout(sys.stderr):
-                graph = nncf.quantize(
-                    graph,
-                    nncf.Dataset(inputs),
-                    preset=nncf.QuantizationPreset.MIXED,
-                    subset_size=len(inputs),
-                    fast_bias_correction=False,
-                )
+            graph = quantize_graph(graph, inputs, overflow_fix=None)
         graphs[name] = graph
     return graphs
 
@@ -144,8 +133,7 @@ def _predictions(model: MemoryModel, arrays: Arrays) -> Iterator[JointPrediction
     for t in range(1, count):
         predicted = model.predict(frames[t], bank, masks)
         yield predicted
-        probability = 1 / (1 + np.exp(-predicted.logits))
-        masks = dict(zip(ids, probability.astype(np.float32), strict=True))
+        masks = dict(zip(ids, sigmoid(predicted.logits), strict=True))
         bank.add_recent(model.remember(frames[t], masks, RECENT_CELLS), float(t))
 
 

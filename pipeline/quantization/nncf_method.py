@@ -293,12 +293,14 @@ def quantize_graph(
     ignored: Sequence[str] = (),
     correct_bias: bool = True,
     compress: bool = True,
+    overflow_fix: OverflowFix | None = OverflowFix.DISABLE,
 ) -> ov.Model:
     """Quantize a graph to INT8 on calibration samples (each one input or a dict of inputs).
 
     A graph with attention gets NNCF's transformer scheme (SmoothQuant, matmuls of attention).
     ignored: names of operations kept in FP32. correct_bias: let biases compensate the mean error of
     preceding layers. compress: store weights in 8 bits instead of FP32 before a FakeQuantize.
+    overflow_fix: which weights have half the range, for CPUs without VNNI; None: NNCF's default.
     """
     logging.getLogger("nncf").setLevel(logging.ERROR)
     attends = any(op.get_type_name() in _ATTENTION for op in graph.get_ops())
@@ -313,7 +315,7 @@ def quantize_graph(
             fast_bias_correction=False,
             ignored_scope=scope,
             advanced_parameters=AdvancedQuantizationParameters(
-                overflow_fix=OverflowFix.DISABLE,
+                overflow_fix=overflow_fix,
                 disable_bias_correction=not correct_bias,
                 backend_params={BackendParameters.COMPRESS_WEIGHTS: compress},
             ),

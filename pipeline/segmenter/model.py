@@ -145,17 +145,12 @@ class OpenVinoSegmenter:
         self, folder: Path, frame_hw: SizeHW, *, threads: int = 2, input_share: float = 1.0
     ) -> None:
         from maskstream.pipeline.segmenter.openvino_padding import fold_paddings
-        from maskstream.pipeline.segmenter.openvino_runtime import ov
+        from maskstream.pipeline.segmenter.openvino_runtime import cpu_options, ov
 
         self.card = read_card(folder)
         self.geometry = self.card.fit(frame_hw, input_share)
         core = ov.Core()
-        options = {
-            "INFERENCE_PRECISION_HINT": "f32",
-            "INFERENCE_NUM_THREADS": threads,
-            "PERFORMANCE_HINT": "LATENCY",
-            "ENABLE_CPU_PINNING": False,  # the encoder and the decoder run concurrently
-        }
+        options = cpu_options(threads)
         try:
             encoder = fold_paddings(core.read_model(folder / "encoder.xml"))
             encoder.reshape({"image": [1, *self.geometry.input_hw, 3]})

@@ -30,4 +30,14 @@ with without_telemetry():
     import openvino as ov
     from openvino import opset13 as opset
 
-__all__ = ["opset", "ov", "without_telemetry"]
+__all__ = ["cpu_options", "opset", "ov", "without_telemetry"]
+
+
+def cpu_options(threads: int) -> dict[str, str | int | bool]:
+    """Options of graphs compiled for the CPU, which run on `threads` threads."""
+    return {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        "ENABLE_CPU_PINNING": False,  # graphs of several threads run concurrently
+    }

@@ -16,7 +16,7 @@ from maskstream.pipeline.memory.bank import (
     MemorySettings,
 )
 from maskstream.pipeline.memory.features import FrameFeatures
-from maskstream.pipeline.memory.model import FrameKeys, JointPrediction, MemoryModel
+from maskstream.pipeline.memory.model import FrameKeys, JointPrediction, MemoryModel, sigmoid
 from maskstream.pipeline.segmenter.geometry import FloatMap, InputGeometry
 from maskstream.pipeline.segmenter.model import Features
 from maskstream.pipeline.tracking.steps import round_robin
@@ -65,7 +65,7 @@ class MemoryGrid:
 
     def probability(self, logits: FloatMap) -> FloatMap:
         """Probabilities on the grid of logits at the working resolution."""
-        return np.asarray(1 / (1 + np.exp(-self.geometry.from_size(logits))), np.float32)
+        return sigmoid(self.geometry.from_size(logits))
 
     def to_working(self, logits: FloatMap) -> FloatMap:
         """Logits of the grid at the working resolution."""
@@ -141,14 +141,16 @@ class TrackRecognition:
         known = {t.id: t for t in self._tracker.tracks if t.id > 0}
         self.bank.keep_only(known)
         shown = {i: t for i, t in known.items() if t.visible and t.mask.any()}
+        new = {i for i in shown if i in prompted or i not in self.bank}
+        if not shown or not (new or self.bank.wants_recent(now_s)):
+            return
         masks = {i: grid.probability(t.logits) for i, t in shown.items()}
-        new = {i for i in masks if i in prompted or i not in self.bank}
         if new:
             reference = grid.model.remember(frame, masks, REFERENCE_CELLS)
             for object_id in masks.keys() - new:
                 del reference.values[object_id]
             self.bank.add_reference(reference)
-        elif masks and self.bank.wants_recent(now_s):
+        else:
             absent = np.zeros(frame.s4.shape[-2:], np.float32)
             hidden = [i for i in known if i not in masks and i in self.bank]
             recent = grid.model.remember(frame, masks | dict.fromkeys(hidden, absent), RECENT_CELLS)
@@ -203,4 +205,4 @@ def _is_certain(logits: FloatMap) -> bool:
     inside = logits[logits > 0]
     if inside.size == 0:
         return False
-    return float((1 / (1 + np.exp(-inside))).mean()) >= REENTRY_CERTAINTY_MIN
+    return float(sigmoid(inside).mean()) >= REENTRY_CERTAINTY_MIN

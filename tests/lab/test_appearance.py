@@ -49,8 +49,8 @@ def test_what_is_gone_is_not_alike():
     memory = AppearanceMemory(AppearanceSettings())
     memory.add_reference(1, *scene(2))
     here = memory.read(1, scene(6, seed=1)[0])
-    gone = memory.read(1, scene(6, present=False, seed=1)[0])
-    assert gone.affinity < 0.8 * here.affinity
+    absent = memory.read(1, scene(6, present=False, seed=1)[0])
+    assert absent.affinity < 0.8 * here.affinity
 
 
 def test_memory_is_bounded():

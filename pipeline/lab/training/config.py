@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -11,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from maskstream.pipeline.config import describe
 from maskstream.pipeline.errors import ConfigError
 from maskstream.pipeline.weights.cache import cache_folder
+
+Config = TypeVar("Config", bound=BaseModel)
 
 
 class TeacherConfig(BaseModel):
@@ -131,18 +134,23 @@ RENAMED_KEYS = {
 
 
 def load_train_config(file: Path) -> TrainConfig:
+    """Read a configuration of a segmenter's training. Raises `ConfigError`."""
+    return load_config_as(TrainConfig, file, RENAMED_KEYS)
+
+
+def load_config_as(kind: type[Config], file: Path, renamed: Mapping[str, str]) -> Config:
     """Read a training configuration; keys of the file it `extends` are its defaults.
 
-    Raises `ConfigError`.
+    renamed: current names of renamed keys. Raises `ConfigError`.
     """
     try:
-        return TrainConfig.model_validate(_with_defaults(file))
+        return kind.model_validate(_with_defaults(file))
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {file}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not YAML: {error}") from error
     except ValidationError as error:
-        raise ConfigError(describe(error, RENAMED_KEYS)) from error
+        raise ConfigError(describe(error, renamed)) from error
 
 
 def _with_defaults(file: Path) -> dict[str, Any]:

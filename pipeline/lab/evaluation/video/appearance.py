@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 _SIMILARITY_RANGE = 0.15  # below the best match; less similar cells have no weight
-
 _UNRELATED_SIMILARITY = 1.0  # approximate similarity of unrelated cells
 _SIMILARITY_DROP = 0.1  # of the mean, from which a component is a similar object
 _SMALL_PART_SHARE = 0.35  # share of the largest component's area below which a component is dropped
@@ -170,9 +169,6 @@ class AppearanceMemory:
     def __init__(self, settings: AppearanceSettings) -> None:
         self.settings = settings
         self._objects: dict[int, _ObjectMemory] = {}
-
-    def __contains__(self, object_id: int) -> bool:
-        return object_id in self._objects
 
     def add_reference(self, object_id: int, features: CellFeatures, coverage: FloatMap) -> None:
         """Add a keyframe that is kept: an object as prompted or seeded; coverage [h, w] 0..1."""

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from maskstream.pipeline.config import describe
-from maskstream.pipeline.errors import ConfigError
+from maskstream.pipeline.lab.training.config import load_config_as
 from maskstream.pipeline.weights.cache import cache_folder
 
 
@@ -59,11 +57,4 @@ class VideoTrainConfig(BaseModel):
 
 def load_video_config(file: Path) -> VideoTrainConfig:
     """Read a configuration. Raises `ConfigError`."""
-    try:
-        return VideoTrainConfig.model_validate(yaml.safe_load(file.read_text()))
-    except OSError as error:
-        raise ConfigError(f"cannot read the configuration {file}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} is not YAML: {error}") from error
-    except ValidationError as error:
-        raise ConfigError(describe(error, {})) from error
+    return load_config_as(VideoTrainConfig, file, {})
