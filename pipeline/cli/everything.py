@@ -113,6 +113,7 @@ def _find(request: EverythingRequest) -> None:
     from maskstream.pipeline.engine.stills import single_frame_result
     from maskstream.pipeline.models.open import locate_model, open_segmenter
     from maskstream.pipeline.models.pool import SegmenterPool
+    from maskstream.pipeline.output_paths import check_outputs
     from maskstream.pipeline.rendering.draw import draw
     from maskstream.pipeline.rendering.single_frame import ImageOutput
     from maskstream.pipeline.segmenter.everything import GRIDS, find_everything
@@ -121,8 +122,7 @@ def _find(request: EverythingRequest) -> None:
     source, output, overlay = request.source, request.output, request.overlay
     if request.grid not in GRIDS:
         raise ConfigError(f"--grid is one of {', '.join(GRIDS)}, not {request.grid}")
-    if output is not None and output == overlay:
-        raise ConfigError(f"--output and --overlay are both {output}")
+    check_outputs([output, overlay], [source])
     labels, overlays = (None if p is None else ImageOutput(p) for p in (output, overlay))
     config = load_config(overrides=[] if request.model is None else [f"model={request.model}"])
     span = open_source(source, start=request.start, end=request.end, stride=request.stride)

@@ -107,7 +107,9 @@ def run_live(request: LiveRequest) -> None:
     from maskstream.pipeline.live.live_store import parse_duration
     from maskstream.pipeline.live.publishers import open_channels, parse_channel
     from maskstream.pipeline.live.session import LiveSession
+    from maskstream.pipeline.output_paths import check_outputs
 
+    check_outputs([request.output], [request.source, request.config])
     clip = request.source if Path(request.source).is_file() else None
     configured = with_model_folder(load_config(request.config, request.settings), clip)
     options = request.input(configured)

@@ -105,6 +105,7 @@ def quantize(
     require_training_extra("quantizing")
     from maskstream.pipeline.models.checkpoint import load_network
     from maskstream.pipeline.models.find import find_checkpoint
+    from maskstream.pipeline.output_paths import check_outputs
     from maskstream.pipeline.quantization.calibration import calibration_images
     from maskstream.pipeline.quantization.gate import Gate
     from maskstream.pipeline.quantization.quantize import METHODS, write_folder
@@ -113,6 +114,7 @@ def quantize(
     if method not in METHODS:
         raise ConfigError(f"--method is one of {', '.join(METHODS)}, not {method}")
     path, known = find_checkpoint(checkpoint)
+    check_outputs([output], [path, calibration])
     model = load_network(path, architecture or known)
     made = quantize_checkpoint(
         model,

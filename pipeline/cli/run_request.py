@@ -67,6 +67,11 @@ class RunRequest:
         return settings
 
     @property
+    def inputs(self) -> list[str | Path | None]:
+        """Everything that is read, which no output may replace."""
+        return [self.source, self.prompts, self.config]
+
+    @property
     def is_partial(self) -> bool:
         """Whether an option selects the frames to run, or how."""
         return bool(self.start or self.end or self.stride != 1 or self.backward)
@@ -143,10 +148,11 @@ def _run_video(request: RunRequest, configured: PipelineConfig, log: PromptLog) 
     from maskstream.pipeline.store import check_writable
 
     output = request.output
-    check_writable(output, request.mode)  # before quantizing a model, which takes minutes
-    pipeline = Pipeline(with_model_folder(configured, request.source))
     span = request.span(configured)
     outputs = RunOutputs(output, request.overlay, request.contact, request.mode, span, log)
+    outputs.check(request.inputs)  # before quantizing a model, which takes minutes
+    check_writable(output, request.mode)
+    pipeline = Pipeline(with_model_folder(configured, request.source))
     finished = outputs.finished(pipeline, request.source)
     if finished is not None:
         typer.echo(f"{output} is complete already ({finished} frames); nothing to run.", err=True)
@@ -169,9 +175,11 @@ def _replay(request: RunRequest, configured: PipelineConfig, log: PromptLog) -> 
     """Replay the tracking jobs of a session; the last one writes the output."""
     from maskstream.pipeline.cli.first_use import with_model_folder
     from maskstream.pipeline.engine.pipeline import Pipeline
+    from maskstream.pipeline.output_paths import check_outputs
     from maskstream.pipeline.runs.replay import replay_session
 
     _check_replay(request)
+    check_outputs([request.output], request.inputs)
     count = replay_session(
         Pipeline(with_model_folder(configured, request.source)),
         Path(request.source),

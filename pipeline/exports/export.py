@@ -20,6 +20,7 @@ from maskstream.pipeline.exports.registry import find_format
 from maskstream.pipeline.exports.selection import choose_objects, choose_rows
 from maskstream.pipeline.exports.source_images import WithImages
 from maskstream.pipeline.json_values import JsonObject
+from maskstream.pipeline.output_paths import PathLike, check_outputs
 from maskstream.pipeline.sources.identity import identity_of
 from maskstream.pipeline.store import MaskStore
 from maskstream.pipeline.types import FrameResult
@@ -76,17 +77,18 @@ def export_store(
     on_start: called with the number of frames to process, counting those read back.
 
     Raises:
-        ConfigError: a format, object, frame or template is unknown, or an option does not fit the
-            format.
+        ConfigError: a format, object, frame or template is unknown, an option does not fit the
+            format, or the output would replace the store, its video or another input.
         SourceError: the video does not exist, cannot be read, or is another one.
         StoreExistsError: the output exists already.
         StoreError: the store cannot be read, the output cannot be written, or the files differ when
             read back.
     """
     wanted = _Selection.of(store, choice)
+    beside = wanted.beside(place)
+    check_outputs([place, beside], [store.path, *wanted.inputs()])
     outputs: list[Output] = []
     try:
-        beside = wanted.beside(place)
         if beside is not None:
             outputs.append(open_output(beside, "", wanted.identity(), overwrite=choice.overwrite))
         suffix = wanted.format.suffix
@@ -160,6 +162,10 @@ class _Selection:
             video = None if self.video is None else str(self.video)
             identity |= {"video": video, "pictures": choice.images}
         return identity
+
+    def inputs(self) -> list[PathLike]:
+        """Files that the export must not replace; the source of the masks even if not read."""
+        return [self.store.source.name, self.video, self.choice.background]
 
     def beside(self, place: Path) -> Path | None:
         """The folder of the video's images, if they are not written into `place` itself."""

@@ -28,6 +28,7 @@ from maskstream.pipeline.exports.coco_annotations import (
 from maskstream.pipeline.exports.frames import Mask
 from maskstream.pipeline.exports.png import encode_png
 from maskstream.pipeline.json_values import JsonObject
+from maskstream.pipeline.output_paths import check_outputs
 from maskstream.pipeline.prompts import MAX_OBJECT_ID
 from maskstream.pipeline.sources.labelmaps import read_label_map
 
@@ -91,13 +92,14 @@ def import_as_prompts(
     """Write a prompts JSON and, in a folder beside it, a PNG per mask of every `stride`-th frame.
 
     Raises:
-        ConfigError: the format is unknown.
+        ConfigError: the format is unknown, or the prompts would replace the masks.
         SourceError: the masks cannot be read.
         StoreExistsError: the prompts, or their folder, exist already.
         StoreError: they cannot be written.
     """
     masks = _reader(place, format_name)
     folder = prompts.with_name(f"{prompts.stem}_masks")
+    check_outputs([prompts, folder], [place])
     try:
         if not overwrite and (prompts.exists() or folder.exists()):
             existing = prompts if prompts.exists() else folder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +15,7 @@ from maskstream.pipeline.errors import StoreError
 from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.models.find import content_hash
 from maskstream.pipeline.models.networks import MEMORY
+from maskstream.pipeline.output_paths import PathLike, check_file, check_outputs
 from maskstream.pipeline.prompts import NO_PROMPTS, Event, MaskEvent, PromptLog
 from maskstream.pipeline.rendering.contact_sheet import ContactSheet
 from maskstream.pipeline.rendering.overlay import OverlayVideo
@@ -44,6 +45,19 @@ class RunOutputs:
     span: Mapping[str, Any] = field(default_factory=dict)
     prompts: PromptLog = NO_PROMPTS
     _writer: MaskStoreWriter | None = None
+
+    def check(self, inputs: Iterable[PathLike]) -> None:
+        """Check the paths before anything is read; inputs: the files that the run reads.
+
+        Raises:
+            ConfigError: an output would replace an input or another output.
+            StoreExistsError: an overlay or contact sheet exists and `mode` is 'create'.
+            StoreError: an overlay or contact sheet cannot be written.
+        """
+        check_outputs([self.store, self.overlay, self.contact], inputs)
+        for what, path in (("overlay", self.overlay), ("contact sheet", self.contact)):
+            if path is not None:
+                check_file(path, what, replace=self.mode != "create")
 
     def open(self, pipeline: Pipeline, info: SourceInfo) -> Sequence[Sink]:
         """Make the sinks.
