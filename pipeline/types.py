@@ -51,7 +51,9 @@ class Frame:
     """One frame of a source.
 
     index: frame index in the source. pts: presentation timestamp in `time_base` units, from the
-    container, or None. size_hw: displayed size, pixels. arrival: of live frames only.
+    container, or None. size_hw: displayed size, pixels. arrival: of live frames only. duration: in
+    `time_base` units, if known. jump_s: by how many seconds the container's timestamps jumped
+    before this frame, where a recording starts anew; `pts` goes on from the frame before.
     """
 
     index: int
@@ -60,6 +62,8 @@ class Frame:
     size_hw: SizeHW
     view: PixelView
     arrival: Arrival | None = None
+    duration: int | None = None
+    jump_s: float = 0.0
 
     @property
     def pts_s(self) -> float | None:

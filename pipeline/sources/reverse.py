@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from functools import partial
 
 import numpy as np
 
 from maskstream.pipeline.errors import SourceError, UnreadableSourceError
 from maskstream.pipeline.sources.arrays import ArraySource, ArrayView
 from maskstream.pipeline.sources.checks import count_damage
+from maskstream.pipeline.sources.frame_table import Survey, read_table
 from maskstream.pipeline.sources.images import ImageFile, ImageSequence
 from maskstream.pipeline.sources.position import FrameRange
-from maskstream.pipeline.sources.video import VideoFile, VideoView
+from maskstream.pipeline.sources.video import VideoFile
 from maskstream.pipeline.types import Frame, RgbImage, Source, SourceInfo, SourceReport
 
 # Limits of the decoded frames of a video in memory (8-bit 4:2:0: 96 MiB), at least one frame.
 CHUNK_FRAMES = 128
 CHUNK_PIXELS = 1 << 26
-ANCHORS_MAX = 4096
 
 
 def check_reversible(source: Source) -> None:
@@ -123,46 +123,17 @@ class _ReversedImages:
                 count_damage(report, f"{file.path.name} cannot be read")
 
 
-class Anchor(NamedTuple):
-    """A seek point of a video; without `pts` it is the start of the file."""
-
-    number: int
-    pts: int | None
-
-
-class _Anchors:
-    """Seek points of a video, about equally spaced, at most `ANCHORS_MAX`."""
-
-    def __init__(self) -> None:
-        self.found = [Anchor(0, None)]
-        self._apart = 1
-        self._latest_pts = -(1 << 63)
-
-    def record(self, frames: Iterator[Frame]) -> Iterator[Frame]:
-        """Yield the frames of a video unchanged, from its first, recording seek points."""
-        for frame in frames:
-            if frame.pts is not None and frame.pts > self._latest_pts:
-                self._latest_pts = frame.pts
-                if isinstance(frame.view, VideoView) and frame.view.image.key_frame:
-                    self._add(Anchor(frame.index, frame.pts))
-            yield frame
-
-    def _add(self, anchor: Anchor) -> None:
-        if anchor.number - self.found[-1].number < self._apart:
-            return
-        self.found.append(anchor)
-        if len(self.found) > ANCHORS_MAX:
-            del self.found[1::2]
-            self._apart *= 2
+ReadFrom = Callable[[int], Iterator[Frame]]
+"""Reads the frames of a video from the one with this index on."""
 
 
 @dataclass(frozen=True, slots=True)
 class _ReversedVideo:
-    """Decodes chunks of frames forward from an anchor and yields each in reverse."""
+    """Decodes chunks of frames forward and yields each in reverse."""
 
     source: VideoFile
     numbers: range
-    anchors: list[Anchor]
+    read: ReadFrom
 
     @contextmanager
     def open(self) -> Iterator[_ReverseReader]:
@@ -179,40 +150,32 @@ class _ReversedVideo:
                 yield frames_held.pop()
 
     def _decode(self, numbers: range) -> list[Frame]:
-        """Decode the frames with these indices from the nearest anchor that seeking reaches."""
-        for anchor in reversed(self.anchors):
-            if anchor.number > numbers[0]:
-                continue
-            frames_held = []
-            for frame in self._from(anchor):
-                if frame.index in numbers:
-                    frames_held.append(frame)
-                if frame.index >= numbers[-1]:
-                    return frames_held
+        frames_held = []
+        for frame in self.read(numbers[0]):
+            if frame.index in numbers:
+                frames_held.append(frame)
+            if frame.index >= numbers[-1]:
+                return frames_held
         raise UnreadableSourceError(
             f"{self.source.path} ends before frame {numbers[-1]} when it is read again; "
             "it is being changed, or it is damaged."
         )
 
-    def _from(self, anchor: Anchor) -> Iterator[Frame]:
-        """Yield frames from an anchor; none if seeking does not reach it."""
-        with replace(self.source, frame_range=FrameRange()).open() as reader:
-            yield from reader if anchor.pts is None else reader.enter(anchor.number, anchor.pts)
-
 
 def _survey(source: VideoFile, last: int) -> _ReversedVideo:
-    """Decode a video up to frame `last` to find the frames of its range and its anchors."""
-    anchors = _Anchors()
+    """Decode a video up to frame `last` to find the frames of its range, and again each of them."""
     first = final = None
-    with replace(source, frame_range=FrameRange()).open() as reader:
-        for frame in source.frame_range.select(anchors.record(iter(reader))):
+    with Survey(source) as survey:
+        for frame in source.frame_range.select(iter(survey.next, None)):
             if frame.index > last:
                 break
             first, final = frame.index if first is None else first, frame.index
+        table = survey.table
     numbers = range(first, final + 1) if first is not None and final is not None else range(0)
-    return _ReversedVideo(source, numbers[:: source.frame_range.stride], anchors.found)
+    read = partial(read_table, source, table)
+    return _ReversedVideo(source, numbers[:: source.frame_range.stride], read)
 
 
-def reverse_between(source: VideoFile, numbers: range, anchors: Sequence[Anchor]) -> Source:
-    """Source of a video's frames with these indices in reverse; `anchors` are ascending."""
-    return _ReversedVideo(source, numbers, list(anchors))
+def reverse_between(source: VideoFile, numbers: range, read: ReadFrom) -> Source:
+    """Source of a video's frames with these indices in reverse."""
+    return _ReversedVideo(source, numbers, read)

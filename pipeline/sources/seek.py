@@ -1,27 +1,31 @@
-"""Random access to frames of a video.
+"""Random access to frames of a video, which are those that reading in order gives.
 
-Seek points are found by demuxing (not decoding) once as far as a requested frame, so that a long
-file opens as fast as a short one.
+A video is decoded once, in order, as far as frames are asked for, and each frame is entered into a
+table (`FrameTable`), by which it is found and recognized again. Only in a long file of a container
+with a reliable index (MP4, MOV, Matroska) frames far ahead are found by counting packets.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-
-import av.error
-from av.video.stream import VideoStream
+from functools import partial
+from pathlib import Path
 
 from maskstream.pipeline.errors import UnreadableSourceError
+from maskstream.pipeline.sources.frame_table import FrameTable, Survey, TableReader, read_table
+from maskstream.pipeline.sources.identity import identity_of
+from maskstream.pipeline.sources.packet_index import CountedReader, PacketIndex, count_packets
 from maskstream.pipeline.sources.position import FrameRange
-from maskstream.pipeline.sources.reverse import Anchor, reverse_between
-from maskstream.pipeline.sources.video import VideoFile, VideoReader, open_container
+from maskstream.pipeline.sources.reverse import ReadFrom, reverse_between
+from maskstream.pipeline.sources.video import VideoFile
 from maskstream.pipeline.types import Frame, Source, SourceInfo, SourceReport
 
 CACHE_PIXELS = 1 << 25  # of cached decoded frames (8-bit 4:2:0: 48 MiB)
+SURVEY_PIXELS = 1 << 31  # decoded to reach a frame, before packets are counted instead: seconds
 _DECODE_AHEAD = 24  # frames ahead, up to which decoding is faster than seeking
 
 
@@ -31,99 +35,134 @@ class SeekableVideo:
     Indices and timestamps are those of `VideoFile`. Caches at most `CACHE_PIXELS` of decoded
     frames, but at least one frame.
 
+    table_path: file in which the table of frames is kept for the next time.
+
     Raises:
         SourceError: the file is missing or holds no video.
     """
 
-    def __init__(self, source: VideoFile) -> None:
+    def __init__(self, source: VideoFile, table_path: Path | None = None) -> None:
         self._source = replace(source, frame_range=FrameRange())
         self._lock = threading.Lock()
         self._cache: OrderedDict[int, Frame] = OrderedDict()
+        self._table_path = table_path
+        self._identity = identity_of(source.path)
+        stored = table_path and FrameTable.load(table_path, self._identity)
         self._stack = ExitStack()
-        self._reader: VideoReader = self._stack.enter_context(self._source.open())
-        self._frames = iter(self._reader)
-        self._next = 0
-        height, width = self._reader.info.size_hw
-        self._cache_frames = max(1, CACHE_PIXELS // (height * width))
-        self._keyframes = _KeyframeIndex(self._source)
+        self._survey = self._stack.enter_context(Survey(self._source, stored or FrameTable()))
+        self._table = self._survey.table
+        self._tables = self._stack.enter_context(TableReader(self._source, self._table))
+        self._packets = PacketIndex(self._source.path)
+        self._stack.callback(self._packets.close)
+        self._counted = self._stack.enter_context(CountedReader(self._source, self._packets))
+        self._frames: Iterator[Frame] = iter(())
+        self._next = 0  # number of the frame that `_frames` gives next
+        height, width = self.info.size_hw
+        self._pixels = height * width
+        self._cache_frames = max(1, CACHE_PIXELS // self._pixels)
+        self._estimate = self._estimated_count()
 
     @property
     def info(self) -> SourceInfo:
         """Info of the file; the number of frames may be an estimate."""
-        return self._reader.info
+        return self._survey.reader.info
 
     @property
     def numbers(self) -> range:
-        """Its frame indices; for some containers their number is an estimate."""
-        return range(self.info.frame_count or 1)
+        """Its frame indices; an estimate until the last frame has been decoded once."""
+        known = len(self._table)
+        return range(known if self._table.complete else max(1, known, self._estimate))
+
+    @property
+    def counted(self) -> bool:
+        """Whether the number of frames is exact."""
+        return self._table.complete
 
     def close(self) -> None:
         """Close the file."""
         with self._lock:
             self._cache.clear()
-            self._keyframes.close()
             self._stack.close()
 
     def frame(self, index: int) -> Frame:
         """The frame with this index. Raises `UnreadableSourceError` if there is none."""
         with self._lock:
-            if index in self._cache:
-                self._cache.move_to_end(index)
-                return self._cache[index]
-            if not 0 <= index - self._next <= _DECODE_AHEAD:
-                self._seek(index)
-            found = self._advance(index)
-            if found is None and self._next <= index:
-                raise UnreadableSourceError(
-                    f"{self._source.path} has no frame {index}; it ends with {self._next - 1}."
-                )
-            if found is None:  # seeking missed the frame: decode from the start
-                self._restart()
-                found = self._advance(index)
+            found = self._cache.get(index) or self._read(index)
             if found is None:
-                raise UnreadableSourceError(f"{self._source.path}: frame {index} is missing.")
+                raise UnreadableSourceError(
+                    f"{self._source.path} has no frame {index}; it ends with "
+                    f"{len(self._table) - 1}."
+                )
+            self._cache.move_to_end(index)
             return found
 
     def between(self, first: int, last: int) -> Source:
         """Source of the frames from `first` to `last`, inclusive, which reads only these."""
-        return _FrameSpan(self._source, range(first, last + 1), self._anchors(last))
+        numbers = range(first, last + 1)
+        return _FrameSpan(replace(self.info, frame_count=len(numbers)), numbers, self._reads(last))
 
     def backwards(self, first: int, last: int) -> Source:
         """Source of the frames from `last` to `first`, inclusive, in reverse."""
-        return reverse_between(self._source, range(first, last + 1), self._anchors(last))
+        return reverse_between(self._source, range(first, last + 1), self._reads(last))
 
-    def _anchors(self, index: int) -> Sequence[Anchor]:
+    def _reads(self, last: int) -> ReadFrom:
+        """How frames up to `last` are read, from any of them on."""
         with self._lock:
-            return self._keyframes.up_to(index)
+            if self._is_far(last):
+                return partial(_read_counted, self._source, self._packets)
+        while len(self._table) <= last and not self._table.complete:
+            with self._lock:  # frame by frame, so that frames can be shown meanwhile
+                self._decode_next()
+        return partial(read_table, self._source, self._table)
 
-    def _seek(self, index: int) -> None:
-        """Seek to the nearest anchor before a frame, unless decoding on from here is as near."""
-        for anchor in reversed(self._keyframes.up_to(index)):
-            if self._next <= index and anchor.number <= self._next:
-                return
-            if anchor.pts is None:
-                break
-            entered = self._reader.enter(anchor.number, anchor.pts)
-            frame = next(entered, None)
-            if frame is not None:
-                self._store_in_cache(frame)
-                self._frames, self._next = entered, anchor.number + 1
-                return
-        self._restart()
+    def _read(self, index: int) -> Frame | None:
+        if index < 0:
+            return None
+        if self._is_far(index):
+            found = self._serve(index, self._counted.frames)
+            if found is not None:
+                return found
+        found = None
+        while len(self._table) <= index and not self._table.complete:
+            found = self._decode_next()
+        if found is not None or index >= len(self._table):
+            return found
+        return self._serve(index, self._tables.frames)
 
-    def _restart(self) -> None:
-        self._stack.close()
-        self._reader = self._stack.enter_context(self._source.open())
-        self._frames, self._next = iter(self._reader), 0
+    def _is_far(self, index: int) -> bool:
+        """Whether a frame is found by counting packets."""
+        ahead = index + 1 - len(self._table)
+        return (
+            not self._table.complete
+            and ahead * self._pixels > SURVEY_PIXELS
+            and self._packets.is_reliable(index)
+        )
 
-    def _advance(self, index: int) -> Frame | None:
-        while index not in self._cache:
-            frame = next(self._frames, None)
-            if frame is None or frame.index > index:
-                return None
+    def _decode_next(self) -> Frame | None:
+        """Decode the next frame for the first time."""
+        frame = self._survey.next()
+        if frame is not None:
+            self._store_in_cache(frame)
+        elif self._table_path is not None:
+            with suppress(OSError):  # without the file it is only slower
+                self._table.save(self._table_path, self._identity)
+        return frame
+
+    def _serve(self, index: int, read: ReadFrom) -> Frame | None:
+        """Read a frame from where the last one was, or else from its nearest keyframe."""
+        if not 0 <= index - self._next <= _DECODE_AHEAD:
+            self._frames, self._next = read(index), index
+        for frame in self._frames:
             self._next = frame.index + 1
             self._store_in_cache(frame)
-        return self._cache[index]
+            if frame.index >= index:
+                return frame if frame.index == index else None
+        return None
+
+    def _estimated_count(self) -> int:
+        if self._packets.is_reliable(0) and self.info.frame_count:
+            return self.info.frame_count
+        return count_packets(self._source.path) or self.info.frame_count or 1
 
     def _store_in_cache(self, frame: Frame) -> None:
         self._cache[frame.index] = frame
@@ -132,94 +171,39 @@ class SeekableVideo:
             self._cache.popitem(last=False)
 
 
-class _KeyframeIndex:
-    """Index of video keyframes, built by demuxing as far as it is needed."""
-
-    def __init__(self, source: VideoFile) -> None:
-        self._anchors = [Anchor(0, None)]
-        self._container = open_container(source.path)
-        self._ended = False
-        self._count = 0  # packets so far that become frames
-        self._open: Anchor | None = None  # the last keyframe, whose leading frames may follow
-        stream = self._container.streams.best("video")
-        if not isinstance(stream, VideoStream):
-            self._ended = True
-        else:
-            self._packets = self._container.demux(stream)
-
-    def close(self) -> None:
-        self._container.close()
-        self._ended = True
-
-    def up_to(self, index: int) -> list[Anchor]:
-        """Anchors at or before a frame, ascending; the first is the start of the file."""
-        while not self._ended and self._count <= index + 1:
-            self._read_one()
-        found = self._anchors + ([self._open] if self._open is not None else [])
-        return [anchor for anchor in found if anchor.number <= index]
-
-    def _read_one(self) -> None:
-        try:
-            packet = next(self._packets, None)
-        except av.error.FFmpegError:
-            packet = None
-        if packet is None or packet.pts is None:
-            self._ended = True
-            if packet is not None and packet.size:  # no timestamps: only the start of the file
-                self._anchors, self._open = self._anchors[:1], None
-            return
-        if packet.is_discard:
-            return
-        if packet.is_keyframe:
-            if self._open is not None:
-                self._anchors.append(self._open)
-            self._open = Anchor(self._count, packet.pts)
-        elif self._open is not None and packet.pts < (self._open.pts or 0):
-            self._open = self._open._replace(number=self._open.number + 1)
-        self._count += 1
+def _read_counted(source: VideoFile, packets: PacketIndex, first: int) -> Iterator[Frame]:
+    with CountedReader(source, packets) as reader:
+        for frame in reader.frames(first):
+            yield frame
+            first += 1
+    with source.open() as whole:  # where packets were not as counted
+        yield from (frame for frame in whole if frame.index >= first)
 
 
 @dataclass(frozen=True, slots=True)
 class _FrameSpan:
-    """Source of successive frames of a video, read from the nearest anchor."""
+    """Source of successive frames of a video."""
 
-    source: VideoFile
+    info: SourceInfo
     numbers: range
-    anchors: Sequence[Anchor]
+    read: ReadFrom
 
     @contextmanager
     def open(self) -> Iterator[_SpanReader]:
-        with self.source.open() as reader:
-            yield _SpanReader(self, reader)
+        yield _SpanReader(self)
 
 
 class _SpanReader:
     """An opened `_FrameSpan`: iterate once."""
 
-    def __init__(self, span: _FrameSpan, reader: VideoReader) -> None:
-        self.info = replace(reader.info, frame_count=len(span.numbers))
-        self.report: SourceReport = reader.report
+    def __init__(self, span: _FrameSpan) -> None:
+        self.info = span.info
+        self.report = SourceReport()
         self._span = span
-        self._reader = reader
 
     def __iter__(self) -> Iterator[Frame]:
-        wanted = self._span.numbers
-        for frame in self._from_anchor():
-            if frame.index >= wanted.stop:
+        for frame in self._span.read(self._span.numbers.start):
+            if frame.index >= self._span.numbers.stop:
                 return
-            if frame.index >= wanted.start:
-                self.report.frames += 1
-                yield frame
-
-    def _from_anchor(self) -> Iterator[Frame]:
-        for anchor in reversed(self._span.anchors):
-            if anchor.number > self._span.numbers.start or anchor.pts is None:
-                continue
-            frames = self._reader.enter(anchor.number, anchor.pts)
-            frame = next(frames, None)
-            if frame is not None:
-                yield frame
-                yield from frames
-                return
-        with self._span.source.open() as reader:
-            yield from reader
+            self.report.frames += 1
+            yield frame

@@ -20,6 +20,7 @@ from maskstream.pipeline.clock import SYSTEM_CLOCK, Clock
 from maskstream.pipeline.errors import SourceNotFoundError, UnreadableSourceError
 from maskstream.pipeline.sources.position import FrameRange
 from maskstream.pipeline.sources.recording import PacketRecorder
+from maskstream.pipeline.sources.timestamps import Stamp
 from maskstream.pipeline.sources.video import VideoReader
 from maskstream.pipeline.types import Arrival, Frame, SourceInfo
 
@@ -115,9 +116,9 @@ class LiveReader(VideoReader):
         except av.error.FFmpegError as error:
             self.ended = f"the stream broke off: {_reason(error)}"
 
-    def _frame(self, index: int, image: VideoFrame) -> Frame:
-        frame = super()._frame(index, image)
-        arrival = self._stamps.pop(image.pts, self._arrival)
+    def _frame(self, index: int, picture: VideoFrame) -> Frame:
+        frame = self.frame(index, picture, Stamp(picture.pts, None))
+        arrival = self._stamps.pop(picture.pts, self._arrival)
         if self.info.clock == "stream":
             return replace(frame, arrival=arrival)
         pts = round(arrival.unix_s / CAPTURE_TIME_BASE)

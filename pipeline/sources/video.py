@@ -25,6 +25,7 @@ from maskstream.pipeline.errors import SourceNotFoundError, UnreadableSourceErro
 from maskstream.pipeline.sources.arrays import resized
 from maskstream.pipeline.sources.checks import check_size, count_damage
 from maskstream.pipeline.sources.position import FrameRange
+from maskstream.pipeline.sources.timestamps import PresentationClock, Stamp
 from maskstream.pipeline.types import Frame, GrayImage, RgbImage, SizeHW, SourceInfo, SourceReport
 
 _PYAV = int(av.__version__.split(".")[0])
@@ -81,12 +82,14 @@ class VideoReader:
         self.report = SourceReport()
         self._container = container
         self._range = frame_range
-        self._stream = _video_stream(name, container)
+        self._stream = video_stream(name, container)
         self._stream.codec_context.thread_count = threads
         self._stream.codec_context.thread_type = "AUTO"
         self._time_base = _fraction(self._stream.time_base) or Fraction(1)
         self._packets = self._demux()
         self._decoded: deque[VideoFrame] = deque()
+        rate = _fraction(self._stream.average_rate)
+        self.clock = PresentationClock(self._time_base, rate, container.format.name)
         if not self._decode_some():
             raise UnreadableSourceError(
                 f"{name} holds no frame that can be decoded"
@@ -105,31 +108,41 @@ class VideoReader:
         self._packets.close()
         self._decoded.clear()
 
-    def enter(self, index: int, pts: int) -> Iterator[Frame]:
-        """Seek to a video keyframe and yield frames from there, regardless of the range.
-
-        Yields nothing if seeking does not reach it.
-        """
-        self._container.seek(pts, stream=self._stream)
+    def seek(self, pts: int) -> None:
+        """Go to a keyframe, regardless of the range; where this leads, pictures must show."""
+        try:
+            self._container.seek(pts, stream=self._stream)
+        except av.error.FFmpegError as error:
+            count_damage(self.report, f"seeking failed: {error.strerror}")
         self._packets = self._demux()
         self._decoded.clear()
-        while self._decode_some():
-            found = self._decoded[0].pts
-            if found is not None and found >= pts:
-                break
-            self._decoded.popleft()
-        if self._decoded and self._decoded[0].pts == pts:
-            yield from self._frames(index)
 
-    def _frames(self, index: int = 0) -> Iterator[Frame]:
-        """Yield the decoded frames with their indices, without keeping references."""
+    def pictures(self) -> Iterator[VideoFrame]:
+        """Yield decoded pictures from the current place on, without keeping references."""
+        while self._decode_some():
+            yield self._decoded.popleft()
+
+    def frame(self, index: int, picture: VideoFrame, stamp: Stamp) -> Frame:
+        """A decoded picture as the frame with this index and time."""
+        view = VideoView(picture, self.info.rotation_deg // 90)
+        return Frame(
+            index,
+            stamp.pts,
+            self._time_base,
+            self.info.size_hw,
+            view,
+            duration=stamp.duration,
+            jump_s=stamp.jump_s,
+        )
+
+    def _frames(self) -> Iterator[Frame]:
+        index = 0
         while self._decode_some():
             yield self._frame(index, self._decoded.popleft())
             index += 1
 
-    def _frame(self, index: int, image: VideoFrame) -> Frame:
-        view = VideoView(image, self.info.rotation_deg // 90)
-        return Frame(index, image.pts, self._time_base, self.info.size_hw, view)
+    def _frame(self, index: int, picture: VideoFrame) -> Frame:
+        return self.frame(index, picture, self.clock.stamp(picture))
 
     def _decode_some(self) -> bool:
         """Decode until `_decoded` has a frame; False at the end of the stream."""
@@ -267,7 +280,8 @@ def open_container(path: Path) -> InputContainer:
         ) from error
 
 
-def _video_stream(name: str, container: InputContainer) -> VideoStream:
+def video_stream(name: str, container: InputContainer) -> VideoStream:
+    """The stream of a file that is shown. Raises `UnreadableSourceError`."""
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
         others = {stream.type for stream in container.streams} - {"video"}  # without cover images

@@ -122,15 +122,6 @@ def test_few_frames_are_held_at_once(tmp_path, shapes, monkeypatch, options):
     assert most_held(reverse.reverse(VideoFile(path), 20)) == 2
 
 
-def test_anchors_stay_few_and_evenly_apart(tmp_path, shapes, monkeypatch):
-    monkeypatch.setattr(reverse, "ANCHORS_MAX", 8)
-    path = write_video(tmp_path / "a.mkv", shapes, codec="ffv1")
-    numbers = [anchor.number for anchor in reverse.reverse(VideoFile(path), COUNT).anchors]
-    assert 4 <= len(numbers) <= 8
-    assert len(set(np.diff(numbers))) == 1
-    assert_reversed(VideoFile(path), COUNT - 1)
-
-
 class Camera:
     def open(self):
         raise AssertionError("not opened")
