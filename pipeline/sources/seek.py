@@ -60,7 +60,9 @@ class SeekableVideo:
         height, width = self.info.size_hw
         self._pixels = height * width
         self._cache_frames = max(1, CACHE_PIXELS // self._pixels)
-        self._estimate = self._estimated_count()
+        stated = self.info.frame_count if self._packets.is_reliable(0) else None
+        self._stated = stated is not None
+        self._estimate = stated or count_packets(source.path) or self.info.frame_count or 1
 
     @property
     def info(self) -> SourceInfo:
@@ -75,8 +77,13 @@ class SeekableVideo:
 
     @property
     def counted(self) -> bool:
-        """Whether the number of frames is exact."""
+        """Whether all frames have been decoded once, so that their number is exact."""
         return self._table.complete
+
+    @property
+    def count_known(self) -> bool:
+        """Whether the number of frames is counted, or stated by a reliable container."""
+        return self._table.complete or self._stated
 
     def close(self) -> None:
         """Close the file."""
@@ -98,12 +105,18 @@ class SeekableVideo:
 
     def between(self, first: int, last: int) -> Source:
         """Source of the frames from `first` to `last`, inclusive, which reads only these."""
-        numbers = range(first, last + 1)
-        return _FrameSpan(replace(self.info, frame_count=len(numbers)), numbers, self._reads(last))
+        read = self._reads(last)
+        numbers = self._existing(first, last)
+        return _FrameSpan(replace(self.info, frame_count=len(numbers)), numbers, read)
 
     def backwards(self, first: int, last: int) -> Source:
         """Source of the frames from `last` to `first`, inclusive, in reverse."""
-        return reverse_between(self._source, range(first, last + 1), self._reads(last))
+        read = self._reads(last)
+        return reverse_between(self._source, self._existing(first, last), read)
+
+    def _existing(self, first: int, last: int) -> range:
+        """The frames of a span; the last one may have been an estimate."""
+        return range(first, (min(last, self.numbers[-1]) if self.counted else last) + 1)
 
     def _reads(self, last: int) -> ReadFrom:
         """How frames up to `last` are read, from any of them on."""
@@ -158,11 +171,6 @@ class SeekableVideo:
             if frame.index >= index:
                 return frame if frame.index == index else None
         return None
-
-    def _estimated_count(self) -> int:
-        if self._packets.is_reliable(0) and self.info.frame_count:
-            return self.info.frame_count
-        return count_packets(self._source.path) or self.info.frame_count or 1
 
     def _store_in_cache(self, frame: Frame) -> None:
         self._cache[frame.index] = frame

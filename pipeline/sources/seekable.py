@@ -28,7 +28,12 @@ class Seekable(Protocol):
 
     @property
     def numbers(self) -> range:
-        """Its frame indices; for some containers their number is an estimate."""
+        """Its frame indices; their number may be an estimate, see `count_known`."""
+        ...
+
+    @property
+    def count_known(self) -> bool:
+        """Whether the number of frames is counted, or stated by a reliable container."""
         ...
 
     def frame(self, index: int) -> Frame:
@@ -48,8 +53,10 @@ class Seekable(Protocol):
         ...
 
 
-def open_seekable(path: Path) -> Seekable:
+def open_seekable(path: Path, table_path: Path | None = None) -> Seekable:
     """Open a video file, a folder of images, a pattern of image names or an image.
+
+    table_path: file in which a video's table of frames is kept for the next time.
 
     Raises:
         SourceError: it is missing, or has no readable frames.
@@ -58,7 +65,7 @@ def open_seekable(path: Path) -> Seekable:
     if isinstance(source, ImageSequence):
         return SeekableImages(source)
     assert isinstance(source, VideoFile)  # noqa: S101 - a path gives no other source
-    return SeekableVideo(source)
+    return SeekableVideo(source, table_path)
 
 
 class SeekableImages:
@@ -86,6 +93,11 @@ class SeekableImages:
         self._cache: OrderedDict[int, Frame] = OrderedDict()
         height, width = self.info.size_hw
         self._cache_frames = max(1, CACHE_PIXELS // (2 * height * width))  # RGB, not 4:2:0
+
+    @property
+    def count_known(self) -> bool:
+        """The number of images is always known."""
+        return True
 
     def close(self) -> None:
         """Clear the cache."""

@@ -33,6 +33,7 @@ from maskstream.ui.editing.track_plan import Direction, done_after, plan_job, st
 from maskstream.ui.editing.tracking_task import TrackingTask
 
 _LOGITS_KEPT = 32
+_FRAME_TABLE = "frames.npz"
 
 
 class _KeptLogits:
@@ -68,7 +69,7 @@ class Editor:
         self._config = segmenters.config
         self._slots = slots
         self._lock = threading.RLock()
-        self.video = open_seekable(session.source)
+        self.video = open_seekable(session.source, session.folder / _FRAME_TABLE)
         self.info = self.video.info
         self._clicker = Clicker(segmenters, self.info.size_hw)
         self._logits = _KeptLogits()
@@ -103,6 +104,7 @@ class Editor:
                 self.session,
                 self.info,
                 self.frames,
+                count_known=self.video.count_known,
                 revision=self.revision,
                 stale=stale_segments(state, self.frames),
                 job=None if task is None else task.progress(),

@@ -18,13 +18,15 @@ from maskstream.ui.editing.tracking_task import JobProgress
 class SessionView:
     """State of a session as the page shows it, without pixels.
 
-    revision: increases with every change. frames: frame indices of the video. stale: segments to be
+    revision: increases with every change. frames: frame indices of the video,
+    an estimate unless `count_known`. stale: segments to be
     tracked. job: progress of tracking, None before the first job.
     """
 
     revision: int
     info: SourceInfo
     frames: range
+    count_known: bool
     title: str
     objects: Sequence[SessionObject]
     first: int
@@ -42,6 +44,7 @@ class SessionView:
         info: SourceInfo,
         frames: range,
         *,
+        count_known: bool,
         revision: int,
         stale: Sequence[PendingSegment],
         job: JobProgress | None,
@@ -52,6 +55,7 @@ class SessionView:
             revision=revision,
             info=info,
             frames=frames,
+            count_known=count_known,
             title=session.title,
             objects=tuple(state.objects.values()),
             first=max(state.first, frames.start),
@@ -74,6 +78,7 @@ class SessionView:
             "start": self.frames.start,
             "end": self.frames[-1],
             "frames": len(self.frames),
+            "count_known": self.count_known,
             "fps": float(self.info.rate or 25),
             "first": self.first,
             "last": self.last,

@@ -14,6 +14,7 @@ import { View } from "./view.js";
 const byId = (id) => document.getElementById(id);
 const POLL_BUSY_MS = 280, POLL_IDLE_MS = 4000;
 const AHEAD = 6;
+const SLOW_MS = 1500, DECODING = "The video is decoded up to this frame once, to be sure that it is the right one.";
 const HINTS = {
   add: matchMedia("(pointer: coarse)").matches ? "Tap on the object; then with − on what does not belong to it." : "Click on the object. Right click on what does not belong to it.", subtract: "Click on what does not belong to the object.",
   box: "Drag a box around an object.", brush: "Paint what belongs to the object.", erase: "Erase what does not belong to it.",
@@ -52,8 +53,6 @@ class Page {
     document.title = `${state.title} – maskstream`;
     byId("editor").hidden = false;
     byId("title").textContent = state.title;
-    byId("facts").textContent = `${state.width} × ${state.height} · ${Number(state.fps.toFixed(2))} fps · ${clock(state.frames / state.fps, false)}`;
-    byId("frame-count").textContent = `/ ${state.end}`;
     this.frames = new Frames(this.api, Math.min(1920, 2 ** Math.ceil(Math.log2(Math.max(screen.width, screen.height) * devicePixelRatio))));
     this.view.setSize(state.width, state.height);
     const linked = Number(new URLSearchParams(location.hash.slice(1)).get("frame"));
@@ -72,6 +71,7 @@ class Page {
     const before = this.state;
     if (before && state.revision < before.revision && state.store === before.store) return;
     this.state = state;
+    if (before?.frames !== state.frames || before.count_known !== state.count_known) this.#showLength(before, state);
     if (!state.objects.some((o) => o.id === this.selected)) this.selected = this.fresh ? null : state.objects.at(-1)?.id ?? null;
     const job = state.job, running = isRunning(job);
     this.frames.setVersion(`${state.revision}|${running ? "live" : ""}`);
@@ -82,6 +82,15 @@ class Page {
     else if (!before || before.revision !== state.revision || before.job?.status !== job?.status) this.refresh();
     byId("export-dialog").open && this.exports.update(state);
     if (byId("export-dialog").open) this.exports.state = state;
+  }
+
+  // Show how long the video is; an estimate until the server has decoded its last frame.
+  #showLength(before, state) {
+    const about = state.count_known ? "" : "~";
+    byId("facts").textContent = `${state.width} × ${state.height} · ${Number(state.fps.toFixed(2))} fps · ${about}${clock(state.frames / state.fps, false)}`;
+    byId("frame-count").textContent = `/ ${about}${state.end}`;
+    if (before && before.frames !== state.frames) this.#loadTimeline();
+    if (before && this.frame > state.end) this.seek(state.end);
   }
 
   render() {
@@ -239,10 +248,14 @@ class Page {
       do {
         this.again = false;
         const frame = this.frame;
+        const slow = setTimeout(() => toast(DECODING, "note"), SLOW_MS);
         try {
           const [image, masks] = await this.frames.both(frame);
           if (frame === this.frame || this.again) this.#display(frame, image, masks);
-        } catch (error) { this.fail(error); }
+        } catch (error) {
+          if (!error.offline) await this.try(async () => this.take(await this.api.state()));
+          if (frame === this.frame) this.fail(error);  // else the video ends earlier, and its end is shown
+        } finally { clearTimeout(slow); }
       } while (this.again);
     })();
     try { await this.loading; } finally { this.loading = null; }
