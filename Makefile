@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PYTEST = $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 RUN_STAMP := $(VENV)/.installed-run
 UI_STAMP := $(VENV)/.installed-ui
 DEV_STAMP := $(VENV)/.installed-dev
 DOCS_STAMP := $(VENV)/.installed-docs
 
-.PHONY: demo ui setup test lint wheel bench docs train-video image screenshots clean
+.PHONY: demo ui setup test test-slow lint wheel bench docs train-video image screenshots clean
 
 demo: $(RUN_STAMP)            ## run on a real clip; results in out/demo/
 	$(BIN)/python run_pipeline.py demo
@@ -18,8 +19,11 @@ ui: $(UI_STAMP)               ## the page in a browser: click, track, correct, e
 
 setup: $(DEV_STAMP)           ## the full development environment, all extras
 
-test: lint                    ## lint, types and tests
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+test: lint                    ## lint, types and the quick tests
+	$(PYTEST) -m "not slow"
+
+test-slow: $(DEV_STAMP)       ## the slow tests: training, quantization, long runs
+	$(PYTEST) -m slow
 
 lint: $(DEV_STAMP) .lint/maskstream
 	$(BIN)/ruff check .

@@ -117,6 +117,7 @@ def test_a_range_is_followed_back_to_its_start(clip):
     assert all(iou(r, masks, 2) > 0.6 for r in results)
 
 
+@pytest.mark.slow
 def test_it_repeats_itself_bit_for_bit(clip):
     path, masks = clip
     prompts = log(box(masks, GIVEN, 2))
@@ -126,6 +127,7 @@ def test_it_repeats_itself_bit_for_bit(clip):
 
 
 @pytest.mark.parametrize("options", [{}, {"start": 5}])
+@pytest.mark.slow
 def test_without_a_prompt_after_the_first_frame_it_does_nothing(clip, options):
     path, masks = clip
     first = options.get("start", 0)
@@ -237,6 +239,7 @@ def asked(clip, tmp_path):
     return ("run", path, "--prompts", prompts, "--no-seed", "--json", "--no-refine", "--backward")
 
 
+@pytest.mark.slow
 def test_a_resumed_store_equals_an_uninterrupted_one(cli, asked, tmp_path):
     whole, parts = tmp_path / "whole.zarr", tmp_path / "parts.zarr"
     code, out, err = cli(*asked, "-o", whole)
@@ -267,6 +270,7 @@ def test_resuming_otherwise_than_begun_is_refused(cli, asked, tmp_path):
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.slow
 def test_killed_in_it_leaves_an_empty_store_that_can_be_resumed(cli, tmp_path, sent):
     frames, masks = moving_shapes(20, (90, 160), shapes=1)
     clip = write_video(tmp_path / "long.mp4", np.concatenate([frames] * 8))
@@ -298,6 +302,7 @@ def test_killed_in_it_leaves_an_empty_store_that_can_be_resumed(cli, tmp_path, s
     assert {o.id for o in MaskStore(store).frame(150).objects} == {1}
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_frames(tmp_path):
     """Resident memory after 300 and after 590 of its frames, in a process of its own."""
     frames, _ = moving_shapes(50, (90, 160), shapes=1)

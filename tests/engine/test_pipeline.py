@@ -134,6 +134,7 @@ def test_stream_yields_results_and_stops_early_without_leaving_threads(clip):
 
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (35, 53), (64, 8)])
+@pytest.mark.slow
 def test_any_size_runs(size_hw):
     frames = np.random.default_rng(0).integers(0, 255, (7, *size_hw, 3), dtype=np.uint8)
     results = list(Pipeline(PipelineConfig()).stream(ArraySource(list(frames))))
@@ -213,6 +214,7 @@ def test_sinks_that_cannot_be_made_stop_the_run(clip):
         Pipeline(UNSEEDED).run(open_source(clip[0]), refuse)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_length_of_the_video():
     """Resident memory after 300 frames, when it has settled, and after 900, in its own process."""
     ran = subprocess.run(

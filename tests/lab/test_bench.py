@@ -76,6 +76,7 @@ def test_report_is_one_json_object():
     }
 
 
+@pytest.mark.slow
 def test_counted_products_and_parameters_are_those_of_the_papers():
     counted = {row.model: row for row in count_macs()}
     for name, billions in {
@@ -169,6 +170,7 @@ def test_store_bench_reads_back_what_it_writes():
     assert json.loads(json.dumps(report.to_json())).keys() == {"codecs", "stores", "ratios"}
 
 
+@pytest.mark.slow
 def test_stream_bench_runs_with_as_many_objects_as_asked():
     frames, _ = moving_shapes(12, (90, 160), shapes=2, seed=1)
     report = bench_stream(PipelineConfig(), ArraySource(frames), (1, 5), turns=1)

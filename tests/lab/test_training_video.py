@@ -48,6 +48,8 @@ from maskstream.pipeline.quantization.memory_graphs import (  # noqa: E402
     write_int8,
 )
 
+pytestmark = pytest.mark.slow
+
 CARD = MemoryCard(encoder="lite", encoder_hash="0", source="test")
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "train"
 

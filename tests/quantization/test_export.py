@@ -22,6 +22,8 @@ from maskstream.pipeline.weights.checkpoints import load_into
 from tests.support.models import write_fp32_folder
 from tests.support.reference import relative_error
 
+pytestmark = pytest.mark.slow
+
 SIZE_HW = (128, 256)
 TOLERANCE = 1e-4  # relative; the requirement is 1e-3
 NETWORKS = ("lite", "tinysam", "efficientvit-sam-l0", "small-vit")

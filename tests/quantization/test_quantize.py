@@ -36,6 +36,8 @@ from maskstream.pipeline.segmenter.sam import build, sam_with
 from tests.support.cpu import int8_is_exact
 from tests.support.media import moving_shapes
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def quantized() -> QuantizedModel:

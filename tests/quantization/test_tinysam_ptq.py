@@ -54,7 +54,7 @@ from maskstream.pipeline.segmenter.sam import Architecture, Sam
 from tests.support.cpu import int8_is_exact
 
 # OpenVINO traces with torch.jit, which torch has deprecated
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")]
 
 OPTIONS = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
 U8 = CodeRange(0, 0, 255)

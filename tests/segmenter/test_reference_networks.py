@@ -27,6 +27,8 @@ from tests.support.reference import (
     requires_reference,
 )
 
+pytestmark = pytest.mark.slow
+
 PUBLISHED = [name for name in BUILDERS if not name.startswith("lite")]
 
 

@@ -14,6 +14,8 @@ from maskstream.pipeline.sources.arrays import ArraySource
 from tests.support.media import moving_shapes
 from tests.support.models import write_fp32_folder
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("torch")
 
 

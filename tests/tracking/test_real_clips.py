@@ -16,10 +16,13 @@ from maskstream.pipeline.lab.evaluation.video.folders import choose_clips, find_
 VIDEOS = Path(__file__).resolve().parents[3] / "shared" / "data" / "videos"
 MASKS = Path(__file__).parents[1] / "real_masks"
 
-pytestmark = pytest.mark.skipif(
-    not VIDEOS.is_dir() and os.environ.get("CI") != "true",
-    reason=f"the videos are not at {VIDEOS} (an error where CI=true)",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not VIDEOS.is_dir() and os.environ.get("CI") != "true",
+        reason=f"the videos are not at {VIDEOS} (an error where CI=true)",
+    ),
+]
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,8 @@ from maskstream.trackers.track import Track, box_of
 from tests.support.media import moving_shapes, write_video
 from tests.support.stores import FRAME, assert_equal, files
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (72, 128)
 COUNT = 24  # the last keyframe of the clip is frame 20
 

@@ -162,6 +162,7 @@ def test_a_deforming_object_has_many_beside_the_regular_ones(deforming):
     assert len(keyframes(followed(deforming, config(work=0)))) <= len(few) < len(found)
 
 
+@pytest.mark.slow
 def test_runs_repeat_themselves_whatever_is_encoded_ahead(deforming):
     first, second, at_once = (followed(deforming, config(**k)) for k in ({}, {}, {"lookahead": 0}))
     for one, other, third in zip(first, second, at_once, strict=True):
@@ -169,6 +170,7 @@ def test_runs_repeat_themselves_whatever_is_encoded_ahead(deforming):
         assert_equal(one, third)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_is_resumed_bit_for_bit(cli, tmp_path):
     frames, masks = moving_shapes(30, (180, 320), shapes=2, seed=3)
     write_video(tmp_path / "clip.mp4", frames)

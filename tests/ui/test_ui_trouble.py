@@ -7,7 +7,7 @@ import pytest
 from maskstream.ui.server.examples import SHAPES_COUNT
 from tests.support.browser import Tab, center, free_port, iou, served, why_not
 
-pytestmark = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(why_not() is not None, reason=why_not() or "")]
 
 
 def test_a_server_that_is_killed_while_tracking(chromium, tmp_path, truth):
