@@ -85,7 +85,8 @@ class SourceInfo:
 
     size_hw: displayed size. frame_count: frames in the selected range if known (for some containers
     an estimate). rate: average frames per second if known. rotation_deg: counterclockwise rotation
-    that was applied. sample_aspect: width of a pixel by its height, applied. clock: of the
+    that was applied. sample_aspect: width of a pixel by its height, applied. field_order: which
+    field of woven pictures is shown first, 't' or 'b'; "" if they are whole. clock: of the
     timestamps: the stream's, or the capture clock (seconds since 1970). live: frames arrive as they
     are captured and have an `arrival`.
     """
@@ -98,6 +99,7 @@ class SourceInfo:
     rotation_deg: int = 0
     sample_aspect: Fraction = Fraction(1)
     codec: str = ""
+    field_order: Literal["t", "b", ""] = ""
     clock: Literal["stream", "capture"] = "stream"
     live: bool = False
 
@@ -109,6 +111,7 @@ class SourceReport:
     frames: int = 0
     corrupt_packets: int = 0
     messages: list[str] = field(default_factory=list)  # the first few, for the user
+    notes: list[str] = field(default_factory=list)  # what was done to the source, for the user
 
 
 class FrameReader(Protocol):

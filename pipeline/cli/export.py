@@ -10,6 +10,7 @@ import typer
 
 from maskstream.pipeline.cli.options import (
     EndOption,
+    FpsOption,
     QuietOption,
     ReplaceOption,
     StartOption,
@@ -84,12 +85,18 @@ def export(
         str | None,
         typer.Option(help="For that format: #rrggbb, green, an image, blur or blur:PIXELS."),
     ] = None,
+    fps: FpsOption = None,
+    keep_start: Annotated[
+        bool,
+        typer.Option("--keep-start", help="Keep the time of the first frame; default: start at 0."),
+    ] = False,
     overwrite: ReplaceOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Export masks in another format, and read them back to verify."""
     from maskstream.pipeline.exports.edges import Edges
     from maskstream.pipeline.exports.export import ExportChoice
+    from maskstream.pipeline.sources.position import parse_rate
 
     choice = ExportChoice(
         format=format_name,
@@ -104,6 +111,8 @@ def export(
         edges=Edges(edge is Edge.SOFT, feather, grow, fill_holes, remove_islands, smooth),
         background=background,
         images=images,
+        fps=None if fps is None else parse_rate(fps),
+        keep_start=keep_start,
     )
     _export(store, place, choice, quiet=quiet)
 

@@ -16,5 +16,9 @@ ModelOption = Annotated[str | None, typer.Option(help="Model name, folder or che
 StartOption = Annotated[str | None, typer.Option(help="First frame: 120, 3.5s or 00:00:03.5.")]
 EndOption = Annotated[str | None, typer.Option(help="Frame to stop before, like --start.")]
 StrideOption = Annotated[int, typer.Option(min=1, help="Process every n-th frame.")]
+FpsOption = Annotated[
+    str | None,
+    typer.Option("--fps", help="Frames per second of images: 24, or 24000/1001."),
+]
 ReplaceOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing output.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]

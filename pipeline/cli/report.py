@@ -86,6 +86,8 @@ def print_summary(summary: RunSummary, output: Path | str) -> None:
     if summary.dropped:
         table.add_row("dropped frames", str(summary.dropped))
     Console().print(table)
+    for note in summary.report.notes:
+        Console().print(f"note: {note}", highlight=False)
 
 
 def summary_json(summary: RunSummary, output: Path | str) -> str:
@@ -103,5 +105,6 @@ def summary_json(summary: RunSummary, output: Path | str) -> str:
             "peak_memory_mb": round(summary.peak_memory_mb, 1),
             "corrupt_packets": summary.report.corrupt_packets,
             "dropped": summary.dropped,
+            "notes": summary.report.notes,
         }
     )

@@ -11,6 +11,7 @@ import typer
 from maskstream.pipeline.cli.options import (
     ConfigOption,
     EndOption,
+    FpsOption,
     ModelOption,
     OverridesOption,
     QuietOption,
@@ -74,6 +75,10 @@ def run(
             help="Blend masks between keyframes from both; default for files.",
         ),
     ] = None,
+    fps: FpsOption = None,
+    deinterlace: Annotated[
+        bool, typer.Option("--deinterlace", help="Make whole pictures of interlaced video (bwdif).")
+    ] = False,
     model: ModelOption = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or auto.")] = None,
     overwrite: Annotated[
@@ -112,6 +117,8 @@ def run(
             stride=stride,
             backward=backward,
             refine=refine,
+            fps=fps,
+            deinterlace=deinterlace,
             as_json=json,
             quiet=quiet,
         )

@@ -30,7 +30,8 @@ class RunRequest:
     """Options of the command `run`; None: as configured.
 
     output: path or URL of a mask store. prompts: a prompts JSON, which disables seeding unless
-    `seed` is set. start, end: frame indices or times. mode: what to do with an existing store.
+    `seed` is set. start, end: frame indices or times. fps: of
+    images, frames per second, `24` or `24000/1001`. mode: what to do with an existing store.
     """
 
     source: str
@@ -49,6 +50,8 @@ class RunRequest:
     stride: int = 1
     backward: bool = False
     refine: bool | None = None
+    fps: str | None = None
+    deinterlace: bool = False
     as_json: bool = False
     quiet: bool = False
 
@@ -74,11 +77,16 @@ class RunRequest:
     @property
     def is_partial(self) -> bool:
         """Whether an option selects the frames to run, or how."""
-        return bool(self.start or self.end or self.stride != 1 or self.backward)
+        passes = self.backward or self.deinterlace
+        return bool(self.start or self.end or self.stride != 1 or self.fps or passes)
 
     def span(self, configured: PipelineConfig) -> dict[str, str | int | bool | None]:
         """The part of the source to run, as kept in the store (`RunOutputs`)."""
-        passes = {"backward": self.backward, "refine": configured.refines}
+        passes = {
+            "backward": self.backward,
+            "refine": configured.refines,
+            "deinterlace": self.deinterlace,
+        }
         span = {"start": self.start, "end": self.end, "stride": self.stride}
         return span | {name: wanted for name, wanted in passes.items() if wanted}
 
@@ -145,6 +153,7 @@ def _run_video(request: RunRequest, configured: PipelineConfig, log: PromptLog) 
     from maskstream.pipeline.engine.pipeline import Pipeline
     from maskstream.pipeline.runs.outputs import RunOutputs
     from maskstream.pipeline.sources import open_source
+    from maskstream.pipeline.sources.position import parse_rate
     from maskstream.pipeline.store import check_writable
 
     output = request.output
@@ -159,7 +168,14 @@ def _run_video(request: RunRequest, configured: PipelineConfig, log: PromptLog) 
         return
     summary = run_with_progress(
         pipeline,
-        open_source(request.source, start=request.start, end=request.end, stride=request.stride),
+        open_source(
+            request.source,
+            start=request.start,
+            end=request.end,
+            stride=request.stride,
+            rate=None if request.fps is None else parse_rate(request.fps),
+            deinterlace=request.deinterlace,
+        ),
         outputs,
         log,
         backward=request.backward,
@@ -196,6 +212,6 @@ def _check_replay(request: RunRequest) -> None:
     if request.mode == "resume" or request.is_partial or request.overlay or request.contact:
         raise ConfigError(
             "these prompts are a session of the page, which defines what is tracked: omit "
-            "--start, --end, --stride, --backward, --resume, --overlay and --contact-sheet "
-            "(`export --format overlay` writes an overlay)"
+            "--start, --end, --stride, --fps, --deinterlace, --backward, --resume, --overlay and "
+            "--contact-sheet (`export --format overlay` writes an overlay)"
         )

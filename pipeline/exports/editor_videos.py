@@ -34,6 +34,7 @@ class _StorePass:
     def __init__(self, job: ExportJob, *, each: bool) -> None:
         self.source_video = SourceVideo(job)
         self.shots = Shots(job, source_video=self.source_video, each=each)
+        self._keep_start = job.keep_start
         self._clock: Clock | None = None
 
     @property
@@ -46,7 +47,8 @@ class _StorePass:
     def stamp(self, frame: Frame) -> int:
         """Timestamp of the next frame."""
         if self._clock is None:
-            self._clock = Clock(frame, self.source_video.first, self.source_video.rate)
+            first, rate = self.source_video.first, self.source_video.rate
+            self._clock = Clock(frame, first, rate, keep_start=self._keep_start)
         return self._clock.stamp(frame)
 
 
@@ -66,6 +68,7 @@ class Movie:
                 encoding,
                 rate=self._pass.source_video.rate,
                 sound=self._pass.source_video.sound,
+                field_order=self._pass.source_video.field_order,
             )
             opening.pop_all()
         self._reader: MovieReader | None = None
@@ -80,8 +83,11 @@ class Movie:
         """Add a frame; paint and encode the frames that are complete now. Raises `OSError`."""
         for shot in self._pass.shots.push(frame):
             pts = self._pass.stamp(shot.source)
+            shown = self._pass.source_video.duration(shot.source)
+            duration = shown or self._pass.clock.frame_ticks
             image = self._canvas.paint(shot, self._color)
-            self._writer.write(image, pts, self._pass.clock, self._color)
+            timecode = self._pass.source_video.timecode_at(shot.source.index)
+            self._writer.write(image, pts, duration, self._pass.clock, self._color, timecode)
 
     def finish(self) -> None:
         """Close the file and open it for reading. Raises `OSError`."""
@@ -106,12 +112,14 @@ class Movie:
             self._reader.close()
 
     def _similarity(self, shot: Shot) -> float:
-        written_s = self._pass.stamp(shot.source) * self._pass.clock.time_base
+        expected_s = self._pass.stamp(shot.source) * self._pass.clock.time_base
+        if shot.source.pts is not None:  # the source's own time
+            expected_s = shot.source.pts * shot.source.time_base - self._pass.clock.origin_s
         read = None if self._reader is None else self._reader.next()
         if self._reader is None or read is None or read.pts is None:
             return 0.0
         # Matroska's timestamps are in milliseconds.
-        off_s: Fraction = abs(read.pts * self._reader.time_base - written_s)
+        off_s: Fraction = abs(read.pts * self._reader.time_base - expected_s)
         if off_s > self._reader.time_base / 2:
             return 0.0
         return self._canvas.similarity(read, self._canvas.paint(shot, self._color), shot)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,8 @@ class ExportChoice:
     objects: ids and names with commas, None for all. start, end: as in `run`. template: of file
     names, None for the format's own. offset: added to every frame number. video: path of the video,
     None for its path at the run. trust_video: accept another file than the run's. background: as
-    for `background_of`. images: also write the video's frames.
+    for `background_of`. images: also write the video's frames. fps: of images, None for that of the
+    run, or 25. keep_start: keep the time of the first frame instead of starting at 0.
     """
 
     format: str
@@ -48,6 +50,8 @@ class ExportChoice:
     edges: Edges = PLAIN
     background: str | None = None
     images: bool = False
+    fps: Fraction | None = None
+    keep_start: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +190,9 @@ class _Selection:
             self.choice.edges,
             self.choice.background,
             self.choice.images,
+            self.choice.fps,
+            self.choice.keep_start,
+            bool(self.store.span.get("deinterlace")),
         )
         if self.choice.images:
             return WithImages(self.format, job, images)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
@@ -28,6 +29,8 @@ class ExportJob:
     numbers: frame numbers in the export, int64 [T]. video: path of the video, for formats that need
     its pixels. frame_count: of the whole video, if known from a complete run. edges: for formats
     that use them. background: as given by the user. images: whether the video's images are written.
+    rate: frames per second where the source has no timestamps. keep_start: keep the time of the
+    first frame. deinterlace: the masks are of deinterlaced frames.
     """
 
     output: Output
@@ -40,6 +43,9 @@ class ExportJob:
     edges: Edges = PLAIN
     background: str | None = None
     images: bool = False
+    rate: Fraction | None = None
+    keep_start: bool = False
+    deinterlace: bool = False
 
     def image_of(self, number: int) -> str:
         """Name of a frame's image in the annotations, below the image folder."""

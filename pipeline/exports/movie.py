@@ -18,6 +18,7 @@ from maskstream.pipeline.exports.color import Color
 from maskstream.pipeline.exports.soundtrack import Soundtrack
 from maskstream.pipeline.types import Frame
 
+_FIELD_ORDERS = {"t": 2, "b": 3}  # AVFieldOrder: both fields are stored in this order, too
 _REPEATABLE = {"fflags": "+bitexact"}  # no dates or random numbers: equal masks give equal files
 
 
@@ -31,22 +32,22 @@ class Encoding:
 
 
 class Clock:
-    """Timestamps of the written frames, in `time_base`: the source's own, strictly increasing.
+    """Timestamps of the written frames, in `time_base`: the source's own, moved to start at 0.
 
-    A part of the source starts at 0, and so does a source that starts before 0. Without timestamps
-    in the source they are counted at `rate`.
+    keep_start: keep the time of the first frame instead, unless it is before 0. Without timestamps
+    in the source they are counted at `rate`. frame_ticks: duration of a frame at the rate.
     """
 
-    def __init__(self, first: Frame, start: Frame, rate: Fraction) -> None:
+    def __init__(
+        self, first: Frame, start: Frame, rate: Fraction, *, keep_start: bool = False
+    ) -> None:
         """Start a clock. first: first frame written; start: first frame of the source."""
-        stamped = first.pts is not None
-        self.time_base = first.time_base if stamped else 1 / rate
-        self.frame_ticks = max(1, round(1 / (rate * self.time_base)))
-        is_whole = first.index == start.index
-        self.is_part = not is_whole
+        self.time_base = 1 / rate if first.pts is None else first.time_base
+        self.is_part = first.index != start.index
         begins = first.pts or 0
-        self._origin = begins if begins < 0 or not is_whole else 0
-        self._last: int | None = None
+        self.frame_ticks = max(1, round(1 / (rate * self.time_base)))
+        self._origin = 0 if keep_start and begins > 0 else begins
+        self._counted = -1
 
     @property
     def origin_s(self) -> Fraction:
@@ -55,25 +56,31 @@ class Clock:
 
     def stamp(self, frame: Frame) -> int:
         """Timestamp of the next frame."""
-        last = self._last
+        self._counted += 1
         if frame.pts is None:
-            self._last = 0 if last is None else last + self.frame_ticks
-        else:
-            pts = frame.pts - self._origin
-            self._last = pts if last is None else max(pts, last + 1)
-        return self._last
+            return self._counted * self.frame_ticks
+        return frame.pts - self._origin
 
 
 class MovieWriter:
     """Encodes frames, and adds the source's audio.
 
-    sound: file with the audio. Raises `OSError`, as do all methods.
+    sound: file with the audio. field_order: as in `SourceInfo`. Raises `OSError`, as do all
+    methods.
     """
 
     def __init__(
-        self, path: Path, encoding: Encoding, *, rate: Fraction, sound: Path | None
+        self,
+        path: Path,
+        encoding: Encoding,
+        *,
+        rate: Fraction,
+        sound: Path | None,
+        field_order: str = "",
     ) -> None:
         self._encoding = encoding
+        self._field_order = field_order
+        self._durations: dict[int, int] = {}  # of frames in the encoder, by timestamp
         self._rate = rate
         self._stack = ExitStack()
         self._stream: Any = None
@@ -85,17 +92,29 @@ class MovieWriter:
         self._soundtrack: Soundtrack | None = None
         self._end_s = Fraction(0)
 
-    def write(self, image: VideoFrame, pts: int, clock: Clock, color: Color) -> None:
-        """Encode a frame; all have the same size and format."""
+    def write(
+        self,
+        image: VideoFrame,
+        pts: int,
+        duration: int,
+        clock: Clock,
+        color: Color,
+        timecode: str | None = None,
+    ) -> None:
+        """Encode a frame; all have the same size and format.
+
+        pts, duration: ticks of the clock. timecode: of the first frame.
+        """
         with _as_os_error():
             if self._stream is None:
-                self._begin(image, clock, color)
-            end_s = pts * clock.time_base + clock.origin_s
-            self._write_sound(clock, end_s)
-            self._end_s = end_s + clock.frame_ticks * clock.time_base
+                self._begin(image, clock, color, timecode)
+            begins_s = pts * clock.time_base + clock.origin_s
+            self._write_sound(clock, begins_s)
+            self._end_s = begins_s + duration * clock.time_base
             image.pts, image.time_base = pts, clock.time_base
+            self._durations[pts] = duration
             color.mark(image)
-            self._container.mux(self._stream.encode(image))
+            self._encode(image)
 
     def finish(self, clock: Clock, *, to_the_end: bool) -> None:
         """Flush the encoder and close. to_the_end: include the source's audio up to its end."""
@@ -103,7 +122,7 @@ class MovieWriter:
             self._write_sound(clock, None if to_the_end else self._end_s)
             if self._soundtrack is not None:
                 self._soundtrack.finish()
-            self._container.mux(self._stream.encode(None))
+            self._encode(None)
             self._container.close()
         self.close()
 
@@ -117,7 +136,12 @@ class MovieWriter:
         except OSError:  # the file is abandoned, or was closed by `finish`
             return
 
-    def _begin(self, image: VideoFrame, clock: Clock, color: Color) -> None:
+    def _encode(self, image: VideoFrame | None) -> None:
+        for packet in self._stream.encode(image):
+            packet.duration = self._durations.pop(packet.pts, 0) or packet.duration
+            self._container.mux(packet)
+
+    def _begin(self, image: VideoFrame, clock: Clock, color: Color, timecode: str | None) -> None:
         encoding = self._encoding
         stream: Any = self._container.add_stream(
             encoding.codec, rate=self._rate, options=dict(encoding.options)
@@ -129,6 +153,10 @@ class MovieWriter:
         stream.time_base = context.time_base = clock.time_base
         context.color_range, context.colorspace = color.range, color.matrix
         context.color_primaries, context.color_trc = color.primaries, color.transfer
+        if self._field_order and hasattr(context, "field_order"):  # PyAV 16 and later
+            context.field_order = _FIELD_ORDERS[self._field_order]
+        if timecode is not None:
+            stream.metadata["timecode"] = timecode
         self._stream = stream
         self._soundtrack = Soundtrack(self._sound, self._container, self._path.suffix)
 

@@ -10,6 +10,7 @@ from maskstream.pipeline.errors import SourceError, SourceNotFoundError
 from maskstream.pipeline.exports.color import Color
 from maskstream.pipeline.exports.frames import ExportFrame
 from maskstream.pipeline.exports.job import ExportJob
+from maskstream.pipeline.exports.timecode import advanced, timecode_of
 from maskstream.pipeline.sources import VideoFile, open_source
 from maskstream.pipeline.sources.video import VideoView, open_container
 from maskstream.pipeline.types import Frame, SourceInfo
@@ -23,7 +24,7 @@ class SourceVideo:
     """The video at `job.video`, read once from its start.
 
     first: its first frame. rate: frames per second. color: color tags. sound: file that may contain
-    audio, None for images.
+    audio, None for images. field_order: as in `SourceInfo`.
 
     Raises:
         SourceNotFoundError: it does not exist.
@@ -38,7 +39,7 @@ class SourceVideo:
         self._shift_s: float | None = None
         with ExitStack() as opening:
             try:
-                source = open_source(self._path)
+                source = open_source(self._path, deinterlace=job.deinterlace)
                 reader = opening.enter_context(source.open())
             except SourceNotFoundError as error:
                 raise SourceNotFoundError(
@@ -46,10 +47,12 @@ class SourceVideo:
                 ) from error
             self._frames = iter(reader)
             self._check(job, reader.info)
-            self.rate = reader.info.rate or job.source.rate or _DEFAULT_RATE
+            self.rate = job.rate or reader.info.rate or job.source.rate or _DEFAULT_RATE
+            self.field_order = reader.info.field_order
             self.first = self._peek()
             self.sound = self._path if isinstance(source, VideoFile) else None
             self.color = _color_of(self.first, self.sound)
+            self._timecode = None if self.sound is None else timecode_of(self.sound)
             self._stack = opening.pop_all()
 
     def frame(self, wanted: ExportFrame) -> Frame:
@@ -66,11 +69,20 @@ class SourceVideo:
         self._check_time(frame, wanted)
         return frame
 
+    def timecode_at(self, index: int) -> str | None:
+        """SMPTE timecode of a frame, if the video states one."""
+        return None if self._timecode is None else advanced(self._timecode, index, self.rate)
+
     def ended(self) -> bool:
         """Whether the last requested frame was the last of the video."""
-        if self._waiting is None:
-            self._waiting = next(self._frames, None)
-        return self._waiting is None
+        return self._following() is None
+
+    def duration(self, frame: Frame) -> int | None:
+        """How long the last requested frame is shown, in ticks, if it is known."""
+        following = self._following()
+        if following is None or following.pts is None or frame.pts is None:
+            return frame.duration
+        return following.pts - frame.pts
 
     def close(self) -> None:
         """Close the video."""
@@ -78,9 +90,14 @@ class SourceVideo:
         self._stack.close()
 
     def _peek(self) -> Frame:
-        self._waiting = next(self._frames, None)
-        if self._waiting is None:
+        first = self._following()
+        if first is None:
             raise SourceError(f"{self._path} holds no frame; give the video with --source.")
+        return first
+
+    def _following(self) -> Frame | None:
+        if self._waiting is None:
+            self._waiting = next(self._frames, None)
         return self._waiting
 
     def _next(self) -> Frame | None:

@@ -20,7 +20,7 @@ from maskstream.pipeline.prompts import NO_PROMPTS, Event, MaskEvent, PromptLog
 from maskstream.pipeline.rendering.contact_sheet import ContactSheet
 from maskstream.pipeline.rendering.overlay import OverlayVideo
 from maskstream.pipeline.results.review import Reviewer
-from maskstream.pipeline.runs.resume import RunSpec, check_same_run, new_names
+from maskstream.pipeline.runs.resume import JUMP, RunSpec, check_same_run, new_names
 from maskstream.pipeline.sources.identity import identity_of
 from maskstream.pipeline.store import MaskStore, MaskStoreWriter, StoreMode, append_events, runs_of
 from maskstream.pipeline.types import CoveredPart, Frame, FrameResult, Sink, SourceInfo
@@ -150,8 +150,14 @@ class ResumingSink:
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Write the result unless the store has its frame."""
         if result.index > self._after:
+            if frame.jump_s:
+                self._note({"type": JUMP, "frame": frame.index, "seconds": round(frame.jump_s, 3)})
             self._store.write(frame, result)
             self._reviewer.add(result)
+
+    def _note(self, event: JsonObject) -> None:
+        if event not in self._store.events:
+            self._store.add_events([*self._store.events, event])
 
     def idle(self) -> None:
         """Commit if it is due."""

@@ -15,7 +15,9 @@ from maskstream.pipeline.errors import StoreError
 from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.store import MaskStore
 
-_SPAN = ("start", "stride", "backward", "refine")
+_SPAN = ("start", "stride", "backward", "refine", "deinterlace")
+JUMP = "jump"
+"""Type of the event that notes where a recording starts anew, as `Frame.jump_s`."""
 # Keys that do not change the masks; the model's hash and the span's `refine` are compared instead
 # of `model` and `tracking.refine`.
 _IGNORED_KEYS = (
@@ -113,7 +115,7 @@ def _flat(config: Mapping[str, Any]) -> JsonObject:
 
 
 def _prompts(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [event for event in events if event.get("type") != "rename"]
+    return [event for event in events if event.get("type") not in ("rename", JUMP)]
 
 
 def _renames(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

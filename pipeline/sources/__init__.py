@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from fractions import Fraction
 from pathlib import Path
 
-from maskstream.pipeline.errors import SourceNotFoundError
+from maskstream.pipeline.errors import ConfigError, SourceNotFoundError
 from maskstream.pipeline.sources.arrays import ArraySource, ArrayView
 from maskstream.pipeline.sources.images import SUFFIXES as IMAGE_SUFFIXES
 from maskstream.pipeline.sources.images import ImageSequence
@@ -31,6 +32,8 @@ def open_source(
     start: Position | int | str | None = None,
     end: Position | int | str | None = None,
     stride: int = 1,
+    rate: Fraction | None = None,
+    deinterlace: bool = False,
 ) -> Source:
     """Choose the source that reads `target`; nothing is opened yet.
 
@@ -40,21 +43,28 @@ def open_source(
         start: first frame, as a frame index or as text for `Position.parse`.
         end: the frame to stop before.
         stride: take every `stride`-th frame.
+        rate: frames per second of images and arrays; without it they have no timestamps.
+        deinterlace: make whole pictures of an interlaced video, see `VideoFile`.
 
     Raises:
         SourceNotFoundError: there is no such file or folder.
-        ConfigError: a position cannot be parsed, or the range is impossible.
+        ConfigError: a position cannot be parsed, the range is impossible, or an option does not fit
+            the source.
     """
     frame_range = FrameRange.of(start, end, stride)
     if not isinstance(target, str | Path):
-        return ArraySource(target, frame_range=frame_range)
+        return ArraySource(target, rate, frame_range)
     path = Path(target)
     is_image = path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES
     if is_image or is_pattern(path) or path.is_dir():
-        return ImageSequence(path, frame_range=frame_range)
+        if deinterlace:
+            raise ConfigError("--deinterlace is for video files; images are taken as they are.")
+        return ImageSequence(path, rate, frame_range)
     if not path.exists():
         raise SourceNotFoundError(f"There is no file or folder {path}.")
-    return VideoFile(path, frame_range)
+    if rate is not None:
+        raise ConfigError(f"--fps is for images; the video {path.name} has its own times.")
+    return VideoFile(path, frame_range, deinterlace=deinterlace)
 
 
 def is_pattern(path: Path) -> bool:

@@ -170,28 +170,36 @@ class TableReader:
 
     def frames(self, first: int) -> Iterator[Frame]:
         """The frames from `first` to the end of the table. Raises `SourceError`."""
-        for entry, pts in self._table.entries(first):
-            for frame in self._from_entry(entry, pts):
+        before = max(0, first - 1)  # a deinterlaced picture depends on the one before it
+        for entry, pts in self._table.entries(before):
+            for frame in self._shown(self._reader, self._from_entry(entry, pts), entry):
                 if frame.index == first:
                     yield frame
                     first += 1
             if first == len(self._table):
                 return
         with self._source.open() as reader:
-            for number, picture in enumerate(reader.pictures()):
-                if number == len(self._table):
-                    return
-                if number >= first:
-                    yield reader.frame(number, picture, self._table.stamp(number))
+            pictures = islice(reader.pictures(), len(self._table))
+            for frame in self._shown(reader, pictures, 0):
+                if frame.index >= first:
+                    yield frame
 
-    def _from_entry(self, number: int, pts: int) -> Iterator[Frame]:
-        """Frames from a keyframe on, as long as they are those of the table."""
+    def _shown(
+        self, reader: VideoReader, pictures: Iterator[VideoFrame], number: int
+    ) -> Iterator[Frame]:
+        """The frames of decoded pictures, the first of which has this number."""
+        for _, shown in reader.whole(pictures):
+            yield reader.frame(number, shown, self._table.stamp(number))
+            number += 1
+
+    def _from_entry(self, number: int, pts: int) -> Iterator[VideoFrame]:
+        """Decoded pictures from a keyframe on, as long as they are those of the table."""
         self._reader.seek(pts)
         pictures = self._reader.pictures()
         landing = islice(pictures, _LANDING_MAX)
         picture = next((found for found in landing if self._table.is_frame(number, found)), None)
         while picture is not None and self._table.is_frame(number, picture):
-            yield self._reader.frame(number, picture, self._table.stamp(number))
+            yield picture
             number += 1
             picture = next(pictures, None)
 

@@ -12,6 +12,8 @@ from typing import Protocol, TypeVar
 from maskstream.pipeline.errors import ConfigError
 
 _SECONDS = re.compile(r"(\d+(?:\.\d+)?)s")
+_RATE_MAX = 1000
+_NTSC_ROUNDING = Fraction(6, 1000)
 _CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)")
 
 
@@ -167,6 +169,29 @@ class FrameRange:
         if total is None or start is None or end is None:
             return None
         return len(range(start, min(end, total), self.stride))
+
+
+def parse_rate(text: str) -> Fraction:
+    """Parse frames per second: `24`, `24000/1001`, or `23.976`, which means the same.
+
+    Raises `ConfigError`.
+    """
+    try:
+        rate = _exact_rate(Fraction(text.strip()))
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not 0 < rate <= _RATE_MAX:
+        raise ConfigError(
+            f"{text!r} is no frame rate; write frames per second, such as 24 or 24000/1001."
+        )
+    return rate
+
+
+def _exact_rate(rate: Fraction) -> Fraction:
+    """Of a rounded rate of NTSC, such as 29.97, the exact one."""
+    ntsc = Fraction(math.ceil(rate) * 1000, 1001)
+    is_rounded = rate.denominator > 1 and abs(rate - ntsc) < _NTSC_ROUNDING
+    return ntsc if is_rounded else rate
 
 
 def _position(value: Position | int | str | None) -> Position | None:

@@ -60,7 +60,7 @@ class SeekableVideo:
         height, width = self.info.size_hw
         self._pixels = height * width
         self._cache_frames = max(1, CACHE_PIXELS // self._pixels)
-        stated = self.info.frame_count if self._packets.is_reliable(0) else None
+        stated = self._survey.reader.stated_count if self._packets.is_reliable(0) else None
         self._stated = stated is not None
         self._estimate = stated or count_packets(source.path) or self.info.frame_count or 1
 

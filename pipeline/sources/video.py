@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import av.error
@@ -24,6 +25,7 @@ from av.video.stream import VideoStream
 from maskstream.pipeline.errors import SourceNotFoundError, UnreadableSourceError
 from maskstream.pipeline.sources.arrays import resized
 from maskstream.pipeline.sources.checks import check_size, count_damage
+from maskstream.pipeline.sources.deinterlace import deinterlaced
 from maskstream.pipeline.sources.position import FrameRange
 from maskstream.pipeline.sources.timestamps import PresentationClock, Stamp
 from maskstream.pipeline.types import Frame, GrayImage, RgbImage, SizeHW, SourceInfo, SourceReport
@@ -34,6 +36,11 @@ _PYAV = int(av.__version__.split(".")[0])
 ONE_THREAD: dict[str, Any] = {"threads": 1} if _PYAV >= 17 else {}
 # Before 19 a file whose title is not UTF-8 cannot be opened without this; 19 has no such option.
 _ANY_TAGS: dict[str, Any] = {"metadata_errors": "replace"} if _PYAV < 19 else {}
+
+# Containers, by FFmpeg's names, that state when the last stream ends instead of how long it is.
+_END_NOT_DURATION = frozenset({"matroska", "webm"})
+_TAG_DURATION = re.compile(r"(\d+):(\d+):([\d.]+)")  # of a stream, as FFmpeg writes it
+_TOP_FIRST, _BOTTOM_FIRST = (2, 4), (3, 5)  # AVFieldOrder
 
 _ROTATIONS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
 
@@ -48,11 +55,13 @@ class VideoFile:
     size of the first.
 
     threads: of the decoder; each one above 1 makes it faster and holds one more frame.
+    deinterlace: make whole pictures of interlaced ones, which are otherwise woven.
     """
 
     path: Path
     frame_range: FrameRange = field(default_factory=FrameRange)
     threads: int = 1
+    deinterlace: bool = False
 
     @contextmanager
     def open(self) -> Iterator[VideoReader]:
@@ -63,7 +72,13 @@ class VideoFile:
             UnreadableSourceError: it has no video that can be decoded.
         """
         with open_container(self.path) as container:
-            reader = VideoReader(str(self.path), container, self.frame_range, self.threads)
+            reader = VideoReader(
+                str(self.path),
+                container,
+                self.frame_range,
+                self.threads,
+                deinterlace=self.deinterlace,
+            )
             try:
                 yield reader
             finally:
@@ -77,9 +92,17 @@ class VideoReader:
     """
 
     def __init__(
-        self, name: str, container: InputContainer, frame_range: FrameRange, threads: int = 1
+        self,
+        name: str,
+        container: InputContainer,
+        frame_range: FrameRange,
+        threads: int = 1,
+        *,
+        deinterlace: bool = False,
     ) -> None:
         self.report = SourceReport()
+        self._deinterlace = deinterlace
+        self._jump_s = 0.0  # since the last frame of the range
         self._container = container
         self._range = frame_range
         self._stream = video_stream(name, container)
@@ -101,7 +124,13 @@ class VideoReader:
     def __iter__(self) -> Iterator[Frame]:
         for frame in self._range.select(self._frames()):
             self.report.frames += 1
-            yield frame
+            jump_s, self._jump_s = self._jump_s, 0.0
+            yield frame if jump_s == frame.jump_s else replace(frame, jump_s=jump_s)
+        if self.clock.disordered:
+            self.report.notes.append(
+                f"{self.clock.disordered} timestamps did not increase; each became one tick after "
+                "the last"
+            )
 
     def close(self) -> None:
         """Close the decoder; pending packets would keep it alive in a reference cycle."""
@@ -135,14 +164,34 @@ class VideoReader:
             jump_s=stamp.jump_s,
         )
 
+    def whole(self, pictures: Iterator[VideoFrame]) -> Iterator[tuple[VideoFrame, VideoFrame]]:
+        """Each picture as decoded and as shown: deinterlaced, if that is asked for."""
+        if self._deinterlace:
+            return deinterlaced(pictures)
+        return ((picture, picture) for picture in pictures)
+
     def _frames(self) -> Iterator[Frame]:
+        if self._deinterlace:
+            for index, (decoded, shown) in enumerate(deinterlaced(self.pictures())):
+                yield self.frame(index, shown, self._stamp(index, decoded))
+            return
         index = 0
         while self._decode_some():
             yield self._frame(index, self._decoded.popleft())
             index += 1
 
     def _frame(self, index: int, picture: VideoFrame) -> Frame:
-        return self.frame(index, picture, self.clock.stamp(picture))
+        return self.frame(index, picture, self._stamp(index, picture))
+
+    def _stamp(self, index: int, picture: VideoFrame) -> Stamp:
+        stamp = self.clock.stamp(picture)
+        if stamp.jump_s:
+            self._jump_s += stamp.jump_s
+            self.report.notes.append(
+                f"the recording starts anew at frame {index} (its clock jumps by "
+                f"{stamp.jump_s:+.2f} s); times go on from the frame before"
+            )
+        return stamp
 
     def _decode_some(self) -> bool:
         """Decode until `_decoded` has a frame; False at the end of the stream."""
@@ -181,6 +230,15 @@ class VideoReader:
     def _describe(self, name: str, first: VideoFrame) -> SourceInfo:
         rate = _fraction(self._stream.average_rate)
         sample_aspect = _fraction(self._stream.sample_aspect_ratio) or Fraction(1)
+        field_order = _field_order(self._stream, first)
+        if field_order:
+            side = {"t": "top", "b": "bottom"}[field_order]
+            done = (
+                "its pictures are deinterlaced (bwdif)"
+                if self._deinterlace
+                else "its fields are woven; --deinterlace makes whole pictures of them"
+            )
+            self.report.notes.append(f"the video is interlaced ({side} field first): {done}")
         turns = round(first.rotation / 90) % 4
         stretched = first.height, max(1, round(first.width * sample_aspect))
         size_hw = stretched[::-1] if turns % 2 else stretched
@@ -194,19 +252,33 @@ class VideoReader:
             rotation_deg=90 * turns,
             sample_aspect=sample_aspect,
             codec=self._stream.codec_context.name,
+            field_order="" if self._deinterlace else field_order,
         )
 
+    @property
+    def stated_count(self) -> int | None:
+        """Number of frames that the container states, if it does."""
+        return self._stream.frames or None
+
     def _total(self, rate: Fraction | None) -> int | None:
-        """Number of frames: the container's, else estimated from its duration."""
-        if self._stream.frames:
-            return self._stream.frames
+        """Number of frames: the container's, else estimated from the duration."""
+        if self.stated_count:
+            return self.stated_count
+        duration_s = self._duration_s()
+        return round(duration_s * rate) if rate and duration_s else None
+
+    def _duration_s(self) -> Fraction | None:
+        """Duration of the video, or else of the longest stream."""
         if self._stream.duration:
-            duration_s = self._stream.duration * self._time_base
-        elif self._container.duration:
-            duration_s = Fraction(self._container.duration, av.time_base)
-        else:
+            return self._stream.duration * self._time_base
+        if not self._container.duration:
             return None
-        return round(duration_s * rate) if rate else None
+        end_s = Fraction(self._container.duration, av.time_base)
+        if not _END_NOT_DURATION & set(self._container.format.name.split(",")):
+            return end_s
+        if tag := _TAG_DURATION.fullmatch(self._stream.metadata.get("DURATION", "")):
+            end_s = 3600 * int(tag[1]) + 60 * int(tag[2]) + Fraction(tag[3])
+        return end_s - Fraction(self._container.start_time or 0, av.time_base)
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +366,14 @@ def video_stream(name: str, container: InputContainer) -> VideoStream:
         raise UnreadableSourceError(f"{name} uses a video codec that this FFmpeg cannot decode.")
     check_size(name, (stream.codec_context.height, stream.codec_context.width))
     return stream
+
+
+def _field_order(stream: VideoStream, first: VideoFrame) -> Literal["t", "b", ""]:
+    """Which field of an interlaced video is shown first; "" for progressive video."""
+    order = int(getattr(stream.codec_context, "field_order", 0))  # from PyAV 16 on
+    if order in _BOTTOM_FIRST:
+        return "b"
+    return "t" if order in _TOP_FIRST or first.interlaced_frame else ""
 
 
 def _fraction(rational: Fraction | None) -> Fraction | None:
