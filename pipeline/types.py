@@ -85,10 +85,10 @@ class SourceInfo:
 
     size_hw: displayed size. frame_count: frames in the selected range if known (for some containers
     an estimate). rate: average frames per second if known. rotation_deg: counterclockwise rotation
-    that was applied. sample_aspect: width of a pixel by its height, applied. field_order: which
-    field of woven pictures is shown first, 't' or 'b'; "" if they are whole. clock: of the
-    timestamps: the stream's, or the capture clock (seconds since 1970). live: frames arrive as they
-    are captured and have an `arrival`.
+    that was applied. mirrored: then flipped left to right. sample_aspect: width of a pixel by its
+    height, applied. field_order: which field of woven pictures is shown first, 't' or 'b'; "" if
+    they are whole. clock: of the timestamps: the stream's, or the capture clock (seconds since
+    1970). live: frames arrive as they are captured and have an `arrival`.
     """
 
     name: str
@@ -97,6 +97,7 @@ class SourceInfo:
     rate: Fraction | None = None
     frame_count: int | None = None
     rotation_deg: int = 0
+    mirrored: bool = False
     sample_aspect: Fraction = Fraction(1)
     codec: str = ""
     field_order: Literal["t", "b", ""] = ""

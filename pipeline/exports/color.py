@@ -31,7 +31,6 @@ _WEIGHTS = {
 _RGB_MATRIX = 0
 _BT709 = 1
 _HD_LINES = 720
-_TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
 
 Plane = npt.NDArray[Any]
 """One plane of an image, uint8 or uint16 [H, W], a view of its memory."""
@@ -88,17 +87,17 @@ def image_of(frame: Frame, pix_fmt: str, color: Color) -> VideoFrame:
     if not isinstance(view, VideoView) or _is_rgb(view.image):
         return image_from(frame.rgb(), pix_fmt, color)
     stored = view.image
-    height, width = frame.size_hw[::-1] if view.turns % 2 else frame.size_hw
-    if not view.turns and (stored.height, stored.width) == (height, width):
+    height, width = view.orientation.size_hw(frame.size_hw)
+    if view.orientation.is_stored and (stored.height, stored.width) == (height, width):
         return _converted(stored, pix_fmt, color)
     deep = stored.format.components[0].bits > 8
     flat = _converted(
         stored, "yuv444p16le" if deep else "yuv444p", color, width=width, height=height
     )
-    if view.turns:
+    if not view.orientation.is_stored:
         turned = VideoFrame(frame.size_hw[1], frame.size_hw[0], flat.format.name)
         for source, target in zip(planes(flat), planes(turned), strict=True):
-            target[:] = cv2.rotate(source, _TURNS[view.turns])
+            target[:] = view.orientation.apply(source)
         turned.color_range = flat.color_range
         flat = turned
     return _converted(flat, pix_fmt, color)
@@ -181,7 +180,8 @@ def alpha_format(frame: Frame) -> str:
     bits = stored.components[0].bits
     depth = "" if bits <= 8 else "10le" if bits <= 10 else "16le"
     height, width = view.image.height, view.image.width
-    plain = not view.turns and (height, width) == frame.size_hw and not (height | width) % 2
+    plain = view.orientation.is_stored and (height, width) == frame.size_hw
+    plain = plain and not (height | width) % 2
     for sampling in ("420", "422"):
         if plain and stored.name.removesuffix("le") in _planar(sampling):
             return f"yuva{sampling}p{depth}"

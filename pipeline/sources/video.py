@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import av
 import av.error
-import cv2
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
@@ -26,6 +25,7 @@ from maskstream.pipeline.errors import SourceNotFoundError, UnreadableSourceErro
 from maskstream.pipeline.sources.arrays import resized
 from maskstream.pipeline.sources.checks import check_size, count_damage
 from maskstream.pipeline.sources.deinterlace import deinterlaced
+from maskstream.pipeline.sources.orientation import AS_STORED, Orientation
 from maskstream.pipeline.sources.position import FrameRange
 from maskstream.pipeline.sources.timestamps import PresentationClock, Stamp
 from maskstream.pipeline.types import Frame, GrayImage, RgbImage, SizeHW, SourceInfo, SourceReport
@@ -42,17 +42,15 @@ _END_NOT_DURATION = frozenset({"matroska", "webm"})
 _TAG_DURATION = re.compile(r"(\d+):(\d+):([\d.]+)")  # of a stream, as FFmpeg writes it
 _TOP_FIRST, _BOTTOM_FIRST = (2, 4), (3, 5)  # AVFieldOrder
 
-_ROTATIONS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
-
 
 @dataclass(frozen=True, slots=True)
 class VideoFile:
     """A source that decodes a video file.
 
     Frame indices count from 0 in presentation order, also where the range skips some; timestamps
-    are the container's. Sample aspect ratio and rotation are applied: the width is scaled by the
-    ratio, then the frame is rotated. If the size changes within the file, frames are scaled to the
-    size of the first.
+    are the container's. Sample aspect ratio and orientation are applied: the width is scaled by the
+    ratio, then the frame is rotated and mirrored. If the size changes within the file, frames are
+    scaled to the size of the first.
 
     threads: of the decoder; each one above 1 makes it faster and holds one more frame.
     deinterlace: make whole pictures of interlaced ones, which are otherwise woven.
@@ -119,6 +117,7 @@ class VideoReader:
                 f"{''.join(f' ({message})' for message in self.report.messages[:1])}; the file is "
                 "probably damaged or cut short."
             )
+        self._orientation = Orientation.of(self._decoded[0])
         self.info = self._describe(name, self._decoded[0])
 
     def __iter__(self) -> Iterator[Frame]:
@@ -153,7 +152,7 @@ class VideoReader:
 
     def frame(self, index: int, picture: VideoFrame, stamp: Stamp) -> Frame:
         """A decoded picture as the frame with this index and time."""
-        view = VideoView(picture, self.info.rotation_deg // 90)
+        view = VideoView(picture, self._orientation)
         return Frame(
             index,
             stamp.pts,
@@ -239,9 +238,8 @@ class VideoReader:
                 else "its fields are woven; --deinterlace makes whole pictures of them"
             )
             self.report.notes.append(f"the video is interlaced ({side} field first): {done}")
-        turns = round(first.rotation / 90) % 4
         stretched = first.height, max(1, round(first.width * sample_aspect))
-        size_hw = stretched[::-1] if turns % 2 else stretched
+        size_hw = self._orientation.size_hw(stretched)
         check_size(name, size_hw)
         return SourceInfo(
             name=name,
@@ -249,7 +247,8 @@ class VideoReader:
             time_base=self._time_base,
             rate=rate,
             frame_count=self._range.count(self._total(rate), rate),
-            rotation_deg=90 * turns,
+            rotation_deg=self._orientation.rotation_deg,
+            mirrored=self._orientation.mirrored,
             sample_aspect=sample_aspect,
             codec=self._stream.codec_context.name,
             field_order="" if self._deinterlace else field_order,
@@ -285,11 +284,11 @@ class VideoReader:
 class VideoView:
     """A `PixelView` that converts a decoded frame directly to the requested size.
 
-    turns: quarter turns, counterclockwise, from the stored to the displayed image.
+    orientation: of the displayed image.
     """
 
     image: VideoFrame
-    turns: int
+    orientation: Orientation = AS_STORED
 
     def rgb(self, size_hw: SizeHW) -> RgbImage:
         """RGB uint8 [H, W, 3] of the displayed image at `size_hw`."""
@@ -300,10 +299,10 @@ class VideoView:
         return self._displayed(size_hw, "gray")
 
     def _displayed(self, size_hw: SizeHW, pixel_format: str) -> RgbImage:
-        stored = _scaled(self.image, size_hw[::-1] if self.turns % 2 else size_hw, pixel_format)
-        if not self.turns:
+        stored = _scaled(self.image, self.orientation.size_hw(size_hw), pixel_format)
+        if self.orientation.is_stored:
             return np.array(stored, order="C")  # `stored` may share the decoder's memory
-        return np.asarray(cv2.rotate(stored, _ROTATIONS[self.turns]), np.uint8)
+        return self.orientation.apply(stored)
 
 
 def _scaled(image: VideoFrame, size_hw: SizeHW, pixel_format: str) -> RgbImage:
