@@ -67,6 +67,7 @@ class CutOut:
         self, pix_fmt: Callable[[Frame], str], *, prores: bool = False, exact: bool = False
     ) -> None:
         self._pix_fmt = pix_fmt
+        self._settled: str | None = None  # by the first frame; a later one may have another
         self._prores = prores
         self._exact = exact
 
@@ -94,7 +95,8 @@ class CutOut:
 
     def paint(self, shot: Shot, color: Color) -> VideoFrame:
         """The frame, with the matte as its alpha plane."""
-        image = image_of(shot.source, self._pix_fmt(shot.source), color)
+        self._settled = self._settled or self._pix_fmt(shot.source)
+        image = image_of(shot.source, self._settled, color)
         if image.format.name == "bgra":
             pixels = image.to_ndarray()
             pixels[..., 3] = levels(shot.matte, 8)

@@ -86,6 +86,8 @@ def image_of(frame: Frame, pix_fmt: str, color: Color) -> VideoFrame:
     view = frame.view
     if not isinstance(view, VideoView) or _is_rgb(view.image):
         return image_from(frame.rgb(), pix_fmt, color)
+    if VideoFormat(pix_fmt).is_rgb:  # settled by an earlier frame in RGB
+        return image_from(rgb_of(frame, color), pix_fmt, color)
     stored = view.image
     height, width = view.orientation.size_hw(frame.size_hw)
     if view.orientation.is_stored and (stored.height, stored.width) == (height, width):
@@ -189,8 +191,9 @@ def alpha_format(frame: Frame) -> str:
 
 
 def _planar(sampling: str) -> set[str]:
-    names = {f"yuv{sampling}p", f"yuvj{sampling}p"}
-    return names | {f"yuv{sampling}p{bits}" for bits in (9, 10, 12, 14, 16)}
+    names = {f"yuv{sampling}p", f"yuvj{sampling}p", f"yuva{sampling}p"}
+    deep = (9, 10, 12, 14, 16)
+    return names | {f"yuv{alpha}{sampling}p{bits}" for alpha in ("", "a") for bits in deep}
 
 
 def _is_rgb(image: VideoFrame) -> bool:
@@ -242,8 +245,15 @@ def _converted(
         made = VideoFrame(image.width, image.height, pix_fmt)
         for source, target in zip(planes(image), planes(made), strict=True):
             target[:] = source
+    if _is_gray(image) and not _is_gray(made):  # swscale rounds neutral chroma down
+        for plane, component in zip(planes(made)[1:3], made.format.components[1:3], strict=True):
+            plane[:] = 1 << (component.bits - 1)
     color.mark(made)
     return made
+
+
+def _is_gray(image: VideoFrame) -> bool:
+    return image.format.name.startswith(("gray", "ya8", "ya16"))
 
 
 def _range_of(image: VideoFrame) -> int:
