@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from fractions import Fraction
 
 from maskstream.pipeline.errors import StoreError
@@ -10,11 +11,13 @@ from maskstream.pipeline.exports.backgrounds import background_of
 from maskstream.pipeline.exports.canvases import Canvas, Composite
 from maskstream.pipeline.exports.frames import ExportFrame
 from maskstream.pipeline.exports.job import ExportJob
+from maskstream.pipeline.exports.mastering import x264_mastering
 from maskstream.pipeline.exports.movie import Clock, Encoding, MovieReader, MovieWriter
 from maskstream.pipeline.exports.shots import Shot, Shots
 from maskstream.pipeline.exports.source_video import SourceVideo
 from maskstream.pipeline.types import Frame
 
+_PQ = 16  # transfer characteristics, ITU-T H.273
 PRORES = Encoding("prores_ks", {"profile": "4444", "vendor": "apl0", "alpha_bits": "16"})
 VP9 = Encoding(
     "libvpx-vp9",
@@ -65,13 +68,21 @@ class Movie:
             self._color = canvas.color(self._pass.source_video.color)
             self._writer = MovieWriter(
                 job.output.path,
-                encoding,
+                self._with_mastering(encoding),
                 rate=self._pass.source_video.rate,
                 sound=self._pass.source_video.sound,
                 field_order=self._pass.source_video.field_order,
             )
             opening.pop_all()
         self._reader: MovieReader | None = None
+
+    def _with_mastering(self, encoding: Encoding) -> Encoding:
+        """The encoding with the source's mastering data, if pictures stay in its HDR (PQ)."""
+        if encoding.codec != "libx264" or self._color.transfer != _PQ:
+            return encoding
+        stated = x264_mastering(self._pass.source_video.first)
+        options = {**encoding.options} | ({"x264-params": stated} if stated else {})
+        return replace(encoding, options=options)
 
     @classmethod
     def before_background(cls, job: ExportJob) -> Movie:

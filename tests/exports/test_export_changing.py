@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from maskstream.pipeline.exports.export import ExportChoice, export_store
+from maskstream.pipeline.exports.mastering import x264_mastering
 from maskstream.pipeline.sources import VideoFile
 from tests.exports.test_export_time import masks_of
 from tests.support.kinds import encode, joined, number_in
@@ -91,3 +92,23 @@ def test_gray_stays_neutral(tmp_path, pix_fmt, form, suffix):
             values = np.frombuffer(memoryview(plane), np.uint8 if bits == 8 else "<u2")
             rows = values.reshape(plane.height, -1)[:, : plane.width]
             assert np.abs(rows.astype(int) - (1 << bits - 1)).max() <= (form == "vp9")
+
+
+MASTERING = (
+    "mastering-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
+    ":cll=1000,400"
+)
+
+
+def test_mastering_data_of_hdr_video_is_passed_on(tmp_path):
+    tags = "colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc"
+    options = {"x264-params": f"{MASTERING}:{tags}"}
+    clip = write(tmp_path / "pq.mp4", "yuv420p10le", "libx264", options=options)
+    store = masks_of(clip)
+    for form in ("green", "overlay"):
+        place = tmp_path / f"{form}.mp4"
+        export_store(store, place, ExportChoice(form))
+        frame = read(VideoFile(place))[2][0]
+        assert x264_mastering(frame) == MASTERING
+    export_store(store, tmp_path / "matte.mp4", ExportChoice("matte"))
+    assert x264_mastering(read(VideoFile(tmp_path / "matte.mp4"))[2][0]) is None
