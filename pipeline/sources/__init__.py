@@ -9,7 +9,7 @@ from pathlib import Path
 from maskstream.pipeline.errors import ConfigError, SourceNotFoundError
 from maskstream.pipeline.sources.arrays import ArraySource, ArrayView
 from maskstream.pipeline.sources.images import SUFFIXES as IMAGE_SUFFIXES
-from maskstream.pipeline.sources.images import ImageSequence
+from maskstream.pipeline.sources.images import ImageSequence, is_animated
 from maskstream.pipeline.sources.position import FrameRange, Position
 from maskstream.pipeline.sources.video import VideoFile
 from maskstream.pipeline.types import RgbImage, Source
@@ -39,7 +39,8 @@ def open_source(
 
     Args:
         target: a video file, an image, a folder of images, a pattern of image names
-            (`shots/img_%04d.png`, `shots/*.png`), or RGB uint8 [H, W, 3] arrays.
+            (`shots/img_%04d.png`, `shots/img_####.png`, `shots/*.png`), or arrays, RGB uint8
+            [H, W, 3].
         start: first frame, as a frame index or as text for `Position.parse`.
         end: the frame to stop before.
         stride: take every `stride`-th frame.
@@ -55,7 +56,7 @@ def open_source(
     if not isinstance(target, str | Path):
         return ArraySource(target, rate, frame_range)
     path = Path(target)
-    is_image = path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES
+    is_image = path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES and not is_animated(path)
     if is_image or is_pattern(path) or path.is_dir():
         if deinterlace:
             raise ConfigError("--deinterlace is for video files; images are taken as they are.")
@@ -69,4 +70,4 @@ def open_source(
 
 def is_pattern(path: Path) -> bool:
     """Whether a path is a pattern of image names: it does not exist and has wildcards."""
-    return not path.exists() and any(wildcard in path.name for wildcard in "%*?[")
+    return not path.exists() and any(wildcard in path.name for wildcard in "%*?[#")

@@ -16,13 +16,17 @@ import numpy as np
 from maskstream.pipeline.errors import SourceNotFoundError, UnreadableSourceError
 from maskstream.pipeline.sources.arrays import ArrayView
 from maskstream.pipeline.sources.checks import check_size, count_damage
+from maskstream.pipeline.sources.film_images import FILM_SUFFIXES, read_film_image
 from maskstream.pipeline.sources.position import FrameRange
 from maskstream.pipeline.types import Frame, RgbImage, SizeHW, SourceInfo, SourceReport
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
+SUFFIXES = FILM_SUFFIXES | {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
 
 _PRINTF_NUMBER = re.compile(r"%(?:0(\d+))?d")
 _TRAILING_NUMBER = re.compile(r"(\d+)\.[^.]+$")
+_HEADER_BYTES = 1 << 16  # of a PNG, up to its image data; ICC profiles come before it
+_WEBP_ANIMATION = 2  # flag in the header
+_HASHES = re.compile(r"#+")
 _DIGITS = re.compile(r"(\d+)")
 
 
@@ -30,7 +34,8 @@ _DIGITS = re.compile(r"(\d+)")
 class ImageSequence:
     """A source of the images in a folder, or of those that match a pattern.
 
-    path: a folder, a printf pattern (`shots/img_%04d.png`), a glob (`shots/*.png`) or one image.
+    path: a folder with one sequence, a pattern (`shots/img_%04d.png`, `shots/img_####.png`), a glob
+    (`shots/*.png`) or one image.
     rate: frames per second; without it the frames have no timestamps.
 
     Frame indices are the numbers at the end of the file names if these are unique; otherwise they
@@ -125,6 +130,8 @@ class ImageFile:
 
 def _decode(path: Path) -> RgbImage | None:
     """Read RGB uint8 [H, W, 3]; through bytes, because `cv2.imread` fails on some file names."""
+    if path.suffix.lower() in FILM_SUFFIXES:
+        return read_film_image(path)
     encoded = np.frombuffer(path.read_bytes(), np.uint8)
     if encoded.size == 0:
         return None
@@ -159,18 +166,44 @@ def _find(path: Path) -> tuple[list[Path], re.Pattern[str]]:
             raise UnreadableSourceError(
                 f"{path} holds no images; images end in {', '.join(sorted(SUFFIXES))}."
             )
+        _check_one_sequence(path, images)
         return images, _TRAILING_NUMBER
     if path.is_file():
         return [path], _TRAILING_NUMBER
     number = _TRAILING_NUMBER
-    if _PRINTF_NUMBER.search(path.name):
-        names = number = _printf_regex(path.name)
+    name = _HASHES.sub(lambda found: f"%0{len(found[0])}d", path.name, count=1)
+    if _PRINTF_NUMBER.search(name):
+        names = number = _printf_regex(name)
     else:
         names = re.compile(fnmatch.translate(path.name))
     images = [file for file in _images_in(path.parent) if names.match(file.name)]
     if not images:
         raise SourceNotFoundError(f"No image in {path.parent} matches {path.name}.")
     return images, number
+
+
+def _check_one_sequence(folder: Path, images: list[Path]) -> None:
+    """Raise `UnreadableSourceError`, with the choices, if a folder holds several sequences."""
+    sequences: dict[tuple[str, str], list[Path]] = {}
+    for file in images:
+        if match := _TRAILING_NUMBER.search(file.name):
+            about = file.name[: match.start()], file.suffix.lower()
+            sequences.setdefault(about, []).append(file)
+    longer = [files for files in sequences.values() if len(files) > 1]
+    if len(longer) > 1:
+        choices = ", ".join(f"{_pattern(files)} ({len(files)} images)" for files in sorted(longer))
+        raise UnreadableSourceError(
+            f"{folder} holds several sequences; give one of them: {choices}."
+        )
+
+
+def _pattern(files: list[Path]) -> str:
+    """The pattern of a sequence's names: `shots/img_####.png`, or a glob."""
+    numbers = [match for file in files if (match := _TRAILING_NUMBER.search(file.name))]
+    digits = {len(match[1]) for match in numbers}
+    wildcard = "#" * digits.pop() if len(digits) == 1 else "*"
+    first = files[0]
+    return str(first.with_name(first.name[: numbers[0].start()] + wildcard + first.suffix))
 
 
 def _images_in(folder: Path) -> list[Path]:
@@ -194,3 +227,23 @@ def _printf_regex(name: str) -> re.Pattern[str]:
 def _natural_key(path: Path) -> list[str | int]:
     """Natural sort key: img2 comes before img10."""
     return [int(part) if part.isdecimal() else part for part in _DIGITS.split(path.name)]
+
+
+def is_animated(path: Path) -> bool:
+    """Whether a file is an animated PNG, which is read as a video.
+
+    Raises:
+        UnreadableSourceError: it is an animated WebP.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(_HEADER_BYTES)
+    except OSError:  # opening the source reports it
+        return False
+    if start.startswith(b"RIFF") and start[8:16] == b"WEBPVP8X" and start[20] & _WEBP_ANIMATION:
+        raise UnreadableSourceError(
+            f"{path} is an animated WebP, which FFmpeg cannot decode; convert it to an animated "
+            "PNG or to a video."
+        )
+    before_pixels = start.partition(b"IDAT")[0]
+    return start.startswith(b"\x89PNG") and b"acTL" in before_pixels
