@@ -15,6 +15,7 @@ A session of the page (`ui/editing/session.py`) is such a file, too: `tracking` 
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
@@ -264,6 +265,27 @@ class PromptLog(BaseModel):
     def last_object(self) -> int:
         """The greatest object id that prompts use, 0 if there is none."""
         return max((e.object for e in self.prompts), default=0)
+
+    def check_frames(self, indices: Sequence[int] | None) -> None:
+        """Check that every prompt is on a frame of the source; None if these are not known.
+
+        indices: frames of the range that is run, ascending.
+
+        Raises:
+            PromptError: a prompt is on another frame; the message names the nearest ones.
+        """
+        if indices is None:
+            return
+        for event in self.prompts:
+            after = bisect_left(indices, event.frame)
+            if after < len(indices) and indices[after] == event.frame:
+                continue
+            nearest = [indices[n] for n in (after - 1, after) if 0 <= n < len(indices)]
+            which = " and ".join(str(index) for index in nearest) or "none"
+            raise PromptError(
+                f"the prompts name frame {event.frame}, which is not among the frames of this run "
+                f"(nearest: {which}); check --start, --end and --stride, or the prompts"
+            )
 
     def check_inside(self, size_hw: SizeHW) -> None:
         """Raise `PromptError` if a prompt lies outside an image of this size."""

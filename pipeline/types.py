@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -87,8 +87,10 @@ class SourceInfo:
     an estimate). rate: average frames per second if known. rotation_deg: counterclockwise rotation
     that was applied. mirrored: then flipped left to right. sample_aspect: width of a pixel by its
     height, applied. field_order: which field of woven pictures is shown first, 't' or 'b'; "" if
-    they are whole. clock: of the timestamps: the stream's, or the capture clock (seconds since
-    1970). live: frames arrive as they are captured and have an `arrival`.
+    they are whole. timecode: of the first frame of the source (SMPTE), if it states one. indices:
+    the source has no other frames in the selected range; None if that is not known. clock: of the
+    timestamps: the stream's, or the capture clock (seconds since 1970). live: frames arrive as they
+    are captured and have an `arrival`.
     """
 
     name: str
@@ -101,6 +103,8 @@ class SourceInfo:
     sample_aspect: Fraction = Fraction(1)
     codec: str = ""
     field_order: Literal["t", "b", ""] = ""
+    timecode: str | None = None
+    indices: Sequence[int] | None = field(default=None, compare=False)
     clock: Literal["stream", "capture"] = "stream"
     live: bool = False
 

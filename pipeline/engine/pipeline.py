@@ -209,6 +209,7 @@ class Pipeline:
         earlier = BackwardTracks(None if backward is None else backward.scratch)
         try:
             info = reader.start()
+            prompts.check_frames(info.indices)
             prompts.check_inside(info.size_hw)
             if make_processor is None:
                 processor = FrameProcessor(

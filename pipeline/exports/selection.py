@@ -7,6 +7,7 @@ from bisect import bisect_left
 from maskstream.pipeline.errors import ConfigError
 from maskstream.pipeline.exports.frames import ExportObject
 from maskstream.pipeline.sources.position import FrameRange, Position
+from maskstream.pipeline.sources.timecode import Timecode
 from maskstream.pipeline.store import MaskStore
 
 
@@ -42,7 +43,8 @@ def choose_rows(store: MaskStore, start: str | None, end: str | None) -> range:
     Raises:
         ConfigError: a position cannot be parsed or needs timestamps, or the span is empty.
     """
-    wanted = FrameRange.of(start, end)
+    first_timecode = Timecode.parse(store.source.timecode or "")
+    wanted = FrameRange.of(start, end).resolved(store.source.rate, first_timecode)
     first = 0 if wanted.start is None else _row_of(store, wanted.start)
     stop = len(store) if wanted.end is None else _row_of(store, wanted.end)
     if first >= stop:

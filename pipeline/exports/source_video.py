@@ -10,8 +10,8 @@ from maskstream.pipeline.errors import SourceError, SourceNotFoundError
 from maskstream.pipeline.exports.color import Color
 from maskstream.pipeline.exports.frames import ExportFrame
 from maskstream.pipeline.exports.job import ExportJob
-from maskstream.pipeline.exports.timecode import advanced, timecode_of
 from maskstream.pipeline.sources import VideoFile, open_source
+from maskstream.pipeline.sources.timecode import Timecode
 from maskstream.pipeline.sources.video import VideoView, open_container
 from maskstream.pipeline.types import Frame, SourceInfo
 
@@ -52,7 +52,7 @@ class SourceVideo:
             self.first = self._peek()
             self.sound = self._path if isinstance(source, VideoFile) else None
             self.color = _color_of(self.first, self.sound)
-            self._timecode = None if self.sound is None else timecode_of(self.sound)
+            self._timecode = Timecode.parse(reader.info.timecode or "")
             self._stack = opening.pop_all()
 
     def frame(self, wanted: ExportFrame) -> Frame:
@@ -71,7 +71,7 @@ class SourceVideo:
 
     def timecode_at(self, index: int) -> str | None:
         """SMPTE timecode of a frame, if the video states one."""
-        return None if self._timecode is None else advanced(self._timecode, index, self.rate)
+        return None if self._timecode is None else str(self._timecode.advanced(index, self.rate))
 
     def ended(self) -> bool:
         """Whether the last requested frame was the last of the video."""

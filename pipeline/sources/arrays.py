@@ -84,7 +84,7 @@ class ArrayReader:
             raise UnreadableSourceError("The iterable given as source holds no frames.")
         check_rgb(first, index=0)
         self._arrays = chain([first], arrays)
-        self._range = source.frame_range
+        self._range = source.frame_range.resolved(source.rate)
         total = len(source.frames) if isinstance(source.frames, Sized) else None
         self.info = SourceInfo(
             name="arrays",
@@ -92,6 +92,7 @@ class ArrayReader:
             time_base=1 / source.rate if source.rate else Fraction(1),
             rate=source.rate,
             frame_count=self._range.count(total, source.rate),
+            indices=self._range.indices(total),
         )
         self.report = SourceReport()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from maskstream.pipeline.errors import UnreadableSourceError
 from maskstream.pipeline.types import SizeHW, SourceReport
 
@@ -28,3 +30,8 @@ def count_damage(report: SourceReport, message: str) -> None:
     report.corrupt_packets += 1
     if len(report.messages) < _MESSAGES_MAX:
         report.messages.append(message)
+
+
+def not_permitted(path: Path) -> str:
+    """The message for a file or folder that this user may not read."""
+    return f"{path} cannot be read: permission denied; change its permissions, or copy it."

@@ -15,7 +15,7 @@ import numpy as np
 
 from maskstream.pipeline.errors import SourceNotFoundError, UnreadableSourceError
 from maskstream.pipeline.sources.arrays import ArrayView
-from maskstream.pipeline.sources.checks import check_size, count_damage
+from maskstream.pipeline.sources.checks import check_size, count_damage, not_permitted
 from maskstream.pipeline.sources.film_images import FILM_SUFFIXES, read_film_image
 from maskstream.pipeline.sources.position import FrameRange
 from maskstream.pipeline.types import Frame, RgbImage, SizeHW, SourceInfo, SourceReport
@@ -60,7 +60,8 @@ class ImageSequence:
 
     def files(self) -> list[ImageFile]:
         """List the images in the range, in order, without reading them. Raises as `open` does."""
-        return list(self.frame_range.select(_list_images(self.path, self.rate)))
+        frame_range = self.frame_range.resolved(self.rate)
+        return list(frame_range.select(_list_images(self.path, self.rate)))
 
 
 class ImageReader:
@@ -88,6 +89,7 @@ class ImageReader:
             time_base=file.time_base,
             rate=source.rate,
             frame_count=len(files),
+            indices=[file.index for file in files],
             codec=file.path.suffix.lower().lstrip("."),
         )
 
@@ -108,6 +110,8 @@ class ImageReader:
         for file in files:
             try:
                 pixels = _decode(file.path)
+            except PermissionError as error:
+                raise UnreadableSourceError(not_permitted(file.path)) from error
             except (OSError, cv2.error) as error:
                 count_damage(self.report, f"{file.path.name} cannot be read: {error}")
                 continue
@@ -210,10 +214,12 @@ def _images_in(folder: Path) -> list[Path]:
     """The images of a folder, without files with a leading dot, which macOS adds."""
     if not folder.is_dir():
         raise SourceNotFoundError(f"There is no folder {folder}.")
+    try:
+        files = list(folder.iterdir())
+    except PermissionError as error:
+        raise UnreadableSourceError(not_permitted(folder)) from error
     return [
-        file
-        for file in folder.iterdir()
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+        file for file in files if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
     ]
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Protocol, TypeVar
 
 from maskstream.pipeline.errors import ConfigError
+from maskstream.pipeline.sources.timecode import Timecode
 
+_HIGHEST_INDEX = 1 << 40  # where the number of frames is not known
 _SECONDS = re.compile(r"(\d+(?:\.\d+)?)s")
 _RATE_MAX = 1000
 _NTSC_ROUNDING = Fraction(6, 1000)
@@ -47,21 +49,26 @@ def _time_s(item: Stamped) -> Fraction | None:
 class Position:
     """A position in a source.
 
-    value: a frame index (int), or seconds after the source's first frame (Fraction, exact).
+    value: a frame index (int), seconds after the source's first frame (Fraction, exact), or a
+    timecode, which becomes an index when the source is opened.
     """
 
-    value: int | Fraction
+    value: int | Fraction | Timecode
 
     def __post_init__(self) -> None:
-        if self.value < 0:
+        if not isinstance(self.value, Timecode) and self.value < 0:
             raise ConfigError(f"The position {self} is negative; positions count from 0.")
 
     def __str__(self) -> str:
-        return f"frame {self.value}" if isinstance(self.value, int) else f"{float(self.value):g} s"
+        if isinstance(self.value, Fraction):
+            return f"{float(self.value):g} s"
+        return f"frame {self.value}" if isinstance(self.value, int) else f"timecode {self.value}"
 
     @classmethod
     def parse(cls, text: str) -> Position:
-        """Parse `120` (a frame index), or `3.5s`, `1:05` or `00:00:03.5` (a time).
+        """Parse `120` (a frame index), a time (`3.5s`, `1:05`, `00:00:03.5`) or a timecode.
+
+        A timecode has frames after a colon or semicolon: `00:00:03:12`.
 
         Raises:
             ConfigError: the text is none of these.
@@ -71,12 +78,14 @@ class Position:
             return cls(int(stripped))
         if seconds := _SECONDS.fullmatch(stripped):
             return cls(Fraction(seconds[1]))
+        if (timecode := Timecode.parse(stripped)) and stripped[-3] in ":;":
+            return cls(timecode)
         if clock := _CLOCK.fullmatch(stripped):
             hours, minutes = int(clock[1] or 0), int(clock[2])
             return cls(3600 * hours + 60 * minutes + Fraction(clock[3]))
         raise ConfigError(
-            f"{text!r} is not a position; write a frame number such as 120, or a time such as 3.5s "
-            "or 00:00:03.5."
+            f"{text!r} is not a position; write a frame number such as 120, a time such as 3.5s or "
+            "00:00:03.5, or a timecode such as 00:00:03:12."
         )
 
     def reached_by(self, item: Stamped, origin_s: Fraction | None) -> bool:
@@ -87,6 +96,11 @@ class Position:
         """
         if isinstance(self.value, int):
             return item.index >= self.value
+        if isinstance(self.value, Timecode):
+            raise ConfigError(
+                f"The {self} needs a frame rate, which the source does not have; give a frame "
+                "number instead, or --fps for images."
+            )
         if origin_s is None:
             raise ConfigError(
                 f"The position {self} is a time, but the source has no timestamps; "
@@ -99,7 +113,20 @@ class Position:
         """Frame index of this position at a constant rate (frames/s); None if unknown."""
         if isinstance(self.value, int):
             return self.value
-        return None if rate is None else math.ceil(self.value * rate)
+        if rate is None or isinstance(self.value, Timecode):
+            return None
+        return math.ceil(self.value * rate)
+
+    def resolved(self, rate: Fraction | None, first: Timecode | None) -> Position:
+        """A timecode as a frame index at `rate`; `first`: timecode of the first frame, if known.
+
+        A timecode before that of the first frame is the time since the first frame.
+        """
+        if not isinstance(self.value, Timecode) or rate is None:
+            return self
+        count = self.value.count(rate)
+        begins = 0 if first is None else first.count(rate)
+        return Position(count - begins if count >= begins else count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +146,10 @@ class FrameRange:
             raise ConfigError(f"The stride must be 1 or more, not {self.stride}.")
         if self.start is None or self.end is None:
             return
-        comparable = type(self.start.value) is type(self.end.value)
-        if comparable and self.end.value <= self.start.value:
+        start, end = self.start.value, self.end.value
+        if isinstance(start, Timecode) or isinstance(end, Timecode):
+            return
+        if type(start) is type(end) and end <= start:
             raise ConfigError(f"The end ({self.end}) must lie after the start ({self.start}).")
 
     @classmethod
@@ -161,6 +190,20 @@ class FrameRange:
                 f"The source has no frame from {self.start or 'its start'} "
                 f"to {self.end or 'its end'}."
             )
+
+    def resolved(self, rate: Fraction | None, first: Timecode | None = None) -> FrameRange:
+        """The range with frame indices for timecodes, see `Position.resolved`."""
+        start, end = (p and p.resolved(rate, first) for p in (self.start, self.end))
+        return replace(self, start=start, end=end)
+
+    def indices(self, total: int | None) -> range | None:
+        """Indices that frames can have of `total` frames, if known; None for ranges of time."""
+        bounds = [0 if self.start is None else self.start.value]
+        bounds.append(_HIGHEST_INDEX if self.end is None else self.end.value)
+        start, end = (value if isinstance(value, int) else None for value in bounds)
+        if start is None or end is None:
+            return None
+        return range(start, end if total is None else min(end, total), self.stride)
 
     def count(self, total: int | None, rate: Fraction | None) -> int | None:
         """Number of frames selected from `total` at `rate` (per second); None if unknown."""

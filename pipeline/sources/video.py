@@ -23,10 +23,11 @@ from av.video.stream import VideoStream
 
 from maskstream.pipeline.errors import SourceNotFoundError, UnreadableSourceError
 from maskstream.pipeline.sources.arrays import resized
-from maskstream.pipeline.sources.checks import check_size, count_damage
+from maskstream.pipeline.sources.checks import check_size, count_damage, not_permitted
 from maskstream.pipeline.sources.deinterlace import deinterlaced
 from maskstream.pipeline.sources.orientation import AS_STORED, Orientation
 from maskstream.pipeline.sources.position import FrameRange
+from maskstream.pipeline.sources.timecode import timecode_of
 from maskstream.pipeline.sources.timestamps import PresentationClock, Stamp
 from maskstream.pipeline.types import Frame, GrayImage, RgbImage, SizeHW, SourceInfo, SourceReport
 
@@ -102,7 +103,7 @@ class VideoReader:
         self._deinterlace = deinterlace
         self._jump_s = 0.0  # since the last frame of the range
         self._container = container
-        self._range = frame_range
+        self._timecode = timecode_of(container)
         self._stream = video_stream(name, container)
         self._stream.codec_context.thread_count = threads
         self._stream.codec_context.thread_type = "AUTO"
@@ -110,6 +111,7 @@ class VideoReader:
         self._packets = self._demux()
         self._decoded: deque[VideoFrame] = deque()
         rate = _fraction(self._stream.average_rate)
+        self._range = frame_range.resolved(rate, self._timecode)
         self.clock = PresentationClock(self._time_base, rate, container.format.name)
         if not self._decode_some():
             raise UnreadableSourceError(
@@ -249,6 +251,8 @@ class VideoReader:
             frame_count=self._range.count(self._total(rate), rate),
             rotation_deg=self._orientation.rotation_deg,
             mirrored=self._orientation.mirrored,
+            timecode=None if self._timecode is None else str(self._timecode),
+            indices=self._range.indices(self.stated_count),
             sample_aspect=sample_aspect,
             codec=self._stream.codec_context.name,
             field_order="" if self._deinterlace else field_order,
@@ -344,6 +348,10 @@ def open_container(path: Path) -> InputContainer:
         return container
     except FileNotFoundError as error:
         raise SourceNotFoundError(f"There is no file {path}.") from error
+    except PermissionError as error:
+        raise UnreadableSourceError(not_permitted(path)) from error
+    except IsADirectoryError as error:
+        raise UnreadableSourceError(f"{path} is a folder, not a video.") from error
     except (av.error.FFmpegError, OSError) as error:
         raise UnreadableSourceError(
             f"{path} cannot be opened as a video ({error.strerror}); it is not a video, or it is "

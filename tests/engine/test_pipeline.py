@@ -141,14 +141,38 @@ def test_any_size_runs(size_hw):
     assert [r.labels.shape for r in results] == [size_hw] * 7
 
 
-def test_prompt_on_a_frame_that_is_not_there_is_an_error_but_keeps_the_results(clip):
+def prompts_on(*frames: int) -> PromptLog:
+    events = [{"frame": f, "type": "point", "object": 1, "xy": [5, 5]} for f in frames]
+    return PromptLog.model_validate({"version": 1, "events": events})
+
+
+@pytest.mark.parametrize(
+    ("options", "frame", "nearest"),
+    [
+        ({}, 99, "nearest: 23"),
+        ({"start": "10"}, 3, "nearest: 10"),
+        ({"end": "20"}, 20, "nearest: 19"),
+        ({"start": "1", "stride": 3}, 12, "nearest: 10 and 13"),
+        ({"stride": 7}, 22, "nearest: 21"),
+    ],
+)
+def test_a_prompt_on_a_frame_that_is_not_run_is_an_error_before_the_run(
+    clip, options, frame, nearest
+):
     path, _, masks = clip
-    log = PromptLog.model_validate(
-        {"version": 1, "events": [{"frame": 99, "type": "point", "object": 1, "xy": [5, 5]}]}
-    )
+    assert len(masks) == 24
+    opened = []
+    with pytest.raises(PromptError, match=f"frame {frame}, .*{nearest}"):
+        Pipeline(UNSEEDED).run(open_source(path, **options), opened.append, prompts_on(frame))
+    assert opened == []
+
+
+def test_a_prompt_beyond_an_unknown_end_keeps_the_results(clip):
+    path, _, masks = clip
     sink = Collect()
+    source = open_source(path, end="1000s")  # a time: which frames this means shows at the end
     with pytest.raises(PromptError, match="frame 99"):
-        Pipeline(UNSEEDED).run(VideoFile(path), lambda info: [sink], log)
+        Pipeline(UNSEEDED).run(source, lambda info: [sink], prompts_on(99))
     assert len(sink.results) == len(masks)
     assert sink.complete is False
 

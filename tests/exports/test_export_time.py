@@ -13,10 +13,10 @@ import pytest
 
 from maskstream.pipeline.errors import ConfigError
 from maskstream.pipeline.exports.export import ExportChoice, export_store
-from maskstream.pipeline.exports.timecode import advanced, timecode_of
 from maskstream.pipeline.sources import VideoFile, open_source
 from maskstream.pipeline.sources.position import parse_rate
 from maskstream.pipeline.sources.reverse import reverse
+from maskstream.pipeline.sources.timecode import Timecode
 from maskstream.pipeline.store import MaskStore, MaskStoreWriter
 from maskstream.pipeline.types import FrameResult
 from tests.support.kinds import COUNT, SIZE_HW, encode, number_in, numbered, write
@@ -128,6 +128,14 @@ def test_a_rate_is_for_images_and_must_be_one(cli, tmp_path):
         Fraction(30000, 1001),
         Fraction(60000, 1001),
     ]
+
+
+def timecode_of(path: Path) -> str | None:
+    return read(VideoFile(path))[0].timecode
+
+
+def advanced(timecode: str, frames: int, rate: Fraction) -> str:
+    return str(Timecode.parse(timecode).advanced(frames, rate))
 
 
 def test_a_timecode_goes_along(tmp_path):
