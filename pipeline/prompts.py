@@ -34,7 +34,7 @@ from pydantic import (
 )
 
 from maskstream.pipeline.errors import PromptError, SourceError
-from maskstream.pipeline.sources.labelmaps import read_label_map
+from maskstream.pipeline.sources.mask_images import read_mask
 from maskstream.pipeline.types import SizeHW
 
 MAX_OBJECT_ID = 65535
@@ -75,7 +75,8 @@ class BoxEvent(_Event):
 class MaskEvent(_Event):
     """The object as a mask, bool [H, W] of the frame's size, which is used directly.
 
-    Given as an array, or as the path of a PNG (relative to the folder of the prompts file).
+    Given as an array, or as the path of an image (relative to the folder of the prompts file), see
+    `read_mask`.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -89,11 +90,11 @@ class MaskEvent(_Event):
         if isinstance(value, str):
             folder = (info.context or {}).get("folder", Path())
             try:
-                value = read_label_map(folder / value) > 0
+                value = read_mask(folder / value)
             except SourceError as error:
                 raise ValueError(str(error)) from error
         if not isinstance(value, np.ndarray) or value.dtype != np.bool_ or value.ndim != 2:
-            raise ValueError("a mask is the path of a PNG, or an array bool [height, width]")
+            raise ValueError("a mask is the path of an image, or an array bool [height, width]")
         if not value.any():
             raise ValueError("the mask is empty")
         return value

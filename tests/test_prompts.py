@@ -138,8 +138,8 @@ def test_a_mask_may_be_an_array():
 @pytest.mark.parametrize(
     ("mask", "says"),
     [
-        ("none.png", "line 1: events.0.*there is no label map"),
-        (12, "a mask is the path of a PNG"),
+        ("none.png", "line 1: events.0.*there is no image"),
+        (12, "a mask is the path of an image"),
         ("cup.png", "the mask is empty"),
     ],
 )

@@ -28,6 +28,11 @@ _FORMATS = (
     "png-rgba-16, exr, green, background, overlay (docs/reference/exports.md)."
 )
 
+_IMPORTED = (
+    "davis, png, matte, video, coco, mots, yolo-seg, labelme, cvat, npz or ome-zarr; default: by "
+    "what PLACE holds."
+)
+
 
 class Edge(StrEnum):
     """Treatment of a mask's edge."""
@@ -142,20 +147,32 @@ def _export(store: str, place: Path, choice: ExportChoice, *, quiet: bool) -> No
 
 def import_masks(
     place: Annotated[
-        Path, typer.Argument(metavar="PLACE", help="Folder of PNG files, or a COCO JSON file.")
+        Path,
+        typer.Argument(metavar="PLACE", help="Images, a video or annotations with masks."),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Prompts JSON to write.")],
-    format_name: Annotated[
-        str | None,
-        typer.Option("--format", help="davis, png, matte or coco; default: coco for a .json."),
-    ] = None,
+    format_name: Annotated[str | None, typer.Option("--format", help=_IMPORTED)] = None,
     stride: StrideOption = 1,
+    frame_offset: Annotated[int, typer.Option(help="Added to every frame number.")] = 0,
+    specks: Annotated[
+        int, typer.Option(min=0, help="Drop parts of noisy mattes below this many pixels.")
+    ] = 16,
+    source: Annotated[
+        Path | None, typer.Option(help="The video, for formats that do not state its size (YOLO).")
+    ] = None,
     overwrite: ReplaceOption = False,
 ) -> None:
     """Convert masks made elsewhere to prompts for `run --prompts`."""
-    from maskstream.pipeline.exports.masks_import import import_as_prompts
+    from maskstream.pipeline.imports.prompts_file import ImportChoice, import_as_prompts
 
-    count = import_as_prompts(place, output, format_name, stride=stride, overwrite=overwrite)
+    choice = ImportChoice(format_name, stride, frame_offset, specks, source, overwrite)
+    count = import_as_prompts(place, output, choice)
+    if count.specks:
+        typer.echo(
+            f"note: {count.specks} parts of fewer than {specks} pixels were dropped on "
+            f"{count.speck_frames} frames; they look like noise (--specks 0 keeps them)",
+            err=True,
+        )
     typer.echo(
         f"{output}: {count.masks} masks of {count.objects} objects on {count.frames} frames; "
         f"use them with: maskstream run VIDEO --prompts {output}"

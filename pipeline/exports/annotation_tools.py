@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 from xml.etree import ElementTree
@@ -148,7 +148,7 @@ class Cvat:
                 found = next(self._masks)
                 if (found["frame"], found["group"]) != (str(frame.number), str(chosen.id)):
                     return 0.0
-                worst = min(worst, mask_iou(_cvat_mask(found, mask.shape), mask, empty=1.0))
+                worst = min(worst, mask_iou(cvat_mask(found, mask.shape), mask, empty=1.0))
             except (StopIteration, ElementTree.ParseError, KeyError, ValueError):
                 return 0.0
         return worst
@@ -176,7 +176,8 @@ def _runs(window: Mask) -> list[int]:
     return [0, *lengths] if flat[0] else lengths
 
 
-def _cvat_mask(found: dict[str, str], size_hw: SizeHW) -> Mask:
+def cvat_mask(found: Mapping[str, str], size_hw: SizeHW) -> Mask:
+    """Decode a mask element's attributes. Raises `KeyError`, `ValueError`."""
     runs = [int(length) for length in found["rle"].split(",")]
     left, top, width, height = (int(found[k]) for k in ("left", "top", "width", "height"))
     mask = np.zeros(size_hw, np.bool_)

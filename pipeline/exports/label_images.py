@@ -15,7 +15,7 @@ from maskstream.pipeline.exports.names import object_names
 from maskstream.pipeline.exports.png import davis_palette, encode_png
 from maskstream.pipeline.exports.shots import Shot, Shots
 from maskstream.pipeline.exports.source_video import SourceVideo
-from maskstream.pipeline.sources.labelmaps import read_label_map
+from maskstream.pipeline.sources.mask_images import read_label_map
 from maskstream.pipeline.types import LabelMap
 
 DAVIS_RESOLUTION = "480p"

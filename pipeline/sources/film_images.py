@@ -24,6 +24,21 @@ def read_film_image(path: Path) -> RgbImage | None:
     Raises:
         MissingExtraError: OpenImageIO is not installed.
     """
+    found = read_film_channels(path)
+    if found is None:
+        return None
+    rgb = found[..., :3] if found.shape[2] > 2 else np.repeat(found[..., :1], 3, axis=2)
+    if path.suffix.lower() in _SCENE_LINEAR:
+        rgb = _srgb(rgb)
+    return np.rint(255 * np.clip(rgb, 0, 1)).astype(np.uint8)
+
+
+def read_film_channels(path: Path) -> npt.NDArray[np.float32] | None:
+    """Read all channels, float32 [H, W, C], of the display window; None if it cannot be decoded.
+
+    Raises:
+        MissingExtraError: OpenImageIO is not installed.
+    """
     try:
         import OpenImageIO
     except ImportError as error:
@@ -32,17 +47,26 @@ def read_film_image(path: Path) -> RgbImage | None:
         ) from error
     image: Any = OpenImageIO.ImageBuf(str(path))
     pixels = None if image.has_error else image.get_pixels(OpenImageIO.FLOAT, image.roi_full)
-    if pixels is None:
-        return None
-    found: npt.NDArray[np.float32] = np.asarray(pixels, np.float32)
-    rgb = found[..., :3] if found.shape[2] > 2 else np.repeat(found[..., :1], 3, axis=2)
-    if path.suffix.lower() in _SCENE_LINEAR:
-        rgb = _srgb(rgb)
-    return np.rint(255 * np.clip(np.nan_to_num(rgb), 0, 1)).astype(np.uint8)
+    return None if pixels is None else np.nan_to_num(np.asarray(pixels, np.float32))
 
 
 def _srgb(linear: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """The sRGB curve of linear light (IEC 61966-2-1)."""
-    clipped = np.clip(np.nan_to_num(linear), 0, 1)
+    clipped = np.clip(linear, 0, 1)
     curve = 1.055 * np.power(clipped, 1 / 2.4) - 0.055
     return np.where(clipped <= 0.0031308, 12.92 * clipped, curve).astype(np.float32)
+
+
+def read_film_layers(path: Path) -> dict[str, npt.NDArray[np.float32]] | None:
+    """Channels by name, float32 [H, W], layers as `NAME.R`; None if it cannot be decoded.
+
+    Raises:
+        MissingExtraError: OpenImageIO is not installed.
+    """
+    pixels = read_film_channels(path)
+    if pixels is None:
+        return None
+    import OpenImageIO
+
+    names = OpenImageIO.ImageBuf(str(path)).spec().channelnames
+    return {name: pixels[..., number] for number, name in enumerate(names)}

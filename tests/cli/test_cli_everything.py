@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from maskstream.pipeline.sources.labelmaps import read_label_map
+from maskstream.pipeline.sources.mask_images import read_label_map
 from tests.support.media import moving_shapes, write_video
 
 FEW = ["--points-per-side", 8]

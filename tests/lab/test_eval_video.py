@@ -20,7 +20,7 @@ from maskstream.pipeline.lab.evaluation.video.evaluate import (
 )
 from maskstream.pipeline.lab.evaluation.video.folders import find_clips
 from maskstream.pipeline.sources import ArraySource
-from maskstream.pipeline.sources.labelmaps import read_label_map
+from maskstream.pipeline.sources.mask_images import read_label_map
 from tests.support.media import moving_shapes, write_video
 
 SIZE_HW = (96, 160)

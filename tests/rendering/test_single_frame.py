@@ -12,7 +12,7 @@ from maskstream.pipeline.rendering.single_frame import ImageOutput
 from maskstream.pipeline.segmenter.everything import Proposal
 from maskstream.pipeline.segmenter.geometry import InputGeometry
 from maskstream.pipeline.sources.arrays import ArrayView
-from maskstream.pipeline.sources.labelmaps import read_label_map
+from maskstream.pipeline.sources.mask_images import read_label_map
 from maskstream.pipeline.types import Frame, SourceInfo
 
 GEOMETRY = InputGeometry.fit((96, 128), 128, 32)

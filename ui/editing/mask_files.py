@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipeline.errors import SourceError, StoreError
-from maskstream.pipeline.sources.labelmaps import read_label_map
+from maskstream.pipeline.sources.mask_images import read_label_map
 
 BoolMap = npt.NDArray[np.bool_]
 _KEPT = 64

@@ -17,7 +17,7 @@ from maskstream.pipeline.lab.evaluation.examples import (
 )
 from maskstream.pipeline.lab.training.data import LabeledImage, is_held_out
 from maskstream.pipeline.sources.images import SUFFIXES
-from maskstream.pipeline.sources.labelmaps import read_label_map
+from maskstream.pipeline.sources.mask_images import read_label_map
 
 
 @dataclass(frozen=True, slots=True)

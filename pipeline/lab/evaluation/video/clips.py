@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipeline.errors import UnreadableSourceError
-from maskstream.pipeline.sources.labelmaps import read_label_map
+from maskstream.pipeline.sources.mask_images import read_label_map
 from maskstream.pipeline.types import LabelMap, SizeHW, Source
 
 VOID = 255

@@ -1,0 +1,1 @@
+"""Import of masks made elsewhere: label maps, mattes, videos, annotations."""
