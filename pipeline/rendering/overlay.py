@@ -22,8 +22,9 @@ _DEFAULT_RATE = Fraction(25)
 class OverlayVideo:
     """A sink that writes an H.264 mp4 of the frames with masks, boxes and ids.
 
-    Timestamps are the source's, or computed from its rate where it has none; an odd last row or
-    column is cropped. The file gets its name when it is finished. Raises `StoreError`.
+    Timestamps are the source's from its first frame on, or computed from its rate where it has
+    none; the last frame keeps its duration. An odd last row or column is cropped. The file gets its
+    name when it is finished. Raises `StoreError`.
     """
 
     def __init__(self, path: Path, info: SourceInfo) -> None:
@@ -33,7 +34,9 @@ class OverlayVideo:
         self._time_base = info.time_base if info.rate or info.time_base < 1 else 1 / rate
         self._ticks_a_frame = max(1, round(1 / (rate * self._time_base)))
         self._height, self._width = (max(2, side - side % 2) for side in info.size_hw)
+        self._first_pts = 0
         self._last_pts: int | None = None
+        self._last_duration = self._ticks_a_frame
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._container = av.open(str(self._part), "w", format="mp4")
@@ -59,6 +62,7 @@ class OverlayVideo:
         image = av.VideoFrame.from_ndarray(even, format="rgb24")
         image = image.reformat(format="yuv420p", dst_colorspace="itu709", **ONE_THREAD)
         image.pts, image.time_base = self._pts(result), self._time_base
+        self._last_duration = frame.duration or self._ticks_a_frame
         self._encode(image)
 
     def idle(self) -> None:
@@ -82,17 +86,21 @@ class OverlayVideo:
         """The result's timestamp, or the next at the source's rate; strictly increasing."""
         last = self._last_pts
         if last is None:
-            pts = result.pts or 0
+            self._first_pts = result.pts or 0
+            pts = 0
         elif result.pts is None:
             pts = last + self._ticks_a_frame
         else:
-            pts = max(result.pts, last + 1)
+            pts = max(result.pts - self._first_pts, last + 1)
         self._last_pts = pts
         return pts
 
     def _encode(self, image: av.VideoFrame | None) -> None:
         try:
-            self._container.mux(self._stream.encode(image))
+            for packet in self._stream.encode(image):
+                if packet.pts == self._last_pts:
+                    packet.duration = self._last_duration
+                self._container.mux(packet)
         except (OSError, av.error.FFmpegError) as error:
             raise self._unwritable(error) from error
 

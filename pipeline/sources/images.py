@@ -26,6 +26,7 @@ _PRINTF_NUMBER = re.compile(r"%(?:0(\d+))?d")
 _TRAILING_NUMBER = re.compile(r"(\d+)\.[^.]+$")
 _HEADER_BYTES = 1 << 16  # of a PNG, up to its image data; ICC profiles come before it
 _WEBP_ANIMATION = 2  # flag in the header
+_LAST_NUMBER = re.compile(r"(\d+)\D*\.[^.]+$")  # also before `_mask`
 _HASHES = re.compile(r"#+")
 _DIGITS = re.compile(r"(\d+)")
 
@@ -190,8 +191,8 @@ def _check_one_sequence(folder: Path, images: list[Path]) -> None:
     """Raise `UnreadableSourceError`, with the choices, if a folder holds several sequences."""
     sequences: dict[tuple[str, str], list[Path]] = {}
     for file in images:
-        if match := _TRAILING_NUMBER.search(file.name):
-            about = file.name[: match.start()], file.suffix.lower()
+        if match := _LAST_NUMBER.search(file.name):
+            about = file.name[: match.start(1)], file.name[match.end(1) :].lower()
             sequences.setdefault(about, []).append(file)
     longer = [files for files in sequences.values() if len(files) > 1]
     if len(longer) > 1:
@@ -203,11 +204,11 @@ def _check_one_sequence(folder: Path, images: list[Path]) -> None:
 
 def _pattern(files: list[Path]) -> str:
     """The pattern of a sequence's names: `shots/img_####.png`, or a glob."""
-    numbers = [match for file in files if (match := _TRAILING_NUMBER.search(file.name))]
+    numbers = [match for file in files if (match := _LAST_NUMBER.search(file.name))]
     digits = {len(match[1]) for match in numbers}
     wildcard = "#" * digits.pop() if len(digits) == 1 else "*"
-    first = files[0]
-    return str(first.with_name(first.name[: numbers[0].start()] + wildcard + first.suffix))
+    name, first = files[0].name, numbers[0]
+    return str(files[0].with_name(name[: first.start(1)] + wildcard + name[first.end(1) :]))
 
 
 def _images_in(folder: Path) -> list[Path]:

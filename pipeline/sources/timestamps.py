@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from av.video.frame import VideoFrame
 
-# Of containers that state only when a picture is decoded; their presentation times are guesses.
-_DECODING_TIMES_ONLY = frozenset({"avi"})
+# Containers, by FFmpeg's names, that state only when a picture is decoded: their presentation times
+# are guesses, and so are durations and the number of frames, as ticks may be left out.
+DECODING_TIMES_ONLY = frozenset({"avi"})
 # Of containers whose clock may start anew within a file (FFmpeg: AVFMT_TS_DISCONT).
 _RESTARTING = frozenset({"mpegts", "mpeg"})
 # As FFmpeg's `-dts_delta_threshold`: a longer step forward is a clock that starts anew.
@@ -43,7 +44,7 @@ class PresentationClock:
         self.disordered = 0
         self._time_base = time_base
         self.interval = max(1, round(1 / (rate * time_base))) if rate else None
-        self._decoding_times = bool(names & _DECODING_TIMES_ONLY)
+        self._decoding_times = bool(names & DECODING_TIMES_ONLY)
         self._restarts = bool(names & _RESTARTING)
         self._faults = {"pts": 0, "dts": 0}
         self._latest: dict[str, int] = {}
@@ -54,7 +55,7 @@ class PresentationClock:
 
     def stamp(self, picture: VideoFrame) -> Stamp:
         """Time of the next picture."""
-        duration = picture.duration or self.interval
+        duration = (not self._decoding_times and picture.duration) or self.interval
         raw = self._choose(picture)
         if raw is None:
             self._last = Stamp(self._follow(), duration)

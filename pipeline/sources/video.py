@@ -28,7 +28,7 @@ from maskstream.pipeline.sources.deinterlace import deinterlaced
 from maskstream.pipeline.sources.orientation import AS_STORED, Orientation
 from maskstream.pipeline.sources.position import FrameRange
 from maskstream.pipeline.sources.timecode import timecode_of
-from maskstream.pipeline.sources.timestamps import PresentationClock, Stamp
+from maskstream.pipeline.sources.timestamps import DECODING_TIMES_ONLY, PresentationClock, Stamp
 from maskstream.pipeline.types import Frame, GrayImage, RgbImage, SizeHW, SourceInfo, SourceReport
 
 _PYAV = int(av.__version__.split(".")[0])
@@ -110,7 +110,7 @@ class VideoReader:
         self._time_base = _fraction(self._stream.time_base) or Fraction(1)
         self._packets = self._demux()
         self._decoded: deque[VideoFrame] = deque()
-        rate = _fraction(self._stream.average_rate)
+        rate = self._rate()
         self._range = frame_range.resolved(rate, self._timecode)
         self.clock = PresentationClock(self._time_base, rate, container.format.name)
         if not self._decode_some():
@@ -229,7 +229,7 @@ class VideoReader:
         return f"at {float(item.pts * self._time_base):.3f} s"
 
     def _describe(self, name: str, first: VideoFrame) -> SourceInfo:
-        rate = _fraction(self._stream.average_rate)
+        rate = self._rate()
         sample_aspect = _fraction(self._stream.sample_aspect_ratio) or Fraction(1)
         field_order = _field_order(self._stream, first)
         if field_order:
@@ -261,7 +261,16 @@ class VideoReader:
     @property
     def stated_count(self) -> int | None:
         """Number of frames that the container states, if it does."""
-        return self._stream.frames or None
+        return None if self._states_only_decoding else self._stream.frames or None
+
+    @property
+    def _states_only_decoding(self) -> bool:
+        return bool(DECODING_TIMES_ONLY & set(self._container.format.name.split(",")))
+
+    def _rate(self) -> Fraction | None:
+        """Frames per second; AVI's average counts ticks without a picture, too."""
+        average = _fraction(self._stream.average_rate)
+        return _fraction(self._stream.guessed_rate) if self._states_only_decoding else average
 
     def _total(self, rate: Fraction | None) -> int | None:
         """Number of frames: the container's, else estimated from the duration."""

@@ -232,3 +232,18 @@ def test_still_slides_are_as_long_as_they_were(tmp_path):
     times = [t for t, _ in found]
     assert [float(b - a) for a, b in pairwise(times)] == pytest.approx([0.5, 2.0])
     assert found[-1][1] == frames[-1].duration * frames[-1].time_base
+
+
+@pytest.mark.parametrize("kind", ["ts-late-start", "gif-slides", "mkv-vfr", "avi-h264-b"])
+def test_an_overlay_of_a_run_has_the_sources_times(cli, kind, tmp_path):
+    clip = write(kind, tmp_path)
+    place = tmp_path / "overlay.mp4"
+    span = ("--end", "6")
+    command = ("run", clip, "-o", tmp_path / "s.zarr", "--overlay", place, "--no-seed", "--quiet")
+    assert cli(*command, *span)[0] == 0
+    frames = read(VideoFile(clip))[2][:6]
+    expected = [float((f.pts - frames[0].pts) * f.time_base) for f in frames]
+    found = packets(place)
+    assert [float(t) for t, _ in found] == pytest.approx(expected, abs=1e-3)
+    assert found[-1][1] == pytest.approx(frames[-1].duration * frames[-1].time_base, abs=1e-3)
+    assert not any(_is_empty_edit(place))

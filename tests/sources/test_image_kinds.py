@@ -47,6 +47,10 @@ def test_hashes_count_digits_like_printf(tmp_path):
         (["a.0001.png", "a.0002.png", "b.0001.png", "b.0002.png"], ["a.####.png", "b.####.png"]),
         (["0001.jpg", "0002.jpg", "0001.png", "0002.png"], ["####.jpg", "####.png"]),
         (["f9.png", "f10.png", "m_9.png", "m_10.png"], ["f*.png", "m_*.png"]),
+        (
+            ["f_1.jpg", "f_2.jpg", "f_1_mask.png", "f_2_mask.png"],
+            ["f_#.jpg", "f_#_mask.png"],
+        ),
         (["f_1.png", "f_2.png", "f_1.PNG", "f_2.PNG"], None),
     ],
 )

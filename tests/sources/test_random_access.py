@@ -13,7 +13,7 @@ from maskstream.pipeline.sources.frame_table import FrameTable
 from maskstream.pipeline.sources.reverse import reverse
 from maskstream.pipeline.sources.seek import SeekableVideo
 from tests.support.kinds import COUNT, KINDS, number_in, write
-from tests.support.media import read
+from tests.support.media import moving_shapes, read, write_clip
 
 # Damage, joints and edit lists: kinds that hold other frames than the drawn ones, once each.
 _OTHER_FRAMES = {"mp4-edit-list", "mkv-live", *(k for k in KINDS if "joined" in k)}
@@ -138,3 +138,14 @@ def test_a_table_of_another_file_is_not_used(tmp_path):
     video.close()
     assert FrameTable.load(kept, None) is None
     assert not SeekableVideo(VideoFile(other), kept).counted
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.mov", "a.avi", "a.ts"])
+def test_longer_sound_makes_no_longer_video(tmp_path, name):
+    frames = moving_shapes(20, (48, 64))[0]
+    path = write_clip(tmp_path / name, frames, sound_s=3.0)  # 0.8 s of pictures
+    video = SeekableVideo(VideoFile(path))
+    assert len(video.numbers) == 20
+    count = video.info.frame_count
+    assert count is None or abs(count - 20) <= 1
+    video.close()
