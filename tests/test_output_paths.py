@@ -89,6 +89,7 @@ RUNS = [
     ("everything", "shot/2.png", "-o", "shot/2.png", "--overwrite"),
     ("everything", "shot", "-o", "shot", "--overwrite"),
     ("live", "clip.mp4", "-o", "clip.mp4", "--overwrite"),
+    ("quantize", "--checkpoint", "clip.mp4", "--calibration", "shot", "-o", "shot"),
     ("import-masks", "shot", "-o", "shot/p.json", "--overwrite"),
 ]
 
@@ -134,3 +135,17 @@ def test_an_export_keeps_the_video_and_the_store(cli, place, monkeypatch):
         export("s.zarr", "s.zarr/png", "png")
     assert (place / "clip.mp4").read_bytes() == clip
     assert sorted(os.listdir(place / "shot")) == [f"{number}.png" for number in range(4)]
+
+
+def test_a_review_keeps_the_video_and_other_files(cli, place, monkeypatch):
+    monkeypatch.chdir(place)
+    assert cli("run", "clip.mp4", "-o", "s.zarr", "--quiet")[0] == 0
+    clip = (place / "clip.mp4").read_bytes()
+    (place / "sheet.png").write_bytes(b"mine")
+    for sheet, words in [("clip.mp4", "would destroy"), ("sheet.png", "--overwrite")]:
+        code, _, err = cli("review", "s.zarr", "--contact-sheet", sheet)
+        assert code != 0
+        assert words in err
+    assert (place / "clip.mp4").read_bytes() == clip
+    assert (place / "sheet.png").read_bytes() == b"mine"
+    assert cli("review", "s.zarr", "--contact-sheet", "sheet.png", "--overwrite")[0] == 0

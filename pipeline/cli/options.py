@@ -13,7 +13,9 @@ OverridesOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a configuration key."),
 ]
 ModelOption = Annotated[str | None, typer.Option(help="Model name, folder or checkpoint.")]
-StartOption = Annotated[str | None, typer.Option(help="First frame: 120, 3.5s or 00:00:03.5.")]
+StartOption = Annotated[
+    str | None, typer.Option(help="First frame: 120, 3.5s, 00:00:03.5 or timecode 00:00:03:12.")
+]
 EndOption = Annotated[str | None, typer.Option(help="Frame to stop before, like --start.")]
 StrideOption = Annotated[int, typer.Option(min=1, help="Process every n-th frame.")]
 FpsOption = Annotated[

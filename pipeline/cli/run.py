@@ -82,7 +82,7 @@ def run(
     model: ModelOption = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or auto.")] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an existing store.")
+        bool, typer.Option("--overwrite", help="Replace existing outputs.")
     ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue an interrupted store.")

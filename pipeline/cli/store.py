@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maskstream.pipeline.cli.options import ReplaceOption
+
 if TYPE_CHECKING:
     from maskstream.pipeline.json_values import JsonObject
     from maskstream.pipeline.results.review import ReviewItem
@@ -142,12 +144,17 @@ def review(
         str | None,
         typer.Option(help="With --contact-sheet: the video, if it has moved since the run."),
     ] = None,
+    overwrite: ReplaceOption = False,
 ) -> None:
     """List the review items of a mask store, the worst first."""
+    from maskstream.pipeline.output_paths import check_file, check_outputs
     from maskstream.pipeline.results.review import review_of
     from maskstream.pipeline.store import MaskStore
 
     masks = MaskStore(store)
+    if contact_sheet is not None:
+        check_outputs([contact_sheet], [store, source, masks.source.name])
+        check_file(contact_sheet, "contact sheet", replace=overwrite)
     items = review_of(masks)[:top]
     if contact_sheet is not None:
         _draw_review(contact_sheet, masks, items, source or masks.source.name)

@@ -72,6 +72,7 @@ class Movie:
                 rate=self._pass.source_video.rate,
                 sound=self._pass.source_video.sound,
                 field_order=self._pass.source_video.field_order,
+                restarts_s=self._pass.source_video.restarts_s,
             )
             opening.pop_all()
         self._reader: MovieReader | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -65,8 +65,8 @@ class Clock:
 class MovieWriter:
     """Encodes frames, and adds the source's audio.
 
-    sound: file with the audio. field_order: as in `SourceInfo`. Raises `OSError`, as do all
-    methods.
+    sound: file with the audio. field_order: as in `SourceInfo`. restarts_s: as in `SourceVideo`,
+    which may add to it. Raises `OSError`, as do all methods.
     """
 
     def __init__(
@@ -77,9 +77,11 @@ class MovieWriter:
         rate: Fraction,
         sound: Path | None,
         field_order: str = "",
+        restarts_s: Sequence[Fraction] = (),
     ) -> None:
         self._encoding = encoding
         self._field_order = field_order
+        self._restarts_s = restarts_s
         self._durations: dict[int, int] = {}  # of frames in the encoder, by timestamp
         self._rate = rate
         self._stack = ExitStack()
@@ -158,7 +160,9 @@ class MovieWriter:
         if timecode is not None:
             stream.metadata["timecode"] = timecode
         self._stream = stream
-        self._soundtrack = Soundtrack(self._sound, self._container, self._path.suffix)
+        self._soundtrack = Soundtrack(
+            self._sound, self._container, self._path.suffix, self._restarts_s
+        )
 
     def _write_sound(self, clock: Clock, end_s: Fraction | None) -> None:
         if self._soundtrack is not None:

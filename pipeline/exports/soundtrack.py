@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -34,6 +34,8 @@ _LAYOUTS = {
     6: "5.1",
     8: "7.1",
 }  # by channel count: PCM may have no layout name
+# A step between packets that means that a recording starts anew; see `PresentationClock`.
+_BACK_S, _FORWARD_S = Fraction(1, 10), Fraction(10)
 _STARTS_AT_ZERO = {".webm", ".mkv"}  # an earlier packet would shift the video there
 
 
@@ -52,10 +54,21 @@ class _Track(Protocol):
 class Soundtrack:
     """All audio streams of a video, synchronous with the written frames.
 
-    Damaged audio ends at the damage, with a warning.
+    Damaged audio ends at the damage, with a warning. Where a recording starts anew, the audio is
+    moved as the frames are. restarts_s: as in `SourceVideo`; it grows while frames are read.
     """
 
-    def __init__(self, video: Path | None, container: OutputContainer, suffix: str) -> None:
+    def __init__(
+        self,
+        video: Path | None,
+        container: OutputContainer,
+        suffix: str,
+        restarts_s: Sequence[Fraction] = (),
+    ) -> None:
+        self._restarts_s = restarts_s
+        self._restarted: dict[int, int] = {}  # how often each stream started anew
+        self._written_s: dict[int, Fraction] = {}  # time of each stream's last packet, moved
+        self._last_s: dict[int, Fraction] = {}  # time of each stream's last packet, as stated
         self._stack = ExitStack()
         self._container = container
         self._tracks: dict[int, _Track] = {}
@@ -83,14 +96,26 @@ class Soundtrack:
         origin_s: source time that is 0 in the file. Raises `FFmpegError`, `OSError`.
         """
         while (packet := self._next()) is not None:
-            begins_s = Fraction(packet.pts or 0) * packet.time_base
+            restarts = self._restarts_before(packet)
+            if restarts is None and end_s is None:  # only the sound jumps back
+                continue
+            if restarts is None:
+                self._waiting = packet
+                return
+            shift_s = sum(self._restarts_s[:restarts], Fraction(0))
+            begins_s = _stated_s(packet) + shift_s
             if end_s is not None and begins_s >= end_s:
                 self._waiting = packet
                 return
+            stream = packet.stream.index
+            self._restarted[stream], self._last_s[stream] = restarts, _stated_s(packet)
+            if begins_s <= self._written_s.get(stream, begins_s - 1):
+                continue  # the recording before goes on under this one
+            self._written_s[stream] = begins_s
             too_early = self._not_before_zero and begins_s < origin_s
             if too_early or (start_s is not None and begins_s < start_s):
                 continue
-            for made in self._tracks[packet.stream.index].packets(packet, origin_s):
+            for made in self._tracks[stream].packets(packet, origin_s - shift_s):
                 self._container.mux(made)
 
     def finish(self) -> None:
@@ -105,6 +130,16 @@ class Soundtrack:
         self._waiting = None
         self._stack.close()
 
+    def _restarts_before(self, packet: Packet[Any]) -> int | None:
+        """How often the recording started anew before a packet; None if the frames have not yet."""
+        stream, stated_s = packet.stream.index, _stated_s(packet)
+        count = self._restarted.get(stream, 0)
+        last_s = self._last_s.get(stream, stated_s)
+        is_known = count < len(self._restarts_s)
+        if stated_s < last_s - _BACK_S:
+            return count + 1 if is_known else None
+        return count + (is_known and stated_s > last_s + _FORWARD_S)
+
     def _next(self) -> Packet[Any] | None:
         packet, self._waiting = self._waiting, None
         while packet is None or packet.pts is None or not packet.size:
@@ -116,6 +151,10 @@ class Soundtrack:
                 _log.warning("the audio ends early, it cannot be read: %s", error.strerror)
                 return None
         return packet
+
+
+def _stated_s(packet: Packet[Any]) -> Fraction:
+    return Fraction(packet.pts or 0) * packet.time_base
 
 
 class _Copied:

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 
-from maskstream.pipeline.errors import SourceError, SourceNotFoundError
+from maskstream.pipeline.errors import ConfigError, SourceError, SourceNotFoundError
 from maskstream.pipeline.exports.color import Color
 from maskstream.pipeline.exports.frames import ExportFrame
 from maskstream.pipeline.exports.job import ExportJob
@@ -24,7 +24,8 @@ class SourceVideo:
     """The video at `job.video`, read once from its start.
 
     first: its first frame. rate: frames per second. color: color tags. sound: file that may contain
-    audio, None for images. field_order: as in `SourceInfo`.
+    audio, None for images. restarts_s: by how many seconds each recording in the file that starts
+    anew was moved, after the one before it. field_order: as in `SourceInfo`.
 
     Raises:
         SourceNotFoundError: it does not exist.
@@ -37,6 +38,8 @@ class SourceVideo:
         self._path = job.video
         self._waiting: Frame | None = None
         self._shift_s: float | None = None
+        self._last: Frame | None = None
+        self.restarts_s: list[Fraction] = []
         with ExitStack() as opening:
             try:
                 source = open_source(self._path, deinterlace=job.deinterlace)
@@ -50,6 +53,8 @@ class SourceVideo:
             self.rate = job.rate or reader.info.rate or job.source.rate or _DEFAULT_RATE
             self.field_order = reader.info.field_order
             self.first = self._peek()
+            if job.rate is not None and self.first.pts is not None:
+                raise ConfigError(f"--fps is for images; {self._path.name} has its own times.")
             self.sound = self._path if isinstance(source, VideoFile) else None
             self.color = _color_of(self.first, self.sound)
             self._timecode = Timecode.parse(reader.info.timecode or "")
@@ -97,12 +102,21 @@ class SourceVideo:
 
     def _following(self) -> Frame | None:
         if self._waiting is None:
-            self._waiting = next(self._frames, None)
+            self._waiting = self._read()
         return self._waiting
+
+    def _read(self) -> Frame | None:
+        """Read the next frame, and note by how much a recording that starts anew was moved."""
+        frame, last = next(self._frames, None), self._last
+        if frame is not None and frame.jump_s and last is not None:
+            step = ((frame.pts or 0) - (last.pts or 0)) * frame.time_base
+            self.restarts_s.append(step - Fraction(frame.jump_s).limit_denominator(1_000_000))
+        self._last = frame
+        return frame
 
     def _next(self) -> Frame | None:
         frame, self._waiting = self._waiting, None
-        return frame or next(self._frames, None)
+        return frame or self._read()
 
     def _check(self, job: ExportJob, found: SourceInfo) -> None:
         advice = "it is not the video they were made from; give that with --source."

@@ -32,9 +32,13 @@ class Anchor(NamedTuple):
 
 
 class PacketIndex:
-    """Keyframes of a video, found by demuxing as far as it is needed."""
+    """Keyframes of a video, found by demuxing as far as it is needed.
 
-    def __init__(self, path: Path) -> None:
+    first_pts: time of the first frame that can be decoded; a packet before it is no frame.
+    """
+
+    def __init__(self, path: Path, first_pts: int | None) -> None:
+        self._first_pts = first_pts
         self._container = open_container(path)
         self._packets = _packets(path, self._container)
         names = set(self._container.format.name.split(","))
@@ -73,12 +77,17 @@ class PacketIndex:
         if packet is None:
             self._ended = True
             return
-        increases = self._last_dts is None or (packet.dts or 0) > self._last_dts
-        if packet.pts is None or packet.dts is None or packet.is_corrupt or not increases:
+        # Matroska states no decoding times; FFmpeg leaves out the first ones.
+        dts, last = packet.dts, self._last_dts
+        unordered = dts is not None and last is not None and dts <= last
+        if packet.pts is None or packet.is_corrupt or unordered:
             self._reliable = False
             return
-        self._last_dts = packet.dts
+        self._last_dts = dts
         if packet.is_discard:
+            return
+        if self._first_pts is None or packet.pts < self._first_pts:
+            self._reliable = False
             return
         if packet.is_keyframe:
             if self._open is not None:

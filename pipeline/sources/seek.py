@@ -25,7 +25,9 @@ from maskstream.pipeline.sources.video import VideoFile
 from maskstream.pipeline.types import Frame, Source, SourceInfo, SourceReport
 
 CACHE_PIXELS = 1 << 25  # of cached decoded frames (8-bit 4:2:0: 48 MiB)
-SURVEY_PIXELS = 1 << 31  # decoded to reach a frame, before packets are counted instead: seconds
+# Decoded to reach a frame, before packets are counted instead: some seconds.
+SURVEY_PIXELS = 1 << 31
+SURVEY_BYTES = 1 << 27
 _DECODE_AHEAD = 24  # frames ahead, up to which decoding is faster than seeking
 
 
@@ -52,17 +54,18 @@ class SeekableVideo:
         self._survey = self._stack.enter_context(Survey(self._source, stored or FrameTable()))
         self._table = self._survey.table
         self._tables = self._stack.enter_context(TableReader(self._source, self._table))
-        self._packets = PacketIndex(self._source.path)
+        self._packets = PacketIndex(self._source.path, self._survey.reader.first_pts)
         self._stack.callback(self._packets.close)
         self._counted = self._stack.enter_context(CountedReader(self._source, self._packets))
         self._frames: Iterator[Frame] = iter(())
         self._next = 0  # number of the frame that `_frames` gives next
-        height, width = self.info.size_hw
-        self._pixels = height * width
-        self._cache_frames = max(1, CACHE_PIXELS // self._pixels)
         stated = self._survey.reader.stated_count if self._packets.is_reliable(0) else None
         self._stated = stated is not None
         self._estimate = stated or count_packets(source.path) or self.info.frame_count or 1
+        self._frame_bytes = source.path.stat().st_size / self._estimate
+        height, width = self.info.size_hw
+        self._pixels = height * width
+        self._cache_frames = max(1, CACHE_PIXELS // self._pixels)
 
     @property
     def info(self) -> SourceInfo:
@@ -123,7 +126,7 @@ class SeekableVideo:
         with self._lock:
             if self._is_far(last):
                 return partial(_read_counted, self._source, self._packets)
-        while len(self._table) <= last and not self._table.complete:
+        while self._wants_more(last):
             with self._lock:  # frame by frame, so that frames can be shown meanwhile
                 self._decode_next()
         return partial(read_table, self._source, self._table)
@@ -135,23 +138,26 @@ class SeekableVideo:
             found = self._serve(index, self._counted.frames)
             if found is not None:
                 return found
-        found = None
-        while len(self._table) <= index and not self._table.complete:
-            found = self._decode_next()
-        if found is not None or index >= len(self._table):
-            return found
+        while self._wants_more(index):
+            self._decode_next()
+        if index in self._cache or index >= len(self._table):
+            return self._cache.get(index)
         return self._serve(index, self._tables.frames)
 
     def _is_far(self, index: int) -> bool:
         """Whether a frame is found by counting packets."""
         ahead = index + 1 - len(self._table)
-        return (
-            not self._table.complete
-            and ahead * self._pixels > SURVEY_PIXELS
-            and self._packets.is_reliable(index)
+        takes_long = (
+            ahead * self._pixels > SURVEY_PIXELS or ahead * self._frame_bytes > SURVEY_BYTES
         )
+        return not self._table.complete and takes_long and self._packets.is_reliable(index)
 
-    def _decode_next(self) -> Frame | None:
+    def _wants_more(self, index: int) -> bool:
+        """Whether a frame is not decoded yet, or it may be the last one and show that it is."""
+        known = len(self._table)
+        return not self._table.complete and (known <= index or known == self._estimate)
+
+    def _decode_next(self) -> None:
         """Decode the next frame for the first time."""
         frame = self._survey.next()
         if frame is not None:
@@ -159,7 +165,6 @@ class SeekableVideo:
         elif self._table_path is not None:
             with suppress(OSError):  # without the file it is only slower
                 self._table.save(self._table_path, self._identity)
-        return frame
 
     def _serve(self, index: int, read: ReadFrom) -> Frame | None:
         """Read a frame from where the last one was, or else from its nearest keyframe."""

@@ -41,6 +41,7 @@ _ANY_TAGS: dict[str, Any] = {"metadata_errors": "replace"} if _PYAV < 19 else {}
 # Containers, by FFmpeg's names, that state when the last stream ends instead of how long it is.
 _END_NOT_DURATION = frozenset({"matroska", "webm"})
 _TAG_DURATION = re.compile(r"(\d+):(\d+):([\d.]+)")  # of a stream, as FFmpeg writes it
+_STATED_MIN = Fraction(1, 2)  # of the frames that the duration allows
 _TOP_FIRST, _BOTTOM_FIRST = (2, 4), (3, 5)  # AVFieldOrder
 
 
@@ -88,6 +89,7 @@ class VideoReader:
     """An opened video, `VideoFile` or another input of FFmpeg: iterate once.
 
     A packet that cannot be decoded is counted and skipped; a damaged frame is counted and kept.
+    first_pts: as the container states it, of the first frame of the file.
     """
 
     def __init__(
@@ -119,13 +121,15 @@ class VideoReader:
                 f"{''.join(f' ({message})' for message in self.report.messages[:1])}; the file is "
                 "probably damaged or cut short."
             )
+        self.first_pts = self._decoded[0].pts
         self._orientation = Orientation.of(self._decoded[0])
         self.info = self._describe(name, self._decoded[0])
 
     def __iter__(self) -> Iterator[Frame]:
         for frame in self._range.select(self._frames()):
             self.report.frames += 1
-            jump_s, self._jump_s = self._jump_s, 0.0
+            is_first = self.report.frames == 1
+            jump_s, self._jump_s = 0.0 if is_first else self._jump_s, 0.0
             yield frame if jump_s == frame.jump_s else replace(frame, jump_s=jump_s)
         if self.clock.disordered:
             self.report.notes.append(
@@ -261,7 +265,13 @@ class VideoReader:
     @property
     def stated_count(self) -> int | None:
         """Number of frames that the container states, if it does."""
-        return None if self._states_only_decoding else self._stream.frames or None
+        stated, rate = self._stream.frames, self._rate()
+        if not stated or self._states_only_decoding:
+            return None
+        duration_s = self._duration_s()
+        expected = duration_s * rate if rate and duration_s else stated
+        # A fragmented MP4 may state the frames of its first fragment.
+        return None if stated < _STATED_MIN * expected else stated
 
     @property
     def _states_only_decoding(self) -> bool:

@@ -19,8 +19,8 @@ from maskstream.pipeline.sources.reverse import reverse
 from maskstream.pipeline.sources.timecode import Timecode
 from maskstream.pipeline.store import MaskStore, MaskStoreWriter
 from maskstream.pipeline.types import FrameResult
-from tests.support.kinds import COUNT, SIZE_HW, encode, number_in, numbered, write
-from tests.support.media import read, write_images
+from tests.support.kinds import COUNT, SIZE_HW, encode, joined, number_in, numbered, write
+from tests.support.media import read, write_clip, write_images
 
 KINDS = ["gif-slides", "ts-late-start", "avi-h264-b", "avi-mpeg4-packed", "ts-joined", "mkv-vfr"]
 
@@ -247,3 +247,45 @@ def test_an_overlay_of_a_run_has_the_sources_times(cli, kind, tmp_path):
     assert [float(t) for t, _ in found] == pytest.approx(expected, abs=1e-3)
     assert found[-1][1] == pytest.approx(frames[-1].duration * frames[-1].time_base, abs=1e-3)
     assert not any(_is_empty_edit(place))
+
+
+def packets_of_sound(path: Path) -> list[tuple[float, bytes]]:
+    with av.open(str(path)) as container:
+        stream = container.streams.audio[0]
+        found = [p for p in container.demux(stream) if p.size]
+        return [(float(p.pts * stream.time_base), bytes(p)) for p in found]
+
+
+@pytest.mark.parametrize(
+    ("form", "suffix"), [("green", ".mp4"), ("prores", ".mov"), ("ffv1", ".mkv")]
+)
+@pytest.mark.parametrize("start", [None, "20", "30"])
+def test_the_sound_of_joined_recordings_stays_with_the_frames(tmp_path, form, suffix, start):
+    frames = np.array([numbered(n) for n in range(25)])
+    part = write_clip(tmp_path / "part.ts", frames, sound="aac", sound_s=1.0)
+    clip = joined(tmp_path / "clip.ts", part, part)
+    source = read(VideoFile(clip))[2]
+    assert len(source) == 50
+    place = tmp_path / f"out{suffix}"
+    export_store(masks_of(clip), place, ExportChoice(form, start=start))
+    times = [t for t, _ in packets_of_sound(place)]
+    assert all(later > earlier for earlier, later in pairwise(times))
+    length_s = (50 - int(start or 0)) / 25
+    assert times[-1] == pytest.approx(length_s, abs=0.15)
+    assert times[0] == pytest.approx(0, abs=0.15)
+    assert len(times) == pytest.approx(length_s * 48000 / 1024, abs=4)
+
+
+def test_a_range_after_a_joint_has_no_event(tmp_path):
+    clip = write("ts-joined-twice", tmp_path)
+    for start, jumps in [("120", []), ("90", [COUNT]), (str(COUNT), [])]:
+        frames = read(open_source(clip, start=start))[2]
+        assert [frame.index for frame in frames if frame.jump_s] == jumps
+    strided = read(open_source(clip, stride=7))[2]
+    assert [frame.index for frame in strided if frame.jump_s] == [105]
+
+
+def test_a_rate_is_refused_for_a_video(tmp_path):
+    store = masks_of(write("mp4-h264", tmp_path))
+    with pytest.raises(ConfigError, match="has its own times"):
+        export_store(store, tmp_path / "o.mp4", ExportChoice("matte", fps=Fraction(30)))

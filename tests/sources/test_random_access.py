@@ -149,3 +149,23 @@ def test_longer_sound_makes_no_longer_video(tmp_path, name):
     count = video.info.frame_count
     assert count is None or abs(count - 20) <= 1
     video.close()
+
+
+@pytest.mark.parametrize("limit", ["SURVEY_PIXELS", "SURVEY_BYTES"])
+def test_much_to_decode_is_counted_instead(tmp_path, monkeypatch, limit):
+    monkeypatch.setattr(seek, limit, 1)
+    for name in ("mp4-h264-b", "mkv-vfr"):  # Matroska states no decoding times
+        video = SeekableVideo(VideoFile(write(name, tmp_path)))
+        assert number_in(video.frame(80).rgb()) == 80
+        assert not video.counted
+        video.close()
+
+
+def test_the_last_frame_shows_that_it_is_the_last(tmp_path):
+    kept = tmp_path / "frames.npz"
+    for name in ("ts-h264-b", "mp4-h264-b", "mkv-vfr"):
+        video = SeekableVideo(VideoFile(write(name, tmp_path)), kept)
+        video.frame(COUNT - 1)
+        assert video.counted
+        assert kept.exists()
+        video.close()

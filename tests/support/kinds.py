@@ -237,6 +237,10 @@ KINDS: dict[str, tuple[str, Callable[..., Path]]] = {
             muxing={"movflags": "frag_keyframe+empty_moov+default_base_moof"},
         ),
     ),
+    "mp4-fragments": (
+        "a.mp4",
+        partial(encode, options=_x264(), muxing={"movflags": "frag_keyframe"}),
+    ),
     "mp4-hole": ("a.mp4", partial(_hole, options=_x264())),
     "mp4-hevc": ("a.mp4", partial(encode, codec="libx265", options=_x265())),
     "mp4-hevc-open-gop": (
