@@ -168,8 +168,14 @@ class SeekableVideo:
 
     def _serve(self, index: int, read: ReadFrom) -> Frame | None:
         """Read a frame from where the last one was, or else from its nearest keyframe."""
-        if not 0 <= index - self._next <= _DECODE_AHEAD:
-            self._frames, self._next = read(index), index
+        if 0 <= index - self._next <= _DECODE_AHEAD:
+            found = self._advance(index)
+            if found is not None:
+                return found
+        self._frames, self._next = read(index), index
+        return self._advance(index)
+
+    def _advance(self, index: int) -> Frame | None:
         for frame in self._frames:
             self._next = frame.index + 1
             self._store_in_cache(frame)

@@ -253,7 +253,7 @@ class Page {
           const [image, masks] = await this.frames.both(frame);
           if (frame === this.frame || this.again) this.#display(frame, image, masks);
         } catch (error) {
-          if (!error.offline) await this.try(async () => this.take(await this.api.state()));
+          if (/has no frame/.test(error.message)) await this.try(async () => this.take(await this.api.state()));
           if (frame === this.frame) this.fail(error);  // else the video ends earlier, and its end is shown
         } finally { clearTimeout(slow); }
       } while (this.again);
