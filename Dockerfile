@@ -18,6 +18,6 @@ ENV HOME=/data MASKSTREAM_CACHE=/data/cache PATH=/opt/maskstream/bin:$PATH PYTHO
 VOLUME /data
 EXPOSE 7860
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
-    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:7860/', timeout=4)"]
+    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:7860/robots.txt', timeout=4)"]
 ENTRYPOINT ["maskstream"]
 CMD ["ui", "--host", "0.0.0.0", "--port", "7860", "--sessions", "/data/sessions"]

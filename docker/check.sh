@@ -11,9 +11,12 @@ trap cleanup EXIT INT TERM
 answers() { # wait until the page answers, two minutes at most
     for _ in $(seq 120); do
         if python3 - "$port" 2> /dev/null << 'PY'; then return 0; fi
-import sys, urllib.request
-body = urllib.request.urlopen(f"http://127.0.0.1:{sys.argv[1]}/", timeout=5).read()
-sys.exit(b"maskstream" not in body)
+import sys, urllib.error, urllib.request
+try:
+    urllib.request.urlopen(f"http://127.0.0.1:{sys.argv[1]}/", timeout=5)
+except urllib.error.HTTPError as answer:  # it asks for the key of the login link
+    sys.exit(b"login link" not in answer.read())
+sys.exit("the page asks for no key")
 PY
         sleep 1
     done

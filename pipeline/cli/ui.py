@@ -43,6 +43,15 @@ def ui(
     propose: Annotated[
         bool, typer.Option("--propose/--no-propose", help="Find objects when a video is opened.")
     ] = True,
+    hostname: Annotated[
+        list[str] | None, typer.Option(help="Host name under which the page is reached, if any.")
+    ] = None,
+    embed: Annotated[
+        bool, typer.Option("--embed", help="Other sites may show the page in a frame.")
+    ] = False,
+    private_urls: Annotated[
+        bool, typer.Option("--private-urls", help="Fetch videos from private addresses, too.")
+    ] = False,
     config: ConfigOption = None,
     overrides: OverridesOption = None,
     model: ModelOption = None,
@@ -63,6 +72,9 @@ def ui(
         upload_mb=upload_mb,
         age_h=age_h,
         propose=propose,
+        hostnames=hostname or (),
+        embed=embed,
+        private_urls=private_urls,
     )
     _serve(choice, config, [*(overrides or []), *([] if model is None else [f"model={model}"])])
 
@@ -74,10 +86,17 @@ def _serve(choice: ServerChoice, config: Path | None, settings: Sequence[str]) -
     from maskstream.ui.server.app import serve
 
     served = serve(choice, with_model_folder(load_config(config, settings)))
-    typer.echo(f"The page is at {served.url} (Ctrl-C stops it; sessions are kept).")
+    address = served.login_url(served.url)
+    typer.echo(f"The page is at {address} (Ctrl-C stops it; sessions are kept).")
+    if served.key is not None:
+        typer.echo(
+            "Others can reach this page: only who has this link can use it. The connection is not "
+            "encrypted; put a reverse proxy with HTTPS before it outside a trusted network.",
+            err=True,
+        )
     if choice.share:
         typer.echo(
-            f"Anybody can reach it at {served.share_url}."
+            f"Anybody who has this link can reach it: {served.login_url(served.share_url)}"
             if served.share_url
             else "No public link could be created: Gradio's tunnel cannot be reached. "
             "The page is served on this machine only.",

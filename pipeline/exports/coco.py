@@ -39,7 +39,7 @@ def iou_with(segmentation: Any, mask: Mask, size_hw: SizeHW) -> float:
 
 def _head(job: ExportJob) -> JsonObject:
     return {
-        "info": {"description": f"Masks of {job.source.name}, by maskstream"},
+        "info": {"description": f"Masks of {Path(job.source.name).name}, by maskstream"},
         "licenses": [],
         "categories": [{"id": i, "name": name} for i, name in enumerate(job.categories, start=1)],
     }

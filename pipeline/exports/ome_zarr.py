@@ -8,6 +8,8 @@ Format: https://ngff.openmicroscopy.org/0.5.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,9 +59,9 @@ class OmeZarr:
         for name, data in label_array_files(_IMAGE, shape).items():
             job.output.put(name, data)
         root = {
-            "ome": as_image(job.source, _IMAGE),
+            "ome": as_image(replace(job.source, name=Path(job.source.name).name), _IMAGE),
             "maskstream": {
-                "source": job.source.name,
+                "source": Path(job.source.name).name,
                 "frames": job.numbers.tolist(),
                 "objects": {str(chosen.id): chosen.name for chosen in job.objects},
             },

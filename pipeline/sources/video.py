@@ -38,6 +38,15 @@ ONE_THREAD: dict[str, Any] = {"threads": 1} if _PYAV >= 17 else {}
 # Before 19 a file whose title is not UTF-8 cannot be opened without this; 19 has no such option.
 _ANY_TAGS: dict[str, Any] = {"metadata_errors": "replace"} if _PYAV < 19 else {}
 
+# Formats that name other files or addresses; a file that is opened may be a stranger's upload.
+_REFERRING = frozenset(
+    {"hls", "concat", "dash", "sdp", "rtsp", "rtp", "imf", "webm_dash_manifest", "lavfi", "tty"}
+)
+_ONLY_FILES = {
+    "format_whitelist": ",".join(sorted(av.formats_available - _REFERRING)),
+    "protocol_whitelist": "file,pipe",
+}
+_PLAYLISTS = (b"#EXTM3U", b"ffconcat version", b"v=0", b"<?xml", b"<MPD")
 # Containers, by FFmpeg's names, that state when the last stream ends instead of how long it is.
 _END_NOT_DURATION = frozenset({"matroska", "webm"})
 _TAG_DURATION = re.compile(r"(\d+):(\d+):([\d.]+)")  # of a stream, as FFmpeg writes it
@@ -363,7 +372,7 @@ def open_container(path: Path) -> InputContainer:
         if path.is_file() and path.stat().st_size == 0:
             raise UnreadableSourceError(f"{path} is empty (0 bytes); the recording was not saved.")
         # An absolute path: FFmpeg would read `take:1.mp4` as a protocol.
-        container: InputContainer = av.open(str(path.absolute()), **_ANY_TAGS)
+        container: InputContainer = av.open(str(path.absolute()), options=_ONLY_FILES, **_ANY_TAGS)
         return container
     except FileNotFoundError as error:
         raise SourceNotFoundError(f"There is no file {path}.") from error
@@ -372,10 +381,23 @@ def open_container(path: Path) -> InputContainer:
     except IsADirectoryError as error:
         raise UnreadableSourceError(f"{path} is a folder, not a video.") from error
     except (av.error.FFmpegError, OSError) as error:
+        if _is_playlist(path):
+            raise UnreadableSourceError(
+                f"{path} is a playlist, which names other files; open the video itself, or a "
+                "stream with `live`."
+            ) from error
         raise UnreadableSourceError(
             f"{path} cannot be opened as a video ({error.strerror}); it is not a video, or it is "
             "damaged or was cut short while recording."
         ) from error
+
+
+def _is_playlist(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(64).lstrip(b"\xef\xbb\xbf\r\n ").startswith(_PLAYLISTS)
+    except OSError:
+        return False
 
 
 def video_stream(name: str, container: InputContainer) -> VideoStream:

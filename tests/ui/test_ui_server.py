@@ -155,7 +155,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 def test_a_video_of_the_web_becomes_a_session(tmp_path, clip, web):
-    place = workspace(tmp_path, roots=(tmp_path,))
+    place = workspace(tmp_path, roots=(tmp_path,), private_urls=True)
     session = place.editor(asyncio.run(fetch(place, f" {web}/clip.mp4?size=large "))).session
     assert session.title == "clip"
     assert session.source.read_bytes() == clip.read_bytes()
@@ -180,7 +180,8 @@ def test_an_address_that_gives_no_video_leaves_nothing(
 ):
     (clip.parent / "big.mp4").write_bytes(bytes(2 << 20))
     (clip.parent / "text.mp4").write_text("no video")
-    place = workspace(tmp_path, **{"roots": (tmp_path,), "upload_mb": 1} | limits)
+    given = {"roots": (tmp_path,), "upload_mb": 1, "private_urls": True} | limits
+    place = workspace(tmp_path, **given)
     with pytest.raises(kind, match=sentence):
         asyncio.run(fetch(place, address.format(web=web)))
     assert list((tmp_path / "sessions").iterdir()) == []

@@ -33,7 +33,8 @@ class Limits:
     """Limits of a server. roots: folders from which server paths may be opened, if any.
 
     upload_mb: the largest upload. age_h: hours after which an unused session is deleted. jobs:
-    tracking jobs that run at a time. propose: find proposals when a video is opened.
+    tracking jobs that run at a time. propose: find proposals when a video is opened. private_urls:
+    videos may be fetched from addresses that are not public.
     """
 
     roots: tuple[Path, ...] = ()
@@ -41,6 +42,7 @@ class Limits:
     age_h: float = 72.0
     jobs: int = 1
     propose: bool = True
+    private_urls: bool = False
 
 
 class Workspace:
@@ -143,7 +145,10 @@ class Workspace:
         """
         if not self.limits.roots:
             raise PageError("Paths on the server are switched off; upload the file instead.")
-        path = Path(os.path.expanduser(text.strip())).resolve()
+        try:
+            path = Path(os.path.expanduser(text.strip())).resolve()
+        except (ValueError, OSError) as error:  # a null character, a name that is too long
+            raise PageError("This is not a path on the server.") from error
         if not all(self._allowed(place) for place in (path, *_images_of(path))):
             allowed = ", ".join(str(root) for root in self.limits.roots)
             raise PageError(f"Only files in {allowed} may be opened here (see `ui --allow`).")

@@ -15,11 +15,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.errors import PageError
 from maskstream.ui.camera.live_runs import LiveRuns
-from maskstream.ui.editing.workspace import Limits, Workspace, resolved_roots
+from maskstream.ui.editing.workspace import Limits, Workspace, new_token, resolved_roots
+from maskstream.ui.server.guard import LOGIN, Access, Guard
+
+ANYBODY_HERE = Access()
+KEY_VARIABLE = "MASKSTREAM_KEY"
+"""Environment variable with the key where others can reach the page; else it is random."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +33,8 @@ class ServerChoice:
     """Options of the server. port: None for the first free one from 7860 on. folder: of sessions.
 
     allow: folders whose videos may be opened by path; None: the working directory if only this
-    machine can reach the page, else none.
+    machine can reach the page, else none. hostnames: names under which it is reached. embed: other
+    sites may show the page in a frame. private_urls: videos may be fetched from private addresses.
     """
 
     folder: Path
@@ -38,17 +45,33 @@ class ServerChoice:
     upload_mb: int = 4096
     age_h: float = 72.0
     propose: bool = True
+    hostnames: Sequence[str] = ()
+    embed: bool = False
+    private_urls: bool = False
+
+    @property
+    def is_private(self) -> bool:
+        """Whether only this machine can reach the page."""
+        return is_loopback(self.host) and not self.share
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A running server. share_url: None without a public link."""
+    """A running server.
+
+    share_url: None without a public link. key: what the login link holds, None if none is needed.
+    """
 
     url: str
     share_url: str | None
     workspace: Workspace
     live_runs: LiveRuns
     server: Any
+    key: str | None = None
+
+    def login_url(self, url: str) -> str:
+        """The address to open in a browser, with the key if one is needed."""
+        return url if self.key is None else f"{url.rstrip('/')}{LOGIN}?key={quote(self.key)}"
 
     def wait(self) -> None:
         """Wait for a keyboard interrupt."""
@@ -72,13 +95,24 @@ def is_loopback(host: str) -> bool:
 
 def limits_of(choice: ServerChoice) -> Limits:
     """Compute the limits for these options. Raises `PageError`."""
-    private = is_loopback(choice.host) and not choice.share
-    allow = choice.allow if choice.allow is not None else [Path.cwd()] if private else []
-    roots = resolved_roots(allow)
-    return Limits(roots, choice.upload_mb, choice.age_h, propose=choice.propose)
+    here = [Path.cwd()] if choice.is_private else []
+    roots = resolved_roots(here if choice.allow is None else choice.allow)
+    return Limits(
+        roots,
+        choice.upload_mb,
+        choice.age_h,
+        propose=choice.propose,
+        private_urls=choice.private_urls,
+    )
 
 
-def make_app(workspace: Workspace, live_runs: LiveRuns) -> Any:
+def make_app(
+    workspace: Workspace,
+    live_runs: LiveRuns,
+    access: Access = ANYBODY_HERE,
+    *,
+    embed: bool = False,
+) -> Any:
     """Create the Gradio server with the page and its routes. Raises `PageError` without Gradio."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -90,8 +124,14 @@ def make_app(workspace: Workspace, live_runs: LiveRuns) -> Any:
         ) from error
     from maskstream.ui.server.routes import add_page
 
-    app = gradio.Server(title="maskstream", docs_url=None, redoc_url=None, openapi_url=None)
-    add_page(app, workspace, live_runs)
+    class GuardedServer(gradio.Server):
+        """The server behind the guard, which comes before Gradio's own middleware."""
+
+        def build_middleware_stack(self) -> Guard:
+            return Guard(super().build_middleware_stack(), access)
+
+    app = GuardedServer(title="maskstream", docs_url=None, redoc_url=None, openapi_url=None)
+    add_page(app, workspace, live_runs, embed=embed)
     return app
 
 
@@ -103,7 +143,9 @@ def serve(choice: ServerChoice, config: PipelineConfig) -> Served:
     """
     workspace = Workspace(choice.folder, config, limits_of(choice))
     live_runs = LiveRuns(workspace)
-    app = make_app(workspace, live_runs)
+    key = None if choice.is_private else os.environ.get(KEY_VARIABLE) or new_token()
+    names = [*choice.hostnames, choice.host]
+    app = make_app(workspace, live_runs, Access(names, choice.share, key), embed=choice.embed)
     workspace.sweep()
     output = io.StringIO()
     try:
@@ -125,4 +167,4 @@ def serve(choice: ServerChoice, config: PipelineConfig) -> Served:
             f"The page cannot be served at {choice.host}: {taken} taken or not allowed; "
             "choose another one with --port."
         ) from error
-    return Served(url, share_url or None, workspace, live_runs, app)
+    return Served(url, share_url or None, workspace, live_runs, app, key)

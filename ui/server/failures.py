@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
@@ -23,9 +25,20 @@ STATUS: Mapping[type[MaskstreamError], int] = {
 """HTTP status of an exception type and its subclasses; the most derived match counts."""
 
 
-def add_error_handlers(app: FastAPI) -> None:
-    """Register handlers: a `MaskstreamError` becomes {"error": message}, others status 500."""
-    app.add_exception_handler(MaskstreamError, _expected)
+def add_error_handlers(app: FastAPI, sessions: Path) -> None:
+    """Register handlers: a `MaskstreamError` becomes {"error": message}, others status 500.
+
+    sessions: the folder of the sessions; messages name files in it without their path, which holds
+    the session's token.
+    """
+    inside = re.compile(rf"{re.escape(str(sessions.resolve()))}/[^/\s]+/(?:upload/)?")
+
+    def expected(request: Request, error: Exception) -> Response:
+        assert isinstance(error, MaskstreamError)  # noqa: S101 - that is what it is registered for
+        sentence = inside.sub("", str(error).replace(str(sessions), str(sessions.resolve())))
+        return JSONResponse({"error": sentence}, status_code=status_of(error))
+
+    app.add_exception_handler(MaskstreamError, expected)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -34,11 +47,6 @@ def status_of(error: MaskstreamError) -> int:
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
-def _expected(request: Request, error: Exception) -> Response:
-    assert isinstance(error, MaskstreamError)  # noqa: S101 - that is what it is registered for
-    return JSONResponse({"error": str(error)}, status_code=status_of(error))
-
-
 def _unexpected(request: Request, error: Exception) -> Response:
-    sentence = f"Something went wrong on the server ({error}); its log says more."
+    sentence = f"Something went wrong on the server ({type(error).__name__}); its log says more."
     return JSONResponse({"error": sentence}, status_code=500)

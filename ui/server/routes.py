@@ -28,20 +28,31 @@ _POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; "
     "object-src 'none'; base-uri 'none'"
 )
-_PAGE_HEADERS = {"Content-Security-Policy": _POLICY, "Cache-Control": "no-cache"}
 
 
-def add_page(app: FastAPI, workspace: Workspace, live_runs: LiveRuns) -> None:
-    """Add the pages, their static files and their routes to a server."""
-    add_error_handlers(app)
+def add_page(
+    app: FastAPI, workspace: Workspace, live_runs: LiveRuns, *, embed: bool = False
+) -> None:
+    """Add the pages, their static files and their routes to a server.
+
+    embed: other sites may show the pages in a frame.
+    """
+    add_error_handlers(app, workspace.folder)
+    policy = _POLICY if embed else f"{_POLICY}; frame-ancestors 'none'"
+    page_headers = {
+        "Content-Security-Policy": policy,
+        "Cache-Control": "no-cache",
+        "Referrer-Policy": "no-referrer",  # the address holds the session's token
+        "X-Content-Type-Options": "nosniff",
+    }
 
     @app.get("/", include_in_schema=False)
     def page() -> Response:
-        return FileResponse(STATIC / "index.html", headers=_PAGE_HEADERS)
+        return FileResponse(STATIC / "index.html", headers=page_headers)
 
     @app.get("/camera", include_in_schema=False)
     def camera() -> Response:
-        return FileResponse(STATIC / "camera.html", headers=_PAGE_HEADERS)
+        return FileResponse(STATIC / "camera.html", headers=page_headers)
 
     app.include_router(make_router(workspace))
     app.include_router(make_live_router(live_runs))

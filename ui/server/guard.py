@@ -1,0 +1,132 @@
+"""Who may call the server: known hosts, no foreign pages, and a key where others can reach it."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import json
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+AsgiApp = Callable[[Message, Receive, Send], Awaitable[None]]
+
+LOGIN = "/login"
+COOKIE = "maskstream_key"
+_SHARE_DOMAIN = ".gradio.live"
+_LOCAL_NAMES = ("localhost", "testserver")  # the second is the test client's
+# Everything that is served; the framework's own endpoints (uploads, proxies, files) are not.
+_PATHS = ("/", "/camera", LOGIN, "/favicon.ico", "/robots.txt")
+_PREFIXES = ("/api/", "/static/")
+_STARTUP = "/gradio_api/startup-events"  # called by Gradio itself when it starts
+_COOKIE_AGE_S = 30 * 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may call.
+
+    names: host names under which the server is reached, beside numeric addresses and `localhost`.
+    share: it is also reached by Gradio's link. key: what a browser must present, None: nothing.
+    """
+
+    names: Sequence[str] = ()
+    share: bool = False
+    key: str | None = None
+
+    def knows_host(self, host: str) -> bool:
+        """Whether the server may be reached under this value of the header `Host`.
+
+        Sites that point their name at this machine (DNS rebinding) cannot use numeric addresses.
+        """
+        name = urlsplit(f"//{host}").hostname or ""
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            shared = self.share and name.endswith(_SHARE_DOMAIN)
+            return shared or name in _LOCAL_NAMES or name in {n.lower() for n in self.names}
+        return True
+
+    def has_key(self, headers: dict[str, str]) -> bool:
+        """Whether a request presents the key: in its cookie, or as bearer token."""
+        if self.key is None:
+            return True
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self.is_key(bearer.strip()):
+            return True
+        try:
+            cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        except CookieError:
+            return False
+        return cookie is not None and self.is_key(cookie.value)
+
+    def is_key(self, text: str) -> bool:
+        """Whether this is the key, in constant time."""
+        return hmac.compare_digest(text.encode(), (self.key or "").encode())
+
+
+class Guard:
+    """ASGI middleware that answers what must not reach the page's routes."""
+
+    def __init__(self, app: AsgiApp, access: Access) -> None:
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Serve a request or a websocket."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
+        path = scope["path"]
+        refusal = self._refusal(path, headers)
+        if refusal is not None and scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008, "reason": refusal[1]})
+        elif refusal is not None:
+            await _answer(send, *refusal)
+        elif path == LOGIN:
+            await self._log_in(scope, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _refusal(self, path: str, headers: dict[str, str]) -> tuple[int, str] | None:
+        """Status and sentence for a request that is refused."""
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if not self._access.knows_host(host):
+            return 421, (
+                "This server does not answer to this host name; start it with --hostname NAME if "
+                "it is reached under it."
+            )
+        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+            return 403, "Pages of other sites cannot use this server."
+        if path == _STARTUP:
+            return None
+        if path not in _PATHS and not path.startswith(_PREFIXES):
+            return 404, "There is nothing here."
+        if path not in (LOGIN, "/robots.txt", "/favicon.ico") and not self._access.has_key(headers):
+            return 401, "Open the login link that the command `maskstream ui` has printed."
+        return None
+
+    async def _log_in(self, scope: Message, send: Send) -> None:
+        """Set the cookie for a login link, and go to the page."""
+        given = parse_qs(scope["query_string"].decode("latin-1")).get("key", [""])[0]
+        if self._access.key is None or not self._access.is_key(given):
+            await _answer(send, 401, "This login link is not valid (any more).")
+            return
+        cookie = f"{COOKIE}={given}; Path=/; HttpOnly; SameSite=Lax; Max-Age={_COOKIE_AGE_S}"
+        headers = [(b"location", b"/"), (b"set-cookie", cookie.encode("latin-1"))]
+        headers.append((b"cache-control", b"no-store"))
+        await send({"type": "http.response.start", "status": 303, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _answer(send: Send, status: int, sentence: str) -> None:
+    body = json.dumps({"error": sentence}).encode()
+    headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
