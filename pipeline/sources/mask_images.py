@@ -34,7 +34,7 @@ class MaskImage:
 
     values: gray values or palette indices, uint8 or uint16 [H, W]; None for color images. rgb: of
     palette and color images, uint8 or uint16 [H, W, 3]. alpha: opacity 0 to 1, if there is an alpha
-    channel that is not constant.
+    channel that is not constant. channels: of the file; RGB whose colors are equal is gray, too.
     """
 
     file: Path
@@ -42,6 +42,7 @@ class MaskImage:
     rgb: npt.NDArray[Any] | None
     alpha: Opacity | None
     indexed: bool = False
+    channels: int = 1
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -165,8 +166,10 @@ def read_label_map(file: Path) -> LabelMap:
         SourceNotFoundError: there is no such file.
         UnreadableSourceError: it is not an image, or a color image.
     """
+    if not file.is_file():
+        raise SourceNotFoundError(f"there is no label map {file}")
     image = read_mask_image(file)
-    if image.values is None:
+    if image.values is None or image.channels > 1:
         raise UnreadableSourceError(
             f"{file} is a color image; a label map is an indexed or gray PNG whose values are "
             "the objects' ids"
@@ -187,8 +190,9 @@ def _of_channels(file: Path, pixels: npt.NDArray[Any]) -> MaskImage:
     spread = np.ptp(colors, axis=2).max() if count > 2 else 0  # JPEG colors gray a little
     if spread <= _NOISE * _white(pixels):
         gray = colors[..., 0] if count < 3 or spread == 0 else np.median(colors, axis=2)
-        return MaskImage(file, np.ascontiguousarray(gray, pixels.dtype), None, alpha)
-    return MaskImage(file, None, colors, alpha)
+        values = np.ascontiguousarray(gray, pixels.dtype)
+        return MaskImage(file, values, None, alpha, channels=count)
+    return MaskImage(file, None, colors, alpha, channels=count)
 
 
 def _indexed(file: Path, encoded: bytes) -> MaskImage | None:
