@@ -65,9 +65,13 @@ def iou(one: np.ndarray, other: np.ndarray) -> float:
 
 
 class Tab:
-    """One tab with the page in it; what goes wrong in its script fails the test at the end."""
+    """One tab with the page in it; what goes wrong in its script fails the test at the end.
 
-    def __init__(self, chromium, url: str, size=(1280, 800), **options) -> None:
+    watched: note every request. Not for a page that sends its camera's images: Playwright hands the
+    body of each to the test, which on a busy machine is never done with them.
+    """
+
+    def __init__(self, chromium, url: str, size=(1280, 800), *, watched=True, **options) -> None:
         self.url = url
         self.errors: list[str] = []
         self.asked: set[str] = set()
@@ -78,7 +82,8 @@ class Tab:
         self.context.set_default_timeout(60_000)
         self.page = self.context.new_page()
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("request", lambda request: self.asked.add(request.url))
+        if watched:
+            self.page.on("request", lambda request: self.asked.add(request.url))
 
     def __enter__(self) -> Tab:
         return self

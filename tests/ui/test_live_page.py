@@ -377,7 +377,7 @@ def camera_browser(tmp_path_factory):
 @pytest.mark.parametrize("own", [True, False], ids=["browser-camera", "server-file"])
 def test_the_camera_page(server, camera_browser, clip, own):
     truth = next(masks for _, masks in shapes_frames())
-    with Tab(camera_browser, server.url, permissions=["camera"]) as tab:
+    with Tab(camera_browser, server.url, watched=False, permissions=["camera"]) as tab:
         tab.open("camera")
         if own:
             tab.page.click("#own")

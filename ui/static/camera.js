@@ -4,6 +4,7 @@ import { fillIcons, icon } from "./icons.js";
 import { startTheme, startTips, toast } from "./notices.js";
 import { View } from "./view.js";
 
+const STARTING_MS = 250;
 const byId = (id) => document.getElementById(id);
 const SENT_SIDE = 960, SENT_QUALITY = 0.85;
 const OVER = ["ended", "failed"];
@@ -140,6 +141,7 @@ class Camera {
     const canvas = document.createElement("canvas"), g = canvas.getContext("2d");
     this.sending = true;
     while (this.sending) {
+      if (!this.shown) await new Promise((done) => setTimeout(done, STARTING_MS));  // images before the first result are dropped
       await new Promise((done) => video.requestVideoFrameCallback(done));
       const scale = Math.min(1, SENT_SIDE / Math.max(video.videoWidth, video.videoHeight)), stamp = performance.now();
       canvas.width = Math.round(video.videoWidth * scale); canvas.height = Math.round(video.videoHeight * scale);
