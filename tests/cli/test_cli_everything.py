@@ -98,7 +98,7 @@ def test_what_is_there_is_kept_unless_it_may_be_replaced(cli, media, tmp_path):
         ("one.png", ["--points-per-side", 30], "multiple of 4"),
         ("one.png", ["--model", "nonsense"], "no model 'nonsense'"),
         ("one.png", ["-o", "/proc/a.png", *FEW], "cannot be written"),
-        ("one.png", ["-o", "x", "--overlay", "x"], "both"),
+        ("one.png", ["-o", "x", "--overlay", "x"], "overlap"),
         ("clip.mp4", ["-o", "a.png"], "give a folder"),
         ("clip.mp4", ["--overlay", "a.mp4"], "cannot hold images"),
     ],

@@ -4,7 +4,7 @@ import { fillIcons, icon } from "./icons.js";
 import { startTheme, startTips, toast } from "./notices.js";
 import { View } from "./view.js";
 
-const STARTING_MS = 250;
+const UNANSWERED = 3, SLOW_MS = 250;
 const byId = (id) => document.getElementById(id);
 const SENT_SIDE = 960, SENT_QUALITY = 0.85;
 const OVER = ["ended", "failed"];
@@ -44,7 +44,7 @@ class Camera {
 
   #show({ about, image, masks }) {
     if (this.size !== about.size.join()) { this.size = about.size.join(); this.view.setSize(...about.size); }
-    this.after = about.frame;
+    this.after = about.frame; this.unanswered = 0;
     this.view.image?.close();
     this.#list(about.objects);
     this.view.show(image, masks, []);
@@ -139,14 +139,15 @@ class Camera {
   // Send images of the browser's camera one at a time, always the newest one.
   async send(video) {
     const canvas = document.createElement("canvas"), g = canvas.getContext("2d");
-    this.sending = true;
+    this.sending = true; this.unanswered = 0;
     while (this.sending) {
-      if (!this.shown) await new Promise((done) => setTimeout(done, STARTING_MS));  // images before the first result are dropped
+      if (this.unanswered >= UNANSWERED) await new Promise((done) => setTimeout(done, SLOW_MS));  // they are dropped
       await new Promise((done) => video.requestVideoFrameCallback(done));
       const scale = Math.min(1, SENT_SIDE / Math.max(video.videoWidth, video.videoHeight)), stamp = performance.now();
       canvas.width = Math.round(video.videoWidth * scale); canvas.height = Math.round(video.videoHeight * scale);
       g.drawImage(video, 0, 0, canvas.width, canvas.height);
       const blob = await new Promise((done) => canvas.toBlob(done, "image/jpeg", SENT_QUALITY));
+      this.unanswered++;
       try { await this.api.image(blob, stamp); } catch (error) { if (!error.offline) return; }
     }
   }
