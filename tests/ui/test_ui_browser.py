@@ -33,7 +33,7 @@ def clips(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, clips):
     sessions = tmp_path_factory.mktemp("sessions")
-    with served(sessions, "--allow", clips, "--upload-mb", 1) as found:
+    with served(sessions, "--allow", clips, "--upload-mb", 1, "--private-urls") as found:
         yield found
 
 
