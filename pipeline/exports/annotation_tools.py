@@ -57,7 +57,7 @@ class LabelMe:
         try:
             shapes = {s["group_id"]: s for s in json.loads(file.read_bytes())["shapes"]}
             ious = [
-                mask_iou(_mask_of(shapes.pop(chosen.id), mask.shape), mask, empty=1.0)
+                mask_iou(labelme_mask(shapes.pop(chosen.id), mask.shape), mask, empty=1.0)
                 for chosen, mask in frame.masks()
             ]
         except (OSError, ValueError, KeyError, TypeError, cv2.error):
@@ -80,7 +80,8 @@ def _shape(mask: Mask) -> JsonObject:
     }
 
 
-def _mask_of(shape: dict[str, Any], size_hw: SizeHW) -> Mask:
+def labelme_mask(shape: Mapping[str, Any], size_hw: SizeHW) -> Mask:
+    """Decode a shape of type "mask". Raises `KeyError`, `ValueError`, `cv2.error`."""
     (x0, y0), (x1, y1) = shape["points"]
     encoded = np.frombuffer(base64.b64decode(shape["mask"]), np.uint8)
     mask = np.zeros(size_hw, np.bool_)

@@ -51,7 +51,13 @@ class _StorePass:
         """Timestamp of the next frame."""
         if self._clock is None:
             first, rate = self.source_video.first, self.source_video.rate
-            self._clock = Clock(frame, first, rate, keep_start=self._keep_start)
+            self._clock = Clock(
+                frame,
+                first,
+                rate,
+                keep_start=self._keep_start,
+                timecode=self.source_video.timecode_at(frame.index),
+            )
         return self._clock.stamp(frame)
 
 
@@ -98,8 +104,7 @@ class Movie:
             shown = self._pass.source_video.duration(shot.source)
             duration = shown or self._pass.clock.frame_ticks
             image = self._canvas.paint(shot, self._color)
-            timecode = self._pass.source_video.timecode_at(shot.source.index)
-            self._writer.write(image, pts, duration, self._pass.clock, self._color, timecode)
+            self._writer.write(image, pts, duration, self._pass.clock, self._color)
 
     def finish(self) -> None:
         """Close the file and open it for reading. Raises `OSError`."""

@@ -36,10 +36,17 @@ class Clock:
 
     keep_start: keep the time of the first frame instead, unless it is before 0. Without timestamps
     in the source they are counted at `rate`. frame_ticks: duration of a frame at the rate.
+    timecode: of the first frame, if known.
     """
 
     def __init__(
-        self, first: Frame, start: Frame, rate: Fraction, *, keep_start: bool = False
+        self,
+        first: Frame,
+        start: Frame,
+        rate: Fraction,
+        *,
+        keep_start: bool = False,
+        timecode: str | None = None,
     ) -> None:
         """Start a clock. first: first frame written; start: first frame of the source."""
         self.time_base = 1 / rate if first.pts is None else first.time_base
@@ -48,6 +55,7 @@ class Clock:
         self.frame_ticks = max(1, round(1 / (rate * self.time_base)))
         self._origin = 0 if keep_start and begins > 0 else begins
         self._counted = -1
+        self.timecode = timecode
 
     @property
     def origin_s(self) -> Fraction:
@@ -101,15 +109,11 @@ class MovieWriter:
         duration: int,
         clock: Clock,
         color: Color,
-        timecode: str | None = None,
     ) -> None:
-        """Encode a frame; all have the same size and format.
-
-        pts, duration: ticks of the clock. timecode: of the first frame.
-        """
+        """Encode a frame; all have the same size and format. pts, duration: ticks of the clock."""
         with _as_os_error():
             if self._stream is None:
-                self._begin(image, clock, color, timecode)
+                self._begin(image, clock, color)
             begins_s = pts * clock.time_base + clock.origin_s
             self._write_sound(clock, begins_s)
             self._end_s = begins_s + duration * clock.time_base
@@ -143,7 +147,7 @@ class MovieWriter:
             packet.duration = self._durations.pop(packet.pts, 0) or packet.duration
             self._container.mux(packet)
 
-    def _begin(self, image: VideoFrame, clock: Clock, color: Color, timecode: str | None) -> None:
+    def _begin(self, image: VideoFrame, clock: Clock, color: Color) -> None:
         encoding = self._encoding
         stream: Any = self._container.add_stream(
             encoding.codec, rate=self._rate, options=dict(encoding.options)
@@ -157,8 +161,8 @@ class MovieWriter:
         context.color_primaries, context.color_trc = color.primaries, color.transfer
         if self._field_order and hasattr(context, "field_order"):  # PyAV 16 and later
             context.field_order = _FIELD_ORDERS[self._field_order]
-        if timecode is not None:
-            stream.metadata["timecode"] = timecode
+        if clock.timecode is not None:
+            stream.metadata["timecode"] = clock.timecode
         self._stream = stream
         self._soundtrack = Soundtrack(
             self._sound, self._container, self._path.suffix, self._restarts_s

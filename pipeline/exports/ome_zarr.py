@@ -55,13 +55,14 @@ class OmeZarr:
     def finish(self) -> None:
         """Write the metadata and open the array for reading. Raises `OSError`."""
         job = self._job
+        source = replace(job.source, name=Path(job.source.name).name)  # not where it lies
         shape = (len(job.numbers), *job.source.size_hw)
         for name, data in label_array_files(_IMAGE, shape).items():
             job.output.put(name, data)
         root = {
-            "ome": as_image(replace(job.source, name=Path(job.source.name).name), _IMAGE),
+            "ome": as_image(source, _IMAGE),
             "maskstream": {
-                "source": Path(job.source.name).name,
+                "source": source.name,
                 "frames": job.numbers.tolist(),
                 "objects": {str(chosen.id): chosen.name for chosen in job.objects},
             },

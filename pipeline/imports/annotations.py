@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,7 @@ import zarr
 from zarr.errors import BaseZarrError
 
 from maskstream.pipeline.errors import ConfigError, SourceNotFoundError, UnreadableSourceError
-from maskstream.pipeline.exports.annotation_tools import cvat_mask
+from maskstream.pipeline.exports.annotation_tools import cvat_mask, labelme_mask
 from maskstream.pipeline.exports.coco_annotations import (
     CocoImage,
     CocoObject,
@@ -221,16 +220,10 @@ def labelme_masks(folder: Path) -> Iterator[FoundMask]:
 
 
 def _labelme_mask(shape: Mapping[str, Any], size_hw: SizeHW) -> Mask | None:
-    kind, points = shape.get("shape_type", "polygon"), np.array(shape["points"], np.float64)
+    kind = shape.get("shape_type", "polygon")
     if kind == "polygon":
-        return fill(np.rint(points).astype(np.int32), size_hw)
-    if kind != "mask":
-        return None
-    (x0, y0), (x1, y1) = points.astype(int).tolist()
-    encoded = np.frombuffer(base64.b64decode(shape["mask"]), np.uint8)
-    mask = np.zeros(size_hw, np.bool_)
-    mask[y0 : y1 + 1, x0 : x1 + 1] = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)) > 0
-    return mask
+        return fill(np.rint(np.array(shape["points"], np.float64)).astype(np.int32), size_hw)
+    return labelme_mask(shape, size_hw) if kind == "mask" else None
 
 
 def cvat_masks(file: Path) -> Iterator[FoundMask]:

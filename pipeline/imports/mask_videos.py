@@ -13,6 +13,7 @@ import numpy.typing as npt
 from av.video.frame import VideoFrame
 
 from maskstream.pipeline.errors import UnreadableSourceError
+from maskstream.pipeline.exports.color import planes
 from maskstream.pipeline.imports.found import FoundMask, Specks
 from maskstream.pipeline.sources.orientation import Orientation
 from maskstream.pipeline.sources.video import VideoFile, open_container, video_stream
@@ -109,9 +110,6 @@ def _alpha_of(image: VideoFrame) -> npt.NDArray[np.float32]:
     """Opacity 0 to 1, [H, W]."""
     bits = next(c.bits for c in image.format.components if c.is_alpha)
     if image.format.is_planar:
-        plane = image.planes[-1]
-        dtype = np.dtype(np.uint8 if bits <= 8 else "<u2")
-        rows: Any = np.frombuffer(memoryview(plane), dtype).reshape(plane.height, -1)
-        return np.asarray(rows[:, : plane.width] / ((1 << bits) - 1), np.float32)
+        return np.asarray(planes(image)[-1] / ((1 << bits) - 1), np.float32)
     rgba = image.to_ndarray(format="rgba")
     return np.asarray(rgba[..., 3] / np.float32(255), np.float32)

@@ -39,6 +39,12 @@ def read_film_channels(path: Path) -> npt.NDArray[np.float32] | None:
     Raises:
         MissingExtraError: OpenImageIO is not installed.
     """
+    image = _open(path)
+    return None if image is None else _pixels(image)
+
+
+def _open(path: Path) -> Any:
+    """The image's buffer, None if it cannot be decoded. Raises `MissingExtraError`."""
     try:
         import OpenImageIO
     except ImportError as error:
@@ -46,7 +52,11 @@ def read_film_channels(path: Path) -> npt.NDArray[np.float32] | None:
             f"{path.suffix} images are read by OpenImageIO: install maskstream[editors]."
         ) from error
     image: Any = OpenImageIO.ImageBuf(str(path))
-    pixels = None if image.has_error else image.get_pixels(OpenImageIO.FLOAT, image.roi_full)
+    return None if image.has_error else image
+
+
+def _pixels(image: Any) -> npt.NDArray[np.float32] | None:
+    pixels = image.get_pixels("float", image.roi_full)
     return None if pixels is None else np.nan_to_num(np.asarray(pixels, np.float32))
 
 
@@ -63,10 +73,9 @@ def read_film_layers(path: Path) -> dict[str, npt.NDArray[np.float32]] | None:
     Raises:
         MissingExtraError: OpenImageIO is not installed.
     """
-    pixels = read_film_channels(path)
+    image = _open(path)
+    pixels = None if image is None else _pixels(image)
     if pixels is None:
         return None
-    import OpenImageIO
-
-    names = OpenImageIO.ImageBuf(str(path)).spec().channelnames
+    names = image.spec().channelnames
     return {name: pixels[..., number] for number, name in enumerate(names)}

@@ -12,19 +12,16 @@ import zlib
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 from av.video.frame import VideoFrame
 
-from maskstream.pipeline.sources.position import FrameRange
 from maskstream.pipeline.sources.timestamps import Stamp
-from maskstream.pipeline.sources.video import VideoFile, VideoReader
+from maskstream.pipeline.sources.video import VideoFile, VideoReader, WholeVideo
 from maskstream.pipeline.types import Frame
 
 _NONE = -(1 << 63)  # of a time that is not stated
@@ -122,14 +119,12 @@ class FrameTable:
         return table
 
 
-class Survey:
+class Survey(WholeVideo):
     """Decodes a video once, in order, and enters its frames into a table."""
 
     def __init__(self, source: VideoFile, table: FrameTable | None = None) -> None:
+        super().__init__(source)
         self.table = FrameTable() if table is None else table
-        self._stack = ExitStack()
-        whole = replace(source, frame_range=FrameRange())
-        self.reader: VideoReader = self._stack.enter_context(whole.open())
         self._pictures = self.reader.pictures()
 
     def next(self) -> Frame | None:
@@ -142,14 +137,8 @@ class Survey:
         self.table.append(picture, stamp)
         return self.reader.frame(len(self.table) - 1, picture, stamp)
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-
-class TableReader:
+class TableReader(WholeVideo):
     """Reads frames of a video that are in a table, from any of them on.
 
     Every frame is recognized. Where seeking does not lead to the frame, an earlier keyframe is
@@ -157,22 +146,14 @@ class TableReader:
     """
 
     def __init__(self, source: VideoFile, table: FrameTable) -> None:
-        self._source = replace(source, frame_range=FrameRange())
+        super().__init__(source)
         self._table = table
-        self._stack = ExitStack()
-        self._reader: VideoReader = self._stack.enter_context(self._source.open())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
     def frames(self, first: int) -> Iterator[Frame]:
         """The frames from `first` to the end of the table. Raises `SourceError`."""
         before = max(0, first - 1)  # a deinterlaced picture depends on the one before it
         for entry, pts in self._table.entries(before):
-            for frame in self._shown(self._reader, self._from_entry(entry, pts), entry):
+            for frame in self._shown(self.reader, self._from_entry(entry, pts), entry):
                 if frame.index == first:
                     yield frame
                     first += 1
@@ -194,8 +175,8 @@ class TableReader:
 
     def _from_entry(self, number: int, pts: int) -> Iterator[VideoFrame]:
         """Decoded pictures from a keyframe on, as long as they are those of the table."""
-        self._reader.seek(pts)
-        pictures = self._reader.pictures()
+        self.reader.seek(pts)
+        pictures = self.reader.pictures()
         landing = islice(pictures, _LANDING_MAX)
         picture = next((found for found in landing if self._table.is_frame(number, found)), None)
         while picture is not None and self._table.is_frame(number, picture):

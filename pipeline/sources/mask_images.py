@@ -44,13 +44,6 @@ class MaskImage:
     indexed: bool = False
     channels: int = 1
 
-    @property
-    def size_hw(self) -> tuple[int, int]:
-        """Height and width, pixels."""
-        pixels = self.rgb if self.values is None else self.values
-        assert pixels is not None  # noqa: S101 - an image has one of them
-        return pixels.shape[0], pixels.shape[1]
-
     @cached_property
     def opacity(self) -> Opacity:
         """The image as a matte, 0 to 1: its alpha, or else its brightness by its colors.

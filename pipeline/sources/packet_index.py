@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import av.error
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from maskstream.pipeline.sources.position import FrameRange
 from maskstream.pipeline.sources.timestamps import Stamp
-from maskstream.pipeline.sources.video import VideoFile, VideoReader, open_container, video_stream
+from maskstream.pipeline.sources.video import VideoFile, WholeVideo, open_container, video_stream
 from maskstream.pipeline.types import Frame
 
 # Containers that index their packets and state their times, by FFmpeg's names.
@@ -98,20 +95,12 @@ class PacketIndex:
         self._count += 1
 
 
-class CountedReader:
+class CountedReader(WholeVideo):
     """Reads frames of a video from any of them on, as an index counts them."""
 
     def __init__(self, source: VideoFile, index: PacketIndex) -> None:
+        super().__init__(source)
         self._index = index
-        self._stack = ExitStack()
-        whole = replace(source, frame_range=FrameRange())
-        self._reader: VideoReader = self._stack.enter_context(whole.open())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
     def frames(self, first: int) -> Iterator[Frame]:
         """The frames from `first` on; ends early where the file is not as it was counted."""
@@ -119,7 +108,7 @@ class CountedReader:
         if not anchors:
             return
         number, pts = anchors[-1]
-        reader = self._reader
+        reader = self.reader
         damage = reader.report.corrupt_packets
         reader.seek(pts)
         pictures = reader.pictures()

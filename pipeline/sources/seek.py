@@ -61,7 +61,8 @@ class SeekableVideo:
         self._next = 0  # number of the frame that `_frames` gives next
         stated = self._survey.reader.stated_count if self._packets.is_reliable(0) else None
         self._stated = stated is not None
-        self._estimate = stated or count_packets(source.path) or self.info.frame_count or 1
+        known = stated or (len(self._table) if self._table.complete else None)
+        self._estimate = known or count_packets(source.path) or self.info.frame_count or 1
         self._frame_bytes = source.path.stat().st_size / self._estimate
         height, width = self.info.size_hw
         self._pixels = height * width

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import av
 import av.error
@@ -92,6 +93,25 @@ class VideoFile:
                 yield reader
             finally:
                 reader.close()
+
+
+class WholeVideo:
+    """A video without a range, opened when its reader is first used, closed with the context."""
+
+    def __init__(self, source: VideoFile) -> None:
+        self._source = replace(source, frame_range=FrameRange())
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @cached_property
+    def reader(self) -> VideoReader:
+        """The opened video. Raises `SourceError`."""
+        return self._stack.enter_context(self._source.open())
 
 
 class VideoReader:
