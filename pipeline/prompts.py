@@ -5,6 +5,7 @@
 "object": 3, "mask": "cup.png"}, {"frame": 40, "type": "remove", "object": 1}, {"frame": 40, "type":
 "rename", "object": 3, "name": "cup"}]}`, in pixels of the displayed (rotated) frame.
 
+A frame is a number, or a timecode such as `"00:00:03:12"` that `load_prompts` resolves.
 A mask is the path of a PNG of the frame's size, relative to the prompts file; pixels that are not 0
 are the object.
 
@@ -33,9 +34,10 @@ from pydantic import (
     model_validator,
 )
 
-from maskstream.pipeline.errors import PromptError, SourceError
+from maskstream.pipeline.errors import ConfigError, PromptError, SourceError
+from maskstream.pipeline.sources.known_frames import frame_at
 from maskstream.pipeline.sources.mask_images import read_mask
-from maskstream.pipeline.types import SizeHW
+from maskstream.pipeline.types import SizeHW, Source
 
 MAX_OBJECT_ID = 65535
 _TYPES = ("point", "box", "mask", "remove", "rename")
@@ -322,8 +324,11 @@ def _check_size(event: MaskEvent, size_hw: SizeHW) -> None:
 NO_PROMPTS = PromptLog(version=1)
 
 
-def load_prompts(file: Path) -> PromptLog:
-    """Read a prompts file. Raises `PromptError` with the line of the error."""
+def load_prompts(file: Path, source: Source | None = None) -> PromptLog:
+    """Read a prompts file. Raises `PromptError` with the line of the error, and `SourceError`.
+
+    source: the video that it is for, which is opened if frames are given as timecodes.
+    """
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
@@ -334,6 +339,8 @@ def load_prompts(file: Path) -> PromptLog:
         values = json.loads(text)
     except json.JSONDecodeError as error:
         raise PromptError(f"{file}, line {error.lineno}: not JSON ({error.msg})") from error
+    if source is not None:
+        _resolve_timecodes(values, source, file, text)
     try:
         return PromptLog.model_validate(values, context={"folder": file.parent})
     except ValidationError as error:
@@ -343,6 +350,26 @@ def load_prompts(file: Path) -> PromptLog:
         key = ".".join(str(part) for part in path) or "the file"
         message = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"]
         raise PromptError(f"{file}, line {line}: {key}: {message}") from error
+
+
+def _resolve_timecodes(values: Any, source: Source, file: Path, text: str) -> None:
+    """Replace timecodes of frames by frame indices; anything wrong is left to the validation."""
+    events = values.get("events") if isinstance(values, dict) else None
+    named = [
+        (number, event)
+        for number, event in enumerate(events if isinstance(events, list) else [])
+        if isinstance(event, dict) and isinstance(event.get("frame"), str)
+    ]
+    if not named:
+        return
+    with source.open() as reader:
+        info = reader.info
+    for number, event in named:
+        try:
+            event["frame"] = frame_at(info, event["frame"])
+        except ConfigError as error:
+            line = _line_of(text, ["events", number])
+            raise PromptError(f"{file}, line {line}: frame: {error}") from error
 
 
 def _line_of(text: str, path: list[int | str]) -> int:

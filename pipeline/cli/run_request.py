@@ -100,11 +100,12 @@ def run_request(request: RunRequest) -> None:
     from maskstream.pipeline.prompts import NO_PROMPTS, load_prompts
 
     configured = load_config(request.config, request.settings)
-    log = NO_PROMPTS if request.prompts is None else load_prompts(request.prompts)
+    source = _open_source(request)
+    log = NO_PROMPTS if request.prompts is None else load_prompts(request.prompts, source)
     if log.tracking:
         _replay(request, configured, log)
     else:
-        _run_video(request, configured, log)
+        _run_video(request, source, configured, log)
 
 
 def run_with_progress(
@@ -148,12 +149,26 @@ def run_with_progress(
     raise typer.Exit(INTERRUPTED)
 
 
-def _run_video(request: RunRequest, configured: PipelineConfig, log: PromptLog) -> None:
+def _open_source(request: RunRequest) -> Source:
+    from maskstream.pipeline.sources import open_source
+    from maskstream.pipeline.sources.position import parse_rate
+
+    return open_source(
+        request.source,
+        start=request.start,
+        end=request.end,
+        stride=request.stride,
+        rate=None if request.fps is None else parse_rate(request.fps),
+        deinterlace=request.deinterlace,
+    )
+
+
+def _run_video(
+    request: RunRequest, source: Source, configured: PipelineConfig, log: PromptLog
+) -> None:
     from maskstream.pipeline.cli.first_use import with_model_folder
     from maskstream.pipeline.engine.pipeline import Pipeline
     from maskstream.pipeline.runs.outputs import RunOutputs
-    from maskstream.pipeline.sources import open_source
-    from maskstream.pipeline.sources.position import parse_rate
     from maskstream.pipeline.store import check_writable
 
     output = request.output
@@ -168,14 +183,7 @@ def _run_video(request: RunRequest, configured: PipelineConfig, log: PromptLog) 
         return
     summary = run_with_progress(
         pipeline,
-        open_source(
-            request.source,
-            start=request.start,
-            end=request.end,
-            stride=request.stride,
-            rate=None if request.fps is None else parse_rate(request.fps),
-            deinterlace=request.deinterlace,
-        ),
+        source,
         outputs,
         log,
         backward=request.backward,

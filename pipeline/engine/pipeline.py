@@ -31,6 +31,7 @@ from maskstream.pipeline.errors import PromptError
 from maskstream.pipeline.models.networks import Networks
 from maskstream.pipeline.models.open import locate_model
 from maskstream.pipeline.prompts import NO_PROMPTS, PromptLog
+from maskstream.pipeline.sources.known_frames import known_frames
 from maskstream.pipeline.sources.reverse import check_reversible, reverse
 from maskstream.pipeline.stage_times import StageTimes
 from maskstream.pipeline.tracking.processor import FrameProcessor
@@ -209,7 +210,8 @@ class Pipeline:
         earlier = BackwardTracks(None if backward is None else backward.scratch)
         try:
             info = reader.start()
-            prompts.check_frames(info.indices)
+            if waiting:
+                prompts.check_frames(known_frames(source, info, max(waiting)))
             prompts.check_inside(info.size_hw)
             if make_processor is None:
                 processor = FrameProcessor(
@@ -239,6 +241,8 @@ class Pipeline:
                 summary.report = reader.report
                 summary.stage_s |= processor.times.seconds
                 yield frame, result
+                if queue.policy is Policy.WAIT and waiting and min(waiting) < frame.index:
+                    break  # its frame was not there
         finally:
             reader.stop()
             if processor is not None:
@@ -254,7 +258,7 @@ class Pipeline:
         if waiting:
             raise PromptError(
                 f"prompts name frame {min(waiting)}, which is not in the clip (or in the chosen "
-                f"range) of {summary.frames} frames"
+                f"range); the run stopped after {summary.frames} frames"
             )
 
     def _backward_pass(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from maskstream.pipeline.types import Frame
 _INDEXED = frozenset({"mov", "mp4", "matroska", "webm"})
 _HIDDEN_FRAMES = frozenset({"vp8"})  # codecs with packets that are not shown
 _COUNTED_BYTES = 1 << 26  # read to count the packets of a file
+_REORDERED = 32  # packets between decoding and presentation, at most
 
 
 class Anchor(NamedTuple):
@@ -69,23 +71,36 @@ class PacketIndex:
         found = self._anchors + ([self._open] if self._open is not None else [])
         return [anchor for anchor in found if anchor.number <= index]
 
-    def _read_one(self) -> None:
+    def times(self) -> Iterator[int]:
+        """Times of the frames in order, in ticks; ends early if packets cannot be counted."""
+        waiting: list[int] = []
+        while self._reliable and not self._ended:
+            pts = self._read_one()
+            if pts is not None:
+                heappush(waiting, pts)
+            if len(waiting) > _REORDERED:
+                yield heappop(waiting)
+        while self._reliable and waiting:
+            yield heappop(waiting)
+
+    def _read_one(self) -> int | None:
+        """Count the next packet; gives its time if it is a frame's."""
         packet = next(self._packets, None)
         if packet is None:
             self._ended = True
-            return
+            return None
         # Matroska states no decoding times; FFmpeg leaves out the first ones.
         dts, last = packet.dts, self._last_dts
         unordered = dts is not None and last is not None and dts <= last
         if packet.pts is None or packet.is_corrupt or unordered:
             self._reliable = False
-            return
+            return None
         self._last_dts = dts
         if packet.is_discard:
-            return
+            return None
         if self._first_pts is None or packet.pts < self._first_pts:
             self._reliable = False
-            return
+            return None
         if packet.is_keyframe:
             if self._open is not None:
                 self._anchors.append(self._open)
@@ -93,6 +108,7 @@ class PacketIndex:
         elif self._open is not None and packet.pts < self._open.pts:
             self._open = self._open._replace(number=self._open.number + 1)
         self._count += 1
+        return packet.pts
 
 
 class CountedReader(WholeVideo):

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from contextlib import closing
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from maskstream.pipeline.config import KeyframeConfig, PipelineConfig, SeedingCo
 from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.errors import PromptError, SourceNotFoundError, StoreError
 from maskstream.pipeline.prompts import NO_PROMPTS, PromptLog
-from maskstream.pipeline.sources import ArraySource, VideoFile, open_source
+from maskstream.pipeline.sources import ArraySource, FrameRange, VideoFile, open_source
 from maskstream.pipeline.types import Frame, FrameResult, SourceInfo
 from tests.support.media import moving_shapes, write_video
 
@@ -168,13 +169,22 @@ def test_a_prompt_on_a_frame_that_is_not_run_is_an_error_before_the_run(
 
 
 def test_a_prompt_beyond_an_unknown_end_keeps_the_results(clip):
-    path, _, masks = clip
+    _, frames, masks = clip
     sink = Collect()
-    source = open_source(path, end="1000s")  # a time: which frames this means shows at the end
+    source = ArraySource(iter(frames))  # how many there are shows at the end
     with pytest.raises(PromptError, match="frame 99"):
         Pipeline(UNSEEDED).run(source, lambda info: [sink], prompts_on(99))
     assert len(sink.results) == len(masks)
     assert sink.complete is False
+
+
+def test_a_run_stops_where_a_prompt_was_left_out(clip):
+    _, frames, _ = clip
+    source = ArraySource(iter(frames), Fraction(24), FrameRange.of("0.25s"))
+    sink = Collect()
+    with pytest.raises(PromptError, match="stopped after 1 frames"):
+        Pipeline(UNSEEDED).run(source, lambda info: [sink], prompts_on(3))
+    assert [r.index for r in sink.results] == [6]
 
 
 @pytest.mark.parametrize(

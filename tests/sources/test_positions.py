@@ -10,11 +10,13 @@ import av
 import pytest
 
 from maskstream.pipeline.errors import ConfigError, UnreadableSourceError
+from maskstream.pipeline.prompts import load_prompts
 from maskstream.pipeline.sources import Position, open_source
+from maskstream.pipeline.sources.known_frames import known_frames
 from maskstream.pipeline.sources.seekable import open_seekable
 from maskstream.pipeline.sources.timecode import Timecode
 from maskstream.pipeline.store import MaskStore
-from tests.support.kinds import COUNT, encode, numbered
+from tests.support.kinds import COUNT, encode, numbered, write
 from tests.support.media import read, write_images
 
 
@@ -87,6 +89,8 @@ PROMPTS = '{"version": 1, "events": [{"frame": %d, "type": "point", "object": 1,
         ("clip.mkv", 7, ("--stride", "3"), "6 and 9"),
         ("clip.mkv", 7, ("--end", "5"), "4"),
         ("clip.mp4", COUNT, (), str(COUNT - 1)),
+        ("clip.mp4", 7, ("--start", "0.5s", "--end", "1s"), "13"),
+        ("clip.mp4", 34, ("--start", "0.5s", "--end", "1s"), "24"),
     ],
 )
 def test_a_prompt_on_no_frame_is_an_error_before_anything_is_written(
@@ -103,6 +107,29 @@ def test_a_prompt_on_no_frame_is_an_error_before_anything_is_written(
     assert code == 1
     assert f"nearest: {nearest})" in " ".join(err.split())
     assert not store.exists()
+
+
+@pytest.mark.parametrize("kind", ["mkv-live", "webm-vp8-live", "ts-h264-b", "raw-h264"])
+@pytest.mark.parametrize("options", [{}, {"start": "3", "end": "300"}, {"start": "0.5s"}])
+def test_frames_of_a_run_are_known_where_no_number_of_frames_is_stated(tmp_path, kind, options):
+    source = open_source(write(kind, tmp_path), **options)
+    info, _, frames = read(source)
+    expected = [frame.index for frame in frames]
+    assert known_frames(source, info, 10**6) == expected
+    assert known_frames(source, info, 20) == [n for n in expected if n <= 21]
+
+
+def test_prompts_take_timecodes(cli, tmp_path):
+    clip = with_timecode(tmp_path / "clip.mov", "10:00:00:00")
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text(PROMPTS.replace("%d", '"10:00:01:05"'))
+    assert load_prompts(prompts, open_source(clip)).frames == {30}
+    store = tmp_path / "s.zarr"
+    assert cli("run", clip, "-o", store, "--prompts", prompts, "--quiet")[0] == 0
+    prompts.write_text(PROMPTS.replace("%d", '"0:12 s"'))
+    code, _, err = cli("run", clip, "-o", tmp_path / "t.zarr", "--prompts", prompts)
+    assert code == 1
+    assert "line 1: frame: '0:12 s' is not a position" in " ".join(err.split())
 
 
 @contextmanager

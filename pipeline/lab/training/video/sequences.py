@@ -45,7 +45,7 @@ class SequenceConfig:
 
     frames: int = 5
     leap: float = 0.5
-    twin: float = 0.12
+    twin: float = 0.2
     kin: float = 0.4
     leaves: float = 0.18
     returns: float = 0.6
