@@ -64,6 +64,10 @@ class PageError(MaskstreamError):
     """The page, or what it requests, cannot be served."""
 
 
+class ServerFullError(PageError):
+    """A limit of the server is reached: space, sessions or jobs."""
+
+
 class SessionNotFoundError(PageError):
     """There is no session of this name on the server."""
 

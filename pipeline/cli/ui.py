@@ -39,7 +39,23 @@ def ui(
         ),
     ] = None,
     upload_mb: Annotated[int, typer.Option(min=1, help="Largest upload, MB.")] = 4096,
+    session_gb: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="Disk space of a session, GB; default: 10 where others reach."),
+    ] = None,
+    total_gb: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="Disk space of all sessions, GB; default: 100 where others do."),
+    ] = None,
+    max_sessions: Annotated[
+        int | None,
+        typer.Option(min=1, help="Sessions kept at a time; default: 200 where others do."),
+    ] = None,
     age_h: Annotated[float, typer.Option(min=0.1, help="Hours to keep unused sessions.")] = 72.0,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Tracking jobs at a time, and as many exports.")
+    ] = 1,
+    queue: Annotated[int, typer.Option(min=0, help="Jobs that may wait, of each kind.")] = 16,
     propose: Annotated[
         bool, typer.Option("--propose/--no-propose", help="Find objects when a video is opened.")
     ] = True,
@@ -70,7 +86,12 @@ def ui(
         share=share,
         allow=allow or None,
         upload_mb=upload_mb,
+        session_gb=session_gb,
+        total_gb=total_gb,
+        max_sessions=max_sessions,
         age_h=age_h,
+        jobs=jobs,
+        queue=queue,
         propose=propose,
         hostnames=hostname or (),
         embed=embed,

@@ -9,7 +9,7 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -231,6 +231,7 @@ class Pipeline:
                 self._backward_pass(source, prompts, info.size_hw, backward, earlier)
                 summary.stage_s["backward"] = time.perf_counter() - started
             seen: set[int] = set()
+            before: int | None = None
             for frame, result in processor.results(queue):
                 waiting.discard(frame.index)
                 seen.update(o.id for o in result.objects)
@@ -241,8 +242,9 @@ class Pipeline:
                 summary.report = reader.report
                 summary.stage_s |= processor.times.seconds
                 yield frame, result
-                if queue.policy is Policy.WAIT and waiting and min(waiting) < frame.index:
-                    break  # its frame was not there
+                if queue.policy is Policy.WAIT and _is_passed(waiting, before, frame.index):
+                    break
+                before = frame.index
         finally:
             reader.stop()
             if processor is not None:
@@ -297,3 +299,10 @@ class Pipeline:
                 f"prompts name frame {min(waiting)}, which is not in the clip (or in the chosen "
                 "range), so nothing can be tracked backward from there"
             )
+
+
+def _is_passed(waiting: Collection[int], before: int | None, index: int) -> bool:
+    """Whether a run that goes from frame `before` to `index` has left out a frame for good."""
+    if not waiting or before is None:
+        return False
+    return min(waiting) < index if before < index else max(waiting) > index

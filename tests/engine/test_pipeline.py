@@ -182,9 +182,9 @@ def test_a_run_stops_where_a_prompt_was_left_out(clip):
     _, frames, _ = clip
     source = ArraySource(iter(frames), Fraction(24), FrameRange.of("0.25s"))
     sink = Collect()
-    with pytest.raises(PromptError, match="stopped after 1 frames"):
+    with pytest.raises(PromptError, match="stopped after 2 frames"):
         Pipeline(UNSEEDED).run(source, lambda info: [sink], prompts_on(3))
-    assert [r.index for r in sink.results] == [6]
+    assert [r.index for r in sink.results] == [6, 7]
 
 
 @pytest.mark.parametrize(

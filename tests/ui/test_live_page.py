@@ -19,7 +19,8 @@ from maskstream.pipeline.store import MaskStore
 from maskstream.ui.camera.inputs import PushedImages, is_device
 from maskstream.ui.camera.live_run import ABANDONED_S, LiveRun
 from maskstream.ui.camera.live_runs import MAX_LIVE_RUNS, LiveRuns, without_seeding
-from maskstream.ui.editing.workspace import Limits, Workspace
+from maskstream.ui.editing.quota import Limits
+from maskstream.ui.editing.workspace import Workspace
 from tests.support.browser import center, iou
 from tests.support.media import moving_shapes, write_video
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
 from functools import partial
 
 import numpy as np
@@ -27,6 +26,7 @@ from maskstream.ui.editing.entries import (
     TrackedEntry,
 )
 from maskstream.ui.editing.session import Session, fold
+from maskstream.ui.editing.slots import JobSlots
 from maskstream.ui.editing.track_plan import plan_job, segments_of, stale_segments
 from maskstream.ui.editing.tracking_task import TrackingTask
 from tests.support.media import moving_shapes, write_images, write_video
@@ -191,7 +191,7 @@ def clip(tmp_path_factory):
 
 
 def edit(folder, path) -> Editor:
-    return Editor(Session(folder, path, "shapes"), SEGMENTERS, threading.Semaphore())
+    return Editor(Session(folder, path, "shapes"), SEGMENTERS, JobSlots())
 
 
 def track(editor: Editor, direction="both") -> MaskStore:
@@ -417,7 +417,7 @@ def test_what_a_killed_job_did_is_there_after_reopening(tmp_path, clip):
         task.resume()
     task.pause()  # and so it hangs while its files are taken as a crash would leave them
     shutil.copytree(editor.session.folder, tmp_path / "crashed")
-    again = Editor(Session.reopen(tmp_path / "crashed"), SEGMENTERS, threading.Semaphore())
+    again = Editor(Session.reopen(tmp_path / "crashed"), SEGMENTERS, JobSlots())
     if again.session.store is not None:  # what was committed: every 2 s or 64 frames
         assert again.result(0).labels.any()
     assert not (tmp_path / "crashed" / "tracking.json").exists()

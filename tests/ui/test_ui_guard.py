@@ -199,7 +199,8 @@ def web():
 )
 def test_addresses_of_this_network_are_not_fetched(tmp_path, web, url):
     from maskstream.pipeline.config import PipelineConfig
-    from maskstream.ui.editing.workspace import Limits, Workspace
+    from maskstream.ui.editing.quota import Limits
+    from maskstream.ui.editing.workspace import Workspace
     from maskstream.ui.server.download import fetch
 
     place = Workspace(tmp_path / "sessions", PipelineConfig(), Limits((tmp_path,)))
@@ -209,7 +210,8 @@ def test_addresses_of_this_network_are_not_fetched(tmp_path, web, url):
 
 def test_a_redirect_is_checked_like_the_first_address(tmp_path, web, monkeypatch):
     from maskstream.pipeline.config import PipelineConfig
-    from maskstream.ui.editing.workspace import Limits, Workspace
+    from maskstream.ui.editing.quota import Limits
+    from maskstream.ui.editing.workspace import Workspace
     from maskstream.ui.server import download
 
     checked = []

@@ -27,7 +27,8 @@ from maskstream.pipeline.errors import (
 )
 from maskstream.ui.camera.live_runs import LiveRuns
 from maskstream.ui.editing.actions import parse_action
-from maskstream.ui.editing.workspace import Limits, Workspace, resolved_roots
+from maskstream.ui.editing.quota import Limits
+from maskstream.ui.editing.workspace import Workspace, resolved_roots
 from maskstream.ui.server.app import ServerChoice, is_loopback, limits_of, make_app
 from maskstream.ui.server.download import fetch
 from tests.support.media import moving_shapes, write_images, write_video

@@ -29,6 +29,7 @@ from maskstream.ui.editing.jobs import JobPlan, Outcome, recovered
 from maskstream.ui.editing.session import Session, SessionState
 from maskstream.ui.editing.session_json import SessionView
 from maskstream.ui.editing.shown import ShownMasks
+from maskstream.ui.editing.slots import JobSlots
 from maskstream.ui.editing.track_plan import Direction, done_after, plan_job, stale_segments
 from maskstream.ui.editing.tracking_task import TrackingTask
 
@@ -60,9 +61,7 @@ class Editor:
         SourceError: the video no longer exists, or cannot be read.
     """
 
-    def __init__(
-        self, session: Session, segmenters: Segmenters, slots: threading.Semaphore
-    ) -> None:
+    def __init__(self, session: Session, segmenters: Segmenters, slots: JobSlots) -> None:
         self.session = session
         self.revision = time.time_ns() // 1_000_000  # increases over restarts of the server, too
         self.task: TrackingTask | None = None
@@ -220,10 +219,11 @@ class Editor:
                 self.session.new_store(),
                 state.store,
             )
-            self.task = TrackingTask(
+            task = TrackingTask(
                 plan, self._config, self.video, self._slots, self.session.masks, self._add_tracked
             )
-            self.task.start()
+            task.start()
+            self.task = task
             self.revision += 1
 
     def _add_tracked(self, plan: JobPlan, outcome: Outcome) -> None:

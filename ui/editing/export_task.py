@@ -18,6 +18,7 @@ from maskstream.pipeline.exports.registry import FORMATS, find_format
 from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.store import MaskStore
 from maskstream.pipeline.types import FrameResult
+from maskstream.ui.editing.slots import JobSlots
 
 logger = logging.getLogger(__name__)
 
@@ -75,15 +76,16 @@ class _Canceled(Exception):  # noqa: N818 - no error: somebody pressed Cancel
 
 
 class ExportTask:
-    """One export, started at once. status: running, done, canceled or failed.
+    """One export, started as soon as a slot is free.
 
-    Raises `PromptError` if there is nothing to export, `ConfigError` for an unknown format.
+    status: waiting, running, done, canceled or failed. Raises `PromptError` if there is nothing to
+    export, `ConfigError` for an unknown format, `ServerFullError` if no place in line is left.
     """
 
-    def __init__(self, store: Path, folder: Path, request: ExportRequest) -> None:
+    def __init__(self, store: Path, folder: Path, request: ExportRequest, slots: JobSlots) -> None:
         if not request.objects:
             raise PromptError("Choose at least one object to export.")
-        self.status = "running"
+        self.status = "waiting"
         self.message = ""
         self.done = 0
         self.total = 0
@@ -91,16 +93,24 @@ class ExportTask:
         self._store = store
         self._request = request
         self._cancel = threading.Event()
+        self._slots = slots
         name = re.sub(r"[^\w.-]+", "_", request.title) or "clip"
         stem = f"{name}_{request.format}"
         suffix = find_format(request.format).suffix
         self._place = folder / FOLDER / f"{stem}{suffix}"
+        self._ticket = slots.enter()
         self._thread = threading.Thread(target=self._run, name="maskstream-export", daemon=True)
         self._thread.start()
+
+    @property
+    def active(self) -> bool:
+        """Whether the export has not ended."""
+        return self.status in ("waiting", "running")
 
     def cancel(self) -> None:
         """Cancel the export and delete its files."""
         self._cancel.set()
+        self._slots.notice()
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Wait until the export has ended."""
@@ -121,7 +131,11 @@ class ExportTask:
 
     def _run(self) -> None:
         try:
-            self._export()
+            with self._slots.slot(self._ticket, self._cancel.is_set) as granted:
+                if not granted:
+                    raise _Canceled
+                self.status = "running"
+                self._export()
             self.status = "done"
         except _Canceled:
             self._remove()

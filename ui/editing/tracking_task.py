@@ -23,6 +23,7 @@ from maskstream.pipeline.store import MaskStore
 from maskstream.pipeline.types import FrameResult
 from maskstream.ui.editing.jobs import JobPlan, Outcome, outcome_of
 from maskstream.ui.editing.mask_files import MaskFiles
+from maskstream.ui.editing.slots import JobSlots
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class JobProgress:
 class TrackingTask:
     """One tracking job. finished: called in its thread with its outcome, if it tracked anything.
 
-    slots: limits the jobs that run at a time on this server.
+    slots: of the jobs of this server. Raises `ServerFullError` if no place in line is left.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class TrackingTask:
         plan: JobPlan,
         config: PipelineConfig,
         video: Seekable,
-        slots: threading.Semaphore,
+        slots: JobSlots,
         masks: MaskFiles,
         finished: Callable[[JobPlan, Outcome], None],
     ) -> None:
@@ -88,6 +89,7 @@ class TrackingTask:
         self._config = config
         self._video = video
         self._slots = slots
+        self._ticket = slots.enter()
         self._masks = masks
         self._finished = finished
         self._stop = threading.Event()
@@ -119,6 +121,7 @@ class TrackingTask:
     def stop(self) -> None:
         """Stop after the next frame; finished frames are kept."""
         self._stop.set()
+        self._slots.notice()
         if self.status in (JobStatus.RUNNING, JobStatus.PAUSED, JobStatus.WAITING):
             self.status = JobStatus.STOPPING
         self._go.set()
@@ -144,7 +147,7 @@ class TrackingTask:
         running = self._pass
         return JobProgress(
             status=self.status,
-            message=self.message,
+            message=self.message or self._waits_for(),
             frame=self.frame,
             running=None if running < 0 else self.plan.job.passes[running],
             done=self.done_frames,
@@ -152,6 +155,12 @@ class TrackingTask:
             fps=fps,
             left_s=(total - self.done_frames) / fps if fps else None,
         )
+
+    def _waits_for(self) -> str:
+        if self.status is not JobStatus.WAITING:
+            return ""
+        before = self._slots.before(self._ticket)
+        return f"{before} in line before it" if before else "next in line"
 
     def live(self, frame: int) -> FrameResult | None:
         """The job's result for a frame, if it has reached it."""
@@ -189,7 +198,7 @@ class TrackingTask:
 
     def _run(self) -> None:
         try:
-            with self._slots:
+            with self._slots.slot(self._ticket, self._stop.is_set):
                 self._track()
         except MaskstreamError as error:
             self._fail(str(error))

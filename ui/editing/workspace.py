@@ -13,7 +13,6 @@ import shutil
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from maskstream.pipeline.config import PipelineConfig
@@ -21,32 +20,19 @@ from maskstream.pipeline.errors import MaskstreamError, PageError, SessionNotFou
 from maskstream.pipeline.sources.images import ImageSequence
 from maskstream.ui.editing.clicker import Segmenters
 from maskstream.ui.editing.editor import Editor
+from maskstream.ui.editing.quota import Limits, Quota, is_token, session_folders
 from maskstream.ui.editing.session import FILE, Session
+from maskstream.ui.editing.slots import JobSlots
 
-_TOKEN = re.compile(r"[A-Za-z0-9_-]{22}")
-_MIB = 1 << 20
+_MEASURED = 1 << 26  # bytes of an upload between two looks at the space that is left
 _MAX_OPEN = 8  # editors in memory; the least recently used is closed first
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Limits of a server. roots: folders from which server paths may be opened, if any.
-
-    upload_mb: the largest upload. age_h: hours after which an unused session is deleted. jobs:
-    tracking jobs that run at a time. propose: find proposals when a video is opened. private_urls:
-    videos may be fetched from addresses that are not public.
-    """
-
-    roots: tuple[Path, ...] = ()
-    upload_mb: int = 4096
-    age_h: float = 72.0
-    jobs: int = 1
-    propose: bool = True
-    private_urls: bool = False
-
-
 class Workspace:
-    """The sessions in `folder`. now_s: clock, seconds since the epoch."""
+    """The sessions in `folder`. now_s: clock, seconds since the epoch.
+
+    quota: of their space. exports: slots of their exports.
+    """
 
     def __init__(
         self,
@@ -59,9 +45,11 @@ class Workspace:
         self.folder = folder
         self.config = config
         self.limits = limits
+        self.quota = Quota(folder, limits)
+        self.exports = JobSlots(limits.jobs, limits.queue)
         self._segmenters = Segmenters(config)
         self._now_s = now_s
-        self._slots = threading.Semaphore(limits.jobs)
+        self._tracking = JobSlots(limits.jobs, limits.queue)
         self._lock = threading.Lock()
         self._reopening = threading.Lock()
         self._open: dict[str, Editor] = {}
@@ -71,12 +59,17 @@ class Workspace:
             raise PageError(f"Sessions cannot be kept in {folder}: {error.strerror}.") from error
 
     def begin(self, source: Path, title: str, token: str | None = None) -> str:
-        """Create a session on a video; return its token. Raises `SourceError`, `StoreError`."""
-        self.sweep()
-        token = token or new_token()
+        """Create a session on a video; return its token.
+
+        token: of a session whose upload is there. Raises `SourceError`, `StoreError`,
+        `ServerFullError`.
+        """
+        if token is None:
+            self._make_room()
+            token = new_token()
         session = Session(self.folder / token, source, title)
         try:
-            editor = Editor(session, self._segmenters, self._slots)
+            editor = Editor(session, self._segmenters, self._tracking)
             session.save()
         except MaskstreamError:
             shutil.rmtree(self.folder / token, ignore_errors=True)
@@ -94,7 +87,7 @@ class Workspace:
         if known is not None:
             return known
         folder = self.folder / token
-        if not _TOKEN.fullmatch(token) or not (folder / FILE).is_file():
+        if not is_token(token) or not (folder / FILE).is_file():
             raise SessionNotFoundError(
                 "This session is not on this server (any more); open the video again."
             )
@@ -102,7 +95,7 @@ class Workspace:
             known = self._known(token)
             if known is not None:
                 return known
-            editor = Editor(Session.reopen(folder), self._segmenters, self._slots)
+            editor = Editor(Session.reopen(folder), self._segmenters, self._tracking)
             with self._lock:
                 self._remember(token, editor)
             return editor
@@ -110,33 +103,46 @@ class Workspace:
     async def upload(self, name: str, parts: AsyncIterator[bytes], size: int | None) -> str:
         """Receive an upload and create a session on it; return its token.
 
-        size: bytes, if known. Raises `PageError` if it is too large, `SourceError` if it is not a
-        video.
+        size: bytes, if known. Raises `PageError` if it is too large or no room is left,
+        `SourceError` if it is not a video.
         """
-        most = self.limits.upload_mb * _MIB
-        if size is not None and size > most:
-            raise self._too_large(size)
-        token = new_token()
-        place = self.folder / token / "upload"
+        if size is not None:
+            self.quota.check_upload(size)
+        self._make_room(size or 0)
+        folder = self.folder / new_token()
         safe = re.sub(r"[^\w. -]+", "_", Path(name.replace("\\", "/")).name).lstrip(".") or "video"
-        taken = 0
+        place = folder / "upload" / safe
         try:
-            place.mkdir(parents=True, mode=0o700)
-            with (place / safe).open("wb") as file:
-                async for part in parts:
-                    taken += len(part)
-                    if taken > most:
-                        raise self._too_large(taken)
-                    file.write(part)
+            place.parent.mkdir(parents=True, mode=0o700)
+            taken = await self._receive(place, parts)
             if size is not None and taken != size:
                 raise PageError("The upload was interrupted; try again.")
         except OSError as error:
-            shutil.rmtree(self.folder / token, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
             raise PageError(f"The upload cannot be kept: {error.strerror or error}.") from error
         except BaseException:
-            shutil.rmtree(self.folder / token, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
             raise
-        return self.begin(place / safe, Path(safe).stem, token)
+        return self.begin(place, Path(safe).stem, folder.name)
+
+    async def _receive(self, place: Path, parts: AsyncIterator[bytes]) -> int:
+        """Write an upload to a file, within the limits; return its size."""
+        taken = measured = 0
+        with place.open("wb", buffering=0) as file:  # so that its size is known
+            async for part in parts:
+                taken += len(part)
+                self.quota.check_upload(taken)
+                if taken - measured >= _MEASURED:
+                    self.quota.check_space(place.parents[1])
+                    measured = taken
+                file.write(part)
+        return taken
+
+    def _make_room(self, size: int = 0) -> None:
+        """Delete unused sessions. Raises `ServerFullError` if there is no room for another one."""
+        self.sweep()
+        self.quota.check_sessions()
+        self.quota.check_space(self.folder / "new", size)
 
     def server_path(self, text: str) -> Path:
         """Resolve a path of a video or images on the server, if it may be opened.
@@ -161,9 +167,7 @@ class Workspace:
         """Delete sessions unused for `age_h` hours; return how many."""
         oldest = self._now_s() - 3600 * self.limits.age_h
         gone = 0
-        for folder in self.folder.iterdir():
-            if not _TOKEN.fullmatch(folder.name) or not folder.is_dir():
-                continue
+        for folder in session_folders(self.folder):
             if _touched_s(folder) >= oldest:
                 continue
             with self._lock:
@@ -196,12 +200,6 @@ class Workspace:
         idle = [t for t, e in self._open.items() if not e.busy and t != token]
         for old in idle[: max(0, len(self._open) - _MAX_OPEN)]:
             self._open.pop(old).close()
-
-    def _too_large(self, size: int) -> PageError:
-        return PageError(
-            f"The file is too large to upload ({size / _MIB:.0f} MB, at most "
-            f"{self.limits.upload_mb} MB here); open it by its path on the server, or cut it."
-        )
 
 
 def _images_of(path: Path) -> list[Path]:

@@ -20,10 +20,13 @@ from urllib.parse import quote
 from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.errors import PageError
 from maskstream.ui.camera.live_runs import LiveRuns
-from maskstream.ui.editing.workspace import Limits, Workspace, new_token, resolved_roots
+from maskstream.ui.editing.quota import Limits
+from maskstream.ui.editing.workspace import Workspace, new_token, resolved_roots
 from maskstream.ui.server.guard import LOGIN, Access, Guard
 
 ANYBODY_HERE = Access()
+SHARED = Limits(session_gb=10, total_gb=100, sessions=200)
+"""Limits by default where others can reach the page."""
 KEY_VARIABLE = "MASKSTREAM_KEY"
 """Environment variable with the key where others can reach the page; else it is random."""
 
@@ -33,8 +36,10 @@ class ServerChoice:
     """Options of the server. port: None for the first free one from 7860 on. folder: of sessions.
 
     allow: folders whose videos may be opened by path; None: the working directory if only this
-    machine can reach the page, else none. hostnames: names under which it is reached. embed: other
-    sites may show the page in a frame. private_urls: videos may be fetched from private addresses.
+    machine can reach the page, else none. session_gb, total_gb, max_sessions: None: no limit if
+    only this machine can reach the page, else `SHARED`'s. hostnames: names under which it is
+    reached. embed: other sites may show the page in a frame. private_urls: videos may be fetched
+    from private addresses.
     """
 
     folder: Path
@@ -43,7 +48,12 @@ class ServerChoice:
     share: bool = False
     allow: Sequence[Path] | None = None
     upload_mb: int = 4096
+    session_gb: float | None = None
+    total_gb: float | None = None
+    max_sessions: int | None = None
     age_h: float = 72.0
+    jobs: int = 1
+    queue: int = 16
     propose: bool = True
     hostnames: Sequence[str] = ()
     embed: bool = False
@@ -97,13 +107,23 @@ def limits_of(choice: ServerChoice) -> Limits:
     """Compute the limits for these options. Raises `PageError`."""
     here = [Path.cwd()] if choice.is_private else []
     roots = resolved_roots(here if choice.allow is None else choice.allow)
+    default = Limits() if choice.is_private else SHARED
     return Limits(
         roots,
         choice.upload_mb,
-        choice.age_h,
+        session_gb=_or(choice.session_gb, default.session_gb),
+        total_gb=_or(choice.total_gb, default.total_gb),
+        sessions=_or(choice.max_sessions, default.sessions),
+        age_h=choice.age_h,
+        jobs=choice.jobs,
+        queue=choice.queue,
         propose=choice.propose,
         private_urls=choice.private_urls,
     )
+
+
+def _or(chosen: float | None, default: float) -> float:
+    return default if chosen is None else chosen
 
 
 def make_app(

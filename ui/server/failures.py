@@ -13,11 +13,13 @@ from maskstream.pipeline.errors import (
     ConfigError,
     MaskstreamError,
     PromptError,
+    ServerFullError,
     SessionNotFoundError,
 )
 
 STATUS: Mapping[type[MaskstreamError], int] = {
     SessionNotFoundError: 404,
+    ServerFullError: 503,
     ConfigError: 400,
     PromptError: 400,
     MaskstreamError: 422,

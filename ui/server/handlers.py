@@ -18,6 +18,7 @@ from maskstream.ui.editing.actions import (
     ExportBody,
     FetchRequest,
     OpenRequest,
+    TrackAction,
     parse_action,
     perform,
 )
@@ -119,8 +120,10 @@ class SessionHandlers:
 
     def act(self, token: str, body: Annotated[JsonObject, Body()]) -> JsonObject:
         """Perform an action."""
-        editor = self._workspace.editor(token)
-        touched = perform(editor, parse_action(body))
+        editor, action = self._workspace.editor(token), parse_action(body)
+        if isinstance(action, TrackAction):
+            self._workspace.quota.check_space(editor.session.folder)
+        touched = perform(editor, action)
         return self._state_json(token, editor.view()) | {"object": touched}
 
     def cutout(self, token: str, frame: int, body: CutoutBody, side: int = _PREVIEW) -> Response:
@@ -133,13 +136,16 @@ class SessionHandlers:
         """Start an export."""
         editor = self._workspace.editor(token)
         running = self._exports.get(token)
-        if running is not None and running.status == "running":
+        if running is not None and running.active:
             raise PromptError("An export is running already.")
+        self._workspace.quota.check_space(editor.session.folder)
         place = editor.session.store
         if place is None:
             raise PromptError("There are no masks to export yet: track first.")
         view = editor.view()
-        self._exports[token] = ExportTask(place, editor.session.folder, _export_of(view, body))
+        self._exports[token] = ExportTask(
+            place, editor.session.folder, _export_of(view, body), self._workspace.exports
+        )
         return self._state_json(token, view)
 
     def cancel_export(self, token: str) -> JsonObject:

@@ -17,8 +17,9 @@ from maskstream.ui.camera.live_runs import LiveRuns
 from maskstream.ui.camera.routes import make_live_router
 from maskstream.ui.editing.entries import MAX_OBJECTS
 from maskstream.ui.editing.export_task import formats_json
+from maskstream.ui.editing.quota import Limits
 from maskstream.ui.editing.session import new_object
-from maskstream.ui.editing.workspace import Limits, Workspace
+from maskstream.ui.editing.workspace import Workspace
 from maskstream.ui.server.examples import find_examples
 from maskstream.ui.server.failures import add_error_handlers
 from maskstream.ui.server.handlers import OpeningHandlers, SessionHandlers

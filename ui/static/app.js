@@ -1,6 +1,6 @@
 // The editing page: one session, its last state from the server, and the actions on it.
 import { about, SessionApi } from "./api.js";
-import { ExportDialog } from "./exporting.js";
+import { ExportDialog, isExporting } from "./exporting.js";
 import { Frames } from "./frames.js";
 import { fillIcons, setIcon } from "./icons.js";
 import { isRunning, showJob } from "./job.js";
@@ -305,7 +305,7 @@ class Page {
 
   async #poll() {
     for (;;) {
-      const busy = this.running || this.state.export?.status === "running";
+      const busy = this.running || isExporting(this.state.export);
       await new Promise((done) => setTimeout(done, busy ? POLL_BUSY_MS : POLL_IDLE_MS));
       if (document.hidden && !busy) continue;
       try {

@@ -21,6 +21,8 @@ export function bytes(n) {
   return `${n >= 100 || i === 0 ? Math.round(n) : n.toFixed(1)} ${units[i]}`;
 }
 
+export const isExporting = (task) => ["waiting", "running"].includes(task?.status);
+
 export class ExportDialog {
   constructor(formats, on) {
     this.formats = formats;
@@ -101,10 +103,10 @@ export class ExportDialog {
   update(state) {
     const task = state.export;
     const status = byId("export-status");
-    const running = task?.status === "running";
+    const running = isExporting(task);
     const ready = task?.status === "done" && task.format === this.format;
     status.classList.toggle("bad", task?.status === "failed");
-    status.textContent = running ? `${TITLES[task.format]}: ${task.total ? Math.floor(100 * task.done / task.total) : 0} %`
+    status.textContent = task?.status === "waiting" ? "Waiting for other exports" : running ? `${TITLES[task.format]}: ${task.total ? Math.floor(100 * task.done / task.total) : 0} %`
       : task?.status === "failed" ? task.message
       : ready ? `${task.file}, ${bytes(task.size)}`
       : state.store ? `Frames ${state.first} to ${state.last}` : "Track first; there is nothing to export yet.";

@@ -4,7 +4,7 @@ import { clock } from "./timeline.js";
 
 const byId = (id) => document.getElementById(id);
 const ENDED = ["done", "stopped", "failed"];
-const WORDS = { waiting: "Waiting for another job", running: "Tracking", paused: "Paused", stopping: "Stopping", joining: "Saving" };
+const WORDS = { running: "Tracking", paused: "Paused", stopping: "Stopping", joining: "Saving" };
 const frameWord = (count) => `${count} ${count === 1 ? "frame" : "frames"}`;
 
 export const isRunning = (job) => Boolean(job) && !ENDED.includes(job.status);
@@ -23,7 +23,7 @@ export function showJob({ job, stale, store, objects }) {
   const running = isRunning(job);
   byId("job").hidden = !running; byId("track-split").hidden = running;
   if (running) {
-    byId("job-what").textContent = `${WORDS[job.status]} ${job.done} / ${job.total}`;
+    byId("job-what").textContent = job.status === "waiting" ? `Waiting, ${job.message}` : `${WORDS[job.status]} ${job.done} / ${job.total}`;
     byId("job-speed").textContent = job.status === "running" && job.fps ? `${job.fps} fps, ${clock(job.left_s ?? 0, false)} left` : "";
     byId("job-bar").style.width = `${100 * job.done / Math.max(1, job.total)}%`;
     setIcon(byId("pause"), job.status === "paused" ? "play" : "pause");

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from maskstream.ui.editing.clicker import Segmenters
 from maskstream.ui.editing.editor import Editor
 from maskstream.ui.editing.entries import Click
 from maskstream.ui.editing.session import Session
+from maskstream.ui.editing.slots import JobSlots
 
 _LONGEST = 1920
 
@@ -51,7 +51,7 @@ def bench_clicks(config: PipelineConfig, clip: Path, *, frames: int = 20) -> Cli
     again: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         session = Session(Path(folder), clip, clip.stem)
-        editor = Editor(session, Segmenters(config), threading.Semaphore())
+        editor = Editor(session, Segmenters(config), JobSlots())
         height, width = editor.info.size_hw
         _click(editor, 0, width / 2, height / 2)  # loads the network
         for frame in np.linspace(1, editor.frames[-1], frames).astype(int).tolist():
