@@ -100,12 +100,13 @@ def run_request(request: RunRequest) -> None:
     from maskstream.pipeline.prompts import NO_PROMPTS, load_prompts
 
     configured = load_config(request.config, request.settings)
-    source = _open_source(request)
-    log = NO_PROMPTS if request.prompts is None else load_prompts(request.prompts, source)
+    log = NO_PROMPTS
+    if request.prompts is not None:
+        log = load_prompts(request.prompts, _open_source(request))
     if log.tracking:
         _replay(request, configured, log)
     else:
-        _run_video(request, source, configured, log)
+        _run_video(request, configured, log)
 
 
 def run_with_progress(
@@ -163,9 +164,7 @@ def _open_source(request: RunRequest) -> Source:
     )
 
 
-def _run_video(
-    request: RunRequest, source: Source, configured: PipelineConfig, log: PromptLog
-) -> None:
+def _run_video(request: RunRequest, configured: PipelineConfig, log: PromptLog) -> None:
     from maskstream.pipeline.cli.first_use import with_model_folder
     from maskstream.pipeline.engine.pipeline import Pipeline
     from maskstream.pipeline.runs.outputs import RunOutputs
@@ -183,7 +182,7 @@ def _run_video(
         return
     summary = run_with_progress(
         pipeline,
-        source,
+        _open_source(request),
         outputs,
         log,
         backward=request.backward,
