@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -52,10 +52,24 @@ def add_object(result: FrameResult, found: ObjectResult, mask: BoolMap) -> Frame
     return _result(result, labels, [*result.objects, found], masks)
 
 
+def stack_objects(result: FrameResult, bottom_up: Sequence[int]) -> FrameResult:
+    """Order where objects overlap: the last of these ids is on top. Whole masks stay as they are.
+
+    bottom_up: ids of all objects of the result.
+    """
+    if not result.covered:
+        return result
+    masks = {object_id: result.mask(object_id) for object_id in bottom_up}
+    labels = np.zeros_like(result.labels)
+    for object_id, mask in masks.items():
+        labels[mask] = object_id
+    return _result(result, labels, result.objects, masks)
+
+
 def _result(
     result: FrameResult,
     labels: LabelMap,
-    objects: list[ObjectResult],
+    objects: Sequence[ObjectResult],
     masks: Mapping[int, BoolMap],
 ) -> FrameResult:
     """Recompute areas and covered parts from the label map and the whole masks."""

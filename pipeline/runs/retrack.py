@@ -20,6 +20,7 @@ import numpy as np
 
 from maskstream.pipeline.engine.backward import reversed_in_time
 from maskstream.pipeline.engine.pipeline import Pipeline
+from maskstream.pipeline.errors import StoreError
 from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.prompts import Event, MaskEvent, PromptLog, Segment, TrackJob, TrackPass
 from maskstream.pipeline.results.edits import BoolMap, add_object, keep_objects, prompted_object
@@ -83,7 +84,8 @@ def run_job(
 
     before: the previous job's store. on_frame: called with the number of the pass and its result;
     an exception ends the job, and after `TrackingStopped` the results so far are merged and
-    returned. Passes are stored in a folder beside `target` while the job runs (`passes_folder`).
+    returned. Passes are stored in a folder beside `target` while the job runs (`passes_folder`);
+    after a `StoreError` they stay there for `recover_job`.
 
     Raises:
         SourceError, PromptError, StoreError: as `Pipeline.stream` and the stores.
@@ -93,7 +95,7 @@ def run_job(
     folder.mkdir(parents=True)
     done: list[TrackPass[Event]] = []
     finished = True
-    try:
+    with _removed_unless_full(folder):
         for number, task in enumerate(job.passes):
             pass_done = _run_pass(
                 pipeline, video, task, pass_store(target, number), number, on_frame
@@ -107,9 +109,20 @@ def run_job(
                 break
         job = job.truncate_job(done, finished=finished)
         join(pipeline, video.info, job, before, target)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return job
+
+
+@contextmanager
+def _removed_unless_full(folder: Path) -> Iterator[None]:
+    """Remove a folder of passes at the end; not after a `StoreError`, to merge them later."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def recover_job(
@@ -121,7 +134,7 @@ def recover_job(
 ) -> TrackJob[Event] | None:
     """Merge the results of a killed job up to its last keyframe; None if there are none.
 
-    Raises `StoreError`.
+    Raises `StoreError`; the results stay for another try.
     """
     done: list[TrackPass[Event]] = []
     for number, task in enumerate(job.passes):
@@ -134,13 +147,11 @@ def recover_job(
         done.append(task if store.complete else truncate_pass(task, keyframes[-1]))
         if not store.complete:
             break
-    try:
+    with _removed_unless_full(passes_folder(target)):
         if not done:
             return None
         job = job.truncate_job(done, finished=False)
         join(pipeline, info, job, before, target)
-    finally:
-        shutil.rmtree(passes_folder(target), ignore_errors=True)
     return job
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 from functools import partial
 
@@ -422,6 +423,35 @@ def test_what_a_killed_job_did_is_there_after_reopening(tmp_path, clip):
         assert again.result(0).labels.any()
     assert not (tmp_path / "crashed" / "tracking.json").exists()
     again.close()
+    editor.close()
+
+
+def test_a_full_disk_keeps_what_was_tracked(tmp_path, monkeypatch):
+    frames, masks = moving_shapes(100, (120, 176), shapes=2, seed=1)
+    path = write_video(tmp_path / "long.mp4", frames, options={"g": "12"})
+    editor = edit(tmp_path / "s", path)
+    editor.click(0, center(masks, 0, 1), None)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    on_frame = TrackingTask._on_frame
+
+    def fills_the_disk(task, number, result):
+        if task.done_frames == 80:  # the system refuses as a full disk does
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+        on_frame(task, number, result)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TrackingTask, "_on_frame", fills_the_disk)
+        editor.track()
+        editor.task.wait(60)
+    assert editor.task.status == "failed"
+    assert "What was tracked is kept" in editor.task.message
+    with pytest.raises(StoreError):
+        editor.track()  # still full
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    store = track(editor)
+    assert store.indices.tolist() == list(range(100))
+    assert editor.task.plan.frames < 50
+    assert store.mask(1, 40).any()
     editor.close()
 
 

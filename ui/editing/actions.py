@@ -19,6 +19,7 @@ from maskstream.ui.editing.entries import (
     ClearedEntry,
     Click,
     DeletedEntry,
+    OrderEntry,
     RangeEntry,
 )
 
@@ -75,7 +76,8 @@ class EntryAction(_Action):
 
     do: Literal["entry"]
     entry: Annotated[
-        ChangedEntry | ClearedEntry | DeletedEntry | RangeEntry, Field(discriminator="type")
+        ChangedEntry | ClearedEntry | DeletedEntry | OrderEntry | RangeEntry,
+        Field(discriminator="type"),
     ]
 
 

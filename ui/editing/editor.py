@@ -6,10 +6,11 @@ import gzip
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 import numpy as np
 
-from maskstream.pipeline.errors import MaskstreamError, PromptError
+from maskstream.pipeline.errors import MaskstreamError, PromptError, StoreCorruptError, StoreError
 from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.segmenter.geometry import FloatMap
 from maskstream.pipeline.sources.seekable import open_seekable
@@ -20,11 +21,13 @@ from maskstream.ui.editing.entries import (
     ClearedEntry,
     Click,
     DeletedEntry,
+    OrderEntry,
     PromptedEntry,
     RangeEntry,
     TrackedEntry,
     Via,
 )
+from maskstream.ui.editing.final_masks import FinalMasks
 from maskstream.ui.editing.jobs import JobPlan, Outcome, recovered
 from maskstream.ui.editing.session import Session, SessionState
 from maskstream.ui.editing.session_json import SessionView
@@ -73,7 +76,8 @@ class Editor:
         self._clicker = Clicker(segmenters, self.info.size_hw)
         self._logits = _KeptLogits()
         self.shown = ShownMasks(session, self.video, self._lock, self._live)
-        self._recover()
+        with suppress(StoreError):  # tried again before the next job
+            self._recover()
 
     def close(self) -> None:
         """Stop tracking, keep finished frames, and close the video."""
@@ -107,7 +111,12 @@ class Editor:
                 revision=self.revision,
                 stale=stale_segments(state, self.frames),
                 job=None if task is None else task.progress(),
+                masks=self.final_masks().fingerprint,
             )
+
+    def final_masks(self) -> FinalMasks:
+        """The masks as they are shown now, and exported."""
+        return self.shown.final_masks()
 
     def to_json(self) -> JsonObject:
         """The state of the session as JSON values, without pixels."""
@@ -177,8 +186,10 @@ class Editor:
             self.session.add(anchor.model_copy(update={"chosen": chosen}))
             self._changed()
 
-    def change(self, entry: ChangedEntry | ClearedEntry | DeletedEntry | RangeEntry) -> None:
-        """Apply an entry: rename, color, show, lock, clear, delete, or set the range."""
+    def change(
+        self, entry: ChangedEntry | ClearedEntry | DeletedEntry | OrderEntry | RangeEntry
+    ) -> None:
+        """Apply an entry: rename, color, show, lock, clear, delete, order, or set the range."""
         with self._lock:
             if isinstance(entry, RangeEntry):
                 last = self.frames[-1] if entry.last is None else entry.last
@@ -208,6 +219,7 @@ class Editor:
         with self._lock:
             if self.task is not None and self.task.active:
                 raise PromptError("Tracking is running already.")
+            self._recover()
             state = self.session.tracked_state
             stale = stale_segments(state, self.frames, direction)
             if not stale:
@@ -231,11 +243,14 @@ class Editor:
             state = self.session.tracked_state
             done = done_after(state, outcome.touched, outcome.done)
             entry = TrackedEntry(store=plan.store, job=outcome.job, onto=plan.onto, done=done)
-            self.session.add(entry)
-            self.session.drop_old_stores()
-            self._changed()
+            try:
+                self.session.add(entry)
+                self.session.drop_old_stores()
+            finally:  # it holds in memory, if it cannot be saved
+                self._changed()
 
     def _recover(self) -> None:
+        """Add the frames of a job that was killed, or found the disk full. Raises `StoreError`."""
         plan = JobPlan.left_in(self.session.folder)
         if plan is None:
             return
@@ -243,8 +258,12 @@ class Editor:
             outcome = recovered(plan, self._config, self.info, self.session.masks)
             if outcome is not None:
                 self._add_tracked(plan, outcome)
-        except MaskstreamError:
+        except StoreCorruptError:
             pass  # earlier tracking is kept; the frames of this job are lost
+        except StoreError:
+            raise
+        except MaskstreamError:
+            pass  # as above
         plan.forget()
 
     # Helpers

@@ -84,6 +84,13 @@ class DeletedEntry(_Entry):
     object: ObjectId
 
 
+class OrderEntry(_Entry):
+    """Sets how objects lie on each other, the first on top; empty: automatically."""
+
+    type: Literal["order"] = "order"
+    objects: tuple[ObjectId, ...] = Field(max_length=MAX_OBJECTS)
+
+
 class RangeEntry(_Entry):
     """Sets the range of frames to track and export, both inclusive; last None: to the end."""
 
@@ -133,7 +140,13 @@ class DoneSegment(_Entry):
 
 
 Entry = Annotated[
-    PromptedEntry | ClearedEntry | ChangedEntry | DeletedEntry | RangeEntry | TrackedEntry,
+    PromptedEntry
+    | ClearedEntry
+    | ChangedEntry
+    | DeletedEntry
+    | OrderEntry
+    | RangeEntry
+    | TrackedEntry,
     Field(discriminator="type"),
 ]
 TrackedEntry.model_rebuild()

@@ -7,7 +7,7 @@ import re
 import shutil
 import threading
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +16,9 @@ from maskstream.pipeline.exports.edges import PLAIN, Edges
 from maskstream.pipeline.exports.export import ExportChoice, export_store
 from maskstream.pipeline.exports.registry import FORMATS, find_format
 from maskstream.pipeline.json_values import JsonObject
-from maskstream.pipeline.store import MaskStore
+from maskstream.pipeline.store import MaskStore, ObjectSummary
 from maskstream.pipeline.types import FrameResult
+from maskstream.ui.editing.final_masks import FinalMasks
 from maskstream.ui.editing.slots import JobSlots
 
 logger = logging.getLogger(__name__)
@@ -41,26 +42,48 @@ def formats_json() -> list[JsonObject]:
 
 @dataclass(frozen=True, slots=True)
 class ExportRequest:
-    """An export to run. objects: ids; names: by id; first, last: frame indices, inclusive."""
+    """An export to run. objects: ids; first, last: frame indices, inclusive.
+
+    masks: the session's at the moment of the request.
+    """
 
     format: str
     title: str
     objects: Sequence[int]
-    names: Mapping[int, str]
     first: int
     last: int
+    masks: FinalMasks
     edges: Edges = PLAIN
     background: str | None = None
 
 
-class _NamedStore(MaskStore):
-    """A mask store with the object names given on the page."""
+class _FinalStore(MaskStore):
+    """A mask store with the masks and names of a session."""
 
-    given: Mapping[int, str] = {}
+    def __init__(self, path: Path, final: FinalMasks) -> None:
+        super().__init__(path)
+        self._final = final
 
     @property
     def names(self) -> dict[int, str]:
-        return super().names | dict(self.given)
+        known = self._final.state.objects.values()
+        return super().names | {each.id: each.name for each in known}
+
+    def frame(self, row: int) -> FrameResult:
+        tracked = super().frame(row)
+        final = self._final.at(tracked.index, tracked)
+        assert final is not None  # noqa: S101 - a tracked frame has masks
+        return final
+
+    def objects(self) -> list[ObjectSummary]:
+        """As the store's, and objects that were prompted, but not tracked yet."""
+        found = {each.id: each for each in super().objects()}
+        for anchors in self._final.newer.values():
+            for anchor in anchors:
+                name = self.names.get(anchor.object, "")
+                prompted = ObjectSummary(anchor.object, anchor.frame, anchor.frame, 1, 1.0, name)
+                found.setdefault(anchor.object, prompted)
+        return [found[object_id] for object_id in sorted(found)]
 
 
 def zip_folder(folder: Path, archive: Path) -> None:
@@ -123,6 +146,7 @@ class ExportTask:
             "status": self.status,
             "message": self.message,
             "format": self._request.format,
+            "masks": self._request.masks.fingerprint,
             "done": self.done,
             "total": self.total,
             "file": None if file is None else file.name,
@@ -149,8 +173,7 @@ class ExportTask:
     def _export(self) -> None:
         wanted, place = self._request, self._place
         self._remove()
-        store = _NamedStore(self._store)
-        store.given = wanted.names
+        store = _FinalStore(self._store, wanted.masks)
         choice = ExportChoice(
             format=wanted.format,
             objects=",".join(str(i) for i in wanted.objects),

@@ -37,6 +37,7 @@ from maskstream.ui.editing.entries import (
     DoneSegment,
     Entry,
     Handover,
+    OrderEntry,
     PromptedEntry,
     RangeEntry,
     TrackedEntry,
@@ -63,12 +64,13 @@ class SessionObject:
 class SessionState:
     """The state derived from a log.
 
-    objects: those not deleted, by id. first, last: the range; last None: to the end. store: name of
-    the mask store, None before the first tracking job. jobs: the jobs that wrote it. done: its
-    tracked segments.
+    objects: those not deleted, by id. order: as they lie on each other, the first on top; empty:
+    automatically. first, last: the range; last None: to the end. store: name of the mask store,
+    None before the first tracking job. jobs: the jobs that wrote it. done: its tracked segments.
     """
 
     objects: Mapping[int, SessionObject] = field(default_factory=dict)
+    order: tuple[int, ...] = ()
     first: int = 0
     last: int | None = None
     store: str | None = None
@@ -102,6 +104,8 @@ def _after(state: SessionState, entry: Entry) -> SessionState:
         case DeletedEntry():
             left = {i: o for i, o in state.objects.items() if i != entry.object}
             return replace(state, objects=left)
+        case OrderEntry():
+            return replace(state, order=entry.objects)
         case RangeEntry():
             return replace(state, first=entry.first, last=entry.last)
         case TrackedEntry():
@@ -239,7 +243,7 @@ class Session:
 
     def add(self, entry: Entry) -> None:
         """Append an entry. Raises `PromptError` if it refers to an unknown object."""
-        if not isinstance(entry, PromptedEntry | RangeEntry | TrackedEntry):
+        if isinstance(entry, ClearedEntry | ChangedEntry | DeletedEntry):
             self.object(entry.object)
         if isinstance(entry, PromptedEntry) and entry.object in self._state.objects:
             self._check_unlocked(entry.object)

@@ -20,7 +20,8 @@ class SessionView:
 
     revision: increases with every change. frames: frame indices of the video,
     an estimate unless `count_known`. stale: segments to be
-    tracked. job: progress of tracking, None before the first job.
+    tracked. job: progress of tracking, None before the first job. masks: what exports depend on
+    (`FinalMasks.fingerprint`).
     """
 
     revision: int
@@ -36,6 +37,8 @@ class SessionView:
     store: str | None
     stale: Sequence[PendingSegment]
     job: JobProgress | None
+    order: Sequence[int]
+    masks: str
 
     @classmethod
     def of(
@@ -48,6 +51,7 @@ class SessionView:
         revision: int,
         stale: Sequence[PendingSegment],
         job: JobProgress | None,
+        masks: str,
     ) -> SessionView:
         """Take a view of a session."""
         state = session.tracked_state
@@ -65,6 +69,8 @@ class SessionView:
             store=state.store,
             stale=tuple(stale),
             job=job,
+            order=state.order,
+            masks=masks,
         )
 
     def to_json(self) -> JsonObject:
@@ -83,6 +89,8 @@ class SessionView:
             "first": self.first,
             "last": self.last,
             "objects": [_object_json(known) for known in self.objects],
+            "order": [*self.order],
+            "masks": self.masks,
             "can_undo": self.can_undo,
             "can_redo": self.can_redo,
             "store": self.store,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -10,22 +9,24 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from maskstream.pipeline.exports.edges import Edges
-from maskstream.pipeline.results.edits import add_object, keep_objects, prompted_object
+from maskstream.pipeline.results.edits import add_object, keep_objects
 from maskstream.pipeline.results.review import review_of
 from maskstream.pipeline.sources.seekable import Seekable
 from maskstream.pipeline.store import MaskStore
-from maskstream.pipeline.types import FrameResult, ObjectResult, SizeHW
+from maskstream.pipeline.tracking.compositor import covered_part
+from maskstream.pipeline.types import CoveredPart, FrameResult, ObjectResult, SizeHW
 from maskstream.ui.editing.clicker import BoolMap
 from maskstream.ui.editing.confidence_strips import confidence_strips
-from maskstream.ui.editing.entries import PromptedEntry
+from maskstream.ui.editing.final_masks import FinalMasks
 from maskstream.ui.editing.images import cutout, fit_within, jpeg
 from maskstream.ui.editing.session import Session
 from maskstream.ui.editing.session_json import Timeline
 from maskstream.ui.editing.track_plan import stale_segments
 
-_PROMPTED_SCORE = 1.01  # of prompted masks, so that they lie on top
+_WHOLE = (slice(0, None), slice(0, None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,18 @@ class _OpenedStore:
 
     def frame(self, index: int) -> FrameResult | None:
         return self.store.frame(self.rows[index]) if index in self.rows else None
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """Masks of a frame as the page gets them.
+
+    labels: uint8 [h, w], the object on top, 0: none. covered: parts of objects under others.
+    """
+
+    labels: npt.NDArray[np.uint8]
+    covered: Sequence[CoveredPart]
+    objects: Sequence[ObjectResult]
 
 
 class ShownMasks:
@@ -79,38 +92,32 @@ class ShownMasks:
                 mask |= result.mask(object_id)
         return cutout(frame, mask, edges, longest)
 
-    def labels(self, index: int, longest: int) -> tuple[bytes, SizeHW, Sequence[ObjectResult]]:
-        """The label map of a frame as gzipped uint8 [h, w], its size, and its objects."""
+    def layers(self, index: int, longest: int) -> Layers:
+        """Masks of a frame, its longer side at most `longest`."""
         result = self.result(index)
         size_hw = fit_within(self._info.size_hw, longest)
         if result is None:
-            return gzip.compress(bytes(size_hw[0] * size_hw[1]), 1), size_hw, ()
-        labels = result.labels.astype(np.uint8)
-        if labels.shape != size_hw:
-            shrunk = cv2.resize(labels, size_hw[::-1], interpolation=cv2.INTER_NEAREST)
-            labels = np.asarray(shrunk, np.uint8)
-        return gzip.compress(labels.tobytes(), 1), size_hw, result.objects
+            return Layers(np.zeros(size_hw, np.uint8), (), ())
+        labels = _shrunk(result.labels.astype(np.uint8), size_hw)
+        covered = []
+        for part in result.covered:
+            whole = _shrunk(result.mask(part.object_id).astype(np.uint8), size_hw)
+            under = (whole > 0) & (labels != part.object_id)
+            if under.any():
+                covered.append(covered_part(part.object_id, _WHOLE, under))
+        return Layers(labels, tuple(covered), result.objects)
 
     def result(self, index: int) -> FrameResult | None:
         """Masks of a frame: tracked ones, overlaid with the prompted masks of that frame."""
         with self._lock:
-            shown = self._with_live(index, self._tracked(index))
-            anchors = self._anchors_over(index, nothing_tracked=shown is None)
-            if shown is None:
-                if not anchors:
-                    return None
-                empty = np.zeros(self._info.size_hw, np.uint16)
-                shown = FrameResult(index, None, self._info.time_base, True, empty, ())
-            known = self._session.tracked_state.objects
-            shown = keep_objects(shown, set(known) - {anchor.object for anchor in anchors})
-            for anchor in anchors:
-                if anchor.handover is None:
-                    continue
-                mask = self._session.masks.get(anchor.mask)
-                shown = add_object(
-                    shown, prompted_object(anchor.object, mask, _PROMPTED_SCORE), mask
-                )
-            return shown
+            return self.final_masks().at(index, self._with_live(index, self._tracked(index)))
+
+    def final_masks(self) -> FinalMasks:
+        """The masks as they are now, for exports."""
+        with self._lock:
+            state = self._session.tracked_state
+            stale = stale_segments(state, self._video.numbers)
+            return FinalMasks.of(state, stale, self._info, self._session.masks)
 
     def mask(self, index: int, object_id: int) -> BoolMap | None:
         """The visible mask of an object on a frame, bool [H, W], if there is one."""
@@ -133,20 +140,6 @@ class ShownMasks:
             self._timeline = place, timeline
             return timeline
 
-    def _anchors_over(self, index: int, *, nothing_tracked: bool) -> list[PromptedEntry]:
-        """Prompts of a frame that are newer than its tracked masks."""
-        state = self._session.tracked_state
-        stale = {
-            pending.object
-            for pending in stale_segments(state, self._video.numbers)
-            if pending.first == pending.whole.left == index
-        }
-        return [
-            known.anchors[index]
-            for known in state.objects.values()
-            if index in known.anchors and (nothing_tracked or known.id in stale)
-        ]
-
     def _tracked(self, index: int) -> FrameResult | None:
         place = self._session.store
         if place is None:
@@ -165,3 +158,9 @@ class ShownMasks:
         for found in live.objects:
             shown = add_object(shown, found, live.mask(found.id))
         return shown
+
+
+def _shrunk(labels: npt.NDArray[np.uint8], size_hw: SizeHW) -> npt.NDArray[np.uint8]:
+    if labels.shape == size_hw:
+        return labels
+    return np.asarray(cv2.resize(labels, size_hw[::-1], interpolation=cv2.INTER_NEAREST), np.uint8)

@@ -200,6 +200,8 @@ class TrackingTask:
         try:
             with self._slots.slot(self._ticket, self._stop.is_set):
                 self._track()
+        except StoreError as error:  # the plan stays, with what has been tracked
+            self._end_failed(f"{error} What was tracked is kept: make room, then track again.")
         except MaskstreamError as error:
             self._fail(str(error))
         except Exception as error:
@@ -249,6 +251,9 @@ class TrackingTask:
             self.status = JobStatus.JOINING
 
     def _fail(self, message: str) -> None:
+        self._end_failed(message)
+        self.plan.forget()
+
+    def _end_failed(self, message: str) -> None:
         self.message = message
         self.status = JobStatus.FAILED
-        self.plan.forget()

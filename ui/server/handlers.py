@@ -5,9 +5,11 @@ Coordinates are pixels of the displayed frame; `side` is the longer side of the 
 
 from __future__ import annotations
 
+import gzip
 import json
 from typing import Annotated
 
+import numpy as np
 from fastapi import Body, Request
 from fastapi.responses import FileResponse, Response
 
@@ -23,6 +25,7 @@ from maskstream.ui.editing.actions import (
     perform,
 )
 from maskstream.ui.editing.export_task import ExportRequest, ExportTask
+from maskstream.ui.editing.final_masks import FinalMasks
 from maskstream.ui.editing.images import first_image
 from maskstream.ui.editing.session_json import SessionView
 from maskstream.ui.editing.workspace import Workspace
@@ -90,18 +93,24 @@ class SessionHandlers:
         )
 
     def labels(self, token: str, frame: int, side: int = _MAX_SIDE) -> Response:
-        """The label map of a frame, and its objects."""
-        shown = self._workspace.editor(token).shown
-        packed, (height, width), objects = shown.labels(frame, min(side, 4096))
-        return _packed(
-            packed,
-            {
-                "size": [width, height],
-                "objects": [
-                    [o.id, round(min(o.score, 1.0), 3), int(o.state), *o.box_xyxy] for o in objects
-                ],
-            },
-        )
+        """The label map of a frame, its objects, and after it the covered parts of objects.
+
+        A covered part is a byte per pixel of its window; the header has id, x, y, width, height.
+        """
+        layers = self._workspace.editor(token).shown.layers(frame, min(side, 4096))
+        height, width = layers.labels.shape
+        about: JsonObject = {
+            "size": [width, height],
+            "objects": [
+                [o.id, round(o.score, 3), int(o.state), *o.box_xyxy] for o in layers.objects
+            ],
+            "covered": [
+                [part.object_id, part.x0, part.y0, *part.mask.shape[::-1]]
+                for part in layers.covered
+            ],
+        }
+        parts = [layers.labels, *(part.mask.astype(np.uint8) for part in layers.covered)]
+        return _packed(gzip.compress(b"".join(part.tobytes() for part in parts), 1), about)
 
     def proposals(self, token: str, frame: int) -> Response:
         """Proposals of a frame as a label map."""
@@ -143,9 +152,9 @@ class SessionHandlers:
         if place is None:
             raise PromptError("There are no masks to export yet: track first.")
         view = editor.view()
-        self._exports[token] = ExportTask(
-            place, editor.session.folder, _export_of(view, body), self._workspace.exports
-        )
+        request = _export_of(view, editor.final_masks(), body)
+        folder = editor.session.folder
+        self._exports[token] = ExportTask(place, folder, request, self._workspace.exports)
         return self._state_json(token, view)
 
     def cancel_export(self, token: str) -> JsonObject:
@@ -168,14 +177,14 @@ class SessionHandlers:
         return view.to_json() | {"export": None if task is None else task.to_json()}
 
 
-def _export_of(view: SessionView, body: ExportBody) -> ExportRequest:
+def _export_of(view: SessionView, masks: FinalMasks, body: ExportBody) -> ExportRequest:
     return ExportRequest(
         format=body.format,
         title=view.title,
         objects=body.objects,
-        names={known.id: known.name for known in view.objects},
         first=view.first,
         last=view.last,
+        masks=masks,
         edges=body.edges,
         background=body.background,
     )

@@ -69,7 +69,7 @@ def _click(editor: Editor, frame: int, x: float, y: float) -> float:
     begun = time.perf_counter()
     with suppress(PromptError):
         editor.click(frame, Click(x=x, y=y, label=1), None)
-    editor.shown.labels(frame, _LONGEST)
+    editor.shown.layers(frame, _LONGEST)
     taken = 1000 * (time.perf_counter() - begun)
     with suppress(PromptError):
         editor.undo()
