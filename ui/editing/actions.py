@@ -31,7 +31,8 @@ class _Action(BaseModel):
 class ClickAction(_Action):
     """A click on the selected object, or on a new one.
 
-    frame: index of the frame that was shown; object: id, None for a new object; here and below.
+    frame: index of the frame that was shown; object: id, None for a new object; created: name that
+    the page gives to a new object, so that two prompts do not add two; here and below.
     """
 
     do: Literal["click"]
@@ -40,6 +41,7 @@ class ClickAction(_Action):
     y: float
     label: Literal[0, 1] = 1
     object: int | None = None
+    created: str | None = None
 
 
 class BoxAction(_Action):
@@ -49,6 +51,7 @@ class BoxAction(_Action):
     frame: int
     xyxy: tuple[float, float, float, float]
     object: int | None = None
+    created: str | None = None
 
 
 class BrushAction(_Action):
@@ -60,6 +63,7 @@ class BrushAction(_Action):
     radius: float = Field(gt=0, le=2000)
     erase: bool = False
     object: int | None = None
+    created: str | None = None
 
 
 class FrameAction(_Action):
@@ -153,13 +157,8 @@ def perform(editor: Editor, action: Action) -> int | None:
     Raises `MaskstreamError`.
     """
     match action:
-        case ClickAction(frame=frame, x=x, y=y, label=label, object=known):
-            return editor.click(frame, Click(x=x, y=y, label=label), known)
-        case BoxAction(frame=frame, xyxy=xyxy, object=known):
-            return editor.box(frame, xyxy, known)
-        case BrushAction():
-            stroke = _stroke(action, editor.info.size_hw)
-            return editor.brush(action.frame, stroke, action.object, erase=action.erase)
+        case ClickAction() | BoxAction() | BrushAction():
+            return _prompt(editor, action)
         case FrameAction(do="accept"):
             return editor.accept(action.frame, action.number)
         case FrameAction(do="gone"):
@@ -183,6 +182,22 @@ def perform(editor: Editor, action: Action) -> int | None:
                     "stop": editor.task.stop,
                 }[action.do]()
     return None
+
+
+def _prompt(editor: Editor, action: ClickAction | BoxAction | BrushAction) -> int:
+    frame = action.frame
+    object_id = editor.created(action.created) if action.object is None else action.object
+    match action:
+        case ClickAction(x=x, y=y, label=label):
+            object_id = editor.click(frame, Click(x=x, y=y, label=label), object_id)
+        case BoxAction(xyxy=xyxy):
+            object_id = editor.box(frame, xyxy, object_id)
+        case BrushAction():
+            stroke = _stroke(action, editor.info.size_hw)
+            object_id = editor.brush(frame, stroke, object_id, erase=action.erase)
+    if action.object is None and action.created is not None:
+        editor.remember_created(action.created, object_id)
+    return object_id
 
 
 def _stroke(action: BrushAction, size_hw: SizeHW) -> BoolMap:

@@ -37,6 +37,8 @@ from maskstream.ui.editing.track_plan import Direction, done_after, plan_job, st
 from maskstream.ui.editing.tracking_task import TrackingTask
 
 _LOGITS_KEPT = 32
+_CREATED_KEPT = 64
+_SAME_OBJECT_MIN = 0.1  # share of an object's mask inside a box that is about the object
 _FRAME_TABLE = "frames.npz"
 
 
@@ -75,6 +77,7 @@ class Editor:
         self.info = self.video.info
         self._clicker = Clicker(segmenters, self.info.size_hw)
         self._logits = _KeptLogits()
+        self._created: dict[str, int] = {}
         self.shown = ShownMasks(session, self.video, self._lock, self._live)
         with suppress(StoreError):  # tried again before the next job
             self._recover()
@@ -141,9 +144,31 @@ class Editor:
             return self._prompt(frame, object_id, clicks, box, prior, logits)
 
     def box(self, frame: int, box_xyxy: Sequence[float], object_id: int | None) -> int:
-        """Prompt an object by a box; return the object id."""
+        """Prompt an object by a box; return the object id.
+
+        A box beside the object's mask on the frame adds a new object. Clicks on the frame stay part
+        of the prompt, but those on the object that lie outside the box.
+        """
         x0, y0, x1, y1 = box_xyxy
-        return self._prompt(frame, object_id, (), (x0, y0, x1, y1))
+        with self._lock:
+            mask = self._current_mask(object_id, frame)
+            if mask is not None and _share_inside(mask, box_xyxy) < _SAME_OBJECT_MIN:
+                object_id = None
+            old = self._anchor(object_id, frame)
+            clicks = () if old is None else old.clicks
+            kept = tuple(c for c in clicks if not c.label or (x0 <= c.x <= x1 and y0 <= c.y <= y1))
+            return self._prompt(frame, object_id, kept, (x0, y0, x1, y1))
+
+    def created(self, name: str | None) -> int | None:
+        """Id of the object that the page added under this name, if it is there."""
+        object_id = None if name is None else self._created.get(name)
+        return object_id if object_id in self.session.state.objects else None
+
+    def remember_created(self, name: str, object_id: int) -> None:
+        """Remember under which name the page added an object."""
+        self._created[name] = object_id
+        while len(self._created) > _CREATED_KEPT:
+            del self._created[next(iter(self._created))]
 
     def brush(self, frame: int, stroke: BoolMap, object_id: int | None, *, erase: bool) -> int:
         """Paint on, or erase from, the mask of an object; return the object id."""
@@ -319,6 +344,12 @@ class Editor:
 
     def _changed(self) -> None:
         self.revision += 1
+
+
+def _share_inside(mask: BoolMap, box_xyxy: Sequence[float]) -> float:
+    """Share of a mask that lies inside a box."""
+    x0, y0, x1, y1 = (max(0, round(value)) for value in box_xyxy)
+    return float(mask[y0:y1, x0:x1].sum() / max(1, mask.sum()))
 
 
 def _nothing_stale(state: SessionState) -> str:

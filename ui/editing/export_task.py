@@ -147,10 +147,22 @@ class ExportTask:
             "message": self.message,
             "format": self._request.format,
             "masks": self._request.masks.fingerprint,
+            "choice": self._choice_json(),
             "done": self.done,
             "total": self.total,
             "file": None if file is None else file.name,
             "size": None if file is None else file.stat().st_size,
+        }
+
+    def _choice_json(self) -> JsonObject:
+        wanted = self._request
+        return {
+            "format": wanted.format,
+            "objects": sorted(wanted.objects),
+            "soft": wanted.edges.soft,
+            "feather": wanted.edges.feather_px,
+            "grow": wanted.edges.grow_px,
+            "background": wanted.background,
         }
 
     def _run(self) -> None:

@@ -67,11 +67,21 @@ export class CameraApi {
   }
 }
 
+// Masks of a frame. labels: the object on top, by pixel; covered: parts of objects under others, the upper ones last.
+export function unpack(about, bytes) {
+  const [width, height] = about.size;
+  let at = width * height;
+  const covered = (about.covered ?? []).map(([id, x, y, w, h]) => {
+    const mask = bytes.subarray(at, at += w * h);
+    return { id, x, y, width: w, height: h, mask };
+  });
+  return { labels: bytes.subarray(0, width * height), width, height, objects: about.objects, covered };
+}
+
 async function packed(path, options) {
   const response = await ask(path, options);
   const about = JSON.parse(response.headers.get("X-About"));
-  const labels = new Uint8Array(await response.arrayBuffer());
-  return { labels, width: about.size[0], height: about.size[1], objects: about.objects };
+  return unpack(about, new Uint8Array(await response.arrayBuffer()));
 }
 
 export class SessionApi {

@@ -28,8 +28,8 @@ class Page {
     this.playing = false; this.busy = 0; this.queue = Promise.resolve();
     this.view = new View(byId("view"), {
       click: (at) => this.click(at),
-      box: (xyxy) => this.act({ do: "box", frame: this.frame, xyxy, object: this.selected }),
-      stroke: (points, radius, erase) => this.act({ do: "brush", frame: this.frame, points, radius, erase, object: this.selected }),
+      box: (xyxy, frame) => this.prompt({ do: "box", frame, xyxy }),
+      stroke: (points, radius, erase, frame) => this.prompt({ do: "brush", frame, points, radius, erase }),
     });
     this.timeline = new Timeline(byId("timeline"), {
       seek: (frame) => this.seek(frame), select: (id) => this.select(id), range: (what) => this.range(what),
@@ -38,11 +38,13 @@ class Page {
       select: (id) => this.select(id),
       change: (object, what) => this.entry({ type: "changed", object, ...what }),
       remove: (object) => this.entry({ type: "deleted", object }),
+      order: (objects) => this.entry({ type: "order", objects }),
     });
     this.exports = new ExportDialog(facts.formats, {
       shown: () => this.view, cutout: (wanted) => this.try(() => this.api.cutout(this.frame, wanted)), download: () => this.api.download,
       go: (wanted) => this.try(async () => this.take(await this.api.export(wanted))),
       cancel: () => this.try(() => this.api.cancelExport()),
+      track: () => byId("track").click(),
     });
     this.#wire();
   }
@@ -80,8 +82,7 @@ class Page {
     this.render();
     if (running) this.#follow(before?.job, job);
     else if (!before || before.revision !== state.revision || before.job?.status !== job?.status) this.refresh();
-    byId("export-dialog").open && this.exports.update(state);
-    if (byId("export-dialog").open) this.exports.state = state;
+    if (byId("export-dialog").open) this.exports.update(state);
   }
 
   // Show how long the video is; an estimate until the server has decoded its last frame.
@@ -101,11 +102,17 @@ class Page {
       visible: new Set(this.masksHidden ? [] : state.objects.filter((o) => o.visible).map((o) => o.id)), selected,
     });
     this.timeline.selected = selected;
-    this.timeline.setState(state);
-    this.list.show(state.objects, selected, this.strips);
+    this.timeline.setState({ ...state, objects: this.ordered() });
+    this.list.show(this.ordered(), selected, this.strips);
     this.reviewShown = showReview(this.review, state.objects, this.frame, state.store, (frame, object) => { this.select(object); this.seek(frame); });
     this.timeline.setTracked(this.strips, this.reviewShown);
     showJob(state); this.#renderFrame();
+  }
+
+  // Objects as they are listed: in the person's order, new ones first, or by id.
+  ordered() {
+    const { objects, order } = this.state;
+    return order.length ? [...objects].sort((a, b) => order.indexOf(a.id) - order.indexOf(b.id)) : objects;
   }
 
   #renderFrame() {
@@ -140,7 +147,7 @@ class Page {
     this.queue = this.queue.then(() => this.try(async () => {
       const startMs = performance.now();
       const state = await this.api.act(what);
-      if (state.object != null) { this.selected = state.object; this.fresh = false; }
+      if (state.object != null && (what.created === undefined || what.created === this.created)) this.#choose(state.object);
       this.take(state);
       await this.refresh();
       await new Promise(requestAnimationFrame); // until it is drawn
@@ -150,17 +157,30 @@ class Page {
     return this.queue;
   }
 
+  // Prompt the selected object, or a new one, on the frame that was shown. What it is about is settled now, not when it is sent.
+  prompt(what) {
+    this.pause();
+    if (what.frame !== this.frame) this.seek(what.frame);  // the view has moved on
+    const { selected } = this, name = this.state.objects.find((o) => o.id === selected)?.name;
+    const done = this.act({ ...what, object: selected, ...(selected == null ? { created: this.created } : {}) });
+    if (what.do === "box" && selected != null) done.then((state) => { if (state && state.object !== selected) toast(`A new object: the box lies beside “${name}”.`, "note"); });
+    return done;
+  }
+
+  // Select what was prompted, unless something else has been selected meanwhile.
+  #choose(id) { this.selected = id; this.fresh = false; }
+
   entry(entry) { return this.act({ do: "entry", entry }); }
 
-  click({ x, y, negative, pick, label, found }) {
+  click({ x, y, frame, negative, pick, label, found }) {
     this.pause();
     if (pick && label) return this.select(label);
     if (!negative && found && this.view.proposals) {
       this.view.setProposals(this.#without(found));
-      return this.act({ do: "accept", frame: this.frame, number: found });
+      return this.act({ do: "accept", frame, number: found });
     }
     if (negative && this.selected == null) return toast("Click on the object first, then on what does not belong to it.", "note");
-    return this.act({ do: "click", frame: this.frame, x, y, label: negative ? 0 : 1, object: this.selected });
+    return this.prompt({ do: "click", frame, x, y, label: negative ? 0 : 1 });
   }
 
   #without(number) {
@@ -168,7 +188,11 @@ class Page {
     return { ...map, labels: map.labels.map((v) => v === number ? 0 : v) };
   }
 
-  select(id, render = true) { this.selected = id; this.fresh = id == null; if (render && this.state) this.render(); }
+  select(id, render = true) {
+    this.selected = id; this.fresh = id == null;
+    this.created = `${Date.now()}-${Math.random()}`;  // names the object that the next prompts add
+    if (render && this.state) this.render();
+  }
   newObject() { this.select(null); toast("The next click adds a new object.", "note"); }
 
   // quietly: not requested by the user, so no messages.
@@ -263,7 +287,7 @@ class Page {
 
   #display(frame, image, masks) {
     this.shownFrame = frame;
-    this.view.show(image, masks, this.view.prompts);
+    this.view.show(frame, image, masks, this.view.prompts);
     if (byId("export-dialog").open) this.exports.preview();
   }
 

@@ -32,7 +32,9 @@ export class ExportDialog {
     this.drawn = 0; // count of previews drawn
     byId("export-go").onclick = () => this.#go();
     byId("export-cancel").onclick = () => on.cancel();
-    for (const id of ["soft", "feather", "grow"]) byId(id).oninput = () => this.preview();
+    for (const id of ["soft", "feather", "grow"]) byId(id).oninput = () => { this.preview(); this.update(this.state); };
+    byId("background").oninput = () => this.update(this.state);
+    byId("export-track").onclick = () => { byId("export-dialog").close(); on.track(); };
     this.#list();
   }
 
@@ -48,7 +50,7 @@ export class ExportDialog {
         const on = !this.chosen.has(object.id);
         if (on) this.chosen.add(object.id); else this.chosen.delete(object.id);
         chip.setAttribute("aria-pressed", String(on));
-        this.preview();
+        this.preview(); this.update(this.state);
       };
       return chip;
     }));
@@ -71,12 +73,18 @@ export class ExportDialog {
   #plain() {
     const shown = this.on.shown();
     if (!shown.image || !shown.masks) return null;
-    const { width, height, labels } = shown.masks;
+    const { width, height, labels, covered } = shown.masks;
     const mask = document.createElement("canvas");
     mask.width = width; mask.height = height;
     const m = mask.getContext("2d");
     const image = m.createImageData(width, height);
     for (let i = 0; i < labels.length; i++) if (this.chosen.has(labels[i])) image.data[4 * i + 3] = 255;
+    for (const part of covered ?? []) {
+      if (!this.chosen.has(part.id)) continue;
+      for (let i = 0; i < part.mask.length; i++) {
+        if (part.mask[i]) image.data[4 * ((part.y + Math.floor(i / part.width)) * width + part.x + i % part.width) + 3] = 255;
+      }
+    }
     m.putImageData(image, 0, 0);
     m.globalCompositeOperation = "source-in";
     m.drawImage(shown.image, 0, 0, width, height);
@@ -100,15 +108,37 @@ export class ExportDialog {
     return { soft: byId("soft").checked, feather: Number(byId("feather").value) || 0, grow: Number(byId("grow").value) || 0 };
   }
 
+  // The choice in the dialog, as a finished export states its own.
+  #wanted() {
+    const format = this.formats.find((f) => f.name === this.format), edges = this.#edges();
+    return {
+      format: this.format, objects: [...this.chosen].sort((a, b) => a - b),
+      soft: edges.soft ?? false, feather: edges.feather ?? 0, grow: edges.grow ?? 0, background: format?.background ? byId("background").value : null,
+    };
+  }
+
+  // Say which chosen objects are not tracked since their last correction.
+  #warn(state) {
+    const stale = state.store ? state.stale.filter((s) => this.chosen.has(s.object)) : [];
+    byId("export-stale").hidden = !stale.length;
+    const names = [...new Set(stale.map((s) => state.objects.find((o) => o.id === s.object)?.name))];
+    const spans = stale.slice(0, 3).map((s) => s.first === s.last ? s.first : `${s.first}–${s.last}`).join(", ");
+    byId("export-stale-text").textContent = `${names.slice(0, 3).join(", ")}: frames ${spans}${stale.length > 3 ? " and more" : ""} are not tracked since the last correction; only corrected frames are exported as shown.`;
+  }
+
   update(state) {
+    this.state = state;
     const task = state.export;
+    this.#warn(state);
     const status = byId("export-status");
     const running = isExporting(task);
-    const ready = task?.status === "done" && task.format === this.format;
+    const same = task?.masks === state.masks && JSON.stringify(task.choice) === JSON.stringify(this.#wanted());
+    const ready = task?.status === "done" && same;
     status.classList.toggle("bad", task?.status === "failed");
     status.textContent = task?.status === "waiting" ? "Waiting for other exports" : running ? `${TITLES[task.format]}: ${task.total ? Math.floor(100 * task.done / task.total) : 0} %`
       : task?.status === "failed" ? task.message
       : ready ? `${task.file}, ${bytes(task.size)}`
+      : task?.status === "done" && task.format === this.format && state.store ? `The last export was of another choice or older masks. Frames ${state.first} to ${state.last}`
       : state.store ? `Frames ${state.first} to ${state.last}` : "Track first; there is nothing to export yet.";
     byId("export-cancel").hidden = !running;
     byId("export-go").hidden = ready;

@@ -21,6 +21,7 @@ export class ObjectList {
     byId("no-objects").hidden = objects.length > 0;
     const editing = document.activeElement?.matches?.(".object .name") ? document.activeElement.closest(".object") : null;
     const key = (o) => JSON.stringify([o.id, o.name, o.colour, o.visible, o.locked]);
+    this.shown = objects.map((o) => o.id);
     const rows = objects.map((object) => {
       const kept = this.rows.get(object.id);
       const row = kept && (kept.dataset.key === key(object) || kept === editing) ? kept : this.#row(object);
@@ -44,6 +45,7 @@ export class ObjectList {
     row.dataset.object = object.id;
     row.setAttribute("role", "option");
     row.onclick = () => this.on.select(object.id);
+    this.#makeMovable(row, object);
     const swatch = document.createElement("label");
     swatch.className = "swatch"; swatch.style.background = object.colour; swatch.dataset.tip = "Color";
     const colour = document.createElement("input");
@@ -70,6 +72,38 @@ export class ObjectList {
     strip.className = "strip"; strip.width = 440; strip.height = 12; strip.dataset.tip = "Confidence over time";
     row.append(swatch, name, acts, strip);
     return row;
+  }
+
+  // Objects are dragged up or down, or moved by Alt and an arrow: the upper one is on top where they overlap.
+  #makeMovable(row, object) {
+    row.draggable = true;
+    row.ondragstart = (e) => {
+      if (document.activeElement?.matches?.(".object .name")) return e.preventDefault();
+      this.dragged = object.id; e.dataTransfer.effectAllowed = "move"; row.classList.add("dragged");
+    };
+    row.ondragend = () => { this.dragged = null; row.classList.remove("dragged"); this.#mark(null); };
+    row.ondragover = (e) => { if (this.dragged) { e.preventDefault(); this.#mark(row, this.#isBelow(row, e)); } };
+    row.ondrop = (e) => {
+      e.preventDefault();
+      if (!this.dragged || this.dragged === object.id) return;
+      const left = this.shown.filter((id) => id !== this.dragged);
+      left.splice(left.indexOf(object.id) + (this.#isBelow(row, e) ? 1 : 0), 0, this.dragged);
+      this.on.order(left);
+    };
+  }
+
+  move(id, by) {
+    const order = [...this.shown], at = order.indexOf(id), to = at + by;
+    if (at < 0 || to < 0 || to >= order.length) return;
+    order.splice(at, 1); order.splice(to, 0, id);
+    this.on.order(order);
+  }
+
+  #isBelow(row, e) { const box = row.getBoundingClientRect(); return e.clientY > box.top + box.height / 2; }
+
+  #mark(row, below = false) {
+    for (const other of byId("objects").children) other.classList.remove("drop-above", "drop-below");
+    row?.classList.add(below ? "drop-below" : "drop-above");
   }
 }
 

@@ -2,6 +2,7 @@
 const EDGE = 255;
 const FILL = 0.42;
 const MAX_PIXELS = 1.8e6; // of upsampled masks
+const DOUBLE_MS = 350;
 const SLOP = { mouse: 4, touch: 10 }; // screen pixels a pointer may move during a click
 
 export class View {
@@ -36,12 +37,13 @@ export class View {
 
   setSize(width, height) { this.size = [width, height]; this.fit(); }
   fit() { this.zoom = 1; this.center = null; this.draw(); }
-  setStyle(style) { this.style = style; this.#paintLayer(); this.draw(); }
+  setStyle(style) { this.style = style; this.#compose(); this.#paintLayer(); this.draw(); }
   setMode(mode) { this.mode = mode; this.#paintLayer(); this.draw(); }
   setTool(tool) { this.tool = tool; this.draw(); }
-  show(image, masks, prompts) {
-    this.image = image; this.masks = masks; this.prompts = prompts;
-    this.#paintLayer(); this.draw();
+  // frame: index of the frame that is shown, which clicks are about.
+  show(frame, image, masks, prompts) {
+    this.frame = frame; this.image = image; this.masks = masks; this.prompts = prompts;
+    this.#compose(); this.#paintLayer(); this.draw();
   }
   setProposals(proposals) { this.proposals = proposals; this.#paintFound(); this.draw(); }
 
@@ -168,10 +170,28 @@ export class View {
     this.canvas.style.cursor = this.drag?.kind === "pan" ? "grabbing" : brushes ? "none" : positive ? "crosshair" : "default";
   }
 
+  // What is seen of the masks: where an object is hidden, those that it covers are.
+  #compose() {
+    const { masks } = this, { visible } = this.style;
+    if (!masks?.covered?.length || masks.objects.every(([id]) => visible.has(id))) { this.seen = masks; return; }
+    const key = [...visible].join();
+    if (this.seen?.from === masks && this.seen.key === key) return;
+    const labels = masks.labels.slice();
+    for (const { id, x, y, width, height, mask } of masks.covered) {
+      if (!visible.has(id)) continue;
+      for (let row = 0, i = 0; row < height; row++) {
+        for (let at = (y + row) * masks.width + x, end = at + width; at < end; at++, i++) {
+          if (mask[i] && !visible.has(masks.labels[at])) labels[at] = id;
+        }
+      }
+    }
+    this.seen = { ...masks, labels, from: masks, key };
+  }
+
   // Render the masks to an image, again when they or their colors change.
   #paintLayer() {
-    if (!this.masks) return;
-    const { width, height, labels } = this.#enlarged(this.masks);
+    if (!this.seen) return;
+    const { width, height, labels } = this.#enlarged(this.seen);
     this.layer.width = width; this.layer.height = height;
     const g = this.layer.getContext("2d");
     const image = g.createImageData(width, height);
@@ -263,7 +283,7 @@ export class View {
   #hoverAt(at) {
     const found = at && this.proposals ? this.labelAt(this.proposals, at) : 0;
     if (found !== this.hoverFound) { this.hoverFound = found; this.#paintFound(); this.draw(); }
-    const hover = at ? this.labelAt(this.masks, at) : 0;
+    const hover = at ? this.labelAt(this.seen, at) : 0;
     if (hover === this.hover) return;
     this.hover = hover;
     this.#paintLayer(); this.draw(); this.on.hover?.(hover);
@@ -273,12 +293,12 @@ export class View {
     this.canvas.focus({ preventScroll: true });
     this.canvas.setPointerCapture(e.pointerId);
     this.pointers.set(e.pointerId, [e.clientX, e.clientY]);
-    const at = this.toFrame(e.clientX, e.clientY);
+    const at = this.toFrame(e.clientX, e.clientY), { frame } = this;
     if (this.pointers.size === 2) { this.drag = { kind: "pinch" }; return; }
     if (e.button === 1 || (e.button === 0 && this.space)) this.drag = { kind: "pan", last: [e.clientX, e.clientY] };
-    else if (this.tool === "box" && e.button === 0) this.drag = { kind: "box", from: at, to: at, screen: [e.clientX, e.clientY] };
-    else if ((this.tool === "brush" || this.tool === "erase") && e.button === 0) this.drag = { kind: "stroke", points: [at] };
-    else this.drag = { kind: "press", screen: [e.clientX, e.clientY], button: e.button };
+    else if (this.tool === "box" && e.button === 0) this.drag = { kind: "box", frame, from: at, to: at, screen: [e.clientX, e.clientY] };
+    else if ((this.tool === "brush" || this.tool === "erase") && e.button === 0) this.drag = { kind: "stroke", frame, points: [at] };
+    else this.drag = { kind: "press", frame, screen: [e.clientX, e.clientY], button: e.button };
     this.draw();
   }
 
@@ -321,21 +341,31 @@ export class View {
     if (!drag) return;
     const at = this.toFrame(e.clientX, e.clientY);
     const moved = drag.screen && this.#moved(e, drag);
-    if (drag.kind === "press" && !moved) this.#click(at, drag.button, e);
-    if (drag.kind === "box" && moved) this.on.box(this.#clip(drag.from, at));
-    if (drag.kind === "box" && !moved) this.#click(at, 0, e);
-    if (drag.kind === "stroke") this.on.stroke(drag.points, this.radius, this.tool === "erase");
+    if (drag.kind === "press" && !moved) this.#click(at, drag.button, drag.frame, e);
+    if (drag.kind === "box" && moved) this.on.box(this.#clip(drag.from, at), drag.frame);
+    if (drag.kind === "box" && !moved) this.#click(at, 0, drag.frame, e);
+    if (drag.kind === "stroke") this.on.stroke(drag.points, this.radius, this.tool === "erase", drag.frame);
   }
 
   #moved(e, { screen } = this.drag) {
     return Math.hypot(e.clientX - screen[0], e.clientY - screen[1]) > (SLOP[e.pointerType] ?? SLOP.mouse);
   }
 
-  #click(at, button, e) {
+  #click(at, button, frame, e) {
+    if (this.#isSecond(e)) return;
     const [x, y] = at.map(Math.floor);
     if (x < 0 || y < 0 || x >= this.size[0] || y >= this.size[1]) return;
     const negative = button === 2 || e.altKey || this.tool === "subtract";
-    this.on.click({ x, y, negative, pick: e.ctrlKey || e.metaKey, label: this.labelAt(this.masks, at), found: this.labelAt(this.proposals, at) });
+    this.on.click({ x, y, frame, negative, pick: e.ctrlKey || e.metaKey, label: this.labelAt(this.seen, at), found: this.labelAt(this.proposals, at) });
+  }
+
+  // Whether this is the second click of a double click, which is one action.
+  #isSecond(e) {
+    const { last } = this;
+    this.last = { screen: [e.clientX, e.clientY], button: e.button, ms: e.timeStamp };
+    const second = last && last.button === e.button && e.timeStamp - last.ms < DOUBLE_MS && !this.#moved(e, last);
+    if (second) this.last = null;
+    return second;
   }
 
   #clip([ax, ay], [bx, by]) {
