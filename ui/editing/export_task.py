@@ -158,7 +158,7 @@ class ExportTask:
         wanted = self._request
         return {
             "format": wanted.format,
-            "objects": sorted(wanted.objects),
+            "objects": [*sorted(wanted.objects)],
             "soft": wanted.edges.soft,
             "feather": wanted.edges.feather_px,
             "grow": wanted.edges.grow_px,

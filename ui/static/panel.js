@@ -55,6 +55,9 @@ export class ObjectList {
     const name = document.createElement("input");
     name.className = "name"; name.value = object.name; name.maxLength = 60; name.spellcheck = false;
     name.setAttribute("aria-label", "Name");
+    name.readOnly = true; name.tabIndex = -1;  // a click selects the object; a double click or F2 renames it
+    name.onblur = () => { name.readOnly = true; };
+    row.ondblclick = () => this.rename(object.id);
     name.onkeydown = (e) => {
       e.stopPropagation();
       if (e.key === "Escape") { name.value = object.name; name.blur(); }
@@ -90,6 +93,12 @@ export class ObjectList {
       left.splice(left.indexOf(object.id) + (this.#isBelow(row, e) ? 1 : 0), 0, this.dragged);
       this.on.order(left);
     };
+  }
+
+  rename(id) {
+    const name = this.rows.get(id)?.querySelector(".name");
+    if (!name) return;
+    name.readOnly = false; name.focus(); name.select();
   }
 
   move(id, by) {
