@@ -138,6 +138,8 @@ class MaskRef(_Event):
 
 EventRef = Annotated[MaskRef | RemoveEvent, Field(discriminator="type")]
 """An event of a job in a file, without reading masks."""
+Quality = Literal["draft", "final"]
+"""Keyframes of a tracking job: few regular ones, or every frame."""
 _EventT = TypeVar("_EventT", bound=_Event)
 
 
@@ -193,8 +195,8 @@ class TrackJob(BaseModel, Generic[_EventT]):
     """One tracking job; everything that it does not track is kept from the previous job.
 
     `TrackJob[Event]` can be run, `TrackJob[EventRef]` is its form in a file. objects: names by id
-    of all objects; masks of others are dropped. finished: it was not stopped; otherwise its passes
-    end where it stopped.
+    of all objects; masks of others are dropped. quality: of its keyframes, None as configured.
+    finished: it was not stopped; otherwise its passes end where it stopped.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
@@ -202,6 +204,7 @@ class TrackJob(BaseModel, Generic[_EventT]):
     objects: dict[int, str]
     passes: tuple[TrackPass[_EventT], ...]
     segments: tuple[Segment, ...] = Field(alias="stretches")
+    quality: Quality | None = None
     finished: bool = True
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.errors import ConfigError, StoreExistsError
 from maskstream.pipeline.prompts import PromptLog
-from maskstream.pipeline.runs.retrack import run_job
+from maskstream.pipeline.runs.retrack import for_job, run_job
 from maskstream.pipeline.sources.seekable import open_seekable
 from maskstream.pipeline.store import MaskStore
 
@@ -34,7 +34,7 @@ def replay_session(
         for number, job in enumerate(log.tracking, start=1):
             is_last = number == len(log.tracking)
             target = Path(output) if is_last else Path(folder) / f"{number}.zarr"
-            run_job(pipeline, video, job, before, target)
+            run_job(for_job(pipeline, job), video, job, before, target)
             before = MaskStore(target)
     video.close()
     return len(log.tracking)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -123,6 +123,16 @@ def _removed_unless_full(folder: Path) -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def for_job(pipeline: Pipeline, job: TrackJob[Any]) -> Pipeline:
+    """The pipeline with keyframes as a job wants them."""
+    if job.quality is None:
+        return pipeline
+    config = pipeline.config
+    wanted: dict[str, Any] = {"work": 0.0} if job.quality == "draft" else {"interval": 1}
+    keyframes = config.keyframes.model_copy(update=wanted)
+    return Pipeline(config.model_copy(update={"keyframes": keyframes}))
 
 
 def recover_job(

@@ -73,7 +73,11 @@ class KeyframeSchedule:
     def income(self, step_s: float, objects: int) -> float:
         """Credit earned by a frame that comes `step_s` seconds after the previous one."""
         step_s = min(max(step_s, LEAST_STEP_S), MOST_STEP_S)
-        return 1000 * self._terms.work * step_s - self._frame - self._weights.propagated * objects
+        return 1000 * self._terms.work * step_s - self.frame_work(objects)
+
+    def frame_work(self, objects: int) -> float:
+        """Work of a frame that is no keyframe, with `objects` objects."""
+        return self._frame + self._weights.propagated * objects
 
     def cost(self, objects: int) -> float:
         """Cost of a keyframe that updates `objects` objects."""

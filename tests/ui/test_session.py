@@ -167,6 +167,7 @@ def test_a_job_is_in_the_file_as_in_a_prompts_file(session):
             {"object": 2, "first": 0, "last": 7, "forward": None, "backward": 1, **kept},
             {"object": 2, "first": 8, "last": 9, "forward": 0, "backward": None, **kept},
         ],
+        "quality": None,
         "finished": True,
     }
     assert json.loads(job.model_dump_json(by_alias=True)) == values

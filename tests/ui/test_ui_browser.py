@@ -171,7 +171,10 @@ def test_tools_lists_and_shortcuts(server, chromium):
         assert tab.run("page.state.objects[1].anchors[0].via") == "proposal"
         tab.page.keyboard.press("Escape")
 
-        name = tab.page.locator(".object .name").nth(1)
+        row = tab.page.locator(".object").nth(1)
+        row.click()
+        tab.page.keyboard.press("F2")
+        name = row.locator(".name")
         name.fill("Sun")
         name.press("Enter")
         tab.settle()

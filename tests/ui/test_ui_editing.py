@@ -101,9 +101,10 @@ def test_the_ends_of_the_range_are_dragged(tab):
             "([end, frame]) => [page.timeline.xOfEnd(end), page.timeline.xOf(frame)]",
             [end, frame],
         )
-        tab.page.mouse.move(box["x"] + at, box["y"] + 8)
+        row = box["y"] + tab.run("page.timeline.yOfRange()")
+        tab.page.mouse.move(box["x"] + at, row)
         tab.page.mouse.down()
-        tab.page.mouse.move(box["x"] + to, box["y"] + 8, steps=5)
+        tab.page.mouse.move(box["x"] + to, row, steps=5)
         assert tab.run("page.frame") == (frame if shown is None else shown)
         tab.page.mouse.up()
         tab.settle()

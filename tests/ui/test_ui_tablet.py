@@ -62,8 +62,9 @@ def test_the_timeline_is_dragged_by_a_finger(tab):
     scrub = [at(f"page.timeline.xOf({frame})", 18) for frame in (10, 14, 20)]
     tab.touch(*([place] for place in scrub))
     tab.page.wait_for_function("page.shownFrame === 20")
-    near_the_end = at("page.timeline.xOfEnd('last') - 12", 8)
-    tab.touch([near_the_end], [at("page.timeline.xOf(30)", 8)], [at("page.timeline.xOf(28)", 8)])
+    row = tab.run("page.timeline.yOfRange()")
+    near_the_end = at("page.timeline.xOfEnd('last') - 12", row)
+    tab.touch([near_the_end], *([at(f"page.timeline.xOf({frame})", row)] for frame in (30, 28)))
     assert tab.run("page.state.last") == 28
 
 

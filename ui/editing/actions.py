@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from maskstream.pipeline.errors import PageError
 from maskstream.pipeline.exports.edges import Edges
 from maskstream.pipeline.json_values import JsonObject
+from maskstream.pipeline.prompts import Quality
 from maskstream.pipeline.types import SizeHW
 from maskstream.ui.editing.clicker import BoolMap
 from maskstream.ui.editing.editor import Editor
@@ -92,10 +93,11 @@ class PlainAction(_Action):
 
 
 class TrackAction(_Action):
-    """Track the stale segments."""
+    """Track the stale segments. preset: quality of the keyframes, None as configured."""
 
     do: Literal["track"]
     direction: Literal["both", "forward", "backward"] = "both"
+    preset: Quality | None = None
 
 
 Action = Annotated[
@@ -170,8 +172,8 @@ def perform(editor: Editor, action: Action) -> int | None:
         case EntryAction(entry=entry):
             editor.change(entry)
             return None
-        case TrackAction(direction=direction):
-            editor.track(direction)
+        case TrackAction():
+            editor.track(action.direction, action.preset)
         case PlainAction(do="undo" | "redo"):
             editor.undo(redo=action.do == "redo")
         case PlainAction():

@@ -51,6 +51,11 @@ class Segmenters:
         self._lock = threading.Lock()
         self._loaded: OrderedDict[SizeHW, tuple[Segmenter, threading.Lock]] = OrderedDict()
 
+    def loaded(self, frame_hw: SizeHW) -> Segmenter | None:
+        """The segmenter for a frame size, if it has been loaded."""
+        with self._lock:
+            return self._loaded[frame_hw][0] if frame_hw in self._loaded else None
+
     def of_size(self, frame_hw: SizeHW) -> tuple[Segmenter, threading.Lock]:
         """The segmenter for a frame size, and the lock that guards it. Raises `ModelError`."""
         with self._lock:
@@ -94,6 +99,10 @@ class Clicker:
         self._searching = threading.Lock()
         self._features: OrderedDict[int, Features] = OrderedDict()
         self._proposals: OrderedDict[int, list[BoolMap]] = OrderedDict()
+
+    def loaded(self) -> Segmenter | None:
+        """The segmenter, if it has been loaded."""
+        return self._segmenters.loaded(self._frame_hw)
 
     def prepare(self, frame: Frame) -> None:
         """Encode a frame before the first click on it."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from maskstream.pipeline.errors import MaskstreamError, PromptError, StoreCorruptError, StoreError
 from maskstream.pipeline.json_values import JsonObject
+from maskstream.pipeline.prompts import Quality
 from maskstream.pipeline.segmenter.geometry import FloatMap
 from maskstream.pipeline.sources.seekable import open_seekable
 from maskstream.pipeline.types import FrameResult
@@ -33,7 +34,14 @@ from maskstream.ui.editing.session import Session, SessionState
 from maskstream.ui.editing.session_json import SessionView
 from maskstream.ui.editing.shown import ShownMasks
 from maskstream.ui.editing.slots import JobSlots
-from maskstream.ui.editing.track_plan import Direction, done_after, plan_job, stale_segments
+from maskstream.ui.editing.track_cost import frame_ms
+from maskstream.ui.editing.track_plan import (
+    Direction,
+    PendingSegment,
+    done_after,
+    plan_job,
+    stale_segments,
+)
 from maskstream.ui.editing.tracking_task import TrackingTask
 
 _LOGITS_KEPT = 32
@@ -106,15 +114,17 @@ class Editor:
         """The state of the session, without pixels."""
         with self._lock:
             state, task = self.session.tracked_state, self.task
+            stale = stale_segments(state, self.frames)
             return SessionView.of(
                 self.session,
                 self.info,
                 self.frames,
                 count_known=self.video.count_known,
                 revision=self.revision,
-                stale=stale_segments(state, self.frames),
+                stale=stale,
                 job=None if task is None else task.progress(),
-                masks=self.final_masks().fingerprint,
+                masks=FinalMasks.of(state, stale, self.info, self.session.masks).fingerprint,
+                seconds=self.track_seconds(stale),
             )
 
     def final_masks(self) -> FinalMasks:
@@ -239,7 +249,7 @@ class Editor:
 
     # Tracking
 
-    def track(self, direction: Direction = "both") -> None:
+    def track(self, direction: Direction = "both", quality: Quality | None = None) -> None:
         """Start tracking the stale segments. Raises `PromptError` if it cannot start."""
         with self._lock:
             if self.task is not None and self.task.active:
@@ -251,7 +261,7 @@ class Editor:
                 raise PromptError(_nothing_stale(state))
             plan = JobPlan(
                 self.session.folder,
-                plan_job(state, stale),
+                plan_job(state, stale, quality),
                 tuple(stale),
                 self.session.new_store(),
                 state.store,
@@ -262,6 +272,18 @@ class Editor:
             task.start()
             self.task = task
             self.revision += 1
+
+    def track_seconds(self, stale: Sequence[PendingSegment]) -> dict[str, float]:
+        """Estimated seconds of tracking by quality ("": as configured); empty before a click."""
+        segmenter = self._clicker.loaded()
+        if segmenter is None or not stale:
+            return {}
+        frames = plan_job(self.session.tracked_state, stale).passes
+        count = sum(len(task.frames) for task in frames)
+        objects = len({pending.object for pending in stale})
+        fps = float(self.info.rate or 25)
+        each = frame_ms(self._config, segmenter, self.info.size_hw, objects, fps)
+        return {quality or "": count * ms / 1000 for quality, ms in each.items()}
 
     def _add_tracked(self, plan: JobPlan, outcome: Outcome) -> None:
         with self._lock:

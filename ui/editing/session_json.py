@@ -21,7 +21,7 @@ class SessionView:
     revision: increases with every change. frames: frame indices of the video,
     an estimate unless `count_known`. stale: segments to be
     tracked. job: progress of tracking, None before the first job. masks: what exports depend on
-    (`FinalMasks.fingerprint`).
+    (`FinalMasks.fingerprint`). seconds: estimate of tracking what is stale, by quality.
     """
 
     revision: int
@@ -39,6 +39,7 @@ class SessionView:
     job: JobProgress | None
     order: Sequence[int]
     masks: str
+    seconds: Mapping[str, float]
 
     @classmethod
     def of(
@@ -52,6 +53,7 @@ class SessionView:
         stale: Sequence[PendingSegment],
         job: JobProgress | None,
         masks: str,
+        seconds: Mapping[str, float],
     ) -> SessionView:
         """Take a view of a session."""
         state = session.tracked_state
@@ -71,6 +73,7 @@ class SessionView:
             job=job,
             order=state.order,
             masks=masks,
+            seconds=seconds,
         )
 
     def to_json(self) -> JsonObject:
@@ -91,6 +94,7 @@ class SessionView:
             "objects": [_object_json(known) for known in self.objects],
             "order": [*self.order],
             "masks": self.masks,
+            "seconds": {quality: round(value, 1) for quality, value in self.seconds.items()},
             "can_undo": self.can_undo,
             "can_redo": self.can_redo,
             "store": self.store,

@@ -8,7 +8,14 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from maskstream.pipeline.prompts import EventRef, RemoveEvent, Segment, TrackJob, TrackPass
+from maskstream.pipeline.prompts import (
+    EventRef,
+    Quality,
+    RemoveEvent,
+    Segment,
+    TrackJob,
+    TrackPass,
+)
 from maskstream.ui.editing.entries import DoneSegment, Handover, PromptedEntry
 from maskstream.ui.editing.session import SessionObject, SessionState, mask_ref
 
@@ -195,7 +202,9 @@ class _Run:
     members: list[int]
 
 
-def plan_job(state: SessionState, stale: Sequence[PendingSegment]) -> TrackJob[EventRef]:
+def plan_job(
+    state: SessionState, stale: Sequence[PendingSegment], quality: Quality | None = None
+) -> TrackJob[EventRef]:
     """Plan the job that tracks these segments.
 
     Segments that overlap in time share a pass; forward passes come first.
@@ -223,7 +232,9 @@ def plan_job(state: SessionState, stale: Sequence[PendingSegment]) -> TrackJob[E
         for i, pending in enumerate(stale)
     ]
     names = {known.id: known.name for known in state.objects.values()}
-    return TrackJob[EventRef](objects=names, passes=tuple(passes), segments=tuple(segments))
+    return TrackJob[EventRef](
+        objects=names, passes=tuple(passes), segments=tuple(segments), quality=quality
+    )
 
 
 def _span(pending: PendingSegment, way: Way) -> tuple[int, int] | None:

@@ -17,7 +17,7 @@ from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.errors import MaskstreamError, StoreError
 from maskstream.pipeline.prompts import EventRef, TrackPass
-from maskstream.pipeline.runs.retrack import TrackingStopped, pass_store, run_job
+from maskstream.pipeline.runs.retrack import TrackingStopped, for_job, pass_store, run_job
 from maskstream.pipeline.sources.seekable import Seekable
 from maskstream.pipeline.store import MaskStore
 from maskstream.pipeline.types import FrameResult
@@ -216,7 +216,8 @@ class TrackingTask:
         self.status = JobStatus.RUNNING
         plan = self.plan
         unseeded = self._config.seeding.model_copy(update={"enabled": False})
-        pipeline = Pipeline(self._config.model_copy(update={"seeding": unseeded}))
+        configured = Pipeline(self._config.model_copy(update={"seeding": unseeded}))
+        pipeline = for_job(configured, plan.job)
         wanted = plan.parsed()
         done = run_job(
             pipeline, self._video, wanted, plan.before(), plan.target, on_frame=self._on_frame

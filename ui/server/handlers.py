@@ -28,6 +28,7 @@ from maskstream.ui.editing.export_task import ExportRequest, ExportTask
 from maskstream.ui.editing.final_masks import FinalMasks
 from maskstream.ui.editing.images import first_image
 from maskstream.ui.editing.session_json import SessionView
+from maskstream.ui.editing.shown import ShownMasks
 from maskstream.ui.editing.workspace import Workspace
 from maskstream.ui.server.download import fetch
 from maskstream.ui.server.examples import find_example
@@ -37,6 +38,7 @@ _MAX_SIDE = 1920
 _BINS = 1200
 _PREVIEW = 896
 _POSTER = 320
+_FRAMES_MAX = 32
 _NEVER = {"Cache-Control": "no-store"}
 
 
@@ -97,20 +99,27 @@ class SessionHandlers:
 
         A covered part is a byte per pixel of its window; the header has id, x, y, width, height.
         """
-        layers = self._workspace.editor(token).shown.layers(frame, min(side, 4096))
-        height, width = layers.labels.shape
-        about: JsonObject = {
-            "size": [width, height],
-            "objects": [
-                [o.id, round(o.score, 3), int(o.state), *o.box_xyxy] for o in layers.objects
-            ],
-            "covered": [
-                [part.object_id, part.x0, part.y0, *part.mask.shape[::-1]]
-                for part in layers.covered
-            ],
-        }
-        parts = [layers.labels, *(part.mask.astype(np.uint8) for part in layers.covered)]
-        return _packed(gzip.compress(b"".join(part.tobytes() for part in parts), 1), about)
+        return _packed(*_layers(self._workspace.editor(token).shown, frame, min(side, 4096)))
+
+    def frames(self, token: str, first: int, count: int = 16, side: int = 960) -> Response:
+        """Consecutive frames for playback, with their masks.
+
+        Four bytes say how long the JSON list after them is; then for every frame of the list come
+        its JPEG and its compressed masks, as `labels` gives them.
+        """
+        editor = self._workspace.editor(token)
+        listed: list[JsonObject] = []
+        parts: list[bytes] = []
+        for frame in range(first, min(first + min(count, _FRAMES_MAX), editor.frames.stop)):
+            image = editor.shown.image(frame, min(side, _MAX_SIDE))
+            packed, about = _layers(editor.shown, frame, min(side, _MAX_SIDE))
+            listed.append(
+                {"frame": frame, "jpeg": len(image), "packed": len(packed), "about": about}
+            )
+            parts += [image, packed]
+        head = json.dumps(listed).encode()
+        content = b"".join([len(head).to_bytes(4, "little"), head, *parts])
+        return Response(content, media_type=_PACKED, headers=_NEVER)
 
     def proposals(self, token: str, frame: int) -> Response:
         """Proposals of a frame as a label map."""
@@ -188,6 +197,21 @@ def _export_of(view: SessionView, masks: FinalMasks, body: ExportBody) -> Export
         edges=body.edges,
         background=body.background,
     )
+
+
+def _layers(shown: ShownMasks, frame: int, side: int) -> tuple[bytes, JsonObject]:
+    """Masks of a frame, compressed, and what describes them."""
+    layers = shown.layers(frame, side)
+    height, width = layers.labels.shape
+    about: JsonObject = {
+        "size": [width, height],
+        "objects": [[o.id, round(o.score, 3), int(o.state), *o.box_xyxy] for o in layers.objects],
+        "covered": [
+            [part.object_id, part.x0, part.y0, *part.mask.shape[::-1]] for part in layers.covered
+        ],
+    }
+    parts = [layers.labels, *(part.mask.astype(np.uint8) for part in layers.covered)]
+    return gzip.compress(b"".join(part.tobytes() for part in parts), 1), about
 
 
 def _packed(data: bytes, about: JsonObject) -> Response:

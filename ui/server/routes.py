@@ -77,6 +77,7 @@ def make_router(workspace: Workspace) -> APIRouter:
     router.get("/s/{token}")(session.state)
     router.get("/s/{token}/image/{frame}")(session.image)
     router.get("/s/{token}/labels/{frame}")(session.labels)
+    router.get("/s/{token}/frames/{first}")(session.frames)
     router.get("/s/{token}/proposals/{frame}")(session.proposals)
     router.get("/s/{token}/timeline")(session.timeline)
     router.post("/s/{token}/prepare/{frame}")(session.prepare)

@@ -92,6 +92,17 @@ export class SessionApi {
     const response = await ask(`${this.path}/image/${frame}?side=${side}`, { signal });
     return createImageBitmap(await response.blob());
   }
+  // Consecutive frames for playback: JPEG image and compressed masks of each.
+  async frames(first, count, side) {
+    const response = await ask(`${this.path}/frames/${first}?count=${count}&side=${side}`);
+    const buffer = await response.arrayBuffer();
+    const length = new DataView(buffer).getUint32(0, true);
+    let at = 4 + length;
+    const take = (bytes) => new Blob([buffer.slice(at, at += bytes)]);
+    return JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length))).map(({ frame, jpeg, packed, about }) => ({
+      frame, about, image: take(jpeg), masks: take(packed),
+    }));
+  }
   labels(frame, side, signal) { return packed(`${this.path}/labels/${frame}?side=${side}`, { signal }); }
   proposals(frame) { return packed(`${this.path}/proposals/${frame}`); }
   prepare(frame) { return ask(`${this.path}/prepare/${frame}`, { method: "POST" }); }

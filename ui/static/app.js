@@ -5,15 +5,15 @@ import { Frames } from "./frames.js";
 import { fillIcons, setIcon } from "./icons.js";
 import { isRunning, showJob } from "./job.js";
 import { listenForKeys } from "./keys.js";
-import { fillShortcuts, startTheme, startTips, toast } from "./notices.js";
+import { askToNotify, fillShortcuts, notify, showOffline, startTheme, startTips, toast } from "./notices.js";
 import { ObjectList, showReview } from "./panel.js";
+import { Playback } from "./playback.js";
 import { forget, remember, showStart } from "./start.js";
-import { clock, Timeline } from "./timeline.js";
+import { clock, frameOf, Timeline } from "./timeline.js";
 import { View } from "./view.js";
 
 const byId = (id) => document.getElementById(id);
 const POLL_BUSY_MS = 280, POLL_IDLE_MS = 4000;
-const AHEAD = 6;
 const SLOW_MS = 1500, DECODING = "The video is decoded up to this frame once, to be sure that it is the right one.";
 const HINTS = {
   add: matchMedia("(pointer: coarse)").matches ? "Tap on the object; then with − on what does not belong to it." : "Click on the object. Right click on what does not belong to it.", subtract: "Click on what does not belong to the object.",
@@ -25,20 +25,26 @@ class Page {
     this.token = token; this.facts = facts;
     this.api = new SessionApi(token);
     this.frame = 0; this.selected = null; this.state = null; this.strips = {}; this.review = [];
-    this.playing = false; this.busy = 0; this.queue = Promise.resolve();
+    this.busy = 0; this.queue = Promise.resolve(); this.follow = true; this.solo = null;
     this.view = new View(byId("view"), {
       click: (at) => this.click(at),
       box: (xyxy, frame) => this.prompt({ do: "box", frame, xyxy }),
       stroke: (points, radius, erase, frame) => this.prompt({ do: "brush", frame, points, radius, erase }),
     });
     this.timeline = new Timeline(byId("timeline"), {
-      seek: (frame) => this.seek(frame), select: (id) => this.select(id), range: (what) => this.range(what),
+      seek: (frame) => this.seek(frame), select: (id) => this.select(id), range: (what) => this.range(what), film: (frames) => this.#fetchFilm(frames),
+    });
+    this.playback = new Playback({
+      state: () => this.state, frames: () => this.frames, frame: () => this.frame,
+      show: (frame, image, masks) => { this.#setFrame(frame); this.#display(frame, image, masks); },
+      ended: () => { setIcon(byId("play"), "play"); this.refresh(); },
     });
     this.list = new ObjectList({
       select: (id) => this.select(id),
       change: (object, what) => this.entry({ type: "changed", object, ...what }),
       remove: (object) => this.entry({ type: "deleted", object }),
       order: (objects) => this.entry({ type: "order", objects }),
+      solo: (object) => this.setSolo(object),
     });
     this.exports = new ExportDialog(facts.formats, {
       shown: () => this.view, cutout: (wanted) => this.try(() => this.api.cutout(this.frame, wanted)), download: () => this.api.download,
@@ -55,7 +61,7 @@ class Page {
     document.title = `${state.title} – maskstream`;
     byId("editor").hidden = false;
     byId("title").textContent = state.title;
-    this.frames = new Frames(this.api, Math.min(1920, 2 ** Math.ceil(Math.log2(Math.max(screen.width, screen.height) * devicePixelRatio))));
+    this.frames = new Frames(this.api, Math.min(1920, 2 ** Math.ceil(Math.log2(Math.max(screen.width, screen.height) * devicePixelRatio))), state);
     this.view.setSize(state.width, state.height);
     const linked = Number(new URLSearchParams(location.hash.slice(1)).get("frame"));
     this.frame = Math.min(state.end, Math.max(state.start, linked || 0));
@@ -99,11 +105,12 @@ class Page {
     byId("undo").disabled = !state.can_undo; byId("redo").disabled = !state.can_redo;
     this.view.setStyle({
       colours: Object.fromEntries(state.objects.map((o) => [o.id, o.colour])),
-      visible: new Set(this.masksHidden ? [] : state.objects.filter((o) => o.visible).map((o) => o.id)), selected,
+      visible: new Set(this.masksHidden ? [] : state.objects.filter((o) => this.solo === null ? o.visible : o.id === this.solo).map((o) => o.id)), selected,
     });
     this.timeline.selected = selected;
     this.timeline.setState({ ...state, objects: this.ordered() });
-    this.list.show(this.ordered(), selected, this.strips);
+    if (!state.objects.some((o) => o.id === this.solo)) this.solo = null;
+    this.list.show(this.ordered(), selected, this.strips, this.solo);
     this.reviewShown = showReview(this.review, state.objects, this.frame, state.store, (frame, object) => { this.select(object); this.seek(frame); });
     this.timeline.setTracked(this.strips, this.reviewShown);
     showJob(state); this.#renderFrame();
@@ -119,6 +126,7 @@ class Page {
     const { state, frame } = this;
     byId("time").textContent = clock((frame - state.start) / state.fps);
     if (document.activeElement !== byId("frame")) byId("frame").value = frame;
+    byId("previous-issue").disabled = byId("next-issue").disabled = !this.reviewShown?.length;
     const here = state.objects.flatMap((o) => o.visible ? o.anchors.filter((a) => a.frame === frame).map((a) => ({ ...a, colour: o.colour, selected: o.id === this.selected })) : []);
     this.view.prompts = here; this.view.draw();
     const mine = here.find((a) => a.selected);
@@ -138,9 +146,11 @@ class Page {
   fail(error) {
     if (error.name === "AbortError") return;
     if (error.status === 404 && /session/.test(error.message)) { forget(this.token); }
-    if (error.offline) this.offline = true;  // #poll detects when it is back, and reloads
+    if (error.offline) return this.#setOffline(true);  // #poll detects when it is back, and reloads
     toast(error.message);
   }
+
+  #setOffline(offline) { this.offline = offline; showOffline(offline); }
 
   // Send actions one after the other, so that their order is kept.
   act(what) {
@@ -161,6 +171,7 @@ class Page {
   prompt(what) {
     this.pause();
     if (what.frame !== this.frame) this.seek(what.frame);  // the view has moved on
+    else this.setFollow(false);
     const { selected } = this, name = this.state.objects.find((o) => o.id === selected)?.name;
     const done = this.act({ ...what, object: selected, ...(selected == null ? { created: this.created } : {}) });
     if (what.do === "box" && selected != null) done.then((state) => { if (state && state.object !== selected) toast(`A new object: the box lies beside “${name}”.`, "note"); });
@@ -212,7 +223,23 @@ class Page {
     this.hint("");
   }
 
-  track(direction = "both") { byId("track-menu").hidden = true; return this.act({ do: "track", direction }); }
+  track(direction = "both") {
+    byId("track-menu").hidden = true; this.came = this.frame; this.setFollow(true); askToNotify();
+    return this.act({ do: "track", direction, preset: this.preset });
+  }
+  // The running job shows each frame that it has done, until the view is moved by hand.
+  setFollow(follow) { this.follow = follow; byId("follow").setAttribute("aria-pressed", String(follow)); }
+  setPreset(preset) {
+    this.preset = preset;
+    for (const b of document.querySelectorAll("[data-preset]")) b.setAttribute("aria-checked", String(b.dataset.preset === (preset ?? "")));
+  }
+  setSolo(object) { this.solo = this.solo === object ? null : object; this.render(); }
+  showAll() {
+    const show = !this.state.objects.every((o) => o.visible);
+    this.solo = null;
+    for (const o of this.state.objects) if (o.visible !== show) this.entry({ type: "changed", object: o.id, visible: show });
+    this.render();
+  }
   get running() { return isRunning(this.state.job); }
   stopTracking() { if (this.running) this.act({ do: "stop" }); }
   clearPrompt() {
@@ -254,12 +281,29 @@ class Page {
 
   // Playback and seeking
 
-  async seek(frame) {
+  // Go to a frame because a person wants to; a running job shows its own frames no longer.
+  seek(frame) {
+    this.pause();
+    if (this.running) this.setFollow(false);
+    return this.#goTo(frame);
+  }
+
+  #seekText(text) {
+    const frame = frameOf(text, this.state.fps);
+    if (frame === null) return toast("Write a frame number, a timecode (00:00:03:12) or a time (3.5s).");
+    return this.seek(/^\d+$/.test(text.trim()) ? frame : this.state.start + frame);
+  }
+
+  #setFrame(frame) {
+    this.frame = frame;
+    this.timeline.setFrame(frame); this.#renderFrame();
+  }
+
+  async #goTo(frame) {
     frame = Math.min(this.state.end, Math.max(this.state.start, Math.round(frame)));
     if (frame !== this.frame) this.leaveFind();
-    this.frame = frame;
     history.replaceState(null, "", `#frame=${frame}`);
-    this.timeline.setFrame(frame); this.#renderFrame();
+    this.#setFrame(frame);
     await this.refresh();
     clearTimeout(this.prepareTimer);
     if (!this.playing && !this.running) this.prepareTimer = setTimeout(() => this.api.prepare(frame).catch(() => {}), 160);
@@ -291,25 +335,44 @@ class Page {
     if (byId("export-dialog").open) this.exports.preview();
   }
 
-  async play() {
-    if (this.playing) return this.pause();
-    this.playing = true; setIcon(byId("play"), "pause");
-    const { first, last, fps } = this.state;
-    if (this.frame >= last) await this.seek(first);
-    const start = this.frame, startMs = performance.now();
-    while (this.playing) {
-      const wanted = start + Math.floor((performance.now() - startMs) * fps / 1000);
-      if (wanted > last) { await this.seek(last); break; }
-      if (wanted !== this.frame) {
-        for (let i = 1; i <= AHEAD && wanted + i <= last; i++) this.frames.both(wanted + i).catch(() => {});
-        await this.seek(wanted);
-      }
-      await new Promise(requestAnimationFrame);
-    }
-    this.pause();
+  get playing() { return this.playback.playing; }
+  play(rate = 1) {
+    if (this.playing && rate === 1) return this.pause();
+    this.leaveFind(); this.setFollow(false); setIcon(byId("play"), "pause");
+    this.playback.play(rate);
   }
 
-  pause() { this.playing = false; setIcon(byId("play"), "play"); }
+  // J, K and L of editing programs: again, and it is faster.
+  shuttle(side) {
+    const { rate } = this.playback;
+    this.play(this.playing && Math.sign(rate) === side ? Math.max(-8, Math.min(8, 2 * rate)) : side);
+  }
+
+  pause() { if (this.playing) this.playback.stop(); }
+
+  // Fetch thumbnails one after the other while nothing else is going on.
+  async #fetchFilm(frames) {
+    this.filmWanted = frames;
+    if (this.filming) return;
+    this.filming = true;
+    for (;;) {
+      const frame = this.filmWanted?.find((f) => !this.timeline.film.has(f));
+      if (frame === undefined) break;
+      if (this.running || this.playing || this.loading || this.busy || document.hidden) { await new Promise((done) => setTimeout(done, 400)); continue; }
+      try { this.timeline.film.set(frame, await this.api.image(frame, 96)); } catch { break; }
+      while (this.timeline.film.size > 400) this.timeline.film.delete(this.timeline.film.keys().next().value);
+      this.timeline.draw();
+      await new Promise((done) => setTimeout(done, 30));
+    }
+    this.filming = false;
+  }
+
+  jumpObject(side) {
+    const ids = this.ordered().map((o) => o.id);
+    if (!ids.length) return;
+    const at = ids.indexOf(this.selected);
+    this.select(ids[at < 0 ? 0 : (at + side + ids.length) % ids.length]);
+  }
 
   jumpAnchor(side) {
     const all = this.state.objects.filter((o) => this.selected == null || o.id === this.selected).flatMap((o) => o.anchors.map((a) => a.frame)).sort((a, b) => a - b);
@@ -330,14 +393,14 @@ class Page {
   async #poll() {
     for (;;) {
       const busy = this.running || isExporting(this.state.export);
-      await new Promise((done) => setTimeout(done, busy ? POLL_BUSY_MS : POLL_IDLE_MS));
+      await new Promise((done) => setTimeout(done, busy || this.offline ? POLL_BUSY_MS : POLL_IDLE_MS));
       if (document.hidden && !busy) continue;
       try {
         this.take(await this.api.state());
-        if (this.offline) { this.offline = false; toast("The server is back.", "note"); this.refresh(); }
+        if (this.offline) { this.#setOffline(false); toast("The server is back.", "note"); this.refresh(); }
       } catch (error) {
-        if (!error.offline || !this.offline) this.fail(error);
-        this.offline = Boolean(error.offline);
+        this.fail(error);
+        this.#setOffline(Boolean(error.offline));
         if (error.status === 404) return;
       }
     }
@@ -346,13 +409,15 @@ class Page {
   #follow(before, job) {
     if (job.frame < 0 || job.frame === before?.frame) return;
     this.frames.forget(this.frame);
-    if (!this.playing && this.following !== false) { this.frames.forget(job.frame); this.seek(job.frame); }
+    if (!this.playing && this.follow) { this.frames.forget(job.frame); this.#goTo(job.frame); }
   }
 
   #ended(job) {
     if (job.status === "failed") toast(job.message);
     else toast(job.status === "stopped" ? `Stopped. ${job.done} frames are kept.` : "Tracked.", "note");
-    if (this.came !== undefined) { this.seek(this.came); this.came = undefined; }
+    if (job.status !== "stopped") notify(this.state.title, job.status === "failed" ? job.message : "Tracked.");
+    if (this.came !== undefined && this.follow) this.#goTo(this.came);
+    this.came = undefined;
   }
 
   async #loadTimeline() {
@@ -365,10 +430,12 @@ class Page {
   #wire() {
     const on = (id, what) => { byId(id).onclick = what; };
     on("undo", () => this.act({ do: "undo" })); on("redo", () => this.act({ do: "redo" }));
-    on("track", () => { this.came = this.frame; this.track(); }); on("next-track", () => byId("track").click());
+    on("track", () => this.track()); on("next-track", () => byId("track").click());
+    on("follow", () => this.setFollow(!this.follow)); on("show-all", () => this.showAll());
+    for (const b of document.querySelectorAll("[data-preset]")) b.onclick = () => this.setPreset(b.dataset.preset || undefined);
     on("gone", () => this.gone()); on("gone-undo", () => this.clearPrompt());
     on("track-more", () => { byId("track-menu").hidden = !byId("track-menu").hidden; });
-    for (const b of document.querySelectorAll("[data-direction]")) b.onclick = () => { this.came = this.frame; this.track(b.dataset.direction); };
+    for (const b of document.querySelectorAll("[data-direction]")) b.onclick = () => this.track(b.dataset.direction);
     document.addEventListener("pointerdown", (e) => { if (!e.target.closest("#track-split")) byId("track-menu").hidden = true; });
     on("pause", () => this.act({ do: this.state.job.status === "paused" ? "resume" : "pause" }));
     on("stop", () => this.stopTracking());
@@ -377,12 +444,14 @@ class Page {
     on("find", () => this.find()); on("fit", () => this.view.fit()); on("new-object", () => this.newObject());
     on("choose", () => this.act({ do: "choose", frame: this.frame, object: this.selected }));
     on("play", () => this.play()); on("back", () => this.seek(this.frame - 1)); on("forth", () => this.seek(this.frame + 1));
-    on("anchor-back", () => this.jumpAnchor(-1)); on("anchor-forth", () => this.jumpAnchor(1)); on("next-issue", () => this.jumpIssue(1));
+    on("anchor-back", () => this.jumpAnchor(-1)); on("anchor-forth", () => this.jumpAnchor(1)); on("next-issue", () => this.jumpIssue(1)); on("previous-issue", () => this.jumpIssue(-1));
+    on("zoom-in", () => this.timeline.zoomBy(1.6)); on("zoom-out", () => this.timeline.zoomBy(1 / 1.6));
     on("mark-in", () => this.markIn()); on("mark-out", () => this.markOut());
     for (const b of document.querySelectorAll("[data-tool]")) b.onclick = () => this.setTool(b.dataset.tool);
     for (const b of document.querySelectorAll("[data-mode]")) b.onclick = () => this.setMode(b.dataset.mode);
     byId("radius").oninput = (e) => this.setRadius(Number(e.target.value));
-    byId("frame").onkeydown = (e) => { e.stopPropagation(); if (e.key === "Enter") { this.seek(Number(e.target.value) || 0); e.target.blur(); } };
+    byId("frame").onkeydown = (e) => { e.stopPropagation(); if (e.key === "Enter") { this.#seekText(e.target.value); e.target.blur(); } if (e.key === "Escape") e.target.blur(); };
+    byId("frame").onblur = () => this.#renderFrame();
     listenForKeys(this);
   }
 }

@@ -19,7 +19,10 @@ function countFrames(spans) {
   return count;
 }
 
-export function showJob({ job, stale, store, objects }) {
+const COSTS = { draft: "Every 8th frame is looked at anew", "": "More frames where masks need them", final: "Every frame is looked at anew" };
+const aboutTime = (s) => s < 90 ? `${Math.max(1, Math.round(s))} s` : s < 5400 ? `${Math.round(s / 60)} min` : `${(s / 3600).toFixed(1)} h`;
+
+export function showJob({ job, stale, store, objects, seconds }) {
   const running = isRunning(job);
   byId("job").hidden = !running; byId("track-split").hidden = running;
   if (running) {
@@ -27,6 +30,10 @@ export function showJob({ job, stale, store, objects }) {
     byId("job-speed").textContent = job.status === "running" && job.fps ? `${job.fps} fps, ${clock(job.left_s ?? 0, false)} left` : "";
     byId("job-bar").style.width = `${100 * job.done / Math.max(1, job.total)}%`;
     setIcon(byId("pause"), job.status === "paused" ? "play" : "pause");
+  }
+  for (const choice of document.querySelectorAll("[data-preset]")) {
+    const estimate = seconds[choice.dataset.preset];
+    choice.querySelector("small").textContent = `${COSTS[choice.dataset.preset]}${estimate === undefined ? "" : `; about ${aboutTime(estimate)}`}`;
   }
   const frames = countFrames(stale), stopped = job?.status === "stopped" && store;
   byId("track").disabled = byId("track-more").disabled = !stale.length;

@@ -19,6 +19,20 @@ export function toast(text, kind = "bad") {
   setTimeout(() => item.remove(), kind === "bad" ? 9000 : 5000);
 }
 
+// Shown as long as the server does not answer.
+export function showOffline(offline) {
+  byId("offline").hidden = !offline;
+}
+
+// Tell of what has ended while another tab or program is in front; asked for when the first job begins.
+export function askToNotify() {
+  if (window.Notification?.permission === "default") Notification.requestPermission().catch(() => {});
+}
+
+export function notify(title, text) {
+  if (document.hidden && window.Notification?.permission === "granted") new Notification(title, { body: text, icon: "static/icon.svg" });
+}
+
 export function startTheme(redraw) {
   const root = document.documentElement;
   let kept = null;
@@ -65,11 +79,11 @@ export function startTips() {
 
 const SHORTCUTS = [
   ["Play, pause", "Space"], ["Frame by frame", "← →"], ["Ten frames", "⇧ ← →"], ["Start, end", "Home End"],
-  ["Previous, next prompt", "↑ ↓"], ["Next, previous issue", "K J"], ["In, out", "I O"],
+  ["Previous, next prompt", "↑ ↓"], ["Back, pause, forward; again: faster", "J K L"], ["Previous, next issue", "⇞ ⇟"], ["In, out", "I O"],
   ["Add by click", "A"], ["Subtract by click", "S, right click"], ["Box", "B"], ["Brush, eraser", "P E"], ["Brush size", "[ ]"],
-  ["Another mask", "C"], ["New object", "N"], ["Find objects", "F"], ["Absent from here on", "G"], ["Select under pointer", "Ctrl click"],
+  ["Another mask", "C"], ["New object", "N"], ["Find objects", "F"], ["Absent from here on", "G"], ["Select under pointer", "Ctrl click"], ["Previous, next object", "⇧ ↑ ↓"], ["Up, down in the list", "Alt ↑ ↓"], ["Rename", "F2, double click"], ["Click by keyboard: aim, add, subtract", "X, Enter, ⇧ Enter"],
   ["Delete prompt here", "Backspace"], ["Undo, redo", "Ctrl Z, Ctrl ⇧ Z"], ["Track", "T"], ["Stop tracking", "Esc"],
-  ["Overlay, cut-out, matte", "1 2 3"], ["Hide masks", "H"], ["Zoom", "+ − wheel"], ["Fit", "0"],
+  ["Overlay, cut-out, matte", "1 2 3"], ["Hide masks, solo", "H ⇧ S"], ["Zoom", "+ − wheel"], ["Fit", "0"],
 ];
 
 export function fillShortcuts() {

@@ -15,7 +15,7 @@ function button(name, tip, onclick, className = "") {
 export class ObjectList {
   constructor(on) { this.on = on; this.rows = new Map(); }
 
-  show(objects, selected, strips) {
+  show(objects, selected, strips, solo) {
     const list = byId("objects");
     byId("object-count").textContent = objects.length || "";
     byId("no-objects").hidden = objects.length > 0;
@@ -27,6 +27,7 @@ export class ObjectList {
       const row = kept && (kept.dataset.key === key(object) || kept === editing) ? kept : this.#row(object);
       row.dataset.key = key(object);
       row.setAttribute("aria-selected", String(object.id === selected));
+      row.querySelector(".solo").setAttribute("aria-pressed", String(object.id === solo));
       const strip = row.querySelector(".strip");
       const g = strip.getContext("2d");
       g.clearRect(0, 0, strip.width, strip.height);
@@ -37,6 +38,8 @@ export class ObjectList {
     this.rows = new Map(rows);
     const wanted = rows.map(([, row]) => row);
     if (wanted.length !== list.children.length || wanted.some((row, i) => row !== list.children[i])) list.replaceChildren(...wanted);
+    if (selected !== this.selected) this.rows.get(selected)?.scrollIntoView({ block: "nearest" });
+    this.selected = selected;
   }
 
   #row(object) {
@@ -67,6 +70,7 @@ export class ObjectList {
     const acts = document.createElement("span");
     acts.className = "acts";
     acts.append(
+      button("solo", "Solo: show this object only", () => this.on.solo(object.id), "solo"),
       button(object.visible ? "eye" : "eyeoff", object.visible ? "Hide" : "Show", () => this.on.change(object.id, { visible: !object.visible }), "on"),
       button(object.locked ? "lock" : "unlock", object.locked ? "Unlock" : "Lock: tracking does not change it", () => this.on.change(object.id, { locked: !object.locked }), object.locked ? "warn" : ""),
       button("trash", "Delete", () => this.on.remove(object.id)),

@@ -87,6 +87,19 @@ export class View {
     this.draw();
   }
 
+  // A click placed by keys: a cross that arrows move, in screen pixels.
+  startAim() { this.aim ??= this.size.map((side) => side / 2); this.draw(); }
+  stopAim() { this.aim = null; this.#hoverAt(null); this.draw(); }
+  moveAim(dx, dy) {
+    const { scale } = this.place();
+    this.aim = [[0, dx], [1, dy]].map(([i, by]) => Math.min(this.size[i] - 1, Math.max(0, this.aim[i] + by / scale)));
+    this.#hoverAt(this.aim); this.draw();
+  }
+  clickAim(negative) {
+    const [x, y] = this.aim.map(Math.floor);
+    this.on.click({ x, y, frame: this.frame, negative: negative || this.tool === "subtract", pick: false, label: this.labelAt(this.seen, this.aim), found: this.labelAt(this.proposals, this.aim) });
+  }
+
   draw() {
     if (this.scheduled) return;
     this.scheduled = requestAnimationFrame(() => { this.scheduled = null; this.#draw(); });
@@ -165,6 +178,15 @@ export class View {
     if (brushes && this.cursor) {
       g.beginPath(); g.arc(x + this.cursor[0] * scale, y + this.cursor[1] * scale, this.radius * scale, 0, 7);
       g.lineWidth = 1.5; g.strokeStyle = "#fff"; g.stroke();
+    }
+    if (this.aim) {
+      const [ax, ay] = [x + this.aim[0] * scale, y + this.aim[1] * scale];
+      for (const [width, style] of [[4, "#0b0c0f"], [1.6, "#fff"]]) {
+        g.lineWidth = width; g.strokeStyle = style; g.beginPath();
+        g.moveTo(ax - 16, ay); g.lineTo(ax - 4, ay); g.moveTo(ax + 4, ay); g.lineTo(ax + 16, ay);
+        g.moveTo(ax, ay - 16); g.lineTo(ax, ay - 4); g.moveTo(ax, ay + 4); g.lineTo(ax, ay + 16);
+        g.stroke();
+      }
     }
     const positive = this.tool === "add" || this.tool === "subtract" || this.tool === "box";
     this.canvas.style.cursor = this.drag?.kind === "pan" ? "grabbing" : brushes ? "none" : positive ? "crosshair" : "default";
