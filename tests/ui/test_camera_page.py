@@ -59,7 +59,7 @@ def test_the_camera_page(server, camera_browser, clip, own):
         x, y = tab.run("([x, y]) => camera.view.toScreen(x + .5, y + .5)", list(center(truth, 1)))
         tab.page.mouse.click(x, y)
         tab.page.mouse.click(x + 2, y)  # refines what the first one begins
-        tab.page.wait_for_selector(".object[data-object='1'][aria-selected='true']")
+        tab.page.wait_for_selector(".object[data-object='1'][aria-current]")
         tab.page.wait_for_function("camera.view.masks.labels.includes(1)")
         tab.run("camera.pending")
         assert tab.page.locator(".object").count() == 1

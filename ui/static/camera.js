@@ -14,7 +14,7 @@ class Camera {
   constructor(api, title, colours) {
     this.api = api; this.colours = colours; this.selected = null; this.objects = []; this.after = -1; this.shown = 0;
     this.view = new View(byId("view"), {
-      click: ({ x, y, negative, pick, label }) => (pick && label ? this.select(label) : this.prompt({ do: "click", frame: this.after, x, y, label: negative ? 0 : 1 })),
+      click: ({ x, y, frame, negative, pick, label }) => (pick && label ? this.select(label) : this.prompt({ do: "click", frame, x, y, label: negative ? 0 : 1 })),
       box: (xyxy) => this.prompt({ do: "box", frame: this.after, xyxy }),
     });
     byId("start").hidden = true; byId("editor").hidden = false;
@@ -47,7 +47,7 @@ class Camera {
     this.after = about.frame; this.unanswered = 0;
     this.view.image?.close();
     this.#list(about.objects);
-    this.view.show(image, masks, []);
+    this.view.show(about.frame, image, masks, []);
     if (about.stamp != null) this.roundTrip = Math.round(performance.now() - about.stamp);
     byId("facts").textContent = `${about.size[0]} × ${about.size[1]}`;
     this.shown++;
@@ -80,7 +80,7 @@ class Camera {
 
   #row(id, state) {
     const row = document.createElement("li");
-    row.className = "object"; row.dataset.object = id; row.setAttribute("aria-selected", String(id === this.selected));
+    row.className = "object"; row.dataset.object = id; row.toggleAttribute("aria-current", id === this.selected);
     row.onclick = () => this.select(id);
     const swatch = document.createElement("span"), name = document.createElement("span"), remove = document.createElement("button");
     swatch.className = "swatch"; swatch.style.background = this.colours[id - 1];

@@ -26,7 +26,7 @@ export class ObjectList {
       const kept = this.rows.get(object.id);
       const row = kept && (kept.dataset.key === key(object) || kept === editing) ? kept : this.#row(object);
       row.dataset.key = key(object);
-      row.setAttribute("aria-selected", String(object.id === selected));
+      row.toggleAttribute("aria-current", object.id === selected);
       row.querySelector(".solo").setAttribute("aria-pressed", String(object.id === solo));
       const strip = row.querySelector(".strip");
       const g = strip.getContext("2d");
@@ -46,7 +46,6 @@ export class ObjectList {
     const row = document.createElement("li");
     row.className = `object${object.visible ? "" : " hidden-object"}`;
     row.dataset.object = object.id;
-    row.setAttribute("role", "option");
     row.onclick = () => this.on.select(object.id);
     this.#makeMovable(row, object);
     const swatch = document.createElement("label");

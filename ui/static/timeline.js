@@ -119,8 +119,9 @@ export class Timeline {
       const x = GUTTER + i * wide, frame = this.frameAt(x + wide / 2);
       if (x > GUTTER + state.frames * step) break;
       const image = this.film.get(frame);
-      if (image) g.drawImage(image, x, y, wide - 1, high);
-      else { g.fillStyle = color("over"); g.fillRect(x, y, wide - 1, high); wanted.push(frame); }
+      const part = Math.min(1, (GUTTER + this.#width() - x) / (wide - 1));
+      if (image) g.drawImage(image, 0, 0, part * image.width, image.height, x, y, part * (wide - 1), high);
+      else { g.fillStyle = color("over"); g.fillRect(x, y, part * (wide - 1), high); wanted.push(frame); }
     }
     this.on.film?.(wanted);
   }
