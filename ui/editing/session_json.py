@@ -104,6 +104,34 @@ class SessionView:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionProgress:
+    """What is going on in a session, for a list of sessions.
+
+    job: progress of tracking, None before the first job since the server started.
+    """
+
+    title: str
+    objects: int
+    tracked: bool
+    job: JobProgress | None
+
+    @classmethod
+    def of(cls, session: Session, job: JobProgress | None) -> SessionProgress:
+        """Take the progress of a session."""
+        state = session.tracked_state
+        return cls(session.title, len(state.objects), state.store is not None, job)
+
+    def to_json(self) -> JsonObject:
+        """Convert to JSON values."""
+        return {
+            "title": self.title,
+            "objects": self.objects,
+            "tracked": self.tracked,
+            "job": None if self.job is None else _job_json(self.job),
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Timeline:
     """Confidence over time (`confidence_strips`), and the review items."""
 

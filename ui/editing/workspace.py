@@ -22,6 +22,7 @@ from maskstream.ui.editing.clicker import Segmenters
 from maskstream.ui.editing.editor import Editor
 from maskstream.ui.editing.quota import Limits, Quota, is_token, session_folders
 from maskstream.ui.editing.session import FILE, Session
+from maskstream.ui.editing.session_json import SessionProgress
 from maskstream.ui.editing.slots import JobSlots
 
 _MEASURED = 1 << 26  # bytes of an upload between two looks at the space that is left
@@ -86,11 +87,7 @@ class Workspace:
         known = self._known(token)
         if known is not None:
             return known
-        folder = self.folder / token
-        if not is_token(token) or not (folder / FILE).is_file():
-            raise SessionNotFoundError(
-                "This session is not on this server (any more); open the video again."
-            )
+        folder = self._session_folder(token)
         with self._reopening:  # one at a time; recovery after a crash may take a while
             known = self._known(token)
             if known is not None:
@@ -99,6 +96,23 @@ class Workspace:
             with self._lock:
                 self._remember(token, editor)
             return editor
+
+    def progress(self, token: str) -> SessionProgress:
+        """What is going on in a session, without opening its video. Raises `PageError`."""
+        editor = self._known(token)
+        if editor is not None:
+            task = editor.task
+            job = None if task is None else task.progress()
+            return SessionProgress.of(editor.session, job)
+        return SessionProgress.of(Session.reopen(self._session_folder(token)), None)
+
+    def _session_folder(self, token: str) -> Path:
+        folder = self.folder / token
+        if not is_token(token) or not (folder / FILE).is_file():
+            raise SessionNotFoundError(
+                "This session is not on this server (any more); open the video again."
+            )
+        return folder
 
     async def upload(self, name: str, parts: AsyncIterator[bytes], size: int | None) -> str:
         """Receive an upload and create a session on it; return its token.

@@ -87,6 +87,12 @@ class SessionHandlers:
         """State of the session, without pixels."""
         return self._state_json(token, self._workspace.editor(token).view())
 
+    def progress(self, token: str) -> JsonObject:
+        """What is going on in the session, for a list of sessions."""
+        task = self._exports.get(token)
+        export = None if task is None else task.to_json()
+        return self._workspace.progress(token).to_json() | {"export": export}
+
     def image(self, token: str, frame: int, side: int = _MAX_SIDE) -> Response:
         """A frame as JPEG."""
         encoded = self._workspace.editor(token).shown.image(frame, min(side, 4096))

@@ -75,6 +75,7 @@ def make_router(workspace: Workspace) -> APIRouter:
     router.put("/upload")(opening.upload)
 
     router.get("/s/{token}")(session.state)
+    router.get("/s/{token}/progress")(session.progress)
     router.get("/s/{token}/image/{frame}")(session.image)
     router.get("/s/{token}/labels/{frame}")(session.labels)
     router.get("/s/{token}/frames/{first}")(session.frames)

@@ -86,6 +86,7 @@ async function packed(path, options) {
 
 export class SessionApi {
   constructor(token) { this.path = `s/${encodeURIComponent(token)}`; }
+  progress() { return ask(`${this.path}/progress`).then((r) => r.json()); }
   state() { return ask(this.path).then((r) => r.json()); }
   act(what) { return post(`${this.path}/do`, what); }
   async image(frame, side, signal) {

@@ -8,8 +8,9 @@ import { listenForKeys } from "./keys.js";
 import { askToNotify, fillShortcuts, notify, showOffline, startTheme, startTips, toast } from "./notices.js";
 import { ObjectList, showReview } from "./panel.js";
 import { Playback } from "./playback.js";
-import { forget, remember, showStart } from "./start.js";
+import { showStart } from "./start.js";
 import { clock, frameOf, Timeline } from "./timeline.js";
+import { forget, remember } from "./videos.js";
 import { View } from "./view.js";
 
 const byId = (id) => document.getElementById(id);

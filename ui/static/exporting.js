@@ -7,7 +7,7 @@ const GROUPS = [
   ["For training and annotation", ["png", "png-8", "davis", "youtube-vos", "coco", "coco-ytvis", "yolo-seg", "labelme", "cvat", "mots", "mot", "npz", "ome-zarr"]],
 ];
 const SETTLED_MS = 150; // debounce of number inputs
-const TITLES = {
+export const TITLES = {
   prores: "ProRes 4444", "png-rgba": "PNG with alpha", vp9: "WebM (VP9)", ffv1: "FFV1", "png-rgba-16": "PNG with alpha, 16 bit", exr: "OpenEXR",
   matte: "Matte video", "matte-lossless": "Matte video, lossless", "png-matte": "PNG mattes", "png-matte-16": "PNG mattes, 16 bit",
   overlay: "Overlay", green: "Green screen", background: "Other background", png: "PNG label maps", "png-8": "PNG label maps, 8 bit",

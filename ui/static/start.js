@@ -1,26 +1,10 @@
-// The start screen: drop a file, open a path or an example, or continue a recent session.
+// The start screen: drop files, open a path or an example, or continue with a video of this browser.
 import { fetchVideo, openSession, upload } from "./api.js";
+import { addressOf, remember, VideoList } from "./videos.js";
 import { bytes } from "./exporting.js";
 import { toast } from "./notices.js";
 
 const byId = (id) => document.getElementById(id);
-const RECENT = "maskstream.recent";
-
-export function recents() {
-  try { return JSON.parse(localStorage.getItem(RECENT)) ?? []; } catch { return []; }
-}
-
-export function remember(token, title) {
-  const kept = [{ token, title, when: Date.now() }, ...recents().filter((r) => r.token !== token)].slice(0, 8);
-  try { localStorage.setItem(RECENT, JSON.stringify(kept)); } catch { /* private window */ }
-}
-
-export function forget(token) {
-  try { localStorage.setItem(RECENT, JSON.stringify(recents().filter((r) => r.token !== token))); } catch { /* same */ }
-}
-
-export const addressOf = (token) => `?s=${encodeURIComponent(token)}`;
-
 async function go(opening) {
   document.body.style.cursor = "progress"; byId("opening").hidden = false;
   try { location.href = addressOf(await opening); } catch (error) { toast(error.message); } finally {
@@ -28,24 +12,35 @@ async function go(opening) {
   }
 }
 
-function send(file, limit) {
+async function sendOne(file, limit) {
   if (file.size > limit * 1048576) {
-    toast(`“${file.name}” is too large to upload (${bytes(file.size)}, at most ${bytes(limit * 1048576)}); open it by its path on the server, or cut it.`);
-    return;
+    throw new Error(`“${file.name}” is too large to upload (${bytes(file.size)}, at most ${bytes(limit * 1048576)}); open it by its path on the server, or cut it.`);
   }
   const bar = byId("upload");
   bar.hidden = false;
-  const done = upload(file, (share) => {
-    bar.querySelector("i").style.width = `${100 * share}%`;
-    bar.querySelector("em").textContent = share < 1 ? `${file.name}, ${Math.floor(100 * share)} %` : "Opening…";
-  });
-  go(done).finally(() => { bar.hidden = true; byId("file").value = ""; });
+  try {
+    return await upload(file, (share) => {
+      bar.querySelector("i").style.width = `${100 * share}%`;
+      bar.querySelector("em").textContent = share < 1 ? `${file.name}, ${Math.floor(100 * share)} %` : "Opening…";
+    });
+  } finally { bar.hidden = true; byId("file").value = ""; }
+}
+
+// One video is opened; of several, each gets a place in the list.
+async function send(files, limit, list) {
+  if (files.length === 1) return go(sendOne(files[0], limit));
+  for (const file of files) {
+    try { remember(await sendOne(file, limit), file.name.replace(/\.[^.]*$/, "")); } catch (error) { toast(error.message); }
+    list.show();
+  }
+  list.show();
 }
 
 export function showStart(about) {
   byId("start").hidden = false;
   byId("upload-limit").textContent = `up to ${bytes(about.upload_mb * 1048576)}`;
-  byId("file").onchange = (e) => { if (e.target.files[0]) send(e.target.files[0], about.upload_mb); };
+  const list = new VideoList(about.formats);
+  byId("file").onchange = (e) => { if (e.target.files.length) send([...e.target.files], about.upload_mb, list); };
   const drop = byId("drop");
   drop.onkeydown = (e) => { if (e.key === "Enter" || e.key === " ") byId("file").click(); };
   addEventListener("dragover", (e) => { e.preventDefault(); drop.classList.add("over"); });
@@ -53,7 +48,7 @@ export function showStart(about) {
   addEventListener("drop", (e) => {
     e.preventDefault();
     drop.classList.remove("over");
-    if (e.dataTransfer.files[0]) send(e.dataTransfer.files[0], about.upload_mb);
+    if (e.dataTransfer.files.length) send([...e.dataTransfer.files], about.upload_mb, list);
   });
   byId("path-form").hidden = !about.roots.length;
   byId("path").placeholder = "https://…, or the path of a video or a folder of images";
@@ -74,15 +69,5 @@ export function showStart(about) {
     card.onclick = () => go(openSession({ example: example.name }));
     return card;
   }));
-  const kept = recents();
-  byId("recent-box").hidden = !kept.length;
-  byId("recent").replaceChildren(...kept.slice(0, 4).map((recent) => {
-    const link = document.createElement("a");
-    link.href = addressOf(recent.token);
-    const title = document.createElement("span"), when = document.createElement("span");
-    title.textContent = recent.title; when.className = "dim"; when.textContent = new Date(recent.when).toLocaleString();
-    link.append(title, when);
-    const item = document.createElement("li"); item.append(link);
-    return item;
-  }));
+  list.show();
 }
