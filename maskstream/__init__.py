@@ -83,6 +83,7 @@ __all__ = [
     "PromptLog",
     "QueueClosedError",
     "RunSummary",
+    "ServerFullError",
     "SessionNotFoundError",
     "SourceError",
     "SourceNotFoundError",

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from maskstream.pipeline.types import FrameResult, ObjectResult, RgbImage, SizeHW
 from maskstream.trackers.state import TrackState
@@ -20,27 +21,59 @@ _GUESSED = {TrackState.OCCLUDED}  # drawn with a dashed box only
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-@lru_cache(maxsize=1024)
+_LIGHTNESS = (0.52, 0.60, 0.68, 0.76, 0.84, 0.92)  # of colors, OKLCH
+_CHROMA = (0.08, 0.12, 0.16, 0.20, 0.24)
+_HUES = 48
+_PALETTE = 254
+_FIRST_HUE = 32  # of _HUES: of the first object
+
+
 def object_color(object_id: int) -> Rgb:
-    """Color of an object, sRGB: hues a golden ratio apart, in three lightnesses (OKLCH)."""
-    hue = 2 * math.pi * (object_id * 0.6180339887498949 % 1)
-    lightness = (0.74, 0.60, 0.86)[object_id % 3]
-    a, b = 0.16 * math.cos(hue), 0.16 * math.sin(hue)
-    # OKLab to linear sRGB, https://bottosson.github.io/posts/oklab/
-    long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
-    medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
-    short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3
-    return (
-        _gamma(4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short),
-        _gamma(-1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short),
-        _gamma(-0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short),
+    """Color of an object, sRGB: each as different as can be from those before it (OKLab)."""
+    return _palette()[(object_id - 1) % _PALETTE]
+
+
+@lru_cache(maxsize=1)
+def _palette() -> tuple[Rgb, ...]:
+    """Colors by farthest-point sampling of those that a screen can show."""
+    hues = 2 * math.pi * np.arange(_HUES) / _HUES
+    lightness, chroma, hue = np.meshgrid(_LIGHTNESS, _CHROMA, hues, indexing="ij")
+    lab = np.stack([lightness, chroma * np.cos(hue), chroma * np.sin(hue)], -1).reshape(-1, 3)
+    linear = _linear_rgb(lab)
+    shown = ((linear >= 0) & (linear <= 1)).all(1)
+    lab, linear = lab[shown], linear[shown]
+    first = np.array([0.68, 0.16 * math.cos(hues[_FIRST_HUE]), 0.16 * math.sin(hues[_FIRST_HUE])])
+    chosen = [int(np.linalg.norm(lab - first, axis=1).argmin())]
+    distance = np.linalg.norm(lab - lab[chosen[0]], axis=1)
+    while len(chosen) < _PALETTE:
+        chosen.append(int(distance.argmax()))
+        distance = np.minimum(distance, np.linalg.norm(lab - lab[chosen[-1]], axis=1))
+    encoded = np.where(
+        linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 0) ** (1 / 2.4) - 0.055
     )
+    return tuple((int(r), int(g), int(b)) for r, g, b in np.rint(255 * encoded[chosen]))
 
 
-def _gamma(linear: float) -> int:
-    linear = min(max(linear, 0.0), 1.0)
-    encoded = 12.92 * linear if linear <= 0.0031308 else 1.055 * linear ** (1 / 2.4) - 0.055
-    return round(255 * encoded)
+def _linear_rgb(lab: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """OKLab [N, 3] to linear sRGB, https://bottosson.github.io/posts/oklab/."""
+    cones = lab @ np.array(
+        [
+            [1.0, 1.0, 1.0],
+            [0.3963377774, -0.1055613458, -0.0894841775],
+            [0.2158037573, -0.0638541728, -1.2914855480],
+        ]
+    )
+    return np.asarray(
+        cones**3
+        @ np.array(
+            [
+                [4.0767416621, -1.2684380046, -0.0041960863],
+                [-3.3077115913, 2.6097574011, -0.7034186147],
+                [0.2309699292, -0.3413193965, 1.7076147010],
+            ]
+        ),
+        np.float64,
+    )
 
 
 def draw(rgb: RgbImage, result: FrameResult, *, alpha: float = 0.45) -> RgbImage:
