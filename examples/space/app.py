@@ -7,7 +7,7 @@ import gradio as gr
 
 from maskstream.ui import click_to_track
 
-with gr.Blocks(title="maskstream") as demo:
+with gr.Blocks(title="maskstream", analytics_enabled=False) as demo:
     gr.Markdown("# Click an object, track it\nUpload a short video, click, *Track*, download.")
     click_to_track(upload_mb=200, age_h=2)
 
