@@ -14,6 +14,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import cv2
+import httpx
 import numpy as np
 import pytest
 
@@ -161,6 +162,19 @@ def test_what_is_wrong_is_said_in_a_sentence(program, clip, call, sentence):
     with pytest.raises(AppError, match=sentence) as raised:
         program.predict(**asked)
     assert session not in str(raised.value)
+
+
+@pytest.mark.parametrize("meta", [{}, {"meta": {"_type": "gradio.FileData"}}], ids=["bare", "meta"])
+def test_no_file_of_the_server_is_opened_by_a_call(program, clip, meta):
+    """As no client sends it: a path instead of an upload."""
+    known = {each["api_name"]: each["id"] for each in program.config["dependencies"]}
+    given = {"path": str(clip), **meta}
+    call = {"fn_index": known["open"], "session_hash": "raw", "data": [given, None, None]}
+    base = f"{program.src}gradio_api/queue/"
+    assert httpx.post(f"{base}join", json=call).status_code == 200
+    told = httpx.get(f"{base}data?session_hash=raw", timeout=30).text
+    assert '"success":false' in told
+    assert '"session":' not in told
 
 
 def test_a_format_must_be_known_and_a_file_a_video(program, clip, shapes, tmp_path):

@@ -26,7 +26,9 @@ class CacheFiles:
         Raises `PageError` if it is too large, `ServerFullError` if no room is left, `SourceError`
         if it is not a video.
         """
-        upload = Path(given.path)
+        upload = Path(given.path).resolve()
+        if not upload.is_relative_to(Path(get_upload_folder()).resolve()):
+            raise PageError("Only uploaded files may be opened here.")
         try:
             size = upload.stat().st_size
         except OSError as error:

@@ -106,7 +106,7 @@ def click_to_track(
         blocks.delete_cache = (_SWEEP_S, round(3600 * age_h))
     programs = Endpoints(workspace, Exports(workspace), CacheFiles(workspace))
     if endpoints:  # before the components, whose listeners would else take the names
-        programs.add(lambda function, name: api(function, api_name=name))
+        programs.add(api, "api_name")
     return _place(Handlers(programs), workspace, close)
 
 
@@ -158,7 +158,8 @@ def _place(handlers: Any, workspace: Workspace, close: Callable[[], None]) -> Cl
             export = gr.Button("Export")
             file = gr.File(label="Download", interactive=False, visible=False)
 
-    private: dict[str, Any] = {"api_visibility": "private"}
+    # Nobody waits for others but in the line of jobs; threads are limited by Gradio.
+    private: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": None}
     opened = [session, frame, image, objects, status, video, file]
     for source in (upload.upload, upload.clear):
         source(handlers.upload, [session, upload], opened, **private)
@@ -169,7 +170,6 @@ def _place(handlers: Any, workspace: Workspace, close: Callable[[], None]) -> Cl
         image,
         show_progress="hidden",
         trigger_mode="always_last",
-        concurrency_limit=4,
         **private,
     )
     image.select(

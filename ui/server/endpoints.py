@@ -68,10 +68,13 @@ class Endpoints:
         self._exports = exports
         self._files = files
 
-    def add(self, register: Callable[..., object]) -> None:
-        """Register the endpoints: `register(function, name)`."""
+    def add(self, register: Callable[..., object], name: str) -> None:
+        """Register the endpoints by a function of Gradio's. name: what it calls their name.
+
+        They wait for each other in the line of jobs only; threads are limited by Gradio.
+        """
         for function in (self.open, self.state, self.click, self.box, self.track, self.export):
-            register(function, function.__name__)
+            register(function, concurrency_limit=None, **{name: function.__name__})
 
     def open(
         self, video: FileData | None = None, example: str | None = None, path: str | None = None

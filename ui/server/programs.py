@@ -29,7 +29,7 @@ _GONE = "That file is not on this server (any more); upload it again."
 def add_programs(app: Any, workspace: Workspace, exports: Exports) -> None:
     """Add the named endpoints to a `gradio.Server`, and the routes of their files."""
     files = ProgramFiles(workspace, exports)
-    Endpoints(workspace, exports, files).add(lambda function, name: app.api(function, name=name))
+    Endpoints(workspace, exports, files).add(app.api, "name")
     app.post("/gradio_api/upload")(files.upload)
     app.get("/gradio_api/file={path:path}")(files.download)
 
