@@ -12,4 +12,4 @@ with gr.Blocks(title="maskstream", analytics_enabled=False) as demo:
     click_to_track(upload_mb=200, age_h=2)
 
 if __name__ == "__main__":
-    demo.launch()
+    demo.launch(max_file_size="200mb")
