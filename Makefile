@@ -38,7 +38,7 @@ wheel: $(DEV_STAMP)           ## sdist and wheel, checked, and the wheel tried b
 	$(BIN)/check-wheel-contents dist/*.whl
 	$(BIN)/python -m venv build/wheel-trial/venv
 	build/wheel-trial/venv/bin/python -m pip install --quiet --disable-pip-version-check \
-		-c constraints.txt "trackers==2.6.1" "$$(echo dist/*.whl)[demo]"
+		-c constraints.txt "trackers==2.6.1" "$$(echo dist/*.whl)[demo,ui]"
 	cd build/wheel-trial && venv/bin/python ../../tests/support/installed.py
 
 bench: $(DEV_STAMP)           ## speed and memory, as ratios against baselines of the same run

@@ -12,8 +12,36 @@ from PIL import Image
 
 from maskstream.ui.server.examples import find_example
 from tests.support.browser import Tab, browser, click_times_ms, served
+from tests.support.gradio_apps import app_served
 
 _SIZE = (1280, 800)
+
+
+def component(folder: Path, place: Path) -> None:
+    """Take the screenshot of the component. place: for temporary files."""
+    with (
+        app_served(Path("examples/space/app.py"), place / "space") as url,
+        browser() as chromium,
+        Tab(chromium, url, (1280, 1000), watched=False) as tab,
+    ):
+        tab.open()
+        tab.page.get_by_label("or an example").click()
+        tab.page.get_by_role("option", name="Big Buck Bunny").click()
+        tab.page.wait_for_selector('text="Click on an object."')
+        tab.page.get_by_label("number input for Frame").fill("50")
+        tab.page.keyboard.press("Tab")
+        tab.page.wait_for_timeout(2000)
+        image = tab.page.locator("img[src*='file=']").bounding_box()
+        tab.page.mouse.click(
+            image["x"] + image["width"] * 450 / 1280, image["y"] + image["height"] * 420 / 720
+        )
+        tab.page.wait_for_selector("text=Click to correct the mask")
+        tab.page.locator("button:text-is('Track')").click()
+        tab.page.wait_for_selector("video[src*='file=']", timeout=300_000)
+        tab.page.locator("button:text-is('Export')").click()
+        tab.page.wait_for_selector("a[href*='Big_Buck']", timeout=60_000)
+        tab.page.wait_for_timeout(1000)
+        _save(tab, folder / "gradio.png")
 
 
 def main(folder: Path) -> None:
@@ -26,9 +54,7 @@ def main(folder: Path) -> None:
         take(tab, name)
 
     def take(tab: Tab, name: str) -> None:
-        image = Image.open(io.BytesIO(tab.page.screenshot()))
-        reduced = image.convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG)
-        reduced.save(folder / f"page-{name}.png", optimize=True)
+        _save(tab, folder / f"page-{name}.png")
 
     def name(tab: Tab, text: str) -> None:
         tab.run("n => page.entry({type: 'changed', object: page.selected, name: n})", text)
@@ -113,5 +139,13 @@ def main(folder: Path) -> None:
         sys.stdout.write(f"camera: {tab.run('JSON.stringify(camera.status)')}\n")
 
 
+def _save(tab: Tab, file: Path) -> None:
+    image = Image.open(io.BytesIO(tab.page.screenshot()))
+    reduced = image.convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG)
+    reduced.save(file, optimize=True)
+
+
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    with tempfile.TemporaryDirectory() as temporary:
+        component(Path(sys.argv[1]), Path(temporary))

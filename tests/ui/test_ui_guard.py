@@ -76,7 +76,7 @@ def test_a_foreign_page_gets_nothing_and_no_permission(address, origin):
 
 @pytest.mark.parametrize(
     "path",
-    ["/gradio_api/upload", "/upload", "/gradio_api/file=/etc/passwd", "/config", "/gradio_api/info"]
+    ["/upload", "/file=/etc/passwd", "/gradio_api/run/open", "/gradio_api/call/open"]
     + ["/gradio_api/proxy=http://127.0.0.1", "/login_check", "/monitoring", "/docs"],
 )
 def test_the_frameworks_own_endpoints_are_closed(address, path):

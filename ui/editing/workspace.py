@@ -120,24 +120,45 @@ class Workspace:
         size: bytes, if known. Raises `PageError` if it is too large or no room is left,
         `SourceError` if it is not a video.
         """
-        if size is not None:
-            self.quota.check_upload(size)
-        self._make_room(size or 0)
-        folder = self.folder / new_token()
-        safe = re.sub(r"[^\w. -]+", "_", Path(name.replace("\\", "/")).name).lstrip(".") or "video"
-        place = folder / "upload" / safe
+        token, place = await self.receive(name, parts, size)
+        return self.begin(place, place.stem, token)
+
+    async def receive(
+        self, name: str, parts: AsyncIterator[bytes], size: int | None = None
+    ) -> tuple[str, Path]:
+        """Receive a file into the folder of a new session; return its token and the file.
+
+        Raises `PageError` as `upload` does.
+        """
+        token, place = self.new_upload(name, size)
         try:
             place.parent.mkdir(parents=True, mode=0o700)
             taken = await self._receive(place, parts)
             if size is not None and taken != size:
                 raise PageError("The upload was interrupted; try again.")
         except OSError as error:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(self.folder / token, ignore_errors=True)
             raise PageError(f"The upload cannot be kept: {error.strerror or error}.") from error
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(self.folder / token, ignore_errors=True)
             raise
-        return self.begin(place, Path(safe).stem, folder.name)
+        return token, place
+
+    def new_upload(self, name: str, size: int | None) -> tuple[str, Path]:
+        """A token and a place for a file of `size` bytes, if known, that is to be uploaded.
+
+        Raises `PageError` if it is too large, `ServerFullError` if no room is left.
+        """
+        if size is not None:
+            self.quota.check_upload(size)
+        self._make_room(size or 0)
+        token = new_token()
+        return token, self.upload_place(token, name)
+
+    def upload_place(self, token: str, name: str) -> Path:
+        """Where the uploaded file of a session lies, under a safe form of its name."""
+        safe = re.sub(r"[^\w. -]+", "_", Path(name.replace("\\", "/")).name).lstrip(".") or "video"
+        return self.folder / token / "upload" / safe
 
     async def _receive(self, place: Path, parts: AsyncIterator[bytes]) -> int:
         """Write an upload to a file, within the limits; return its size."""
@@ -194,6 +215,16 @@ class Workspace:
             shutil.rmtree(folder, ignore_errors=True)
             gone += 1
         return gone
+
+    def discard(self, token: str) -> None:
+        """Delete a session, if there is one; its running job is stopped."""
+        if not is_token(token):
+            return
+        with self._lock:
+            editor = self._open.pop(token, None)
+        if editor is not None:
+            editor.close()
+        shutil.rmtree(self.folder / token, ignore_errors=True)
 
     def close(self) -> None:
         """Close all sessions; running jobs are stopped, finished frames kept."""

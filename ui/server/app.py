@@ -22,6 +22,8 @@ from maskstream.pipeline.errors import PageError
 from maskstream.ui.camera.live_runs import LiveRuns
 from maskstream.ui.editing.quota import Limits
 from maskstream.ui.editing.workspace import Workspace, new_token, resolved_roots
+from maskstream.ui.server.exports import Exports
+from maskstream.ui.server.extra import need_gradio
 from maskstream.ui.server.guard import LOGIN, Access, Guard
 
 ANYBODY_HERE = Access()
@@ -136,12 +138,10 @@ def make_app(
     """Create the Gradio server with the page and its routes. Raises `PageError` without Gradio."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    try:
-        import gradio
-    except ImportError as error:
-        raise PageError(
-            "The page needs the extra `ui`: pip install 'maskstream[ui]' (or run make ui)."
-        ) from error
+    need_gradio()
+    import gradio
+
+    from maskstream.ui.server.programs import add_programs
     from maskstream.ui.server.routes import add_page
 
     class GuardedServer(gradio.Server):
@@ -151,7 +151,9 @@ def make_app(
             return Guard(super().build_middleware_stack(), access)
 
     app = GuardedServer(title="maskstream", docs_url=None, redoc_url=None, openapi_url=None)
-    add_page(app, workspace, live_runs, embed=embed)
+    exports = Exports(workspace)
+    add_page(app, workspace, live_runs, exports, embed=embed)
+    add_programs(app, workspace, exports)
     return app
 
 

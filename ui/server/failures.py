@@ -33,15 +33,20 @@ def add_error_handlers(app: FastAPI, sessions: Path) -> None:
     sessions: the folder of the sessions; messages name files in it without their path, which holds
     the session's token.
     """
-    inside = re.compile(rf"{re.escape(str(sessions.resolve()))}/[^/\s]+/(?:upload/)?")
 
     def expected(request: Request, error: Exception) -> Response:
         assert isinstance(error, MaskstreamError)  # noqa: S101 - that is what it is registered for
-        sentence = inside.sub("", str(error).replace(str(sessions), str(sessions.resolve())))
+        sentence = sentence_of(error, sessions)
         return JSONResponse({"error": sentence}, status_code=status_of(error))
 
     app.add_exception_handler(MaskstreamError, expected)
     app.add_exception_handler(Exception, _unexpected)
+
+
+def sentence_of(error: MaskstreamError, sessions: Path) -> str:
+    """The message of an error, which names files in the folder of the sessions without path."""
+    inside = rf"{re.escape(str(sessions.resolve()))}/[^/\s]+/(?:upload/)?"
+    return re.sub(inside, "", str(error).replace(str(sessions), str(sessions.resolve())))
 
 
 def status_of(error: MaskstreamError) -> int:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import json
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
+from pydantic import JsonValue
+
+from maskstream.pipeline.errors import PageError
+from maskstream.ui.server.calls import Message, Receive, read_call, refused_argument
+
 Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Message, Receive, Send], Awaitable[None]]
 
@@ -20,9 +22,20 @@ LOGIN = "/login"
 COOKIE = "maskstream_key"
 _SHARE_DOMAIN = ".gradio.live"
 _LOCAL_NAMES = ("localhost", "testserver")  # the second is the test client's
-# Everything that is served; the framework's own endpoints (uploads, proxies, files) are not.
+# Everything that is served; the framework's own endpoints (proxies, monitoring, …) are not.
 _PATHS = ("/", "/camera", LOGIN, "/favicon.ico", "/robots.txt")
 _PREFIXES = ("/api/", "/static/")
+# What `gradio_client` needs; files and uploads are answered by maskstream.ui.server.programs.
+_CALL = "/gradio_api/queue/join"
+_PROGRAM_PATHS = (
+    "/config",
+    "/gradio_api/info",
+    "/gradio_api/upload",
+    _CALL,
+    "/gradio_api/queue/data",
+    "/gradio_api/cancel",
+)
+_PROGRAM_PREFIXES = ("/gradio_api/heartbeat/", "/gradio_api/file=")
 _STARTUP = "/gradio_api/startup-events"  # called by Gradio itself when it starts
 _COOKIE_AGE_S = 30 * 24 * 3600
 
@@ -91,8 +104,24 @@ class Guard:
             await _answer(send, *refusal)
         elif path == LOGIN:
             await self._log_in(scope, send)
+        elif path == _CALL:
+            await self._call(scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+    async def _call(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Pass a call of an endpoint on, once it is read and found harmless."""
+        try:
+            body = await read_call(receive)
+        except PageError as error:
+            await _answer(send, 422, str(error), detail=[refused_argument(str(error))])
+            return
+        pending = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replay() -> Message:
+            return pending.pop() if pending else await receive()
+
+        await self._app(scope, replay, send)
 
     def _refusal(self, path: str, headers: dict[str, str]) -> tuple[int, str] | None:
         """Status and sentence for a request that is refused."""
@@ -106,7 +135,9 @@ class Guard:
             return 403, "Pages of other sites cannot use this server."
         if path == _STARTUP:
             return None
-        if path not in _PATHS and not path.startswith(_PREFIXES):
+        if path not in (*_PATHS, *_PROGRAM_PATHS) and not path.startswith(
+            (*_PREFIXES, *_PROGRAM_PREFIXES)
+        ):
             return 404, "There is nothing here."
         if path not in (LOGIN, "/robots.txt", "/favicon.ico") and not self._access.has_key(headers):
             return 401, "Open the login link that the command `maskstream ui` has printed."
@@ -125,8 +156,9 @@ class Guard:
         await send({"type": "http.response.body", "body": b""})
 
 
-async def _answer(send: Send, status: int, sentence: str) -> None:
-    body = json.dumps({"error": sentence}).encode()
+async def _answer(send: Send, status: int, sentence: str, **more: JsonValue) -> None:
+    body = json.dumps({"error": sentence, **more}).encode()
     headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+    headers.append((b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -13,7 +13,7 @@ import numpy as np
 from fastapi import Body, Request
 from fastapi.responses import FileResponse, Response
 
-from maskstream.pipeline.errors import PageError, PromptError
+from maskstream.pipeline.errors import PageError
 from maskstream.pipeline.json_values import JsonObject
 from maskstream.ui.editing.actions import (
     CutoutBody,
@@ -24,14 +24,13 @@ from maskstream.ui.editing.actions import (
     parse_action,
     perform,
 )
-from maskstream.ui.editing.export_task import ExportRequest, ExportTask
-from maskstream.ui.editing.final_masks import FinalMasks
 from maskstream.ui.editing.images import first_image
 from maskstream.ui.editing.session_json import SessionView
 from maskstream.ui.editing.shown import ShownMasks
 from maskstream.ui.editing.workspace import Workspace
 from maskstream.ui.server.download import fetch
 from maskstream.ui.server.examples import find_example
+from maskstream.ui.server.exports import Exports
 
 _PACKED = "application/octet-stream"
 _MAX_SIDE = 1920
@@ -79,9 +78,9 @@ class OpeningHandlers:
 class SessionHandlers:
     """Handlers of one session, by its token."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, exports: Exports) -> None:
         self._workspace = workspace
-        self._exports: dict[str, ExportTask] = {}
+        self._exports = exports
 
     def state(self, token: str) -> JsonObject:
         """State of the session, without pixels."""
@@ -159,50 +158,28 @@ class SessionHandlers:
     def export(self, token: str, body: ExportBody) -> JsonObject:
         """Start an export."""
         editor = self._workspace.editor(token)
-        running = self._exports.get(token)
-        if running is not None and running.active:
-            raise PromptError("An export is running already.")
-        self._workspace.quota.check_space(editor.session.folder)
-        place = editor.session.store
-        if place is None:
-            raise PromptError("There are no masks to export yet: track first.")
-        view = editor.view()
-        request = _export_of(view, editor.final_masks(), body)
-        folder = editor.session.folder
-        self._exports[token] = ExportTask(place, folder, request, self._workspace.exports)
-        return self._state_json(token, view)
+        self._exports.start(token, body)
+        return self._state_json(token, editor.view())
 
     def cancel_export(self, token: str) -> JsonObject:
         """Cancel the running export, if there is one."""
         self._workspace.editor(token)
-        if token in self._exports:
-            self._exports[token].cancel()
+        task = self._exports.of(token)
+        if task is not None:
+            task.cancel()
         return {}
 
     def download(self, token: str) -> Response:
         """File of the last export."""
         self._workspace.editor(token)
-        task = self._exports.get(token)
+        task = self._exports.of(token)
         if task is None or task.file is None:
             raise PageError("That export no longer exists; export again.")
         return FileResponse(task.file, filename=task.file.name, headers=_NEVER)
 
     def _state_json(self, token: str, view: SessionView) -> JsonObject:
-        task = self._exports.get(token)
+        task = self._exports.of(token)
         return view.to_json() | {"export": None if task is None else task.to_json()}
-
-
-def _export_of(view: SessionView, masks: FinalMasks, body: ExportBody) -> ExportRequest:
-    return ExportRequest(
-        format=body.format,
-        title=view.title,
-        objects=body.objects,
-        first=view.first,
-        last=view.last,
-        masks=masks,
-        edges=body.edges,
-        background=body.background,
-    )
 
 
 def _layers(shown: ShownMasks, frame: int, side: int) -> tuple[bytes, JsonObject]:

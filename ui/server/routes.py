@@ -21,6 +21,7 @@ from maskstream.ui.editing.quota import Limits
 from maskstream.ui.editing.session import new_object
 from maskstream.ui.editing.workspace import Workspace
 from maskstream.ui.server.examples import find_examples
+from maskstream.ui.server.exports import Exports
 from maskstream.ui.server.failures import add_error_handlers
 from maskstream.ui.server.handlers import OpeningHandlers, SessionHandlers
 
@@ -32,7 +33,12 @@ _POLICY = (
 
 
 def add_page(
-    app: FastAPI, workspace: Workspace, live_runs: LiveRuns, *, embed: bool = False
+    app: FastAPI,
+    workspace: Workspace,
+    live_runs: LiveRuns,
+    exports: Exports,
+    *,
+    embed: bool = False,
 ) -> None:
     """Add the pages, their static files and their routes to a server.
 
@@ -55,15 +61,15 @@ def add_page(
     def camera() -> Response:
         return FileResponse(STATIC / "camera.html", headers=page_headers)
 
-    app.include_router(make_router(workspace))
+    app.include_router(make_router(workspace, exports))
     app.include_router(make_live_router(live_runs))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
 
-def make_router(workspace: Workspace) -> APIRouter:
+def make_router(workspace: Workspace, exports: Exports) -> APIRouter:
     """Create the router of a workspace, below `/api`."""
     router = APIRouter(prefix="/api")
-    opening, session = OpeningHandlers(workspace), SessionHandlers(workspace)
+    opening, session = OpeningHandlers(workspace), SessionHandlers(workspace, exports)
 
     @router.get("/about")
     def about() -> JsonObject:
