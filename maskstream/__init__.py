@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from maskstream.pipeline.errors import PageError as PageError
     from maskstream.pipeline.errors import PromptError as PromptError
     from maskstream.pipeline.errors import QueueClosedError as QueueClosedError
+    from maskstream.pipeline.errors import ServerFullError as ServerFullError
     from maskstream.pipeline.errors import SessionNotFoundError as SessionNotFoundError
     from maskstream.pipeline.errors import SourceError as SourceError
     from maskstream.pipeline.errors import SourceNotFoundError as SourceNotFoundError
@@ -51,8 +52,8 @@ _NAMES = {
     "engine.pipeline": "Pipeline RunSummary",
     "engine.stills": "segment_everything",
     "errors": "ConfigError MaskstreamError MissingExtraError ModelError PageError PromptError"
-    " QueueClosedError SessionNotFoundError SourceError SourceNotFoundError StoreCorruptError"
-    " StoreError StoreExistsError StoreLockedError TrainingDataError UnreadableSourceError",
+    " QueueClosedError ServerFullError SessionNotFoundError SourceError SourceNotFoundError"
+    " StoreCorruptError StoreError StoreExistsError StoreLockedError TrainingDataError UnreadableSourceError",
     "exports.export": "ExportChoice export",
     "live.session": "LiveSession",
     "models.open": "open_model",

@@ -88,7 +88,7 @@ class SessionHandlers:
 
     def progress(self, token: str) -> JsonObject:
         """What is going on in the session, for a list of sessions."""
-        task = self._exports.get(token)
+        task = self._exports.of(token)
         export = None if task is None else task.to_json()
         return self._workspace.progress(token).to_json() | {"export": export}
 
