@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -16,17 +15,16 @@ from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.errors import PromptError
 from maskstream.pipeline.models.open import locate_model, open_segmenter
 from maskstream.pipeline.models.predictor import single_prompt
-from maskstream.pipeline.segmenter.geometry import FloatMap
+from maskstream.pipeline.segmenter.corrections import Correction, correct_mask
 from maskstream.pipeline.segmenter.model import Decoded, Features, PromptBatch, Segmenter
 from maskstream.pipeline.tracking.seeding import Seeder
-from maskstream.pipeline.types import Frame, SizeHW
+from maskstream.pipeline.types import Frame, RgbImage, SizeHW
 from maskstream.ui.editing.entries import Click
 
 BoolMap = npt.NDArray[np.bool_]
 
 SIZES_KEPT = 4
 FRAMES_KEPT = 12  # encoded frames, about 3 MB each with `lite`
-_PRIOR_LOGIT, _PRIOR_EDGE = 2.0, 6.0  # logits of a mask that has none; the best values measured
 _MAX_PROPOSALS = 24
 
 
@@ -34,13 +32,19 @@ _MAX_PROPOSALS = 24
 class Answer:
     """Masks that answer a prompt, best first.
 
-    masks: bool [K, H, W]; scores: [K], 0..1; logits: float32 [K, 4h, 4w], a prompt for the next
-    answer.
+    masks: bool [K, H, W]; scores: [K], 0..1.
     """
 
     masks: npt.NDArray[np.bool_]
     scores: tuple[float, ...]
-    logits: FloatMap
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """An encoded frame. rgb: the image that was encoded, [h, w, 3]."""
+
+    features: Features
+    rgb: RgbImage
 
 
 class Segmenters:
@@ -97,7 +101,7 @@ class Clicker:
         self._segmenters = segmenters
         self._frame_hw = frame_hw
         self._searching = threading.Lock()
-        self._features: OrderedDict[int, Features] = OrderedDict()
+        self._frames: OrderedDict[int, _Encoded] = OrderedDict()
         self._proposals: OrderedDict[int, list[BoolMap]] = OrderedDict()
 
     def loaded(self) -> Segmenter | None:
@@ -110,44 +114,62 @@ class Clicker:
             self._encoded(segmenter, frame)
 
     def answer(
-        self,
-        frame: Frame,
-        clicks: Sequence[Click],
-        box_xyxy: Sequence[float] | None,
-        prior: BoolMap | None = None,
-        logits: FloatMap | None = None,
+        self, frame: Frame, clicks: Sequence[Click], box_xyxy: Sequence[float] | None
     ) -> Answer:
-        """Decode masks for clicks and a box.
+        """Decode masks for clicks and a box. A single click is ambiguous and gives three masks.
 
-        prior: the mask to be corrected, bool [H, W]; logits: preferred over `prior`, those of the
-        answer to be corrected. Without either, a single click is ambiguous and gives three masks.
         Raises `PromptError`.
         """
-        fresh = prior is None and logits is None
-        if box_xyxy is None and fresh and not any(c.label for c in clicks):
+        with self._segmenter() as segmenter:
+            return self._answer(segmenter, self._encoded(segmenter, frame), clicks, box_xyxy)
+
+    def correct(self, frame: Frame, correction: Correction) -> BoolMap:
+        """Correct a mask by a click: the new mask, bool [H, W]."""
+        with self._segmenter() as segmenter:
+            return _corrected(segmenter, self._encoded(segmenter, frame), correction)
+
+    def preview(self, frame: int, asked: Click | Correction) -> BoolMap | None:
+        """The best mask of `answer` to one click, or that of `correct`, without waiting.
+
+        None if the frame is not encoded, or the segmenter is busy. Raises `PromptError`.
+        """
+        encoded = self._frames.get(frame)
+        if encoded is None:
+            return None
+        segmenter, lock = self._segmenters.of_size(self._frame_hw)
+        if not lock.acquire(blocking=False):
+            return None
+        try:
+            if isinstance(asked, Correction):
+                return _corrected(segmenter, encoded, asked)
+            return np.asarray(self._answer(segmenter, encoded, (asked,), None).masks[0])
+        finally:
+            lock.release()
+
+    def _answer(
+        self,
+        segmenter: Segmenter,
+        encoded: _Encoded,
+        clicks: Sequence[Click],
+        box_xyxy: Sequence[float] | None,
+    ) -> Answer:
+        if box_xyxy is None and not any(c.label for c in clicks):
             raise PromptError("Click on the object first, then on what does not belong to it.")
         points = [(c.x, c.y) for c in clicks] or None
         labels = [c.label for c in clicks] or None
         prompt = single_prompt(self._frame_hw, points, labels, box_xyxy)
-        with self._segmenter() as segmenter:
-            features = self._encoded(segmenter, frame)
-            geometry = segmenter.geometry
-            if logits is None and prior is not None:
-                logits = geometry.from_size(_logits(prior))
-            if logits is not None:
-                prompt = PromptBatch(prompt.xy, prompt.labels, logits[None, None])
-            decoded = segmenter.decode(features, prompt)
-        ambiguous = box_xyxy is None and fresh and len(clicks) == 1
+        decoded = segmenter.decode(encoded.features, prompt)
+        ambiguous = box_xyxy is None and len(clicks) == 1
         chosen = 1 + np.argsort(-decoded.iou[0, 1:]) if ambiguous else np.array([0])
-        masks = [geometry.to_size(decoded.masks[0, i], self._frame_hw) > 0 for i in chosen]
-        if not any(mask.any() for mask in masks):
+        to_size = segmenter.geometry.to_size
+        masks = [to_size(decoded.masks[0, i], self._frame_hw) > 0 for i in chosen]
+        kept = [i for i, mask in enumerate(masks) if mask.any()]
+        if not kept:
             raise PromptError(
                 "No object was found there; click nearer to the middle, or draw a box around it."
             )
-        kept = [i for i, mask in enumerate(masks) if mask.any()]
         scores = tuple(float(decoded.iou[0, chosen[i]]) for i in kept)
-        answers = np.stack([decoded.masks[0, chosen[i]] for i in kept])
-        return Answer(np.stack([masks[i] for i in kept]), scores, answers)
+        return Answer(np.stack([masks[i] for i in kept]), scores)
 
     def proposals(self, frame: Frame) -> list[BoolMap]:
         """Find objects on a frame by everything mode: masks bool [H, W], the largest first."""
@@ -161,7 +183,7 @@ class Clicker:
 
     def _seeded(self, segmenter: Segmenter, frame: Frame) -> list[BoolMap]:
         with self._segmenter() as held:
-            features = self._encoded(held, frame)
+            features = self._encoded(held, frame).features
         nothing = np.zeros(segmenter.geometry.grid_hw, np.bool_)
         seeder = Seeder(segmenter, self._segmenters.config.seeding)
         found = seeder.propose_after_cut(features, nothing, _MAX_PROPOSALS)
@@ -174,20 +196,19 @@ class Clicker:
         with lock:
             yield segmenter
 
-    def _encoded(self, segmenter: Segmenter, frame: Frame) -> Features:
-        if frame.index not in self._features:
-            self._features[frame.index] = segmenter.encode(frame)
-            while len(self._features) > FRAMES_KEPT:
-                self._features.popitem(last=False)
-        self._features.move_to_end(frame.index)
-        return self._features[frame.index]
+    def _encoded(self, segmenter: Segmenter, frame: Frame) -> _Encoded:
+        if frame.index not in self._frames:
+            rgb = frame.rgb(segmenter.geometry.valid_hw)
+            self._frames[frame.index] = _Encoded(segmenter.encode(frame), rgb)
+            while len(self._frames) > FRAMES_KEPT:
+                self._frames.popitem(last=False)
+        self._frames.move_to_end(frame.index)
+        return self._frames[frame.index]
 
 
-def _logits(mask: BoolMap) -> FloatMap:
-    """Convert a mask to logits that grow with the distance to its edge, long side at most 256."""
-    scale = min(1.0, 256 / max(mask.shape))
-    size = max(1, round(mask.shape[1] * scale)), max(1, round(mask.shape[0] * scale))
-    small = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_AREA)
-    inside = cv2.distanceTransform(small, cv2.DIST_L2, 5)
-    outside = cv2.distanceTransform(1 - small, cv2.DIST_L2, 5)
-    return np.asarray(_PRIOR_LOGIT * np.tanh((inside - outside) / _PRIOR_EDGE), np.float32)
+def _corrected(segmenter: Segmenter, encoded: _Encoded, correction: Correction) -> BoolMap:
+    """The corrected mask. Raises `PromptError` if it is empty."""
+    mask = correct_mask(segmenter, encoded.features, encoded.rgb, correction)
+    if not mask.any():
+        raise PromptError("Nothing would be left of the mask; delete the object instead.")
+    return mask

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from maskstream.pipeline.errors import MaskstreamError, PromptError, StoreCorruptError, StoreError
 from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.prompts import Quality
-from maskstream.pipeline.segmenter.geometry import FloatMap
+from maskstream.pipeline.segmenter.corrections import Correction, PixelClick
 from maskstream.pipeline.sources.seekable import open_seekable
 from maskstream.pipeline.types import FrameResult
 from maskstream.ui.editing.clicker import BoolMap, Clicker, Segmenters
@@ -44,25 +44,9 @@ from maskstream.ui.editing.track_plan import (
 )
 from maskstream.ui.editing.tracking_task import TrackingTask
 
-_LOGITS_KEPT = 32
 _CREATED_KEPT = 64
 _SAME_OBJECT_MIN = 0.1  # share of an object's mask inside a box that is about the object
 _FRAME_TABLE = "frames.npz"
-
-
-class _KeptLogits:
-    """Logits of the masks that answered the last clicks, by mask name."""
-
-    def __init__(self) -> None:
-        self._logits: dict[str, FloatMap] = {}
-
-    def get(self, mask: str) -> FloatMap | None:
-        return self._logits.get(mask)
-
-    def keep(self, masks: Sequence[str], logits: Iterable[FloatMap]) -> None:
-        self._logits |= dict(zip(masks, logits, strict=True))
-        while len(self._logits) > _LOGITS_KEPT:
-            del self._logits[next(iter(self._logits))]
 
 
 class Editor:
@@ -84,7 +68,6 @@ class Editor:
         self.video = open_seekable(session.source, session.folder / _FRAME_TABLE)
         self.info = self.video.info
         self._clicker = Clicker(segmenters, self.info.size_hw)
-        self._logits = _KeptLogits()
         self._created: dict[str, int] = {}
         self.shown = ShownMasks(session, self.video, self._lock, self._live)
         with suppress(StoreError):  # tried again before the next job
@@ -142,16 +125,37 @@ class Editor:
     # Actions of a person
 
     def click(self, frame: int, click: Click, object_id: int | None) -> int:
-        """Add to an object, subtract from it, or create one by a click; return the object id."""
+        """Add to an object, subtract from it, or create one by a click; return the object id.
+
+        An object that has a mask on the frame is corrected near the click
+        (`maskstream.pipeline.segmenter.corrections`).
+        """
         with self._lock:
-            old = self._anchor(object_id, frame)
-            if old is not None and old.via in ("click", "box"):
-                clicks, box = (*old.clicks, click), old.box_xyxy
-            else:
-                clicks, box = (click,), None
-            logits = None if old is None else self._logits.get(old.mask)
-            prior = None if logits is not None else self._current_mask(object_id, frame)
-            return self._prompt(frame, object_id, clicks, box, prior, logits)
+            correction = self._correction(frame, click, object_id)
+            if correction is None or object_id is None:
+                return self._prompt(frame, object_id, (click,), None)
+            mask = self._clicker.correct(self.video.frame(frame), correction)
+            name = self.session.masks.put(mask)
+            old = self._clicked(object_id, frame)
+            if old is None:
+                old = PromptedEntry(object=object_id, frame=frame, candidates=(name,))
+            corrected = {"clicks": (*old.clicks, click), "candidates": (name,), "chosen": 0}
+            self.session.add(old.model_copy(update=corrected))
+            self._changed()
+            return object_id
+
+    def preview(self, frame: int, click: Click, object_id: int | None) -> BoolMap | None:
+        """The mask bool [H, W] that a click would give, without recording it and without waiting.
+
+        None if the frame is not encoded yet, or a click is being answered. Raises `PromptError`.
+        """
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            correction = self._correction(frame, click, object_id)
+        finally:
+            self._lock.release()
+        return self._clicker.preview(frame, correction or click)
 
     def box(self, frame: int, box_xyxy: Sequence[float], object_id: int | None) -> int:
         """Prompt an object by a box; return the object id.
@@ -328,20 +332,39 @@ class Editor:
         """The visible mask of an object on a frame, if there is one."""
         return None if object_id is None else self.shown.mask(frame, object_id)
 
+    def _clicked(self, object_id: int | None, frame: int) -> PromptedEntry | None:
+        """The prompt of an object on a frame, if it is one of clicks or a box."""
+        anchor = self._anchor(object_id, frame)
+        return anchor if anchor is not None and anchor.via in ("click", "box") else None
+
+    def _correction(self, frame: int, click: Click, object_id: int | None) -> Correction | None:
+        """What a click does to the visible mask of an object; None if it has none."""
+        mask = self._current_mask(object_id, frame)
+        if mask is None:
+            return None
+        old = self._clicked(object_id, frame)
+        earlier = () if old is None else tuple(self._pixel(c) for c in old.clicks)
+        is_answer = old is not None and bool(old.scores)
+        return Correction(mask, self._pixel(click), earlier, is_answer)
+
+    def _pixel(self, click: Click) -> PixelClick:
+        """A click as a pixel. Raises `PromptError` if it lies outside the frame."""
+        height, width = self.info.size_hw
+        if not (0 <= click.x < width and 0 <= click.y < height):
+            raise PromptError(f"A click lies outside the frame of {width}x{height} pixels.")
+        return PixelClick(int(click.x), int(click.y), click.label == 1)
+
     def _prompt(
         self,
         frame: int,
         object_id: int | None,
         clicks: tuple[Click, ...],
         box: tuple[float, float, float, float] | None,
-        prior: BoolMap | None = None,
-        logits: FloatMap | None = None,
     ) -> int:
-        answer = self._clicker.answer(self.video.frame(frame), clicks, box, prior, logits)
+        answer = self._clicker.answer(self.video.frame(frame), clicks, box)
         with self._lock:
             number = self.session.next_object() if object_id is None else object_id
             names = [self.session.masks.put(mask) for mask in answer.masks]
-            self._logits.keep(names, answer.logits)
             entry = PromptedEntry(
                 object=number,
                 frame=frame,
