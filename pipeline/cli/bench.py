@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maskstream.pipeline.cli.bench_corrections import corrections
 from maskstream.pipeline.cli.everything import DoneOption, IouOption, PointsOption, StabilityOption
 from maskstream.pipeline.cli.options import ConfigOption
 from maskstream.pipeline.errors import ConfigError
@@ -32,6 +33,7 @@ def register(app: typer.Typer) -> None:
     bench.command()(store)
     bench.command()(exports)
     bench.command("ui")(clicks)
+    bench.command()(corrections)
     bench.command()(live)
     bench.command()(soak)
     app.add_typer(bench, name="bench")

@@ -13,6 +13,7 @@ from maskstream.pipeline.exports.edges import Edges
 from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.prompts import Quality
 from maskstream.pipeline.types import SizeHW
+from maskstream.ui.editing.cleanup import MAX_AREA_PX, MAX_SMOOTH_PX
 from maskstream.ui.editing.clicker import BoolMap
 from maskstream.ui.editing.editor import Editor
 from maskstream.ui.editing.entries import (
@@ -67,6 +68,17 @@ class BrushAction(_Action):
     created: str | None = None
 
 
+class CleanupAction(_Action):
+    """Clean up the mask of an object: areas of holes and specks, smoothing, pixels of the frame."""
+
+    do: Literal["cleanup"]
+    frame: int
+    object: int
+    holes: int = Field(0, ge=0, le=MAX_AREA_PX)
+    specks: int = Field(0, ge=0, le=MAX_AREA_PX)
+    smooth: int = Field(0, ge=0, le=MAX_SMOOTH_PX)
+
+
 class FrameAction(_Action):
     """An action on a frame: accept proposal `number`, or switch mask or mark absent `object`."""
 
@@ -101,7 +113,14 @@ class TrackAction(_Action):
 
 
 Action = Annotated[
-    ClickAction | BoxAction | BrushAction | FrameAction | EntryAction | PlainAction | TrackAction,
+    ClickAction
+    | BoxAction
+    | BrushAction
+    | CleanupAction
+    | FrameAction
+    | EntryAction
+    | PlainAction
+    | TrackAction,
     Field(discriminator="do"),
 ]
 _ACTION: TypeAdapter[Action] = TypeAdapter(Action)
@@ -161,6 +180,9 @@ def perform(editor: Editor, action: Action) -> int | None:
     match action:
         case ClickAction() | BoxAction() | BrushAction():
             return _prompt(editor, action)
+        case CleanupAction(frame=frame, object=known, holes=holes, specks=specks, smooth=smooth):
+            editor.cleanup(frame, known, holes=holes, specks=specks, smooth=smooth)
+            return known
         case FrameAction(do="accept"):
             return editor.accept(action.frame, action.number)
         case FrameAction(do="gone"):

@@ -16,6 +16,7 @@ from maskstream.pipeline.prompts import Quality
 from maskstream.pipeline.segmenter.corrections import Correction, PixelClick
 from maskstream.pipeline.sources.seekable import open_seekable
 from maskstream.pipeline.types import FrameResult
+from maskstream.ui.editing.cleanup import clean
 from maskstream.ui.editing.clicker import BoolMap, Clicker, Segmenters
 from maskstream.ui.editing.entries import (
     ChangedEntry,
@@ -193,6 +194,20 @@ class Editor:
             if not painted.any():
                 raise PromptError("Nothing would be left of the mask; delete the object instead.")
             return self._add_mask(frame, object_id, painted, "brush")
+
+    def cleanup(
+        self, frame: int, object_id: int, *, holes: int = 0, specks: int = 0, smooth: int = 0
+    ) -> None:
+        """Clean up the mask of an object on a frame (`maskstream.ui.editing.cleanup.clean`)."""
+        with self._lock:
+            known = self.session.object(object_id)
+            mask = self._current_mask(object_id, frame)
+            if mask is None:
+                raise PromptError(f"“{known.name}” has no mask on this frame to clean up.")
+            cleaned = clean(mask, holes=holes, specks=specks, smooth=smooth)
+            if (cleaned == mask).all():
+                raise PromptError("There is nothing to clean up with these values.")
+            self._add_mask(frame, object_id, cleaned, "cleanup")
 
     def propose(self, frame: int) -> bytes:
         """Find proposals on a frame: a label map, gzipped bytes [H, W]."""

@@ -12,7 +12,7 @@ MAX_OBJECTS = 254  # the page's label maps are uint8, and 255 is reserved
 MaskName = Annotated[str, Field(pattern=r"^[0-9a-f]{20}$")]
 Color = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
 ObjectId = Annotated[int, Field(ge=1, le=MAX_OBJECTS)]
-Via = Literal["click", "box", "brush", "proposal", "gone"]
+Via = Literal["click", "box", "brush", "cleanup", "proposal", "gone"]
 """How a mask was made; gone: a person marked the object absent."""
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -33,8 +33,9 @@ class PromptedEntry(_Entry):
     """The complete prompt of an object on a frame after a click, box or stroke.
 
     candidates: names of the masks that answered it, the best first; chosen: index of the one in
-    use. Masks are kept, so the segmenter need not run again. via: how the mask was made; gone: it
-    is empty, the object is absent from this frame up to its next prompt, unless it is found before.
+    use. Masks are kept, so the segmenter need not run again. scores: of the decoder's answers, also
+    of those that were corrected since; none of other masks. via: how the mask was made; gone: it is
+    empty, the object is absent from this frame up to its next prompt, unless it is found before.
     """
 
     type: Literal["prompted"] = "prompted"
