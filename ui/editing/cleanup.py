@@ -33,13 +33,15 @@ def fill_holes(mask: BoolMap, area_px: int) -> BoolMap:
     labels, stats = _parts(~mask, connectivity=4)
     x, y, width, height = stats[:, :4].T
     inside = (x > 0) & (y > 0) & (x + width < mask.shape[1]) & (y + height < mask.shape[0])
-    return mask | (inside & (stats[:, cv2.CC_STAT_AREA] <= area_px))[labels]
+    holes = inside & (stats[:, cv2.CC_STAT_AREA] <= area_px)
+    return np.asarray(mask | holes[labels])
 
 
 def drop_specks(mask: BoolMap, area_px: int) -> BoolMap:
     """Drop parts up to an area that are not connected with the rest."""
     labels, stats = _parts(mask, connectivity=8)
-    return mask & (stats[:, cv2.CC_STAT_AREA] > area_px)[labels]
+    large = stats[:, cv2.CC_STAT_AREA] > area_px
+    return np.asarray(mask & large[labels])
 
 
 def smooth_outline(mask: BoolMap, radius_px: int) -> BoolMap:
@@ -63,4 +65,4 @@ def _parts(
         mask.view(np.uint8), connectivity=connectivity
     )
     stats[0] = 0  # never small, never a hole
-    return labels, stats
+    return np.asarray(labels, np.int32), np.asarray(stats, np.int32)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from maskstream.pipeline.exports.edges import Edges, alpha_of
 from maskstream.pipeline.exports.frames import Mask
@@ -38,6 +39,13 @@ def cutout(frame: Frame, mask: Mask, edges: Edges, longest: int) -> bytes:
     bgra = np.dstack([bgr, np.rint(255 * opacity).astype(np.uint8)])
     encoded = cv2.imencode(".png", bgra, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
     return bytes(encoded.tobytes())
+
+
+def label_image(mask: Mask, longest: int) -> npt.NDArray[np.uint8]:
+    """Scale a mask, bool [H, W], to a longer side of at most `longest`: 1 in it, 0 elsewhere."""
+    height, width = fit_within((mask.shape[0], mask.shape[1]), longest)
+    scaled = cv2.resize(mask.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    return np.asarray(scaled, np.uint8)
 
 
 def fit_within(size_hw: SizeHW, longest: int) -> SizeHW:

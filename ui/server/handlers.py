@@ -10,7 +10,7 @@ import json
 from typing import Annotated
 
 import numpy as np
-from fastapi import Body, Request
+from fastapi import Body, Query, Request
 from fastapi.responses import FileResponse, Response
 
 from maskstream.pipeline.errors import PageError
@@ -24,7 +24,8 @@ from maskstream.ui.editing.actions import (
     parse_action,
     perform,
 )
-from maskstream.ui.editing.images import first_image
+from maskstream.ui.editing.entries import Click
+from maskstream.ui.editing.images import first_image, label_image
 from maskstream.ui.editing.session_json import SessionView
 from maskstream.ui.editing.shown import ShownMasks
 from maskstream.ui.editing.workspace import Workspace
@@ -38,6 +39,7 @@ _BINS = 1200
 _PREVIEW = 896
 _POSTER = 320
 _FRAMES_MAX = 32
+_Coordinate = Annotated[float, Query(allow_inf_nan=False)]
 _NEVER = {"Cache-Control": "no-store"}
 
 
@@ -131,6 +133,26 @@ class SessionHandlers:
         editor = self._workspace.editor(token)
         height, width = editor.info.size_hw
         return _packed(editor.propose(frame), {"size": [width, height], "objects": []})
+
+    def preview(
+        self,
+        token: str,
+        frame: int,
+        x: _Coordinate,
+        y: _Coordinate,
+        label: Annotated[int, Query(ge=0, le=1)] = 1,
+        object: int | None = None,
+        side: Annotated[int, Query(ge=1)] = _MAX_SIDE,
+    ) -> Response:
+        """Mask that a click would give, as a label map; 204 while a click is being answered."""
+        editor = self._workspace.editor(token)
+        click = Click(x=x, y=y, label=1 if label else 0)
+        mask = editor.preview(frame, click, object)
+        if mask is None:
+            return Response(status_code=204, headers=_NEVER)
+        labels = label_image(mask, min(side, _MAX_SIDE))
+        about: JsonObject = {"size": [*labels.shape[::-1]], "objects": []}
+        return _packed(gzip.compress(labels.tobytes(), 1), about)
 
     def timeline(self, token: str) -> JsonObject:
         """Confidence over time, and the review items."""

@@ -86,6 +86,7 @@ def make_router(workspace: Workspace, exports: Exports) -> APIRouter:
     router.get("/s/{token}/labels/{frame}")(session.labels)
     router.get("/s/{token}/frames/{first}")(session.frames)
     router.get("/s/{token}/proposals/{frame}")(session.proposals)
+    router.get("/s/{token}/preview/{frame}")(session.preview)
     router.get("/s/{token}/timeline")(session.timeline)
     router.post("/s/{token}/prepare/{frame}")(session.prepare)
     router.post("/s/{token}/do")(session.act)
