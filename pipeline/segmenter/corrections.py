@@ -30,7 +30,7 @@ _COLOR_WEIGHT = 0.9  # of the logarithm of the difference in color
 _COLOR_NOISE = 4.0  # added to the standard deviation of the color around the click, 8-bit Lab
 _BLUR_PX = 1.5  # of the image before colors are compared
 _BIAS_REMOVE, _BIAS_ADD = 1.0, 0.2  # of the score
-_BIAS_ANSWER = 1.0  # added for masks that are answers to prompts, which are wrong more often
+_BIAS_FURTHER = 0.5  # added for further clicks on a mask, which is wrong more often than others
 _REACH_MAX = 0.25  # of the reach, as a share of the square root of the mask's area
 _REACH_EMPTY_PX = 20.0  # the same if the mask is empty
 _CORE = 0.4  # share of the reach that a click changes whatever the evidence
@@ -51,14 +51,12 @@ class PixelClick:
 class Correction:
     """A mask bool [H, W] of a frame, and a click that corrects it.
 
-    earlier: the clicks before it. is_answer: the mask is the decoder's answer to clicks or a box,
-    not a tracked or painted one: more of it may change.
+    earlier: the clicks on the same frame before it.
     """
 
     mask: BoolMap
     click: PixelClick
     earlier: Sequence[PixelClick] = ()
-    is_answer: bool = False
 
 
 def correct_mask(
@@ -86,7 +84,7 @@ def correct_mask(
         - np.log((near + 0.5) / reach)
         - _COLOR_WEIGHT * np.log1p(_color_difference(rgb, near <= max(1.0, reach / 2)))
         + (_BIAS_ADD if click.positive else _BIAS_REMOVE)
-        + (_BIAS_ANSWER if correction.is_answer else 0.0)
+        + (_BIAS_FURTHER if correction.earlier else 0.0)
     )
     score = cv2.resize(score, mask.shape[::-1], interpolation=cv2.INTER_LINEAR)
     region = (score > 0).astype(np.uint8)
