@@ -24,9 +24,9 @@ BoolMap = npt.NDArray[np.bool_]
 
 # Chosen on half of the cases of `maskstream bench corrections`; the results change little around
 # these values.
-_LOGIT_WEIGHT = 0.8  # of the decoder's mean logit ...
+_LOGIT_WEIGHT = 0.6  # of the decoder's mean logit ...
 _LOGIT_MAX = 8.0  # ... each limited to this
-_COLOR_WEIGHT = 0.9  # of the logarithm of the difference in color
+_COLOR_WEIGHT = 1.2  # of the logarithm of the difference in color
 _COLOR_NOISE = 4.0  # added to the standard deviation of the color around the click, 8-bit Lab
 _BLUR_PX = 1.5  # of the image before colors are compared
 _BIAS_REMOVE, _BIAS_ADD = 1.0, 0.2  # of the score
