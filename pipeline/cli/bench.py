@@ -324,7 +324,11 @@ def clicks(
     if as_json:
         typer.echo(json.dumps(report))
         return
-    for name, what in (("first", "first click on a frame"), ("again", "further clicks")):
+    for name, what in (
+        ("first", "first click on a frame"),
+        ("again", "further clicks"),
+        ("preview", "preview of a correction"),
+    ):
         times = report[name]
         typer.echo(
             f"{what}: median {times['median_ms']} ms, 95th percentile {times['p95_ms']} ms "

@@ -74,7 +74,7 @@ def correct_mask(
     if not free[click.y, click.x]:
         return mask.copy()
     depth = _depth(free, click)
-    limit = _REACH_MAX * float(np.sqrt(mask.sum())) if mask.any() else _REACH_EMPTY_PX
+    limit = _REACH_MAX * float(np.sqrt(np.count_nonzero(mask))) if mask.any() else _REACH_EMPTY_PX
     reach = max(1.0, min(depth, limit))
     logits = _mean_logits(segmenter, features, correction, depth)
     size_hw = segmenter.geometry.valid_hw
@@ -173,7 +173,7 @@ def _color_difference(rgb: RgbImage, around: BoolMap) -> FloatMap:
     lab = cv2.cvtColor(blurred, cv2.COLOR_RGB2LAB).astype(np.float32)
     known = lab[around] if around.any() else lab.reshape(-1, 3)
     scaled = (lab - known.mean(0)) / (known.std(0) + _COLOR_NOISE)
-    return np.asarray(np.sqrt(np.square(scaled).sum(2)), np.float32)
+    return np.asarray(np.sqrt(np.einsum("hwc,hwc->hw", scaled, scaled)), np.float32)
 
 
 def _nearer(shape: tuple[int, ...], other: PixelClick, click: PixelClick) -> BoolMap:

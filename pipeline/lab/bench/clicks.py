@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import tempfile
 import time
 from contextlib import suppress
@@ -16,6 +17,7 @@ from maskstream.pipeline.errors import PromptError
 from maskstream.ui.editing.clicker import Segmenters
 from maskstream.ui.editing.editor import Editor
 from maskstream.ui.editing.entries import Click
+from maskstream.ui.editing.images import label_image
 from maskstream.ui.editing.session import Session
 from maskstream.ui.editing.slots import JobSlots
 
@@ -27,20 +29,23 @@ class ClickReport:
     """Milliseconds from a click to the packed masks that the page shows.
 
     first: on a frame whose image is decoded but not encoded yet. again: on an encoded frame.
+    preview: of a correction of a mask that covers the middle of the frame, until it is packed.
     """
 
     first_ms: tuple[float, ...]
     again_ms: tuple[float, ...]
+    preview_ms: tuple[float, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Medians and 95th percentiles as JSON values."""
+        kinds = {"first": self.first_ms, "again": self.again_ms, "preview": self.preview_ms}
         return {
             name: {
                 "median_ms": round(float(np.median(times)), 1),
                 "p95_ms": round(float(np.percentile(times, 95)), 1),
                 "clicks": len(times),
             }
-            for name, times in (("first", self.first_ms), ("again", self.again_ms))
+            for name, times in kinds.items()
         }
 
 
@@ -49,6 +54,7 @@ def bench_clicks(config: PipelineConfig, clip: Path, *, frames: int = 20) -> Cli
     rng = np.random.default_rng(0)
     first: list[float] = []
     again: list[float] = []
+    previews: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         session = Session(Path(folder), clip, clip.stem)
         editor = Editor(session, Segmenters(config), JobSlots())
@@ -60,8 +66,9 @@ def bench_clicks(config: PipelineConfig, clip: Path, *, frames: int = 20) -> Cli
                 x, y = rng.uniform(0.2, 0.8, 2) * (width, height)
                 taken = _click(editor, frame, float(x), float(y))
                 (first if place == 0 else again).append(taken)
+            previews.append(_preview(editor, frame))
         editor.close()
-    return ClickReport(tuple(first), tuple(again))
+    return ClickReport(tuple(first), tuple(again), tuple(previews))
 
 
 def _click(editor: Editor, frame: int, x: float, y: float) -> float:
@@ -73,4 +80,19 @@ def _click(editor: Editor, frame: int, x: float, y: float) -> float:
     taken = 1000 * (time.perf_counter() - begun)
     with suppress(PromptError):
         editor.undo()
+    return taken
+
+
+def _preview(editor: Editor, frame: int) -> float:
+    """Milliseconds of the preview of a click beside a mask."""
+    height, width = editor.info.size_hw
+    middle = np.zeros((height, width), np.bool_)
+    middle[height // 3 : 2 * height // 3, width // 3 : 2 * width // 3] = True
+    number = editor.brush(frame, middle, None, erase=False)
+    begun = time.perf_counter()
+    mask = editor.preview(frame, Click(x=width // 4, y=height // 2, label=1), number)
+    if mask is not None:
+        gzip.compress(label_image(mask, _LONGEST).tobytes(), 1)
+    taken = 1000 * (time.perf_counter() - begun)
+    editor.undo()
     return taken
