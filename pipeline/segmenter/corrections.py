@@ -31,6 +31,7 @@ _COLOR_NOISE = 4.0  # added to the standard deviation of the color around the cl
 _BLUR_PX = 1.5  # of the image before colors are compared
 _BIAS_REMOVE, _BIAS_ADD = 1.0, 0.2  # of the score
 _BIAS_FURTHER = 0.5  # added for further clicks on a mask, which is wrong more often than others
+_BIAS_ANSWER = 1.5  # added instead for masks that are answers to clicks, which are wrong most often
 _REACH_MAX = 0.25  # of the reach, as a share of the square root of the mask's area
 _REACH_EMPTY_PX = 20.0  # the same if the mask is empty
 _CORE = 0.4  # share of the reach that a click changes whatever the evidence
@@ -51,12 +52,22 @@ class PixelClick:
 class Correction:
     """A mask bool [H, W] of a frame, and a click that corrects it.
 
-    earlier: the clicks on the same frame before it.
+    earlier: the clicks on the same frame before it. is_answer: the mask is the decoder's answer to
+    clicks or a box, or was one before it was corrected; not a tracked or painted one.
     """
 
     mask: BoolMap
     click: PixelClick
     earlier: Sequence[PixelClick] = ()
+    is_answer: bool = False
+
+    @property
+    def bias(self) -> float:
+        """Bias of the score, by how often such masks are wrong."""
+        bias = _BIAS_ADD if self.click.positive else _BIAS_REMOVE
+        if self.is_answer:
+            return bias + _BIAS_ANSWER
+        return bias + _BIAS_FURTHER if self.earlier else bias
 
 
 def correct_mask(
@@ -83,8 +94,7 @@ def correct_mask(
         _LOGIT_WEIGHT * segmenter.geometry.to_size(logits, size_hw)
         - np.log((near + 0.5) / reach)
         - _COLOR_WEIGHT * np.log1p(_color_difference(rgb, near <= max(1.0, reach / 2)))
-        + (_BIAS_ADD if click.positive else _BIAS_REMOVE)
-        + (_BIAS_FURTHER if correction.earlier else 0.0)
+        + correction.bias
     )
     score = cv2.resize(score, mask.shape[::-1], interpolation=cv2.INTER_LINEAR)
     region = (score > 0).astype(np.uint8)

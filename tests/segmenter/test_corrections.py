@@ -79,15 +79,16 @@ def blobs(seed: int) -> np.ndarray:
     return np.asarray(cv2.GaussianBlur(noise, (0, 0), 9) > 0)
 
 
+@pytest.mark.parametrize("is_answer", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-def test_every_click_is_kept_and_changes_one_connected_part(scene, seed):
+def test_every_click_is_kept_and_changes_one_connected_part(scene, seed, is_answer):
     rng = np.random.default_rng(seed)
     mask, clicks = blobs(seed), []
     for _ in range(8):
         x, y = (int(rng.integers(n)) for n in SIZE_HW[::-1])
         click = PixelClick(x, y, bool(rng.integers(2)))
         before = mask
-        mask = scene.correct(mask, click, earlier=tuple(clicks))
+        mask = scene.correct(mask, click, earlier=tuple(clicks), is_answer=is_answer)
         clicks = [c for c in clicks if (c.x, c.y) != (x, y)] + [click]
         assert all(mask[c.y, c.x] == c.positive for c in clicks)
         removed, added = before & ~mask, mask & ~before

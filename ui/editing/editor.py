@@ -140,8 +140,8 @@ class Editor:
             old = self._clicked(object_id, frame)
             if old is None:
                 old = PromptedEntry(object=object_id, frame=frame, candidates=(name,))
-            corrected = {"clicks": (*old.clicks, click), "candidates": (name,), "scores": ()}
-            self.session.add(old.model_copy(update={**corrected, "chosen": 0}))
+            corrected = {"clicks": (*old.clicks, click), "candidates": (name,), "chosen": 0}
+            self.session.add(old.model_copy(update=corrected))
             self._changed()
             return object_id
 
@@ -359,7 +359,8 @@ class Editor:
             return None
         old = self._clicked(object_id, frame)
         earlier = () if old is None else tuple(self._pixel(c) for c in old.clicks)
-        return Correction(mask, self._pixel(click), earlier)
+        is_answer = old is not None and bool(old.scores)
+        return Correction(mask, self._pixel(click), earlier, is_answer)
 
     def _pixel(self, click: Click) -> PixelClick:
         """A click as a pixel. Raises `PromptError` if it lies outside the frame."""

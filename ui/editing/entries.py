@@ -33,8 +33,9 @@ class PromptedEntry(_Entry):
     """The complete prompt of an object on a frame after a click, box or stroke.
 
     candidates: names of the masks that answered it, the best first; chosen: index of the one in
-    use. Masks are kept, so the segmenter need not run again. via: how the mask was made; gone: it
-    is empty, the object is absent from this frame up to its next prompt, unless it is found before.
+    use. Masks are kept, so the segmenter need not run again. scores: of the decoder's answers, also
+    of those corrected since; none of other masks. via: how the mask was made; gone: it is empty,
+    the object is absent from this frame up to its next prompt, unless it is found before.
     """
 
     type: Literal["prompted"] = "prompted"
