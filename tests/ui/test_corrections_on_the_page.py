@@ -152,13 +152,14 @@ def client(clip, tmp_path_factory):
     from fastapi import FastAPI
     from fastapi.testclient import TestClient
 
+    from maskstream.ui.server.exports import Exports
     from maskstream.ui.server.failures import add_error_handlers
     from maskstream.ui.server.routes import make_router
 
     place = Workspace(tmp_path_factory.mktemp("sessions"), CONFIG, Limits())
     app = FastAPI()
     add_error_handlers(app, place.folder)
-    app.include_router(make_router(place))
+    app.include_router(make_router(place, Exports(place)))
     with TestClient(app) as opened:
         yield opened, f"/api/s/{place.begin(clip[0], 'clip')}"
 
