@@ -53,7 +53,8 @@ _NAMES = {
     "engine.stills": "segment_everything",
     "errors": "ConfigError MaskstreamError MissingExtraError ModelError PageError PromptError"
     " QueueClosedError ServerFullError SessionNotFoundError SourceError SourceNotFoundError"
-    " StoreCorruptError StoreError StoreExistsError StoreLockedError TrainingDataError UnreadableSourceError",
+    " StoreCorruptError StoreError StoreExistsError StoreLockedError TrainingDataError"
+    " UnreadableSourceError",
     "exports.export": "ExportChoice export",
     "live.session": "LiveSession",
     "models.open": "open_model",
