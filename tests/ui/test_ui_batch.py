@@ -27,7 +27,7 @@ def test_videos_are_uploaded_tracked_and_exported_together(server, chromium, tmp
         tab.page.wait_for_function("document.querySelectorAll('#recent li').length === 2")
         links = tab.page.locator("#recent li > a:first-child")
         addresses = [links.nth(i).get_attribute("href") for i in range(2)]
-        assert "No objects yet" in tab.page.inner_text("#recent")
+        tab.page.wait_for_selector("#recent :text('No objects yet')")
         tab.page.click("#export-all")
         tab.wait_toast("Nothing is tracked yet")
         for address in addresses:

@@ -21,7 +21,7 @@ def test_a_server_that_is_killed_while_tracking(chromium, tmp_path, truth):
         tab.page.wait_for_function("page.state.job?.status !== 'running'")
         token = tab.token
         first.kill()
-        tab.wait_toast("server cannot be reached")
+        tab.page.wait_for_selector("#offline:visible")
         tab.context.close()
     with served(tmp_path) as second, Tab(chromium, second.url) as tab:
         tab.open(f"?s={token}")
@@ -47,7 +47,7 @@ def test_a_tab_goes_on_when_the_server_is_back(chromium, tmp_path, truth):
         tab.click(*center(truth[0], 1))
         first.kill()
         tab.run("() => page.seek(1)")
-        tab.wait_toast("server cannot be reached")
+        tab.page.wait_for_selector("#offline:visible")
     tab.run(REMEMBER_TOASTS)
     with served(tmp_path, port=port), tab:
         tab.page.wait_for_function("told.includes('server is back')")

@@ -47,6 +47,14 @@ class _Encoded:
     rgb: RgbImage
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A proposal of everything mode. mask: bool [H, W]; score: 0..1."""
+
+    mask: BoolMap
+    score: float
+
+
 class Segmenters:
     """Loaded segmenters by frame size, shared by all sessions because loading takes seconds."""
 
@@ -102,7 +110,7 @@ class Clicker:
         self._frame_hw = frame_hw
         self._searching = threading.Lock()
         self._frames: OrderedDict[int, _Encoded] = OrderedDict()
-        self._proposals: OrderedDict[int, list[BoolMap]] = OrderedDict()
+        self._proposals: OrderedDict[int, list[Found]] = OrderedDict()
 
     def loaded(self) -> Segmenter | None:
         """The segmenter, if it has been loaded."""
@@ -171,8 +179,8 @@ class Clicker:
         scores = tuple(float(decoded.iou[0, chosen[i]]) for i in kept)
         return Answer(np.stack([masks[i] for i in kept]), scores)
 
-    def proposals(self, frame: Frame) -> list[BoolMap]:
-        """Find objects on a frame by everything mode: masks bool [H, W], the largest first."""
+    def proposals(self, frame: Frame) -> list[Found]:
+        """Find objects on a frame by everything mode, the largest first."""
         with self._searching:
             if frame.index not in self._proposals:
                 segmenter = _SharedSegmenter(*self._segmenters.of_size(self._frame_hw))
@@ -181,14 +189,16 @@ class Clicker:
                     self._proposals.popitem(last=False)
             return self._proposals[frame.index]
 
-    def _seeded(self, segmenter: Segmenter, frame: Frame) -> list[BoolMap]:
+    def _seeded(self, segmenter: Segmenter, frame: Frame) -> list[Found]:
         with self._segmenter() as held:
             features = self._encoded(held, frame).features
         nothing = np.zeros(segmenter.geometry.grid_hw, np.bool_)
         seeder = Seeder(segmenter, self._segmenters.config.seeding)
         found = seeder.propose_after_cut(features, nothing, _MAX_PROPOSALS)
-        masks = [segmenter.geometry.to_size(p.logits, self._frame_hw) > 0 for p in found]
-        return sorted((m for m in masks if m.any()), key=lambda mask: -int(mask.sum()))
+        masks = [
+            Found(segmenter.geometry.to_size(p.logits, self._frame_hw) > 0, p.score) for p in found
+        ]
+        return sorted((m for m in masks if m.mask.any()), key=lambda m: -int(m.mask.sum()))
 
     @contextmanager
     def _segmenter(self) -> Iterator[Segmenter]:

@@ -209,20 +209,20 @@ class Editor:
                 raise PromptError("There is nothing to clean up with these values.")
             self._add_mask(frame, object_id, cleaned, "cleanup")
 
-    def propose(self, frame: int) -> bytes:
-        """Find proposals on a frame: a label map, gzipped bytes [H, W]."""
-        masks = self._clicker.proposals(self.video.frame(frame))
+    def propose(self, frame: int) -> tuple[bytes, list[float]]:
+        """Find proposals on a frame: a label map, gzipped bytes [H, W], and their scores."""
+        found = self._clicker.proposals(self.video.frame(frame))
         labels = np.zeros(self.info.size_hw, np.uint8)
-        for number, mask in enumerate(masks, start=1):
-            labels[mask] = number
-        return gzip.compress(labels.tobytes(), 1)
+        for number, proposal in enumerate(found, start=1):
+            labels[proposal.mask] = number
+        return gzip.compress(labels.tobytes(), 1), [proposal.score for proposal in found]
 
     def accept(self, frame: int, number: int) -> int:
         """Create an object from proposal `number` (from 1); return the object id."""
-        masks = self._clicker.proposals(self.video.frame(frame))
-        if not 1 <= number <= len(masks):
+        found = self._clicker.proposals(self.video.frame(frame))
+        if not 1 <= number <= len(found):
             raise PromptError("That proposal no longer exists.")
-        return self._add_mask(frame, None, masks[number - 1], "proposal")
+        return self._add_mask(frame, None, found[number - 1].mask, "proposal")
 
     def mark_absent(self, frame: int, object_id: int) -> None:
         """Mark an object absent from a frame on, up to its next prompt."""

@@ -129,10 +129,12 @@ class SessionHandlers:
         return Response(content, media_type=_PACKED, headers=_NEVER)
 
     def proposals(self, token: str, frame: int) -> Response:
-        """Proposals of a frame as a label map."""
+        """Proposals of a frame as a label map, with the score of each, from 1 on."""
         editor = self._workspace.editor(token)
         height, width = editor.info.size_hw
-        return _packed(editor.propose(frame), {"size": [width, height], "objects": []})
+        packed, scores = editor.propose(frame)
+        about: JsonObject = {"size": [width, height], "objects": [round(s, 3) for s in scores]}
+        return _packed(packed, about)
 
     def preview(
         self,

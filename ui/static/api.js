@@ -106,6 +106,12 @@ export class SessionApi {
   }
   labels(frame, side, signal) { return packed(`${this.path}/labels/${frame}?side=${side}`, { signal }); }
   proposals(frame) { return packed(`${this.path}/proposals/${frame}`); }
+  // What a click would do; null while the server has something else to do.
+  async preview(frame, { x, y, label }, object, side) {
+    const about = object == null ? "" : `&object=${object}`;
+    const response = await ask(`${this.path}/preview/${frame}?x=${x}&y=${y}&label=${label}${about}&side=${side}`);
+    return response.status === 204 ? null : unpack(JSON.parse(response.headers.get("X-About")), new Uint8Array(await response.arrayBuffer()));
+  }
   prepare(frame) { return ask(`${this.path}/prepare/${frame}`, { method: "POST" }); }
   timeline() { return ask(`${this.path}/timeline`).then((r) => r.json()); }
   async cutout(frame, wanted) {

@@ -6,7 +6,7 @@ import { fillIcons, setIcon } from "./icons.js";
 import { isRunning, showJob } from "./job.js";
 import { listenForKeys } from "./keys.js";
 import { askToNotify, fillShortcuts, notify, showOffline, startTheme, startTips, toast } from "./notices.js";
-import { ObjectList, showReview } from "./panel.js";
+import { ObjectList, showFound, showReview } from "./panel.js";
 import { Playback } from "./playback.js";
 import { showStart } from "./start.js";
 import { clock, frameOf, Timeline } from "./timeline.js";
@@ -14,6 +14,7 @@ import { forget, remember } from "./videos.js";
 import { View } from "./view.js";
 
 const byId = (id) => document.getElementById(id);
+const PREVIEW_MS = 60, PREVIEW_TRIES = 40; // the server says nothing while it encodes the frame
 const POLL_BUSY_MS = 280, POLL_IDLE_MS = 4000;
 const SLOW_MS = 1500, DECODING = "The video is decoded up to this frame once, to be sure that it is the right one.";
 const HINTS = {
@@ -29,6 +30,7 @@ class Page {
     this.busy = 0; this.queue = Promise.resolve(); this.follow = true; this.solo = null;
     this.view = new View(byId("view"), {
       click: (at) => this.click(at),
+      aim: (at) => this.#preview(at),
       box: (xyxy, frame) => this.prompt({ do: "box", frame, xyxy }),
       stroke: (points, radius, erase, frame) => this.prompt({ do: "brush", frame, points, radius, erase }),
     });
@@ -140,7 +142,7 @@ class Page {
   // Actions
 
   async try(what) {
-    this.busy++; byId("busy").hidden = false;
+    this.busy++; byId("busy").hidden = false; this.view.setPreview(null);
     try { return await what(); } catch (error) { this.fail(error); return null; } finally { if (!--this.busy) byId("busy").hidden = true; }
   }
 
@@ -188,16 +190,42 @@ class Page {
     this.pause();
     if (pick && label) return this.select(label);
     if (!negative && found && this.view.proposals) {
-      this.view.setProposals(this.#without(found));
-      return this.act({ do: "accept", frame, number: found });
+      return this.accept(found, frame);
     }
     if (negative && this.selected == null) return toast("Click on the object first, then on what does not belong to it.", "note");
     return this.prompt({ do: "click", frame, x, y, label: negative ? 0 : 1 });
   }
 
-  #without(number) {
-    const map = this.view.proposals;
-    return { ...map, labels: map.labels.map((v) => v === number ? 0 : v) };
+  // Show what a click under the pointer would do: one request at a time, none while anything else goes on.
+  async #preview(at) {
+    this.aimed = at;
+    if (!at || this.running || this.playing || this.busy) return this.view.setPreview(null);
+    if (this.previewing) return;
+    this.previewing = true;
+    for (let tries = 0; this.aimed && tries < PREVIEW_TRIES; tries++) {
+      const { frame } = this.view, wanted = this.aimed;
+      let found = null;
+      const asked = wanted.label || this.selected != null;
+      if (asked) {
+        try { found = await this.api.preview(frame, wanted, this.selected, this.frames.side); } catch { found = null; }
+      }
+      if (!this.aimed || this.busy || frame !== this.view.frame) { this.view.setPreview(null); break; }
+      this.view.setPreview(found);
+      if (found) tries = 0;
+      if (this.aimed === wanted && (found || !asked)) break;
+      await new Promise((done) => setTimeout(done, PREVIEW_MS));
+    }
+    this.previewing = false;
+  }
+
+  cleanUp() {
+    if (this.selected == null) return toast("Select an object first.", "note");
+    byId("cleanup").hidden = !byId("cleanup").hidden;
+  }
+  applyCleanup() {
+    const value = (id) => Number(byId(id).value);
+    this.pause();
+    return this.act({ do: "cleanup", frame: this.view.frame, object: this.selected, holes: value("holes"), specks: value("specks"), smooth: value("smooth") });
   }
 
   select(id, render = true) {
@@ -210,17 +238,35 @@ class Page {
   // quietly: not requested by the user, so no messages.
   async find(quietly = false) {
     if (this.view.proposals) return this.leaveFind();
+    this.taken = new Set();
     const frame = this.frame;
     const found = await this.try(() => this.api.proposals(frame));
     if (!found || frame !== this.frame || (quietly && this.state.objects.length)) return;
     if (!found.labels.some((v) => v)) return quietly ? null : toast("No objects were found on this frame; click on an object instead.", "note");
-    this.view.setProposals(found); byId("find").setAttribute("aria-pressed", "true");
+    this.found = found;
+    this.#showFound(); byId("find").setAttribute("aria-pressed", "true");
     this.hint("Click on an outlined object to add it, or on anything else.");
+  }
+
+  // Outline and list what was found with a score above the threshold.
+  #showFound() {
+    const { found } = this, least = Number(byId("found-least").value);
+    const shown = new Set(found.objects.map((score, i) => score >= least ? i + 1 : 0).filter((n) => n && !this.taken?.has(n)));
+    this.view.setProposals({ ...found, labels: found.labels.map((n) => shown.has(n) ? n : 0) });
+    byId("found-box").hidden = false;
+    byId("found-count").textContent = shown.size;
+    showFound([...shown].map((n) => ({ number: n, score: found.objects[n - 1] })), (n) => this.view.setHot(n), (n) => this.accept(n));
+  }
+
+  accept(number, frame = this.view.frame) {
+    (this.taken ??= new Set()).add(number);
+    this.#showFound();
+    return this.act({ do: "accept", frame, number });
   }
 
   leaveFind() {
     if (!this.view.proposals) return;
-    this.view.setProposals(null); byId("find").setAttribute("aria-pressed", "false");
+    this.view.setProposals(null); byId("found-box").hidden = true; byId("find").setAttribute("aria-pressed", "false");
     this.hint("");
   }
 
@@ -432,6 +478,9 @@ class Page {
     const on = (id, what) => { byId(id).onclick = what; };
     on("undo", () => this.act({ do: "undo" })); on("redo", () => this.act({ do: "redo" }));
     on("track", () => this.track()); on("next-track", () => byId("track").click());
+    on("clean", () => this.cleanUp()); on("clean-apply", () => this.applyCleanup());
+    byId("found-least").oninput = () => this.#showFound();
+    on("found-all", () => { for (const b of document.querySelectorAll("#found button")) b.click(); });
     on("follow", () => this.setFollow(!this.follow)); on("show-all", () => this.showAll());
     for (const b of document.querySelectorAll("[data-preset]")) b.onclick = () => this.setPreset(b.dataset.preset || undefined);
     on("gone", () => this.gone()); on("gone-undo", () => this.clearPrompt());

@@ -11,7 +11,7 @@ export function listenForKeys(page) {
     i: () => page.markIn(), o: () => page.markOut(),
     j: () => page.shuttle(-1), k: () => page.pause(), l: () => page.shuttle(1),
     pagedown: () => page.jumpIssue(1), pageup: () => page.jumpIssue(-1), f2: () => page.list.rename(page.selected),
-    x: () => view.startAim(), h: () => { page.masksHidden = !page.masksHidden; page.render(); },
+    x: () => view.startAim(), u: () => page.cleanUp(), h: () => { page.masksHidden = !page.masksHidden; page.render(); },
     1: () => page.setMode("overlay"), 2: () => page.setMode("cutout"), 3: () => page.setMode("matte"),
     0: () => view.fit(), "+": () => view.zoomBy(1.25), "=": () => view.zoomBy(1.25), "-": () => view.zoomBy(0.8),
     "[": () => page.setRadius(Number(byId("radius").value) - 4), "]": () => page.setRadius(Number(byId("radius").value) + 4),

@@ -80,8 +80,8 @@ export function startTips() {
 const SHORTCUTS = [
   ["Play, pause", "Space"], ["Frame by frame", "← →"], ["Ten frames", "⇧ ← →"], ["Start, end", "Home End"],
   ["Previous, next prompt", "↑ ↓"], ["Back, pause, forward; again: faster", "J K L"], ["Previous, next issue", "⇞ ⇟"], ["In, out", "I O"],
-  ["Add by click", "A"], ["Subtract by click", "S, right click"], ["Box", "B"], ["Brush, eraser", "P E"], ["Brush size", "[ ]"],
-  ["Another mask", "C"], ["New object", "N"], ["Find objects", "F"], ["Absent from here on", "G"], ["Select under pointer", "Ctrl click"], ["Previous, next object", "⇧ ↑ ↓"], ["Up, down in the list", "Alt ↑ ↓"], ["Rename", "F2, double click"], ["Click by keyboard: aim, add, subtract", "X, Enter, ⇧ Enter"],
+  ["Add by click", "A"], ["Subtract by click", "S, right or ⇧ click"], ["Box", "B"], ["Brush, eraser", "P E"], ["Brush size", "[ ]"],
+  ["Another mask", "C"], ["New object", "N"], ["Find objects", "F"], ["Clean up the mask", "U"], ["Absent from here on", "G"], ["Select under pointer", "Ctrl click"], ["Previous, next object", "⇧ ↑ ↓"], ["Up, down in the list", "Alt ↑ ↓"], ["Rename", "F2, double click"], ["Click by keyboard: aim, add, subtract", "X, Enter, ⇧ Enter"],
   ["Delete prompt here", "Backspace"], ["Undo, redo", "Ctrl Z, Ctrl ⇧ Z"], ["Track", "T"], ["Stop tracking", "Esc"],
   ["Overlay, cut-out, matte", "1 2 3"], ["Hide masks, solo", "H ⇧ S"], ["Zoom", "+ − wheel"], ["Fit", "0"],
 ];

@@ -119,6 +119,22 @@ export class ObjectList {
   }
 }
 
+// The proposals of Find: one button each, which adds it.
+export function showFound(found, hover, accept) {
+  byId("found").replaceChildren(...found.map(({ number, score }) => {
+    const made = document.createElement("button"), item = document.createElement("li");
+    made.type = "button"; made.className = "issue found"; made.dataset.found = number;
+    const name = document.createElement("span"), value = document.createElement("span");
+    name.textContent = `Proposal ${number}`; value.textContent = score.toFixed(2);
+    made.append(document.createElement("i"), name, value);
+    made.onpointerenter = made.onfocus = () => hover(number);
+    made.onpointerleave = made.onblur = () => hover(0);
+    made.onclick = () => accept(number);
+    item.append(made);
+    return item;
+  }));
+}
+
 export function showReview(review, objects, frame, tracked, seek) {
   const known = review.filter((d) => objects.some((o) => o.id === d.object));
   byId("issue-count").textContent = known.length || "";

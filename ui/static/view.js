@@ -25,12 +25,13 @@ export class View {
     this.pointers = new Map();
     this.layer = document.createElement("canvas");
     this.found = document.createElement("canvas");
+    this.ghost = document.createElement("canvas");
     new ResizeObserver(() => this.draw()).observe(canvas);
     canvas.addEventListener("pointerdown", (e) => this.#down(e));
     canvas.addEventListener("pointermove", (e) => this.#move(e));
     canvas.addEventListener("pointerup", (e) => this.#up(e));
     canvas.addEventListener("pointercancel", () => { this.pointers.clear(); this.drag = null; this.draw(); });
-    canvas.addEventListener("pointerleave", () => { this.cursor = null; this.#hoverAt(null); });
+    canvas.addEventListener("pointerleave", () => { this.cursor = null; this.#hoverAt(null); this.on.aim?.(null); });
     canvas.addEventListener("contextmenu", (e) => e.preventDefault());
     canvas.addEventListener("wheel", (e) => this.#wheel(e), { passive: false });
   }
@@ -45,6 +46,8 @@ export class View {
     this.frame = frame; this.image = image; this.masks = masks; this.prompts = prompts;
     this.#compose(); this.#paintLayer(); this.draw();
   }
+  // Show what a click would add and remove; null: nothing.
+  setPreview(map) { if (map || this.preview) { this.preview = map; this.#paintPreview(); this.draw(); } }
   setProposals(proposals) { this.proposals = proposals; this.#paintFound(); this.draw(); }
 
   // Position of the frame in the canvas, CSS pixels.
@@ -121,6 +124,7 @@ export class View {
     if (this.image && this.mode === "overlay") g.drawImage(this.image, x, y, fw, fh);
     if (this.masks) g.drawImage(this.layer, x, y, fw, fh);
     if (this.proposals) g.drawImage(this.found, x, y, fw, fh);
+    if (this.preview) g.drawImage(this.ghost, x, y, fw, fh);
     this.#drawPrompts(g, x, y, scale);
     this.#drawTool(g, x, y, scale);
   }
@@ -291,16 +295,46 @@ export class View {
         if (!label) continue;
         const edge = x === 0 || y === 0 || x === width - 1 || y === height - 1
           || labels[i - 1] !== label || labels[i + 1] !== label || labels[i - width] !== label || labels[i + width] !== label;
-        if (edge) out[i] = label === hot ? 0xffffffff : ((x + y) >> 2) & 1 ? 0xd0ffffff : 0x50101010;
-        else if (label === hot) out[i] = 0x55ffffff;
+        if (edge) out[i] = 0xffffffff;
+        else out[i] = label === hot ? 0x66ffffff : 0x22ffffff;
       }
     }
     g.putImageData(image, 0, 0);
   }
 
+  #paintPreview() {
+    const map = this.preview;
+    if (!map) return;
+    const { width, height, labels } = map, { selected } = this.style;
+    this.ghost.width = width; this.ghost.height = height;
+    const g = this.ghost.getContext("2d"), image = g.createImageData(width, height), out = new Uint32Array(image.data.buffer);
+    const same = this.masks?.width === width && selected != null;
+    for (let y = 0, i = 0; y < height; y++) {
+      for (let x = 0; x < width; x++, i++) {
+        const before = same && this.masks.labels[i] === selected;
+        if (!labels[i]) { if (before) out[i] = 0xa03a3ad2 >>> 0; continue; }
+        const edge = x === 0 || y === 0 || x === width - 1 || y === height - 1 || !labels[i - 1] || !labels[i + 1] || !labels[i - width] || !labels[i + width];
+        if (edge) out[i] = 0xe0ffffff; else if (!before) out[i] = 0x48ffffff;
+      }
+    }
+    g.putImageData(image, 0, 0);
+  }
+
+  // Tell over which pixel a click would be made, if the tool is for clicks.
+  #aimAt(at, e) {
+    const [x, y] = at.map(Math.floor), clicks = this.tool === "add" || this.tool === "subtract";
+    const inside = x >= 0 && y >= 0 && x < this.size[0] && y < this.size[1];
+    this.on.aim?.(clicks && inside && !this.proposals && e.pointerType === "mouse" ? { x, y, label: this.#isNegative(0, e) ? 0 : 1 } : null);
+  }
+
+  #isNegative(button, e) { return button === 2 || e.altKey || e.shiftKey || this.tool === "subtract"; }
+
   #centerOn(x, y) {
     this.center = [Math.min(this.size[0], Math.max(0, x)), Math.min(this.size[1], Math.max(0, y))];
   }
+
+  // Highlight a proposal.
+  setHot(number) { this.hoverFound = number; this.#paintFound(); this.draw(); }
 
   #hoverAt(at) {
     const found = at && this.proposals ? this.labelAt(this.proposals, at) : 0;
@@ -329,7 +363,7 @@ export class View {
     this.cursor = at;
     const before = this.pointers.get(e.pointerId);
     if (before) this.pointers.set(e.pointerId, [e.clientX, e.clientY]);
-    if (!this.drag) { this.#hoverAt(at); if (this.tool === "brush" || this.tool === "erase") this.draw(); return; }
+    if (!this.drag) { this.#hoverAt(at); this.#aimAt(at, e); if (this.tool === "brush" || this.tool === "erase") this.draw(); return; }
     if (this.drag.kind === "pinch" && before) this.#pinch(e, before);
     if (this.drag.kind === "press" && this.drag.button === 0 && this.zoom > 1 && this.#moved(e)) this.drag = { kind: "pan", last: this.drag.screen };
     if (this.drag.kind === "pan") {
@@ -377,7 +411,7 @@ export class View {
     if (this.#isSecond(e)) return;
     const [x, y] = at.map(Math.floor);
     if (x < 0 || y < 0 || x >= this.size[0] || y >= this.size[1]) return;
-    const negative = button === 2 || e.altKey || this.tool === "subtract";
+    const negative = this.#isNegative(button, e);
     this.on.click({ x, y, frame, negative, pick: e.ctrlKey || e.metaKey, label: this.labelAt(this.seen, at), found: this.labelAt(this.proposals, at) });
   }
 
