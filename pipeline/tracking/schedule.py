@@ -35,7 +35,7 @@ class WorkWeights:
     propagated: float = 0.6
     keyframe: float = 4.5
     encoder_megapixel: float = 300.0
-    looked_at: float = 5.5
+    looked_at: float = 7.0
 
 
 @dataclass(frozen=True, slots=True)
