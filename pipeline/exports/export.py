@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
@@ -33,7 +33,8 @@ class ExportChoice:
 
     objects: ids and names with commas, None for all. start, end: as in `run`. template: of file
     names, None for the format's own. offset: added to every frame number. video: path of the video,
-    None for its path at the run. trust_video: accept another file than the run's. background: as
+    None for its path at the run. trust_video: accept another file than the run's. object_edges:
+    instead of `edges`, by object id; all smooth over `edges.smooth_frames`. background: as
     for `background_of`. images: also write the video's frames. fps: of images, None for that of the
     run, or 25. keep_start: keep the time of the first frame instead of starting at 0.
     """
@@ -48,6 +49,7 @@ class ExportChoice:
     video: Path | None = None
     trust_video: bool = False
     edges: Edges = PLAIN
+    object_edges: Mapping[int, Edges] = field(default_factory=dict)
     background: str | None = None
     images: bool = False
     fps: Fraction | None = None
@@ -162,6 +164,11 @@ class _Selection:
         }
         if self.format.takes_edges:
             identity["edges"] = asdict(choice.edges)
+            if choice.object_edges:
+                identity["object_edges"] = {
+                    str(object_id): asdict(edges)
+                    for object_id, edges in choice.object_edges.items()
+                }
         if self.format.takes_edges or choice.images:
             video = None if self.video is None else str(self.video)
             identity |= {"video": video, "pictures": choice.images}
@@ -188,6 +195,7 @@ class _Selection:
             self.video,
             _source_frame_count(self.store),
             self.choice.edges,
+            self.choice.object_edges,
             self.choice.background,
             self.choice.images,
             self.choice.fps,
@@ -249,6 +257,8 @@ def _video_for(store: MaskStore, wanted: Format, choice: ExportChoice) -> Path |
 
     A folder of images or a glob pattern counts as a video.
     """
+    edges = [choice.edges, *choice.object_edges.values()]
+    soft = wanted.takes_edges and any(each.soft for each in edges)
     if choice.edges != PLAIN and not wanted.takes_edges:
         raise ConfigError(
             f"The format {choice.format} takes masks unchanged: omit --edge, --feather, "
@@ -258,7 +268,7 @@ def _video_for(store: MaskStore, wanted: Format, choice: ExportChoice) -> Path |
         raise ConfigError(f"The format {choice.format} has no background: omit --background.")
     if choice.images and wanted.images is None:
         raise ConfigError(f"The format {choice.format} cannot include images: omit --images.")
-    if wanted.needs_video or choice.images or (wanted.takes_edges and choice.edges.soft):
+    if wanted.needs_video or choice.images or soft:
         return Path(store.source.name) if choice.video is None else choice.video
     if choice.video is not None:
         raise ConfigError(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
@@ -28,9 +28,10 @@ class ExportJob:
 
     numbers: frame numbers in the export, int64 [T]. video: path of the video, for formats that need
     its pixels. frame_count: of the whole video, if known from a complete run. edges: for formats
-    that use them. background: as given by the user. images: whether the video's images are written.
-    rate: frames per second where the source has no timestamps. keep_start: keep the time of the
-    first frame. deinterlace: the masks are of deinterlaced frames.
+    that use them; object_edges: of objects with their own, by id. background: as given by the user.
+    images: whether the video's images are written. rate: frames per second where the source has no
+    timestamps. keep_start: keep the time of the first frame. deinterlace: the masks are of
+    deinterlaced frames.
     """
 
     output: Output
@@ -41,6 +42,7 @@ class ExportJob:
     video: Path | None = None
     frame_count: int | None = None
     edges: Edges = PLAIN
+    object_edges: Mapping[int, Edges] = field(default_factory=dict)
     background: str | None = None
     images: bool = False
     rate: Fraction | None = None

@@ -10,7 +10,7 @@ from functools import cache, partial
 import numpy as np
 
 from maskstream.pipeline.errors import StoreError
-from maskstream.pipeline.exports.edges import Alpha, alpha_of, clean_mask, majority_vote
+from maskstream.pipeline.exports.edges import Alpha, Edges, alpha_of, clean_mask, majority_vote
 from maskstream.pipeline.exports.frames import ExportFrame, Mask
 from maskstream.pipeline.exports.job import ExportJob
 from maskstream.pipeline.exports.source_video import SourceVideo
@@ -42,7 +42,7 @@ class Shot:
 
 
 class Shots:
-    """Turns frames, given in order, into shots with the edges of `job.edges`.
+    """Turns frames, given in order, into shots with the edges of `job.edges`, or the object's own.
 
     Temporal smoothing needs later frames, so shots are delayed; the last frame completes all
     remaining ones. The masks of one smoothing window and one image are kept in memory.
@@ -71,9 +71,14 @@ class Shots:
     def _masks(self, frame: ExportFrame) -> dict[int, Mask]:
         masks = {chosen.id: frame.mask(chosen.id) for chosen in frame.objects}
         if not self._each:
+            own = {key: mask for key, mask in masks.items() if key in self._job.object_edges}
+            others = [mask for key, mask in masks.items() if key not in own]
             nothing = np.zeros(frame.result.labels.shape, np.bool_)
-            masks = {ALL: np.logical_or.reduce([nothing, *masks.values()])}
-        return {key: clean_mask(mask, self._job.edges) for key, mask in masks.items()}
+            masks = {ALL: np.logical_or.reduce([nothing, *others]), **own}
+        return {key: clean_mask(mask, self._edges_of(key)) for key, mask in masks.items()}
+
+    def _edges_of(self, key: int) -> Edges:
+        return self._job.object_edges.get(key, self._job.edges)
 
     def _shot(self, place: int) -> Shot:
         frame, masks = self._held[place]
@@ -82,10 +87,12 @@ class Shots:
         luma = cache(partial(_luma, image))
         mattes = {
             key: alpha_of(
-                majority_vote([held[key] for _, held in around], mask), self._job.edges, luma
+                majority_vote([held[key] for _, held in around], mask), self._edges_of(key), luma
             )
             for key, mask in masks.items()
         }
+        if not self._each and len(mattes) > 1:
+            mattes = {ALL: np.maximum.reduce([*mattes.values()])}
         return Shot(frame, mattes, image)
 
 

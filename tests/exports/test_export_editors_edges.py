@@ -250,3 +250,26 @@ def test_soft_edges_are_the_same_each_time():
         held.append(np.zeros(1000 * size + size, np.uint8))
         again = alpha_of(mask, Edges(soft=True, feather_px=1), lambda: image.copy())
         assert np.array_equal(again, first)
+
+
+def test_objects_may_have_edges_of_their_own(tmp_path):
+    objects = (ExportObject(1), ExportObject(2))
+    own = {2: Edges(grow_px=3)}
+    labels = square(10, 10, 20, 20).astype(np.uint16)
+    labels[60:70, 60:70] = 2
+    frame = ExportFrame(0, 0, frame_of(0, labels), objects)
+    for each in (False, True):
+        job = ExportJob(
+            Output(tmp_path, tmp_path),
+            INFO,
+            objects,
+            np.arange(1),
+            NameTemplate("{frame}", "c"),
+            object_edges=own,
+        )
+        (shot,) = Shots(job, source_video=None, each=each).push(frame)
+        matte = np.maximum(shot.mattes[1], shot.mattes[2]) if each else shot.matte
+        assert matte[8, 15] == 0
+        assert matte[15, 15] == 1
+        assert matte[58, 65] == 1
+        assert matte[50, 65] == 0

@@ -12,7 +12,7 @@ from maskstream.pipeline.config import PipelineConfig, ThreadsConfig
 from maskstream.ui.editing.actions import parse_action, perform
 from maskstream.ui.editing.clicker import Segmenters
 from maskstream.ui.editing.editor import Editor
-from maskstream.ui.editing.entries import ChangedEntry, OrderEntry
+from maskstream.ui.editing.entries import ChangedEntry, ObjectEdges, OrderEntry
 from maskstream.ui.editing.export_task import ExportRequest, ExportTask
 from maskstream.ui.editing.session import Session
 from maskstream.ui.editing.slots import JobSlots
@@ -146,6 +146,7 @@ def test_an_export_holds_what_is_shown(overlapping):
         lambda e: e.change(ChangedEntry(object=1, name="Ball")),
         lambda e: e.change(ChangedEntry(object=1, locked=True)),
         lambda e: e.change(OrderEntry(objects=(2, 1))),
+        lambda e: e.change(ChangedEntry(object=1, edges=ObjectEdges(feather=2))),
         lambda e: e.mark_absent(3, 1),
         lambda e: paint(e, (20, 20), SMALL, object=1),
     ],
@@ -160,6 +161,16 @@ def test_exports_depend_on_everything_that_changes_them(overlapping, change):
     assert overlapping.view().masks != before
     overlapping.undo()
     assert overlapping.view().masks == before
+
+
+def test_an_object_is_exported_with_its_own_edges(overlapping):
+    overlapping.change(ChangedEntry(object=2, edges=ObjectEdges(grow=5)))
+    overlapping.track()
+    overlapping.task.wait(60)
+    mattes = exported_masks(export(overlapping, "png-matte"))
+    assert mattes[0][60, 80 + LARGE + 3] == 255
+    again = Session.reopen(overlapping.session.folder)
+    assert again.state.objects[2].edges.grow == 5
 
 
 # In the browser

@@ -67,8 +67,20 @@ class ClearedEntry(_Entry):
     frame: int
 
 
+class ObjectEdges(_Entry):
+    """Edges of an object in exports, pixels; own: False: those of the export."""
+
+    own: bool = True
+    soft: bool = False
+    feather: float = Field(0.0, ge=0, le=100)
+    grow: float = Field(0.0, ge=-100, le=100)
+
+
+COMMON_EDGES = ObjectEdges(own=False)
+
+
 class ChangedEntry(_Entry):
-    """Changes how an object appears on the page; None leaves a field as it is."""
+    """Changes an object's appearance on the page and its edges; None leaves a field as it is."""
 
     type: Literal["changed"] = "changed"
     object: ObjectId
@@ -76,6 +88,7 @@ class ChangedEntry(_Entry):
     color: Color | None = Field(None, alias="colour")
     visible: bool | None = None
     locked: bool | None = None
+    edges: ObjectEdges | None = None
 
 
 class DeletedEntry(_Entry):

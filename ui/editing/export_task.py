@@ -186,6 +186,7 @@ class ExportTask:
         wanted, place = self._request, self._place
         self._remove()
         store = _FinalStore(self._store, wanted.masks)
+        takes_edges = find_format(wanted.format).takes_edges
         choice = ExportChoice(
             format=wanted.format,
             objects=",".join(str(i) for i in wanted.objects),
@@ -193,6 +194,7 @@ class ExportTask:
             end=str(wanted.last + 1),
             overwrite=True,
             edges=wanted.edges,
+            object_edges=wanted.masks.object_edges if takes_edges else {},
             background=wanted.background,
         )
         export_store(store, place, choice, on_start=self._begin, on_frame=self._on_frame)

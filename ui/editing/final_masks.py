@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from maskstream.pipeline.exports.edges import Edges
 from maskstream.pipeline.results.edits import (
     add_object,
     keep_objects,
@@ -59,11 +60,23 @@ class FinalMasks:
         depends = [
             state.store,
             [state.first, state.last],
-            [[known.id, known.name, known.locked] for known in state.objects.values()],
+            [
+                [known.id, known.name, known.locked, known.edges.model_dump()]
+                for known in state.objects.values()
+            ],
             state.order,
             sorted((a.frame, a.object, a.mask) for each in self.newer.values() for a in each),
         ]
         return hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:16]
+
+    @property
+    def object_edges(self) -> dict[int, Edges]:
+        """Edges of the objects that have their own, by id."""
+        return {
+            known.id: Edges(known.edges.soft, known.edges.feather, known.edges.grow)
+            for known in self.state.objects.values()
+            if known.edges.own
+        }
 
     def at(self, index: int, tracked: FrameResult | None) -> FrameResult | None:
         """Final masks of a frame from its tracked ones; None if there are none at all."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -30,9 +31,12 @@ def jpeg(frame: Frame, longest: int) -> bytes:
     return bytes(encoded.tobytes())
 
 
-def cutout(frame: Frame, mask: Mask, edges: Edges, longest: int) -> bytes:
-    """Cut a mask, bool [H, W], out of a frame with edges as in exports; encode as RGBA PNG."""
-    alpha = alpha_of(mask, edges, frame.gray)
+def cutout(frame: Frame, mattes: Sequence[tuple[Mask, Edges]], longest: int) -> bytes:
+    """Cut masks, bool [H, W], out of a frame with edges as in exports; encode as RGBA PNG."""
+    alpha = np.zeros(frame.size_hw, np.float32)
+    for edges in dict.fromkeys(edges for _, edges in mattes):
+        mask = np.logical_or.reduce([mask for mask, other in mattes if other == edges])
+        alpha = np.maximum(alpha, alpha_of(mask, edges, frame.gray))
     size_hw = fit_within(frame.size_hw, longest)
     opacity = cv2.resize(alpha, size_hw[::-1], interpolation=cv2.INTER_AREA)
     bgr = cv2.cvtColor(frame.rgb(size_hw), cv2.COLOR_RGB2BGR)

@@ -30,6 +30,7 @@ from maskstream.pipeline.errors import PromptError, StoreError
 from maskstream.pipeline.prompts import EventRef, MaskRef, RemoveEvent, TrackJob
 from maskstream.pipeline.rendering.draw import object_color
 from maskstream.ui.editing.entries import (
+    COMMON_EDGES,
     MAX_OBJECTS,
     ChangedEntry,
     ClearedEntry,
@@ -37,6 +38,7 @@ from maskstream.ui.editing.entries import (
     DoneSegment,
     Entry,
     Handover,
+    ObjectEdges,
     OrderEntry,
     PromptedEntry,
     RangeEntry,
@@ -50,13 +52,17 @@ MASKS = "masks"
 
 @dataclass(frozen=True, slots=True)
 class SessionObject:
-    """An object of a session. anchors: its prompts by frame index, in frame order."""
+    """An object of a session. anchors: its prompts by frame index, in frame order.
+
+    edges: in exports.
+    """
 
     id: int
     name: str
     color: str
     visible: bool = True
     locked: bool = False
+    edges: ObjectEdges = COMMON_EDGES
     anchors: Mapping[int, PromptedEntry] = field(default_factory=dict)
 
 
@@ -99,7 +105,9 @@ def _after(state: SessionState, entry: Entry) -> SessionState:
             anchors = {t: a for t, a in known.anchors.items() if t != entry.frame}
             return _with(state, replace(known, anchors=anchors))
         case ChangedEntry():
-            changes = entry.model_dump(exclude={"type", "object"}, exclude_none=True)
+            changes = entry.model_dump(exclude={"type", "object", "edges"}, exclude_none=True)
+            if entry.edges is not None:
+                changes["edges"] = entry.edges
             return _with(state, replace(state.objects[entry.object], **changes))
         case DeletedEntry():
             left = {i: o for i, o in state.objects.items() if i != entry.object}

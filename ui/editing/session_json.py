@@ -153,6 +153,7 @@ def _object_json(known: SessionObject) -> JsonObject:
         "colour": known.color,
         "visible": known.visible,
         "locked": known.locked,
+        "edges": known.edges.model_dump(),
         "anchors": [_anchor_json(anchor) for anchor in known.anchors.values()],
     }
 

@@ -86,11 +86,12 @@ class ShownMasks:
     def cutout(self, index: int, objects: Collection[int], edges: Edges, longest: int) -> bytes:
         """Cut objects out of a frame; encode as RGBA PNG. Raises `SourceError`."""
         frame, result = self._video.frame(index), self.result(index)
-        mask = np.zeros(self._info.size_hw, np.bool_)
+        own = self.final_masks().object_edges
+        mattes = []
         if result is not None:
-            for object_id in objects:
-                mask |= result.mask(object_id)
-        return cutout(frame, mask, edges, longest)
+            masks = {object_id: result.mask(object_id) for object_id in objects}
+            mattes = [(mask, own.get(object_id, edges)) for object_id, mask in masks.items()]
+        return cutout(frame, mattes, longest)
 
     def layers(self, index: int, longest: int) -> Layers:
         """Masks of a frame, its longer side at most `longest`."""

@@ -54,6 +54,7 @@ class Page {
       go: (wanted) => this.try(async () => this.take(await this.api.export(wanted))),
       cancel: () => this.try(() => this.api.cancelExport()),
       track: () => byId("track").click(),
+      edges: (object, edges) => this.entry({ type: "changed", object, edges }),
     });
     this.#wire();
   }

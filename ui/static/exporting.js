@@ -32,7 +32,9 @@ export class ExportDialog {
     this.drawn = 0; // count of previews drawn
     byId("export-go").onclick = () => this.#go();
     byId("export-cancel").onclick = () => on.cancel();
-    for (const id of ["soft", "feather", "grow"]) byId(id).oninput = () => { this.preview(); this.update(this.state); };
+    this.common = { soft: false, feather: 0, grow: 0 }; // edges of the objects without their own
+    for (const id of ["soft", "feather", "grow"]) byId(id).oninput = () => this.#edgesChanged();
+    byId("edges-of").onchange = () => this.#showEdges();
     byId("background").oninput = () => this.update(this.state);
     byId("export-track").onclick = () => { byId("export-dialog").close(); on.track(); };
     this.#list();
@@ -54,6 +56,8 @@ export class ExportDialog {
       };
       return chip;
     }));
+    byId("edges-of").replaceChildren(new Option("all objects", ""), ...state.objects.map((o) => new Option(o.name, o.id)));
+    this.#showEdges();
     byId("export-dialog").showModal();
     this.update(state);
     this.preview();
@@ -62,8 +66,9 @@ export class ExportDialog {
   // Draw the cutout of the shown frame over checkerboard, with the chosen edges.
   async preview() {
     const edges = this.#edges(), turn = this.turn = (this.turn ?? 0) + 1;
-    if (!edges.soft && !edges.feather && !edges.grow) { this.#draw(this.#plain()); return; }
-    await new Promise((done) => setTimeout(done, SETTLED_MS));
+    const own = this.state.objects.some((o) => o.edges.own && this.chosen.has(o.id));
+    if (!own && !edges.soft && !edges.feather && !edges.grow) { this.#draw(this.#plain()); return; }
+    await new Promise((done) => setTimeout(done, 2 * SETTLED_MS));
     if (turn !== this.turn) return;
     const image = await this.on.cutout({ objects: [...this.chosen], ...edges });
     if (image && turn === this.turn) this.#draw(image);
@@ -103,9 +108,26 @@ export class ExportDialog {
   }
 
   // Edges of the chosen format; empty if it does not support them.
-  #edges() {
-    if (!this.formats.find((f) => f.name === this.format)?.edges) return {};
-    return { soft: byId("soft").checked, feather: Number(byId("feather").value) || 0, grow: Number(byId("grow").value) || 0 };
+  #edges() { return this.formats.find((f) => f.name === this.format)?.edges ? this.common : {}; }
+
+  get #ofObject() { return this.state?.objects.find((o) => String(o.id) === byId("edges-of").value); }
+
+  #showEdges() {
+    const object = this.#ofObject, { soft, feather, grow } = object?.edges.own ? object.edges : this.common;
+    byId("soft").checked = soft; byId("feather").value = feather; byId("grow").value = grow;
+  }
+
+  // Keep what was entered, for all objects or for one; an object with the edges of all has none of its own.
+  #edgesChanged() {
+    const object = this.#ofObject;
+    const edges = { soft: byId("soft").checked, feather: Number(byId("feather").value) || 0, grow: Number(byId("grow").value) || 0 };
+    if (!object) this.common = edges;
+    else {
+      object.edges = { ...edges, own: JSON.stringify(edges) !== JSON.stringify(this.common) };
+      clearTimeout(this.settled);
+      this.settled = setTimeout(() => this.on.edges(object.id, object.edges), SETTLED_MS);
+    }
+    this.preview(); this.update(this.state);
   }
 
   // The choice in the dialog, as a finished export states its own.
