@@ -195,7 +195,8 @@ class TrackJob(BaseModel, Generic[_EventT]):
     """One tracking job; everything that it does not track is kept from the previous job.
 
     `TrackJob[Event]` can be run, `TrackJob[EventRef]` is its form in a file. objects: names by id
-    of all objects; masks of others are dropped. quality: of its keyframes, None as configured.
+    of all objects; masks of others are dropped. quality: of its keyframes, model: name; None as
+    configured.
     finished: it was not stopped; otherwise its passes end where it stopped.
     """
 
@@ -205,6 +206,7 @@ class TrackJob(BaseModel, Generic[_EventT]):
     passes: tuple[TrackPass[_EventT], ...]
     segments: tuple[Segment, ...] = Field(alias="stretches")
     quality: Quality | None = None
+    model: str | None = None
     finished: bool = True
 
     @model_validator(mode="after")

@@ -203,12 +203,17 @@ def _replay(request: RunRequest, configured: PipelineConfig, log: PromptLog) -> 
 
     _check_replay(request)
     check_outputs([request.output], request.inputs)
+    models = {job.model for job in log.tracking if job.model is not None}
     count = replay_session(
         Pipeline(with_model_folder(configured, request.source)),
         Path(request.source),
         log,
         request.output,
         overwrite=request.mode == "overwrite",
+        models={
+            name: Pipeline(with_model_folder(configured.model_copy(update={"model": name})))
+            for name in models
+        },
     )
     if not (request.quiet or request.as_json):
         typer.echo(f"{request.output}: {count} jobs of the session were run again")

@@ -71,6 +71,10 @@ def ui(
     config: ConfigOption = None,
     overrides: OverridesOption = None,
     model: ModelOption = None,
+    offer: Annotated[
+        list[str] | None,
+        typer.Option(help="Another model that a session may choose; may be given several times."),
+    ] = None,
 ) -> None:
     """Open the page: click objects, track and correct them, export.
 
@@ -97,16 +101,24 @@ def ui(
         embed=embed,
         private_urls=private_urls,
     )
-    _serve(choice, config, [*(overrides or []), *([] if model is None else [f"model={model}"])])
+    settings = [*(overrides or []), *([] if model is None else [f"model={model}"])]
+    _serve(choice, config, settings, offer or ())
 
 
-def _serve(choice: ServerChoice, config: Path | None, settings: Sequence[str]) -> None:
+def _serve(
+    choice: ServerChoice, config: Path | None, settings: Sequence[str], offer: Sequence[str]
+) -> None:
     """Serve the page until Ctrl-C, and print its address."""
     from maskstream.pipeline.cli.first_use import with_model_folder
     from maskstream.pipeline.config import load_config
     from maskstream.ui.server.app import serve
 
-    served = serve(choice, with_model_folder(load_config(config, settings)))
+    configured = load_config(config, settings)
+    offered = {
+        Path(name).name: with_model_folder(configured.model_copy(update={"model": name}))
+        for name in offer
+    }
+    served = serve(choice, with_model_folder(configured), offered)
     address = served.login_url(served.url)
     typer.echo(f"The page is at {address} (Ctrl-C stops it; sessions are kept).")
     if served.key is not None:

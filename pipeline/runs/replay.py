@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,9 +15,17 @@ from maskstream.pipeline.store import MaskStore
 
 
 def replay_session(
-    pipeline: Pipeline, source: Path, log: PromptLog, output: str, *, overwrite: bool
+    pipeline: Pipeline,
+    source: Path,
+    log: PromptLog,
+    output: str,
+    *,
+    overwrite: bool,
+    models: Mapping[str, Pipeline] | None = None,
 ) -> int:
     """Run the jobs of a session's log, the last one into `output`; returns their number.
+
+    models: pipelines of the models that jobs name.
 
     Raises:
         ConfigError: `output` is a URL. StoreExistsError: `output` exists and `overwrite` is false.
@@ -34,7 +43,8 @@ def replay_session(
         for number, job in enumerate(log.tracking, start=1):
             is_last = number == len(log.tracking)
             target = Path(output) if is_last else Path(folder) / f"{number}.zarr"
-            run_job(for_job(pipeline, job), video, job, before, target)
+            chosen = pipeline if job.model is None else (models or {})[job.model]
+            run_job(for_job(chosen, job), video, job, before, target)
             before = MaskStore(target)
     video.close()
     return len(log.tracking)

@@ -22,6 +22,7 @@ from maskstream.ui.editing.entries import (
     ClearedEntry,
     Click,
     DeletedEntry,
+    ModelEntry,
     PromptedEntry,
     RangeEntry,
     TrackedEntry,
@@ -168,6 +169,7 @@ def test_a_job_is_in_the_file_as_in_a_prompts_file(session):
             {"object": 2, "first": 8, "last": 9, "forward": 0, "backward": None, **kept},
         ],
         "quality": None,
+        "model": None,
         "finished": True,
     }
     assert json.loads(job.model_dump_json(by_alias=True)) == values
@@ -454,6 +456,28 @@ def test_a_full_disk_keeps_what_was_tracked(tmp_path, monkeypatch):
     assert editor.task.plan.frames < 50
     assert store.mask(1, 40).any()
     editor.close()
+
+
+def test_a_session_chooses_among_the_models_offered(tmp_path, clip, cli):
+    path, truth = clip
+    session = Session(tmp_path / "s", path, "shapes")
+    editor = Editor(session, SEGMENTERS, JobSlots(), {"lite": Segmenters(SEGMENTERS.config)})
+    with pytest.raises(PromptError, match="does not offer the model other"):
+        editor.change(ModelEntry(model="other"))
+    editor.change(ModelEntry(model="lite"))
+    editor.click(0, center(truth, 0, 1), None)
+    store = track(editor)
+    assert session.state.jobs[0].model == "lite"
+    replayed = replay(cli, editor, tmp_path / "cli.zarr")
+    assert all(np.array_equal(replayed[t], labels_of(store)[t]) for t in replayed)
+    editor.close()
+    elsewhere = Editor(Session.reopen(session.folder), SEGMENTERS, JobSlots())
+    with pytest.raises(PromptError, match="does not offer the model lite"):
+        elsewhere.click(3, center(truth, 3, 1), 1)
+    assert elsewhere.to_json()["model"] == "lite"  # it is shown, and another can be chosen
+    elsewhere.change(ModelEntry(model=""))
+    elsewhere.click(3, center(truth, 3, 1), 1)
+    elsewhere.close()
 
 
 def test_the_file_is_a_prompts_file(session):

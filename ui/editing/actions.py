@@ -21,6 +21,7 @@ from maskstream.ui.editing.entries import (
     ClearedEntry,
     Click,
     DeletedEntry,
+    ModelEntry,
     OrderEntry,
     RangeEntry,
 )
@@ -93,7 +94,7 @@ class EntryAction(_Action):
 
     do: Literal["entry"]
     entry: Annotated[
-        ChangedEntry | ClearedEntry | DeletedEntry | OrderEntry | RangeEntry,
+        ChangedEntry | ClearedEntry | DeletedEntry | ModelEntry | OrderEntry | RangeEntry,
         Field(discriminator="type"),
     ]
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import gzip
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import numpy as np
 
+from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.errors import MaskstreamError, PromptError, StoreCorruptError, StoreError
 from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.prompts import Quality
@@ -23,6 +24,7 @@ from maskstream.ui.editing.entries import (
     ClearedEntry,
     Click,
     DeletedEntry,
+    ModelEntry,
     OrderEntry,
     PromptedEntry,
     RangeEntry,
@@ -59,16 +61,22 @@ class Editor:
         SourceError: the video no longer exists, or cannot be read.
     """
 
-    def __init__(self, session: Session, segmenters: Segmenters, slots: JobSlots) -> None:
+    def __init__(
+        self,
+        session: Session,
+        segmenters: Segmenters,
+        slots: JobSlots,
+        offered: Mapping[str, Segmenters] | None = None,
+    ) -> None:
         self.session = session
         self.revision = time.time_ns() // 1_000_000  # increases over restarts of the server, too
         self.task: TrackingTask | None = None
-        self._config = segmenters.config
+        self._segmenters = {"": segmenters, **(offered or {})}
+        self._clickers: dict[str, Clicker] = {}
         self._slots = slots
         self._lock = threading.RLock()
         self.video = open_seekable(session.source, session.folder / _FRAME_TABLE)
         self.info = self.video.info
-        self._clicker = Clicker(segmenters, self.info.size_hw)
         self._created: dict[str, int] = {}
         self.shown = ShownMasks(session, self.video, self._lock, self._live)
         with suppress(StoreError):  # tried again before the next job
@@ -241,14 +249,17 @@ class Editor:
             self._changed()
 
     def change(
-        self, entry: ChangedEntry | ClearedEntry | DeletedEntry | OrderEntry | RangeEntry
+        self,
+        entry: ChangedEntry | ClearedEntry | DeletedEntry | ModelEntry | OrderEntry | RangeEntry,
     ) -> None:
-        """Apply an entry: rename, color, show, lock, clear, delete, order, or set the range."""
+        """Apply an entry: to an object, to the order, the range or the model."""
         with self._lock:
             if isinstance(entry, RangeEntry):
                 last = self.frames[-1] if entry.last is None else entry.last
                 if not entry.first <= last <= self.frames[-1]:
                     raise PromptError("The out point must lie after the in point.")
+            if isinstance(entry, ModelEntry) and entry.model not in self._segmenters:
+                raise PromptError(f"This server does not offer the model {entry.model}.")
             self.session.add(entry)
             self._changed()
 
@@ -278,6 +289,7 @@ class Editor:
             stale = stale_segments(state, self.frames, direction)
             if not stale:
                 raise PromptError(_nothing_stale(state))
+            config = self._config
             plan = JobPlan(
                 self.session.folder,
                 plan_job(state, stale, quality),
@@ -286,7 +298,7 @@ class Editor:
                 state.store,
             )
             task = TrackingTask(
-                plan, self._config, self.video, self._slots, self.session.masks, self._add_tracked
+                plan, config, self.video, self._slots, self.session.masks, self._add_tracked
             )
             task.start()
             self.task = task
@@ -294,7 +306,8 @@ class Editor:
 
     def track_seconds(self, stale: Sequence[PendingSegment]) -> dict[str, float]:
         """Estimated seconds of tracking by quality ("": as configured); empty before a click."""
-        segmenter = self._clicker.loaded()
+        known = self.session.state.model in self._segmenters
+        segmenter = self._clicker.loaded() if known else None
         if segmenter is None or not stale:
             return {}
         frames = plan_job(self.session.tracked_state, stale).passes
@@ -333,6 +346,26 @@ class Editor:
         plan.forget()
 
     # Helpers
+
+    @property
+    def _model(self) -> Segmenters:
+        """Segmenters of the model that the session has chosen. Raises `PromptError`."""
+        name = self.session.state.model
+        if name not in self._segmenters:
+            raise PromptError(f"This server does not offer the model {name}; choose another one.")
+        return self._segmenters[name]
+
+    @property
+    def _config(self) -> PipelineConfig:
+        return self._model.config
+
+    @property
+    def _clicker(self) -> Clicker:
+        model, name = self._model, self.session.state.model
+        with self._lock:
+            if name not in self._clickers:
+                self._clickers[name] = Clicker(model, self.info.size_hw)
+            return self._clickers[name]
 
     def _live(self, index: int) -> FrameResult | None:
         """Result of the running job for a frame."""

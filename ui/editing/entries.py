@@ -105,6 +105,13 @@ class OrderEntry(_Entry):
     objects: tuple[ObjectId, ...] = Field(max_length=MAX_OBJECTS)
 
 
+class ModelEntry(_Entry):
+    """Chooses the model that answers clicks and tracks from here on; "": the server's own."""
+
+    type: Literal["model"] = "model"
+    model: str = Field(max_length=300)
+
+
 class RangeEntry(_Entry):
     """Sets the range of frames to track and export, both inclusive; last None: to the end."""
 
@@ -158,6 +165,7 @@ Entry = Annotated[
     | ClearedEntry
     | ChangedEntry
     | DeletedEntry
+    | ModelEntry
     | OrderEntry
     | RangeEntry
     | TrackedEntry,

@@ -38,6 +38,7 @@ from maskstream.ui.editing.entries import (
     DoneSegment,
     Entry,
     Handover,
+    ModelEntry,
     ObjectEdges,
     OrderEntry,
     PromptedEntry,
@@ -71,12 +72,14 @@ class SessionState:
     """The state derived from a log.
 
     objects: those not deleted, by id. order: as they lie on each other, the first on top; empty:
-    automatically. first, last: the range; last None: to the end. store: name of the mask store,
-    None before the first tracking job. jobs: the jobs that wrote it. done: its tracked segments.
+    automatically. model: name of the chosen one, "": the server's own. first, last: the range; last
+    None: to the end. store: name of the mask store, None before the first tracking job. jobs: the
+    jobs that wrote it. done: its tracked segments.
     """
 
     objects: Mapping[int, SessionObject] = field(default_factory=dict)
     order: tuple[int, ...] = ()
+    model: str = ""
     first: int = 0
     last: int | None = None
     store: str | None = None
@@ -112,6 +115,8 @@ def _after(state: SessionState, entry: Entry) -> SessionState:
         case DeletedEntry():
             left = {i: o for i, o in state.objects.items() if i != entry.object}
             return replace(state, objects=left)
+        case ModelEntry():
+            return replace(state, model=entry.model)
         case OrderEntry():
             return replace(state, order=entry.objects)
         case RangeEntry():

@@ -38,6 +38,7 @@ class SessionView:
     stale: Sequence[PendingSegment]
     job: JobProgress | None
     order: Sequence[int]
+    model: str
     masks: str
     seconds: Mapping[str, float]
 
@@ -72,6 +73,7 @@ class SessionView:
             stale=tuple(stale),
             job=job,
             order=state.order,
+            model=state.model,
             masks=masks,
             seconds=seconds,
         )
@@ -93,6 +95,7 @@ class SessionView:
             "last": self.last,
             "objects": [_object_json(known) for known in self.objects],
             "order": [*self.order],
+            "model": self.model,
             "masks": self.masks,
             "seconds": {quality: round(value, 1) for quality, value in self.seconds.items()},
             "can_undo": self.can_undo,

@@ -233,7 +233,11 @@ def plan_job(
     ]
     names = {known.id: known.name for known in state.objects.values()}
     return TrackJob[EventRef](
-        objects=names, passes=tuple(passes), segments=tuple(segments), quality=quality
+        objects=names,
+        passes=tuple(passes),
+        segments=tuple(segments),
+        quality=quality,
+        model=state.model or None,
     )
 
 

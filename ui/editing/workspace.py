@@ -12,7 +12,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
 from maskstream.pipeline.config import PipelineConfig
@@ -32,6 +32,8 @@ _MAX_OPEN = 8  # editors in memory; the least recently used is closed first
 class Workspace:
     """The sessions in `folder`. now_s: clock, seconds since the epoch.
 
+    offered: configurations with other models, by name, that a session may choose.
+
     quota: of their space. exports: slots of their exports.
     """
 
@@ -41,6 +43,7 @@ class Workspace:
         config: PipelineConfig,
         limits: Limits,
         *,
+        offered: Mapping[str, PipelineConfig] | None = None,
         now_s: Callable[[], float] = time.time,
     ) -> None:
         self.folder = folder
@@ -49,6 +52,7 @@ class Workspace:
         self.quota = Quota(folder, limits)
         self.exports = JobSlots(limits.jobs, limits.queue)
         self._segmenters = Segmenters(config)
+        self.offered = {name: Segmenters(each) for name, each in (offered or {}).items()}
         self._now_s = now_s
         self._tracking = JobSlots(limits.jobs, limits.queue)
         self._lock = threading.Lock()
@@ -70,7 +74,7 @@ class Workspace:
             token = new_token()
         session = Session(self.folder / token, source, title)
         try:
-            editor = Editor(session, self._segmenters, self._tracking)
+            editor = Editor(session, self._segmenters, self._tracking, self.offered)
             session.save()
         except MaskstreamError:
             shutil.rmtree(self.folder / token, ignore_errors=True)
@@ -92,7 +96,8 @@ class Workspace:
             known = self._known(token)
             if known is not None:
                 return known
-            editor = Editor(Session.reopen(folder), self._segmenters, self._tracking)
+            session = Session.reopen(folder)
+            editor = Editor(session, self._segmenters, self._tracking, self.offered)
             with self._lock:
                 self._remember(token, editor)
             return editor

@@ -11,7 +11,7 @@ import io
 import ipaddress
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,13 +157,17 @@ def make_app(
     return app
 
 
-def serve(choice: ServerChoice, config: PipelineConfig) -> Served:
-    """Serve the page in background threads.
+def serve(
+    choice: ServerChoice,
+    config: PipelineConfig,
+    offered: Mapping[str, PipelineConfig] | None = None,
+) -> Served:
+    """Serve the page in background threads. offered: as for `Workspace`.
 
     Raises:
         PageError: Gradio is missing, the port is taken, or a folder does not exist.
     """
-    workspace = Workspace(choice.folder, config, limits_of(choice))
+    workspace = Workspace(choice.folder, config, limits_of(choice), offered=offered)
     live_runs = LiveRuns(workspace)
     key = None if choice.is_private else os.environ.get(KEY_VARIABLE) or new_token()
     names = [*choice.hostnames, choice.host]

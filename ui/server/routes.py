@@ -17,7 +17,6 @@ from maskstream.ui.camera.live_runs import LiveRuns
 from maskstream.ui.camera.routes import make_live_router
 from maskstream.ui.editing.entries import MAX_OBJECTS
 from maskstream.ui.editing.export_task import formats_json
-from maskstream.ui.editing.quota import Limits
 from maskstream.ui.editing.session import new_object
 from maskstream.ui.editing.workspace import Workspace
 from maskstream.ui.server.examples import find_examples
@@ -73,7 +72,7 @@ def make_router(workspace: Workspace, exports: Exports) -> APIRouter:
 
     @router.get("/about")
     def about() -> JsonObject:
-        return _about_json(workspace.limits)
+        return _about_json(workspace)
 
     router.get("/examples/{name}.jpg")(opening.poster)
     router.post("/sessions")(opening.open_session)
@@ -97,12 +96,14 @@ def make_router(workspace: Workspace, exports: Exports) -> APIRouter:
     return router
 
 
-def _about_json(limits: Limits) -> JsonObject:
+def _about_json(workspace: Workspace) -> JsonObject:
+    limits = workspace.limits
     return {
         "examples": [{"name": e.name, "title": e.title} for e in find_examples()],
         "roots": [str(root) for root in limits.roots],
         "upload_mb": limits.upload_mb,
         "propose": limits.propose,
+        "models": [Path(workspace.config.model).name, *workspace.offered],
         "formats": [*formats_json()],
         "colours": [new_object(number).color for number in range(1, MAX_OBJECTS + 1)],
     }

@@ -117,6 +117,7 @@ class Page {
     this.list.show(this.ordered(), selected, this.strips, this.solo);
     this.reviewShown = showReview(this.review, state.objects, this.frame, state.store, (frame, object) => { this.select(object); this.seek(frame); });
     this.timeline.setTracked(this.strips, this.reviewShown);
+    byId("model").value = state.model;
     showJob(state); this.#renderFrame();
   }
 
@@ -480,6 +481,9 @@ class Page {
     on("undo", () => this.act({ do: "undo" })); on("redo", () => this.act({ do: "redo" }));
     on("track", () => this.track()); on("next-track", () => byId("track").click());
     on("clean", () => this.cleanUp()); on("clean-apply", () => this.applyCleanup());
+    byId("model").replaceChildren(...this.facts.models.map((name, i) => new Option(name, i ? name : "")));
+    byId("model-label").hidden = this.facts.models.length < 2;
+    byId("model").onchange = (e) => this.entry({ type: "model", model: e.target.value });
     byId("found-least").oninput = () => this.#showFound();
     on("found-all", () => { for (const b of document.querySelectorAll("#found button")) b.click(); });
     on("follow", () => this.setFollow(!this.follow)); on("show-all", () => this.showAll());
