@@ -118,6 +118,8 @@ def main(folder: Path) -> None:
         snap(tab, "light")
         tab.page.set_viewport_size({"width": 834, "height": 1112})
         snap(tab, "tablet")
+        tab.page.set_viewport_size({"width": 390, "height": 844})
+        snap(tab, "phone")
         tab.page.set_viewport_size({"width": _SIZE[0], "height": _SIZE[1]})
         tab.open()
         tab.page.wait_for_function("[...document.images].every(i => i.complete)")
