@@ -189,3 +189,27 @@ def test_a_lost_connection_stays_in_view(server, chromium, session):
         assert tab.page.is_visible("#offline")
         tab.context.set_offline(False)
         tab.page.wait_for_selector("#offline", state="hidden")
+
+
+def test_fifty_objects_leave_the_image_where_it_is(server, chromium):
+    with Tab(chromium, server.url) as tab:
+        tab.open_example("shapes")
+        before = tab.page.locator("#view").bounding_box()
+        tab.run(
+            """async () => {
+                for (let i = 0; i < 50; i++) {
+                    page.select(null);
+                    const points = [[20 + 48 * (i % 10), 30 + 50 * Math.floor(i / 10)]];
+                    await page.prompt({ do: 'brush', frame: 0, points, radius: 12 });
+                }
+            }"""
+        )
+        tab.settle()
+        assert tab.run("page.state.objects.length") == 50
+        assert len(set(tab.run("page.state.objects.map(o => o.colour)"))) == 50
+        assert tab.page.locator("#view").bounding_box() == before
+        listed = tab.page.locator("#objects").bounding_box()
+        newest = tab.page.locator("[data-object='50']").bounding_box()
+        assert listed["y"] <= newest["y"] < listed["y"] + listed["height"]
+        tab.page.click("#show-all")
+        tab.page.wait_for_function("page.view.style.visible.size === 0")
