@@ -104,7 +104,9 @@ class TrackRecognition:
         logits = [grid.to_working(x) for x in predicted.logits]
         masks = dict(zip(propagated, logits, strict=True))
         presence = dict(zip(propagated, predicted.presence.tolist(), strict=True))
-        masks |= _exchanged(tracked, masks)
+        exchanged = _exchanged(tracked, masks)
+        masks |= {own: masks[other] for own, other in exchanged.items()}
+        presence |= {own: presence[other] for own, other in exchanged.items()}
         for track in tracked:
             masks[track.id] = _without_far_parts(masks[track.id], track.mask)
             if presence[track.id] >= PRESENT_MIN and (masks[track.id] > 0).any():
@@ -163,8 +165,8 @@ class TrackRecognition:
         return chosen
 
 
-def _exchanged(tracks: Sequence[Track], masks: Mapping[int, FloatMap]) -> dict[int, FloatMap]:
-    """Predictions of objects whose identities were exchanged, by the id they belong to.
+def _exchanged(tracks: Sequence[Track], masks: Mapping[int, FloatMap]) -> dict[int, int]:
+    """Objects whose identities were exchanged: the id whose prediction is theirs, by their own id.
 
     Predictions that left their propagated masks are matched with those masks (Hungarian); where the
     matching is a permutation, motion decides.
@@ -179,7 +181,7 @@ def _exchanged(tracks: Sequence[Track], masks: Mapping[int, FloatMap]) -> dict[i
     moved = {int(left[row]): int(left[column]) for row, column in pairs if row != column}
     if set(moved) != set(moved.values()):
         return {}
-    return {tracks[row].id: masks[tracks[column].id] for row, column in moved.items()}
+    return {tracks[row].id: tracks[column].id for row, column in moved.items()}
 
 
 def _without_far_parts(logits: FloatMap, propagated: BoolMap) -> FloatMap:
