@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -45,11 +46,13 @@ def cutout(frame: Frame, mattes: Sequence[tuple[Mask, Edges]], longest: int) -> 
     return bytes(encoded.tobytes())
 
 
-def label_image(mask: Mask, longest: int) -> npt.NDArray[np.uint8]:
-    """Scale a mask, bool [H, W], to a longer side of at most `longest`: 1 in it, 0 elsewhere."""
-    height, width = fit_within((mask.shape[0], mask.shape[1]), longest)
-    scaled = cv2.resize(mask.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
-    return np.asarray(scaled, np.uint8)
+def shrink_labels(labels: npt.NDArray[Any], longest: int) -> npt.NDArray[np.uint8]:
+    """Scale a label map or a mask [H, W] down to a longer side of at most `longest`, as uint8."""
+    height, width = fit_within((labels.shape[0], labels.shape[1]), longest)
+    small = labels.astype(np.uint8)
+    if small.shape != (height, width):
+        small = cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST)
+    return np.asarray(small, np.uint8)
 
 
 def fit_within(size_hw: SizeHW, longest: int) -> SizeHW:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -17,11 +16,11 @@ from maskstream.pipeline.results.review import review_of
 from maskstream.pipeline.sources.seekable import Seekable
 from maskstream.pipeline.store import MaskStore
 from maskstream.pipeline.tracking.compositor import covered_part
-from maskstream.pipeline.types import CoveredPart, FrameResult, ObjectResult, SizeHW
+from maskstream.pipeline.types import CoveredPart, FrameResult, ObjectResult
 from maskstream.ui.editing.clicker import BoolMap
 from maskstream.ui.editing.confidence_strips import confidence_strips
 from maskstream.ui.editing.final_masks import FinalMasks
-from maskstream.ui.editing.images import cutout, fit_within, jpeg
+from maskstream.ui.editing.images import cutout, fit_within, jpeg, shrink_labels
 from maskstream.ui.editing.session import Session
 from maskstream.ui.editing.session_json import Timeline
 from maskstream.ui.editing.track_plan import stale_segments
@@ -96,13 +95,12 @@ class ShownMasks:
     def layers(self, index: int, longest: int) -> Layers:
         """Masks of a frame, its longer side at most `longest`."""
         result = self.result(index)
-        size_hw = fit_within(self._info.size_hw, longest)
         if result is None:
-            return Layers(np.zeros(size_hw, np.uint8), (), ())
-        labels = _shrunk(result.labels.astype(np.uint8), size_hw)
+            return Layers(np.zeros(fit_within(self._info.size_hw, longest), np.uint8), (), ())
+        labels = shrink_labels(result.labels, longest)
         covered = []
         for part in result.covered:
-            whole = _shrunk(result.mask(part.object_id).astype(np.uint8), size_hw)
+            whole = shrink_labels(result.mask(part.object_id), longest)
             under = (whole > 0) & (labels != part.object_id)
             if under.any():
                 covered.append(covered_part(part.object_id, _WHOLE, under))
@@ -159,9 +157,3 @@ class ShownMasks:
         for found in live.objects:
             shown = add_object(shown, found, live.mask(found.id))
         return shown
-
-
-def _shrunk(labels: npt.NDArray[np.uint8], size_hw: SizeHW) -> npt.NDArray[np.uint8]:
-    if labels.shape == size_hw:
-        return labels
-    return np.asarray(cv2.resize(labels, size_hw[::-1], interpolation=cv2.INTER_NEAREST), np.uint8)

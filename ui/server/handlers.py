@@ -25,7 +25,7 @@ from maskstream.ui.editing.actions import (
     perform,
 )
 from maskstream.ui.editing.entries import Click
-from maskstream.ui.editing.images import first_image, label_image
+from maskstream.ui.editing.images import first_image, shrink_labels
 from maskstream.ui.editing.session_json import SessionView
 from maskstream.ui.editing.shown import ShownMasks
 from maskstream.ui.editing.workspace import Workspace
@@ -152,7 +152,7 @@ class SessionHandlers:
         mask = editor.preview(frame, click, object)
         if mask is None:
             return Response(status_code=204, headers=_NEVER)
-        labels = label_image(mask, min(side, _MAX_SIDE))
+        labels = shrink_labels(mask, min(side, _MAX_SIDE))
         about: JsonObject = {"size": [*labels.shape[::-1]], "objects": []}
         return _packed(gzip.compress(labels.tobytes(), 1), about)
 
