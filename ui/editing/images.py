@@ -49,9 +49,10 @@ def cutout(frame: Frame, mattes: Sequence[tuple[Mask, Edges]], longest: int) -> 
 def shrink_labels(labels: npt.NDArray[Any], longest: int) -> npt.NDArray[np.uint8]:
     """Scale a label map or a mask [H, W] down to a longer side of at most `longest`, as uint8."""
     height, width = fit_within((labels.shape[0], labels.shape[1]), longest)
-    small = labels.astype(np.uint8)
-    if small.shape != (height, width):
-        small = cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST)
+    whole = labels.astype(np.uint8)
+    if whole.shape == (height, width):
+        return whole
+    small = cv2.resize(whole, (width, height), interpolation=cv2.INTER_NEAREST)
     return np.asarray(small, np.uint8)
 
 

@@ -17,7 +17,7 @@ from maskstream.pipeline.errors import PromptError
 from maskstream.ui.editing.clicker import Segmenters
 from maskstream.ui.editing.editor import Editor
 from maskstream.ui.editing.entries import Click
-from maskstream.ui.editing.images import label_image
+from maskstream.ui.editing.images import shrink_labels
 from maskstream.ui.editing.session import Session
 from maskstream.ui.editing.slots import JobSlots
 
@@ -92,7 +92,7 @@ def _preview(editor: Editor, frame: int) -> float:
     begun = time.perf_counter()
     mask = editor.preview(frame, Click(x=width // 4, y=height // 2, label=1), number)
     if mask is not None:
-        gzip.compress(label_image(mask, _LONGEST).tobytes(), 1)
+        gzip.compress(shrink_labels(mask, _LONGEST).tobytes(), 1)
     taken = 1000 * (time.perf_counter() - begun)
     editor.undo()
     return taken
