@@ -11,24 +11,24 @@ import numpy.typing as npt
 from maskstream.pipeline.models.open import open_model
 from maskstream.pipeline.segmenter.everything import EverythingChoice, Proposal, find_everything
 from maskstream.pipeline.segmenter.geometry import InputGeometry, boxes_of
-from maskstream.pipeline.sources.arrays import as_frame
-from maskstream.pipeline.types import Frame, FrameResult, ObjectResult, RgbImage, WantedDevice
+from maskstream.pipeline.sources.still import StillImage, as_frame
+from maskstream.pipeline.types import Frame, FrameResult, ObjectResult, WantedDevice
 from maskstream.trackers.state import TrackState
 
 
 def segment_everything(
-    image: RgbImage | Frame,
+    image: StillImage,
     model: str | Path = "lite",
     *,
     points_per_side: int = 32,
     device: WantedDevice = "cpu",
     threads: int = 2,
 ) -> FrameResult:
-    """Find the objects of an image, RGB uint8 [H, W, 3] or a `Frame`; parts are drawn on top.
+    """Find the objects of an image (as `Predictor.set_image` takes it); parts are drawn on top.
 
     points_per_side: of the grid of point prompts, a multiple of 4. The model is loaded on every
     call (about a second): for many images, open it once (`open_model`) and call `find_everything`.
-    Raises `ModelError` and `ConfigError`.
+    Raises `SourceError`, `ModelError` and `ConfigError`.
 
     >>> [found.box_xyxy for found in segment_everything(rgb).objects]  # doctest: +SKIP
     """

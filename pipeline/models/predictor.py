@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +14,8 @@ from maskstream.pipeline.models.find import find_model
 from maskstream.pipeline.segmenter.geometry import FloatMap
 from maskstream.pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
 from maskstream.pipeline.segmenter.model import Features, OpenVinoSegmenter, PromptBatch
-from maskstream.pipeline.sources.arrays import as_frame
-from maskstream.pipeline.types import Frame, RgbImage, SizeHW
+from maskstream.pipeline.sources.still import StillImage, as_frame
+from maskstream.pipeline.types import SizeHW
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,9 @@ class Prediction:
 class Predictor:
     """Promptable model for one image at a time.
 
+    Threads wait for each other, but they share the image: give each its own predictor, or a lock
+    around `set_image` and its `predict`s.
+
     >>> predictor = Predictor("lite")                               # doctest: +SKIP
     >>> predictor.set_image(rgb)                                    # doctest: +SKIP
     >>> predictor.predict(points=[(320, 200)], labels=[1]).masks    # doctest: +SKIP
@@ -43,39 +47,64 @@ class Predictor:
         self._threads = threads
         self._segmenter: OpenVinoSegmenter | None = None
         self._features: Features | None = None
+        self._lock = Lock()
 
-    def set_image(self, image: RgbImage | Frame) -> None:
-        """Encode an image: RGB uint8 [H, W, 3] or a `Frame`."""
-        frame = as_frame(image)
-        if self._segmenter is None or self._segmenter.geometry.frame_hw != frame.size_hw:
-            self._segmenter = OpenVinoSegmenter(self._folder, frame.size_hw, threads=self._threads)
-        self._features = self._segmenter.encode(frame)
+    def set_image(self, image: StillImage) -> None:
+        """Encode an image: a path, a PIL image, an array or tensor, or a `Frame`.
+
+        Arrays are gray [H, W], or RGB or RGBA with channels last or first. The whole range of the
+        dtype is black to white: uint8 0 to 255, uint16 0 to 65535, floats 0 to 1, bool; other
+        values are refused (`rgb_of` has the rule). EXIF orientation is applied to files, not to PIL
+        images. If it fails there is no image, not the one before. Raises `SourceError`.
+        """
+        with self._lock:
+            self._features = None
+            frame = as_frame(image)
+            if self._segmenter is None or self._segmenter.geometry.frame_hw != frame.size_hw:
+                self._segmenter = OpenVinoSegmenter(
+                    self._folder, frame.size_hw, threads=self._threads
+                )
+            self._features = self._segmenter.encode(frame)
 
     def predict(
         self,
         points: npt.ArrayLike | None = None,
         labels: npt.ArrayLike | None = None,
         box: npt.ArrayLike | None = None,
-        mask: FloatMap | None = None,
+        mask: npt.ArrayLike | None = None,
     ) -> Prediction:
         """Segment the object of a prompt.
 
         points: [N, 2] pixels; labels: [N], 1 the object, 0 not the object; box: xyxy pixels; mask:
-        logits [4h, 4w] of an earlier prediction. A single positive point is ambiguous and gives
-        three masks, any other prompt one. Raises `PromptError`.
+        logits [4h, 4w] or [1, 4h, 4w] of an earlier prediction. A single positive point is
+        ambiguous and gives three masks, any other prompt one. Raises `PromptError`.
         """
-        if self._segmenter is None or self._features is None:
-            raise PromptError("call set_image before predict")
-        prompt = single_prompt(self._segmenter.geometry.frame_hw, points, labels, box)
-        if mask is not None:
-            prompt = PromptBatch(prompt.xy, prompt.labels, mask[None, None].astype(np.float32))
-        decoded = self._segmenter.decode(self._features, prompt)
+        with self._lock:
+            if self._segmenter is None or self._features is None:
+                raise PromptError("there is no image: call set_image before predict")
+            geometry = self._segmenter.geometry
+            prompt = single_prompt(geometry.frame_hw, points, labels, box)
+            if mask is not None:
+                logits = mask_prompt(geometry.grid_hw, mask)
+                prompt = PromptBatch(prompt.xy, prompt.labels, logits)
+            decoded = self._segmenter.decode(self._features, prompt)
         ambiguous = box is None and mask is None and prompt.labels.shape[1] == 2
         chosen = 1 + np.argsort(-decoded.iou[0, 1:]) if ambiguous else np.array([0])
         logits = decoded.masks[0, chosen]
-        geometry = self._segmenter.geometry
         full = np.stack([geometry.to_size(m, geometry.frame_hw) > 0 for m in logits])
         return Prediction(full, decoded.iou[0, chosen], logits)
+
+
+def mask_prompt(grid_hw: SizeHW, mask: npt.ArrayLike) -> FloatMap:
+    """Logits [h, w] or [1, h, w] of an earlier prediction as [1, 1, h, w]. Raises `PromptError`."""
+    logits = _floats(mask, "a mask is logits of an earlier prediction")
+    if logits.shape not in (grid_hw, (1, *grid_hw)) or not np.isfinite(logits).all():
+        height, width = grid_hw
+        raise PromptError(
+            f"a mask is logits [{height}, {width}] of an earlier prediction of an image of this "
+            f"size (`logits[0]`), not {list(logits.shape)}"
+        )
+    return logits.reshape(1, 1, *grid_hw)
 
 
 def single_prompt(
@@ -85,9 +114,10 @@ def single_prompt(
     box: npt.ArrayLike | None,
 ) -> PromptBatch:
     """Build one prompt from points (pixel indices) and a box. Raises `PromptError`."""
-    xy = np.zeros((0, 2), np.float32) if points is None else np.asarray(points, np.float32)
+    pairs = "points must be a list of (x, y) pairs"
+    xy = np.zeros((0, 2), np.float32) if points is None else _floats(points, pairs)
     if xy.ndim != 2 or xy.shape[1] != 2:
-        raise PromptError("points must be a list of (x, y) pairs")
+        raise PromptError(pairs)
     signs = np.ones(len(xy)) if labels is None else np.asarray(labels)
     if signs.shape != (len(xy),) or not np.isin(signs, (0, 1)).all():
         raise PromptError("labels must be 0 or 1, one for each point")
@@ -99,9 +129,10 @@ def single_prompt(
     xy = xy + 0.5
     if box is None:
         return PromptBatch.points(xy[None], signs[None])
-    corners = np.asarray(box, np.float32).reshape(-1)
+    corner_names = "a box is x0, y0, x1, y1 with x1 > x0 and y1 > y0"
+    corners = _floats(box, corner_names).reshape(-1)
     if corners.shape != (4,) or not (corners[2:] > corners[:2]).all():
-        raise PromptError("a box is x0, y0, x1, y1 with x1 > x0 and y1 > y0")
+        raise PromptError(corner_names)
     if not ((corners[:2] < (width, height)) & (corners[2:] > 0)).all():
         raise PromptError(f"the box lies outside the image of {width}x{height} pixels")
     corners = np.clip(corners, 0, (width, height, width, height))
@@ -109,3 +140,11 @@ def single_prompt(
         np.concatenate([corners.reshape(2, 2), xy])[None].astype(np.float32),
         np.concatenate([[BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], signs])[None].astype(np.float32),
     )
+
+
+def _floats(values: npt.ArrayLike, wanted: str) -> FloatMap:
+    """The values as float32. Raises `PromptError` with what is wanted if they are not numbers."""
+    try:
+        return np.asarray(values, np.float32)
+    except (TypeError, ValueError) as error:
+        raise PromptError(wanted) from error

@@ -42,19 +42,12 @@ class ArrayView:
         return np.asarray(cv2.cvtColor(self.rgb(size_hw), cv2.COLOR_RGB2GRAY), np.uint8)
 
 
-def as_frame(image: RgbImage | Frame) -> Frame:
-    """Wrap an image RGB uint8 [H, W, 3] as a frame with index 0 and no timestamp."""
-    if isinstance(image, Frame):
-        return image
-    size_hw = (image.shape[0], image.shape[1])
-    return Frame(0, None, Fraction(1), size_hw, ArrayView(image))
-
-
 @dataclass(frozen=True, slots=True)
 class ArraySource:
     """A source of RGB uint8 [H, W, 3] arrays of one size, numbered from 0.
 
-    rate: frames per second; without it the frames have no timestamps.
+    rate: frames per second; without it the frames have no timestamps. Arrays are copied, so an
+    iterator may use their memory again for the next one.
     """
 
     frames: Iterable[RgbImage]
@@ -111,11 +104,12 @@ class ArrayReader:
                     f"first is {size_hw}; give frames of one size."
                 )
             pts = index if self.info.rate else None
-            yield Frame(index, pts, time_base, size_hw, ArrayView(array))
+            view = ArrayView(array.copy())  # the frame waits; the array may be filled anew
+            yield Frame(index, pts, time_base, size_hw, view)
 
 
-def check_rgb(array: object, index: int) -> None:
-    """Raise `SourceError` unless the array, frame `index`, is RGB uint8 [H, W, 3]."""
+def check_rgb(array: object, index: int) -> RgbImage:
+    """Return the array, frame `index`; raise `SourceError` unless it is RGB uint8 [H, W, 3]."""
     if (
         not isinstance(array, np.ndarray)
         or array.dtype != np.uint8
@@ -131,3 +125,4 @@ def check_rgb(array: object, index: int) -> None:
         raise SourceError(
             f"Frame {index} of the arrays is {found}; frames must be RGB uint8 [height, width, 3]."
         )
+    return array

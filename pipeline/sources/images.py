@@ -110,7 +110,7 @@ class ImageReader:
     def _read(self, files: list[ImageFile]) -> Iterator[tuple[ImageFile, RgbImage]]:
         for file in files:
             try:
-                pixels = _decode(file.path)
+                pixels = decode_image(file.path)
             except PermissionError as error:
                 raise UnreadableSourceError(not_permitted(file.path)) from error
             except (OSError, cv2.error) as error:
@@ -133,11 +133,14 @@ class ImageFile:
     path: Path
 
 
-def _decode(path: Path) -> RgbImage | None:
-    """Read RGB uint8 [H, W, 3]; through bytes, because `cv2.imread` fails on some file names."""
+def decode_image(path: Path) -> RgbImage | None:
+    """Read an image file as RGB uint8 [H, W, 3]; None if it cannot be decoded. Raises `OSError`.
+
+    EXIF orientation is applied, of 16 bits the upper 8 count, transparency is dropped.
+    """
     if path.suffix.lower() in FILM_SUFFIXES:
         return read_film_image(path)
-    encoded = np.frombuffer(path.read_bytes(), np.uint8)
+    encoded = np.frombuffer(path.read_bytes(), np.uint8)  # `cv2.imread` fails on some file names
     if encoded.size == 0:
         return None
     bgr = cv2.imdecode(encoded, cv2.IMREAD_COLOR)

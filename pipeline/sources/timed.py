@@ -10,6 +10,8 @@ from itertools import chain
 from pathlib import Path
 from threading import Event
 
+import numpy as np
+
 from maskstream.pipeline.clock import SYSTEM_CLOCK, Clock
 from maskstream.pipeline.errors import SourceError, UnreadableSourceError
 from maskstream.pipeline.sources.arrays import ArrayView, check_rgb
@@ -32,9 +34,10 @@ Image = RgbImage | tuple[RgbImage, int]
 class LiveArrays:
     """A source of live images from a program, RGB uint8 [H, W, 3] of one size.
 
-    images: arrays, or pairs of an array and its timestamp in nanoseconds, for example from a camera
-    driver or a ROS header; arrays alone get the capture clock. record: a file for lossless
-    recording.
+    images: arrays, or pairs of an array and its timestamp in nanoseconds (an integer that does not
+    decrease), for example from a camera driver or a ROS header; arrays alone get the capture clock.
+    Arrays are copied, so their memory may be used again for the next one. record: a file for
+    lossless recording.
     """
 
     images: Iterable[Image]
@@ -59,39 +62,71 @@ class _ArraysReader:
             raise UnreadableSourceError("The iterable given as source holds no frames.")
         self._clock = source.clock
         self._images = chain([first], images)
-        stamped = isinstance(first, tuple)
-        rgb = first[0] if isinstance(first, tuple) else first
-        check_rgb(rgb, index=0)
+        rgb, stamp_ns = _parts(first, index=0)
+        self._stamped = stamp_ns is not None
         self.info = SourceInfo(
             name="pictures",
             size_hw=(rgb.shape[0], rgb.shape[1]),
             time_base=TIME_BASE,
-            clock="stream" if stamped else "capture",
+            clock="stream" if self._stamped else "capture",
             live=True,
         )
         self.report = SourceReport()
         self._recorder = source.record and ImageRecorder(source.record, self.info.size_hw)
 
     def __iter__(self) -> Iterator[Frame]:
+        last_ns: int | None = None
         for index, image in enumerate(self._images):
             arrival = Arrival(self._clock.monotonic(), self._clock.unix())
-            rgb, pts = image if isinstance(image, tuple) else (image, None)
-            check_rgb(rgb, index)
+            rgb, stamp_ns = _parts(image, index)
             if rgb.shape[:2] != self.info.size_hw:
                 raise SourceError(
                     f"Image {index} is {rgb.shape[:2]} (height, width), but the first is "
                     f"{self.info.size_hw}; give images of one size."
                 )
-            pts = round(arrival.unix_s / TIME_BASE) if pts is None else pts
+            self._check_stamp(index, stamp_ns, last_ns)
+            last_ns = stamp_ns
+            pts = round(arrival.unix_s / TIME_BASE) if stamp_ns is None else stamp_ns
             if self._recorder:
                 self._recorder.write(rgb, float(pts * TIME_BASE))
             self.report.frames += 1
-            view = ArrayView(rgb)
+            view = ArrayView(rgb.copy())  # the frame waits; the program may fill its array anew
             yield Frame(index, pts, TIME_BASE, self.info.size_hw, view, arrival)
 
     def close(self) -> None:
         if self._recorder:
             self._recorder.close()
+
+    def _check_stamp(self, index: int, stamp_ns: int | None, last_ns: int | None) -> None:
+        if (stamp_ns is not None) != self._stamped:
+            has, first = ("has a", "has none") if stamp_ns is not None else ("has no", "has one")
+            raise SourceError(
+                f"Image {index} {has} timestamp, but the first {first}; give all images one, or "
+                "none."
+            )
+        if stamp_ns is not None and last_ns is not None and stamp_ns < last_ns:
+            raise SourceError(
+                f"The timestamp of image {index}, {stamp_ns} ns, is before that of the image "
+                f"before it, {last_ns} ns; give images in the order in which they were taken."
+            )
+
+
+def _parts(image: object, index: int) -> tuple[RgbImage, int | None]:
+    """Check an image, or a pair of one and its timestamp, ns. Raises `SourceError`."""
+    if not isinstance(image, tuple):
+        return check_rgb(image, index), None
+    if len(image) != 2:
+        raise SourceError(
+            f"Image {index} is {len(image)} values; give an array, or a pair of an array and its "
+            "timestamp in nanoseconds."
+        )
+    rgb, stamp_ns = image
+    if isinstance(stamp_ns, bool | np.bool_) or not isinstance(stamp_ns, int | np.integer):
+        raise SourceError(
+            f"The timestamp of image {index} is {type(stamp_ns).__name__} {stamp_ns!r}; it must be "
+            "an integer of nanoseconds (seconds: round(1e9 * seconds))."
+        )
+    return check_rgb(rgb, index), int(stamp_ns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from maskstream.pipeline.errors import (
     UnreadableSourceError,
 )
 from maskstream.pipeline.live.reconnect import ReconnectingSource, ReconnectPolicy
-from maskstream.pipeline.sources.arrays import ArrayView
+from maskstream.pipeline.sources.arrays import ArraySource, ArrayView
 from maskstream.pipeline.sources.live import InputOptions, open_live
 from maskstream.pipeline.sources.stream import LiveStream
 from maskstream.pipeline.sources.timed import LiveArrays, Replay
@@ -106,6 +106,45 @@ def test_images_have_their_own_stamps_or_the_capture_clocks(images, clock, pts):
 def test_bad_images_are_a_sentence(images):
     with pytest.raises(SourceError):
         read(LiveArrays(iter(images)))
+
+
+@pytest.mark.parametrize("stamp", [7, np.int64(7), np.uint64(7)])
+def test_stamps_are_integers_of_python_or_numpy(stamp):
+    _, _, frames = read(LiveArrays(iter([(BLACK, stamp), (BLACK, stamp), (BLACK, stamp + stamp)])))
+    assert [frame.pts for frame in frames] == [7, 7, 14]
+    assert {type(frame.pts) for frame in frames} == {int}
+
+
+@pytest.mark.parametrize(
+    ("images", "says"),
+    [
+        ([(BLACK, 1.5)], "image 0 is float 1.5; it must be an integer of nanoseconds"),
+        ([(BLACK, np.float64(2))], "image 0 is float64"),
+        ([(BLACK, "7")], "image 0 is str '7'"),
+        ([(BLACK, True)], "image 0 is bool"),
+        ([(BLACK, None)], "image 0 is NoneType"),
+        ([(BLACK, 7), (BLACK, 7.5)], "image 1 is float"),
+        ([(BLACK, 9), (BLACK, 7)], "image 1, 7 ns, is before that of the image before it, 9 ns"),
+        ([(BLACK, 7), BLACK], "Image 1 has no timestamp, but the first has one"),
+        ([BLACK, (BLACK, 7)], "Image 1 has a timestamp, but the first has none"),
+        ([(BLACK, 7, 8)], "Image 0 is 3 values"),
+    ],
+)
+def test_wrong_stamps_are_a_sentence(images, says):
+    with pytest.raises(SourceError, match=says):
+        read(LiveArrays(iter(images)))
+
+
+@pytest.mark.parametrize("source", [LiveArrays, ArraySource])
+def test_a_program_may_fill_its_array_anew_for_the_next_image(source):
+    def filled():
+        buffer = np.zeros((36, 64, 3), np.uint8)
+        for value in (10, 20, 30):
+            buffer[:] = value
+            yield buffer
+
+    _, _, frames = read(source(filled()))
+    assert [int(frame.rgb().max()) for frame in frames] == [10, 20, 30]
 
 
 def test_images_are_recorded_without_loss(tmp_path):
