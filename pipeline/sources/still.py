@@ -104,7 +104,7 @@ def _eight_bits(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     if pixels.dtype == np.uint16:
         return np.asarray(pixels >> 8, np.uint8)
     if pixels.dtype == np.bool_:
-        return np.where(pixels, np.uint8(255), np.uint8(0))
+        return np.asarray(255 * pixels, np.uint8)
     if not np.issubdtype(pixels.dtype, np.floating):
         raise SourceError(f"The image is {pixels.dtype}, whose white is not known; {_TAKEN}.")
     least, most = float(pixels.min()), float(pixels.max())
@@ -113,4 +113,4 @@ def _eight_bits(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
             f"The image is {pixels.dtype} with values from {least:g} to {most:g}, but floats are 0 "
             "(black) to 1 (white); divide them by their white, or convert them to uint8."
         )
-    return np.rint(255 * pixels).astype(np.uint8)
+    return np.asarray(np.rint(255 * pixels), np.uint8)
