@@ -15,9 +15,17 @@ a package that is not installed ├── TrainingDataError        training data
 
 from __future__ import annotations
 
+from maskstream.pipeline.addresses import masked
+
 
 class MaskstreamError(Exception):
-    """Base of all errors; the command line prints the message without a traceback."""
+    """Base of all errors; the command line prints the message without a traceback.
+
+    Passwords in addresses are masked in every message.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(masked(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class SourceError(MaskstreamError):

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from maskstream.pipeline.addresses import masked
 from maskstream.trackers.state import TrackState
 
 RgbImage = npt.NDArray[np.uint8]
@@ -83,14 +84,15 @@ class Frame:
 class SourceInfo:
     """Properties of a source.
 
-    size_hw: displayed size. frame_count: frames in the selected range if known (for some containers
-    an estimate). rate: average frames per second if known. rotation_deg: counterclockwise rotation
-    that was applied. mirrored: then flipped left to right. sample_aspect: width of a pixel by its
-    height, applied. field_order: which field of woven pictures is shown first, 't' or 'b'; "" if
-    they are whole. timecode: of the first frame of the source (SMPTE), if it states one. indices:
-    the source has no other frames in the selected range; None if that is not known. clock: of the
-    timestamps: the stream's, or the capture clock (seconds since 1970). live: frames arrive as they
-    are captured and have an `arrival`.
+    name: a path, or an address, in which passwords are masked. size_hw: displayed size.
+    frame_count: frames in the selected range if known (for some containers an estimate). rate:
+    average frames per second if known. rotation_deg: counterclockwise rotation that was applied.
+    mirrored: then flipped left to right. sample_aspect: width of a pixel by its height, applied.
+    field_order: which field of woven pictures is shown first, 't' or 'b'; "" if they are whole.
+    timecode: of the first frame of the source (SMPTE), if it states one. indices: the source has no
+    other frames in the selected range; None if that is not known. clock: of the timestamps: the
+    stream's, or the capture clock (seconds since 1970). live: frames arrive as they are captured
+    and have an `arrival`.
     """
 
     name: str
@@ -107,6 +109,9 @@ class SourceInfo:
     indices: Sequence[int] | None = field(default=None, compare=False)
     clock: Literal["stream", "capture"] = "stream"
     live: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", masked(self.name))
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Literal
@@ -38,7 +38,7 @@ class LiveRequest:
     input_options: FFmpeg's, KEY=VALUE. None: as configured, or not used.
     """
 
-    source: str
+    source: str = field(repr=False)  # it may hold a password
     output: str | None = None
     retain: str | None = None
     overwrite: bool = False
@@ -52,7 +52,7 @@ class LiveRequest:
     pixel_format: str | None = None
     rate: float | None = None
     rtsp: Literal["tcp", "udp"] = "tcp"
-    input_options: Sequence[str] = ()
+    input_options: Sequence[str] = field(default=(), repr=False)
     config: Path | None = None
     overrides: Sequence[str] = ()
     seed: bool = True
@@ -111,6 +111,8 @@ def run_live(request: LiveRequest) -> None:
 
     check_outputs([request.output], [request.source, request.config])
     clip = request.source if Path(request.source).is_file() else None
+    if request.retain is not None and request.output is None:
+        raise ConfigError("--retain needs -o: the folder to keep the last results in")
     configured = with_model_folder(load_config(request.config, request.settings), clip)
     options = request.input(configured)
     duration_s = None if request.duration is None else parse_duration(request.duration)

@@ -55,6 +55,8 @@ def open_source(
     frame_range = FrameRange.of(start, end, stride)
     if not isinstance(target, str | Path):
         return ArraySource(target, rate, frame_range)
+    if "://" in str(target):
+        raise SourceNotFoundError(f"{target} is an address, not a file; give it to `live`.")
     path = Path(target)
     is_image = path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES and not is_animated(path)
     if is_image or is_pattern(path) or path.is_dir():

@@ -11,6 +11,7 @@ from typing import Literal
 
 import av
 
+from maskstream.pipeline.addresses import quoted
 from maskstream.pipeline.clock import SYSTEM_CLOCK, Clock
 from maskstream.pipeline.errors import ConfigError, SourceNotFoundError
 from maskstream.pipeline.sources import open_source
@@ -41,7 +42,7 @@ class InputOptions:
     rate: float | None = None
     rtsp_transport: Literal["tcp", "udp"] = "tcp"
     stall_s: float = 3.0
-    extra: dict[str, str] = field(default_factory=dict)
+    extra: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +63,11 @@ def open_live(
     """Choose the source for a live input; nothing is opened yet.
 
     Args:
-        target: `rtsp://`, `http(s)://` (HLS, too), `tcp://` or `udp://` (MPEG-TS); a camera
-            (`/dev/video0`, `0`); `FORMAT:INPUT` for any other input of FFmpeg (`x11grab::0.0`,
-            `lavfi:testsrc2`); `-` for raw frames on standard input; a video file, replayed in real
-            time; or images (`LiveArrays`).
+        target: `rtsp://`, `http(s)://` (HLS, too), `tcp://` or `udp://` (MPEG-TS), with user name
+            and password as `rtsp://USER:PASSWORD@HOST`; a camera (`/dev/video0`, `0`);
+            `FORMAT:INPUT` for any other input of FFmpeg (`x11grab::0.0`, `lavfi:testsrc2`); `-` for
+            raw frames on standard input; a video file, replayed in real time; or images
+            (`LiveArrays`).
         options: format and connection of the input.
         record: a file to record it to, for replay.
         clock: for arrival times.
@@ -115,6 +117,7 @@ def _stream(name: str, given: InputOptions) -> tuple[str | None, str, dict[str, 
         wanted = {"pixel_format": given.pixel_format or "rgb24"} | _requested(given)
         return "rawvideo", "pipe:0", wanted, False  # its timestamps come from an assumed rate
     if is_address(name):
+        name = quoted(name)
         scheme = name.partition("://")[0].lower()
         wanted = _LOW_DELAY | ({} if scheme.startswith("http") else _UNBUFFERED)
         if scheme.startswith("rtsp"):

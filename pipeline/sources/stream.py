@@ -17,7 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from maskstream.pipeline.clock import SYSTEM_CLOCK, Clock
-from maskstream.pipeline.errors import SourceNotFoundError, UnreadableSourceError
+from maskstream.pipeline.sources.not_opened import not_opened, reason_of
 from maskstream.pipeline.sources.position import FrameRange
 from maskstream.pipeline.sources.recording import PacketRecorder
 from maskstream.pipeline.sources.timestamps import Stamp
@@ -38,9 +38,9 @@ class LiveStream:
     (its suffix chooses the container); after a reconnection they go to NAME-2, NAME-3, ….
     """
 
-    target: str
+    target: str = field(repr=False)  # it may hold a password
     format: str | None = None
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict, repr=False)
     timeout_s: float = 5.0
     has_timestamps: bool = True
     record: Path | None = None
@@ -69,13 +69,8 @@ class LiveStream:
                 options=dict(self.options),
                 timeout=(self.timeout_s, self.timeout_s),
             )
-        except (FileNotFoundError, av.error.OptionNotFoundError) as error:
-            raise SourceNotFoundError(f"There is no input {self.target}.") from error
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            raise UnreadableSourceError(
-                f"{self.target} cannot be opened ({_reason(error)}); is the camera or the server "
-                "on, and does it send video?"
-            ) from error
+            raise not_opened(self.target, error) from None  # it would show the password
         return container
 
 
@@ -114,7 +109,7 @@ class LiveReader(VideoReader):
                 if self._recorder is not None and packet.size:
                     self._recorder.write(packet)
         except av.error.FFmpegError as error:
-            self.ended = f"the stream broke off: {_reason(error)}"
+            self.ended = f"the stream broke off: {reason_of(error)}"
 
     def _frame(self, index: int, picture: VideoFrame) -> Frame:
         frame = self.frame(index, picture, Stamp(picture.pts, None))
@@ -130,9 +125,3 @@ class LiveReader(VideoReader):
 
 def _now(clock: Clock) -> Arrival:
     return Arrival(clock.monotonic(), clock.unix())
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, av.error.ExitError):  # raised on timeout
-        return "nothing came in time"
-    return getattr(error, "strerror", None) or str(error)

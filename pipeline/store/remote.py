@@ -18,6 +18,7 @@ from uuid import uuid4
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore
 
+from maskstream.pipeline.addresses import masked
 from maskstream.pipeline.errors import StoreError, StoreLockedError
 from maskstream.pipeline.store.layout import LABELS, LOCK_FILE, ROOT_FILE
 from maskstream.pipeline.store.place import Journal, Lock, describe_holder, holder_of_lock
@@ -36,7 +37,7 @@ class RemotePlace:
     """
 
     def __init__(self, url: str, clock: Callable[[], float] = time.time) -> None:
-        self.name = url
+        self.name = masked(url)
         self._url = url
         self._clock = clock
         try:

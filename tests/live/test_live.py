@@ -117,6 +117,7 @@ def test_a_source_that_is_not_there_is_one_sentence(cli):
         (["--duration", "soon"], "10m"),
         (["--size", "big"], "WIDTHxHEIGHT"),
         (["--input", "x"], "KEY=VALUE"),
+        (["--retain", "10m"], "--retain needs -o"),
         (["--set", "live.input_shares=[0.5]"], "descend from 1"),
     ],
 )
