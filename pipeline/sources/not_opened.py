@@ -42,6 +42,8 @@ def _why(target: str, error: Exception) -> str:
         return (
             "nothing listens on this port; check the port, and that the camera or the server is on"
         )
+    if isinstance(error, av.error.InvalidDataError):
+        return "what comes is not video that FFmpeg knows; check what follows the host"
     number = getattr(error, "errno", None)
     if number in _NO_ROUTE:
         return "there is no route to this host; check the address, and this machine's network"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from maskstream.pipeline.clock import SYSTEM_CLOCK, Clock
+from maskstream.pipeline.errors import SourceError, UnreadableSourceError
 from maskstream.pipeline.sources.not_opened import not_opened, reason_of
 from maskstream.pipeline.sources.position import FrameRange
 from maskstream.pipeline.sources.recording import PacketRecorder
@@ -25,6 +26,7 @@ from maskstream.pipeline.sources.video import VideoReader
 from maskstream.pipeline.types import Arrival, Frame, SourceInfo
 
 CAPTURE_TIME_BASE = Fraction(1, 1_000_000)
+_NO_TIMESTAMPS = 0x80  # FFmpeg's flag of formats whose times it makes up from an assumed rate
 _MAX_STAMPS = 256  # packets whose frames are not decoded yet
 
 
@@ -54,24 +56,38 @@ class LiveStream:
             SourceNotFoundError: there is no such device.
             UnreadableSourceError: there is no answer, or no video.
         """
-        with self._container() as container:
-            reader = LiveReader(self, container)
-            try:
-                yield reader
-            finally:
-                reader.close()
-
-    def _container(self) -> InputContainer:
+        reader = self._connect()
         try:
-            container: InputContainer = av.open(
-                self.target,
-                format=self.format,
-                options=dict(self.options),
-                timeout=(self.timeout_s, self.timeout_s),
-            )
+            yield reader
+        finally:
+            reader.close()
+
+    def _connect(self) -> LiveReader:
+        try:
+            try:
+                return self._reader(self.format)
+            except (av.error.InvalidDataError, UnreadableSourceError):
+                if self.format is not None or not self.target.lower().startswith("http"):
+                    raise
+                # Images in a row whose boundaries are missing or wrong are found by their markers.
+                with suppress(av.error.FFmpegError, SourceError):
+                    return self._reader("mjpeg")
+                raise
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise not_opened(self.target, error) from None  # it would show the password
-        return container
+
+    def _reader(self, format: str | None) -> LiveReader:
+        container: InputContainer = av.open(
+            self.target,
+            format=format,
+            options=dict(self.options),
+            timeout=(self.timeout_s, self.timeout_s),
+        )
+        try:
+            return LiveReader(self, container)
+        except BaseException:
+            container.close()
+            raise
 
 
 class LiveReader(VideoReader):
@@ -80,6 +96,8 @@ class LiveReader(VideoReader):
     ended: the reason, as far as FFmpeg reports it.
     """
 
+    if_undecodable = "the stream is damaged, or it ended before its first whole frame"
+
     def __init__(self, source: LiveStream, container: InputContainer) -> None:
         self.ended = "the stream ended"
         self._source = source
@@ -87,14 +105,18 @@ class LiveReader(VideoReader):
         self._arrival = _now(source.clock)
         self._recorder: PacketRecorder | None = None
         super().__init__(source.target, container, FrameRange())
-        if not source.has_timestamps or self._decoded[0].pts is None:
+        no_times = bool(container.format.flags & _NO_TIMESTAMPS)
+        if no_times or not source.has_timestamps or self._decoded[0].pts is None:
             self.info = replace(self.info, clock="capture", time_base=CAPTURE_TIME_BASE)
 
     def close(self) -> None:
-        """Finish the recording and close the decoder."""
+        """Finish the recording, close the decoder and the connection."""
         super().close()
-        if self._recorder is not None:
-            self._recorder.close()
+        try:
+            if self._recorder is not None:
+                self._recorder.close()
+        finally:
+            self._container.close()
 
     def _demux(self) -> Generator[Packet[VideoStream] | None, None, None]:
         packets = self._container.demux(self._stream)

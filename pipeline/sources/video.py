@@ -118,8 +118,11 @@ class VideoReader:
     """An opened video, `VideoFile` or another input of FFmpeg: iterate once.
 
     A packet that cannot be decoded is counted and skipped; a damaged frame is counted and kept.
-    first_pts: as the container states it, of the first frame of the file.
+    first_pts: as the container states it, of the first frame of the file. if_undecodable: what an
+    error says of an input without a frame.
     """
+
+    if_undecodable = "the file is probably damaged or cut short"
 
     def __init__(
         self,
@@ -147,8 +150,8 @@ class VideoReader:
         if not self._decode_some():
             raise UnreadableSourceError(
                 f"{name} holds no frame that can be decoded"
-                f"{''.join(f' ({message})' for message in self.report.messages[:1])}; the file is "
-                "probably damaged or cut short."
+                f"{''.join(f' ({message})' for message in self.report.messages[:1])}; "
+                f"{self.if_undecodable}."
             )
         self.first_pts = self._decoded[0].pts
         self._orientation = Orientation.of(self._decoded[0])

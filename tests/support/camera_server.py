@@ -45,8 +45,8 @@ class _Handler(StreamRequestHandler):
                 answer.append('WWW-Authenticate: Basic realm="camera"')
             if protocol.startswith("RTSP"):
                 answer += [f"CSeq: {headers['cseq']}", "Content-Length: 0"]
-            else:
-                answer.append("Connection: close")
+            elif not self.server.kind.startswith("multipart"):
+                answer.append(f"Content-Length: {len(body)}")
             self.wfile.write(("\r\n".join(answer) + "\r\n\r\n").encode() + body)
             if not protocol.startswith("RTSP"):
                 return
