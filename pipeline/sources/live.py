@@ -15,6 +15,7 @@ from maskstream.pipeline.addresses import quoted
 from maskstream.pipeline.clock import SYSTEM_CLOCK, Clock
 from maskstream.pipeline.errors import ConfigError, SourceNotFoundError
 from maskstream.pipeline.sources import open_source
+from maskstream.pipeline.sources.ffmpeg_options import check_input_option
 from maskstream.pipeline.sources.stream import LiveStream
 from maskstream.pipeline.sources.timed import Image, LiveArrays, Replay
 from maskstream.pipeline.types import Source
@@ -77,6 +78,8 @@ def open_live(
         ConfigError: an option is missing or does not apply to the input.
     """
     given = options or InputOptions()
+    for option in given.extra:
+        check_input_option(option)
     if not isinstance(target, str | Path):
         return LiveInput(LiveArrays(target, record, clock), reopenable=False)
     name = str(target)
@@ -89,6 +92,8 @@ def open_live(
             )
         if record is not None:
             raise ConfigError(f"{name} is a recording already; leave --record out.")
+        if given.extra:
+            raise ConfigError(f"{name} is a video file; leave --input out, it is for streams.")
         return LiveInput(Replay(open_source(name), clock), reopenable=False)
     protocol, found, wanted, has_timestamps = stream
     source = LiveStream(
