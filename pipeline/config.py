@@ -215,8 +215,12 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"the value of '{override}' cannot be read: {error}") from error
 
 
-def describe(error: ValidationError, renamed: Mapping[str, str] = RENAMED_KEYS) -> str:
-    """Describe in one sentence which keys of a configuration are wrong.
+def describe(
+    error: ValidationError,
+    renamed: Mapping[str, str] = RENAMED_KEYS,
+    what: str = "the configuration",
+) -> str:
+    """Describe in one sentence which keys of a configuration, or of something else, are wrong.
 
     renamed: current names of renamed keys, which are mentioned.
     """
@@ -224,7 +228,8 @@ def describe(error: ValidationError, renamed: Mapping[str, str] = RENAMED_KEYS) 
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
         if problem["type"] != "extra_forbidden":
-            lines.append(f"{key}: {problem['msg']}")
+            message = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{key}: {message}" if key else message)
             continue
         inner = problem["input"] if isinstance(problem["input"], Mapping) else {}
         for name in [f"{key}.{k}" for k in inner if f"{key}.{k}" in renamed] or [key]:
@@ -232,4 +237,4 @@ def describe(error: ValidationError, renamed: Mapping[str, str] = RENAMED_KEYS) 
             lines.append(
                 f"{name}: its name is {renamed[name]} now" if known else f"{name}: no such key"
             )
-    return "the configuration is wrong: " + "; ".join(lines)
+    return f"{what} is wrong: " + "; ".join(lines)

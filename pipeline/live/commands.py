@@ -66,7 +66,7 @@ class Command(BaseModel):
         try:
             log = PromptLog(version=1, events=(self.event(0, self.object or 1),))
         except ValidationError as error:
-            raise PromptError(describe(error)) from error
+            raise PromptError(describe(error, what=f"the {self.type}")) from error
         try:
             log.check_inside(size_hw)
         except PromptError as error:

@@ -13,6 +13,7 @@ from maskstream.pipeline.store import MaskStore
 from tests.support.camera_server import camera_server
 from tests.support.live_runs import PATIENT
 from tests.support.media import moving_shapes, read, write_video
+from tests.support.stores import write
 
 SECRET = "hidden-w0rd"  # noqa: S105
 
@@ -132,6 +133,18 @@ def test_a_representation_shows_no_password():
     live = open_live(address, options)
     request = LiveRequest(address, input_options=[f"cookies={SECRET}"])
     assert SECRET not in repr([live, options, request])
+
+
+def test_a_store_from_before_passwords_were_masked_does_not_show_it(cli, tmp_path):
+    path = tmp_path / "old.zarr"
+    write(path, range(3))
+    header = path / "zarr.json"
+    header.write_text(header.read_text().replace("clip.mp4", f"rtsp://me:{SECRET}@cam/1"))
+    said = [*cli("info", path), *cli("info", path, "--json")]
+    said += cli("export", path, "-o", tmp_path / "coco.json", "--format", "coco")
+    assert not [text for text in said if SECRET in str(text)]
+    assert "rtsp://me:***@cam/1" in said[1]
+    assert SECRET not in (tmp_path / "coco.json").read_text()
 
 
 def test_a_password_is_in_no_output(cli, tmp_path):
