@@ -134,7 +134,8 @@ def _stream(name: str, given: InputOptions) -> tuple[str | None, str, dict[str, 
         return camera, device, _requested(given), True
     by_format = _NAMED_FORMAT.fullmatch(name)
     if by_format and any(by_format[1] in f.split(",") for f in av.formats_available):
-        return by_format[1], by_format[2], _requested(given), True
+        found = quoted(by_format[2]) if is_address(by_format[2]) else by_format[2]
+        return by_format[1], found, _requested(given), True
     return None
 
 

@@ -39,6 +39,8 @@ BLACK = np.zeros((36, 64, 3), np.uint8)
         ("https://site/a.m3u8", None, "https://site/a.m3u8", {}),
         ("lavfi:testsrc2=size=64x36", "lavfi", "testsrc2=size=64x36", {}),
         ("x11grab::0.0", "x11grab", ":0.0", {}),
+        ("rtsp:rtsp://me:a#b@camera/1", "rtsp", "rtsp://me:a%23b@camera/1", {}),
+        ("rtsp://me:a#b@camera/1", None, "rtsp://me:a%23b@camera/1", {}),
         ("-", "rawvideo", "pipe:0", {"pixel_format": "rgb24", "video_size": "64x36"}),
     ],
 )

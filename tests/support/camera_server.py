@@ -2,7 +2,7 @@
 
 import base64
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from socketserver import StreamRequestHandler, ThreadingTCPServer
 
 REASONS = {200: "OK", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 500: "Broken"}
@@ -28,6 +28,10 @@ class CameraServer(ThreadingTCPServer):
 
 class _Handler(StreamRequestHandler):
     def handle(self):
+        with suppress(OSError):  # whoever asks may hang up
+            self._answer()
+
+    def _answer(self):
         while line := self.rfile.readline():
             protocol = line.split()[-1].decode()
             headers = {}
