@@ -7,10 +7,12 @@ import pytest
 from maskstream.pipeline.addresses import masked, quoted
 from maskstream.pipeline.cli.live_request import LiveRequest
 from maskstream.pipeline.errors import SourceNotFoundError, UnreadableSourceError
+from maskstream.pipeline.live.reconnect import ReconnectingSource
 from maskstream.pipeline.sources import open_source
 from maskstream.pipeline.sources.live import InputOptions, open_live
 from maskstream.pipeline.store import MaskStore
 from tests.support.camera_server import camera_server
+from tests.support.clock import FakeClock
 from tests.support.live_runs import PATIENT
 from tests.support.media import moving_shapes, read, write_video
 from tests.support.stores import write
@@ -145,6 +147,25 @@ def test_a_store_from_before_passwords_were_masked_does_not_show_it(cli, tmp_pat
     assert not [text for text in said if SECRET in str(text)]
     assert "rtsp://me:***@cam/1" in said[1]
     assert SECRET not in (tmp_path / "coco.json").read_text()
+
+
+def test_why_a_stream_is_away_shows_no_password(tmp_path):
+    shapes, _ = moving_shapes(5, (36, 64))
+    clip = write_video(tmp_path / "sent.ts", shapes).read_bytes()
+
+    class UntilRefused(FakeClock):
+        def wait(self, event, seconds):
+            if "no stream of this path" in source.trouble:
+                source.stop()
+            return super().wait(event, seconds)
+
+    with camera_server(200, clip) as server:
+        live = open_live(f"http://me:{SECRET}@{server.host}/1.ts")
+        source = ReconnectingSource(live.source, reopenable=True, clock=UntilRefused())
+        with source.open() as reader:
+            server.status = 404
+            assert len(list(reader)) == 5
+    assert source.trouble.startswith(f"http://me:***@{server.host}/1.ts cannot be opened")
 
 
 def test_a_password_is_in_no_output(cli, tmp_path):
