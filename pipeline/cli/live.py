@@ -64,7 +64,7 @@ def live(
         int | None, typer.Option(min=1, max=65535, help="Port of a Prometheus endpoint.")
     ] = None,
     record: Annotated[
-        Path | None, typer.Option(help="Also record the source to this file (.mkv, .ts).")
+        Path | None, typer.Option(help="Also record the source to this file (.mkv; .ts of H.264, …).")
     ] = None,
     size: Annotated[
         str | None, typer.Option(help="WIDTHxHEIGHT of raw frames, or requested from a camera.")

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Literal
 
 import av
@@ -16,6 +17,7 @@ from maskstream.pipeline.clock import SYSTEM_CLOCK, Clock
 from maskstream.pipeline.errors import ConfigError, SourceNotFoundError
 from maskstream.pipeline.sources import open_source
 from maskstream.pipeline.sources.ffmpeg_options import check_input_option
+from maskstream.pipeline.sources.recording import check_recording
 from maskstream.pipeline.sources.stream import LiveStream
 from maskstream.pipeline.sources.timed import Image, LiveArrays, Replay
 from maskstream.pipeline.types import Source
@@ -48,10 +50,14 @@ class InputOptions:
 
 @dataclass(frozen=True, slots=True)
 class LiveInput:
-    """A live source, and whether it can be reopened when it has ended."""
+    """A live source, and whether it can be reopened when it has ended.
+
+    stopped: set it to wake a source that waits for the next time to give a frame.
+    """
 
     source: Source
     reopenable: bool
+    stopped: Event = field(default_factory=Event)
 
 
 def open_live(
@@ -77,6 +83,8 @@ def open_live(
         SourceNotFoundError: there is no such file or device, and no such format of FFmpeg.
         ConfigError: an option is missing or does not apply to the input.
     """
+    if record is not None:
+        check_recording(record)
     given = options or InputOptions()
     for option in given.extra:
         check_input_option(option)
@@ -94,7 +102,8 @@ def open_live(
             raise ConfigError(f"{name} is a recording already; leave --record out.")
         if given.extra:
             raise ConfigError(f"{name} is a video file; leave --input out, it is for streams.")
-        return LiveInput(Replay(open_source(name), clock), reopenable=False)
+        replay = Replay(open_source(name), clock)
+        return LiveInput(replay, reopenable=False, stopped=replay.stopped)
     protocol, found, wanted, has_timestamps = stream
     source = LiveStream(
         found,

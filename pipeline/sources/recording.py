@@ -1,89 +1,174 @@
-"""Record live inputs to a file for replay: packets unchanged, arrays losslessly."""
+"""Record live inputs to a file for replay: packets unchanged, other frames losslessly.
+
+Packets are copied if the container holds their codec. Frames of other codecs (raw video of pipes
+and cameras) and images of a program are encoded with FFV1 in Matroska.
+"""
 
 from __future__ import annotations
 
+import errno
 import logging
+from collections.abc import Iterable
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import av
 import av.error
-import numpy as np
 from av.packet import Packet
+from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from maskstream.pipeline.errors import ConfigError
 from maskstream.pipeline.sources.video import ONE_THREAD
-from maskstream.pipeline.types import RgbImage, SizeHW
 
 logger = logging.getLogger(__name__)
 
+_MPEG = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video"})  # complete in every packet
+COPIED_CODECS = {
+    ".mkv": _MPEG | {"av1", "dirac", "ffv1", "mjpeg", "mpeg4", "prores", "theora", "vp8", "vp9"},
+    ".ts": _MPEG,
+}
+"""Codecs whose packets are recorded unchanged, by the suffix of the recording."""
 
-class PacketRecorder:
-    """Copies the packets of a stream into a new file, without overwriting existing ones.
+_LOSSLESS = ".mkv"
+_WRITTEN_EVERY_MS = "1000"  # of Matroska: a killed run loses no more than this
+_TIME_BASE = Fraction(1, 1000)
+
+
+def check_recording(path: Path) -> None:
+    """Raise `ConfigError` if no recording can be written to this path, whatever the source."""
+    if path.suffix.lower() not in COPIED_CODECS:
+        raise ConfigError(
+            f"{path} cannot be recorded to; choose a name that ends in .mkv (any source) or .ts "
+            "(H.264, H.265 or MPEG-2)"
+        )
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(f"{path} cannot be recorded to; there is no folder {path.parent}")
+
+
+def is_copied(path: Path, codec: str) -> bool:
+    """Whether the packets of a codec are recorded to this path unchanged."""
+    return codec in COPIED_CODECS[path.suffix.lower()]
+
+
+class _Recorder:
+    """A new file for one stream, without overwriting an existing one; one that fails is closed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = free_path(path)
+        options = {"cluster_time_limit": _WRITTEN_EVERY_MS} if path.suffix == ".mkv" else {}
+        try:
+            self._container = av.open(str(self._path), "w", container_options=options)
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise _cannot_record(self._path, error) from error
+        self._over = False
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._over:
+            return
+        self._over = True
+        try:
+            self._container.close()
+        except (av.error.FFmpegError, OSError) as error:
+            logger.error("the recording %s is cut short: %s", self._path, _reason(error))
+
+    def _mux(self, packets: Packet[Any] | Iterable[Packet[Any]]) -> None:
+        try:
+            self._container.mux(packets)  # type: ignore[arg-type]
+        except (av.error.FFmpegError, OSError) as error:
+            if error.errno == errno.EINVAL:  # the container refuses this packet, not the file
+                logger.warning("%s lacks packets: %s", self._path, _reason(error))
+                return
+            logger.error("the recording %s ends here: %s", self._path, _reason(error))
+            self.close()
+
+
+class PacketRecorder(_Recorder):
+    """Copies the packets of a stream whose codec `is_copied`.
 
     Raises `ConfigError` if the file cannot be created.
     """
 
     def __init__(self, path: Path, stream: VideoStream) -> None:
-        self._path = free_path(path)
+        super().__init__(path)
         try:
-            self._container = av.open(str(self._path), "w")
             self._stream = self._container.add_stream_from_template(stream)
+            self._container.start_encoding()
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise _cannot_record(self._path, error) from error
-        self._failed = False
 
     def write(self, packet: Packet[VideoStream]) -> None:
         """Write a packet, modifying it; packets that the container refuses are skipped."""
+        if self._over:
+            return
         packet.stream = self._stream
-        try:
-            self._container.mux(packet)
-        except av.error.FFmpegError as error:
-            if not self._failed:
-                logger.warning("%s lacks packets: %s", self._path, error.strerror)
-            self._failed = True
-
-    def close(self) -> None:
-        """Finish the file."""
-        self._container.close()
+        self._mux(packet)
 
 
-class ImageRecorder:
-    """Encodes RGB uint8 [H, W, 3] images of one size losslessly (FFV1) into a new file.
+class FrameRecorder(_Recorder):
+    """Encodes frames losslessly (FFV1), scaled to the size of the first.
 
-    The container must support FFV1 (`.mkv`). Raises `ConfigError` if the file cannot be created.
+    first: decides size and pixel format; it is not written. Raises `ConfigError` if the file cannot
+    be created, or cannot hold such frames.
     """
 
-    def __init__(self, path: Path, size_hw: SizeHW) -> None:
-        self._path = free_path(path)
+    def __init__(self, path: Path, first: VideoFrame) -> None:
+        if path.suffix.lower() != _LOSSLESS:
+            raise ConfigError(
+                f"{path} cannot hold this source, which is encoded without loss to record it; "
+                f"choose a name that ends in {_LOSSLESS}"
+            )
+        super().__init__(path)
         try:
-            self._container = av.open(str(self._path), "w")
             self._stream = self._container.add_stream("ffv1", rate=30)
+            self._stream.height, self._stream.width = first.height, first.width
+            self._stream.pix_fmt = lossless_format(first.format)
+            self._stream.codec_context.time_base = _TIME_BASE
+            self._fitted(first)
+            self._container.start_encoding()
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise _cannot_record(self._path, error) from error
-        self._stream.height, self._stream.width = size_hw
-        self._stream.pix_fmt = "bgr0"
-        self._stream.codec_context.time_base = Fraction(1, 1000)
         self._first_ms: int | None = None
         self._last_ms = -1
 
-    def write(self, rgb: RgbImage, at_s: float) -> None:
-        """Write an image and its presentation time, seconds."""
+    def write(self, image: VideoFrame, at_s: float) -> None:
+        """Write a frame and its presentation time, seconds."""
+        if self._over:
+            return
         at_ms = round(1000 * at_s)
         self._first_ms = at_ms if self._first_ms is None else self._first_ms
         self._last_ms = max(self._last_ms + 1, at_ms - self._first_ms)
-        packed = VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
-        image = packed.reformat(format="bgr0", **ONE_THREAD)
-        image.pts, image.time_base = self._last_ms, Fraction(1, 1000)
-        self._container.mux(self._stream.encode(image))
+        fitted = self._fitted(image)
+        fitted.pts, fitted.time_base = self._last_ms, _TIME_BASE
+        self._mux(self._stream.encode(fitted))
 
     def close(self) -> None:
         """Finish the file."""
-        self._container.mux(self._stream.encode(None))
-        self._container.close()
+        if not self._over:
+            self._mux(self._stream.encode(None))
+        super().close()
+
+    def _fitted(self, image: VideoFrame) -> VideoFrame:
+        return image.reformat(
+            self._stream.width, self._stream.height, self._stream.pix_fmt, **ONE_THREAD
+        )
+
+
+def lossless_format(stored: VideoFormat) -> str:
+    """FFV1's pixel format that holds another one's values: its layout and its depth."""
+    bits = max(component.bits for component in stored.components)
+    if stored.is_rgb or stored.has_palette:
+        return "bgr0" if bits <= 8 else "gbrp16le"
+    depth = "" if bits <= 8 else f"{bits}le"
+    if len(stored.components) < 3:
+        return f"gray{depth}"
+    columns, rows = 16 // stored.chroma_width(16), 16 // stored.chroma_height(16)
+    layout = {(1, 1): "444", (1, 2): "440", (2, 1): "422", (4, 1): "411", (4, 4): "410"}
+    return f"yuv{layout.get((columns, rows), '420')}p{depth}"
 
 
 def free_path(path: Path) -> Path:
@@ -94,6 +179,11 @@ def free_path(path: Path) -> Path:
     return next(name for name in names if not name.exists())
 
 
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
 def _cannot_record(path: Path, error: Exception) -> ConfigError:
-    reason = getattr(error, "strerror", None) or str(error)
-    return ConfigError(f"{path} cannot be recorded to ({reason}); try a name that ends in .mkv.")
+    return ConfigError(
+        f"{path} cannot be recorded to ({_reason(error)}); try a name that ends in .mkv."
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,10 +21,12 @@ from maskstream.pipeline.clock import SYSTEM_CLOCK, Clock
 from maskstream.pipeline.errors import SourceError, UnreadableSourceError
 from maskstream.pipeline.sources.not_opened import not_opened, reason_of
 from maskstream.pipeline.sources.position import FrameRange
-from maskstream.pipeline.sources.recording import PacketRecorder
+from maskstream.pipeline.sources.recording import FrameRecorder, PacketRecorder, is_copied
 from maskstream.pipeline.sources.timestamps import Stamp
 from maskstream.pipeline.sources.video import VideoReader
 from maskstream.pipeline.types import Arrival, Frame, SourceInfo
+
+logger = logging.getLogger(__name__)
 
 CAPTURE_TIME_BASE = Fraction(1, 1_000_000)
 _NO_TIMESTAMPS = 0x80  # FFmpeg's flag of formats whose times it makes up from an assumed rate
@@ -37,7 +40,8 @@ class LiveStream:
     target: URL, device or another input of `format`. options: of FFmpeg. timeout_s: seconds without
     a packet after which opening or reading fails. has_timestamps: use the input's timestamps;
     otherwise, and where it has none, the capture clock. record: a file for the unchanged packets
-    (its suffix chooses the container); after a reconnection they go to NAME-2, NAME-3, ….
+    (its suffix chooses the container), or where it cannot hold them for the frames, without loss;
+    after a reconnection they go to NAME-2, NAME-3, ….
     """
 
     target: str = field(repr=False)  # it may hold a password
@@ -55,6 +59,7 @@ class LiveStream:
         Raises:
             SourceNotFoundError: there is no such device.
             UnreadableSourceError: there is no answer, or no video.
+            ConfigError: it cannot be recorded to `record`.
         """
         reader = self._connect()
         try:
@@ -103,43 +108,52 @@ class LiveReader(VideoReader):
         self._source = source
         self._stamps: OrderedDict[int | None, Arrival] = OrderedDict()
         self._arrival = _now(source.clock)
-        self._recorder: PacketRecorder | None = None
+        self._packet_recorder: PacketRecorder | None = None
+        self._frame_recorder: FrameRecorder | None = None
         super().__init__(source.target, container, FrameRange())
         no_times = bool(container.format.flags & _NO_TIMESTAMPS)
         if no_times or not source.has_timestamps or self._decoded[0].pts is None:
             self.info = replace(self.info, clock="capture", time_base=CAPTURE_TIME_BASE)
+        if source.record is not None and not is_copied(source.record, self.info.codec):
+            self._frame_recorder = FrameRecorder(source.record, self._decoded[0])
+            logger.info("the recording is encoded without loss (FFV1)")
 
     def close(self) -> None:
         """Finish the recording, close the decoder and the connection."""
         super().close()
         try:
-            if self._recorder is not None:
-                self._recorder.close()
+            for recorder in (self._packet_recorder, self._frame_recorder):
+                if recorder is not None:
+                    recorder.close()
         finally:
             self._container.close()
 
     def _demux(self) -> Generator[Packet[VideoStream] | None, None, None]:
         packets = self._container.demux(self._stream)
-        if self._source.record is not None:
-            self._recorder = PacketRecorder(self._source.record, self._stream)
+        record = self._source.record
+        if record is not None and is_copied(record, self._stream.codec_context.name):
+            self._packet_recorder = PacketRecorder(record, self._stream)
         try:
             for packet in packets:
                 self._arrival = self._stamps[packet.pts] = _now(self._source.clock)
                 if len(self._stamps) > _MAX_STAMPS:
                     self._stamps.popitem(last=False)
                 yield packet
-                if self._recorder is not None and packet.size:
-                    self._recorder.write(packet)
+                if self._packet_recorder is not None and packet.size:
+                    self._packet_recorder.write(packet)
         except av.error.FFmpegError as error:
             self.ended = f"the stream broke off: {reason_of(error)}"
 
     def _frame(self, index: int, picture: VideoFrame) -> Frame:
         frame = self.frame(index, picture, Stamp(picture.pts, None))
         arrival = self._stamps.pop(picture.pts, self._arrival)
-        if self.info.clock == "stream":
-            return replace(frame, arrival=arrival)
-        pts = round(arrival.unix_s / CAPTURE_TIME_BASE)
-        return replace(frame, arrival=arrival, pts=pts, time_base=CAPTURE_TIME_BASE)
+        frame = replace(frame, arrival=arrival)
+        if self.info.clock == "capture":
+            pts = round(arrival.unix_s / CAPTURE_TIME_BASE)
+            frame = replace(frame, pts=pts, time_base=CAPTURE_TIME_BASE)
+        if self._frame_recorder is not None:
+            self._frame_recorder.write(picture, frame.pts_s or 0.0)
+        return frame
 
     def _describe(self, name: str, first: VideoFrame) -> SourceInfo:
         return replace(super()._describe(name, first), frame_count=None, live=True)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from threading import Event
 
 import numpy as np
+from av.video.frame import VideoFrame
 
 from maskstream.pipeline.clock import SYSTEM_CLOCK, Clock
 from maskstream.pipeline.errors import SourceError, UnreadableSourceError
 from maskstream.pipeline.sources.arrays import ArrayView, check_rgb
-from maskstream.pipeline.sources.recording import ImageRecorder
+from maskstream.pipeline.sources.recording import FrameRecorder
 from maskstream.pipeline.types import (
     Arrival,
     Frame,
@@ -72,7 +73,7 @@ class _ArraysReader:
             live=True,
         )
         self.report = SourceReport()
-        self._recorder = source.record and ImageRecorder(source.record, self.info.size_hw)
+        self._recorder = source.record and FrameRecorder(source.record, _packed(rgb))
 
     def __iter__(self) -> Iterator[Frame]:
         last_ns: int | None = None
@@ -88,7 +89,7 @@ class _ArraysReader:
             last_ns = stamp_ns
             pts = round(arrival.unix_s / TIME_BASE) if stamp_ns is None else stamp_ns
             if self._recorder:
-                self._recorder.write(rgb, float(pts * TIME_BASE))
+                self._recorder.write(_packed(rgb), float(pts * TIME_BASE))
             self.report.frames += 1
             view = ArrayView(rgb.copy())  # the frame waits; the program may fill its array anew
             yield Frame(index, pts, TIME_BASE, self.info.size_hw, view, arrival)
@@ -129,34 +130,39 @@ def _parts(image: object, index: int) -> tuple[RgbImage, int | None]:
     return check_rgb(rgb, index), int(stamp_ns)
 
 
+def _packed(rgb: RgbImage) -> VideoFrame:
+    return VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+
+
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A recording replayed in real time, by its timestamps."""
+    """A recording replayed in real time, by its timestamps, until `stopped` is set."""
 
     source: Source
     clock: Clock = SYSTEM_CLOCK
+    stopped: Event = field(default_factory=Event)
 
     @contextmanager
     def open(self) -> Iterator[_ReplayReader]:
         """Open the recording. Raises `SourceError`."""
         with self.source.open() as reader:
-            yield _ReplayReader(reader, self.clock)
+            yield _ReplayReader(reader, self.clock, self.stopped)
 
 
 class _ReplayReader:
-    def __init__(self, reader: FrameReader, clock: Clock) -> None:
+    def __init__(self, reader: FrameReader, clock: Clock, stopped: Event) -> None:
         self.info = replace(reader.info, frame_count=None, live=True)
         self.report = reader.report
         self._reader = reader
         self._clock = clock
+        self._stopped = stopped
 
     def __iter__(self) -> Iterator[Frame]:
-        never = Event()
         started: float | None = None
         for frame in self._reader:
             now, shown = self._clock.monotonic(), frame.pts_s or 0.0
             started = now - shown if started is None else started
-            if started + shown > now:
-                self._clock.wait(never, started + shown - now)
+            if started + shown > now and self._clock.wait(self._stopped, started + shown - now):
+                return
             arrival = Arrival(self._clock.monotonic(), self._clock.unix())
             yield replace(frame, arrival=arrival)
