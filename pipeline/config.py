@@ -147,6 +147,8 @@ class LiveConfig(_Section):
     retry_first_s: float = Field(0.5, gt=0)
     retry_max_s: float = Field(10.0, gt=0)
     hang_s: float = Field(5.0, gt=0)
+    stop_s: float = Field(4.0, gt=0)
+    close_s: float = Field(30.0, gt=0)
 
     @field_validator("input_shares")
     @classmethod

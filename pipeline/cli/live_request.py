@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 import typer
 
-from maskstream.pipeline.errors import ConfigError
+from maskstream.pipeline.errors import ConfigError, SinkHangsError
 
 if TYPE_CHECKING:
     from maskstream.pipeline.config import PipelineConfig
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from maskstream.pipeline.sources.live import InputOptions
     from maskstream.pipeline.types import Sink, SourceInfo
 
+
+_ENDING_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
 
 SWITCH_S = 0.0005
 """Longest wait of a frame for the keyframe thread to release the interpreter lock; the default of
@@ -146,11 +152,29 @@ def run_live(request: LiveRequest) -> None:
             server = MetricsServer(request.metrics, session.status)
             stack.callback(server.close)
             _echo(server.url, quiet=request.quiet)
-        summary = _run(session, publishing, behind, on_status, duration_s)
+        try:
+            summary = _run(session, publishing, behind, on_status, duration_s)
+        except SinkHangsError as error:
+            _exit(str(error))
+    if "status" in summary.abandoned:
+        _exit("the output does not take the status; the run has ended")
     if request.as_json:
         typer.echo(json.dumps(summary.to_json("summary")))
     elif not request.quiet:
         typer.echo(f"\n{_line(summary)}", err=True)
+    if summary.abandoned:
+        _exit(
+            "the source fell silent and could not be closed; all outputs are complete up to its "
+            "last frame"
+        )
+
+
+def _exit(reason: str) -> NoReturn:
+    """End the process at once with an error; a thread that hangs would hold up a regular end."""
+    typer.echo(f"error: {reason}", err=True)
+    with suppress(OSError):
+        sys.stderr.flush()
+    os._exit(1)
 
 
 def _run(
@@ -160,13 +184,14 @@ def _run(
     on_status: Callable[[LiveStatus], None],
     duration_s: float | None,
 ) -> LiveStatus:
-    """Run until the session ends; the first Ctrl-C or SIGTERM stops it cleanly."""
+    """Run until the session ends; the first Ctrl-C, SIGTERM or SIGHUP stops it cleanly."""
 
     def end(number: int, stack: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)  # the next signal kills the process
-        session.stop()
+        # In a thread, because the code that the signal interrupts may hold a lock that this needs.
+        threading.Thread(target=session.stop, name="maskstream-stop", daemon=True).start()
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, end) for number in _ENDING_SIGNALS}
     try:
         return session.run(publishing, behind=behind, on_status=on_status, duration_s=duration_s)
     finally:

@@ -114,6 +114,9 @@ class Pipeline:
         self.model = locate_model(config)
         self.summary = RunSummary()
         self._running_stages: list[Callable[[], Mapping[str, float]]] = []
+        self._stopped = False
+        self._reader: SourceReader | None = None
+        self._writer: SinkWriter | None = None
         self._idle: dict[SizeHW, Networks] = {}  # of the previous stream; loading takes seconds
 
     @classmethod
@@ -149,15 +152,16 @@ class Pipeline:
         on_frame: Callable[[FrameResult], None] | None = None,
         backward: BackwardPass | None = None,
         make_processor: MakeProcessor | None = None,
+        reader_end_s: float = 30.0,
     ) -> RunSummary:
         """Process the whole source and write every result to the sinks of `make_sinks`.
 
         `backward` is as in `stream`. make_processor: replaces the one for files
-        (`maskstream.pipeline.live`). Sinks are always closed. Also raises errors of the sinks
-        (`StoreError`).
+        (`maskstream.pipeline.live`). reader_end_s: how long the end waits for the source. Sinks are
+        always closed. Also raises errors of the sinks (`StoreError`, `SinkHangsError`).
         """
         sinks: list[Sink] = []
-        writer = SinkWriter(sinks)
+        writer = self._writer = SinkWriter(sinks)
         complete = False
         started = time.perf_counter()
         try:
@@ -167,6 +171,7 @@ class Pipeline:
                 lambda info: sinks.extend(make_sinks(info)),
                 backward,
                 make_processor,
+                reader_end_s,
             )
             self._running_stages.append(writer.times.running)
             with closing(results):
@@ -180,6 +185,22 @@ class Pipeline:
             self.summary.stage_s |= writer.times.seconds
             self.summary.seconds = time.perf_counter() - started
         return self.summary
+
+    def stop(self, close_s: float) -> None:
+        """End the run after the frames that were read, and any later run; thread-safe.
+
+        It waits for no source that is silent, and for no sink that takes longer than `close_s`.
+        """
+        self._stopped = True
+        if self._writer is not None:
+            self._writer.abandon_after(close_s)
+        if self._reader is not None:
+            self._reader.end()
+
+    @property
+    def source_abandoned(self) -> bool:
+        """Whether the thread that reads the source was left behind, because it waits for it."""
+        return self._reader is not None and self._reader.abandoned
 
     def running(self) -> dict[str, float]:
         """Time since each stage in progress began, seconds; thread-safe."""
@@ -195,6 +216,7 @@ class Pipeline:
         on_open: Callable[[SourceInfo], None] | None,
         backward: BackwardPass | None,
         make_processor: MakeProcessor | None = None,
+        reader_end_s: float = 30.0,
     ) -> Generator[tuple[Frame, FrameResult], None, None]:
         config = self.config
         cv2.setNumThreads(config.threads.opencv)
@@ -202,7 +224,9 @@ class Pipeline:
         if backward is not None:
             check_reversible(source)
         queue: FrameQueue[Frame] = FrameQueue(config.queue.capacity, Policy(config.queue.policy))
-        reader = SourceReader(source, queue)
+        reader = self._reader = SourceReader(source, queue, reader_end_s)
+        if self._stopped:
+            reader.end()
         self._running_stages.append(reader.times.running)
         waiting = set(prompts.frames)
         processor: Processor | None = None
@@ -210,6 +234,8 @@ class Pipeline:
         earlier = BackwardTracks(None if backward is None else backward.scratch)
         try:
             info = reader.start()
+            if info is None:  # it was stopped before the source gave anything
+                return
             if waiting:
                 prompts.check_frames(known_frames(source, info, max(waiting)))
             prompts.check_inside(info.size_hw)
@@ -249,7 +275,7 @@ class Pipeline:
             reader.stop()
             if processor is not None:
                 processor.close()
-                if isinstance(processor, FrameProcessor):
+                if isinstance(processor, FrameProcessor) and info is not None:
                     self._idle = {info.size_hw: processor.networks}
             earlier.close()
             self._running_stages.clear()
@@ -284,7 +310,7 @@ class Pipeline:
         processor = FrameProcessor(config, self.model, size_hw, wanted)
         try:
             info = reader.start()
-            if backward.on_open is not None:
+            if backward.on_open is not None and info is not None:
                 backward.on_open(info)
             for frame, result in processor.results(reversed_in_time(queue)):
                 waiting.discard(frame.index)

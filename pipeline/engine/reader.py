@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 
 from maskstream.pipeline.engine.frame_queue import FrameQueue
 from maskstream.pipeline.errors import QueueClosedError
@@ -14,31 +15,50 @@ _THREAD_END_S = 30.0
 
 
 class SourceReader:
-    """Reads a source into a queue in a separate thread."""
+    """Reads a source into a queue in a separate thread.
 
-    def __init__(self, source: Source, queue: FrameQueue[Frame]) -> None:
+    end_s: how long `stop` waits for the thread. abandoned: it did not end in that time, because the
+    source waits for something; it ends when that comes.
+    """
+
+    def __init__(
+        self, source: Source, queue: FrameQueue[Frame], end_s: float = _THREAD_END_S
+    ) -> None:
         self.times = StageTimes()
         self.report = SourceReport()
+        self.abandoned = False
+        self._end_s = end_s
         self._source = source
         self._queue = queue
-        self._info: Future[SourceInfo] = Future()
+        self._info: Future[SourceInfo | None] = Future()
         self._thread = threading.Thread(target=self._read, name="maskstream-reader", daemon=True)
 
-    def start(self) -> SourceInfo:
-        """Open the source and start reading; returns its info or raises its `SourceError`."""
+    def start(self) -> SourceInfo | None:
+        """Open the source and start reading.
+
+        Returns its info, or None if `end` was called first. Raises its `SourceError`.
+        """
         self._thread.start()
         return self._info.result()
 
+    def end(self) -> None:
+        """End the queue after the frames that were read, whatever the thread waits for."""
+        self._queue.close()
+        with suppress(InvalidStateError):
+            self._info.set_result(None)
+
     def stop(self) -> None:
-        """Stop the thread, also while it waits."""
+        """Stop the thread, also while it waits for the queue; abandon one that waits longer."""
         self._queue.cancel()
-        self._thread.join(_THREAD_END_S)
+        self._thread.join(self._end_s)
+        self.abandoned = self._thread.is_alive()
 
     def _read(self) -> None:
         try:
             with self._source.open() as reader:
                 self.report = reader.report
-                self._info.set_result(reader.info)
+                with suppress(InvalidStateError):  # `end` came first
+                    self._info.set_result(reader.info)
                 frames = iter(reader)
                 while True:
                     with self.times.stage("read"):
@@ -50,6 +70,6 @@ class SourceReader:
         except QueueClosedError:
             return
         except BaseException as error:
-            if not self._info.done():
+            with suppress(InvalidStateError):
                 self._info.set_exception(error)
             self._queue.fail(error)

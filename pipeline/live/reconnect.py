@@ -47,7 +47,9 @@ class ReconnectingSource:
         reopenable: bool,
         policy: ReconnectPolicy | None = None,
         clock: Clock = SYSTEM_CLOCK,
+        stopped: Event | None = None,
     ) -> None:
+        """stopped: the event that `stop` sets, if the source waits for it, too."""
         self.connected = False
         self.connections = 0
         self.trouble = ""
@@ -55,7 +57,7 @@ class ReconnectingSource:
         self._reopenable = reopenable
         self._policy = policy or ReconnectPolicy()
         self._clock = clock
-        self._stopped = Event()
+        self._stopped = stopped or Event()
         self._running = Event()
         self._running.set()
 

@@ -25,6 +25,7 @@ from maskstream.pipeline.tracking.keyframes import KeyframeBudget
 from maskstream.pipeline.types import Frame, FrameResult, Sink, SizeHW, SourceInfo
 
 _TICK_S = 1.0
+_TELLER_END_S = 2.0  # for an `on_status` that is being called
 _ITERATOR_AHEAD = 2  # results kept for a loop; older ones are dropped
 
 
@@ -66,6 +67,9 @@ class LiveSession:
         self._meter = Meter(self.governor, clock, lambda: self.pipeline.summary.dropped)
         self._watchdog = Watchdog(self._running_stages, config.live.hang_s)
         self._over = threading.Event()
+        self._failure: BaseException | None = None  # of `on_status`
+        self._abandoned: tuple[str, ...] = ()
+        self._end_s: float | None = None  # when `duration_s` has passed; None while loading
         source.pause()  # until the model is loaded and sinks are open
 
     @classmethod
@@ -87,7 +91,11 @@ class LiveSession:
         live = config.live
         policy = ReconnectPolicy(live.gap_s, live.retry_first_s, live.retry_max_s)
         source = ReconnectingSource(
-            found.source, reopenable=found.reopenable, policy=policy, clock=clock
+            found.source,
+            reopenable=found.reopenable,
+            policy=policy,
+            clock=clock,
+            stopped=found.stopped,
         )
         return cls(config, source, clock=clock)
 
@@ -103,32 +111,53 @@ class LiveSession:
 
         make_sinks: creates the publishers; latency is measured to the end of their `write`. behind:
         creates the other sinks, such as the store. on_status: called once a second, in another
-        thread.
+        thread; an exception in it ends the run.
 
-        Raises `SourceError` if the source cannot be opened, and what sinks raise.
+        A source that is silent, also before its first frame, does not delay the end by more than
+        `live.stop_s` seconds; then its thread is left behind, as `LiveStatus.abandoned` says.
+
+        Raises `SourceError` if the source cannot be opened, `SinkHangsError` if a sink hangs, and
+        what sinks and `on_status` raise.
         """
-        ticker = threading.Thread(
-            target=self._tick, args=(on_status, duration_s), name="maskstream-ticker", daemon=True
+        if duration_s is not None:
+            self._end_s = self._clock.monotonic() + duration_s
+        ticker = threading.Thread(target=self._tick, name="maskstream-ticker", daemon=True)
+        teller = threading.Thread(
+            target=self._tell, args=(on_status,), name="maskstream-status", daemon=True
         )
 
         def all_sinks(info: SourceInfo) -> list[Sink]:
             with self._or_stop():
                 sinks = [*make_sinks(info), self._meter, *behind(info)]
-            ticker.start()
+            if duration_s is not None:
+                self._end_s = self._clock.monotonic() + duration_s
+            teller.start()
             self._source.resume()
             return sinks
 
+        ticker.start()
         try:
-            self.pipeline.run(self._source, all_sinks, make_processor=self._processor)
+            self.pipeline.run(
+                self._source,
+                all_sinks,
+                make_processor=self._processor,
+                reader_end_s=self.pipeline.config.live.stop_s,
+            )
         finally:
             self._over.set()
-            if ticker.ident is not None:
-                ticker.join()
+            ticker.join()
+            if teller.ident is not None:
+                teller.join(_TELLER_END_S)
+            threads = {"source": self.pipeline.source_abandoned, "status": teller.is_alive()}
+            self._abandoned = tuple(name for name, left in threads.items() if left)
+        if self._failure is not None:
+            raise self._failure
         return self.status()
 
     def stop(self) -> None:
-        """Stop the run at the next frame, or when the stream has stalled."""
+        """Stop the run, whatever the source and the sinks wait for; from any thread."""
         self._source.stop()
+        self.pipeline.stop(self.pipeline.config.live.close_s)
 
     def command(self, command: Command, answer: Callable[..., None] = lambda outcome: None) -> None:
         """Queue a command; `answer` is called with its `Outcome`, in another thread."""
@@ -158,14 +187,11 @@ class LiveSession:
                 "trouble": source.trouble,
             },
             hanging=self._watchdog.hanging(),
+            abandoned=self._abandoned,
         )
 
     def __iter__(self) -> Iterator[LiveResult]:
-        queue: FrameQueue[LiveResult] = FrameQueue(_ITERATOR_AHEAD, Policy.DROP_OLDEST)
-        thread = threading.Thread(
-            target=self._run_into, args=(queue,), name="maskstream-live", daemon=True
-        )
-        thread.start()
+        queue, thread = self._start()
         try:
             yield from queue
         finally:
@@ -174,13 +200,22 @@ class LiveSession:
             thread.join()
 
     async def __aiter__(self) -> AsyncIterator[LiveResult]:
-        results = iter(self)
+        queue, thread = self._start()
         try:
-            while (live := await asyncio.to_thread(next, results, None)) is not None:
+            while (live := await asyncio.to_thread(next, queue, None)) is not None:
                 yield live
         finally:
             self.stop()
-            await asyncio.to_thread(results.close)  # type: ignore[attr-defined]
+            queue.cancel()  # also wakes the thread that waits for a result
+            await asyncio.to_thread(thread.join)
+
+    def _start(self) -> tuple[FrameQueue[LiveResult], threading.Thread]:
+        queue: FrameQueue[LiveResult] = FrameQueue(_ITERATOR_AHEAD, Policy.DROP_OLDEST)
+        thread = threading.Thread(
+            target=self._run_into, args=(queue,), name="maskstream-live", daemon=True
+        )
+        thread.start()
+        return queue, thread
 
     def _run_into(self, queue: FrameQueue[LiveResult]) -> None:
         try:
@@ -190,6 +225,7 @@ class LiveSession:
             queue.fail(error)
 
     def _processor(self, config: PipelineConfig, model: Path, size_hw: SizeHW) -> LiveProcessor:
+        self._end_s = None  # the time to load the model does not count
         with self._or_stop():
             return LiveProcessor(config, model, size_hw, self)
 
@@ -216,20 +252,26 @@ class LiveSession:
             running.pop("read", None)
         return running
 
-    def _tick(
-        self, on_status: Callable[[LiveStatus], None] | None, duration_s: float | None
-    ) -> None:
-        start_s = self._clock.monotonic()
+    def _tick(self) -> None:
+        """End the run when its time has passed, whatever hangs."""
         while True:
-            left_s = None if duration_s is None else start_s + duration_s - self._clock.monotonic()
-            if left_s is not None and left_s <= 0:
+            left_s = _TICK_S if self._end_s is None else self._end_s - self._clock.monotonic()
+            if left_s <= 0:
                 self.stop()
-                left_s = None
-            if self._clock.wait(self._over, _TICK_S if left_s is None else min(_TICK_S, left_s)):
                 return
-            status = self.status()  # also checks for hanging stages
-            if on_status is not None:
-                on_status(status)
+            if self._clock.wait(self._over, min(_TICK_S, left_s)):
+                return
+
+    def _tell(self, on_status: Callable[[LiveStatus], None] | None) -> None:
+        """Call `on_status` once a second; its error ends the run."""
+        try:
+            while not self._clock.wait(self._over, _TICK_S):
+                status = self.status()  # also checks for hanging stages
+                if on_status is not None:
+                    on_status(status)
+        except BaseException as error:
+            self._failure = error
+            self.stop()
 
 
 class _QueueSink:

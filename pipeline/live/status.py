@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,8 @@ class LiveStatus:
     used, so no object can be added. latency_ms: p50, p95 and p99 of all results; recent_latency_ms,
     recent_fps: of the last 60. rss_mb: resident memory at the first result and now, MiB. source:
     connected, connections, gaps, corrupt packets, last error. hanging: seconds that stages
-    exceeding the watchdog's limit have been running, by name.
+    exceeding the watchdog's limit have been running, by name. abandoned: what did not end with the
+    run and was left behind: "source", "status" (the callback).
     """
 
     seconds: float
@@ -48,6 +49,7 @@ class LiveStatus:
     governor: GovernorState
     source: Mapping[str, Any]
     hanging: Mapping[str, float]
+    abandoned: Sequence[str] = ()
 
     @property
     def fps(self) -> float:
@@ -73,6 +75,7 @@ class LiveStatus:
             "governor": self.governor.to_json(),
             "source": dict(self.source),
             "hanging": {name: round(seconds, 1) for name, seconds in self.hanging.items()},
+            "abandoned": list(self.abandoned),
         }
 
 
