@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from maskstream.pipeline.clock import SYSTEM_CLOCK, Clock
 from maskstream.pipeline.config import describe
 from maskstream.pipeline.errors import PromptError
 from maskstream.pipeline.prompts import (
@@ -23,26 +25,39 @@ from maskstream.pipeline.prompts import (
 from maskstream.pipeline.types import SizeHW
 
 _MAX_WAITING = 256
+_MAX_BYTES = 4096  # of a command; it also bounds the depth and the length of numbers
+_MAX_PER_SECOND = 100  # of a channel or a client
+_MAX_ID = 128  # characters
+_MAX_REASON = 300  # characters
+
+RUN_ENDED = "the run has ended"
+"""Why a command is refused that was not executed in time."""
+
+
+_Id = (
+    Annotated[str, Field(max_length=_MAX_ID)] | Annotated[int, Field(ge=-(2**63), lt=2**63)] | None
+)
 
 
 class Command(BaseModel):
     """One command, as a JSON object.
 
-    object: object id; a point or box without one creates a new object. xy, xyxy: pixels of the
-    displayed frame. label: 1 on, 0 beside the object. pts_s, captured_s: which frame the command
-    refers to, seconds, by timestamp (a result's `pts_s`) or by capture clock (`captured_s`);
-    without either it is the newest frame.
+    id: the sender's name for the command, which the answer repeats. object: object id; a point or
+    box without one creates a new object. xy, xyxy: pixels of the displayed frame. label: 1 on, 0
+    beside the object. pts_s, captured_s: which frame the command refers to, seconds, by timestamp
+    (a result's `pts_s`) or by capture clock (`captured_s`); without either it is the newest frame.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    id: _Id = None
     type: Literal["point", "box", "remove", "reset"]
     object: int | None = Field(None, ge=1, le=MAX_OBJECT_ID)
     xy: tuple[float, float] | None = None
     xyxy: tuple[float, float, float, float] | None = None
     label: Literal[0, 1] = 1
-    pts_s: float | None = Field(None, allow_inf_nan=False)
-    captured_s: float | None = Field(None, allow_inf_nan=False)
+    pts_s: float | None = None
+    captured_s: float | None = None
 
     @model_validator(mode="after")
     def _is_whole(self) -> Command:
@@ -76,27 +91,57 @@ class Command(BaseModel):
             ) from error
 
 
+CommandId = str | int | None
+
+
 def parse_command(text: str | bytes) -> Command:
     """Parse a command from a line of JSON. Raises `PromptError` if it is malformed."""
+    return _command_of(_values_of(text))
+
+
+def _values_of(text: str | bytes) -> Any:
+    if len(text) > _MAX_BYTES:
+        raise PromptError(f"a command has at most {_MAX_BYTES} bytes")
     try:
-        return Command.model_validate(json.loads(text))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise PromptError(f"a command is one line of JSON: {error}") from error
+        return json.loads(text)
+    except RecursionError as error:
+        raise PromptError("a command is one line of JSON: it is nested too deeply") from error
+    except ValueError as error:  # also numbers of thousands of digits, and bytes that are no text
+        reason = str(error)[:_MAX_REASON]
+        raise PromptError(f"a command is one line of JSON: {reason}") from error
+
+
+def _command_of(values: Any) -> Command:
+    try:
+        return Command.model_validate(values)
     except ValidationError as error:
-        problems = describe(error).partition(": ")[2]
+        problems = describe(error).partition(": ")[2][:_MAX_REASON]
         raise PromptError(f"the command is wrong: {problems}") from error
+
+
+def _id_of(values: Any) -> CommandId:
+    """The correlation id of what may not be a command."""
+    given = values.get("id") if isinstance(values, dict) else None
+    is_id = isinstance(given, str | int) and not isinstance(given, bool)
+    return given if is_id and len(str(given)) <= _MAX_ID else None
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Outcome of a command. object: object id. refused: why nothing was done; "" if it was done."""
+    """Outcome of a command.
+
+    object: object id. refused: why nothing was done; "" if it was done. id: the command's own.
+    """
 
     object: int | None = None
     refused: str = ""
+    id: CommandId = None
 
     def to_json(self) -> dict[str, Any]:
-        """Convert to JSON values."""
-        answer = {"type": "answer", "object": self.object}
+        """Convert to JSON values; `id` only if the command had one."""
+        answer: dict[str, Any] = {"type": "answer", "object": self.object}
+        if self.id is not None:
+            answer["id"] = self.id
         return answer | ({"error": self.refused} if self.refused else {"ok": True})
 
 
@@ -112,23 +157,67 @@ TakeCommand = Callable[[PendingCommand], None]
 """Callback that receives the commands of a channel."""
 
 
+class CommandIntake:
+    """Receives the commands of one channel or client as text, and answers every one of them.
+
+    What cannot be read, comes too fast or is too long is refused; nothing that a client sends
+    raises. The answer has the command's `id`.
+    """
+
+    def __init__(self, take: TakeCommand, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._take = take
+        self._clock = clock
+        self._recent: deque[float] = deque(maxlen=_MAX_PER_SECOND)
+
+    def receive(self, text: str | bytes, answer: Callable[[Outcome], None]) -> None:
+        """Pass a command on; `answer` is called once with its outcome, in any thread."""
+        named: CommandId = None
+        try:
+            values = _values_of(text)
+            named = _id_of(values)
+            self._check_rate()
+            command = _command_of(values)
+        except PromptError as error:
+            answer(Outcome(refused=str(error), id=named))
+            return
+        self._take(PendingCommand(command, lambda outcome: answer(replace(outcome, id=named))))
+
+    def _check_rate(self) -> None:
+        now = self._clock.monotonic()
+        if len(self._recent) == _MAX_PER_SECOND and now - self._recent[0] < 1:
+            raise PromptError(f"more than {_MAX_PER_SECOND} commands came in a second; send fewer")
+        self._recent.append(now)
+
+
 class CommandQueue:
-    """Bounded, thread-safe queue of commands; commands beyond the bound are refused."""
+    """Bounded, thread-safe queue of commands; those beyond the bound or its end are refused."""
 
     def __init__(self) -> None:
         self._waiting: deque[PendingCommand] = deque()
+        self._lock = threading.Lock()
+        self._ended = False
 
     def put(self, pending: PendingCommand) -> None:
-        """Enqueue a command, or refuse it if the queue is full."""
-        if len(self._waiting) < _MAX_WAITING:
-            self._waiting.append(pending)
-        else:
-            reason = f"{_MAX_WAITING} commands are waiting already; try again when frames arrive"
+        """Enqueue a command, or refuse it if the queue is full or has ended."""
+        with self._lock:
+            reason = RUN_ENDED if self._ended else ""
+            if not reason and len(self._waiting) >= _MAX_WAITING:
+                reason = f"{_MAX_WAITING} commands wait already; try again when frames arrive"
+            if not reason:
+                self._waiting.append(pending)
+        if reason:
             pending.answer(Outcome(pending.command.object, reason))
 
     def take(self) -> list[PendingCommand]:
         """Remove and return all queued commands."""
-        taken = []
-        while self._waiting:
-            taken.append(self._waiting.popleft())
+        with self._lock:
+            taken = list(self._waiting)
+            self._waiting.clear()
         return taken
+
+    def end(self) -> None:
+        """Refuse all queued commands and all that come from now on."""
+        with self._lock:
+            self._ended = True
+        for pending in self.take():
+            pending.answer(Outcome(pending.command.object, RUN_ENDED))

@@ -11,8 +11,8 @@ from typing import Any
 
 import cv2
 
-from maskstream.pipeline.errors import ConfigError, PromptError
-from maskstream.pipeline.live.commands import Outcome, PendingCommand, TakeCommand, parse_command
+from maskstream.pipeline.errors import ConfigError
+from maskstream.pipeline.live.commands import CommandIntake, Outcome, TakeCommand
 from maskstream.pipeline.rendering.draw import draw, scaled
 from maskstream.pipeline.types import Frame, FrameResult
 
@@ -40,7 +40,7 @@ class PreviewServer:
         host: str = "127.0.0.1",
     ) -> None:
         self.status = status
-        self.take = take
+        self.intake = CommandIntake(take)
         self._newest: tuple[Frame, FrameResult] | None = None
         self._changed = threading.Condition()
         self._closed = False
@@ -139,11 +139,8 @@ class _Handler(BaseHTTPRequestHandler):
             outcomes.append(outcome)
             answered.set()
 
-        try:
-            self.server.preview.take(PendingCommand(parse_command(self.rfile.read(length)), answer))
-            answered.wait(_ANSWER_S)
-        except PromptError as error:
-            outcomes.append(Outcome(refused=str(error)))
+        self.server.preview.intake.receive(self.rfile.read(length), answer)
+        answered.wait(_ANSWER_S)
         outcome = outcomes[0] if outcomes else Outcome(refused="no frame arrived to execute it on")
         self._send(json.dumps(outcome.to_json()).encode(), "application/json")
 

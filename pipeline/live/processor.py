@@ -9,7 +9,7 @@ from typing import Protocol
 
 from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.errors import PromptError
-from maskstream.pipeline.live.commands import Outcome, PendingCommand
+from maskstream.pipeline.live.commands import RUN_ENDED, Outcome, PendingCommand
 from maskstream.pipeline.live.deferred_keyframes import (
     DeferredKeyframes,
     FrameStep,
@@ -49,6 +49,10 @@ class LiveControl(Protocol):
 
     def take_commands(self) -> Sequence[PendingCommand]:
         """The commands that came since the last call."""
+        ...
+
+    def end_commands(self) -> None:
+        """Refuse the commands that wait, and those that come."""
         ...
 
 
@@ -101,8 +105,9 @@ class LiveProcessor:
         """End the threads; commands that wait are answered."""
         self._deferred.close()
         self._inputs.close()
-        for pending in [*(w.pending for w in self._waiting), *self._control.take_commands()]:
-            pending.answer(Outcome(pending.command.object, "the run has ended"))
+        for waiting in list(self._waiting):
+            self._refuse(waiting, RUN_ENDED)
+        self._control.end_commands()
         self._flows.close()
         self._composer.close()
 

@@ -246,6 +246,10 @@ class LiveSession:
         """Commands queued since the last call, for the processor."""
         return self.commands.take()
 
+    def end_commands(self) -> None:
+        """Refuse the commands that wait, and those that come, for the processor."""
+        self.commands.end()
+
     def _running_stages(self) -> dict[str, float]:
         running = self.pipeline.running()
         if not self._source.connected:  # waiting to reconnect is not a hang

@@ -1,15 +1,23 @@
 """Commands to a live run: the frame they act on, what is refused, and when numbers run out."""
 
+import json
 import threading
 from functools import partial
 
 import pytest
 
 from maskstream.pipeline.config import load_config
-from maskstream.pipeline.live.commands import Command, CommandQueue, PendingCommand
+from maskstream.pipeline.live.commands import (
+    Command,
+    CommandIntake,
+    CommandQueue,
+    Outcome,
+    PendingCommand,
+)
 from maskstream.pipeline.live.session import LiveSession
 from maskstream.pipeline.prompts import MAX_OBJECT_ID
 from maskstream.pipeline.segmenter.model import OpenVinoSegmenter
+from tests.support.clock import FakeClock
 from tests.support.live_runs import PATIENT, RATE, SIZE, AtOnce, disc_of, images, run_until
 from tests.support.media import moving_shapes
 
@@ -154,3 +162,63 @@ def test_commands_that_are_too_many_are_refused():
         queue.put(PendingCommand(Command(type="reset"), answers.append))
     assert len(queue.take()) == 256
     assert ["try again" in told.refused for told in answers] == [True]
+
+
+UNREADABLE = {
+    "brackets": "[" * 60_000,
+    "some brackets": "[" * 4000,
+    "a long number": '{"type": "remove", "id": "a", "object": %s}' % ("9" * 5000),
+    "digits": "1" * 4090,
+    "bytes": b"\xff\xfe{}",
+    "NaN": '{"type": "point", "xy": [NaN, 3]}',
+    "too large": '{"type": "point", "xy": [1e999, 3]}',
+    "a number that is too large": '{"type": "remove", "object": %s}' % ("9" * 4000),
+    "a list": "[]",
+    "null": "null",
+    "many keys": json.dumps({str(n): 0 for n in range(300)}),
+    "a long id": json.dumps({"type": "reset", "id": "a" * 200}),
+    "an id that is none": '{"type": "reset", "id": {"a": 1}}',
+    "half a character": '{"type": "reset", "\\ud800": 1}',
+}
+
+
+@pytest.mark.parametrize("text", UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_whatever_comes_is_answered_in_a_sentence(text):
+    answers = []
+    CommandIntake(CommandQueue().put).receive(text, answers.append)
+    (answer,) = answers
+    assert 0 < len(answer.refused) < 500
+    assert json.dumps(answer.to_json()).isascii()
+
+
+def test_the_id_of_a_command_comes_back_whatever_the_answer_is():
+    queue, answers = CommandQueue(), []
+    intake = CommandIntake(queue.put)
+    intake.receive('{"type": "reset", "id": "a"}', answers.append)
+    intake.receive('{"type": "dance", "id": 7}', answers.append)
+    intake.receive('{"type": "remove", "object": 3, "id": "c"}', answers.append)
+    first, _ = queue.take()
+    first.answer(Outcome(object=1))
+    queue.put(PendingCommand(Command(type="reset")))
+    queue.end()
+    intake.receive('{"type": "reset", "id": "late"}', answers.append)
+    told = [answer.to_json() for answer in answers]
+    assert [(answer["id"], answer.get("ok", False)) for answer in told] == [
+        (7, False),
+        ("a", True),
+        ("late", False),
+    ]
+    assert told[2]["error"] == "the run has ended"
+
+
+def test_commands_that_come_too_fast_are_refused():
+    clock, answers = FakeClock(), []
+    queue = CommandQueue()
+    intake = CommandIntake(queue.put, clock)
+    for number in range(150):
+        intake.receive(json.dumps({"type": "reset", "id": number}), answers.append)
+    assert [answer.id for answer in answers] == list(range(100, 150))
+    assert len(queue.take()) == 100
+    clock.now += 1
+    intake.receive('{"type": "reset"}', answers.append)
+    assert len(answers) == 50

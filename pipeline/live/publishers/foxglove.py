@@ -2,17 +2,18 @@
 
 Topics: `/camera` (JPEG), `/labels` (one label image, mono16), `/objects` (boxes over the image),
 `/table` (the same as JSON), all with the source's timestamp; log times are those of the capture
-clock. Commands are read from `/command` as JSON.
+clock. Commands are JSON on any topic that a client publishes; answers go out on `/answer`.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from maskstream.pipeline.errors import ConfigError, PromptError
-from maskstream.pipeline.live.commands import PendingCommand, TakeCommand, parse_command
+from maskstream.pipeline.errors import ConfigError
+from maskstream.pipeline.live.commands import CommandIntake, Outcome, TakeCommand
 from maskstream.pipeline.live.messages import (
     captured_ns,
     jpeg,
@@ -152,6 +153,7 @@ class FoxgloveServer:
         host, _, port = address.rpartition(":")
         number = parse_port(port, "--publish foxglove:[HOST:]PORT")
         context = foxglove.Context()
+        self._answers = foxglove.Channel("/answer", message_encoding="json", context=context)
         try:
             self._server = foxglove.start_server(
                 name="maskstream",
@@ -160,7 +162,7 @@ class FoxgloveServer:
                 context=context,
                 capabilities=[foxglove.Capability.ClientPublish],
                 supported_encodings=["json"],
-                server_listener=_listener(take),
+                server_listener=_listener(CommandIntake(take), self._answer),
                 message_backlog_size=_BACKLOG,
             )
         except (OSError, RuntimeError, ValueError) as error:
@@ -185,18 +187,19 @@ class FoxgloveServer:
     def close(self, *, complete: bool) -> None:
         """Stop serving."""
         self._topics.close()
+        self._answers.close()
         self._server.stop()
 
+    def _answer(self, outcome: Outcome) -> None:
+        self._answers.log(outcome.to_json())
 
-def _listener(take: TakeCommand) -> Any:
+
+def _listener(intake: CommandIntake, answer: Callable[[Outcome], None]) -> Any:
     """Listener for the messages that clients publish."""
     base: Any = need("foxglove.websocket", "serving Foxglove", _INSTALL).ServerListener
 
     class Listener(base):  # type: ignore[misc]
         def on_message_data(self, client: Any, client_channel_id: Any, data: bytes) -> None:
-            try:
-                take(PendingCommand(parse_command(data)))
-            except PromptError as error:
-                logger.warning("a Foxglove client sent an invalid command: %s", error)
+            intake.receive(data, answer)
 
     return Listener()

@@ -6,23 +6,21 @@ so that they can be tested without ROS.
 
 from __future__ import annotations
 
-import logging
+import json
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from maskstream.pipeline.errors import PromptError
-from maskstream.pipeline.live.commands import PendingCommand, TakeCommand, parse_command
+from maskstream.pipeline.live.commands import CommandIntake, Outcome, TakeCommand
 from maskstream.pipeline.live.messages import stamp_ns
 from maskstream.pipeline.live.publishers.extras import need
 from maskstream.pipeline.types import Frame, FrameResult
 
-logger = logging.getLogger(__name__)
-
 _INSTALL = "ROS 2 (rclpy, sensor_msgs, vision_msgs, std_msgs): source its setup.bash first"
 _FRAME_ID = "camera"
 _DEPTH = 1  # results kept for a slow subscriber
+_COMMAND_DEPTH = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +93,10 @@ def ros_types() -> MessageTypes:
 
 
 class Ros2Publisher:
-    """A sink that is a ROS 2 node: `~/labels`, `~/detections`, and `~/command` (std_msgs/String).
+    """A sink that is a ROS 2 node: `~/labels`, `~/detections`, `~/command` and `~/answer`.
 
-    name: node name. Quality of service: best effort, depth 1. Raises `MissingExtraError`.
+    name: node name. Results are sent with best effort, depth 1; commands and answers are JSON in
+    std_msgs/String, reliable, depth 10. Raises `MissingExtraError`.
     """
 
     def __init__(self, name: str, take: TakeCommand) -> None:
@@ -105,7 +104,8 @@ class Ros2Publisher:
         self._types = ros_types()
         qos = need("rclpy.qos", "publishing to ROS 2", _INSTALL)
         std = need("std_msgs.msg", "publishing to ROS 2", _INSTALL)
-        self._take = take
+        self._intake = CommandIntake(take)
+        self._string = std.String
         self._context = self._rclpy.Context()
         self._context.init()
         self._node = self._rclpy.create_node(name, context=self._context)
@@ -114,7 +114,8 @@ class Ros2Publisher:
         self._detections = self._node.create_publisher(
             self._types.detections, "~/detections", profile
         )
-        self._node.create_subscription(std.String, "~/command", self._on_message, 10)
+        self._answers = self._node.create_publisher(std.String, "~/answer", _COMMAND_DEPTH)
+        self._node.create_subscription(std.String, "~/command", self._on_message, _COMMAND_DEPTH)
         executors = need("rclpy.executors", "publishing to ROS 2", _INSTALL)
         self._executor = executors.SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
@@ -137,7 +138,9 @@ class Ros2Publisher:
         self._context.try_shutdown()
 
     def _on_message(self, message: Any) -> None:
-        try:
-            self._take(PendingCommand(parse_command(message.data)))
-        except PromptError as error:
-            logger.warning("~/command received an invalid command: %s", error)
+        self._intake.receive(message.data, self._answer)
+
+    def _answer(self, outcome: Outcome) -> None:
+        message = self._string()
+        message.data = json.dumps(outcome.to_json())
+        self._answers.publish(message)

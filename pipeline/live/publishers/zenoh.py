@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from maskstream.pipeline.errors import ConfigError, PromptError
+from maskstream.pipeline.errors import ConfigError
 from maskstream.pipeline.exports.png import encode_png
-from maskstream.pipeline.live.commands import Outcome, PendingCommand, TakeCommand, parse_command
+from maskstream.pipeline.live.commands import CommandIntake, Outcome, TakeCommand
 from maskstream.pipeline.live.messages import captured_ns, result_message, stamp_ns
 from maskstream.pipeline.live.publishers.extras import need
 from maskstream.pipeline.types import Frame, FrameResult
@@ -28,6 +28,7 @@ class ZenohPublisher:
 
     def __init__(self, target: str, take: TakeCommand) -> None:
         zenoh = need("zenoh", "publishing over Zenoh", _INSTALL)
+        self._intake = CommandIntake(take)
         prefix, _, file = target.partition("@")
         try:
             config = zenoh.Config.from_file(file) if file else zenoh.Config()
@@ -38,7 +39,6 @@ class ZenohPublisher:
             self._session.declare_subscriber(f"{prefix}/command", self._on_message)
         except zenoh.ZError as error:
             raise ConfigError(f"Zenoh cannot publish at {target}: {error}") from error
-        self._take = take
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Publish the result."""
@@ -58,10 +58,7 @@ class ZenohPublisher:
         self._session.close()
 
     def _on_message(self, sample: Any) -> None:
-        try:
-            self._take(PendingCommand(parse_command(sample.payload.to_bytes()), self._answer))
-        except PromptError as error:
-            self._answer(Outcome(refused=str(error)))
+        self._intake.receive(sample.payload.to_bytes(), self._answer)
 
     def _answer(self, outcome: Outcome) -> None:
         self._answers.put(json.dumps(outcome.to_json()))
