@@ -1,10 +1,12 @@
 """Channels of live results: run lengths, JSON over TCP, MCAP, Foxglove, Zenoh, ROS 2 messages."""
 
 import json
+import re
 import socket
 import sys
+import threading
 from array import array
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from queue import Empty, Queue
 
@@ -31,6 +33,11 @@ from maskstream.trackers.state import TrackState
 SIZE = (36, 64)
 TIME_BASE = Fraction(1, 90_000)
 TIMEOUT_S = 10
+UPGRADE = (
+    "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+    "Sec-WebSocket-Protocol: foxglove.sdk.v1\r\n\r\n"
+)
 
 
 def result_of(labels, index=3, pts=180_045):
@@ -122,6 +129,102 @@ def test_a_client_that_reads_nothing_holds_up_nobody(shown):
         server.close(complete=True)
 
 
+@contextmanager
+def joined(server):
+    """A client that has been answered, so that the server has it, and its lines."""
+    with socket.create_connection(("127.0.0.1", server.port), TIMEOUT_S) as client:
+        client.sendall(b'{"id": "join"}\n')
+        with client.makefile("rb") as lines:
+            line = json.loads(lines.readline())
+            while line["type"] != "answer":
+                line = json.loads(lines.readline())
+            assert line["id"] == "join"
+            yield client, lines
+
+
+def test_clients_join_and_leave_at_full_rate_and_each_gets_results_and_its_answers(shown):
+    server, over = JsonOverTcp("0", CommandQueue().put), threading.Event()
+
+    def write():
+        while not over.is_set():
+            server.write(*shown)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        with joined(server) as (_, lines_of_one_that_stays):
+            for _ in range(200):
+                with joined(server) as (_, lines):  # no place is taken by those who left
+                    assert json.loads(lines.readline())["type"] == "result"
+            while json.loads(lines_of_one_that_stays.readline())["type"] != "result":
+                pass
+    finally:
+        over.set()
+        writer.join()
+        server.close(complete=True)
+
+
+def test_places_of_clients_that_left_are_free_also_without_results():
+    server = JsonOverTcp("0", CommandQueue().put)
+    for _ in range(50):
+        with joined(server) as (client, lines):
+            client.shutdown(socket.SHUT_WR)
+            assert lines.read() == b""  # when the server has let it go
+    server.close(complete=True)
+
+
+def test_no_answer_is_lost_among_results(shown):
+    queue = CommandQueue()
+    server = JsonOverTcp("0", queue.put)
+    with joined(server) as (client, lines):
+        client.sendall(b"".join(b'{"type": "reset", "id": %d}\n' % n for n in range(90)) + b"?\n")
+        assert "error" in json.loads(lines.readline())  # so all were taken
+        for pending in queue.take():
+            server.write(*shown)
+            pending.answer(Outcome())
+            server.write(*shown)
+        server.close(complete=True)
+        answers = [line for line in map(json.loads, lines) if line["type"] == "answer"]
+    assert [answer["id"] for answer in answers] == list(range(90))
+
+
+def test_a_line_that_is_too_long_is_one_command_that_is_refused():
+    server = JsonOverTcp("0", CommandQueue().put)
+    with joined(server) as (client, lines):
+        client.sendall(b"[" * 60_000 + b'\n{"type": "dance", "id": 2}\n')
+        assert "at most" in json.loads(lines.readline())["error"]
+        assert json.loads(lines.readline())["id"] == 2
+        server.close(complete=True)
+
+
+def web_socket_message(operation, data):
+    """A WebSocket message of less than 64 KiB as a client sends it: masked, here with zeros."""
+    length = bytes([0x80 | 126]) + len(data).to_bytes(2, "big")
+    return bytes([0x80 | operation]) + length + bytes(4) + data
+
+
+def test_foxglove_answers_commands():
+    pytest.importorskip("foxglove")
+    server = open_channel(Channel("foxglove", "0"), CommandQueue().put)
+    offered = rb'"id":(\d+),"topic":"/answer"'
+    channel = {"id": 1, "topic": "/command", "encoding": "json", "schemaName": ""}
+    command = b"\x01" + (1).to_bytes(4, "little") + b'{"type": "dance", "id": "a"}'
+    with socket.create_connection(("127.0.0.1", server.port), TIMEOUT_S) as client:
+        client.sendall(UPGRADE.encode())
+        received = b""
+        while not (found := re.search(offered, received)):
+            received += client.recv(65536)
+        wanted = {"op": "subscribe", "subscriptions": [{"id": 0, "channelId": int(found[1])}]}
+        for request in (wanted, {"op": "advertise", "channels": [channel]}):
+            client.sendall(web_socket_message(1, json.dumps(request).encode()))
+        client.sendall(web_socket_message(2, command))
+        while not (answer := re.search(rb'{[^{]*"type": ?"answer".*}', received)):
+            received += client.recv(65536)
+    server.close(complete=True)
+    assert json.loads(answer[0])["id"] == "a"
+    assert "type" in json.loads(answer[0])["error"]
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -177,13 +280,8 @@ def test_mcap_holds_images_boxes_labels_with_the_sources_stamp(shown, tmp_path):
 def test_foxglove_serves_its_websocket(shown):
     pytest.importorskip("foxglove")
     server = open_channel(Channel("foxglove", "0"), CommandQueue().put)
-    request = (
-        "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-        "Sec-WebSocket-Protocol: foxglove.sdk.v1\r\n\r\n"
-    )
     with socket.create_connection(("127.0.0.1", server.port), TIMEOUT_S) as client:
-        client.sendall(request.encode())
+        client.sendall(UPGRADE.encode())
         received = b""
         while b"/labels" not in received and (data := client.recv(65536)):
             received += data
