@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from maskstream.pipeline.errors import QueueClosedError as QueueClosedError
     from maskstream.pipeline.errors import ServerFullError as ServerFullError
     from maskstream.pipeline.errors import SessionNotFoundError as SessionNotFoundError
+    from maskstream.pipeline.errors import SinkError as SinkError
+    from maskstream.pipeline.errors import SinkHangsError as SinkHangsError
     from maskstream.pipeline.errors import SourceError as SourceError
     from maskstream.pipeline.errors import SourceNotFoundError as SourceNotFoundError
     from maskstream.pipeline.errors import StoreCorruptError as StoreCorruptError
@@ -52,9 +54,9 @@ _NAMES = {
     "engine.pipeline": "Pipeline RunSummary",
     "engine.stills": "segment_everything",
     "errors": "ConfigError MaskstreamError MissingExtraError ModelError PageError PromptError"
-    " QueueClosedError ServerFullError SessionNotFoundError SourceError SourceNotFoundError"
-    " StoreCorruptError StoreError StoreExistsError StoreLockedError TrainingDataError"
-    " UnreadableSourceError",
+    " QueueClosedError ServerFullError SessionNotFoundError SinkError SinkHangsError"
+    " SourceError SourceNotFoundError StoreCorruptError StoreError StoreExistsError"
+    " StoreLockedError TrainingDataError UnreadableSourceError",
     "exports.export": "ExportChoice export",
     "live.session": "LiveSession",
     "models.open": "open_model",
@@ -87,6 +89,8 @@ __all__ = [
     "RunSummary",
     "ServerFullError",
     "SessionNotFoundError",
+    "SinkError",
+    "SinkHangsError",
     "SourceError",
     "SourceNotFoundError",
     "StoreCorruptError",

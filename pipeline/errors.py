@@ -7,8 +7,8 @@ PromptError              a prompts file or a prompt is wrong ├── ModelErro
 folder or checkpoint is missing or unusable ├── StoreError               the mask store cannot be
 written or read │   ├── StoreExistsError     the output already exists │   ├── StoreLockedError
 another process is writing it │   └── StoreCorruptError    the store is damaged or inconsistent ├──
-SinkHangsError           an output of a run does not take results ├── PageError                the
-page, or what it requests, cannot be served │   └──
+SinkError                an output of a run failed │   └── SinkHangsError       it takes no results
+├── PageError                the page, or what it requests, cannot be served │   └──
 SessionNotFoundError  there is no session of this name ├── MissingExtraError        a feature needs
 a package that is not installed ├── TrainingDataError        training data are missing or malformed
 └── QueueClosedError         the other side of a frame queue has ended
@@ -69,7 +69,11 @@ class StoreCorruptError(StoreError):
     """The mask store is damaged or inconsistent."""
 
 
-class SinkHangsError(MaskstreamError):
+class SinkError(MaskstreamError):
+    """An output of a run failed."""
+
+
+class SinkHangsError(SinkError):
     """An output of a run takes no results, and its thread was left behind."""
 
 

@@ -116,10 +116,14 @@ class SourceInfo:
 
 @dataclass(slots=True)
 class SourceReport:
-    """Counts of frames and of damage, updated by the reader."""
+    """Counts of frames and of damage, updated by the reader.
+
+    recording_failed: why the recording of the source ended early; "" if it did not.
+    """
 
     frames: int = 0
     corrupt_packets: int = 0
+    recording_failed: str = ""
     messages: list[str] = field(default_factory=list)  # the first few, for the user
     notes: list[str] = field(default_factory=list)  # what was done to the source, for the user
 

@@ -64,7 +64,8 @@ def live(
         int | None, typer.Option(min=1, max=65535, help="Port of a Prometheus endpoint.")
     ] = None,
     record: Annotated[
-        Path | None, typer.Option(help="Also record the source to this file (.mkv; .ts of H.264, …).")
+        Path | None,
+        typer.Option(help="Also record the source to this file (.mkv; .ts of H.264, …)."),
     ] = None,
     size: Annotated[
         str | None, typer.Option(help="WIDTHxHEIGHT of raw frames, or requested from a camera.")
@@ -86,6 +87,9 @@ def live(
         bool, typer.Option("--seed/--no-seed", help="Find objects without prompts.")
     ] = True,
     model: ModelOption = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="End when an output fails, for example on a full disk.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a line of JSON a second; the last is the summary.")
     ] = False,
@@ -113,6 +117,7 @@ def live(
             overrides=overrides or (),
             seed=seed,
             model=model,
+            strict=strict,
             as_json=as_json,
             quiet=quiet,
         )

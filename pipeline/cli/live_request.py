@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 
 import typer
 
-from maskstream.pipeline.errors import ConfigError, SinkHangsError
+from maskstream.pipeline.errors import ConfigError, SinkError, SinkHangsError
 
 if TYPE_CHECKING:
     from maskstream.pipeline.config import PipelineConfig
@@ -41,7 +41,8 @@ class LiveRequest:
 
     output: a store, or with `retain` (90s, 10m, 2h) a folder. preview, metrics: ports. publish:
     channels, KIND[:TARGET]. size, pixel_format, rate: of raw frames, or requested from a camera.
-    input_options: FFmpeg's, KEY=VALUE. None: as configured, or not used.
+    input_options: FFmpeg's, KEY=VALUE. strict: end the run when an output fails. None: as
+    configured, or not used.
     """
 
     source: str = field(repr=False)  # it may hold a password
@@ -63,6 +64,7 @@ class LiveRequest:
     overrides: Sequence[str] = ()
     seed: bool = True
     model: str | None = None
+    strict: bool = False
     as_json: bool = False
     quiet: bool = False
 
@@ -111,6 +113,7 @@ def run_live(request: LiveRequest) -> None:
     from maskstream.pipeline.cli.first_use import with_model_folder
     from maskstream.pipeline.config import load_config
     from maskstream.pipeline.live.live_store import parse_duration
+    from maskstream.pipeline.live.outputs import Outputs
     from maskstream.pipeline.live.publishers import open_channels, parse_channel
     from maskstream.pipeline.live.session import LiveSession
     from maskstream.pipeline.output_paths import check_outputs
@@ -126,14 +129,18 @@ def run_live(request: LiveRequest) -> None:
     channels = [parse_channel(text) for text in request.publish]
     session = LiveSession.open(request.source, configured, options, record=request.record)
 
+    session.outputs = Outputs(strict=request.strict)
+
     def publishing(info: SourceInfo) -> Sequence[Sink]:
-        return open_channels(channels, session.commands.put)
+        opened = open_channels(channels, session.commands.put)
+        return session.outputs.guard(request.publish, opened)
 
     def behind(info: SourceInfo) -> Sequence[Sink]:
         sinks: list[Sink] = []
         if request.output is not None:
             overwrite = request.overwrite
-            sinks.append(_store(session, info, request.output, retain_s, overwrite=overwrite))
+            store = _store(session, info, request.output, retain_s, overwrite=overwrite)
+            sinks.extend(session.outputs.guard([request.output], [store]))
         if request.preview is not None:
             sinks.append(_preview(session, info, request.preview))
         return sinks
@@ -167,6 +174,9 @@ def run_live(request: LiveRequest) -> None:
             "the source fell silent and could not be closed; all outputs are complete up to its "
             "last frame"
         )
+    if summary.failed:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in summary.failed.items())
+        raise SinkError(f"the run went on without outputs that failed ({reasons})")
 
 
 def _exit(reason: str) -> NoReturn:
@@ -243,6 +253,8 @@ def _line(status: LiveStatus) -> str:
     )
     if status.full:
         line += ", no more objects: all ids are used"
+    if status.failed:
+        line += f", failed: {', '.join(status.failed)}"
     if not status.source["connected"] and status.source["trouble"]:
         line += f", disconnected: {status.source['trouble']}"
     return f"{line:<150}"

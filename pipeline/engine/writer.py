@@ -75,8 +75,8 @@ class SinkWriter:
             return
         self.abandoned = True
         self._failure = SinkHangsError(
-            f"an output hangs and was left behind ({type(hanging).__name__}); what it wrote may "
-            "be incomplete"
+            f"the output {getattr(hanging, 'name', type(hanging).__name__)} hangs and was left "
+            "behind; what it wrote may be incomplete"
         )
         self._queue.fail(self._failure)
         self._ended.set()

@@ -69,6 +69,7 @@ class _Collector:
             ("memory_bytes", "Resident memory", now.rss_mb["end"] * 2**20),
             ("connected", "Whether the source is connected", float(now.source["connected"])),
             ("governor_level", "Steps the governor has taken", now.governor.level),
+            ("failed_outputs", "Outputs that failed", len(now.failed)),
             ("hanging_stages", "Stages that exceed the watchdog's limit", len(now.hanging)),
         ):
             yield gauge(f"maskstream_{name}", about, value=value)

@@ -114,6 +114,9 @@ class ReconnectingSource:
                     yield from self._connection(reader)
                     self.trouble = getattr(reader, "ended", "the stream ended")
                     first.report.corrupt_packets += reader.report.corrupt_packets
+                first.report.recording_failed = (
+                    first.report.recording_failed or reader.report.recording_failed
+                )
             except SourceError as error:
                 self.trouble = str(error)
                 logger.info("not connected, next attempt in %.1f s: %s", wait_s, error)

@@ -16,6 +16,7 @@ from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.errors import QueueClosedError
 from maskstream.pipeline.live.commands import Command, CommandQueue, PendingCommand
 from maskstream.pipeline.live.governor import Governor, budget_steps
+from maskstream.pipeline.live.outputs import Outputs
 from maskstream.pipeline.live.processor import LiveProcessor
 from maskstream.pipeline.live.reconnect import ReconnectingSource, ReconnectPolicy
 from maskstream.pipeline.live.status import LiveStatus, Meter, Watchdog, resident_mb
@@ -60,6 +61,7 @@ class LiveSession:
     ) -> None:
         """Load the pipeline. Raises `ConfigError`, `ModelError`."""
         self.commands = CommandQueue()
+        self.outputs = Outputs()
         self.governor = Governor(budget_steps(config), config.live.latency_ms / 1000)
         self.pipeline = Pipeline(config)
         self._source = source
@@ -188,7 +190,12 @@ class LiveSession:
             },
             hanging=self._watchdog.hanging(),
             abandoned=self._abandoned,
+            failed=self._failed(),
         )
+
+    def _failed(self) -> dict[str, str]:
+        recording = self.pipeline.summary.report.recording_failed
+        return self.outputs.failed | ({"record": recording} if recording else {})
 
     def __iter__(self) -> Iterator[LiveResult]:
         queue, thread = self._start()

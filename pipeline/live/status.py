@@ -7,7 +7,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ class LiveStatus:
     recent_fps: of the last 60. rss_mb: resident memory at the first result and now, MiB. source:
     connected, connections, gaps, corrupt packets, last error. hanging: seconds that stages
     exceeding the watchdog's limit have been running, by name. abandoned: what did not end with the
-    run and was left behind: "source", "status" (the callback).
+    run and was left behind: "source", "status" (the callback). failed: why outputs failed, by name.
     """
 
     seconds: float
@@ -50,6 +50,7 @@ class LiveStatus:
     source: Mapping[str, Any]
     hanging: Mapping[str, float]
     abandoned: Sequence[str] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def fps(self) -> float:
@@ -76,6 +77,7 @@ class LiveStatus:
             "source": dict(self.source),
             "hanging": {name: round(seconds, 1) for name, seconds in self.hanging.items()},
             "abandoned": list(self.abandoned),
+            "failed": dict(self.failed),
         }
 
 

@@ -55,7 +55,10 @@ def is_copied(path: Path, codec: str) -> bool:
 
 
 class _Recorder:
-    """A new file for one stream, without overwriting an existing one; one that fails is closed."""
+    """A new file for one stream, without overwriting an existing one.
+
+    failed: why it ended early, as when the disk is full; "" if it did not.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = free_path(path)
@@ -65,6 +68,7 @@ class _Recorder:
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise _cannot_record(self._path, error) from error
         self._over = False
+        self.failed = ""
 
     def close(self) -> None:
         """Finish the file."""
@@ -74,7 +78,7 @@ class _Recorder:
         try:
             self._container.close()
         except (av.error.FFmpegError, OSError) as error:
-            logger.error("the recording %s is cut short: %s", self._path, _reason(error))
+            self._fail(error)
 
     def _mux(self, packets: Packet[Any] | Iterable[Packet[Any]]) -> None:
         try:
@@ -83,8 +87,13 @@ class _Recorder:
             if error.errno == errno.EINVAL:  # the container refuses this packet, not the file
                 logger.warning("%s lacks packets: %s", self._path, _reason(error))
                 return
-            logger.error("the recording %s ends here: %s", self._path, _reason(error))
+            self._fail(error)
             self.close()
+
+    def _fail(self, error: Exception) -> None:
+        if not self.failed:
+            self.failed = _reason(error)
+            logger.error("the recording %s ends here: %s", self._path, self.failed)
 
 
 class PacketRecorder(_Recorder):

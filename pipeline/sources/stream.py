@@ -125,6 +125,7 @@ class LiveReader(VideoReader):
             for recorder in (self._packet_recorder, self._frame_recorder):
                 if recorder is not None:
                     recorder.close()
+                    self.report.recording_failed = recorder.failed
         finally:
             self._container.close()
 
@@ -141,6 +142,7 @@ class LiveReader(VideoReader):
                 yield packet
                 if self._packet_recorder is not None and packet.size:
                     self._packet_recorder.write(packet)
+                    self.report.recording_failed = self._packet_recorder.failed
         except av.error.FFmpegError as error:
             self.ended = f"the stream broke off: {reason_of(error)}"
 
@@ -153,6 +155,7 @@ class LiveReader(VideoReader):
             frame = replace(frame, pts=pts, time_base=CAPTURE_TIME_BASE)
         if self._frame_recorder is not None:
             self._frame_recorder.write(picture, frame.pts_s or 0.0)
+            self.report.recording_failed = self._frame_recorder.failed
         return frame
 
     def _describe(self, name: str, first: VideoFrame) -> SourceInfo:

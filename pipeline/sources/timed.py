@@ -90,6 +90,7 @@ class _ArraysReader:
             pts = round(arrival.unix_s / TIME_BASE) if stamp_ns is None else stamp_ns
             if self._recorder:
                 self._recorder.write(_packed(rgb), float(pts * TIME_BASE))
+                self.report.recording_failed = self._recorder.failed
             self.report.frames += 1
             view = ArrayView(rgb.copy())  # the frame waits; the program may fill its array anew
             yield Frame(index, pts, TIME_BASE, self.info.size_hw, view, arrival)
@@ -97,6 +98,7 @@ class _ArraysReader:
     def close(self) -> None:
         if self._recorder:
             self._recorder.close()
+            self.report.recording_failed = self._recorder.failed
 
     def _check_stamp(self, index: int, stamp_ns: int | None, last_ns: int | None) -> None:
         if (stamp_ns is not None) != self._stamped:

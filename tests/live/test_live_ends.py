@@ -40,12 +40,13 @@ class Kept:
         self.closed.append(complete)
 
 
-def silent_after(count):
+def silent_after(count, *settings):
     """A session on a program's images, of which only so many come; and the way to release it."""
     images: Queue = Queue()
     for number in range(count):
         images.put((IMAGE, number * 10**8))
-    session = LiveSession.open(iter(images.get, None), load_config(overrides=SETTINGS))
+    config = load_config(overrides=[*SETTINGS, *settings])
+    session = LiveSession.open(iter(images.get, None), config)
     return session, lambda: images.put(None)
 
 
@@ -77,8 +78,7 @@ def test_a_run_that_was_stopped_before_it_began_ends_at_once():
 
 
 def test_an_output_that_hangs_is_left_behind_and_the_others_are_closed():
-    session, release = silent_after(50)
-    session.pipeline.config.live.__dict__["close_s"] = 0.1
+    session, release = silent_after(50, "live.close_s=0.1")
     never, kept = threading.Event(), Kept()
 
     def hang(live):

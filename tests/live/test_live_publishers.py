@@ -7,7 +7,6 @@ import sys
 import threading
 from array import array
 from contextlib import contextmanager, suppress
-from fractions import Fraction
 from queue import Empty, Queue
 
 import numpy as np
@@ -26,34 +25,15 @@ from maskstream.pipeline.live.publishers.ros2 import (
     header_of,
     label_image,
 )
-from maskstream.pipeline.sources.arrays import ArrayView
-from maskstream.pipeline.types import Arrival, Frame, FrameResult, ObjectResult
-from maskstream.trackers.state import TrackState
+from tests.support.live_runs import result_of
 
 SIZE = (36, 64)
-TIME_BASE = Fraction(1, 90_000)
 TIMEOUT_S = 10
 UPGRADE = (
     "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
     "Sec-WebSocket-Protocol: foxglove.sdk.v1\r\n\r\n"
 )
-
-
-def result_of(labels, index=3, pts=180_045):
-    """A live frame and its result, with an object more that is out of sight."""
-    objects = []
-    for found in np.unique(labels[labels > 0]).tolist():
-        rows, columns = np.nonzero(labels == found)
-        box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-        objects.append(
-            ObjectResult(found, tuple(map(float, box)), 0.9, TrackState.TRACKED, len(rows))
-        )
-    objects.append(ObjectResult(60_000, (1.0, 1.0, 5.0, 5.0), 0.2, TrackState.OCCLUDED, 0))
-    rgb = np.full((*labels.shape, 3), 90, np.uint8)
-    arrival = Arrival(10.0, 1_700_000_000.25)
-    frame = Frame(index, pts, TIME_BASE, labels.shape, ArrayView(rgb), arrival)
-    return frame, FrameResult(index, pts, TIME_BASE, True, labels, tuple(objects))
 
 
 @pytest.fixture

@@ -2,13 +2,18 @@
 
 import threading
 from concurrent.futures import Future
+from fractions import Fraction
 
 import numpy as np
 
 from maskstream.pipeline.live.session import CallbackSink
+from maskstream.pipeline.sources.arrays import ArrayView
+from maskstream.pipeline.types import Arrival, Frame, FrameResult, ObjectResult
+from maskstream.trackers.state import TrackState
 
 SIZE = (90, 160)
 RATE = 30
+STREAM_TIME_BASE = Fraction(1, 90_000)
 # Deadlines are the bench's business: here the machine may be as slow as it likes.
 PATIENT = [
     "live.latency_ms=60000",
@@ -71,3 +76,19 @@ def disc_of(shapes, index):
     """A point inside the second shape on a frame."""
     rows, columns = np.nonzero(shapes[1][index] == 2)
     return float(columns.mean()), float(rows.mean())
+
+
+def result_of(labels, index=3, pts=180_045):
+    """A live frame and its result, with an object more that is out of sight."""
+    objects = []
+    for found in np.unique(labels[labels > 0]).tolist():
+        rows, columns = np.nonzero(labels == found)
+        box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        objects.append(
+            ObjectResult(found, tuple(map(float, box)), 0.9, TrackState.TRACKED, len(rows))
+        )
+    objects.append(ObjectResult(60_000, (1.0, 1.0, 5.0, 5.0), 0.2, TrackState.OCCLUDED, 0))
+    rgb = np.full((*labels.shape, 3), 90, np.uint8)
+    arrival = Arrival(10.0, 1_700_000_000.25)
+    frame = Frame(index, pts, STREAM_TIME_BASE, labels.shape, ArrayView(rgb), arrival)
+    return frame, FrameResult(index, pts, STREAM_TIME_BASE, True, labels, tuple(objects))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -125,23 +126,73 @@ class McapFile:
             )
         context = foxglove.Context()
         try:
-            self._writer = foxglove.open_mcap(path, context=context)
+            self._file = _NewFile(path)
+            self._writer = foxglove.open_mcap(self._file, context=context)
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path} cannot be written: {error}") from error
         self._topics = _Topics(foxglove, context)
         self._context = context  # keeps the context alive
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Record the result."""
+        """Record the result. Raises `OSError`, for example if the disk is full."""
         self._topics.log(frame, result)
+        self._file.check()
 
     def idle(self) -> None:
         """Nothing to do."""
 
     def close(self, *, complete: bool) -> None:
-        """Finish the file."""
+        """Finish the file. Raises `OSError`."""
         self._topics.close()
-        self._writer.close()
+        try:
+            self._writer.close()
+        finally:
+            self._file.close()
+
+
+class _NewFile:
+    """A file that the SDK writes to, and which keeps an error for `check`: the SDK only logs it.
+
+    After an error data are dropped, and positions are those that the file would have.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Create the file. Raises `OSError`."""
+        self._file = FileIO(path, "xb")
+        self._error: OSError | None = None
+        self._position = self._size = 0
+
+    def write(self, data: bytes) -> int:
+        """Write all data."""
+        left = memoryview(data)
+        try:
+            while left and self._error is None:
+                left = left[self._file.write(left) :]
+        except OSError as error:
+            self._error = error
+        self._position += len(data)
+        self._size = max(self._size, self._position)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a position, from the start (0), from here (1) or from the end (2)."""
+        self._position = offset + (0, self._position, self._size)[whence]
+        if self._error is None:
+            self._file.seek(self._position)
+        return self._position
+
+    def flush(self) -> None:
+        """Nothing to do: no data are buffered."""
+
+    def check(self) -> None:
+        """Raise the `OSError` that writing met, if it did."""
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        """Close the file. Raises `OSError` if anything is missing in it."""
+        self._file.close()
+        self.check()
 
 
 class FoxgloveServer:
