@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 import typer
@@ -195,18 +195,45 @@ def _run(
     duration_s: float | None,
 ) -> LiveStatus:
     """Run until the session ends; the first Ctrl-C, SIGTERM or SIGHUP stops it cleanly."""
-
-    def end(number: int, stack: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)  # the next signal kills the process
-        # In a thread, because the code that the signal interrupts may hold a lock that this needs.
-        threading.Thread(target=session.stop, name="maskstream-stop", daemon=True).start()
-
-    before = {number: signal.signal(number, end) for number in _ENDING_SIGNALS}
-    try:
+    with _ended_by_signals(session.stop):
         return session.run(publishing, behind=behind, on_status=on_status, duration_s=duration_s)
+
+
+@contextmanager
+def _ended_by_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` at the first signal; the second ends the process.
+
+    A thread waits for them: Python's own handlers would run in the main thread, which may have
+    begun to wait for the source just before the signal came. A signal that is ignored (nohup) stays
+    ignored.
+    """
+    incoming, outgoing = socket.socketpair()
+    outgoing.setblocking(False)
+    handled = [n for n in _ENDING_SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
+
+    def watch() -> None:
+        stopped = False
+        while numbers := incoming.recv(1):
+            if numbers[0] not in handled:
+                continue
+            if stopped:
+                os._exit(128 + numbers[0])
+            stopped = True
+            stop()
+
+    thread = threading.Thread(target=watch, name="maskstream-signals", daemon=True)
+    thread.start()
+    wakeup_before = signal.set_wakeup_fd(outgoing.fileno(), warn_on_full_buffer=False)
+    before = {number: signal.signal(number, lambda number, stack: None) for number in handled}
+    try:
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(wakeup_before)
+        outgoing.close()
+        thread.join()
+        incoming.close()
 
 
 def _store(
