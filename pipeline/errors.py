@@ -1,17 +1,24 @@
 """Exceptions of maskstream. Messages are sentences that say what to do.
 
-MaskstreamError ├── SourceError              the input cannot be read │   ├── SourceNotFoundError
-there is no such file, folder or device │   └── UnreadableSourceError  it exists, but has no video
-that can be decoded ├── ConfigError              a configuration key or value is wrong ├──
-PromptError              a prompts file or a prompt is wrong ├── ModelError               a model
-folder or checkpoint is missing or unusable ├── StoreError               the mask store cannot be
-written or read │   ├── StoreExistsError     the output already exists │   ├── StoreLockedError
-another process is writing it │   └── StoreCorruptError    the store is damaged or inconsistent ├──
-SinkError                an output of a run failed │   └── SinkHangsError       it takes no results
-├── PageError                the page, or what it requests, cannot be served │   └──
-SessionNotFoundError  there is no session of this name ├── MissingExtraError        a feature needs
-a package that is not installed ├── TrainingDataError        training data are missing or malformed
-└── QueueClosedError         the other side of a frame queue has ended
+MaskstreamError
+├── SourceError                   the input cannot be read
+│   ├── SourceNotFoundError       there is no such file, folder or device
+│   └── UnreadableSourceError     it exists, but has no video that can be decoded
+├── ConfigError                   a configuration key or value is wrong
+├── PromptError                   a prompts file or a prompt is wrong
+├── ModelError                    a model folder or checkpoint is missing or unusable
+├── StoreError                    the mask store cannot be written or read
+│   ├── StoreExistsError          the output already exists
+│   ├── StoreLockedError          another process is writing it
+│   └── StoreCorruptError         the store is damaged or inconsistent
+├── SinkError                     an output of a run failed
+│   └── SinkHangsError            it takes no results
+├── PageError                     the page, or what it requests, cannot be served
+│   ├── ServerFullError           a limit of the server is reached
+│   └── SessionNotFoundError      there is no session of this name
+├── MissingExtraError             a feature needs a package that is not installed
+├── TrainingDataError             training data are missing or malformed
+└── QueueClosedError              the other side of a frame queue has ended
 """
 
 from __future__ import annotations
