@@ -359,23 +359,27 @@ class Page {
   }
 
   // Fetch and show the current frame; while one is loading, only the newest request is kept.
-  async refresh() {
-    if (this.loading) { this.again = true; return this.loading; }
-    this.loading = (async () => {
-      do {
-        this.again = false;
-        const frame = this.frame;
-        const slow = setTimeout(() => toast(DECODING, "note"), SLOW_MS);
-        try {
-          const [image, masks] = await this.frames.both(frame);
-          if (frame === this.frame || this.again) this.#display(frame, image, masks);
-        } catch (error) {
-          if (/has no frame/.test(error.message)) await this.try(async () => this.take(await this.api.state()));
-          if (frame === this.frame) this.fail(error);  // else the video ends earlier, and its end is shown
-        } finally { clearTimeout(slow); }
-      } while (this.again);
-    })();
-    try { await this.loading; } finally { this.loading = null; }
+  refresh() {
+    this.again = true;
+    this.loading ??= this.#load();
+    return this.loading;
+  }
+
+  async #load() {
+    try { while (this.again) await this.#loadOne(); } finally { this.loading = null; }  // at once: a request from here on begins anew
+  }
+
+  async #loadOne() {
+    this.again = false;
+    const frame = this.frame;
+    const slow = setTimeout(() => toast(DECODING, "note"), SLOW_MS);
+    try {
+      const [image, masks] = await this.frames.both(frame);
+      if (frame === this.frame || this.again) this.#display(frame, image, masks);
+    } catch (error) {
+      if (/has no frame/.test(error.message)) await this.try(async () => this.take(await this.api.state()));
+      if (frame === this.frame) this.fail(error);  // else the video ends earlier, and its end is shown
+    } finally { clearTimeout(slow); }
   }
 
   #display(frame, image, masks) {
