@@ -235,6 +235,7 @@ class Pipeline:
         try:
             info = reader.start()
             if info is None:  # it was stopped before the source gave anything
+                reader.check_ended()
                 return
             if waiting:
                 prompts.check_frames(known_frames(source, info, max(waiting)))

@@ -31,6 +31,7 @@ class SourceReader:
         self._source = source
         self._queue = queue
         self._info: Future[SourceInfo | None] = Future()
+        self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._read, name="maskstream-reader", daemon=True)
 
     def start(self) -> SourceInfo | None:
@@ -46,6 +47,12 @@ class SourceReader:
         self._queue.close()
         with suppress(InvalidStateError):
             self._info.set_result(None)
+
+    def check_ended(self) -> None:
+        """Stop the thread, and raise what its source failed with before it gave anything."""
+        self.stop()
+        if self._error is not None:
+            raise self._error
 
     def stop(self) -> None:
         """Stop the thread, also while it waits for the queue; abandon one that waits longer."""
@@ -70,6 +77,7 @@ class SourceReader:
         except QueueClosedError:
             return
         except BaseException as error:
+            self._error = error
             with suppress(InvalidStateError):
                 self._info.set_exception(error)
             self._queue.fail(error)
