@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from maskstream.pipeline.errors import PromptError
-from maskstream.ui.editing.cleanup import clean, drop_specks, fill_holes, smooth_outline
+from maskstream.pipeline.exports.edges import Edges, clean_mask
+from maskstream.ui.editing.cleanup import clean, smooth_outline
+
+
+def fill_holes(mask: np.ndarray, area: int) -> np.ndarray:
+    return clean_mask(mask, Edges(fill_holes_px=area))
+
+
+def drop_specks(mask: np.ndarray, area: int) -> np.ndarray:
+    return clean_mask(mask, Edges(remove_islands_px=area))
 
 
 def square(size: int = 40, border: int = 10) -> np.ndarray:
