@@ -5,6 +5,7 @@ const IMAGES = 90;
 const LABELS = 120;
 const PLAYED_BYTES = 3e8; // of compressed frames for playback, which later passes show again
 const PLAYED_SIDE = 960;
+const RETRY_MS = 500;
 
 export class Frames {
   constructor(api, side, { start, end }) {
@@ -51,39 +52,33 @@ export class Frames {
   forget(frame) { this.labels.delete(frame); }
 
   // Fetch consecutive frames for playback that are not there yet, images and masks, at a size that is quick.
-  block(first, count) {
+  async block(first, count) {
     first = Math.max(this.start, first);
     const { version } = this, last = Math.min(this.end, first + count - 1);
-    const missing = [];
-    for (let frame = first; frame <= last; frame++) if (this.blocks.get(frame)?.version !== version) missing.push(frame);
-    if (!missing.length) return;
-    const key = `b${first}@${version}`;
-    this.#once(key, async () => {
-      for (const found of await this.api.frames(first, last - first + 1, Math.min(this.side, PLAYED_SIDE))) {
-        this.#forgetPlayed(found.frame);
-        this.bytes += found.image.size + found.masks.size;
-        this.blocks.set(found.frame, { ...found, version });
-      }
+    let complete = true;
+    for (let frame = first; frame <= last; frame++) complete &&= this.blocks.get(frame)?.version === version;
+    if (complete) return;
+    await this.#once(`b${first}@${version}`, async () => {
+      try {
+        for (const found of await this.api.frames(first, last - first + 1, Math.min(this.side, PLAYED_SIDE))) {
+          this.#forgetPlayed(found.frame);
+          this.bytes += found.image.size + found.masks.size;
+          this.blocks.set(found.frame, { ...found, version });
+        }
+      } catch { await new Promise((done) => setTimeout(done, RETRY_MS)); }  // and so it is asked for again no sooner
       while (this.bytes > PLAYED_BYTES && this.blocks.size > 4 * count) this.#forgetPlayed(this.blocks.keys().next().value);
-      for (const wake of this.wakes.splice(0)) wake();
-    }).catch(() => {});
+    });
   }
 
-  // Image and masks of a frame for playback, as soon as they are fetched.
+  // Image and masks of a frame for playback; null if they are not there yet.
   async played(frame) {
-    for (let tries = 0; tries < 40; tries++) {
-      const found = this.blocks.get(frame);
-      if (found) {
-        const inflated = found.masks.stream().pipeThrough(new DecompressionStream("gzip"));
-        const [image, bytes] = await Promise.all([createImageBitmap(found.image), new Response(inflated).arrayBuffer()]);
-        return [image, unpack(found.about, new Uint8Array(bytes))];
-      }
-      await new Promise((done) => { this.wakes.push(done); setTimeout(done, 250); });
-    }
-    return null;
+    const found = this.blocks.get(frame);
+    if (!found) return null;
+    const inflated = found.masks.stream().pipeThrough(new DecompressionStream("gzip"));
+    const [image, bytes] = await Promise.all([createImageBitmap(found.image), new Response(inflated).arrayBuffer()]);
+    return [image, unpack(found.about, new Uint8Array(bytes))];
   }
 
-  wakes = [];
   #forgetPlayed(frame) {
     const kept = this.blocks.get(frame);
     if (!kept) return;

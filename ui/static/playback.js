@@ -18,10 +18,10 @@ export class Playback {
     if (side > 0 && start >= last) start = first;
     if (side < 0 && start <= first) start = last;
     const fetchAhead = (frame) => {
-      for (let i = 0; i <= AHEAD; i++) frames.block(Math.floor(frame / BLOCK) * BLOCK + i * side * BLOCK, BLOCK);
+      const blocks = Array.from({ length: AHEAD + 1 }, (_, i) => frames.block(Math.floor(frame / BLOCK) * BLOCK + i * side * BLOCK, BLOCK));
+      return blocks[0];
     };
-    fetchAhead(start);
-    await Promise.race([frames.played(start + side), new Promise((done) => setTimeout(done, WAIT_MS))]);
+    await Promise.race([fetchAhead(start), new Promise((done) => setTimeout(done, WAIT_MS))]);
     let shown = 0, dropped = 0, before = start;
     const startMs = performance.now();
     while (this.playing && this.turn === turn) {
@@ -29,7 +29,7 @@ export class Playback {
       const frame = Math.min(last, Math.max(first, wanted));
       if (frame !== before) {
         fetchAhead(frame);
-        const found = await Promise.race([frames.played(frame), new Promise((done) => setTimeout(() => done(null), 120))]);
+        const found = await frames.played(frame);
         if (!this.playing || this.turn !== turn) return;
         if (found) {
           this.on.show(frame, ...found);
