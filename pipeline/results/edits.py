@@ -57,8 +57,6 @@ def stack_objects(result: FrameResult, bottom_up: Sequence[int]) -> FrameResult:
 
     bottom_up: ids of all objects of the result.
     """
-    if not result.covered:
-        return result
     masks = {object_id: result.mask(object_id) for object_id in bottom_up}
     labels = np.zeros_like(result.labels)
     for object_id, mask in masks.items():

@@ -94,7 +94,7 @@ class FinalMasks:
                 mask = self.files.get(anchor.mask)
                 found = prompted_object(anchor.object, mask, _PROMPTED_SCORE)
                 result = add_object(result, found, mask)
-        return stack_objects(result, self._bottom_up(result))
+        return stack_objects(result, self._bottom_up(result)) if result.covered else result
 
     def _bottom_up(self, result: FrameResult) -> list[int]:
         """Ids of a frame's objects as they lie on each other, the last on top.
