@@ -13,7 +13,7 @@ from gradio.data_classes import FileData
 from maskstream.pipeline.errors import PromptError
 from maskstream.ui.component.drawing import shown_frame, shown_scale
 from maskstream.ui.editing.actions import ClickAction
-from maskstream.ui.server.endpoints import Endpoints, Json, told
+from maskstream.ui.server.endpoints import Endpoints, Json, as_gradio_error
 
 NEW_OBJECT = 0
 ADD, SUBTRACT = "Add", "Subtract"
@@ -46,14 +46,14 @@ class Handlers:
         """The image of a frame."""
         if not session:
             return None
-        with told(self._workspace.folder):
+        with as_gradio_error(self._workspace.folder):
             return shown_frame(self._endpoints.editor(session), int(frame))
 
     def click(
         self, session: str | None, frame: int, chosen: int, mode: str, at: gr.SelectData
     ) -> Shown:
         """A click on the image: image, object, status."""
-        with told(self._workspace.folder):
+        with as_gradio_error(self._workspace.folder):
             editor = self._endpoints.editor(_opened(session))
             x, y = ((float(part) + 0.5) / shown_scale(editor) for part in at.index)
             action = ClickAction(
@@ -70,7 +70,7 @@ class Handlers:
 
     def undo(self, session: str | None, frame: int, chosen: int) -> Shown:
         """Undo the last action: image, object, status."""
-        with told(self._workspace.folder):
+        with as_gradio_error(self._workspace.folder):
             editor = self._endpoints.editor(_opened(session))
             editor.undo()
             state = self._endpoints.json(_opened(session))
@@ -84,13 +84,13 @@ class Handlers:
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio wants it
     ) -> Iterator[Shown]:
         """Track all objects: image, status, overlay video."""
-        with told(self._workspace.folder):
+        with as_gradio_error(self._workspace.folder):
             token = _opened(session)
         for state in self._endpoints.track(token):
             job = state["job"]
             progress((job["done"], job["total"]), unit="frames")
             yield gr.skip(), _status(state), gr.skip()
-        with told(self._workspace.folder):
+        with as_gradio_error(self._workspace.folder):
             editor = self._endpoints.editor(token)
             state = self._endpoints.json(token)
             yield shown_frame(editor, int(frame)), _status(state), gr.skip()
@@ -103,14 +103,14 @@ class Handlers:
         """Stop tracking; finished frames are kept."""
         if not session:
             return
-        with told(self._workspace.folder):
+        with as_gradio_error(self._workspace.folder):
             task = self._endpoints.editor(session).task
             if task is not None and task.active:
                 task.stop()
 
     def export(self, session: str | None, form: str) -> Update:
         """Export in a format: the file to download."""
-        with told(self._workspace.folder):
+        with as_gradio_error(self._workspace.folder):
             token = _opened(session)
             file = self._endpoints.given(token, self._endpoints.exported(token, form))
             return gr.update(value=file.path, visible=True)

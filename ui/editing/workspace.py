@@ -18,6 +18,7 @@ from pathlib import Path
 from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.errors import MaskstreamError, PageError, SessionNotFoundError, SourceError
 from maskstream.pipeline.sources.images import ImageSequence
+from maskstream.ui.editing.actions import Action, TrackAction, perform
 from maskstream.ui.editing.clicker import Segmenters
 from maskstream.ui.editing.editor import Editor
 from maskstream.ui.editing.quota import Limits, Quota, is_token, session_folders
@@ -101,6 +102,13 @@ class Workspace:
             with self._lock:
                 self._remember(token, editor)
             return editor
+
+    def perform(self, token: str, action: Action) -> int | None:
+        """Perform an action in a session, as `perform` does, if it has the space for it."""
+        editor = self.editor(token)
+        if isinstance(action, TrackAction):
+            self.quota.check_space(editor.session.folder)
+        return perform(editor, action)
 
     def progress(self, token: str) -> SessionProgress:
         """What is going on in a session, without opening its video. Raises `PageError`."""

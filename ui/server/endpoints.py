@@ -20,7 +20,6 @@ from maskstream.ui.editing.actions import (
     ClickAction,
     ExportBody,
     TrackAction,
-    perform,
 )
 from maskstream.ui.editing.editor import Editor
 from maskstream.ui.editing.tracking_task import JobStatus
@@ -47,7 +46,7 @@ class Files(Protocol):
 
 
 @contextmanager
-def told(sessions: Path) -> Iterator[None]:
+def as_gradio_error(sessions: Path) -> Iterator[None]:
     """Raise a `MaskstreamError` as Gradio's error, whose sentence is shown."""
     try:
         yield
@@ -90,7 +89,7 @@ class Endpoints:
             The state: "session", "width", "height", "fps", "start" and "end" (frame indices),
             "objects", "stale", "job".
         """
-        with told(self.workspace.folder):
+        with as_gradio_error(self.workspace.folder):
             return self.json(self._begin(video, example, path))
 
     def state(self, session: str) -> Json:
@@ -102,7 +101,7 @@ class Endpoints:
         Returns:
             The state, as `open` returns it.
         """
-        with told(self.workspace.folder):
+        with as_gradio_error(self.workspace.folder):
             return self.json(session)
 
     def click(
@@ -128,7 +127,7 @@ class Endpoints:
             The state, with "object" (its id) and "mask" (its "box_xyxy", "area" and "score" on the
             frame).
         """
-        with told(self.workspace.folder):
+        with as_gradio_error(self.workspace.folder):
             values = {"frame": frame, "x": x, "y": y, "label": label, "object": object}
             return self.prompted(session, ClickAction.model_validate({"do": "click", **values}))
 
@@ -150,7 +149,7 @@ class Endpoints:
         Returns:
             The state, with "object" and "mask" as `click` returns them.
         """
-        with told(self.workspace.folder):
+        with as_gradio_error(self.workspace.folder):
             values = {"frame": frame, "xyxy": xyxy, "object": object}
             return self.prompted(session, BoxAction.model_validate({"do": "box", **values}))
 
@@ -167,10 +166,9 @@ class Endpoints:
             The state, twice a second while it runs ("job" has "done" and "total" frames), and at
             the end.
         """
-        with told(self.workspace.folder):
+        with as_gradio_error(self.workspace.folder):
             editor = self.editor(session)
-            self.workspace.quota.check_space(editor.session.folder)
-            perform(editor, TrackAction(do="track", direction=direction))
+            self.workspace.perform(session, TrackAction(do="track", direction=direction))
             task = editor.task
             assert task is not None  # noqa: S101 - it was just started
             try:
@@ -202,7 +200,7 @@ class Endpoints:
         Returns:
             The file, which the client downloads.
         """
-        with told(self.workspace.folder):
+        with as_gradio_error(self.workspace.folder):
             file = self.exported(session, format, objects, soft=soft)
             return self.given(session, file)
 
@@ -237,7 +235,7 @@ class Endpoints:
         """Click or draw a box; return the state with the mask. Raises `MaskstreamError`."""
         editor = self.editor(session)
         _check_inside(action, editor.info.size_hw)
-        touched = perform(editor, action)
+        touched = self.workspace.perform(session, action)
         result = editor.result(action.frame)
         found = next(seen for seen in (result.objects if result else ()) if seen.id == touched)
         mask = {

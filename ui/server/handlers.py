@@ -20,9 +20,7 @@ from maskstream.ui.editing.actions import (
     ExportBody,
     FetchRequest,
     OpenRequest,
-    TrackAction,
     parse_action,
-    perform,
 )
 from maskstream.ui.editing.entries import Click
 from maskstream.ui.editing.images import first_image, shrink_labels
@@ -167,10 +165,8 @@ class SessionHandlers:
 
     def act(self, token: str, body: Annotated[JsonObject, Body()]) -> JsonObject:
         """Perform an action."""
-        editor, action = self._workspace.editor(token), parse_action(body)
-        if isinstance(action, TrackAction):
-            self._workspace.quota.check_space(editor.session.folder)
-        touched = perform(editor, action)
+        editor = self._workspace.editor(token)
+        touched = self._workspace.perform(token, parse_action(body))
         return self._state_json(token, editor.view()) | {"object": touched}
 
     def cutout(self, token: str, frame: int, body: CutoutBody, side: int = _PREVIEW) -> Response:
@@ -212,7 +208,9 @@ def _layers(shown: ShownMasks, frame: int, side: int) -> tuple[bytes, JsonObject
     height, width = layers.labels.shape
     about: JsonObject = {
         "size": [width, height],
-        "objects": [[o.id, round(o.score, 3), int(o.state), *o.box_xyxy] for o in layers.objects],
+        "objects": [
+            [o.id, round(min(o.score, 1.0), 3), int(o.state), *o.box_xyxy] for o in layers.objects
+        ],
         "covered": [
             [part.object_id, part.x0, part.y0, *part.mask.shape[::-1]] for part in layers.covered
         ],
