@@ -115,14 +115,15 @@ def run_job(
 @contextmanager
 def _removed_unless_full(folder: Path) -> Iterator[None]:
     """Remove a folder of passes at the end; not after a `StoreError`, to merge them later."""
+    full = False
     try:
         yield
     except StoreError:
+        full = True
         raise
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        if not full:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def for_job(pipeline: Pipeline, job: TrackJob[Any]) -> Pipeline:

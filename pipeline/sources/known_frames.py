@@ -46,7 +46,7 @@ def known_frames(source: Source, info: SourceInfo, last: int) -> Sequence[int] |
 def _count_packets(
     source: VideoFile, info: SourceInfo, first_pts: int | None, last: int
 ) -> list[int] | None:
-    timecode = None if info.timecode is None else Timecode.parse(info.timecode)
+    timecode = Timecode.parse(info.timecode or "")
     frame_range = source.frame_range.resolved(info.rate, timecode)
     with closing(PacketIndex(source.path, first_pts)) as packets:
         listed = (_Packet(n, pts, info.time_base) for n, pts in enumerate(packets.times()))
@@ -77,7 +77,7 @@ def frame_at(info: SourceInfo, text: str) -> int:
     position = Position.parse(text)
     if isinstance(position.value, Fraction):
         raise ConfigError(f"{text!r} is a time; write a frame number or a timecode (00:00:03:12).")
-    first = None if info.timecode is None else Timecode.parse(info.timecode)
+    first = Timecode.parse(info.timecode or "")
     index = position.resolved(info.rate, first).value
     if not isinstance(index, int):
         raise ConfigError(f"the {position} needs a frame rate, which {info.name} does not state.")

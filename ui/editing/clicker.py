@@ -136,7 +136,7 @@ class Clicker:
         with self._segmenter() as segmenter:
             return _corrected(segmenter, self._encoded(segmenter, frame), correction)
 
-    def preview(self, frame: int, asked: Click | Correction) -> BoolMap | None:
+    def preview(self, frame: int, prompt: Click | Correction) -> BoolMap | None:
         """The best mask of `answer` to one click, or that of `correct`, without waiting.
 
         None if the frame is not encoded, or the segmenter is busy. Raises `PromptError`.
@@ -148,9 +148,9 @@ class Clicker:
         if not lock.acquire(blocking=False):
             return None
         try:
-            if isinstance(asked, Correction):
-                return _corrected(segmenter, encoded, asked)
-            return np.asarray(self._answer(segmenter, encoded, (asked,), None).masks[0])
+            if isinstance(prompt, Correction):
+                return _corrected(segmenter, encoded, prompt)
+            return np.asarray(self._answer(segmenter, encoded, (prompt,), None).masks[0])
         finally:
             lock.release()
 
