@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from maskstream.pipeline.cli.run import Preset
+from maskstream.pipeline.cli.options import Preset
 from maskstream.pipeline.config import PipelineConfig, load_config
 
 ROOT = Path(__file__).parent.parent

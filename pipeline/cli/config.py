@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from maskstream.pipeline.cli.run import Preset
+from maskstream.pipeline.cli.options import Preset
 
 
 def register(app: typer.Typer) -> None:

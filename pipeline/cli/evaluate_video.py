@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskstream.pipeline.cli.options import ConfigOption, ModelOption
+from maskstream.pipeline.cli.options import (
+    ConfigOption,
+    ModelOption,
+    PresetOption,
+    preset_or_config,
+)
 from maskstream.pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -66,6 +71,7 @@ def video(
     ] = None,
     model: ModelOption = None,
     config: ConfigOption = None,
+    preset: PresetOption = None,
     prompt: Annotated[Prompt, typer.Option(help="How objects are prompted.")] = Prompt.MASK,
     sequences: Annotated[
         str | None, typer.Option(metavar="A,B", help="Only these sequences; default: all.")
@@ -81,6 +87,12 @@ def video(
         bool,
         typer.Option("--seeded", help="Seed objects, no prompts: HOTA and identity switches."),
     ] = False,
+    sheets: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Write a contact sheet of each clip: ground truth above masks."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Compute J, F and J&F of objects prompted on their first frame, or HOTA of seeded ones."""
@@ -89,9 +101,12 @@ def video(
     from maskstream.pipeline.lab.evaluation.video.evaluate import evaluate_seeded, evaluate_videos
 
     clips, without_masks = _clips(data, masks, images, sequences, generated=generated)
-    settings = load_config(config, [] if model is None else [f"model={model}"])
+    overrides = [] if model is None else [f"model={model}"]
+    settings = load_config(preset_or_config(preset, config), overrides)
     if seeded and (baselines or prompt != Prompt.MASK):
         raise ConfigError("--seeded gives no prompts and has no baselines")
+    if seeded and sheets is not None:
+        raise ConfigError("--sheets is for prompted objects, not for --seeded")
     settings = with_model_folder(settings)  # never quantized on the evaluation clips
     chosen = {} if no_baselines or seeded else _baselines(baselines)
     with _progress(len(clips) * (1 + len(chosen)), hidden=as_json) as on_run:
@@ -104,6 +119,7 @@ def video(
                 prompt=prompt.value,
                 baselines=chosen,
                 without_masks=without_masks,
+                sheets=sheets,
                 on_run=on_run,
             )
     if as_json:
@@ -196,6 +212,11 @@ def _print_videos(report: VideoReport) -> None:
     low, high = report.interval
     typer.echo(
         f"J&F: 95 % bootstrap interval over the sequences {100 * low:.1f} to {100 * high:.1f}"
+    )
+    seen = report.overall.visibility
+    typer.echo(
+        f"absent objects: a mask on {seen.false_shows} of {seen.absent} frames; "
+        f"visible objects: no mask on {seen.blanks} of {seen.visible}"
     )
     _print_skipped(report.skipped)
 

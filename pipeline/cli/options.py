@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from maskstream.pipeline.errors import ConfigError
+
+
+class Preset(StrEnum):
+    """Name of a configuration that comes with the package."""
+
+    FAST = "fast"
+    BALANCED = "balanced"
+    QUALITY = "quality"
+
+
 ConfigOption = Annotated[Path | None, typer.Option(help="YAML configuration (see configs/).")]
+PresetOption = Annotated[
+    Preset | None, typer.Option(help="A ready-made configuration instead of --config.")
+]
 OverridesOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a configuration key."),
@@ -24,3 +39,14 @@ FpsOption = Annotated[
 ]
 ReplaceOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing output.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+
+
+def preset_or_config(preset: Preset | None, config: Path | None) -> Path | None:
+    """The file of a preset, or the given one. Raises `ConfigError` if both are given."""
+    from maskstream.pipeline.config import SHIPPED
+
+    if preset is None:
+        return config
+    if config is not None:
+        raise ConfigError("--preset and --config exclude each other")
+    return SHIPPED / f"{preset}.yaml"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -14,21 +13,15 @@ from maskstream.pipeline.cli.options import (
     FpsOption,
     ModelOption,
     OverridesOption,
+    PresetOption,
     QuietOption,
     StartOption,
     StrideOption,
+    preset_or_config,
 )
 from maskstream.pipeline.cli.report import print_summary
 from maskstream.pipeline.cli.run_request import RunRequest, run_request, run_with_progress
 from maskstream.pipeline.errors import ConfigError
-
-
-class Preset(StrEnum):
-    """Name of a configuration that comes with the package."""
-
-    FAST = "fast"
-    BALANCED = "balanced"
-    QUALITY = "quality"
 
 
 def register(app: typer.Typer) -> None:
@@ -45,9 +38,7 @@ def run(
         str, typer.Option("-o", "--output", help="Mask store to write (OUT.zarr, or a URL).")
     ],
     config: ConfigOption = None,
-    preset: Annotated[
-        Preset | None, typer.Option(help="A ready-made configuration instead of --config.")
-    ] = None,
+    preset: PresetOption = None,
     overrides: OverridesOption = None,
     prompts: Annotated[
         Path | None, typer.Option(help="Prompts JSON: clicks, boxes, masks.")
@@ -91,20 +82,14 @@ def run(
     quiet: QuietOption = False,
 ) -> None:
     """Track objects through a video and store their masks."""
-    from maskstream.pipeline.config import SHIPPED
-
     if overwrite and resume:
         raise ConfigError("--overwrite and --resume exclude each other")
-    if preset is not None:
-        if config is not None:
-            raise ConfigError("--preset and --config exclude each other")
-        config = SHIPPED / f"{preset}.yaml"
     run_request(
         RunRequest(
             source=source,
             output=output,
             mode="overwrite" if overwrite else "resume" if resume else "create",
-            config=config,
+            config=preset_or_config(preset, config),
             overrides=overrides or (),
             model=model,
             device=device,

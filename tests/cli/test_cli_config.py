@@ -5,7 +5,7 @@ from importlib.metadata import version
 import pytest
 import yaml
 
-from maskstream.pipeline.cli.run import Preset
+from maskstream.pipeline.cli.options import Preset
 from maskstream.pipeline.config import SHIPPED, PipelineConfig, load_config
 
 

@@ -19,6 +19,12 @@ from maskstream.pipeline.lab.evaluation.video.evaluate import (
     prompts_for,
 )
 from maskstream.pipeline.lab.evaluation.video.folders import find_clips
+from maskstream.pipeline.lab.evaluation.video.predictions import (
+    KeptLabels,
+    Visibility,
+    score_visibility,
+)
+from maskstream.pipeline.lab.evaluation.video.sheets import write_clip_sheet
 from maskstream.pipeline.sources import ArraySource
 from maskstream.pipeline.sources.mask_images import read_label_map
 from tests.support.media import moving_shapes, write_video
@@ -165,6 +171,39 @@ def test_other_prompts_are_run(kind):
     low, high = report.interval
     assert low <= report.overall.jf <= high
     assert report.baselines == {}
+
+
+def test_false_shows_and_blanks_are_counted():
+    frames, masks = shapes(4)
+    masks[2][masks[2] == 1] = 0  # says that the object is absent, which the clip shows
+    entry = entry_of("shapes", masks, frames)
+    seen = evaluate_videos(CONFIG, [entry], baselines={}).to_json()["overall"]
+    ids = len(np.unique(masks[0])) - 1
+    assert seen["absent"] == 1
+    assert seen["false_shows"] == 1
+    assert seen["visible"] == 3 * ids - 1
+    assert seen["blanks"] == 0
+    task = set_task("shapes", entry.load())
+    nothing = KeptLabels(task.scored)
+    for frame in task.scored:
+        nothing.put(frame, np.zeros(SIZE_HW, np.uint16))
+    assert score_visibility(task, nothing) == Visibility(1, 0, 3 * ids - 1, 3 * ids - 1)
+
+
+def test_a_contact_sheet_has_the_truth_above_the_prediction(tmp_path):
+    frames, masks = shapes(4)
+    entry = entry_of("shapes", masks, frames)
+    task = set_task("shapes", entry.load())
+    nothing = KeptLabels(task.scored)
+    for frame in task.scored:
+        nothing.put(frame, np.zeros(SIZE_HW, np.uint16))
+    write_clip_sheet(tmp_path / "empty.png", task, nothing)
+    evaluate_videos(CONFIG, [entry], baselines={}, sheets=tmp_path)
+    empty, found = (cv2.imread(str(tmp_path / f"{n}.png")) for n in ("empty", "shapes"))
+    assert empty.shape == found.shape
+    half = len(found) // 2
+    np.testing.assert_array_equal(empty[:half], found[:half])
+    assert (empty[half:] != found[half:]).any()
 
 
 def test_seeded_runs_give_identity_scores():

@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from maskstream.pipeline.cli.run import Preset
+from maskstream.pipeline.cli.options import Preset
 from maskstream.pipeline.config import (
     KeyframeConfig,
     PipelineConfig,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import cv2
@@ -27,6 +28,7 @@ from maskstream.pipeline.lab.evaluation.video.predictions import (
     PeakMemory,
     score_identities_of,
     score_objects,
+    score_visibility,
 )
 from maskstream.pipeline.lab.evaluation.video.report import (
     Row,
@@ -36,6 +38,7 @@ from maskstream.pipeline.lab.evaluation.video.report import (
     VideoReport,
     sequence_row,
 )
+from maskstream.pipeline.lab.evaluation.video.sheets import write_clip_sheet
 from maskstream.pipeline.prompts import NO_PROMPTS, PromptLog
 from maskstream.pipeline.segmenter.geometry import boxes_of
 from maskstream.pipeline.types import Frame
@@ -51,18 +54,20 @@ def evaluate_videos(
     prompt: PromptKind = "mask",
     baselines: Mapping[str, MakeBaseline],
     without_masks: Sequence[str] = (),
+    sheets: Path | None = None,
     on_run: OnRun = lambda _: None,
 ) -> VideoReport:
     """Prompt every object on its first annotated frame and score the annotated frames after it.
 
     Seeding is off, whatever `config` says. prompt: how objects are prompted in the pipeline;
     baselines always get masks. without_masks: names to report as skipped; clips on which no object
-    can be scored are added to them. on_run: called with the name of a run before it starts,
-    `1 + len(baselines)` times per clip.
+    can be scored are added to them. sheets: folder for a contact sheet of each clip. on_run: called
+    with the name of a run before it starts, `1 + len(baselines)` times per clip.
 
     Raises:
         SourceError: a clip or its masks cannot be read, or no object of any clip can be scored.
         ModelError: the model cannot be opened.
+        StoreError: a contact sheet cannot be written.
     """
     pipeline = Pipeline(_with_seeding(config, enabled=False))
     sequences: list[SequenceReport] = []
@@ -76,6 +81,8 @@ def evaluate_videos(
         wanted = task.scored.keys()
         ours = follow(pipeline, entry.name, task, prompts_for(task, prompt), wanted)
         objects = score_objects(task, ours.labels)
+        if sheets is not None:
+            write_clip_sheet(sheets / f"{entry.name}.png", task, ours.labels)
         rows = {}
         for name, make in baselines.items():
             on_run(f"{entry.name}, {name}")
@@ -119,7 +126,8 @@ def evaluate_seeded(
 
 def _row(task: SequenceTask, objects: Mapping[int, ObjectScores], answers: Answers) -> Row:
     switches = score_identities_of(task, answers.labels, task.scored).switches
-    return sequence_row(objects, switches, answers.effort)
+    visibility = score_visibility(task, answers.labels)
+    return sequence_row(objects, switches, visibility, answers.effort)
 
 
 def follow(

@@ -83,6 +83,40 @@ class ObjectScores:
     f: Statistics
 
 
+@dataclass(frozen=True, slots=True)
+class Visibility:
+    """Counts of scored frames of objects.
+
+    absent: the object is not there; false_shows: of these, how often a mask was predicted. visible:
+    it is there; blanks: of these, how often no mask was predicted.
+    """
+
+    absent: int = 0
+    false_shows: int = 0
+    visible: int = 0
+    blanks: int = 0
+
+    def __add__(self, other: Visibility) -> Visibility:
+        return Visibility(
+            self.absent + other.absent,
+            self.false_shows + other.false_shows,
+            self.visible + other.visible,
+            self.blanks + other.blanks,
+        )
+
+
+def score_visibility(task: SequenceTask, labels: KeptLabels) -> Visibility:
+    """Whether masks are predicted exactly where their objects are visible."""
+    total = Visibility()
+    for frame, ids in task.scored.items():
+        truth, valid = task.truth(frame)
+        answer = np.where(valid, labels.at(frame), 0)
+        for i in ids:
+            there, shown = bool((truth == i).any()), bool((answer == i).any())
+            total += Visibility(not there, shown and not there, there, there and not shown)
+    return total
+
+
 def score_objects(task: SequenceTask, labels: KeptLabels) -> dict[int, ObjectScores]:
     """J and F of every scored object, by id."""
     j: dict[int, list[float]] = {i: [] for i in task.objects}

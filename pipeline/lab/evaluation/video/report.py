@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from maskstream.pipeline.lab.evaluation.video.identities import IdentityScores
 from maskstream.pipeline.lab.evaluation.video.measures import Statistics
-from maskstream.pipeline.lab.evaluation.video.predictions import Effort, ObjectScores
+from maskstream.pipeline.lab.evaluation.video.predictions import Effort, ObjectScores, Visibility
 
 _DIGITS = 4
 SOON_FRAMES = 25
@@ -22,12 +22,13 @@ BOOTSTRAP_SAMPLES = 10_000
 class Row:
     """J and F (means over objects, or over sequences) and the cost of the run.
 
-    switches: times an object's identity changed.
+    switches: times an object's identity changed. visibility: false shows and blanks.
     """
 
     j: Statistics
     f: Statistics
     switches: int
+    visibility: Visibility
     effort: Effort
 
     @property
@@ -36,12 +37,13 @@ class Row:
         return (self.j.mean + self.f.mean) / 2
 
     def to_json(self) -> dict[str, float]:
-        """J, F, J&F, their recall and decay, switches, fps and peak memory."""
+        """J, F, J&F, their recall and decay, switches, visibility, fps and peak memory."""
         values = {"J": self.j.mean, "F": self.f.mean, "J&F": self.jf}
         for name, measure in (("J", self.j), ("F", self.f)):
             values |= {f"{name}_recall": measure.recall, f"{name}_decay": measure.decay}
         rounded = {name: round(v, _DIGITS) for name, v in values.items()}
-        return rounded | {"id_switches": self.switches} | effort_json(self.effort)
+        counts = {"id_switches": self.switches} | asdict(self.visibility)
+        return rounded | counts | effort_json(self.effort)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,22 +156,26 @@ class SeededReport:
         }
 
 
-def sequence_row(scores: Mapping[int, ObjectScores], switches: int, effort: Effort) -> Row:
+def sequence_row(
+    scores: Mapping[int, ObjectScores], switches: int, visibility: Visibility, effort: Effort
+) -> Row:
     """Means over the objects of a sequence."""
     return Row(
         mean_statistics([s.j for s in scores.values()]),
         mean_statistics([s.f for s in scores.values()]),
         switches,
+        visibility,
         effort,
     )
 
 
 def mean_row(rows: Sequence[Row]) -> Row:
-    """Means over rows; switches, frames and seconds are added, the peak is the maximum."""
+    """Means over rows; counts, frames and seconds are added, the peak is the maximum."""
     return Row(
         mean_statistics([row.j for row in rows]),
         mean_statistics([row.f for row in rows]),
         sum(row.switches for row in rows),
+        sum((row.visibility for row in rows), Visibility()),
         total_effort([row.effort for row in rows]),
     )
 

@@ -16,6 +16,7 @@ class VideoTrainConfig(BaseModel):
 
     data: folder of `<source>/{images,masks,cutouts}`. encoder: embedded model whose features are
     trained on. sequences: number of training sequences, whose features are cached on disk.
+    frames: of a sequence.
     init_from: file of averaged weights to start from. reference_cells, recent_cells: maximum of
     cells remembered per frame; reference_step, recent_step: stride of the cells away from objects.
     recent: number of recent frames that are read. propagated_share: odds that the propagated mask
@@ -29,6 +30,7 @@ class VideoTrainConfig(BaseModel):
     encoder: str = "lite"
     sequences: int = Field(3600, ge=1)
     sequence_seed: int = 0
+    frames: int = Field(5, ge=2)
     init_from: Path | None = None
     steps: int = Field(5000, ge=1)
     warmup: int = Field(200, ge=1)

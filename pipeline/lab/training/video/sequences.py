@@ -38,17 +38,20 @@ class SequenceConfig:
     """Odds and sizes of what happens in a sequence.
 
     frames: its length; the first is the prompt's. leap: odds that the second lies far from the
-    first. twin: odds that a sprite is there twice; kin: that something of the same source is there.
-    leaves: odds that an object is absent from some frame on. base_objects: odds that objects of
-    the ground image, which move with the camera, are asked for.
+    first. twin: odds that a sprite is there twice; kin: that something of the same source is there;
+    crosses: that such a look-alike passes its original. leaves: odds that an object is absent from
+    some frame on; replaced: that a look-alike is there while it is. base_objects: odds that objects
+    of the ground image, which move with the camera, are asked for.
     """
 
     frames: int = 5
     leap: float = 0.5
     twin: float = 0.2
     kin: float = 0.4
+    crosses: float = 0.5
     leaves: float = 0.18
     returns: float = 0.6
+    replaced: float = 0.6
     base_objects: float = 0.35
     blur: float = 0.2
     noise: float = 0.35
@@ -174,13 +177,27 @@ class SequenceSampler:
         for _ in range(count):
             near = base_source if rng.random() < 0.25 else None
             sprite, source = self._library.draw_sprite(rng, near)
-            layers.append(self._layer(rng, sprite, leap))
+            layer = self._layer(rng, sprite, leap)
+            layers.append(layer)
             if rng.random() < self.config.twin:
-                layers.append(self._layer(rng, _recolored(rng, sprite), leap))
+                other = self._layer(rng, _recolored(rng, sprite), leap)
             elif source is not None and rng.random() < self.config.kin:
-                layers.append(self._layer(rng, self._library.draw_sprite(rng, source)[0], leap))
+                other = self._layer(rng, self._library.draw_sprite(rng, source)[0], leap)
+            else:
+                other = None
+            if other is not None:
+                crosses = rng.random() < self.config.crosses
+                layers.append(_crossing(rng, other, layer) if crosses else other)
+            if not layer.shown.all() and rng.random() < self.config.replaced:
+                other = self._layer(rng, self._look_alike(rng, sprite, source), leap)
+                layers.append(replace(other, shown=~layer.shown))
         order = rng.permutation(len(layers))
         return [layers[int(i)] for i in order]
+
+    def _look_alike(self, rng: np.random.Generator, sprite: Sprite, source: str | None) -> Sprite:
+        if source is None or rng.random() < 0.5:
+            return _recolored(rng, sprite)
+        return self._library.draw_sprite(rng, source)[0]
 
     def _layer(self, rng: np.random.Generator, sprite: Sprite, leap: float) -> _Layer:
         height, width = SIZE_HW
@@ -312,6 +329,19 @@ def _recolored(rng: np.random.Generator, sprite: Sprite) -> Sprite:
     rgb = cv2.convertScaleAbs(sprite[..., :3] * np.exp(rng.normal(0, 0.1, 3)).astype(np.float32))
     other = np.dstack([rgb, sprite[..., 3]])
     return np.ascontiguousarray(other[:, ::-1] if rng.random() < 0.5 else other)
+
+
+def _crossing(rng: np.random.Generator, other: _Layer, layer: _Layer) -> _Layer:
+    """A layer that moves with another one, and passes it from one side to the other."""
+    sizes = [p.poses[0].scale * max(p.sprite.shape[:2]) for p in (other, layer)]
+    angle = rng.normal(0, 0.4) + np.pi * rng.integers(2)
+    way = float(rng.uniform(0.4, 1.0)) * sum(sizes) * np.array([np.cos(angle), np.sin(angle)])
+    shares = np.linspace(0.5, -float(rng.uniform(0.2, 0.7)), len(other.poses))
+    poses = [
+        replace(own, x=beside.x + float(share * way[0]), y=beside.y + float(share * way[1]))
+        for own, beside, share in zip(other.poses, layer.poses, shares, strict=True)
+    ]
+    return replace(other, poses=poses)
 
 
 def _motion_blur(rng: np.random.Generator, image: Image) -> Image:

@@ -27,7 +27,11 @@ from maskstream.pipeline.lab.training.video.cache import (
 )
 from maskstream.pipeline.lab.training.video.config import VideoTrainConfig
 from maskstream.pipeline.lab.training.video.rollout import rollout
-from maskstream.pipeline.lab.training.video.sequences import OBJECTS, SequenceSampler
+from maskstream.pipeline.lab.training.video.sequences import (
+    OBJECTS,
+    SequenceConfig,
+    SequenceSampler,
+)
 from maskstream.pipeline.memory.features import NAMES
 from maskstream.pipeline.memory.network import KEY, MemoryNetwork, unit
 from maskstream.pipeline.segmenter.devices import choose_device
@@ -46,7 +50,9 @@ def prepare_sequences(config: VideoTrainConfig) -> Iterator[tuple[int, int]]:
     total = -(-config.sequences // CHUNK)
     if len(chunks(config.folder)) >= total:
         return
-    sampler = SequenceSampler(config.data, seed=config.sequence_seed)
+    sampler = SequenceSampler(
+        config.data, SequenceConfig(frames=config.frames), seed=config.sequence_seed
+    )
     for number in fill(config.folder, sampler, FeatureMaker.open(config.encoder), total=total):
         yield CHUNK * (number + 1), CHUNK * total
 
