@@ -79,6 +79,10 @@ class MemoryBank:
     def __contains__(self, object_id: int) -> bool:
         return any(object_id in frame.values for frame in self.references)
 
+    def references_only(self) -> MemoryBank:
+        """The prompted keyframes alone."""
+        return MemoryBank(self.settings, list(self.references))
+
     def add_reference(self, frame: RememberedFrame) -> None:
         """Keep a frame for its objects; each object keeps its newest references."""
         self.references.append(frame)
@@ -97,6 +101,12 @@ class MemoryBank:
         """Add a recent keyframe; it replaces the oldest."""
         self.recent.append(frame)
         self.last_recent_s = now_s
+
+    def forget_recent(self, objects: Collection[int]) -> None:
+        """Forget objects on the recent keyframes, whose masks were wrong."""
+        for frame in self.recent:
+            for object_id in objects:
+                frame.values.pop(object_id, None)
 
     def keep_only(self, kept: Collection[int]) -> None:
         """Forget all objects except these, and frames that have none of them."""

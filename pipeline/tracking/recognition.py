@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.memory.bank import (
@@ -38,6 +39,8 @@ PART_REACH = 1.0
 """Distance from the propagated mask, in square roots of its area, within which parts are kept."""
 PART_AREA_MIN = 0.3
 """Share of the propagated mask's area below which what is kept is too little, and all is kept."""
+PART_PX_MIN = 16
+"""Area from which a part of one object's mask may be another object, at working resolution."""
 ALIKE_IOU_MIN = 0.3
 """IoU of a lost object's prediction with a detection from which the detection may be it."""
 
@@ -109,26 +112,64 @@ class TrackRecognition:
         presence |= {own: presence[other] for own, other in exchanged.items()}
         for track in tracked:
             masks[track.id] = _without_far_parts(masks[track.id], track.mask)
-            if presence[track.id] >= PRESENT_MIN and (masks[track.id] > 0).any():
-                self._tracker.apply_recognition(track, masks[track.id], now_s)
-            else:
+        shown = [t for t in tracked if presence[t.id] >= PRESENT_MIN and (masks[t.id] > 0).any()]
+        vanished = [t for t in tracked if t not in shown]
+        recovered = self._recover_from_parts(grid, frame, shown, vanished, masks)
+        for track in vanished:
+            if track not in recovered:
                 self._tracker.mark_occluded(track)
-        found = []
         for track, grid_logits in zip(searched, predicted.logits[len(tracked) :], strict=True):
-            if presence[track.id] >= REENTRY_PRESENT_MIN and _is_certain(grid_logits):
-                self._tracker.apply_recognition(track, masks[track.id], now_s)
-                found.append(track)
-        return [track for track in due if track.alive] + found
+            certain = presence[track.id] >= REENTRY_PRESENT_MIN and _is_certain(grid_logits)
+            if certain and track not in recovered:
+                recovered.append(track)
+        for track in (*shown, *recovered):
+            self._tracker.apply_recognition(track, masks[track.id], now_s)
+        return [t for t in due if t.alive] + [t for t in recovered if t not in due]
 
-    def similarity(self, grid: MemoryGrid, frame: FrameKeys) -> Callable[[Track, Detection], bool]:
+    def _recover_from_parts(
+        self,
+        grid: MemoryGrid,
+        frame: FrameKeys,
+        shown: Sequence[Track],
+        vanished: Sequence[Track],
+        masks: dict[int, FloatMap],
+    ) -> list[Track]:
+        """Find absent tracks as separate parts of others' masks, which lose them; changes `masks`.
+
+        Of two similar objects that met, one may take both when they part. Parts are matched with
+        the expected positions of absent tracks (Hungarian), whose predictions from their prompted
+        frames, without the others, must agree.
+        """
+        lost = [t for t in self._tracker.occluded_or_lost() if t.id in self.bank]
+        absent = [*vanished, *lost]
+        parts = [(t.id, part) for t in shown for part in _separate_parts(masks[t.id])]
+        if not absent or not parts:
+            return []
+        cost = _distances([t.motion.value[:2] for t in absent], [part for _, part in parts])
+        alike = self.similarity(grid, frame, self.bank.references_only())
+        recovered = []
+        for row, column in assign(cost, PART_REACH).pairs:
+            track, (owner, part) = absent[row], parts[column]
+            logits = np.where(part, masks[owner], np.float32(-LOGIT_LIMIT))
+            if alike(track, Detection(logits, track.score)):
+                masks[owner] = np.where(part, np.float32(-LOGIT_LIMIT), masks[owner])
+                masks[track.id] = logits
+                self.bank.forget_recent({track.id, owner})
+                recovered.append(track)
+        return recovered
+
+    def similarity(
+        self, grid: MemoryGrid, frame: FrameKeys, bank: MemoryBank | None = None
+    ) -> Callable[[Track, Detection], bool]:
         """Whether a detection may be a lost track's object; true if nothing is remembered."""
+        bank = bank or self.bank
         known: dict[int, tuple[JointPrediction, FloatMap]] = {}
 
         def alike(track: Track, seen: Detection) -> bool:
-            if track.id not in self.bank:
+            if track.id not in bank:
                 return True
             if track.id not in known:
-                predicted = grid.model.predict(frame, self.bank, {track.id: None})
+                predicted = grid.model.predict(frame, bank, {track.id: None})
                 known[track.id] = predicted, grid.to_working(predicted.logits[0])
             predicted, logits = known[track.id]
             overlap = mask_iou(logits > 0, seen.logits > 0)
@@ -182,6 +223,27 @@ def _exchanged(tracks: Sequence[Track], masks: Mapping[int, FloatMap]) -> dict[i
     if set(moved) != set(moved.values()):
         return {}
     return {tracks[row].id: tracks[column].id for row, column in moved.items()}
+
+
+def _distances(
+    centers: Sequence[npt.NDArray[np.float64]], parts: Sequence[BoolMap]
+) -> npt.NDArray[np.float64]:
+    """Distances of points (x, y) from the centers of parts, in square roots of the parts' areas."""
+    moments = [cv2.moments(part.view(np.uint8), binaryImage=True) for part in parts]
+    middle = np.array([(m["m10"] / m["m00"], m["m01"] / m["m00"]) for m in moments])
+    sides = np.sqrt([m["m00"] for m in moments])
+    away = np.linalg.norm(np.stack(centers)[:, None] - middle[None], axis=2)
+    return np.asarray(away / sides, np.float64)
+
+
+def _separate_parts(logits: FloatMap) -> list[BoolMap]:
+    """The parts of a mask, bool [H, W] each, except for the largest."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((logits > 0).view(np.uint8))
+    if count <= 2:
+        return []
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    smaller = (i for i in range(count - 1) if i != areas.argmax() and areas[i] >= PART_PX_MIN)
+    return [labels == 1 + i for i in smaller]
 
 
 def _without_far_parts(logits: FloatMap, propagated: BoolMap) -> FloatMap:

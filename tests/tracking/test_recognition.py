@@ -1,5 +1,9 @@
 """Recognition of tracks: predictions of the memory, exchanged identities, absent objects."""
 
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 
@@ -8,7 +12,14 @@ from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.lab.evaluation.video.generated import generated_clips
 from maskstream.pipeline.lab.evaluation.video.sprites import SpriteImages
 from maskstream.pipeline.prompts import PromptLog
-from maskstream.pipeline.tracking.recognition import _exchanged, _without_far_parts
+from maskstream.pipeline.sources import ArraySource
+from maskstream.pipeline.sources.mask_images import read_label_map
+from maskstream.pipeline.tracking.recognition import (
+    _distances,
+    _exchanged,
+    _separate_parts,
+    _without_far_parts,
+)
 from maskstream.trackers.state import TrackState
 from maskstream.trackers.track import Detection
 from maskstream.trackers.tracker import Tracker, TrackerSettings
@@ -101,3 +112,32 @@ def test_parts_nearby_are_kept_and_so_is_all_if_little_is_near():
     np.testing.assert_array_equal(_without_far_parts(near, square(10) > 0), near)
     jumped = np.maximum(square(10, 2), square(50))
     assert _without_far_parts(jumped, square(10) > 0) is jumped
+
+
+def test_separate_parts_are_all_but_the_largest_without_specks():
+    large, small, speck = square(10), square(40, 5), square(70, 2)
+    assert _separate_parts(large) == []
+    (part,) = _separate_parts(np.maximum.reduce([large, small, speck]))
+    np.testing.assert_array_equal(part, small > 0)
+    (away,) = _distances([np.array([42.0, 12.0])], [part])
+    assert away == pytest.approx([0])
+    ((near,),) = _distances([np.array([47.0, 12.0])], [part])
+    assert near == pytest.approx(1)
+
+
+DOGS = Path(__file__).resolve().parents[3] / "shared" / "data" / "dev_videos" / "dogs-jump"
+
+
+@pytest.mark.skipif(not DOGS.exists(), reason="needs ../shared/data")
+def test_of_two_similar_objects_that_met_each_keeps_its_identity():
+    """One dog jumps over the other, and both look alike: the hidden one comes back as itself."""
+    files = sorted((DOGS / "frames").iterdir())[:23]
+    frames = [cv2.cvtColor(cv2.imread(str(f)), cv2.COLOR_BGR2RGB) for f in files]
+    masks = [read_label_map(f) for f in sorted((DOGS / "masks").iterdir())[:23]]
+    events = [{"frame": 0, "type": "mask", "object": i, "mask": masks[0] == i} for i in (1, 2, 3)]
+    config = PipelineConfig(seeding=SeedingConfig(enabled=False))
+    prompts = PromptLog.model_validate({"version": 1, "events": events})
+    last = list(Pipeline(config).stream(ArraySource(frames, Fraction(25)), prompts))[-1]
+    for i in (1, 2, 3):
+        ours, truth = last.labels == i, masks[-1] == i
+        assert (ours & truth).sum() / (ours | truth).sum() > 0.6

@@ -40,8 +40,9 @@ class SequenceConfig:
     frames: its length; the first is the prompt's. leap: odds that the second lies far from the
     first. twin: odds that a sprite is there twice; kin: that something of the same source is there;
     crosses: that such a look-alike passes its original. leaves: odds that an object is absent from
-    some frame on; replaced: that a look-alike is there while it is. base_objects: odds that objects
-    of the ground image, which move with the camera, are asked for.
+    some frame on; replaced: that a look-alike is there while it is. reveals: odds that only a part
+    of an object is seen at first, as of one that turns. base_objects: odds that objects of the
+    ground image, which move with the camera, are asked for.
     """
 
     frames: int = 5
@@ -52,6 +53,7 @@ class SequenceConfig:
     leaves: float = 0.18
     returns: float = 0.6
     replaced: float = 0.6
+    reveals: float = 0.2
     base_objects: float = 0.35
     blur: float = 0.2
     noise: float = 0.35
@@ -68,13 +70,27 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """A sprite in time. shown: by frame; gains: by frame, factor on each color."""
+    """A sprite in time, by frame. gains: factor on each color. revealed: share of the sprite that
+    is seen, from the side that `side` (radians) points away from.
+    """
 
     sprite: Sprite
     poses: list[Pose]
     fields: list[Map]
     shown: npt.NDArray[np.bool_]
     gains: npt.NDArray[np.float32]
+    revealed: npt.NDArray[np.float32]
+    side: float
+
+    def at(self, t: int) -> Sprite:
+        """The sprite as it is seen on a frame."""
+        if self.revealed[t] >= 1:
+            return self.sprite
+        height, width = self.sprite.shape[:2]
+        y, x = np.mgrid[-0.5 : 0.5 : height * 1j, -0.5 : 0.5 : width * 1j]
+        along = np.cos(self.side) * x + np.sin(self.side) * y
+        seen = along <= np.quantile(along[self.sprite[..., 3] > 127], self.revealed[t])
+        return np.dstack([self.sprite[..., :3], self.sprite[..., 3] * seen])
 
 
 class SequenceSampler:
@@ -225,8 +241,14 @@ class SequenceSampler:
                 poses[back:] = [
                     replace(p, x=p.x + float(jump[0]), y=p.y + float(jump[1])) for p in poses[back:]
                 ]
+        revealed = np.ones(count, np.float32)
+        if rng.random() < self.config.reveals:
+            first_share = float(rng.uniform(0.25, 0.7))
+            revealed = np.minimum(first_share + np.arange(count) * rng.uniform(0.08, 0.4), 1)
         light = np.cumsum(rng.normal(0, 0.04, (count, 1)), 0) + rng.normal(0, 0.015, (count, 3))
-        return _Layer(sprite, poses, fields, shown, np.exp(light).astype(np.float32))
+        gains = np.exp(light).astype(np.float32)
+        side = float(rng.uniform(0, 2 * np.pi))
+        return _Layer(sprite, poses, fields, shown, gains, revealed.astype(np.float32), side)
 
     def _develop(self, rng: np.random.Generator, frames: list[Image]) -> list[Image]:
         """What a camera does to a sequence: exposure, blur, noise, compression."""
@@ -278,7 +300,7 @@ def _compose(
         placed = place(layer.sprite.shape[:2], layer.poses[t], layer.fields[t], SIZE_HW)
         if placed is None:
             continue
-        seen = placed.apply(layer.sprite)
+        seen = placed.apply(layer.at(t))
         alpha = seen[..., 3:]
         rgb = cv2.convertScaleAbs(seen[..., :3] * layer.gains[t])
         part = frame[placed.window]
