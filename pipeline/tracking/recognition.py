@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from maskstream.pipeline.memory.bank import (
     MemorySettings,
 )
 from maskstream.pipeline.memory.features import FrameFeatures
-from maskstream.pipeline.memory.model import FrameKeys, JointPrediction, MemoryModel, sigmoid
+from maskstream.pipeline.memory.model import FrameKeys, MemoryModel, sigmoid
 from maskstream.pipeline.segmenter.geometry import FloatMap, InputGeometry
 from maskstream.pipeline.segmenter.model import Features
 from maskstream.pipeline.tracking.steps import round_robin
@@ -42,7 +43,7 @@ PART_AREA_MIN = 0.3
 PART_PX_MIN = 16
 """Area from which a part of one object's mask may be another object, at working resolution."""
 ALIKE_IOU_MIN = 0.3
-"""IoU of a lost object's prediction with a detection from which the detection may be it."""
+"""IoU of an absent object's prediction with a mask from which that may be the object."""
 
 
 def memory_settings(config: PipelineConfig) -> MemorySettings:
@@ -146,34 +147,23 @@ class TrackRecognition:
         if not absent or not parts:
             return []
         cost = _distances([t.motion.value[:2] for t in absent], [part for _, part in parts])
-        alike = self.similarity(grid, frame, self.bank.references_only())
+        alone = _alone(grid, frame, self.bank.references_only())
         recovered = []
         for row, column in assign(cost, PART_REACH).pairs:
             track, (owner, part) = absent[row], parts[column]
-            logits = np.where(part, masks[owner], np.float32(-LOGIT_LIMIT))
-            if alike(track, Detection(logits, track.score)):
+            if _agrees(*alone(track), part):
+                masks[track.id] = np.where(part, masks[owner], np.float32(-LOGIT_LIMIT))
                 masks[owner] = np.where(part, np.float32(-LOGIT_LIMIT), masks[owner])
-                masks[track.id] = logits
                 self.bank.forget_recent({track.id, owner})
                 recovered.append(track)
         return recovered
 
-    def similarity(
-        self, grid: MemoryGrid, frame: FrameKeys, bank: MemoryBank | None = None
-    ) -> Callable[[Track, Detection], bool]:
+    def similarity(self, grid: MemoryGrid, frame: FrameKeys) -> Callable[[Track, Detection], bool]:
         """Whether a detection may be a lost track's object; true if nothing is remembered."""
-        bank = bank or self.bank
-        known: dict[int, tuple[JointPrediction, FloatMap]] = {}
+        alone = _alone(grid, frame, self.bank)
 
         def alike(track: Track, seen: Detection) -> bool:
-            if track.id not in bank:
-                return True
-            if track.id not in known:
-                predicted = grid.model.predict(frame, bank, {track.id: None})
-                known[track.id] = predicted, grid.to_working(predicted.logits[0])
-            predicted, logits = known[track.id]
-            overlap = mask_iou(logits > 0, seen.logits > 0)
-            return predicted.presence[0] >= REENTRY_PRESENT_MIN and overlap >= ALIKE_IOU_MIN
+            return track.id not in self.bank or _agrees(*alone(track), seen.logits > 0)
 
         return alike
 
@@ -204,6 +194,24 @@ class TrackRecognition:
         absent = [t for t in self._tracker.occluded_or_lost() if t.id in self.bank]
         chosen, self._cursor = round_robin(absent, self._max_searches, self._cursor)
         return chosen
+
+
+def _alone(
+    grid: MemoryGrid, frame: FrameKeys, bank: MemoryBank
+) -> Callable[[Track], tuple[float, FloatMap]]:
+    """Presence and logits of a track that is predicted without others; each once."""
+
+    @functools.cache
+    def predict(object_id: int) -> tuple[float, FloatMap]:
+        predicted = grid.model.predict(frame, bank, {object_id: None})
+        return float(predicted.presence[0]), grid.to_working(predicted.logits[0])
+
+    return lambda track: predict(track.id)
+
+
+def _agrees(presence: float, logits: FloatMap, mask: BoolMap) -> bool:
+    """Whether a prediction says that an object is there, and where a mask is."""
+    return presence >= REENTRY_PRESENT_MIN and mask_iou(logits > 0, mask) >= ALIKE_IOU_MIN
 
 
 def _exchanged(tracks: Sequence[Track], masks: Mapping[int, FloatMap]) -> dict[int, int]:
