@@ -142,6 +142,7 @@ class LiveConfig(_Section):
     input_shares: tuple[float, ...] = (1.0, 0.75)
     prompts_first: int = Field(96, ge=0)
     history_frames: int = Field(30, ge=1, le=300)
+    behind_s: float = Field(2.0, gt=0)
     stall_s: float = Field(3.0, gt=0)
     gap_s: float = Field(1.0, gt=0)
     retry_first_s: float = Field(0.5, gt=0)

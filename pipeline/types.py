@@ -35,16 +35,20 @@ class PixelView(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """Arrival of a live frame: when its packet left the demuxer.
+    """Arrival of a live frame: when its packet came, before it waited to be decoded.
 
     monotonic_s: by the clock for latency. unix_s: by the capture clock, seconds since 1970. gap_s:
-    length of a gap before the frame, 0 if there was none. gap_reason: its cause.
+    length of a gap before the frame, 0 if there was none. gap_reason: its cause. ntp_s: capture by
+    the sender's clock, seconds since 1970, where the sender states it (RTCP). given_ns: capture as
+    the program that gave the frame states it, nanoseconds.
     """
 
     monotonic_s: float
     unix_s: float
     gap_s: float = 0.0
     gap_reason: str = ""
+    ntp_s: float | None = None
+    given_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from maskstream.pipeline.live.processor import LiveProcessor
 from maskstream.pipeline.live.reconnect import ReconnectingSource, ReconnectPolicy
 from maskstream.pipeline.live.status import LiveStatus, Meter, Watchdog, resident_mb
 from maskstream.pipeline.sources.live import InputOptions, open_live
+from maskstream.pipeline.sources.packet_feed import CatchUp
 from maskstream.pipeline.sources.timed import Image
 from maskstream.pipeline.tracking.keyframes import KeyframeBudget
 from maskstream.pipeline.types import Frame, FrameResult, Sink, SizeHW, SourceInfo
@@ -89,8 +90,15 @@ class LiveSession:
         Raises `SourceError`, `ConfigError`, `ModelError`.
         """
         config = live_config(config or PipelineConfig())
-        found = open_live(target, options, record=record, clock=clock)
         live = config.live
+        found = open_live(
+            target,
+            options or InputOptions(stall_s=live.stall_s),
+            record=record,
+            clock=clock,
+            threads=config.threads.decode,
+            catch_up=CatchUp(live.latency_ms / 1000, live.behind_s),
+        )
         policy = ReconnectPolicy(live.gap_s, live.retry_first_s, live.retry_max_s)
         source = ReconnectingSource(
             found.source,

@@ -17,6 +17,7 @@ from maskstream.pipeline.clock import SYSTEM_CLOCK, Clock
 from maskstream.pipeline.errors import ConfigError, SourceNotFoundError
 from maskstream.pipeline.sources import open_source
 from maskstream.pipeline.sources.ffmpeg_options import check_input_option
+from maskstream.pipeline.sources.packet_feed import CatchUp
 from maskstream.pipeline.sources.recording import check_recording
 from maskstream.pipeline.sources.stream import LiveStream
 from maskstream.pipeline.sources.timed import Image, LiveArrays, Replay
@@ -27,6 +28,10 @@ _LOW_DELAY = {"flags": "low_delay", "analyzeduration": "1000000"}
 _UNBUFFERED = {"fflags": "nobuffer"}  # drops analyzed packets, with HLS a whole segment
 _SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "tcp", "udp", "rtp", "srt")
 """URL schemes of live inputs."""
+_DEVICES = frozenset(
+    "alsa avfoundation decklink dshow fbdev gdigrab kmsgrab sdp v4l2 video4linux2 x11grab xcbgrab".split()
+)
+"""Formats of FFmpeg that do not wait for their reader."""
 _CAMERAS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 _NAMED_FORMAT = re.compile(r"([a-z0-9_]+):(.+)")
 
@@ -66,6 +71,8 @@ def open_live(
     *,
     record: Path | None = None,
     clock: Clock = SYSTEM_CLOCK,
+    threads: int = 1,
+    catch_up: CatchUp = CatchUp(),  # noqa: B008 - it is frozen
 ) -> LiveInput:
     """Choose the source for a live input; nothing is opened yet.
 
@@ -78,6 +85,9 @@ def open_live(
         options: format and connection of the input.
         record: a file to record it to, for replay.
         clock: for arrival times.
+        threads: of the decoder.
+        catch_up: how frames of a camera or network stream are left out when decoding falls behind;
+            pipes and FFmpeg's filters wait instead.
 
     Raises:
         SourceNotFoundError: there is no such file or device, and no such format of FFmpeg.
@@ -102,7 +112,7 @@ def open_live(
             raise ConfigError(f"{name} is a recording already; leave --record out.")
         if given.extra:
             raise ConfigError(f"{name} is a video file; leave --input out, it is for streams.")
-        replay = Replay(open_source(name), clock)
+        replay = Replay(open_source(name, threads=threads), clock)
         return LiveInput(replay, reopenable=False, stopped=replay.stopped)
     protocol, found, wanted, has_timestamps = stream
     source = LiveStream(
@@ -113,6 +123,8 @@ def open_live(
         has_timestamps=has_timestamps,
         record=record,
         clock=clock,
+        threads=threads,
+        catch_up=catch_up if protocol in _DEVICES or is_address(found) else None,
     )
     return LiveInput(source, reopenable=name != "-")
 

@@ -111,11 +111,14 @@ class PacketRecorder(_Recorder):
             raise _cannot_record(self._path, error) from error
 
     def write(self, packet: Packet[VideoStream]) -> None:
-        """Write a packet, modifying it; packets that the container refuses are skipped."""
+        """Write a packet, which is as before then; those that the container refuses are skipped."""
         if self._over:
             return
+        stream, times = packet.stream, (packet.pts, packet.dts, packet.time_base)
         packet.stream = self._stream
         self._mux(packet)
+        packet.stream = stream
+        packet.pts, packet.dts, packet.time_base = times
 
 
 class FrameRecorder(_Recorder):

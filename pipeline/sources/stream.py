@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
+from threading import Event
 
 import av
 import av.error
@@ -19,7 +19,10 @@ from av.video.stream import VideoStream
 
 from maskstream.pipeline.clock import SYSTEM_CLOCK, Clock
 from maskstream.pipeline.errors import SourceError, UnreadableSourceError
+from maskstream.pipeline.sources.arrivals import PresentationArrivals, sender_time_s
 from maskstream.pipeline.sources.not_opened import not_opened, reason_of
+from maskstream.pipeline.sources.pace import Pace, is_paced
+from maskstream.pipeline.sources.packet_feed import CatchUp, PacketFeed
 from maskstream.pipeline.sources.position import FrameRange
 from maskstream.pipeline.sources.recording import FrameRecorder, PacketRecorder, is_copied
 from maskstream.pipeline.sources.timestamps import Stamp
@@ -30,7 +33,6 @@ logger = logging.getLogger(__name__)
 
 CAPTURE_TIME_BASE = Fraction(1, 1_000_000)
 _NO_TIMESTAMPS = 0x80  # FFmpeg's flag of formats whose times it makes up from an assumed rate
-_MAX_STAMPS = 256  # packets whose frames are not decoded yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,10 @@ class LiveStream:
     a packet after which opening or reading fails. has_timestamps: use the input's timestamps;
     otherwise, and where it has none, the capture clock. record: a file for the unchanged packets
     (its suffix chooses the container), or where it cannot hold them for the frames, without loss;
-    after a reconnection they go to NAME-2, NAME-3, ….
+    after a reconnection they go to NAME-2, NAME-3, …. threads: of the decoder. catch_up: how frames
+    are left out when decoding falls behind; None: the input waits, as a pipe does.
+
+    An input that comes in bursts (HLS, a recording over HTTP) is paced by its timestamps.
     """
 
     target: str = field(repr=False)  # it may hold a password
@@ -51,6 +56,8 @@ class LiveStream:
     has_timestamps: bool = True
     record: Path | None = None
     clock: Clock = SYSTEM_CLOCK
+    threads: int = 1
+    catch_up: CatchUp | None = None
 
     @contextmanager
     def open(self) -> Iterator[LiveReader]:
@@ -88,17 +95,13 @@ class LiveStream:
             options=dict(self.options),
             timeout=(self.timeout_s, self.timeout_s),
         )
-        try:
-            return LiveReader(self, container)
-        except BaseException:
-            container.close()
-            raise
+        return LiveReader(self, container)
 
 
 class LiveReader(VideoReader):
     """An opened `LiveStream`: iterate once; ends when the stream ends or stalls.
 
-    ended: the reason, as far as FFmpeg reports it.
+    ended: the reason, as far as FFmpeg reports it. It closes the container.
     """
 
     if_undecodable = "the stream is damaged, or it ended before its first whole frame"
@@ -106,21 +109,50 @@ class LiveReader(VideoReader):
     def __init__(self, source: LiveStream, container: InputContainer) -> None:
         self.ended = "the stream ended"
         self._source = source
-        self._stamps: OrderedDict[int | None, Arrival] = OrderedDict()
-        self._arrival = _now(source.clock)
+        self._container = container
+        self._arrivals = PresentationArrivals()
+        self._closing = Event()
+        self._pace: Pace | None = None
+        self._feed: PacketFeed | None = None
         self._packet_recorder: PacketRecorder | None = None
         self._frame_recorder: FrameRecorder | None = None
-        super().__init__(source.target, container, FrameRange())
-        no_times = bool(container.format.flags & _NO_TIMESTAMPS)
-        if no_times or not source.has_timestamps or self._decoded[0].pts is None:
-            self.info = replace(self.info, clock="capture", time_base=CAPTURE_TIME_BASE)
-        if source.record is not None and not is_copied(source.record, self.info.codec):
-            self._frame_recorder = FrameRecorder(source.record, self._decoded[0])
-            logger.info("the recording is encoded without loss (FFV1)")
+        try:
+            super().__init__(source.target, container, FrameRange(), source.threads)
+            no_times = bool(container.format.flags & _NO_TIMESTAMPS)
+            if no_times or not source.has_timestamps or self._decoded[0].pts is None:
+                self.info = replace(self.info, clock="capture", time_base=CAPTURE_TIME_BASE)
+            if source.record is not None and not is_copied(source.record, self.info.codec):
+                self._frame_recorder = FrameRecorder(source.record, self._decoded[0])
+                logger.info("the recording is encoded without loss (FFV1)")
+        except BaseException:
+            self._disconnect()
+            raise
+
+    @property
+    def left_out(self) -> int:
+        """Frames that were left out before decoding, to catch up."""
+        return self._arrivals.left_out + (0 if self._feed is None else self._feed.left_out)
+
+    @property
+    def newest_s(self) -> float | None:
+        """Arrival of the newest packet, seconds by the clock for latency; from any thread."""
+        newest = None if self._feed is None else self._feed.newest
+        return None if newest is None else newest.monotonic_s
 
     def close(self) -> None:
         """Finish the recording, close the decoder and the connection."""
         super().close()
+        self._disconnect()
+
+    def _disconnect(self) -> None:
+        self._closing.set()
+        if self._feed is None:
+            self._release()
+        else:
+            self._feed.close(self._source.timeout_s, self._release)
+
+    def _release(self) -> None:
+        """Close what the demuxer uses."""
         try:
             for recorder in (self._packet_recorder, self._frame_recorder):
                 if recorder is not None:
@@ -130,25 +162,40 @@ class LiveReader(VideoReader):
             self._container.close()
 
     def _demux(self) -> Generator[Packet[VideoStream] | None, None, None]:
+        source, decoder = self._source, self._stream.codec_context
+        if source.record is not None and is_copied(source.record, decoder.name):
+            self._packet_recorder = PacketRecorder(source.record, self._stream)
+        if is_paced(self._container, source.target):
+            self._pace = Pace(self._time_base, source.clock, self._closing)
         packets = self._container.demux(self._stream)
-        record = self._source.record
-        if record is not None and is_copied(record, self._stream.codec_context.name):
-            self._packet_recorder = PacketRecorder(record, self._stream)
-        try:
-            for packet in packets:
-                self._arrival = self._stamps[packet.pts] = _now(self._source.clock)
-                if len(self._stamps) > _MAX_STAMPS:
-                    self._stamps.popitem(last=False)
-                yield packet
-                if self._packet_recorder is not None and packet.size:
-                    self._packet_recorder.write(packet)
-                    self.report.recording_failed = self._packet_recorder.failed
-        except av.error.FFmpegError as error:
-            self.ended = f"the stream broke off: {reason_of(error)}"
+        self._feed = PacketFeed(packets, self._arrived, source.clock, source.catch_up)
+        for packet, arrival, late, after_jump in self._feed:
+            if after_jump:
+                decoder.flush_buffers()
+            decoder.skip_frame = "NONREF" if late else "DEFAULT"
+            if packet.size:
+                self._arrivals.add(packet.pts, arrival, skipping=late)
+            yield packet
+        failure = self._feed.failure
+        if isinstance(failure, av.error.FFmpegError):
+            self.ended = f"the stream broke off: {reason_of(failure)}"
+        elif failure is not None:
+            raise failure
+
+    def _arrived(self, packet: Packet[VideoStream]) -> Arrival | None:
+        """Stamp and record a packet that has come, in the demuxer's thread."""
+        if self._pace is not None and not self._pace.wait(packet):
+            return None
+        clock = self._source.clock
+        arrival = Arrival(clock.monotonic(), clock.unix(), ntp_s=sender_time_s(packet))
+        if self._packet_recorder is not None and packet.size:
+            self._packet_recorder.write(packet)
+            self.report.recording_failed = self._packet_recorder.failed
+        return arrival
 
     def _frame(self, index: int, picture: VideoFrame) -> Frame:
         frame = self.frame(index, picture, Stamp(picture.pts, None))
-        arrival = self._stamps.pop(picture.pts, self._arrival)
+        arrival = self._arrivals.take(picture.pts)
         frame = replace(frame, arrival=arrival)
         if self.info.clock == "capture":
             pts = round(arrival.unix_s / CAPTURE_TIME_BASE)
@@ -160,7 +207,3 @@ class LiveReader(VideoReader):
 
     def _describe(self, name: str, first: VideoFrame) -> SourceInfo:
         return replace(super()._describe(name, first), frame_count=None, live=True)
-
-
-def _now(clock: Clock) -> Arrival:
-    return Arrival(clock.monotonic(), clock.unix())
