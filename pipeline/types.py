@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Literal, Protocol
 
@@ -50,6 +50,13 @@ class Arrival:
     ntp_s: float | None = None
     given_ns: int | None = None
 
+    def after(self, dropped: Arrival) -> Arrival:
+        """This arrival, with the gap before a frame that was dropped before it."""
+        reasons = dict.fromkeys(r for r in (dropped.gap_reason, self.gap_reason) if r)
+        return replace(
+            self, gap_s=dropped.gap_s + self.gap_s, gap_reason="; ".join(reasons)
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -74,6 +81,15 @@ class Frame:
     def pts_s(self) -> float | None:
         """Presentation time, seconds."""
         return None if self.pts is None else float(self.pts * self.time_base)
+
+    def after(self, dropped: Frame) -> Frame:
+        """This frame, with the gap and the jump before a frame that was dropped before it."""
+        frame = self
+        if dropped.jump_s:
+            frame = replace(frame, jump_s=dropped.jump_s + frame.jump_s)
+        if dropped.arrival is not None and dropped.arrival.gap_s and frame.arrival is not None:
+            frame = replace(frame, arrival=frame.arrival.after(dropped.arrival))
+        return frame
 
     def rgb(self, size_hw: SizeHW | None = None) -> RgbImage:
         """RGB uint8 [H, W, 3] at `size_hw` (default: the displayed size)."""

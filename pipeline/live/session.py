@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from maskstream.pipeline.clock import SYSTEM_CLOCK, Clock
@@ -192,7 +192,8 @@ class LiveSession:
             source={
                 "connected": source.connected,
                 "connections": source.connections,
-                "gaps": meter.gaps,
+                "gaps": source.gaps,
+                "left_out": source.left_out,
                 "corrupt_packets": summary.report.corrupt_packets,
                 "trouble": source.trouble,
             },
@@ -225,7 +226,11 @@ class LiveSession:
             await asyncio.to_thread(thread.join)
 
     def _start(self) -> tuple[FrameQueue[LiveResult], threading.Thread]:
-        queue: FrameQueue[LiveResult] = FrameQueue(_ITERATOR_AHEAD, Policy.DROP_OLDEST)
+        queue: FrameQueue[LiveResult] = FrameQueue(
+            _ITERATOR_AHEAD,
+            Policy.DROP_OLDEST,
+            carry=lambda dropped, after: replace(after, frame=after.frame.after(dropped.frame)),
+        )
         thread = threading.Thread(
             target=self._run_into, args=(queue,), name="maskstream-live", daemon=True
         )

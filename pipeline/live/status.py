@@ -88,7 +88,7 @@ class Meter:
     """
 
     def __init__(self, governor: Governor, clock: Clock, dropped: Callable[[], int]) -> None:
-        self.frames = self.objects = self.gaps = 0
+        self.frames = self.objects = 0
         self.full = False
         self.latency = LatencyHistogram()
         self.rss_start_mb = 0.0
@@ -132,7 +132,6 @@ class Meter:
         self.full |= uses_last_id(result)
         if frame.arrival is None:
             return
-        self.gaps += frame.arrival.gap_s > 0
         latency_s = now - frame.arrival.monotonic_s
         self._recent.append(latency_s)
         if self.frames > 1:  # standard input's first frame waited for the model
