@@ -51,11 +51,9 @@ class Arrival:
     given_ns: int | None = None
 
     def after(self, dropped: Arrival) -> Arrival:
-        """This arrival, with the gap before a frame that was dropped before it."""
+        """Add the gap before a frame that was dropped before this one."""
         reasons = dict.fromkeys(r for r in (dropped.gap_reason, self.gap_reason) if r)
-        return replace(
-            self, gap_s=dropped.gap_s + self.gap_s, gap_reason="; ".join(reasons)
-        )
+        return replace(self, gap_s=dropped.gap_s + self.gap_s, gap_reason="; ".join(reasons))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +81,7 @@ class Frame:
         return None if self.pts is None else float(self.pts * self.time_base)
 
     def after(self, dropped: Frame) -> Frame:
-        """This frame, with the gap and the jump before a frame that was dropped before it."""
+        """Add the gap and the jump before a frame that was dropped before this one."""
         frame = self
         if dropped.jump_s:
             frame = replace(frame, jump_s=dropped.jump_s + frame.jump_s)

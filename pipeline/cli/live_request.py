@@ -278,6 +278,8 @@ def _line(status: LiveStatus) -> str:
         f"{status.objects} objects, latency p50 {recent['p50']} p95 {recent['p95']} ms, governor "
         f"{governor.level}/{governor.levels} ({governor.reason})"
     )
+    if status.source["left_out"]:
+        line += f", {status.source['left_out']} left out before decoding"
     if status.full:
         line += ", no more objects: all ids are used"
     if status.failed:

@@ -42,7 +42,7 @@ def writer_opener(pipeline: Pipeline, info: SourceInfo, *, overwrite: bool = Fal
 
 
 class LiveStore:
-    """A sink that writes one mask store, with the source's gaps among its events (`SourceEvents`)."""
+    """A sink that writes one mask store; the source's gaps are among its events, `SourceEvents`."""
 
     def __init__(self, writer: MaskStoreWriter) -> None:
         self._writer = writer

@@ -57,6 +57,7 @@ class _Collector:
         for name, about, value in (
             ("frames", "Results since the start", now.frames),
             ("dropped", "Frames dropped for newer ones", now.drops),
+            ("left_out", "Frames left out before decoding", now.source["left_out"]),
             ("keyframes", "Frames on which the encoder ran", now.keyframes),
             ("connections", "Connections to the source", now.source["connections"]),
             ("gaps", "Gaps of the source", now.source["gaps"]),
@@ -65,6 +66,7 @@ class _Collector:
             yield counter(f"maskstream_{name}", about, value=value)
         for name, about, value in (
             ("results_per_second", "Results a second since the start", now.fps),
+            ("behind_seconds", "Newest frame to newest result", now.behind_s),
             ("objects", "Visible objects", now.objects),
             ("memory_bytes", "Resident memory", now.rss_mb["end"] * 2**20),
             ("connected", "Whether the source is connected", float(now.source["connected"])),

@@ -11,6 +11,7 @@ from threading import Event
 from maskstream.pipeline.clock import SYSTEM_CLOCK, Clock
 from maskstream.pipeline.errors import SourceError
 from maskstream.pipeline.live.gaps import GapFinder
+from maskstream.pipeline.sources.stream import LiveReader
 from maskstream.pipeline.types import Arrival, Frame, FrameReader, Source, SourceInfo
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class ReconnectingSource:
     (`pause` to `resume`) a camera's frames are read and discarded, so that the next one is recent;
     a source that is not reopenable keeps its frames.
     connected: whether the source is open. connections: number made so far. gaps: number of them.
-    trouble: the last error.
+    trouble: the last error. spare_decoding: leave out non-reference frames, where there are any.
     """
 
     def __init__(
@@ -56,7 +57,9 @@ class ReconnectingSource:
         self.connected = False
         self.connections = self.gaps = 0
         self.trouble = ""
+        self.spare_decoding = False
         self._reader: FrameReader | None = None
+        self._last_s: float | None = None
         self._left_out_before = 0  # by earlier connections
         self._source = source
         self._reopenable = reopenable
@@ -73,8 +76,9 @@ class ReconnectingSource:
 
     @property
     def newest_s(self) -> float | None:
-        """Arrival of what came last, by the clock for latency; None if that is not known."""
-        return getattr(self._reader, "newest_s", None)
+        """Arrival of what came last, by the clock for latency; None if nothing has come."""
+        newest_s: float | None = getattr(self._reader, "newest_s", None)
+        return self._last_s if newest_s is None else newest_s
 
     def pause(self) -> None:
         """Yield no frames until `resume`."""
@@ -107,6 +111,7 @@ class ReconnectingSource:
             if not self._running.is_set():
                 continue
             now = frame.arrival or Arrival(self._clock.monotonic(), self._clock.unix())
+            self._last_s = now.monotonic_s
             if last is not None:
                 idle_s = now.monotonic_s - last.monotonic_s
                 if self.connections != connections or finder.is_gap(idle_s):
@@ -150,7 +155,10 @@ class ReconnectingSource:
         self.connections += 1
         self._reader = reader
         try:
-            yield from reader
+            for frame in reader:
+                yield frame
+                if isinstance(reader, LiveReader):
+                    reader.spare_decoding = self.spare_decoding
         finally:
             self.connected = False
             self._left_out_before, self._reader = self.left_out, None

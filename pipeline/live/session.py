@@ -177,6 +177,8 @@ class LiveSession:
         """Current status of the run; may be called from any thread."""
         meter, summary = self._meter, self.pipeline.summary
         source = self._source
+        newest_s, shown_s = source.newest_s, meter.last_arrival_s
+        behind_s = 0.0 if newest_s is None or shown_s is None else max(0.0, newest_s - shown_s)
         return LiveStatus(
             seconds=0.0 if meter.first_s is None else meter.last_s - meter.first_s,
             frames=meter.frames,
@@ -188,7 +190,7 @@ class LiveSession:
             recent_latency_ms=meter.recent_ms,
             recent_fps=meter.recent_fps,
             rss_mb={"start": meter.rss_start_mb, "end": resident_mb()},
-            governor=self.governor.state,
+            governor=self.governor.told(behind_s),
             source={
                 "connected": source.connected,
                 "connections": source.connections,
@@ -200,6 +202,7 @@ class LiveSession:
             hanging=self._watchdog.hanging(),
             abandoned=self._abandoned,
             failed=self._failed(),
+            behind_s=behind_s,
         )
 
     def _failed(self) -> dict[str, str]:
@@ -260,6 +263,7 @@ class LiveSession:
 
     def budget(self) -> KeyframeBudget:
         """Current keyframe budget, for the processor."""
+        self._source.spare_decoding = self.governor.spares_decoding
         return self.governor.state.budget
 
     def take_commands(self) -> Sequence[PendingCommand]:

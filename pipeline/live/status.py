@@ -31,9 +31,11 @@ class LiveStatus:
     drops: frames dropped for newer ones, since the first result. full: every object id has been
     used, so no object can be added. latency_ms: p50, p95 and p99 of all results; recent_latency_ms,
     recent_fps: of the last 60. rss_mb: resident memory at the first result and now, MiB. source:
-    connected, connections, gaps, corrupt packets, last error. hanging: seconds that stages
-    exceeding the watchdog's limit have been running, by name. abandoned: what did not end with the
-    run and was left behind: "source", "status" (the callback). failed: why outputs failed, by name.
+    connected, connections, gaps, frames left out before decoding, corrupt packets, last error.
+    hanging: seconds that stages exceeding the watchdog's limit have been running, by name.
+    abandoned: what did not end with the run and was left behind: "source", "status" (the callback).
+    failed: why outputs failed, by name. behind_s: time from the arrival of the newest result's
+    frame to that of the newest frame, seconds; results are behind if it exceeds the deadline.
     """
 
     seconds: float
@@ -51,6 +53,7 @@ class LiveStatus:
     hanging: Mapping[str, float]
     abandoned: Sequence[str] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
+    behind_s: float = 0.0
 
     @property
     def fps(self) -> float:
@@ -70,6 +73,7 @@ class LiveStatus:
             "full": self.full,
             "seconds": round(self.seconds, 2),
             "latency_ms": dict(self.latency_ms),
+            "behind_s": round(self.behind_s, 3),
             "recent_latency_ms": dict(self.recent_latency_ms),
             "recent_fps": round(self.recent_fps, 2),
             "rss_mb": dict(self.rss_mb),
@@ -94,6 +98,7 @@ class Meter:
         self.rss_start_mb = 0.0
         self.first_s: float | None = None
         self.last_s = 0.0
+        self.last_arrival_s: float | None = None
         self._governor = governor
         self._clock = clock
         self._dropped = dropped
@@ -132,6 +137,7 @@ class Meter:
         self.full |= uses_last_id(result)
         if frame.arrival is None:
             return
+        self.last_arrival_s = frame.arrival.monotonic_s
         latency_s = now - frame.arrival.monotonic_s
         self._recent.append(latency_s)
         if self.frames > 1:  # standard input's first frame waited for the model

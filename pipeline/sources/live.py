@@ -29,7 +29,8 @@ _UNBUFFERED = {"fflags": "nobuffer"}  # drops analyzed packets, with HLS a whole
 _SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "tcp", "udp", "rtp", "srt")
 """URL schemes of live inputs."""
 _DEVICES = frozenset(
-    "alsa avfoundation decklink dshow fbdev gdigrab kmsgrab sdp v4l2 video4linux2 x11grab xcbgrab".split()
+    {"alsa", "avfoundation", "decklink", "dshow", "fbdev", "gdigrab", "kmsgrab"}
+    | {"sdp", "v4l2", "video4linux2", "x11grab", "xcbgrab"}
 )
 """Formats of FFmpeg that do not wait for their reader."""
 _CAMERAS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}

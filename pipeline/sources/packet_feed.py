@@ -68,6 +68,7 @@ class PacketFeed:
         self._waiting: deque[tuple[Packet[Any], Arrival]] = deque()
         self._bytes = 0
         self._keyframe_wanted_s: float | None = None  # since when; None: any packet is taken
+        self._at_end: Callable[[], None] | None = None
         self._jumped = self._ended = self._closed = False
         self._thread = threading.Thread(target=self._demux, name="maskstream-demux", daemon=True)
         self._thread.start()
@@ -91,9 +92,6 @@ class PacketFeed:
                 self._at_end = at_end
                 return
         at_end()
-
-    def _at_end(self) -> None:
-        """Called when the thread has ended; `close` may replace it."""
 
     def _next(self) -> Waiting | None:
         with self._changed:
@@ -126,7 +124,8 @@ class PacketFeed:
         with self._changed:
             self._ended = True
             self._changed.notify_all()
-        self._at_end()
+        if self._at_end is not None:
+            self._at_end()
 
     def _put(self, packet: Packet[Any], arrival: Arrival) -> None:
         with self._changed:

@@ -101,13 +101,15 @@ class LiveStream:
 class LiveReader(VideoReader):
     """An opened `LiveStream`: iterate once; ends when the stream ends or stalls.
 
-    ended: the reason, as far as FFmpeg reports it. It closes the container.
+    ended: the reason, as far as FFmpeg reports it. spare_decoding: leave out non-reference frames,
+    also while decoding keeps up. It closes the container.
     """
 
     if_undecodable = "the stream is damaged, or it ended before its first whole frame"
 
     def __init__(self, source: LiveStream, container: InputContainer) -> None:
         self.ended = "the stream ended"
+        self.spare_decoding = False
         self._source = source
         self._container = container
         self._arrivals = PresentationArrivals()
@@ -172,9 +174,10 @@ class LiveReader(VideoReader):
         for packet, arrival, late, after_jump in self._feed:
             if after_jump:
                 decoder.flush_buffers()
-            decoder.skip_frame = "NONREF" if late else "DEFAULT"
+            skipping = late or self.spare_decoding
+            decoder.skip_frame = "NONREF" if skipping else "DEFAULT"
             if packet.size:
-                self._arrivals.add(packet.pts, arrival, skipping=late)
+                self._arrivals.add(packet.pts, arrival, skipping=skipping)
             yield packet
         failure = self._feed.failure
         if isinstance(failure, av.error.FFmpegError):

@@ -223,6 +223,14 @@ def test_late_frames_are_left_out_and_counted_and_the_newest_is_shown(with_b_fra
     assert reader.report.corrupt_packets == 0
 
 
+def test_decoding_can_be_spared_when_it_keeps_up(with_b_frames):
+    with LiveStream(str(with_b_frames)).open() as reader:
+        reader.spare_decoding = True
+        frames = list(reader)
+    assert reader.left_out >= 3  # those that were decoded when it was opened are there
+    assert reader.left_out + len(frames) == 30
+
+
 def test_a_recording_holds_also_what_was_left_out(with_b_frames, tmp_path):
     kept = tmp_path / "kept.ts"
     clock, catch_up = LateDecoder(0.1), CatchUp(0.15, 2.0)

@@ -75,13 +75,12 @@ def test_the_gap_before_a_frame_that_is_dropped_goes_to_the_next(policy):
     assert last.arrival.unix_s == given[4].arrival.unix_s
 
 
-def test_a_gap_whose_frame_is_dropped_reaches_store_metrics_and_recognition(
-    tmp_path, monkeypatch
-):
+def test_a_gap_whose_frame_is_dropped_reaches_store_metrics_and_recognition(tmp_path, monkeypatch):
     """The frame after the gap and the two after that come while frame 4 is being processed."""
     monkeypatch.setattr("maskstream.pipeline.live.deferred_keyframes.ThreadPoolExecutor", AtOnce)
     shapes, _ = moving_shapes(8, (54, 96), shapes=1)
-    config = load_config(overrides=[*PATIENT, "seeding.enabled=false", "keyframes.interval=300"])
+    settings = ["seeding.enabled=false", "keyframes.interval=300", "live.latency_ms=150"]
+    config = load_config(overrides=[*PATIENT, *settings])
     clock, taken = StillClock(), threading.Semaphore(0)
     processing, all_came = threading.Event(), threading.Event()
 
@@ -97,12 +96,13 @@ def test_a_gap_whose_frame_is_dropped_reaches_store_metrics_and_recognition(
         all_came.set()
 
     session = LiveSession.open(come(), config, clock=clock)
-    take_commands, calls = session.take_commands, count()
+    take_commands, calls, meanwhile = session.take_commands, count(), []
 
     def take_commands_when_all_came():
         if next(calls) == 4:  # for every frame
             processing.set()
             assert all_came.wait(30)
+            meanwhile.append(session.status())
         return take_commands()
 
     session.take_commands = take_commands_when_all_came
@@ -122,6 +122,10 @@ def test_a_gap_whose_frame_is_dropped_reaches_store_metrics_and_recognition(
     assert [(gap["frame"], gap["after"], round(gap["seconds"], 2)) for gap in gaps] == [
         (7, 4, 20.1)
     ]
+    (told,) = meanwhile
+    assert told.behind_s == pytest.approx(20.4)
+    assert told.governor.reason == "results are 20.4 s behind"
+    assert status.behind_s == 0
     assert status.source["gaps"] == 1  # which the metrics tell
     assert [result.index for result in results if result.keyframe] == [0, 7]  # recognized anew
 
