@@ -150,6 +150,9 @@ class LiveConfig(_Section):
     hang_s: float = Field(5.0, gt=0)
     stop_s: float = Field(4.0, gt=0)
     close_s: float = Field(30.0, gt=0)
+    stamps: Literal["capture", "stream", "ntp"] = "capture"
+    frame_id: str = "camera"
+    camera_info: str = ""
 
     @field_validator("input_shares")
     @classmethod

@@ -19,6 +19,14 @@ class Transport(StrEnum):
     UDP = "udp"
 
 
+class Stamps(StrEnum):
+    """Which time message headers have."""
+
+    CAPTURE = "capture"
+    STREAM = "stream"
+    NTP = "ntp"
+
+
 def register(app: typer.Typer) -> None:
     """Register the command."""
     app.command()(live)
@@ -59,6 +67,20 @@ def live(
             help="jsonl:- (standard output), jsonl:PORT, mcap:FILE, foxglove:PORT, zenoh:PREFIX, "
             "ros2:NODE; repeatable.",
         ),
+    ] = None,
+    stamps: Annotated[
+        Stamps | None,
+        typer.Option(
+            help="Time in message headers: the wall clock at capture (default), the stream's "
+            "timestamp, or capture by the sender's clock (RTSP)."
+        ),
+    ] = None,
+    frame_id: Annotated[
+        str | None, typer.Option(help="Coordinate frame in message headers (camera).")
+    ] = None,
+    camera_info: Annotated[
+        Path | None,
+        typer.Option(help="Calibration to publish, a YAML file of ROS' camera_calibration."),
     ] = None,
     metrics: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Port of a Prometheus endpoint.")
@@ -106,6 +128,9 @@ def live(
             duration=duration,
             preview=preview,
             publish=publish or (),
+            stamps=None if stamps is None else stamps.value,
+            frame_id=frame_id,
+            camera_info=camera_info,
             metrics=metrics,
             record=record,
             size=size,

@@ -41,8 +41,8 @@ class LiveRequest:
 
     output: a store, or with `retain` (90s, 10m, 2h) a folder. preview, metrics: ports. publish:
     channels, KIND[:TARGET]. size, pixel_format, rate: of raw frames, or requested from a camera.
-    input_options: FFmpeg's, KEY=VALUE. strict: end the run when an output fails. None: as
-    configured, or not used.
+    input_options: FFmpeg's, KEY=VALUE. stamps, frame_id, camera_info: of message headers. strict:
+    end the run when an output fails. None: as configured, or not used.
     """
 
     source: str = field(repr=False)  # it may hold a password
@@ -64,6 +64,9 @@ class LiveRequest:
     overrides: Sequence[str] = ()
     seed: bool = True
     model: str | None = None
+    stamps: Literal["capture", "stream", "ntp"] | None = None
+    frame_id: str | None = None
+    camera_info: Path | None = None
     strict: bool = False
     as_json: bool = False
     quiet: bool = False
@@ -76,6 +79,10 @@ class LiveRequest:
             settings.append(f"live.latency_ms={self.latency_ms}")
         if self.model is not None:
             settings.append(f"model={self.model}")
+        for name in ("stamps", "frame_id", "camera_info"):
+            value = getattr(self, name)
+            if value is not None:
+                settings.append(f"live.{name}={json.dumps(str(value))}")
         return settings
 
     def input(self, config: PipelineConfig) -> InputOptions:
@@ -132,7 +139,7 @@ def run_live(request: LiveRequest) -> None:
     session.outputs = Outputs(strict=request.strict)
 
     def publishing(info: SourceInfo) -> Sequence[Sink]:
-        opened = open_channels(channels, session.commands.put)
+        opened = open_channels(channels, session.commands.put, session.headers)
         return session.outputs.guard(request.publish, opened)
 
     def behind(info: SourceInfo) -> Sequence[Sink]:

@@ -16,7 +16,8 @@ def result_message(frame: Frame, result: FrameResult) -> dict[str, Any]:
     """Convert a result to JSON values: times, and id, box, score, state and mask of each object.
 
     pts_s: the source's timestamp. captured_s: arrival of the frame by the capture clock (seconds
-    since 1970). mask: the visible pixels as `mask_runs`; None if the mask is withheld.
+    since 1970). ntp_s: its capture by the sender's clock, if that states it. mask: the visible
+    pixels as `mask_runs`; None if the mask is withheld.
     """
     height, width = result.labels.shape
     return {
@@ -24,6 +25,7 @@ def result_message(frame: Frame, result: FrameResult) -> dict[str, Any]:
         "frame": result.index,
         "pts_s": result.pts_s,
         "captured_s": None if frame.arrival is None else frame.arrival.unix_s,
+        "ntp_s": None if frame.arrival is None else frame.arrival.ntp_s,
         "keyframe": result.keyframe,
         "size": [height, width],
         "objects": [
@@ -65,13 +67,6 @@ def mask_of_runs(runs: dict[str, Any]) -> npt.NDArray[np.bool_]:
     height, width = runs["size"]
     values = np.arange(len(runs["counts"])) % 2 == 1
     return np.repeat(values, runs["counts"]).reshape(width, height).T
-
-
-def stamp_ns(frame: Frame, result: FrameResult) -> int:
-    """The source's timestamp, nanoseconds; the capture clock's if the source has none."""
-    if result.pts is not None:
-        return max(0, int(result.pts * result.time_base * 1_000_000_000))
-    return captured_ns(frame)
 
 
 def captured_ns(frame: Frame) -> int:

@@ -16,6 +16,7 @@ from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.errors import QueueClosedError
 from maskstream.pipeline.live.commands import Command, CommandQueue, PendingCommand
 from maskstream.pipeline.live.governor import Governor, budget_steps
+from maskstream.pipeline.live.headers import Headers, check_stamps
 from maskstream.pipeline.live.outputs import Outputs
 from maskstream.pipeline.live.processor import LiveProcessor
 from maskstream.pipeline.live.reconnect import ReconnectingSource, ReconnectPolicy
@@ -50,7 +51,7 @@ class LiveSession:
     ...     print(live.frame.pts_s, [o.id for o in live.result.objects])
 
     `async for` works as well. A loop that is slower than the stream gets the newest results;
-    leaving it stops the run.
+    leaving it stops the run. headers: what publishers' messages say of a frame, as configured.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class LiveSession:
     ) -> None:
         """Load the pipeline. Raises `ConfigError`, `ModelError`."""
         self.commands = CommandQueue()
+        self.headers = Headers.of(config.live)
         self.outputs = Outputs()
         self.governor = Governor(budget_steps(config), config.live.latency_ms / 1000)
         self.pipeline = Pipeline(config)
@@ -91,6 +93,7 @@ class LiveSession:
         """
         config = live_config(config or PipelineConfig())
         live = config.live
+        check_stamps(live.stamps, target)
         found = open_live(
             target,
             options or InputOptions(stall_s=live.stall_s),
@@ -138,6 +141,8 @@ class LiveSession:
 
         def all_sinks(info: SourceInfo) -> list[Sink]:
             with self._or_stop():
+                if self.headers.camera is not None:
+                    self.headers.camera.at(info.size_hw)  # an error comes before the first frame
                 sinks = [*make_sinks(info), self._meter, *behind(info)]
             if duration_s is not None:
                 self._end_s = self._clock.monotonic() + duration_s
@@ -203,6 +208,7 @@ class LiveSession:
             abandoned=self._abandoned,
             failed=self._failed(),
             behind_s=behind_s,
+            since_capture_ms=meter.since_capture_ms,
         )
 
     def _failed(self) -> dict[str, str]:

@@ -36,6 +36,8 @@ class LiveStatus:
     abandoned: what did not end with the run and was left behind: "source", "status" (the callback).
     failed: why outputs failed, by name. behind_s: time from the arrival of the newest result's
     frame to that of the newest frame, seconds; results are behind if it exceeds the deadline.
+    since_capture_ms: as `recent_latency_ms`, but from the capture by the sender's clock, as right
+    as the two clocks agree; empty if the sender does not state it.
     """
 
     seconds: float
@@ -54,6 +56,7 @@ class LiveStatus:
     abandoned: Sequence[str] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
     behind_s: float = 0.0
+    since_capture_ms: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def fps(self) -> float:
@@ -75,6 +78,7 @@ class LiveStatus:
             "latency_ms": dict(self.latency_ms),
             "behind_s": round(self.behind_s, 3),
             "recent_latency_ms": dict(self.recent_latency_ms),
+            "since_capture_ms": dict(self.since_capture_ms),
             "recent_fps": round(self.recent_fps, 2),
             "rss_mb": dict(self.rss_mb),
             "governor": self.governor.to_json(),
@@ -104,6 +108,7 @@ class Meter:
         self._dropped = dropped
         self._dropped_before = 0
         self._recent: deque[float] = deque(maxlen=_RECENT)
+        self._since_capture: deque[float] = deque(maxlen=_RECENT)
         self._recent_s: deque[float] = deque(maxlen=_RECENT)  # when the results were published
 
     @property
@@ -114,9 +119,12 @@ class Meter:
     @property
     def recent_ms(self) -> dict[str, float]:
         """p50, p95 and p99 of the last results, ms."""
-        recent = list(self._recent) or [0.0]
-        values = np.percentile(recent, (50, 95, 99)) * 1000
-        return {f"p{p}": round(float(v), 1) for p, v in zip((50, 95, 99), values, strict=True)}
+        return _percentiles_ms(list(self._recent) or [0.0])
+
+    @property
+    def since_capture_ms(self) -> dict[str, float]:
+        """The same from the capture by the sender's clock; empty if that is not stated."""
+        return _percentiles_ms(list(self._since_capture)) if self._since_capture else {}
 
     @property
     def recent_fps(self) -> float:
@@ -140,6 +148,8 @@ class Meter:
         self.last_arrival_s = frame.arrival.monotonic_s
         latency_s = now - frame.arrival.monotonic_s
         self._recent.append(latency_s)
+        if frame.arrival.ntp_s is not None:
+            self._since_capture.append(self._clock.unix() - frame.arrival.ntp_s)
         if self.frames > 1:  # standard input's first frame waited for the model
             self.latency.add(latency_s)
             self._governor.observe(latency_s, self.drops, now)
@@ -149,6 +159,11 @@ class Meter:
 
     def close(self, *, complete: bool) -> None:
         """Nothing to do."""
+
+
+def _percentiles_ms(seconds: Sequence[float]) -> dict[str, float]:
+    values = np.percentile(seconds, (50, 95, 99)) * 1000
+    return {f"p{p}": round(float(v), 1) for p, v in zip((50, 95, 99), values, strict=True)}
 
 
 def uses_last_id(result: FrameResult) -> bool:

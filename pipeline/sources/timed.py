@@ -87,6 +87,7 @@ class _ArraysReader:
                 )
             self._check_stamp(index, stamp_ns, last_ns)
             last_ns = stamp_ns
+            arrival = replace(arrival, given_ns=stamp_ns)
             pts = round(arrival.unix_s / TIME_BASE) if stamp_ns is None else stamp_ns
             if self._recorder:
                 self._recorder.write(_packed(rgb), float(pts * TIME_BASE))

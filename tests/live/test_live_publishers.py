@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from maskstream.pipeline.errors import ConfigError, MissingExtraError, PromptError
 from maskstream.pipeline.live.commands import CommandQueue, Outcome, parse_command
-from maskstream.pipeline.live.messages import mask_of_runs, result_message, stamp_ns
+from maskstream.pipeline.live.headers import Headers
+from maskstream.pipeline.live.messages import mask_of_runs, result_message
 from maskstream.pipeline.live.publishers import Channel, open_channel, open_channels, parse_channel
 from maskstream.pipeline.live.publishers.jsonlines import JsonOverTcp
 from maskstream.pipeline.live.publishers.ros2 import (
@@ -61,7 +62,6 @@ def test_a_message_tells_both_times(shown):
     message = result_message(*shown)
     assert message["pts_s"] == pytest.approx(2.0005)
     assert message["captured_s"] == 1_700_000_000.25
-    assert stamp_ns(*shown) == 2_000_500_000
     assert [o["state"] for o in message["objects"]] == ["TRACKED", "TRACKED", "OCCLUDED"]
 
 
@@ -234,7 +234,7 @@ def test_a_missing_package_is_named(monkeypatch, kind, module, extra):
         open_channel(parse_channel(kind), CommandQueue().put)
 
 
-def test_mcap_holds_images_boxes_labels_with_the_sources_stamp(shown, tmp_path):
+def test_mcap_holds_images_boxes_labels_with_the_stamp_of_capture(shown, tmp_path):
     pytest.importorskip("foxglove")
     reader = pytest.importorskip("mcap.reader")
     file = tmp_path / "run.mcap"
@@ -252,7 +252,7 @@ def test_mcap_holds_images_boxes_labels_with_the_sources_stamp(shown, tmp_path):
     assert names["/labels"] == "foxglove.RawImage"
     labels = shown[1].labels.tobytes()
     assert labels in messages["/labels"][1].data
-    stamp = b"\x08\x02\x10" + b"\xa0\xc2\x1e"  # protobuf: 2 s, 500 000 ns
+    stamp = b"\x08\x80\xe2\xcf\xaa\x06\x10" + b"\x80\xe5\x9a\x77"  # protobuf: s, 250 000 000 ns
     assert stamp in messages["/labels"][1].data
     assert json.loads(messages["/table"][1].data) == result_message(*shown)
 
@@ -311,7 +311,7 @@ def test_zenoh_carries_results_and_commands(shown, tmp_path):
     about = json.loads(found["labels"].attachment.to_bytes())
     assert about == {
         "frame": 3,
-        "stamp_ns": 2_000_500_000,
+        "stamp_ns": 1_700_000_000_250_000_000,
         "captured_ns": 1_700_000_000_250_000_000,
     }
     assert [asked.command.type for asked in waiting] == ["reset"]
@@ -352,6 +352,16 @@ ROS = MessageTypes(
         step=int,
         data=uint8s,
     ),
+    camera_info=message(
+        header=Header,
+        height=int,
+        width=int,
+        distortion_model=str,
+        d=list,
+        k=list,
+        r=list,
+        p=list,
+    ),
     detections=message(header=Header, detections=list),
     detection=message(
         header=Header,
@@ -365,7 +375,7 @@ ROS = MessageTypes(
 
 def test_ros_messages_have_the_sources_header_and_one_label_image(shown):
     frame, result = shown
-    header = header_of(frame, result, ROS, "camera_optical")
+    header = header_of(frame, Headers("stream", "camera_optical"), ROS)
     assert (header.stamp.sec, header.stamp.nanosec) == (2, 500_000)
     assert header.frame_id == "camera_optical"
     image = label_image(result, header, ROS)

@@ -1,8 +1,9 @@
 """Publishes live results to Foxglove: as an MCAP recording, or over a WebSocket.
 
 Topics: `/camera` (JPEG), `/labels` (one label image, mono16), `/objects` (boxes over the image),
-`/table` (the same as JSON), all with the source's timestamp; log times are those of the capture
-clock. Commands are JSON on any topic that a client publishes; answers go out on `/answer`.
+`/table` (the same as JSON) and, of a camera with a calibration, `/calibration`, all stamped as
+`Headers` says; log times are those of the capture clock and do not decrease. Commands are JSON on
+any topic that a client publishes; answers go out on `/answer`.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from maskstream.pipeline.errors import ConfigError
+from maskstream.pipeline.live.camera_info import CameraInfo
 from maskstream.pipeline.live.commands import CommandIntake, Outcome, TakeCommand
+from maskstream.pipeline.live.headers import DEFAULT_HEADERS, Headers
 from maskstream.pipeline.live.messages import (
     captured_ns,
     jpeg,
     parse_port,
     result_message,
-    stamp_ns,
 )
 from maskstream.pipeline.live.publishers.extras import need
 from maskstream.pipeline.rendering.draw import object_color
@@ -28,27 +30,36 @@ from maskstream.pipeline.types import Frame, FrameResult
 
 logger = logging.getLogger(__name__)
 
-_FRAME_ID = "camera"
 _INSTALL = "foxglove-sdk: pip install 'maskstream[foxglove]'"
 _BACKLOG = 8  # messages kept for a slow client; older ones are dropped
 _LARGEST_PX = 4096
+_DISTORTION_MODELS = {"equidistant": "kannala_brandt"}  # ROS' names, and Foxglove's
 
 
 class _Topics:
     """Foxglove channels of one recording or server."""
 
-    def __init__(self, foxglove: Any, context: Any) -> None:
+    def __init__(self, foxglove: Any, context: Any, headers: Headers) -> None:
+        self._headers = headers
+        self._log_ns = 0
         channels = need("foxglove.channels", "Foxglove", _INSTALL)
         self._messages = need("foxglove.messages", "Foxglove", _INSTALL)
         self._camera = channels.CompressedImageChannel("/camera", context=context)
         self._labels = channels.RawImageChannel("/labels", context=context)
         self._boxes = channels.ImageAnnotationsChannel("/objects", context=context)
         self._table = foxglove.Channel("/table", message_encoding="json", context=context)
+        self._all = [self._camera, self._labels, self._boxes, self._table]
+        if headers.camera is not None:
+            self._calibration = channels.CameraCalibrationChannel("/calibration", context=context)
+            self._all.append(self._calibration)
 
     def log(self, frame: Frame, result: FrameResult) -> None:
         """Log a result on the topics that have a sink."""
-        at = captured_ns(frame) or None
-        stamp = self._stamp(stamp_ns(frame, result))
+        self._log_ns = max(self._log_ns, captured_ns(frame))
+        at = self._log_ns or None
+        stamp = self._stamp(self._headers.stamp_ns(frame))
+        if self._headers.camera is not None:
+            self._calibration.log(self._calibrated(self._headers.camera, frame, stamp), log_time=at)
         if self._camera.has_sinks():
             self._camera.log(self._image(frame, stamp), log_time=at)
         if self._labels.has_sinks():
@@ -60,7 +71,7 @@ class _Topics:
 
     def close(self) -> None:
         """Close the channels."""
-        for channel in (self._camera, self._labels, self._boxes, self._table):
+        for channel in self._all:
             channel.close()
 
     def _stamp(self, nanoseconds: int) -> Any:
@@ -69,19 +80,38 @@ class _Topics:
 
     def _image(self, frame: Frame, stamp: Any) -> Any:
         return self._messages.CompressedImage(
-            timestamp=stamp, frame_id=_FRAME_ID, format="jpeg", data=jpeg(frame, _LARGEST_PX)
+            timestamp=stamp,
+            frame_id=self._headers.frame_id,
+            format="jpeg",
+            data=jpeg(frame, _LARGEST_PX),
         )
 
     def _label_image(self, result: FrameResult, stamp: Any) -> Any:
         height, width = result.labels.shape
         return self._messages.RawImage(
             timestamp=stamp,
-            frame_id=_FRAME_ID,
+            frame_id=self._headers.frame_id,
             width=width,
             height=height,
             encoding="mono16",
             step=2 * width,
             data=result.labels.astype("<u2", copy=False).tobytes(),
+        )
+
+    def _calibrated(self, camera: CameraInfo, frame: Frame, stamp: Any) -> Any:
+        scaled = camera.at(frame.size_hw)
+        return self._messages.CameraCalibration(
+            timestamp=stamp,
+            frame_id=self._headers.frame_id,
+            height=scaled.size_hw[0],
+            width=scaled.size_hw[1],
+            distortion_model=_DISTORTION_MODELS.get(
+                camera.distortion_model, camera.distortion_model
+            ),
+            D=list(scaled.d),
+            K=list(scaled.k),
+            R=list(scaled.r),
+            P=list(scaled.p),
         )
 
     def _annotations(self, result: FrameResult, stamp: Any) -> Any:
@@ -117,7 +147,7 @@ class _Topics:
 class McapFile:
     """A sink that records to a new MCAP file."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, headers: Headers = DEFAULT_HEADERS) -> None:
         """Create the file. Raises `ConfigError` if that is not possible, `MissingExtraError`."""
         foxglove = need("foxglove", "recording MCAP", _INSTALL)
         if not path or Path(path).exists():
@@ -130,7 +160,7 @@ class McapFile:
             self._writer = foxglove.open_mcap(self._file, context=context)
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path} cannot be written: {error}") from error
-        self._topics = _Topics(foxglove, context)
+        self._topics = _Topics(foxglove, context, headers)
         self._context = context  # keeps the context alive
 
     def write(self, frame: Frame, result: FrameResult) -> None:
@@ -198,7 +228,7 @@ class _NewFile:
 class FoxgloveServer:
     """A sink that serves Foxglove's WebSocket at [HOST:]PORT and accepts commands there."""
 
-    def __init__(self, address: str, take: TakeCommand) -> None:
+    def __init__(self, address: str, take: TakeCommand, headers: Headers = DEFAULT_HEADERS) -> None:
         """Serve. Raises `ConfigError` if the address is wrong or taken, `MissingExtraError`."""
         foxglove = need("foxglove", "serving Foxglove", _INSTALL)
         host, _, port = address.rpartition(":")
@@ -220,7 +250,7 @@ class FoxgloveServer:
             raise ConfigError(
                 f"Foxglove cannot be served at {address}: {error}; choose another port"
             ) from error
-        self._topics = _Topics(foxglove, context)
+        self._topics = _Topics(foxglove, context, headers)
         self._context = context  # keeps the context alive
 
     @property

@@ -12,34 +12,45 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from maskstream.pipeline.live.camera_info import CameraInfo
 from maskstream.pipeline.live.commands import CommandIntake, Outcome, TakeCommand
-from maskstream.pipeline.live.messages import stamp_ns
+from maskstream.pipeline.live.headers import DEFAULT_HEADERS, Headers
 from maskstream.pipeline.live.publishers.extras import need
 from maskstream.pipeline.types import Frame, FrameResult
 
 _INSTALL = "ROS 2 (rclpy, sensor_msgs, vision_msgs, std_msgs): source its setup.bash first"
-_FRAME_ID = "camera"
 _DEPTH = 1  # results kept for a slow subscriber
 _COMMAND_DEPTH = 10
 
 
 @dataclass(frozen=True, slots=True)
 class MessageTypes:
-    """The message classes of ROS: std_msgs/Header, sensor_msgs/Image, vision_msgs/…."""
+    """The message classes of ROS: std_msgs/Header, sensor_msgs/…, vision_msgs/…."""
 
     header: Callable[[], Any]
     image: Callable[[], Any]
+    camera_info: Callable[[], Any]
     detections: Callable[[], Any]
     detection: Callable[[], Any]
     hypothesis: Callable[[], Any]
 
 
-def header_of(frame: Frame, result: FrameResult, types: MessageTypes, frame_id: str) -> Any:
-    """A header with the source's timestamp (`stamp_ns`), never the time of sending."""
+def header_of(frame: Frame, headers: Headers, types: MessageTypes) -> Any:
+    """A header with the frame's stamp, never the time of sending."""
     header = types.header()
-    header.stamp.sec, header.stamp.nanosec = divmod(stamp_ns(frame, result), 1_000_000_000)
-    header.frame_id = frame_id
+    header.stamp.sec, header.stamp.nanosec = divmod(headers.stamp_ns(frame), 1_000_000_000)
+    header.frame_id = headers.frame_id
     return header
+
+
+def camera_info(camera: CameraInfo, header: Any, types: MessageTypes) -> Any:
+    """A sensor_msgs/CameraInfo of the calibration."""
+    message = types.camera_info()
+    message.header = header
+    message.height, message.width = camera.size_hw
+    message.distortion_model = camera.distortion_model
+    message.d, message.k, message.r, message.p = map(list, (camera.d, camera.k, camera.r, camera.p))
+    return message
 
 
 def label_image(result: FrameResult, header: Any, types: MessageTypes) -> Any:
@@ -86,6 +97,7 @@ def ros_types() -> MessageTypes:
     return MessageTypes(
         std.Header,
         sensor.Image,
+        sensor.CameraInfo,
         vision.Detection2DArray,
         vision.Detection2D,
         vision.ObjectHypothesisWithPose,
@@ -95,13 +107,15 @@ def ros_types() -> MessageTypes:
 class Ros2Publisher:
     """A sink that is a ROS 2 node: `~/labels`, `~/detections`, `~/command` and `~/answer`.
 
-    name: node name. Results are sent with best effort, depth 1; commands and answers are JSON in
+    name: node name. headers: of its messages; with a camera, `~/camera_info` is published, too.
+    Results are sent with best effort, depth 1; commands and answers are JSON in
     std_msgs/String, reliable, depth 10. Raises `MissingExtraError`.
     """
 
-    def __init__(self, name: str, take: TakeCommand) -> None:
+    def __init__(self, name: str, take: TakeCommand, headers: Headers = DEFAULT_HEADERS) -> None:
         self._rclpy = need("rclpy", "publishing to ROS 2", _INSTALL)
         self._types = ros_types()
+        self._headers = headers
         qos = need("rclpy.qos", "publishing to ROS 2", _INSTALL)
         std = need("std_msgs.msg", "publishing to ROS 2", _INSTALL)
         self._intake = CommandIntake(take)
@@ -114,6 +128,9 @@ class Ros2Publisher:
         self._detections = self._node.create_publisher(
             self._types.detections, "~/detections", profile
         )
+        self._camera_info = self._node.create_publisher(
+            self._types.camera_info, "~/camera_info", profile
+        )
         self._answers = self._node.create_publisher(std.String, "~/answer", _COMMAND_DEPTH)
         self._node.create_subscription(std.String, "~/command", self._on_message, _COMMAND_DEPTH)
         executors = need("rclpy.executors", "publishing to ROS 2", _INSTALL)
@@ -122,9 +139,12 @@ class Ros2Publisher:
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Publish the result and read waiting commands."""
-        header = header_of(frame, result, self._types, _FRAME_ID)
+        header = header_of(frame, self._headers, self._types)
         self._labels.publish(label_image(result, header, self._types))
         self._detections.publish(detections(result, header, self._types))
+        if self._headers.camera is not None:
+            camera = self._headers.camera.at(frame.size_hw)
+            self._camera_info.publish(camera_info(camera, header, self._types))
         self._executor.spin_once(timeout_sec=0)
 
     def idle(self) -> None:

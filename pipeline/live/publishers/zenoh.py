@@ -1,7 +1,7 @@
 """Publishes live results over Zenoh: a JSON message and a label image a frame.
 
-Keys below a prefix: `PREFIX/result` (JSON), `PREFIX/labels` (16-bit PNG; frame index and timestamps
-are attached as JSON), `PREFIX/command` (JSON, subscribed), `PREFIX/answer`.
+Keys below a prefix: `PREFIX/result` (JSON), `PREFIX/labels` (16-bit PNG; frame index and times are
+attached as JSON), `PREFIX/command` (JSON, subscribed), `PREFIX/answer`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any
 from maskstream.pipeline.errors import ConfigError
 from maskstream.pipeline.exports.png import encode_png
 from maskstream.pipeline.live.commands import CommandIntake, Outcome, TakeCommand
-from maskstream.pipeline.live.messages import captured_ns, result_message, stamp_ns
+from maskstream.pipeline.live.headers import DEFAULT_HEADERS, Headers
+from maskstream.pipeline.live.messages import captured_ns, result_message
 from maskstream.pipeline.live.publishers.extras import need
 from maskstream.pipeline.types import Frame, FrameResult
 
@@ -26,9 +27,10 @@ class ZenohPublisher:
     peer that finds others by multicast. Raises `ConfigError`, `MissingExtraError`.
     """
 
-    def __init__(self, target: str, take: TakeCommand) -> None:
+    def __init__(self, target: str, take: TakeCommand, headers: Headers = DEFAULT_HEADERS) -> None:
         zenoh = need("zenoh", "publishing over Zenoh", _INSTALL)
         self._intake = CommandIntake(take)
+        self._headers = headers
         prefix, _, file = target.partition("@")
         try:
             config = zenoh.Config.from_file(file) if file else zenoh.Config()
@@ -45,7 +47,7 @@ class ZenohPublisher:
         self._results.put(json.dumps(result_message(frame, result)))
         about = {
             "frame": result.index,
-            "stamp_ns": stamp_ns(frame, result),
+            "stamp_ns": self._headers.stamp_ns(frame),
             "captured_ns": captured_ns(frame),
         }
         self._labels.put(encode_png(result.labels), attachment=json.dumps(about))
