@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 from maskstream.pipeline.clock import SYSTEM_CLOCK, Clock
 from maskstream.pipeline.errors import SourceError, UnreadableSourceError
 from maskstream.pipeline.sources.arrivals import PresentationArrivals, sender_time_s
+from maskstream.pipeline.sources.hls import longest_segment_s
 from maskstream.pipeline.sources.not_opened import not_opened, reason_of
 from maskstream.pipeline.sources.pace import Pace, is_paced
 from maskstream.pipeline.sources.packet_feed import CatchUp, PacketFeed
@@ -32,6 +33,7 @@ from maskstream.pipeline.types import Arrival, Frame, SourceInfo
 logger = logging.getLogger(__name__)
 
 CAPTURE_TIME_BASE = Fraction(1, 1_000_000)
+_SEGMENTS_MAX = 2.0  # of HLS, that may take to come; a server has 1.5 to offer the next one
 _NO_TIMESTAMPS = 0x80  # FFmpeg's flag of formats whose times it makes up from an assumed rate
 
 
@@ -46,7 +48,8 @@ class LiveStream:
     after a reconnection they go to NAME-2, NAME-3, …. threads: of the decoder. catch_up: how frames
     are left out when decoding falls behind; None: the input waits, as a pipe does.
 
-    An input that comes in bursts (HLS, a recording over HTTP) is paced by its timestamps.
+    An input that comes in bursts (HLS, a recording over HTTP) is paced by its timestamps. HLS may
+    take two segments' time to go on, if `timeout_s` is shorter.
     """
 
     target: str = field(repr=False)  # it may hold a password
@@ -89,13 +92,21 @@ class LiveStream:
             raise not_opened(self.target, error) from None  # it would show the password
 
     def _reader(self, format: str | None) -> LiveReader:
-        container: InputContainer = av.open(
-            self.target,
-            format=format,
-            options=dict(self.options),
-            timeout=(self.timeout_s, self.timeout_s),
-        )
+        container = self._opened(format, self.timeout_s)
+        if "hls" in container.format.name.split(","):
+            segment_s = longest_segment_s(self.target, self.options, self.timeout_s)
+            if self.timeout_s < _SEGMENTS_MAX * segment_s:
+                container.close()
+                raised_s = _SEGMENTS_MAX * segment_s
+                logger.info("segments have up to %g s; it stalls after %g s", segment_s, raised_s)
+                container = self._opened(format, raised_s)
         return LiveReader(self, container)
+
+    def _opened(self, format: str | None, timeout_s: float) -> InputContainer:
+        container: InputContainer = av.open(
+            self.target, format=format, options=dict(self.options), timeout=(timeout_s, timeout_s)
+        )
+        return container
 
 
 class LiveReader(VideoReader):
