@@ -15,6 +15,7 @@ from maskstream.pipeline.cli.options import ConfigOption
 from maskstream.pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
+    from maskstream.pipeline.config import PipelineConfig
     from maskstream.pipeline.lab.bench.stream import Box
 
 _WIDE_CLIP = Path("datasets/data/bigbuckbunny.mp4")  # 1280x720
@@ -154,6 +155,12 @@ def live(
     burn: Annotated[
         bool, typer.Option("--burn", help="Repeat with one core under load, then without.")
     ] = False,
+    table: Annotated[
+        bool,
+        typer.Option(
+            "--table", help="Latency and age at 720p30, 1080p30 and 4K30, on 2 cores and 1."
+        ),
+    ] = False,
     config: ConfigOption = None,
 ) -> None:
     """Measure latency and rate on a 1280x720 stream at 30 frames a second from the loopback."""
@@ -170,12 +177,28 @@ def live(
     configured = load_config(config, [*settings, f"live.latency_ms={latency_ms}"])
     sys.setswitchinterval(SWITCH_S)
     video = clip or demo_clip(_WIDE_CLIP)
+    if table:
+        _print_ages(configured, video, seconds, as_json=as_json)
+        return
     given = _boxes_of(video, objects) if boxes else ()
     report = bench_live(configured, video, (720, 1280), seconds, burn=burn, boxes=given)
     if as_json:
         typer.echo(json.dumps(report.to_json()))
     else:
         print_live(report)
+
+
+def _print_ages(config: PipelineConfig, video: Path, seconds: float, *, as_json: bool) -> None:
+    from maskstream.pipeline.cli.bench_report import print_ages
+    from maskstream.pipeline.lab.bench.live_ages import bench_live_ages
+
+    rows = bench_live_ages(
+        config, video, seconds, progress=lambda row: _echo(json.dumps(row.to_json()))
+    )
+    if as_json:
+        typer.echo(json.dumps([row.to_json() for row in rows]))
+    else:
+        print_ages(rows)
 
 
 def _boxes_of(video: Path, count: int) -> list[Box]:

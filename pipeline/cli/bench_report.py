@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from maskstream.pipeline.lab.bench.everything import EverythingReport
     from maskstream.pipeline.lab.bench.exports import ExportsReport
     from maskstream.pipeline.lab.bench.live import LiveReport
+    from maskstream.pipeline.lab.bench.live_ages import AgeRow
     from maskstream.pipeline.lab.bench.macs import Macs
     from maskstream.pipeline.lab.bench.models import BenchReport
     from maskstream.pipeline.lab.bench.rectangle import RectangleReport
@@ -230,3 +232,19 @@ def print_exports(report: ExportsReport) -> None:
     console.print(table)
     for reason in report.excluded:
         console.print(f"skipped {reason}", highlight=False)
+
+
+def print_ages(rows: Sequence[AgeRow]) -> None:
+    """Print latency and age of results as a table in Markdown, as the documentation has it."""
+    for line in (
+        "| stream | cores | results a second | latency p50, p95, ms | age p50, p95, ms | behind, s "
+        "| dropped | left out before decoding | governor's steps |",
+        "|---|---|---|---|---|---|---|---|---|",
+        *(
+            f"| {row.stream} | {row.cores} | {row.fps} | {row.p50_ms:.0f}, {row.p95_ms:.0f} | "
+            f"{row.age_p50_ms:.0f}, {row.age_p95_ms:.0f} | {row.behind_s:.2f} | {row.drops} | "
+            f"{row.left_out} | {row.level} |"
+            for row in rows
+        ),
+    ):
+        typer.echo(line)
