@@ -214,6 +214,9 @@ def _boxes_of(video: Path, count: int) -> list[Box]:
 def soak(
     as_json: AsJson = False,
     frames: Annotated[int, typer.Option(min=100, help="Frames of the fake camera.")] = 100_000,
+    minutes: Annotated[
+        float | None, typer.Option(help="End after these minutes, however far it has come.")
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Run `live` on a fake camera that disconnects; fail if memory, handles or threads grow."""
@@ -227,15 +230,22 @@ def soak(
         )
 
     settings = ["keyframes.interval=24"] if config is None else []  # else it takes hours
-    report = bench_soak(load_config(config, settings), frames, progress=print_sample)
+    report = bench_soak(
+        load_config(config, settings),
+        frames,
+        progress=print_sample,
+        max_s=float("inf") if minutes is None else 60 * minutes,
+    )
     if as_json:
         typer.echo(json.dumps(report.to_json()))
     else:
         grown = report.growth
+        for sample in report.shown:
+            print_sample(sample)
         typer.echo(
-            f"{report.frames} frames in {report.seconds:.0f} s, {report.connections} connections, "
-            f"{report.gaps} gaps, {report.objects} ids; growth after warm-up: "
-            f"{grown.rss_mb} MiB, {grown.handles} handles, {grown.threads} threads: "
+            f"{report.frames} of {frames} frames in {report.seconds:.0f} s, "
+            f"{report.connections} connections, {report.gaps} gaps, {report.objects} ids; "
+            f"growth after warm-up: {grown.rss_mb} MiB, {grown.handles} handles, {grown.threads} threads: "
             + ("flat" if report.flat else "NOT flat")
         )
     if not report.flat:

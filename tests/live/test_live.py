@@ -283,7 +283,14 @@ def test_a_soak_counts_and_comes_to_an_end():
     assert report.gaps >= 19
     assert len(report.samples) == 20
     assert report.growth.handles <= 0
+    assert [sample.frames for sample in report.shown] == [5, 50, 100]
     assert json.dumps(report.to_json())
+
+
+def test_a_soak_ends_when_its_time_is_over():
+    quick = [*PATIENT, "keyframes.interval=30", "seeding.enabled=false"]
+    report = bench_soak(load_config(overrides=quick), 10**9, (54, 96), max_s=1.0)
+    assert 0 < report.frames < 10**9
 
 
 def test_robotics_is_documented():
