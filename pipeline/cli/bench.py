@@ -245,8 +245,8 @@ def soak(
         typer.echo(
             f"{report.frames} of {frames} frames in {report.seconds:.0f} s, "
             f"{report.connections} connections, {report.gaps} gaps, {report.objects} ids; "
-            f"growth after warm-up: {grown.rss_mb} MiB, {grown.handles} handles, {grown.threads} threads: "
-            + ("flat" if report.flat else "NOT flat")
+            f"growth after warm-up: {grown.rss_mb} MiB, {grown.handles} handles, "
+            f"{grown.threads} threads: " + ("flat" if report.flat else "NOT flat")
         )
     if not report.flat:
         raise typer.Exit(1)
