@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -44,7 +44,7 @@ class Waiting(NamedTuple):
 class PacketFeed:
     """Demuxes in a thread of its own and keeps the packets until they are decoded; iterate once.
 
-    packets: the demuxer; iterated, and closed if it can be, in the thread. stamp: says when a
+    packets: the demuxer, which is iterated and closed in the thread. stamp: says when a
     packet came; None ends the thread. clock: for the age of packets. catch_up: how packets are left
     out; None: the demuxer waits for the decoder. left_out: packets left out. newest: arrival of the
     newest packet. failure: what the demuxer raised, when the iteration has ended.
@@ -52,7 +52,7 @@ class PacketFeed:
 
     def __init__(
         self,
-        packets: Iterable[Packet[Any]],
+        packets: Generator[Packet[Any], None, None],
         stamp: Callable[[Packet[Any]], Arrival | None],
         clock: Clock,
         catch_up: CatchUp | None = None,
@@ -121,6 +121,7 @@ class PacketFeed:
                 self._put(packet, arrival)
         except Exception as error:
             self.failure = error
+        self._packets.close()
         with self._changed:
             self._ended = True
             self._changed.notify_all()

@@ -180,8 +180,7 @@ class LiveReader(VideoReader):
             self._packet_recorder = PacketRecorder(source.record, self._stream)
         if is_paced(self._container, source.target):
             self._pace = Pace(self._time_base, source.clock, self._closing)
-        packets = self._container.demux(self._stream)
-        self._feed = PacketFeed(packets, self._arrived, source.clock, source.catch_up)
+        self._feed = PacketFeed(self._coming(), self._arrived, source.clock, source.catch_up)
         for packet, arrival, late, after_jump in self._feed:
             if after_jump:
                 decoder.flush_buffers()
@@ -195,6 +194,9 @@ class LiveReader(VideoReader):
             self.ended = f"the stream broke off: {reason_of(failure)}"
         elif failure is not None:
             raise failure
+
+    def _coming(self) -> Generator[Packet[VideoStream], None, None]:
+        yield from self._container.demux(self._stream)
 
     def _arrived(self, packet: Packet[VideoStream]) -> Arrival | None:
         """Stamp and record a packet that has come, in the demuxer's thread."""
