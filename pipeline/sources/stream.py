@@ -24,6 +24,7 @@ from maskstream.pipeline.sources.hls import longest_segment_s
 from maskstream.pipeline.sources.not_opened import not_opened, reason_of
 from maskstream.pipeline.sources.pace import Pace, is_paced
 from maskstream.pipeline.sources.packet_feed import CatchUp, PacketFeed
+from maskstream.pipeline.sources.patience import Patience
 from maskstream.pipeline.sources.position import FrameRange
 from maskstream.pipeline.sources.recording import FrameRecorder, PacketRecorder, is_copied
 from maskstream.pipeline.sources.timestamps import Stamp
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 CAPTURE_TIME_BASE = Fraction(1, 1_000_000)
 _SEGMENTS_MAX = 2.0  # of HLS, that may take to come; a server has 1.5 to offer the next one
+_WITHOUT_RATE = {"fpsprobesize": "0"}
 _NO_TIMESTAMPS = 0x80  # FFmpeg's flag of formats whose times it makes up from an assumed rate
 
 
@@ -49,7 +51,8 @@ class LiveStream:
     are left out when decoding falls behind; None: the input waits, as a pipe does.
 
     An input that comes in bursts (HLS, a recording over HTTP) is paced by its timestamps. HLS may
-    take two segments' time to go on, if `timeout_s` is shorter.
+    take two segments' time to go on, and a stream of rare frames three times its usual interval, if
+    `timeout_s` is shorter (`patience`).
     """
 
     target: str = field(repr=False)  # it may hold a password
@@ -61,6 +64,10 @@ class LiveStream:
     clock: Clock = SYSTEM_CLOCK
     threads: int = 1
     catch_up: CatchUp | None = None
+    patience: Patience = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "patience", Patience(self.timeout_s))
 
     @contextmanager
     def open(self) -> Iterator[LiveReader]:
@@ -78,33 +85,47 @@ class LiveStream:
             reader.close()
 
     def _connect(self) -> LiveReader:
+        end_s = self.clock.monotonic() + self.patience.limit_s
         try:
             try:
-                return self._reader(self.format)
-            except (av.error.InvalidDataError, UnreadableSourceError):
-                if self.format is not None or not self.target.lower().startswith("http"):
+                return self._reader()
+            except (av.error.FFmpegError, UnreadableSourceError):
+                was_silent = self.clock.monotonic() >= end_s  # its frames may be rare
+                if not (was_silent and self.patience.raise_for_first()):
                     raise
-                # Images in a row whose boundaries are missing or wrong are found by their markers.
-                with suppress(av.error.FFmpegError, SourceError):
-                    return self._reader("mjpeg")
-                raise
+                return self._reader()
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise not_opened(self.target, error) from None  # it would show the password
 
-    def _reader(self, format: str | None) -> LiveReader:
-        container = self._opened(format, self.timeout_s)
+    def _reader(self) -> LiveReader:
+        try:
+            return LiveReader(self, self._container(self.format))
+        except (av.error.InvalidDataError, UnreadableSourceError):
+            if self.format is not None or not self.target.lower().startswith("http"):
+                raise
+            # Images in a row whose boundaries are missing or wrong are found by their markers.
+            with suppress(av.error.FFmpegError, SourceError):
+                return LiveReader(self, self._container("mjpeg"))
+            raise
+
+    def _container(self, format: str | None) -> InputContainer:
+        container = self._opened(format)
         if "hls" in container.format.name.split(","):
             segment_s = longest_segment_s(self.target, self.options, self.timeout_s)
-            if self.timeout_s < _SEGMENTS_MAX * segment_s:
+            if self.patience.raise_to(_SEGMENTS_MAX * segment_s):
                 container.close()
-                raised_s = _SEGMENTS_MAX * segment_s
-                logger.info("segments have up to %g s; it stalls after %g s", segment_s, raised_s)
-                container = self._opened(format, raised_s)
-        return LiveReader(self, container)
+                limit_s = self.patience.limit_s
+                logger.info("segments have up to %g s; it stalls after %g s", segment_s, limit_s)
+                container = self._opened(format)
+        return container
 
-    def _opened(self, format: str | None, timeout_s: float) -> InputContainer:
+    def _opened(self, format: str | None) -> InputContainer:
+        options, limit_s = dict(self.options), self.patience.limit_s
+        if self.patience.is_for_rare:  # no frame to estimate a rate by, nor one to lose
+            options |= _WITHOUT_RATE
+            options.pop("fflags", None)
         container: InputContainer = av.open(
-            self.target, format=format, options=dict(self.options), timeout=(timeout_s, timeout_s)
+            self.target, format=format, options=options, timeout=(limit_s, limit_s)
         )
         return container
 
@@ -180,6 +201,7 @@ class LiveReader(VideoReader):
             self._packet_recorder = PacketRecorder(source.record, self._stream)
         if is_paced(self._container, source.target):
             self._pace = Pace(self._time_base, source.clock, self._closing)
+        source.patience.connected()
         self._feed = PacketFeed(self._coming(), self._arrived, source.clock, source.catch_up)
         for packet, arrival, late, after_jump in self._feed:
             if after_jump:
@@ -204,6 +226,8 @@ class LiveReader(VideoReader):
             return None
         clock = self._source.clock
         arrival = Arrival(clock.monotonic(), clock.unix(), ntp_s=sender_time_s(packet))
+        if packet.size:
+            self._source.patience.note(arrival.monotonic_s)
         if self._packet_recorder is not None and packet.size:
             self._packet_recorder.write(packet)
             self.report.recording_failed = self._packet_recorder.failed
