@@ -15,10 +15,10 @@ from maskstream.pipeline.engine.frame_queue import FrameQueue, Policy
 from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.errors import QueueClosedError
 from maskstream.pipeline.live.commands import Command, CommandQueue, PendingCommand
-from maskstream.pipeline.live.governor import Governor, budget_steps
 from maskstream.pipeline.live.outputs import Outputs
 from maskstream.pipeline.live.processor import LiveProcessor
 from maskstream.pipeline.live.reconnect import ReconnectingSource, ReconnectPolicy
+from maskstream.pipeline.live.shared_work import SharedWork
 from maskstream.pipeline.live.status import LiveStatus, Meter, Watchdog, resident_mb
 from maskstream.pipeline.sources.live import InputOptions, open_live
 from maskstream.pipeline.sources.timed import Image
@@ -58,11 +58,14 @@ class LiveSession:
         source: ReconnectingSource,
         *,
         clock: Clock = SYSTEM_CLOCK,
+        shared: SharedWork | None = None,
     ) -> None:
-        """Load the pipeline. Raises `ConfigError`, `ModelError`."""
+        """Load the pipeline. shared: with other cameras. Raises `ConfigError`, `ModelError`."""
         self.commands = CommandQueue()
         self.outputs = Outputs()
-        self.governor = Governor(budget_steps(config), config.live.latency_ms / 1000)
+        self._shared = shared or SharedWork(config)
+        self._owns_shared = shared is None
+        self.governor = self._shared.governor.for_camera()
         self.pipeline = Pipeline(config)
         self._source = source
         self._clock = clock
@@ -83,10 +86,12 @@ class LiveSession:
         *,
         record: Path | None = None,
         clock: Clock = SYSTEM_CLOCK,
+        shared: SharedWork | None = None,
     ) -> LiveSession:
         """Open a session on a live input (`open_live`); frames are dropped for newer ones.
 
-        Raises `SourceError`, `ConfigError`, `ModelError`.
+        shared: what several cameras share; `LiveCameras` gives it. Raises `SourceError`,
+        `ConfigError`, `ModelError`.
         """
         config = live_config(config or PipelineConfig())
         found = open_live(target, options, record=record, clock=clock)
@@ -99,7 +104,7 @@ class LiveSession:
             clock=clock,
             stopped=found.stopped,
         )
-        return cls(config, source, clock=clock)
+        return cls(config, source, clock=clock, shared=shared)
 
     def run(
         self,
@@ -147,6 +152,8 @@ class LiveSession:
             )
         finally:
             self._over.set()
+            if self._owns_shared:
+                self._shared.close()
             ticker.join()
             if teller.ident is not None:
                 teller.join(_TELLER_END_S)
@@ -234,7 +241,7 @@ class LiveSession:
     def _processor(self, config: PipelineConfig, model: Path, size_hw: SizeHW) -> LiveProcessor:
         self._end_s = None  # the time to load the model does not count
         with self._or_stop():
-            return LiveProcessor(config, model, size_hw, self)
+            return LiveProcessor(config, model, size_hw, self, self._shared.engine)
 
     @contextmanager
     def _or_stop(self) -> Iterator[None]:

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from maskstream.pipeline.clock import Clock
-from maskstream.pipeline.live.governor import Governor, GovernorState
+from maskstream.pipeline.live.governor import GovernorState
 from maskstream.pipeline.live.latency import LatencyHistogram
+from maskstream.pipeline.live.shared_work import CameraGovernor
 from maskstream.pipeline.prompts import MAX_OBJECT_ID
 from maskstream.pipeline.types import Frame, FrameResult
 
@@ -87,7 +88,7 @@ class Meter:
     dropped: returns the number of frames dropped since the source was opened.
     """
 
-    def __init__(self, governor: Governor, clock: Clock, dropped: Callable[[], int]) -> None:
+    def __init__(self, governor: CameraGovernor, clock: Clock, dropped: Callable[[], int]) -> None:
         self.frames = self.objects = self.gaps = 0
         self.full = False
         self.latency = LatencyHistogram()

@@ -6,7 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from maskstream.pipeline.errors import ConfigError
+from maskstream.pipeline.live.camera_names import own_path
 from maskstream.pipeline.live.commands import TakeCommand
+from maskstream.pipeline.live.endpoints import Endpoint, parse_endpoint
+from maskstream.pipeline.live.splits import NO_SPLIT, Split
 from maskstream.pipeline.types import Sink
 
 
@@ -18,6 +21,23 @@ class Channel:
     target: str
 
 
+@dataclass(frozen=True, slots=True)
+class ChannelOptions:
+    """How channels are opened.
+
+    camera: name of one of several cameras, which is in its files, topics and messages; "" for a
+    single one. number: of that camera, from 0; its servers listen so many ports further. split:
+    when a recording goes on in a new file.
+    """
+
+    camera: str = ""
+    number: int = 0
+    split: Split = NO_SPLIT
+
+
+DEFAULT_OPTIONS = ChannelOptions()
+
+
 def parse_channel(text: str) -> Channel:
     """Parse KIND[:TARGET]. Raises `ConfigError` if the kind is unknown."""
     kind, _, target = text.partition(":")
@@ -26,49 +46,58 @@ def parse_channel(text: str) -> Channel:
     return Channel(kind, target)
 
 
-def open_channel(channel: Channel, take: TakeCommand) -> Sink:
+def open_channel(
+    channel: Channel, take: TakeCommand, options: ChannelOptions = DEFAULT_OPTIONS
+) -> Sink:
     """Open a publisher; `take` receives the commands that arrive over the channel.
 
     Raises:
         ConfigError: the channel's target is malformed, or taken.
         MissingExtraError: the channel needs a package that is not installed.
     """
-    return KINDS[channel.kind](channel.target, take)
+    return KINDS[channel.kind](channel.target, take, options)
 
 
-def _jsonl(target: str, take: TakeCommand) -> Sink:
+def _jsonl(target: str, take: TakeCommand, options: ChannelOptions) -> Sink:
     from maskstream.pipeline.live.publishers.jsonlines import JsonOverTcp, JsonToOutput
 
     if target in ("", "-"):
-        return JsonToOutput()
-    return JsonOverTcp(target, take)
+        return JsonToOutput(options.camera)
+    address = target.removeprefix("tcp://")
+    return JsonOverTcp(_endpoint(address, "jsonl", options), take, options.camera)
 
 
-def _mcap(target: str, take: TakeCommand) -> Sink:
-    from maskstream.pipeline.live.publishers.foxglove import McapFile
+def _mcap(target: str, take: TakeCommand, options: ChannelOptions) -> Sink:
+    from maskstream.pipeline.live.publishers.mcap_recording import McapRecording
 
-    return McapFile(target)
+    return McapRecording(own_path(target, options.camera), options.camera, options.split)
 
 
-def _foxglove(target: str, take: TakeCommand) -> Sink:
+def _foxglove(target: str, take: TakeCommand, options: ChannelOptions) -> Sink:
     from maskstream.pipeline.live.publishers.foxglove import FoxgloveServer
 
-    return FoxgloveServer(target or "8765", take)
+    endpoint = _endpoint(target or "8765", "foxglove", options)
+    return FoxgloveServer(endpoint, take, options.camera)
 
 
-def _zenoh(target: str, take: TakeCommand) -> Sink:
+def _zenoh(target: str, take: TakeCommand, options: ChannelOptions) -> Sink:
     from maskstream.pipeline.live.publishers.zenoh import ZenohPublisher
 
-    return ZenohPublisher(target or "maskstream", take)
+    return ZenohPublisher(target or "maskstream", take, options.camera)
 
 
-def _ros2(target: str, take: TakeCommand) -> Sink:
+def _ros2(target: str, take: TakeCommand, options: ChannelOptions) -> Sink:
     from maskstream.pipeline.live.publishers.ros2 import Ros2Publisher
 
-    return Ros2Publisher(target or "maskstream", take)
+    name = target or "maskstream"
+    return Ros2Publisher(f"{name}_{options.camera}" if options.camera else name, take)
 
 
-KINDS: dict[str, Callable[[str, TakeCommand], Sink]] = {
+def _endpoint(text: str, kind: str, options: ChannelOptions) -> Endpoint:
+    return parse_endpoint(text, f"--publish {kind}:").beside(options.number)
+
+
+KINDS: dict[str, Callable[[str, TakeCommand, ChannelOptions], Sink]] = {
     "jsonl": _jsonl,
     "mcap": _mcap,
     "foxglove": _foxglove,
@@ -77,12 +106,14 @@ KINDS: dict[str, Callable[[str, TakeCommand], Sink]] = {
 }
 
 
-def open_channels(channels: Sequence[Channel], take: TakeCommand) -> list[Sink]:
+def open_channels(
+    channels: Sequence[Channel], take: TakeCommand, options: ChannelOptions = DEFAULT_OPTIONS
+) -> list[Sink]:
     """Open all channels, or none if one fails. Raises as `open_channel`."""
     opened: list[Sink] = []
     try:
         for channel in channels:
-            opened.append(open_channel(channel, take))
+            opened.append(open_channel(channel, take, options))
     except BaseException:
         for sink in opened:
             sink.close(complete=False)
