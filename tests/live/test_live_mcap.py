@@ -1,5 +1,7 @@
 """MCAP recordings: split, named so that none is in the way of another, and written out in time."""
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,8 @@ from tests.support.live_runs import result_of
 pytest.importorskip("foxglove")
 reader = pytest.importorskip("mcap.reader")
 records = pytest.importorskip("mcap.stream_reader")
+
+from mcap.exceptions import McapError  # noqa: E402
 
 from maskstream.pipeline.live.publishers.mcap_recording import McapRecording  # noqa: E402
 
@@ -37,7 +41,7 @@ def record(message):
 def written_frames(file):
     """The frame indices of the whole chunks in a file that is not finished: what a kill leaves."""
     found = []
-    with file.open("rb") as opened, pytest.raises((EOFError, records.EndOfFile)):
+    with file.open("rb") as opened, suppress(EOFError, McapError):
         for entry in records.StreamReader(opened).records:
             if type(entry).__name__ == "Message" and entry.data.startswith(b'{"type"'):
                 found.append(record(entry))

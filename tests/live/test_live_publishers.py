@@ -219,6 +219,15 @@ def test_a_wrong_channel_is_a_sentence(text, says):
         open_channels([Channel("jsonl", "0"), parse_channel(text)], CommandQueue().put)
 
 
+def test_no_channel_stays_open_if_another_one_cannot_be_opened():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        free, used = 0, taken.getsockname()[1]
+        channels = [Channel("jsonl", str(port)) for port in (free, used)]
+        with pytest.raises(ConfigError, match="choose another port"):
+            open_channels(channels, CommandQueue().put)
+    assert not [t for t in threading.enumerate() if t.name.startswith("maskstream-jsonl")]
+
+
 @pytest.mark.parametrize(
     ("kind", "module", "extra"),
     [

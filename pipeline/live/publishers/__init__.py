@@ -39,10 +39,12 @@ DEFAULT_OPTIONS = ChannelOptions()
 
 
 def parse_channel(text: str) -> Channel:
-    """Parse KIND[:TARGET]. Raises `ConfigError` if the kind is unknown."""
+    """Parse KIND[:TARGET]. Raises `ConfigError`, also if its [HOST:]PORT is malformed."""
     kind, _, target = text.partition(":")
     if kind not in KINDS:
         raise ConfigError(f"there is no channel '{kind}'; --publish takes {', '.join(KINDS)}")
+    if (kind == "jsonl" and not _is_output(target)) or (kind == "foxglove" and target):
+        _endpoint(target, kind)
     return Channel(kind, target)
 
 
@@ -61,10 +63,13 @@ def open_channel(
 def _jsonl(target: str, take: TakeCommand, options: ChannelOptions) -> Sink:
     from maskstream.pipeline.live.publishers.jsonlines import JsonOverTcp, JsonToOutput
 
-    if target in ("", "-"):
+    if _is_output(target):
         return JsonToOutput(options.camera)
-    address = target.removeprefix("tcp://")
-    return JsonOverTcp(_endpoint(address, "jsonl", options), take, options.camera)
+    return JsonOverTcp(_endpoint(target, "jsonl").beside(options.number), take, options.camera)
+
+
+def _is_output(target: str) -> bool:
+    return target in ("", "-")
 
 
 def _mcap(target: str, take: TakeCommand, options: ChannelOptions) -> Sink:
@@ -76,7 +81,7 @@ def _mcap(target: str, take: TakeCommand, options: ChannelOptions) -> Sink:
 def _foxglove(target: str, take: TakeCommand, options: ChannelOptions) -> Sink:
     from maskstream.pipeline.live.publishers.foxglove import FoxgloveServer
 
-    endpoint = _endpoint(target or "8765", "foxglove", options)
+    endpoint = _endpoint(target or "8765", "foxglove").beside(options.number)
     return FoxgloveServer(endpoint, take, options.camera)
 
 
@@ -93,8 +98,8 @@ def _ros2(target: str, take: TakeCommand, options: ChannelOptions) -> Sink:
     return Ros2Publisher(f"{name}_{options.camera}" if options.camera else name, take)
 
 
-def _endpoint(text: str, kind: str, options: ChannelOptions) -> Endpoint:
-    return parse_endpoint(text, f"--publish {kind}:").beside(options.number)
+def _endpoint(target: str, kind: str) -> Endpoint:
+    return parse_endpoint(target.removeprefix("tcp://"), f"--publish {kind}:")
 
 
 KINDS: dict[str, Callable[[str, TakeCommand, ChannelOptions], Sink]] = {
