@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from maskstream.pipeline.errors import ConfigError
+from maskstream.pipeline.extras import need
 from maskstream.pipeline.live.endpoints import Endpoint
-from maskstream.pipeline.live.publishers.extras import need
 from maskstream.pipeline.live.status import LiveStatus
 
 _WHAT = "serving metrics"

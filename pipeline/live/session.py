@@ -65,11 +65,12 @@ class LiveSession:
         self.outputs = Outputs()
         self._shared = shared or SharedWork(config)
         self._owns_shared = shared is None
-        self.governor = self._shared.governor.for_camera()
+        self.governor = self._shared.governor
         self.pipeline = Pipeline(config)
         self._source = source
         self._clock = clock
-        self._meter = Meter(self.governor, clock, lambda: self.pipeline.summary.dropped)
+        observe = self._shared.observer()
+        self._meter = Meter(observe, clock, lambda: self.pipeline.summary.dropped)
         self._watchdog = Watchdog(self._running_stages, config.live.hang_s)
         self._over = threading.Event()
         self._failure: BaseException | None = None  # of `on_status`

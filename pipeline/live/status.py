@@ -16,7 +16,7 @@ import numpy as np
 from maskstream.pipeline.clock import Clock
 from maskstream.pipeline.live.governor import GovernorState
 from maskstream.pipeline.live.latency import LatencyHistogram
-from maskstream.pipeline.live.shared_work import CameraGovernor
+from maskstream.pipeline.live.shared_work import Observe
 from maskstream.pipeline.prompts import MAX_OBJECT_ID
 from maskstream.pipeline.types import Frame, FrameResult
 
@@ -85,17 +85,18 @@ class LiveStatus:
 class Meter:
     """A `Sink` behind the publishers that measures latency and passes it to the governor.
 
-    dropped: returns the number of frames dropped since the source was opened.
+    observe: of the governor. dropped: returns the number of frames dropped since the source was
+    opened.
     """
 
-    def __init__(self, governor: CameraGovernor, clock: Clock, dropped: Callable[[], int]) -> None:
+    def __init__(self, observe: Observe, clock: Clock, dropped: Callable[[], int]) -> None:
         self.frames = self.objects = self.gaps = 0
         self.full = False
         self.latency = LatencyHistogram()
         self.rss_start_mb = 0.0
         self.first_s: float | None = None
         self.last_s = 0.0
-        self._governor = governor
+        self._observe = observe
         self._clock = clock
         self._dropped = dropped
         self._dropped_before = 0
@@ -138,7 +139,7 @@ class Meter:
         self._recent.append(latency_s)
         if self.frames > 1:  # standard input's first frame waited for the model
             self.latency.add(latency_s)
-            self._governor.observe(latency_s, self.drops, now)
+            self._observe(latency_s, self.drops, now)
 
     def idle(self) -> None:
         """Nothing to do."""

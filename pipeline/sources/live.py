@@ -12,12 +12,13 @@ from typing import Literal
 
 import av
 
-from maskstream.pipeline.addresses import quoted
+from maskstream.pipeline.addresses import masked, quoted
 from maskstream.pipeline.clock import SYSTEM_CLOCK, Clock
 from maskstream.pipeline.errors import ConfigError, SourceNotFoundError
 from maskstream.pipeline.sources import open_source
 from maskstream.pipeline.sources.ffmpeg_options import check_input_option
 from maskstream.pipeline.sources.recording import check_recording
+from maskstream.pipeline.sources.ros2 import PREFIX, RosTopic
 from maskstream.pipeline.sources.stream import LiveStream
 from maskstream.pipeline.sources.timed import Image, LiveArrays, Replay
 from maskstream.pipeline.types import Source
@@ -71,7 +72,8 @@ def open_live(
 
     Args:
         target: `rtsp://`, `http(s)://` (HLS, too), `tcp://` or `udp://` (MPEG-TS), with user name
-            and password as `rtsp://USER:PASSWORD@HOST`; a camera (`/dev/video0`, `0`);
+            and password as `rtsp://USER:PASSWORD@HOST`; a camera (`/dev/video0`, `0`); an image
+            topic of ROS 2 (`ros2:/camera/image_raw`, or one that ends in `/compressed`);
             `FORMAT:INPUT` for any other input of FFmpeg (`x11grab::0.0`, `lavfi:testsrc2`); `-` for
             raw frames on standard input; a video file, replayed in real time; or images
             (`LiveArrays`).
@@ -82,6 +84,7 @@ def open_live(
     Raises:
         SourceNotFoundError: there is no such file or device, and no such format of FFmpeg.
         ConfigError: an option is missing or does not apply to the input.
+        MissingExtraError: a topic is wanted, and ROS 2 is not there.
     """
     if record is not None:
         check_recording(record)
@@ -91,12 +94,14 @@ def open_live(
     if not isinstance(target, str | Path):
         return LiveInput(LiveArrays(target, record, clock), reopenable=False)
     name = str(target)
+    if name.startswith(PREFIX):
+        return _topic(name, given, record, clock)
     stream = _stream(name, given)
     if stream is None:
         if not Path(name).is_file():
             raise SourceNotFoundError(
                 f"There is no live input {name}: give a URL, a camera (/dev/video0, 0), "
-                "FORMAT:INPUT, - for raw frames, or a video file."
+                "ros2:/TOPIC, FORMAT:INPUT, - for raw frames, or a video file."
             )
         if record is not None:
             raise ConfigError(f"{name} is a recording already; leave --record out.")
@@ -115,6 +120,19 @@ def open_live(
         clock=clock,
     )
     return LiveInput(source, reopenable=name != "-")
+
+
+def _topic(name: str, given: InputOptions, record: Path | None, clock: Clock) -> LiveInput:
+    if given.extra or given.size_wh or given.pixel_format or given.rate:
+        raise ConfigError(
+            f"{name} is a topic of ROS 2; leave --input, --size, --pixel-format and --rate out."
+        )
+    topic = RosTopic(name.removeprefix(PREFIX), Event())
+    if not topic.topic:
+        raise ConfigError(f"{PREFIX} needs a topic, for example {PREFIX}/camera/image_raw")
+    topic.check()
+    source = LiveArrays(topic, record, clock, masked(name))
+    return LiveInput(source, reopenable=False, stopped=topic.stopped)
 
 
 def is_address(text: str) -> bool:

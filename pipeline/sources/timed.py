@@ -38,12 +38,13 @@ class LiveArrays:
     images: arrays, or pairs of an array and its timestamp in nanoseconds (an integer that does not
     decrease), for example from a camera driver or a ROS header; arrays alone get the capture clock.
     Arrays are copied, so their memory may be used again for the next one. record: a file for
-    lossless recording.
+    lossless recording. name: of the source.
     """
 
     images: Iterable[Image]
     record: Path | None = None
     clock: Clock = SYSTEM_CLOCK
+    name: str = "pictures"
 
     @contextmanager
     def open(self) -> Iterator[_ArraysReader]:
@@ -66,7 +67,7 @@ class _ArraysReader:
         rgb, stamp_ns = _parts(first, index=0)
         self._stamped = stamp_ns is not None
         self.info = SourceInfo(
-            name="pictures",
+            name=source.name,
             size_hw=(rgb.shape[0], rgb.shape[1]),
             time_base=TIME_BASE,
             clock="stream" if self._stamped else "capture",

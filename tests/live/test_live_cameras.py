@@ -17,10 +17,9 @@ from maskstream.pipeline.lab.bench.cameras import bench_cameras
 from maskstream.pipeline.live.camera_names import name_cameras, own_path
 from maskstream.pipeline.live.cameras import LiveCameras
 from maskstream.pipeline.live.commands import Command
-from maskstream.pipeline.live.governor import budget_steps
 from maskstream.pipeline.live.keyframe_engine import KeyframeEngine
 from maskstream.pipeline.live.session import CallbackSink
-from maskstream.pipeline.live.shared_work import SharedGovernor
+from maskstream.pipeline.live.shared_work import SharedWork
 from maskstream.pipeline.models.open import locate_model
 from maskstream.pipeline.store import MaskStore
 from tests.support.live_runs import PATIENT, SIZE, disc_of, images
@@ -112,14 +111,13 @@ def test_cameras_share_networks_if_their_input_is_the_same():
 
 
 def test_one_governor_judges_all_cameras():
-    shared = SharedGovernor(budget_steps(CONFIG), 0.1)
-    one, other = shared.for_camera(), shared.for_camera()
-    for tick in range(20):  # the first is in time, the other drops two of three frames
-        one.observe(0.01, 0, tick / 10)
-        other.observe(0.01, 2 * tick, tick / 10)
-    assert one.state == other.state == shared.state
-    assert one.state.level == 1
-    assert "frames dropped" in one.history[0]
+    shared = SharedWork(CONFIG)
+    observe, observe_other = shared.observer(), shared.observer()
+    for tick in range(20):  # all results are in time, but the other drops two of three frames
+        observe(0.01, 0, tick / 10)
+        observe_other(0.01, 2 * tick, tick / 10)
+    assert shared.governor.state.level == 1
+    assert "frames dropped" in shared.governor.history[0]
 
 
 def run_until_each(cameras, done, **options):

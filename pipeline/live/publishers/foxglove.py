@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from maskstream.pipeline.errors import ConfigError
+from maskstream.pipeline.extras import need
 from maskstream.pipeline.live.commands import CommandIntake, Outcome, TakeCommand
 from maskstream.pipeline.live.endpoints import Endpoint
 from maskstream.pipeline.live.messages import (
@@ -22,7 +23,6 @@ from maskstream.pipeline.live.messages import (
     result_message,
     stamp_ns,
 )
-from maskstream.pipeline.live.publishers.extras import need
 from maskstream.pipeline.rendering.draw import object_color
 from maskstream.pipeline.types import Frame, FrameResult
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from maskstream.pipeline.clock import SYSTEM_CLOCK, Clock
 from maskstream.pipeline.errors import ConfigError
-from maskstream.pipeline.live.publishers.extras import need
+from maskstream.pipeline.extras import need
 from maskstream.pipeline.live.publishers.foxglove import INSTALL, Topics
 from maskstream.pipeline.live.splits import NO_SPLIT, Split
 from maskstream.pipeline.types import Frame, FrameResult

@@ -11,9 +11,9 @@ from typing import Any
 
 from maskstream.pipeline.errors import ConfigError
 from maskstream.pipeline.exports.png import encode_png
+from maskstream.pipeline.extras import need
 from maskstream.pipeline.live.commands import CommandIntake, Outcome, TakeCommand
 from maskstream.pipeline.live.messages import captured_ns, of_camera, result_message, stamp_ns
-from maskstream.pipeline.live.publishers.extras import need
 from maskstream.pipeline.types import Frame, FrameResult
 
 _INSTALL = "eclipse-zenoh: pip install 'maskstream[zenoh]'"
