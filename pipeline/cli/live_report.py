@@ -72,6 +72,8 @@ def _line(status: LiveStatus) -> str:
 
 def _troubles(status: LiveStatus) -> str:
     line = ", no more objects: all ids are used" if status.full else ""
+    if status.source["recording"] == "encoded":
+        line += ", recording is encoded without loss"
     if status.failed:
         line += f", failed: {', '.join(status.failed)}"
     if not status.source["connected"] and status.source["trouble"]:

@@ -21,6 +21,7 @@ from maskstream.pipeline.live.reconnect import ReconnectingSource, ReconnectPoli
 from maskstream.pipeline.live.shared_work import SharedWork
 from maskstream.pipeline.live.status import LiveStatus, Meter, Watchdog, resident_mb
 from maskstream.pipeline.sources.live import InputOptions, open_live
+from maskstream.pipeline.sources.recording import Recordings
 from maskstream.pipeline.sources.timed import Image
 from maskstream.pipeline.tracking.keyframes import KeyframeBudget
 from maskstream.pipeline.types import Frame, FrameResult, Sink, SizeHW, SourceInfo
@@ -59,12 +60,17 @@ class LiveSession:
         *,
         clock: Clock = SYSTEM_CLOCK,
         shared: SharedWork | None = None,
+        recordings: Recordings | None = None,
     ) -> None:
-        """Load the pipeline. shared: with other cameras. Raises `ConfigError`, `ModelError`."""
+        """Load the pipeline. shared: with other cameras. recordings: of the source.
+
+        Raises `ConfigError`, `ModelError`.
+        """
         self.commands = CommandQueue()
         self.outputs = Outputs()
         self._shared = shared or SharedWork(config)
         self._owns_shared = shared is None
+        self._recordings = recordings or Recordings()
         self.governor = self._shared.governor
         self.pipeline = Pipeline(config)
         self._source = source
@@ -105,7 +111,7 @@ class LiveSession:
             clock=clock,
             stopped=found.stopped,
         )
-        return cls(config, source, clock=clock, shared=shared)
+        return cls(config, source, clock=clock, shared=shared, recordings=found.recordings)
 
     def run(
         self,
@@ -155,6 +161,8 @@ class LiveSession:
             self._over.set()
             if self._owns_shared:
                 self._shared.close()
+            if self.pipeline.source_abandoned:
+                self._recordings.finish()
             ticker.join()
             if teller.ident is not None:
                 teller.join(_TELLER_END_S)
@@ -195,6 +203,7 @@ class LiveSession:
                 "gaps": meter.gaps,
                 "corrupt_packets": summary.report.corrupt_packets,
                 "trouble": source.trouble,
+                "recording": self._recordings.how,
             },
             hanging=self._watchdog.hanging(),
             abandoned=self._abandoned,

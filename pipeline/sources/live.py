@@ -17,7 +17,7 @@ from maskstream.pipeline.clock import SYSTEM_CLOCK, Clock
 from maskstream.pipeline.errors import ConfigError, SourceNotFoundError
 from maskstream.pipeline.sources import open_source
 from maskstream.pipeline.sources.ffmpeg_options import check_input_option
-from maskstream.pipeline.sources.recording import check_recording
+from maskstream.pipeline.sources.recording import Recordings, check_recording
 from maskstream.pipeline.sources.ros2 import PREFIX, RosTopic
 from maskstream.pipeline.sources.stream import LiveStream
 from maskstream.pipeline.sources.timed import Image, LiveArrays, Replay
@@ -53,12 +53,14 @@ class InputOptions:
 class LiveInput:
     """A live source, and whether it can be reopened when it has ended.
 
-    stopped: set it to wake a source that waits for the next time to give a frame.
+    stopped: set it to wake a source that waits for the next time to give a frame. recordings: of
+    the source.
     """
 
     source: Source
     reopenable: bool
     stopped: Event = field(default_factory=Event)
+    recordings: Recordings = field(default_factory=Recordings)
 
 
 def open_live(
@@ -92,7 +94,8 @@ def open_live(
     for option in given.extra:
         check_input_option(option)
     if not isinstance(target, str | Path):
-        return LiveInput(LiveArrays(target, record, clock), reopenable=False)
+        arrays = LiveArrays(target, record, clock)
+        return LiveInput(arrays, reopenable=False, recordings=arrays.recordings)
     name = str(target)
     if name.startswith(PREFIX):
         return _topic(name, given, record, clock)
@@ -119,7 +122,7 @@ def open_live(
         record=record,
         clock=clock,
     )
-    return LiveInput(source, reopenable=name != "-")
+    return LiveInput(source, reopenable=name != "-", recordings=source.recordings)
 
 
 def _topic(name: str, given: InputOptions, record: Path | None, clock: Clock) -> LiveInput:
@@ -132,7 +135,7 @@ def _topic(name: str, given: InputOptions, record: Path | None, clock: Clock) ->
         raise ConfigError(f"{PREFIX} needs a topic, for example {PREFIX}/camera/image_raw")
     topic.check()
     source = LiveArrays(topic, record, clock, masked(name))
-    return LiveInput(source, reopenable=False, stopped=topic.stopped)
+    return LiveInput(source, reopenable=False, stopped=topic.stopped, recordings=source.recordings)
 
 
 def is_address(text: str) -> bool:

@@ -21,7 +21,12 @@ from maskstream.pipeline.clock import SYSTEM_CLOCK, Clock
 from maskstream.pipeline.errors import SourceError, UnreadableSourceError
 from maskstream.pipeline.sources.not_opened import not_opened, reason_of
 from maskstream.pipeline.sources.position import FrameRange
-from maskstream.pipeline.sources.recording import FrameRecorder, PacketRecorder, is_copied
+from maskstream.pipeline.sources.recording import (
+    FrameRecorder,
+    PacketRecorder,
+    Recordings,
+    is_copied,
+)
 from maskstream.pipeline.sources.timestamps import Stamp
 from maskstream.pipeline.sources.video import VideoReader
 from maskstream.pipeline.types import Arrival, Frame, SourceInfo
@@ -51,6 +56,7 @@ class LiveStream:
     has_timestamps: bool = True
     record: Path | None = None
     clock: Clock = SYSTEM_CLOCK
+    recordings: Recordings = field(default_factory=Recordings)
 
     @contextmanager
     def open(self) -> Iterator[LiveReader]:
@@ -115,7 +121,7 @@ class LiveReader(VideoReader):
         if no_times or not source.has_timestamps or self._decoded[0].pts is None:
             self.info = replace(self.info, clock="capture", time_base=CAPTURE_TIME_BASE)
         if source.record is not None and not is_copied(source.record, self.info.codec):
-            self._frame_recorder = FrameRecorder(source.record, self._decoded[0])
+            self._frame_recorder = FrameRecorder(source.record, self._decoded[0], source.recordings)
             logger.info("the recording is encoded without loss (FFV1)")
 
     def close(self) -> None:
@@ -133,7 +139,7 @@ class LiveReader(VideoReader):
         packets = self._container.demux(self._stream)
         record = self._source.record
         if record is not None and is_copied(record, self._stream.codec_context.name):
-            self._packet_recorder = PacketRecorder(record, self._stream)
+            self._packet_recorder = PacketRecorder(record, self._stream, self._source.recordings)
         try:
             for packet in packets:
                 self._arrival = self._stamps[packet.pts] = _now(self._source.clock)

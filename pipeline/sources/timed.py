@@ -15,8 +15,8 @@ from av.video.frame import VideoFrame
 
 from maskstream.pipeline.clock import SYSTEM_CLOCK, Clock
 from maskstream.pipeline.errors import SourceError, UnreadableSourceError
-from maskstream.pipeline.sources.arrays import ArrayView, check_rgb
-from maskstream.pipeline.sources.recording import FrameRecorder
+from maskstream.pipeline.sources.arrays import ArrayView, arrays_of, check_rgb
+from maskstream.pipeline.sources.recording import FrameRecorder, Recordings
 from maskstream.pipeline.types import (
     Arrival,
     Frame,
@@ -45,6 +45,7 @@ class LiveArrays:
     record: Path | None = None
     clock: Clock = SYSTEM_CLOCK
     name: str = "pictures"
+    recordings: Recordings = field(default_factory=Recordings)
 
     @contextmanager
     def open(self) -> Iterator[_ArraysReader]:
@@ -58,7 +59,7 @@ class LiveArrays:
 
 class _ArraysReader:
     def __init__(self, source: LiveArrays) -> None:
-        images = iter(source.images)
+        images = arrays_of(source.images)
         first = next(images, None)
         if first is None:
             raise UnreadableSourceError("The iterable given as source holds no frames.")
@@ -74,7 +75,9 @@ class _ArraysReader:
             live=True,
         )
         self.report = SourceReport()
-        self._recorder = source.record and FrameRecorder(source.record, _packed(rgb))
+        self._recorder = source.record and FrameRecorder(
+            source.record, _packed(rgb), source.recordings
+        )
 
     def __iter__(self) -> Iterator[Frame]:
         last_ns: int | None = None
