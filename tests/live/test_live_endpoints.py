@@ -2,9 +2,11 @@
 
 import http.client
 import json
+import re
 import socket
 import urllib.request
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -14,6 +16,7 @@ from maskstream.pipeline.config import load_config
 from maskstream.pipeline.errors import ConfigError
 from maskstream.pipeline.live.commands import CommandQueue
 from maskstream.pipeline.live.endpoints import Endpoint, parse_endpoint
+from maskstream.pipeline.live.governor import budget_steps
 from maskstream.pipeline.live.preview import PreviewServer
 from maskstream.pipeline.live.publishers import Channel, ChannelOptions, open_channel
 from maskstream.pipeline.live.session import LiveSession
@@ -215,3 +218,13 @@ def test_pages_and_metrics_show_no_password_of_a_source():
         shown.append(text)
     assert "http://me:***@127.0.0.1:9" in shown[1]
     assert not [text for text in shown if secret in text]
+
+
+def test_the_runbook_explains_every_metric(session):
+    runbook = (Path(__file__).parents[2] / "docs/guide/robotics.md").read_text("utf-8")
+    with metrics_of(HERE, lambda: {"": session.status()}) as text:
+        names = set(re.findall(r"(?m)^# HELP maskstream_(\w+)", text))
+    assert len(names) > 10
+    assert [name for name in sorted(names) if f"| `{name}` |" not in runbook] == []
+    last = len(budget_steps(load_config())) - 1
+    assert f"({last} as configured)" in runbook

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -60,31 +63,39 @@ class CamerasReport:
 
 
 def bench_cameras(
+    config: PipelineConfig, clip: Path, size_hw: SizeHW, seconds: float, counts: Sequence[int]
+) -> CamerasReport:
+    """Run so many cameras, each a process that streams the clip at 30 frames a second.
+
+    Measured for `seconds` after a warm-up, each number in a process of its own; objects are seeded.
+    Raises `ModelError`, `SourceError`.
+    """
+    rows = []
+    for count in counts:
+        with ProcessPoolExecutor(
+            1, get_context("spawn"), sys.setswitchinterval, (sys.getswitchinterval(),)
+        ) as process:
+            work = process.submit(measure_cameras, config, clip, size_hw, seconds, count)
+            rows.append(work.result())
+    model = Path(config.model).name
+    return CamerasReport(clip.name, size_hw, model, config.live.latency_ms, tuple(rows))
+
+
+def measure_cameras(
     config: PipelineConfig,
     clip: Path,
     size_hw: SizeHW,
     seconds: float,
-    counts: Sequence[int],
+    count: int,
     *,
     warm_up_s: float = WARM_UP_S,
-) -> CamerasReport:
-    """Run so many cameras, each a process that streams the clip at 30 frames a second.
-
-    Measured for `seconds` after a warm-up; objects are seeded. Raises `ModelError`, `SourceError`.
-    """
-    rows = tuple(_run(config, clip, size_hw, (warm_up_s, seconds), count) for count in counts)
-    model = Path(config.model).name
-    return CamerasReport(clip.name, size_hw, model, config.live.latency_ms, rows)
-
-
-def _run(
-    config: PipelineConfig, clip: Path, size_hw: SizeHW, times_s: tuple[float, float], count: int
 ) -> CamerasRow:
+    """Run so many cameras in this process, as `bench_cameras` does."""
     with ExitStack() as stack:
         urls = [stack.enter_context(camera_process(clip, size_hw)) for _ in range(count)]
         cameras = LiveCameras.open({f"camera{n}": url for n, url in enumerate(urls, 1)}, config)
         watch = _Watch(cameras)
-        conductor = threading.Thread(target=watch.conduct, args=times_s, daemon=True)
+        conductor = threading.Thread(target=watch.conduct, args=(warm_up_s, seconds), daemon=True)
         conductor.start()
         cameras.run(lambda name, info: [CallbackSink(partial(watch.take, name))])
         for failure in cameras.failures.values():
