@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,39 +15,52 @@ from maskstream.pipeline.live.camera_names import own_path
 from maskstream.pipeline.live.endpoints import parse_endpoint
 
 if TYPE_CHECKING:
-    from maskstream.pipeline.cli.live_request import LiveRequest
     from maskstream.pipeline.live.cameras import LiveCameras
     from maskstream.pipeline.live.session import LiveSession
     from maskstream.pipeline.types import Sink, SourceInfo
 
 
+@dataclass(frozen=True, slots=True)
+class OutputChoice:
+    """Options of the command `live` for its outputs, as in `LiveRequest`."""
+
+    output: str | None = None
+    retain: str | None = None
+    overwrite: bool = False
+    publish: Sequence[str] = ()
+    split: Sequence[str] = ()
+    preview: str | None = None
+    metrics: str | None = None
+    quiet: bool = False
+
+
 class CameraOutputs:
-    """Opens the outputs that a request names, for every camera under its own name.
+    """Opens the outputs that were chosen, for every camera under its own name.
 
     names: of the cameras; "" for a single one. Raises `ConfigError` if an option is malformed.
     """
 
-    def __init__(self, request: LiveRequest, names: Sequence[str]) -> None:
+    def __init__(self, choice: OutputChoice, names: Sequence[str]) -> None:
         from maskstream.pipeline.live.live_store import parse_duration
         from maskstream.pipeline.live.publishers import parse_channel
         from maskstream.pipeline.live.splits import parse_split
 
-        if request.retain is not None and request.output is None:
+        if choice.retain is not None and choice.output is None:
             raise ConfigError("--retain needs -o: the folder to keep the last results in")
-        self._request = request
+        self._choice = choice
         self._names = list(names)
-        self._retain_s = None if request.retain is None else parse_duration(request.retain)
-        self._channels = [parse_channel(text) for text in request.publish]
-        if request.split and not any(channel.kind == "mcap" for channel in self._channels):
+        self._retain_s = None if choice.retain is None else parse_duration(choice.retain)
+        self._channels = [parse_channel(text) for text in choice.publish]
+        if choice.split and not any(channel.kind == "mcap" for channel in self._channels):
             raise ConfigError("--split is for --publish mcap:FILE, which is missing")
-        self._split = parse_split(request.split)
-        preview, metrics = request.preview, request.metrics
+        self._split = parse_split(choice.split)
+        preview, metrics = choice.preview, choice.metrics
         self._preview = None if preview is None else parse_endpoint(preview, "--preview")
         self._metrics = None if metrics is None else parse_endpoint(metrics, "--metrics")
 
     def store_path(self, name: str) -> str | None:
         """Where the mask store of a camera is written, if it is."""
-        output = self._request.output
+        output = self._choice.output
         return None if output is None else own_path(output, name)
 
     def publishers(self, cameras: LiveCameras, name: str, info: SourceInfo) -> Sequence[Sink]:
@@ -56,7 +70,7 @@ class CameraOutputs:
         session = cameras.sessions[name]
         options = ChannelOptions(name, self._names.index(name), self._split)
         opened = open_channels(self._channels, session.commands.put, options)
-        return session.outputs.guard(self._request.publish, opened)
+        return session.outputs.guard(self._choice.publish, opened)
 
     def behind(self, cameras: LiveCameras, name: str, info: SourceInfo) -> Sequence[Sink]:
         """Open the store and the preview of a camera. Raises `ConfigError`, `StoreError`."""
@@ -77,7 +91,7 @@ class CameraOutputs:
 
         server = MetricsServer(self._metrics, cameras.status)
         stack.callback(server.close)
-        if not self._request.quiet:
+        if not self._choice.quiet:
             typer.echo(server.url, err=True)
 
     def _store(self, session: LiveSession, info: SourceInfo, path: str) -> Sink:
@@ -88,7 +102,7 @@ class CameraOutputs:
             writer_opener,
         )
 
-        overwrite = self._request.overwrite
+        overwrite = self._choice.overwrite
         open_writer = writer_opener(session.pipeline, info, overwrite=overwrite)
         if self._retain_s is None:
             return LiveStore(open_writer(path))

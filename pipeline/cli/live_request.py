@@ -26,6 +26,7 @@ from maskstream.pipeline.errors import (
 )
 
 if TYPE_CHECKING:
+    from maskstream.pipeline.cli.live_outputs import OutputChoice
     from maskstream.pipeline.config import PipelineConfig
     from maskstream.pipeline.live.status import LiveStatus
     from maskstream.pipeline.sources.live import InputOptions
@@ -84,6 +85,22 @@ class LiveRequest:
             settings.append(f"model={self.model}")
         return settings
 
+    @property
+    def outputs(self) -> OutputChoice:
+        """Options for the outputs."""
+        from maskstream.pipeline.cli.live_outputs import OutputChoice
+
+        return OutputChoice(
+            self.output,
+            self.retain,
+            self.overwrite,
+            self.publish,
+            self.split,
+            self.preview,
+            self.metrics,
+            self.quiet,
+        )
+
     def input(self, config: PipelineConfig) -> InputOptions:
         """Options for opening the source. Raises `ConfigError`."""
         from maskstream.pipeline.sources.live import InputOptions
@@ -127,7 +144,7 @@ def run_live(request: LiveRequest) -> None:
 
     named = name_cameras(request.sources)
     clip = next((source for source in named.values() if Path(source).is_file()), None)
-    outputs = CameraOutputs(request, tuple(named))
+    outputs = CameraOutputs(request.outputs, tuple(named))
     stores = [outputs.store_path(name) for name in named]
     check_outputs(stores, [*named.values(), request.config])
     configured = with_model_folder(load_config(request.config, request.settings), clip)
