@@ -32,6 +32,14 @@ class StatusLines:
             if not self._quiet:
                 typer.echo(f"\r{self._line()}", nl=False, err=True)
 
+    def failure(self, name: str, error: Exception) -> None:
+        """Print why one of several cameras has failed."""
+        with self._lock:
+            if self._as_json:
+                line = {"type": "failure", "camera": name, "error": str(error)}
+                typer.echo(json.dumps(line))
+            typer.echo(f"error: {name}: {error}", err=True)
+
     def summary(self, name: str, status: LiveStatus) -> None:
         """Print the summary of a camera that has ended."""
         if self._as_json:

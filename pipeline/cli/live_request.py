@@ -162,7 +162,7 @@ def run_live(request: LiveRequest) -> None:
 
     def on_failure(name: str, error: Exception) -> None:
         if name and isinstance(error, MaskstreamError):
-            typer.echo(f"error: {name}: {error}", err=True)
+            told.failure(name, error)
         if request.strict or not isinstance(error, MaskstreamError):
             cameras.stop()
 
@@ -176,6 +176,8 @@ def run_live(request: LiveRequest) -> None:
             on_failure=on_failure,
             duration_s=duration_s,
         )
+    if any("status" in summary.abandoned for summary in summaries.values()):
+        _exit("the output does not take the status; the run has ended")
     for name, summary in summaries.items():
         if name not in cameras.failures:
             told.summary(name, summary)
@@ -190,9 +192,6 @@ def _end(summaries: Mapping[str, LiveStatus], failures: Mapping[str, Exception])
             raise error
     if hanging is not None:
         _exit(str(hanging))
-    abandoned = {part for summary in summaries.values() for part in summary.abandoned}
-    if "status" in abandoned:
-        _exit("the output does not take the status; the run has ended")
     silent = [name for name, summary in summaries.items() if "source" in summary.abandoned]
     if silent:
         which = f" of {', '.join(silent)}" if any(silent) else ""
@@ -208,6 +207,8 @@ def _end(summaries: Mapping[str, LiveStatus], failures: Mapping[str, Exception])
     if failed:
         reasons = "; ".join(f"{output}: {reason}" for output, reason in failed.items())
         raise SinkError(f"the run went on without outputs that failed ({reasons})")
+    if len(failures) == len(summaries):
+        raise SourceError("all cameras failed")
     if failures:
         raise SourceError(f"the run went on without cameras that failed ({', '.join(failures)})")
 

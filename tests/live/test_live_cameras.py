@@ -231,7 +231,8 @@ def test_the_command_runs_cameras_with_outputs_under_their_names(cli, shapes, tm
     assert sentences[0].startswith("error: lost: tcp://127.0.0.1:9 cannot be opened")
     assert sentences[1:] == ["error: the run went on without cameras that failed (lost)"]
     lines = [json.loads(line) for line in out.splitlines()]
-    assert {line["camera"] for line in lines} == {"front", "rear"}
+    assert [line["camera"] for line in lines if line["type"] == "failure"] == ["lost"]
+    assert {line["camera"] for line in lines} == {"front", "rear", "lost"}
     assert [line["camera"] for line in lines if line["type"] == "summary"] == ["front", "rear"]
     for name in ("front", "rear"):
         store = MaskStore(tmp_path / f"run-{name}.zarr")
@@ -241,6 +242,16 @@ def test_the_command_runs_cameras_with_outputs_under_their_names(cli, shapes, tm
         with (tmp_path / f"run-{name}.mcap").open("rb") as file:
             topics = {channel.topic for _, channel, _ in reader.make_reader(file).iter_messages()}
         assert topics == {f"/{name}/{t}" for t in ("camera", "labels", "objects", "table")}
+
+
+def test_a_run_whose_cameras_all_fail_is_an_error(cli):
+    code, out, err = cli("live", NOBODY, NOBODY, "--quiet", *live_options())
+    assert (code, out) == (1, "")
+    assert [line.partition(": tcp")[0] for line in sorted(err.splitlines())] == [
+        "error: all cameras failed",
+        "error: camera1",
+        "error: camera2",
+    ]
 
 
 def test_a_signal_ends_all_cameras_also_silent_ones(shapes, tmp_path):
