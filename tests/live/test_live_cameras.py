@@ -134,7 +134,7 @@ def run_until_each(cameras, done, **options):
 
 
 def test_every_camera_has_its_own_objects_and_its_own_commands(shapes):
-    sources = {name: images(shapes, 400) for name in ("front", "rear")}
+    sources = {name: images(shapes, 3000) for name in ("front", "rear")}
     cameras = LiveCameras.open({name: come for name, (come, _) in sources.items()}, UNSEEDED)
     answers: Queue = Queue()
     point = Command(type="point", xy=disc_of(shapes, 0), id="a")

@@ -4,6 +4,7 @@ import http.client
 import json
 import re
 import socket
+import threading
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,14 +91,34 @@ def test_every_server_of_the_command_takes_the_same_form(cli, options):
     assert "takes [HOST:]PORT" in err
 
 
+def server_of(kind, endpoint):
+    if kind == "foxglove":
+        pytest.importorskip("foxglove")
+    return open_channel(Channel(kind, str(endpoint)), CommandQueue().put)
+
+
 @needs_ipv6
 @pytest.mark.parametrize("kind", ["jsonl", "foxglove"])
 def test_publishers_serve_ipv6(kind):
-    if kind == "foxglove":
-        pytest.importorskip("foxglove")
-    server = open_channel(Channel(kind, "[::1]:0"), CommandQueue().put)
+    server = server_of(kind, IPV6)
     with socket.create_connection(("::1", server.port), TIMEOUT_S):
-        server.close(complete=True)
+        pass
+    server.close(complete=True)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "foxglove", "preview"])
+def test_a_client_that_only_connects_does_not_hold_up_the_end(kind):
+    if kind == "preview":
+        server = PreviewServer(HERE, dict, CommandQueue().put)
+        port = urlsplit(server.url).port
+    else:
+        server = server_of(kind, HERE)
+        port = server.port
+    with socket.create_connection(("127.0.0.1", port), TIMEOUT_S):
+        closing = threading.Thread(target=server.close, kwargs={"complete": True}, daemon=True)
+        closing.start()
+        closing.join(TIMEOUT_S)
+        assert not closing.is_alive()
 
 
 def test_a_port_that_is_taken_is_a_sentence_also_for_a_further_camera():

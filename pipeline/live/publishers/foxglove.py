@@ -9,6 +9,7 @@ one of several cameras are below its name: `/front/labels`.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +34,7 @@ INSTALL = "foxglove-sdk: pip install 'maskstream[foxglove]'"
 """What the topics need."""
 _BACKLOG = 8  # messages kept for a slow client; older ones are dropped
 _LARGEST_PX = 4096
+_STOP_S = 2.0
 
 
 def topic_prefix(camera: str) -> str:
@@ -166,10 +168,12 @@ class FoxgloveServer:
         """Nothing to do."""
 
     def close(self, *, complete: bool) -> None:
-        """Stop serving."""
+        """Stop serving; a client that connected and says nothing is not waited for."""
         self._topics.close()
         self._answers.close()
-        self._server.stop()
+        stopping = threading.Thread(target=self._server.stop, daemon=True)
+        stopping.start()
+        stopping.join(_STOP_S)  # the SDK would wait for the handshake of such a client
 
     def _answer(self, outcome: Outcome) -> None:
         self._answers.log(outcome.to_json())
