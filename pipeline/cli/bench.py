@@ -124,10 +124,7 @@ def stream(
     from maskstream.pipeline.sources import open_source
     from maskstream.pipeline.sources.demo import demo_clip
 
-    try:
-        counts = [int(part) for part in objects.split(",")]
-    except ValueError as error:
-        raise ConfigError(f"--objects takes numbers with commas, not '{objects}'") from error
+    counts = _counts(objects, "--objects")
     folder = _model_folder(model, "int8")[0]
     settings = load_config(config, [f"model={folder}"])
     report = bench_stream(
@@ -137,6 +134,14 @@ def stream(
         typer.echo(json.dumps(report.to_json()))
     else:
         print_stream(report)
+
+
+def _counts(text: str, option: str) -> list[int]:
+    """Parse numbers with commas. Raises `ConfigError`."""
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdigit() and int(part) for part in parts):
+        raise ConfigError(f"{option} takes numbers with commas, such as 1,2,4, not '{text}'")
+    return [int(part) for part in parts]
 
 
 def live(
@@ -161,14 +166,18 @@ def live(
             "--table", help="Latency and age at 720p30, 1080p30 and 4K30, on 2 cores and 1."
         ),
     ] = False,
+    cameras: Annotated[
+        str | None, typer.Option(help="Numbers of cameras in one process instead: 1,2,4.")
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Measure latency and rate on a 1280x720 stream at 30 frames a second from the loopback."""
     import sys
 
-    from maskstream.pipeline.cli.bench_report import print_live
+    from maskstream.pipeline.cli.bench_report import print_cameras, print_live
     from maskstream.pipeline.cli.live_request import SWITCH_S
     from maskstream.pipeline.config import load_config
+    from maskstream.pipeline.lab.bench.cameras import bench_cameras
     from maskstream.pipeline.lab.bench.live import bench_live
     from maskstream.pipeline.sources.demo import demo_clip
 
@@ -179,6 +188,14 @@ def live(
     video = clip or demo_clip(_WIDE_CLIP)
     if table:
         _print_ages(configured, video, seconds, as_json=as_json)
+        return
+    if cameras is not None:
+        counts = _counts(cameras, "--cameras")
+        of_cameras = bench_cameras(configured, video, (720, 1280), seconds, counts)
+        if as_json:
+            typer.echo(json.dumps(of_cameras.to_json()))
+        else:
+            print_cameras(of_cameras)
         return
     given = _boxes_of(video, objects) if boxes else ()
     report = bench_live(configured, video, (720, 1280), seconds, burn=burn, boxes=given)

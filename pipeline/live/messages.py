@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipeline.errors import ConfigError
 from maskstream.pipeline.types import Frame, FrameResult, LabelMap, ObjectResult
 
 
@@ -40,6 +39,11 @@ def result_message(frame: Frame, result: FrameResult) -> dict[str, Any]:
             for found in result.objects
         ],
     }
+
+
+def of_camera(camera: str, message: dict[str, Any]) -> dict[str, Any]:
+    """A message with the name of its camera; unchanged for a single one, whose name is ""."""
+    return message | {"camera": camera} if camera else message
 
 
 def mask_runs(labels: LabelMap, found: ObjectResult) -> dict[str, Any]:
@@ -80,10 +84,3 @@ def jpeg(frame: Frame, long_side: int) -> bytes:
     scale = min(1.0, long_side / max(height, width))
     rgb = frame.rgb((max(1, round(scale * height)), max(1, round(scale * width))))
     return bytes(cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1])
-
-
-def parse_port(text: str, what: str) -> int:
-    """Parse a port number; `what` names the option. Raises `ConfigError`."""
-    if not (text.isdigit() and 0 <= int(text) < 65536):
-        raise ConfigError(f"{what} needs a port number, not '{text}'")
-    return int(text)

@@ -15,14 +15,15 @@ from maskstream.pipeline.engine.frame_queue import FrameQueue, Policy
 from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.errors import QueueClosedError
 from maskstream.pipeline.live.commands import Command, CommandQueue, PendingCommand
-from maskstream.pipeline.live.governor import Governor, budget_steps
 from maskstream.pipeline.live.headers import Headers, check_stamps
 from maskstream.pipeline.live.outputs import Outputs
 from maskstream.pipeline.live.processor import LiveProcessor
 from maskstream.pipeline.live.reconnect import ReconnectingSource, ReconnectPolicy
+from maskstream.pipeline.live.shared_work import SharedWork
 from maskstream.pipeline.live.status import LiveStatus, Meter, Watchdog, resident_mb
 from maskstream.pipeline.sources.live import InputOptions, open_live
 from maskstream.pipeline.sources.packet_feed import CatchUp
+from maskstream.pipeline.sources.recording import Recordings
 from maskstream.pipeline.sources.timed import Image
 from maskstream.pipeline.tracking.keyframes import KeyframeBudget
 from maskstream.pipeline.types import Frame, FrameResult, Sink, SizeHW, SourceInfo
@@ -60,16 +61,25 @@ class LiveSession:
         source: ReconnectingSource,
         *,
         clock: Clock = SYSTEM_CLOCK,
+        shared: SharedWork | None = None,
+        recordings: Recordings | None = None,
     ) -> None:
-        """Load the pipeline. Raises `ConfigError`, `ModelError`."""
+        """Load the pipeline. shared: with other cameras. recordings: of the source.
+
+        Raises `ConfigError`, `ModelError`.
+        """
         self.commands = CommandQueue()
         self.headers = Headers.of(config.live)
         self.outputs = Outputs()
-        self.governor = Governor(budget_steps(config), config.live.latency_ms / 1000)
+        self._shared = shared or SharedWork(config)
+        self._owns_shared = shared is None
+        self._recordings = recordings or Recordings()
+        self.governor = self._shared.governor
         self.pipeline = Pipeline(config)
         self._source = source
         self._clock = clock
-        self._meter = Meter(self.governor, clock, lambda: self.pipeline.summary.dropped)
+        observe = self._shared.observer()
+        self._meter = Meter(observe, clock, lambda: self.pipeline.summary.dropped)
         self._watchdog = Watchdog(self._running_stages, config.live.hang_s)
         self._over = threading.Event()
         self._failure: BaseException | None = None  # of `on_status`
@@ -86,10 +96,12 @@ class LiveSession:
         *,
         record: Path | None = None,
         clock: Clock = SYSTEM_CLOCK,
+        shared: SharedWork | None = None,
     ) -> LiveSession:
         """Open a session on a live input (`open_live`); frames are dropped for newer ones.
 
-        Raises `SourceError`, `ConfigError`, `ModelError`.
+        shared: what several cameras share; `LiveCameras` gives it. Raises `SourceError`,
+        `ConfigError`, `ModelError`.
         """
         config = live_config(config or PipelineConfig())
         live = config.live
@@ -110,7 +122,7 @@ class LiveSession:
             clock=clock,
             stopped=found.stopped,
         )
-        return cls(config, source, clock=clock)
+        return cls(config, source, clock=clock, shared=shared, recordings=found.recordings)
 
     def run(
         self,
@@ -160,6 +172,10 @@ class LiveSession:
             )
         finally:
             self._over.set()
+            if self._owns_shared:
+                self._shared.close()
+            if self.pipeline.source_abandoned:
+                self._recordings.finish()
             ticker.join()
             if teller.ident is not None:
                 teller.join(_TELLER_END_S)
@@ -203,6 +219,7 @@ class LiveSession:
                 "left_out": source.left_out,
                 "corrupt_packets": summary.report.corrupt_packets,
                 "trouble": source.trouble,
+                "recording": self._recordings.how,
             },
             hanging=self._watchdog.hanging(),
             abandoned=self._abandoned,
@@ -256,7 +273,7 @@ class LiveSession:
     def _processor(self, config: PipelineConfig, model: Path, size_hw: SizeHW) -> LiveProcessor:
         self._end_s = None  # the time to load the model does not count
         with self._or_stop():
-            return LiveProcessor(config, model, size_hw, self)
+            return LiveProcessor(config, model, size_hw, self, self._shared.engine)
 
     @contextmanager
     def _or_stop(self) -> Iterator[None]:

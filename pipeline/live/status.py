@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from maskstream.pipeline.clock import Clock
-from maskstream.pipeline.live.governor import Governor, GovernorState
+from maskstream.pipeline.live.governor import GovernorState
 from maskstream.pipeline.live.latency import LatencyHistogram
+from maskstream.pipeline.live.shared_work import Observe
 from maskstream.pipeline.prompts import MAX_OBJECT_ID
 from maskstream.pipeline.types import Frame, FrameResult
 
@@ -31,7 +32,8 @@ class LiveStatus:
     drops: frames dropped for newer ones, since the first result. full: every object id has been
     used, so no object can be added. latency_ms: p50, p95 and p99 of all results; recent_latency_ms,
     recent_fps: of the last 60. rss_mb: resident memory at the first result and now, MiB. source:
-    connected, connections, gaps, frames left out before decoding, corrupt packets, last error.
+    connected, connections, gaps, frames left out before decoding, corrupt packets, last error,
+    recording ("copied", "encoded", "").
     hanging: seconds that stages exceeding the watchdog's limit have been running, by name.
     abandoned: what did not end with the run and was left behind: "source", "status" (the callback).
     failed: why outputs failed, by name. behind_s: time from the arrival of the newest result's
@@ -92,10 +94,11 @@ class LiveStatus:
 class Meter:
     """A `Sink` behind the publishers that measures latency and passes it to the governor.
 
-    dropped: returns the number of frames dropped since the source was opened.
+    observe: of the governor. dropped: returns the number of frames dropped since the source was
+    opened.
     """
 
-    def __init__(self, governor: Governor, clock: Clock, dropped: Callable[[], int]) -> None:
+    def __init__(self, observe: Observe, clock: Clock, dropped: Callable[[], int]) -> None:
         self.frames = self.objects = 0
         self.full = False
         self.latency = LatencyHistogram()
@@ -103,7 +106,7 @@ class Meter:
         self.first_s: float | None = None
         self.last_s = 0.0
         self.last_arrival_s: float | None = None
-        self._governor = governor
+        self._observe = observe
         self._clock = clock
         self._dropped = dropped
         self._dropped_before = 0
@@ -152,7 +155,7 @@ class Meter:
             self._since_capture.append(self._clock.unix() - frame.arrival.ntp_s)
         if self.frames > 1:  # standard input's first frame waited for the model
             self.latency.add(latency_s)
-            self._governor.observe(latency_s, self.drops, now)
+            self._observe(latency_s, self.drops, now)
 
     def idle(self) -> None:
         """Nothing to do."""

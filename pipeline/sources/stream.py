@@ -26,7 +26,12 @@ from maskstream.pipeline.sources.pace import Pace, is_paced
 from maskstream.pipeline.sources.packet_feed import CatchUp, PacketFeed
 from maskstream.pipeline.sources.patience import Patience
 from maskstream.pipeline.sources.position import FrameRange
-from maskstream.pipeline.sources.recording import FrameRecorder, PacketRecorder, is_copied
+from maskstream.pipeline.sources.recording import (
+    FrameRecorder,
+    PacketRecorder,
+    Recordings,
+    is_copied,
+)
 from maskstream.pipeline.sources.timestamps import Stamp
 from maskstream.pipeline.sources.video import VideoReader
 from maskstream.pipeline.types import Arrival, Frame, SourceInfo
@@ -64,6 +69,7 @@ class LiveStream:
     clock: Clock = SYSTEM_CLOCK
     threads: int = 1
     catch_up: CatchUp | None = None
+    recordings: Recordings = field(default_factory=Recordings)
     patience: Patience = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -156,7 +162,9 @@ class LiveReader(VideoReader):
             if no_times or not source.has_timestamps or self._decoded[0].pts is None:
                 self.info = replace(self.info, clock="capture", time_base=CAPTURE_TIME_BASE)
             if source.record is not None and not is_copied(source.record, self.info.codec):
-                self._frame_recorder = FrameRecorder(source.record, self._decoded[0])
+                self._frame_recorder = FrameRecorder(
+                    source.record, self._decoded[0], source.recordings
+                )
                 logger.info("the recording is encoded without loss (FFV1)")
         except BaseException:
             self._disconnect()
@@ -198,7 +206,7 @@ class LiveReader(VideoReader):
     def _demux(self) -> Generator[Packet[VideoStream] | None, None, None]:
         source, decoder = self._source, self._stream.codec_context
         if source.record is not None and is_copied(source.record, decoder.name):
-            self._packet_recorder = PacketRecorder(source.record, self._stream)
+            self._packet_recorder = PacketRecorder(source.record, self._stream, source.recordings)
         if is_paced(self._container, source.target):
             self._pace = Pace(self._time_base, source.clock, self._closing)
         source.patience.connected()

@@ -103,7 +103,7 @@ def test_a_slow_model_is_asked_for_less_step_by_step_and_for_all_again_when_it_i
     monkeypatch,
 ):
     """A whole live run on a clock that a frame moves on by its share of what keyframes cost."""
-    monkeypatch.setattr("maskstream.pipeline.live.deferred_keyframes.ThreadPoolExecutor", AtOnce)
+    monkeypatch.setattr("maskstream.pipeline.live.keyframe_engine.ThreadPoolExecutor", AtOnce)
     frames, truth = moving_shapes(60, (54, 96), shapes=1, seed=1)
     settings = ["live.interval_max=12", "threads.inference=1", "seeding.prompts_per_keyframe=2"]
     config = load_config(overrides=[*settings, "live.latency_ms=100", "live.prompts_first=0"])

@@ -26,7 +26,7 @@ from maskstream.pipeline.live.publishers.ros2 import (
     header_of,
     label_image,
 )
-from tests.support.live_runs import result_of
+from tests.support.live_runs import HERE, result_of
 
 SIZE = (36, 64)
 TIMEOUT_S = 10
@@ -82,7 +82,7 @@ def test_a_wrong_command_is_a_sentence(line, says):
 
 def test_json_goes_to_all_who_connect_and_commands_come_back(shown):
     commands = CommandQueue()
-    server = JsonOverTcp("0", commands.put)
+    server = JsonOverTcp(HERE, commands.put)
     with socket.create_connection(("127.0.0.1", server.port), TIMEOUT_S) as client:
         lines = client.makefile("rw")
         lines.write('{"type": "point", "xy": [3, 4]}\n{"type": "dance"}\n')
@@ -100,7 +100,7 @@ def test_json_goes_to_all_who_connect_and_commands_come_back(shown):
 
 
 def test_a_client_that_reads_nothing_holds_up_nobody(shown):
-    server = JsonOverTcp("0", CommandQueue().put)
+    server = JsonOverTcp(HERE, CommandQueue().put)
     with socket.create_connection(("127.0.0.1", server.port), TIMEOUT_S) as client:
         client.sendall(b"{}\n")
         client.makefile("r").readline()
@@ -123,7 +123,7 @@ def joined(server):
 
 
 def test_clients_join_and_leave_at_full_rate_and_each_gets_results_and_its_answers(shown):
-    server, over = JsonOverTcp("0", CommandQueue().put), threading.Event()
+    server, over = JsonOverTcp(HERE, CommandQueue().put), threading.Event()
 
     def write():
         while not over.is_set():
@@ -145,7 +145,7 @@ def test_clients_join_and_leave_at_full_rate_and_each_gets_results_and_its_answe
 
 
 def test_places_of_clients_that_left_are_free_also_without_results():
-    server = JsonOverTcp("0", CommandQueue().put)
+    server = JsonOverTcp(HERE, CommandQueue().put)
     for _ in range(50):
         with joined(server) as (client, lines):
             client.shutdown(socket.SHUT_WR)
@@ -155,7 +155,7 @@ def test_places_of_clients_that_left_are_free_also_without_results():
 
 def test_no_answer_is_lost_among_results(shown):
     queue = CommandQueue()
-    server = JsonOverTcp("0", queue.put)
+    server = JsonOverTcp(HERE, queue.put)
     with joined(server) as (client, lines):
         client.sendall(b"".join(b'{"type": "reset", "id": %d}\n' % n for n in range(90)) + b"?\n")
         assert "error" in json.loads(lines.readline())  # so all were taken
@@ -169,7 +169,7 @@ def test_no_answer_is_lost_among_results(shown):
 
 
 def test_a_line_that_is_too_long_is_one_command_that_is_refused():
-    server = JsonOverTcp("0", CommandQueue().put)
+    server = JsonOverTcp(HERE, CommandQueue().put)
     with joined(server) as (client, lines):
         client.sendall(b"[" * 60_000 + b'\n{"type": "dance", "id": 2}\n')
         assert "at most" in json.loads(lines.readline())["error"]
@@ -209,14 +209,23 @@ def test_foxglove_answers_commands():
     ("text", "says"),
     [
         ("smoke:1", "no channel 'smoke'"),
-        ("jsonl:harbor", "port number"),
+        ("jsonl:harbor", "HOST:.PORT"),
         ("mcap", "needs a file"),
-        ("foxglove:x", "port number"),
+        ("foxglove:x", "HOST:.PORT"),
     ],
 )
 def test_a_wrong_channel_is_a_sentence(text, says):
     with pytest.raises(ConfigError, match=says):
         open_channels([Channel("jsonl", "0"), parse_channel(text)], CommandQueue().put)
+
+
+def test_no_channel_stays_open_if_another_one_cannot_be_opened():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        free, used = 0, taken.getsockname()[1]
+        channels = [Channel("jsonl", str(port)) for port in (free, used)]
+        with pytest.raises(ConfigError, match="choose another port"):
+            open_channels(channels, CommandQueue().put)
+    assert not [t for t in threading.enumerate() if t.name.startswith("maskstream-jsonl")]
 
 
 @pytest.mark.parametrize(

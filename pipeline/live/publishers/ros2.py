@@ -1,4 +1,4 @@
-"""Publishes live results as ROS 2 messages: a label image and detections.
+"""Publishes live results as ROS 2 messages: a label image, detections and a table.
 
 Only `Ros2Publisher` imports rclpy; the functions that build messages are given the message classes,
 so that they can be tested without ROS.
@@ -12,10 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from maskstream.pipeline.extras import need
 from maskstream.pipeline.live.camera_info import CameraInfo
 from maskstream.pipeline.live.commands import CommandIntake, Outcome, TakeCommand
 from maskstream.pipeline.live.headers import DEFAULT_HEADERS, Headers
-from maskstream.pipeline.live.publishers.extras import need
+from maskstream.pipeline.live.messages import result_message
 from maskstream.pipeline.types import Frame, FrameResult
 
 _INSTALL = "ROS 2 (rclpy, sensor_msgs, vision_msgs, std_msgs): source its setup.bash first"
@@ -67,7 +68,11 @@ def label_image(result: FrameResult, header: Any, types: MessageTypes) -> Any:
 
 
 def detections(result: FrameResult, header: Any, types: MessageTypes) -> Any:
-    """A vision_msgs/Detection2DArray of the visible objects; `id` is the label value."""
+    """A vision_msgs/Detection2DArray of the visible objects.
+
+    `id` is the object's, which is the label value, too: the same in every message. `class_id` is
+    empty, because no class is known; the track state is in the table.
+    """
     message = types.detections()
     message.header = header
     for found in result.objects:
@@ -82,7 +87,7 @@ def detections(result: FrameResult, header: Any, types: MessageTypes) -> Any:
         detection.bbox.size_x = x1 - x0
         detection.bbox.size_y = y1 - y0
         hypothesis = types.hypothesis()
-        hypothesis.hypothesis.class_id = found.state.name.lower()
+        hypothesis.hypothesis.class_id = ""
         hypothesis.hypothesis.score = found.score
         detection.results.append(hypothesis)
         message.detections.append(detection)
@@ -105,11 +110,11 @@ def ros_types() -> MessageTypes:
 
 
 class Ros2Publisher:
-    """A sink that is a ROS 2 node: `~/labels`, `~/detections`, `~/command` and `~/answer`.
+    """A sink that is a ROS 2 node: `~/labels`, `~/detections`, `~/table`, `~/command`, `~/answer`.
 
     name: node name. headers: of its messages; with a camera, `~/camera_info` is published, too.
-    Results are sent with best effort, depth 1; commands and answers are JSON in
-    std_msgs/String, reliable, depth 10. Raises `MissingExtraError`.
+    Results are sent with best effort, depth 1. The table (`result_message`), commands and answers
+    are JSON in std_msgs/String; the latter two are reliable, depth 10. Raises `MissingExtraError`.
     """
 
     def __init__(self, name: str, take: TakeCommand, headers: Headers = DEFAULT_HEADERS) -> None:
@@ -131,6 +136,7 @@ class Ros2Publisher:
         self._camera_info = self._node.create_publisher(
             self._types.camera_info, "~/camera_info", profile
         )
+        self._table = self._node.create_publisher(std.String, "~/table", profile)
         self._answers = self._node.create_publisher(std.String, "~/answer", _COMMAND_DEPTH)
         self._node.create_subscription(std.String, "~/command", self._on_message, _COMMAND_DEPTH)
         executors = need("rclpy.executors", "publishing to ROS 2", _INSTALL)
@@ -145,6 +151,8 @@ class Ros2Publisher:
         if self._headers.camera is not None:
             camera = self._headers.camera.at(frame.size_hw)
             self._camera_info.publish(camera_info(camera, header, self._types))
+        if self._table.get_subscription_count():
+            self._table.publish(self._text(result_message(frame, result)))
         self._executor.spin_once(timeout_sec=0)
 
     def idle(self) -> None:
@@ -161,6 +169,9 @@ class Ros2Publisher:
         self._intake.receive(message.data, self._answer)
 
     def _answer(self, outcome: Outcome) -> None:
+        self._answers.publish(self._text(outcome.to_json()))
+
+    def _text(self, values: dict[str, Any]) -> Any:
         message = self._string()
-        message.data = json.dumps(outcome.to_json())
-        self._answers.publish(message)
+        message.data = json.dumps(values)
+        return message
