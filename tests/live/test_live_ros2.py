@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from maskstream.pipeline.errors import ConfigError, MissingExtraError, SourceError
+from maskstream.pipeline.live.headers import Headers
 from maskstream.pipeline.live.publishers.ros2 import (
     MessageTypes,
     detections,
@@ -91,6 +92,7 @@ def new_hypothesis():
 TYPES = MessageTypes(
     new_header,
     new_image,
+    Fields,  # CameraInfo, which `test_live_headers` checks
     lambda: Fields(header=new_header(), detections=[]),
     new_detection,
     new_hypothesis,
@@ -106,7 +108,7 @@ def shown():
 
 
 def test_detections_have_the_track_in_id_and_no_state_for_a_class(shown):
-    header = header_of(*shown, TYPES, "camera")
+    header = header_of(shown[0], Headers("stream"), TYPES)
     sent = detections(shown[1], header, TYPES)
     got = through_cdr("vision_msgs/Detection2DArray", DETECTIONS, sent)
     assert (got.header.stamp.sec, got.header.stamp.nanosec) == (2, 500_000)
@@ -119,7 +121,7 @@ def test_detections_have_the_track_in_id_and_no_state_for_a_class(shown):
 
 
 def test_the_label_image_is_read_as_it_was_sent(shown):
-    sent = label_image(shown[1], header_of(*shown, TYPES, "camera"), TYPES)
+    sent = label_image(shown[1], header_of(shown[0], Headers("stream"), TYPES), TYPES)
     got = through_cdr("sensor_msgs/Image", IMAGE, sent)
     assert (got.encoding, got.height, got.width, got.step) == ("mono16", 36, 64, 128)
     assert np.array_equal(np.frombuffer(got.data, "<u2").reshape(36, 64), shown[1].labels)
