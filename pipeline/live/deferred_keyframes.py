@@ -110,11 +110,16 @@ class DeferredKeyframes:
         """Whether a job is running, or waiting to be merged."""
         return self._running is not None
 
+    @property
+    def may_begin(self) -> bool:
+        """Whether a job that is due can be started now; with several cameras they take turns."""
+        return not self.busy and self._engine.is_turn(self)
+
     def begin(self, job: KeyframeJob) -> None:
         """Start a job; its `later` holds the steps since its frame."""
         job.max_later += len(job.later)
         self._tracker.tracks = [self._copy_track(track) for track in job.shown.tracks]
-        self._running = job, self._engine.submit(lambda: self._run(job))
+        self._running = job, self._engine.submit(self, lambda: self._run(job))
 
     def pass_on(self, step: FrameStep) -> None:
         """Append the step to the next frame to the running job."""

@@ -173,16 +173,19 @@ class LiveProcessor:
     def _begin(self, shown: ShownFrame) -> bool:
         """Begin the next keyframe, if one is due; says whether it is this frame's."""
         self._budget = self._control.budget()
+        commanded = any(waiting.shown is not None for waiting in self._waiting)
+        due = self._wanted or self._since_regular >= self._budget.interval
+        moved = frozenset() if commanded or due else self._moved_ids()
+        if not (commanded or due or moved) or not self._deferred.may_begin:
+            return False
         if self._begin_commanded(shown):
             return self._deferred.busy and self._since_keyframe == 0
-        if self._wanted or self._since_regular >= self._budget.interval:
+        if due:
             self._start(KeyframeJob(shown, fresh=self._fresh))
-            return True
-        moved = self._moved_ids()
-        if moved:
+        elif moved:
             self._since_keyframe = 0
             self._begin_job(KeyframeJob(shown, moved=moved))
-        return bool(moved)
+        return due or bool(moved)
 
     def _moved_ids(self) -> frozenset[int]:
         """Ids that want an early keyframe; the fewer regular ones there are, the later it comes."""

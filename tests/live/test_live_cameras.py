@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import Future
 from queue import Queue
 
 import numpy as np
@@ -22,6 +23,7 @@ from maskstream.pipeline.live.session import CallbackSink
 from maskstream.pipeline.live.shared_work import SharedWork
 from maskstream.pipeline.models.open import locate_model
 from maskstream.pipeline.store import MaskStore
+from tests.support.clock import FakeClock
 from tests.support.live_runs import PATIENT, SIZE, disc_of, images
 from tests.support.media import moving_shapes, write_video
 
@@ -76,25 +78,48 @@ def test_each_camera_has_paths_of_its_own(path, own):
     assert own_path(path, "") == path
 
 
-def test_keyframes_of_cameras_take_turns_in_the_order_in_which_they_are_begun():
-    engine, begun, done = KeyframeEngine(), threading.Event(), []
-    free = threading.Event()
+class HeldThread:
+    """In the place of the keyframes' thread: a keyframe is done when the test says so."""
 
-    def slow():
-        begun.set()
-        assert free.wait(PATIENCE_S)
-        done.append("a")
-        engine.submit(lambda: done.append("a again"))
+    def __init__(self, *_):
+        self.begun = []
 
-    engine.submit(slow)
-    assert begun.wait(PATIENCE_S)
-    others = [engine.submit(lambda name=name: done.append(name)) for name in ("b", "c")]
-    free.set()
-    for other in others:
-        other.result(PATIENCE_S)
-    engine.submit(lambda: None).result(PATIENCE_S)
-    engine.close()
-    assert done == ["a", "b", "c", "a again"]
+    def submit(self, work):
+        self.begun.append(Future())
+        return self.begun[-1]
+
+
+def test_keyframes_of_cameras_take_turns(monkeypatch):
+    monkeypatch.setattr("maskstream.pipeline.live.keyframe_engine.ThreadPoolExecutor", HeldThread)
+    clock = FakeClock()
+    engine, served = KeyframeEngine(clock), []
+
+    def ask(*cameras):
+        for camera in cameras:
+            if engine.is_turn(camera):
+                engine.submit(camera, lambda: None)
+                served.append(camera)
+
+    ask("a", "b", "c", "d")
+    assert served == ["a", "b"]  # one is computed, and one is ready
+    for _ in range(6):
+        engine._thread.begun.pop(0).set_result(None)
+        ask("a", "d", "c", "b", "a")  # whoever comes first
+    assert served == ["a", "b", "c", "d", "a", "b", "c", "d"]
+
+
+def test_a_camera_that_has_fallen_silent_holds_up_no_turn(monkeypatch):
+    monkeypatch.setattr("maskstream.pipeline.live.keyframe_engine.ThreadPoolExecutor", HeldThread)
+    clock = FakeClock()
+    engine = KeyframeEngine(clock)
+    for camera in ("a", "b"):
+        engine.submit(camera, lambda: None)
+    assert not engine.is_turn("silent")
+    for begun in engine._thread.begun:
+        begun.set_result(None)
+    assert not engine.is_turn("a")  # the other one has waited longer
+    clock.now += 2
+    assert engine.is_turn("a")
 
 
 def test_cameras_share_networks_if_their_input_is_the_same():
