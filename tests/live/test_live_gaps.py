@@ -77,7 +77,7 @@ def test_the_gap_before_a_frame_that_is_dropped_goes_to_the_next(policy):
 
 def test_a_gap_whose_frame_is_dropped_reaches_store_metrics_and_recognition(tmp_path, monkeypatch):
     """The frame after the gap and the two after that come while frame 4 is being processed."""
-    monkeypatch.setattr("maskstream.pipeline.live.deferred_keyframes.ThreadPoolExecutor", AtOnce)
+    monkeypatch.setattr("maskstream.pipeline.live.keyframe_engine.ThreadPoolExecutor", AtOnce)
     shapes, _ = moving_shapes(8, (54, 96), shapes=1)
     settings = ["seeding.enabled=false", "keyframes.interval=300", "live.latency_ms=150"]
     config = load_config(overrides=[*PATIENT, *settings])
