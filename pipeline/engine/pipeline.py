@@ -13,11 +13,13 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator,
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 
 from maskstream.pipeline.config import PipelineConfig, load_config
+from maskstream.pipeline.detectors.detector import Detector, FunctionDetector
+from maskstream.pipeline.detectors.open import choose, open_detector
 from maskstream.pipeline.engine.backward import (
     BackwardPass,
     BackwardTracks,
@@ -107,11 +109,18 @@ class Pipeline:
     ...     print(result.index, [o.id for o in result.objects])
     """
 
-    def __init__(self, config: PipelineConfig) -> None:
-        """Raises `ConfigError`, `ModelError`."""
+    def __init__(
+        self, config: PipelineConfig, detector: Detector | Callable[..., Any] | None = None
+    ) -> None:
+        """Raises `ConfigError`, `ModelError`, `DetectorError`.
+
+        detector: instead of a configured one: a `Detector`, or a function of an RGB image, uint8
+        [H, W, 3], that returns `DetectedBox`es.
+        """
         check_refinable(config)
         self.config = config
         self.model = locate_model(config)
+        self.detector = _detector_for(config, detector)
         self.summary = RunSummary()
         self._running_stages: list[Callable[[], Mapping[str, float]]] = []
         self._stopped = False
@@ -240,6 +249,8 @@ class Pipeline:
             if waiting:
                 prompts.check_frames(known_frames(source, info, max(waiting)))
             prompts.check_inside(info.size_hw)
+            if self.detector is not None:
+                self.detector.check(info.size_hw)
             if make_processor is None:
                 processor = FrameProcessor(
                     config,
@@ -248,6 +259,7 @@ class Pipeline:
                     prompts,
                     earlier.at,
                     networks=self._idle.pop(info.size_hw, None),
+                    detector=self.detector,
                 )
             else:
                 processor = make_processor(config, self.model, info.size_hw)
@@ -326,6 +338,14 @@ class Pipeline:
                 f"prompts name frame {min(waiting)}, which is not in the clip (or in the chosen "
                 "range), so nothing can be tracked backward from there"
             )
+
+
+def _detector_for(
+    config: PipelineConfig, given: Detector | Callable[..., Any] | None
+) -> Detector | None:
+    if given is None:
+        return open_detector(config.detector, threads=config.threads.inference)
+    return choose(given if hasattr(given, "detect") else FunctionDetector(given), config.detector)
 
 
 def _is_passed(waiting: Collection[int], before: int | None, index: int) -> bool:

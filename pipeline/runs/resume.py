@@ -14,10 +14,12 @@ from maskstream.pipeline.config import RENAMED_KEYS
 from maskstream.pipeline.errors import StoreError
 from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.store import MaskStore
+from maskstream.pipeline.store.classes import CLASS
 
 _SPAN = ("start", "stride", "backward", "refine", "deinterlace")
 JUMP = "jump"
 """Type of the event that notes where a recording starts anew, as `Frame.jump_s`."""
+DETECTOR_PATHS = ("detector.model", "detector.detections", "detector.labels")
 # Keys that do not change the masks; the model's hash and the span's `refine` are compared instead
 # of `model` and `tracking.refine`.
 _IGNORED_KEYS = (
@@ -28,6 +30,7 @@ _IGNORED_KEYS = (
     "store.",
     "live.",
     "queue.capacity",
+    *DETECTOR_PATHS,
 )
 _IGNORED_LIBRARIES = ("zarr",)
 _MAX_DIFFERENCES = 4  # maximum of differences in a message
@@ -79,6 +82,7 @@ def _differences(store: MaskStore, wanted: RunSpec) -> Iterator[str]:
     else:  # the store or the source has no identity
         yield from _describe_difference("source", store.source.name, wanted.source)
     yield from _describe_difference("model", _model(stored), _model(given))
+    yield from _describe_difference("detector", _detector(stored), _detector(given))
     yield from _describe_difference("memory", stored.get("memory"), given.get("memory"))
     old, new = _flat(stored.get("config") or {}), _flat(given.get("config") or {})
     for key in sorted(old.keys() | new.keys()):
@@ -102,6 +106,11 @@ def _model(attributes: Mapping[str, Any]) -> str | None:
     return f"{model.get('name')} {model.get('hash')}" if isinstance(model, Mapping) else model
 
 
+def _detector(attributes: Mapping[str, Any]) -> str | None:
+    detector = attributes.get("detector")
+    return f"{detector['name']} {detector['hash']}" if isinstance(detector, Mapping) else None
+
+
 def _flat(config: Mapping[str, Any]) -> JsonObject:
     """Values by `section.key`; keys of earlier versions get their current names."""
     flat: JsonObject = {}
@@ -115,7 +124,7 @@ def _flat(config: Mapping[str, Any]) -> JsonObject:
 
 
 def _prompts(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [event for event in events if event.get("type") not in ("rename", JUMP)]
+    return [event for event in events if event.get("type") not in ("rename", JUMP, CLASS)]
 
 
 def _renames(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -1,0 +1,92 @@
+"""A detector in a stream: on which frames it runs, and its boxes as prompts of masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from maskstream.pipeline.config import PipelineConfig
+from maskstream.pipeline.detectors.detector import DetectedBox, Detector
+from maskstream.pipeline.segmenter.model import Features, PromptBatch, Segmenter
+from maskstream.pipeline.types import Frame, SizeHW
+from maskstream.trackers.detector_matching import LabeledDetection, MatchingSettings
+from maskstream.trackers.track import LOGIT_LIMIT, Detection, FloatMap
+
+
+class DetectorRuns:
+    """Chooses the frames on which a detector runs, which become keyframes, and runs it there.
+
+    It runs on the first frame and then every `every` frames; a file of detections on the frames
+    that it has, no closer than that.
+    """
+
+    def __init__(self, detector: Detector, every: int) -> None:
+        self._detector = detector
+        self._every = every
+        self._last: int | None = None
+
+    def is_due(self, position: int, frame: Frame) -> bool:
+        """Whether it runs on this frame; frames are asked in order, by their count from 0."""
+        last, frames = self._last, self._detector.frames
+        if frames is not None and frame.index not in frames:
+            return False
+        if last is not None and position - last < self._every:
+            return False
+        self._last = position
+        return True
+
+    def detect(self, frame: Frame) -> Sequence[DetectedBox]:
+        """Run it. Raises `DetectorError`."""
+        return self._detector.detect(frame)
+
+
+def matching_settings(config: PipelineConfig) -> MatchingSettings:
+    """What a configuration says of matching detections with tracks."""
+    given = config.detector
+    return MatchingSettings(
+        match_min=given.match_min,
+        start_score=given.start_score,
+        sure_score=given.sure_score,
+        mask_iou_min=config.tracking.association_iou_min,
+        reentry_box_iou_min=config.tracking.reentry_box_iou_min,
+    )
+
+
+def masks_of_boxes(
+    segmenter: Segmenter,
+    features: Features,
+    boxes: Sequence[DetectedBox],
+    *,
+    frame_hw: SizeHW,
+    working_hw: SizeHW,
+) -> list[LabeledDetection]:
+    """Masks of detections at the working resolution: the detector's own, or decoded from the box.
+
+    Those whose mask is empty are dropped.
+    """
+    prompted = [each for each in boxes if each.mask is None]
+    decoded = iter(())
+    if prompted:
+        batch = PromptBatch.boxes(np.array([each.xyxy for each in prompted], np.float32))
+        answer = segmenter.decode(features, batch)
+        decoded = iter(zip(answer.masks[:, 0], answer.iou[:, 0].tolist(), strict=True))
+    scale = np.tile(np.array(working_hw[::-1]) / np.array(frame_hw[::-1]), 2)
+    found = []
+    for each in boxes:
+        if each.mask is None:
+            low_res, score = next(decoded)
+            logits = segmenter.geometry.to_size(low_res, working_hw)
+        else:
+            logits, score = _resized(each.mask, working_hw), each.score
+        mask = Detection(np.clip(logits, -LOGIT_LIMIT, LOGIT_LIMIT), score)
+        if (logits > 0).any():
+            found.append(LabeledDetection(mask, np.array(each.xyxy) * scale, each.label, each.score))
+    return found
+
+
+def _resized(logits: FloatMap, size_hw: SizeHW) -> FloatMap:
+    larger = logits.shape[0] > size_hw[0]
+    how = cv2.INTER_AREA if larger else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(logits, size_hw[::-1], interpolation=how), np.float32)
