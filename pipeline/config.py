@@ -140,7 +140,7 @@ class DetectorConfig(_Section):
     every: int = Field(8, ge=1, le=10_000)
     score_min: float = Field(0.25, ge=0, le=1)
     start_score: float = Field(0.4, ge=0, le=1)
-    sure_score: float = Field(0.7, ge=0, le=1)
+    sure_score: float = Field(0.6, ge=0, le=1)
     match_min: float = Field(0.3, gt=0, le=1)
     nms_iou: float = Field(0.7, gt=0, le=1)
     max_objects: int = Field(32, ge=1, le=1000)

@@ -82,7 +82,11 @@ def match_detections(
         tracker.confirm(live[row])
     for row in matched.unmatched_tracks:
         _miss(live[row])
-    left = [i for i in matched.unmatched_detections if not _is_known(live, detections[i], similar[:, i], settings)]
+    left = [
+        i
+        for i in matched.unmatched_detections
+        if not _is_known(live, detections[i], similar[:, i], settings)
+    ]
     found = _match_lost(tracker, [detections[i] for i in left], now_s, settings, looks_alike)
     changed |= {track.id for track in found.values()}
     begun = [detections[i] for n, i in enumerate(left) if n not in found]

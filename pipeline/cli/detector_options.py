@@ -48,6 +48,9 @@ class DetectorOptions:
         return [self.detector, self.detections, file]
 
 
+NO_DETECTOR = DetectorOptions()
+
+
 def _names(text: str, option: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:

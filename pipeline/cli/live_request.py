@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 
 import typer
 
+from maskstream.pipeline.cli.detector_options import NO_DETECTOR, DetectorOptions
 from maskstream.pipeline.errors import ConfigError, SinkError, SinkHangsError
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ class LiveRequest:
     input_options: Sequence[str] = field(default=(), repr=False)
     config: Path | None = None
     overrides: Sequence[str] = ()
-    seed: bool = True
+    seed: bool | None = None
+    detector: DetectorOptions = NO_DETECTOR
     model: str | None = None
     strict: bool = False
     as_json: bool = False
@@ -71,7 +73,9 @@ class LiveRequest:
     @property
     def settings(self) -> list[str]:
         """Configuration overrides, `key=value`."""
-        settings = [f"seeding.enabled={str(self.seed).lower()}", *self.overrides]
+        seed = not self.detector.given if self.seed is None else self.seed
+        settings = [f"seeding.enabled={str(seed).lower()}", *self.overrides]
+        settings += self.detector.settings
         if self.latency_ms is not None:
             settings.append(f"live.latency_ms={self.latency_ms}")
         if self.model is not None:
@@ -118,7 +122,7 @@ def run_live(request: LiveRequest) -> None:
     from maskstream.pipeline.live.session import LiveSession
     from maskstream.pipeline.output_paths import check_outputs
 
-    check_outputs([request.output], [request.source, request.config])
+    check_outputs([request.output], [request.source, request.config, *request.detector.inputs])
     clip = request.source if Path(request.source).is_file() else None
     if request.retain is not None and request.output is None:
         raise ConfigError("--retain needs -o: the folder to keep the last results in")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from maskstream.pipeline.cli.detector_options import DetectorOptions
+from maskstream.pipeline.cli.detector_options import NO_DETECTOR, DetectorOptions
 from maskstream.pipeline.cli.report import print_summary, progress_bar, summary_json
 from maskstream.pipeline.errors import ConfigError
 
@@ -44,7 +44,7 @@ class RunRequest:
     device: str | None = None
     prompts: Path | None = None
     seed: bool | None = None
-    detector: DetectorOptions = DetectorOptions()
+    detector: DetectorOptions = NO_DETECTOR
     overlay: Path | None = None
     contact: Path | None = None
     start: str | None = None

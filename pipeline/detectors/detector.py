@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -32,16 +32,24 @@ class DetectedBox:
     mask: FloatMap | None = None
 
 
+@runtime_checkable
 class Detector(Protocol):
-    """Finds objects of known classes on an image.
+    """Finds objects of known classes on an image."""
 
-    name: for messages and the store. labels: all classes that it can give; empty if that is not
-    known. frames: frame indices for which it has an answer; None: any.
-    """
+    @property
+    def name(self) -> str:
+        """For messages and the store."""
+        ...
 
-    name: str
-    labels: Sequence[str]
-    frames: Collection[int] | None
+    @property
+    def labels(self) -> Sequence[str]:
+        """All classes that it can give; empty if that is not known."""
+        ...
+
+    @property
+    def frames(self) -> Collection[int] | None:
+        """Frame indices for which it has an answer; None: any."""
+        ...
 
     def detect(self, frame: Frame) -> Sequence[DetectedBox]:
         """Detections of one frame, in any order. Raises `DetectorError`."""

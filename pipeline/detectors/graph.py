@@ -119,11 +119,8 @@ class GraphDetector:
     def detect(self, frame: Frame) -> Sequence[DetectedBox]:
         """Run the graph on the frame, scaled to its input."""
         fit = fit_image(frame.size_hw, self.input_hw, letterbox=self._letterbox)
-        outputs = self._graph(self._inputs(fit.place(frame.rgb(fit.valid_hw))))
-        values = {
-            name: np.asarray(value) for name, value in zip(self._names, outputs.values(), strict=True)
-        }
-        raw = self._head.decode(values)
+        outputs = self._graph(self._inputs(fit.place(frame.rgb(fit.valid_hw)))).values()
+        raw = self._head.decode(dict(zip(self._names, map(np.asarray, outputs), strict=True)))
         if not (np.isfinite(raw.scores).all() and np.isfinite(raw.xyxy).all()):
             raise DetectorError(f"the detector {self.name} gave values that are not finite")
         kept = raw.take(np.flatnonzero(raw.scores >= self._score_min))
@@ -136,7 +133,7 @@ class GraphDetector:
         masks = _masks(raw, fit)
         return [
             DetectedBox(
-                tuple(float(edge) for edge in box),
+                (float(box[0]), float(box[1]), float(box[2]), float(box[3])),
                 label_of(self._labels, int(kind)),
                 min(1.0, float(score)),
                 None if masks is None else masks[i],
@@ -227,9 +224,8 @@ def _masks(raw: RawBoxes, fit: Fit) -> list[FloatMap] | None:
         return None
     count, height, width = raw.prototypes.shape
     logits = (raw.coefficients @ raw.prototypes.reshape(count, -1)).reshape(-1, height, width)
-    return [
-        fit.crop(_inside(each, box, fit.input_hw)) for each, box in zip(logits, raw.xyxy, strict=True)
-    ]
+    pairs = zip(logits, raw.xyxy, strict=True)
+    return [fit.crop(_inside(each, box, fit.input_hw)) for each, box in pairs]
 
 
 def _inside(logits: FloatMap, box: Any, input_hw: SizeHW) -> FloatMap:

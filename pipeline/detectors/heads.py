@@ -1,4 +1,4 @@
-"""Recognize what a detector's graph puts out, by the shapes and names of its outputs, and decode it.
+"""Recognize a detector's outputs by their shapes and names, and decode them.
 
 Layouts (checked against the exporters' documentation, November 2026):
 
@@ -34,6 +34,7 @@ EXPECTED = (
     "scores and labels, or SSD [1, 1, N, 7]"
 )
 _STRIDES = (4, 8, 16, 32, 64, 128)
+_QUERY_NAMES = (("dets", "labels"), ("pred_boxes", "pred_logits"), ("pred_boxes", "logits"))
 _SHARE_LIMIT = 2.0  # boxes whose coordinates all lie below are shares of the input, not pixels
 
 
@@ -103,7 +104,7 @@ def recognize_head(
     Raises:
         DetectorError: the outputs fit none, with what was found and what is expected.
     """
-    finders = {
+    finders: dict[HeadName, Callable[[], Head | None]] = {
         "detr": lambda: _queries(ports, input_hw, class_count, end2end, forced),
         "boxes": lambda: _boxes(ports, input_hw),
         "ssd": lambda: _ssd(ports, input_hw),
@@ -128,7 +129,7 @@ def _queries(
 ) -> Head | None:
     """DETR: boxes and logits apart, by their names, or boxes and probabilities in one output."""
     by_name = {port.name: port for port in ports}
-    for boxes, logits in (("dets", "labels"), ("pred_boxes", "pred_logits"), ("pred_boxes", "logits")):
+    for boxes, logits in _QUERY_NAMES:
         if boxes in by_name and logits in by_name and by_name[boxes].shape[-1] == 4:
             if by_name[logits].shape[-1] <= 1:
                 continue

@@ -64,10 +64,8 @@ def fit_image(size_hw: SizeHW, input_hw: SizeHW, *, letterbox: bool) -> Fit:
     if not letterbox:
         return Fit(size_hw, input_hw, input_hw, 0, 0)
     scale = min(input_hw[0] / size_hw[0], input_hw[1] / size_hw[1])
-    valid = tuple(
-        max(1, min(whole, round(side * scale))) for side, whole in zip(size_hw, input_hw, strict=True)
-    )
-    height, width = valid
+    sides = zip(size_hw, input_hw, strict=True)
+    height, width = (max(1, min(whole, round(side * scale))) for side, whole in sides)
     return Fit(
         size_hw,
         input_hw,

@@ -11,33 +11,15 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from maskstream.pipeline.detectors.detector import DetectedBox
+from maskstream.pipeline.detectors.given import GivenBox, Number, Score
 from maskstream.pipeline.detectors.labels import Labels, categories, given_labels, label_of
-from maskstream.pipeline.detectors.rle import mask_of
 from maskstream.pipeline.errors import DetectorError
 from maskstream.pipeline.types import Frame, SizeHW
-
-_LOGIT = 8.0  # of pixels inside a given mask
-
-_Number = Annotated[float, Field(allow_inf_nan=False)]
-_Score = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-_Four = tuple[_Number, _Number, _Number, _Number]
-
-
-class GivenBox(BaseModel):
-    """One detection of a frame in JSON. segmentation: its mask, as in COCO."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    xyxy: _Four
-    label: str = Field(min_length=1, max_length=100)
-    score: _Score = 1.0
-    segmentation: Any = None
 
 
 class _Line(BaseModel):
@@ -52,8 +34,8 @@ class _CocoResult(BaseModel):
 
     image_id: int = Field(ge=0)
     category_id: int = 0
-    bbox: _Four
-    score: _Score = 1.0
+    bbox: tuple[Number, Number, Number, Number]
+    score: Score = 1.0
     segmentation: Any = None
 
     def given(self, labels: Labels) -> GivenBox:
@@ -85,34 +67,21 @@ class FileDetector:
         self.labels = tuple(dict.fromkeys(found))
 
     def check(self, size_hw: SizeHW) -> None:
-        """Check that every box has a part inside images of this size, and masks that size."""
-        height, width = size_hw
+        """Check that every box has a part inside images of this size, and every mask is of it."""
         for frame, boxes in self._boxes.items():
             for box in boxes:
-                x0, y0, x1, y1 = box.xyxy
-                if not (x0 < min(x1, width) and y0 < min(y1, height) and x1 > 0 and y1 > 0):
-                    raise DetectorError(
-                        f"{self.file}: the box {list(box.xyxy)} on frame {frame} has no part inside "
-                        f"the image of {width}x{height} pixels"
-                    )
-                if box.segmentation is not None:
-                    self._mask(frame, box, size_hw)
+                self._detected(frame, box, size_hw)
 
     def detect(self, frame: Frame) -> Sequence[DetectedBox]:
         """The file's detections of the frame; none if it has none."""
-        return [
-            DetectedBox(box.xyxy, box.label, box.score, self._mask(frame.index, box, frame.size_hw))
-            for box in self._boxes.get(frame.index, ())
-        ]
+        given = self._boxes.get(frame.index, ())
+        return [self._detected(frame.index, box, frame.size_hw) for box in given]
 
-    def _mask(self, frame: int, box: GivenBox, size_hw: SizeHW) -> Any:
-        if box.segmentation is None:
-            return None
+    def _detected(self, frame: int, box: GivenBox, size_hw: SizeHW) -> DetectedBox:
         try:
-            inside = mask_of(box.segmentation, size_hw)
+            return box.detected(size_hw)
         except (ValueError, TypeError) as error:
-            raise DetectorError(f"{self.file}: a detection of frame {frame}: {error}") from error
-        return np.where(inside, np.float32(_LOGIT), np.float32(-_LOGIT))
+            raise DetectorError(f"{self.file}, frame {frame}: {error}") from error
 
 
 def _read(file: Path, labels: Labels) -> dict[int, list[GivenBox]]:

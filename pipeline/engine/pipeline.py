@@ -345,7 +345,8 @@ def _detector_for(
 ) -> Detector | None:
     if given is None:
         return open_detector(config.detector, threads=config.threads.inference)
-    return choose(given if hasattr(given, "detect") else FunctionDetector(given), config.detector)
+    detector = given if isinstance(given, Detector) else FunctionDetector(given)
+    return choose(detector, config.detector)
 
 
 def _is_passed(waiting: Collection[int], before: int | None, index: int) -> bool:

@@ -67,7 +67,8 @@ class KeyframeJob:
     commands: the commands it executes, also given as `events` of its frame. fresh: nothing is known
     of the previous frame. moved: ids of the objects to decode because they moved far; None: all
     objects, and seeding of new ones. only: ids whose masks it updates; None: all. later: the steps
-    since its frame, at most `max_later`; with more, the keyframe is overdue.
+    since its frame, at most `max_later`; with more, the keyframe is overdue. detecting: commands
+    whose detections are matched on the frame.
     """
 
     shown: ShownFrame
@@ -81,6 +82,7 @@ class KeyframeJob:
     removed: set[int] = field(default_factory=set)
     all_removed: bool = False
     overdue: bool = False
+    detecting: Sequence[PendingCommand] = ()
 
 
 class DeferredKeyframes:

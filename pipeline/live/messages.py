@@ -13,10 +13,11 @@ from maskstream.pipeline.types import Frame, FrameResult, LabelMap, ObjectResult
 
 
 def result_message(frame: Frame, result: FrameResult) -> dict[str, Any]:
-    """Convert a result to JSON values: times, and id, box, score, state and mask of each object.
+    """Convert a result to JSON values: times, and the id, box, score, … of each object.
 
-    pts_s: the source's timestamp. captured_s: arrival of the frame by the capture clock (seconds
-    since 1970). mask: the visible pixels as `mask_runs`; None if the mask is withheld.
+    class, detector_score: "" and None where no detector has named the object. pts_s: the source's
+    timestamp. captured_s: arrival of the frame by the capture clock (seconds since 1970). mask:
+    the visible pixels as `mask_runs`; None if the mask is withheld.
     """
     height, width = result.labels.shape
     return {
@@ -32,12 +33,18 @@ def result_message(frame: Frame, result: FrameResult) -> dict[str, Any]:
                 "box_xyxy": [round(value, 1) for value in found.box_xyxy],
                 "score": round(found.score, 3),
                 "state": found.state.name,
+                "class": found.label,
+                "detector_score": _rounded(found.detector_score),
                 "area": found.area,
                 "mask": mask_runs(result.labels, found) if found.area else None,
             }
             for found in result.objects
         ],
     }
+
+
+def _rounded(score: float | None) -> float | None:
+    return None if score is None else round(score, 3)
 
 
 def mask_runs(labels: LabelMap, found: ObjectResult) -> dict[str, Any]:

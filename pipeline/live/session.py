@@ -234,7 +234,7 @@ class LiveSession:
     def _processor(self, config: PipelineConfig, model: Path, size_hw: SizeHW) -> LiveProcessor:
         self._end_s = None  # the time to load the model does not count
         with self._or_stop():
-            return LiveProcessor(config, model, size_hw, self)
+            return LiveProcessor(config, model, size_hw, self, detector=self.pipeline.detector)
 
     @contextmanager
     def _or_stop(self) -> Iterator[None]:

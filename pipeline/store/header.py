@@ -122,8 +122,8 @@ def read_header(place: Place) -> Header:
     if root.get("version") not in (VERSION, CLASSES_VERSION):
         raise StoreError(
             f"The mask store {place.name} has format version {root.get('version')}, this "
-            f"maskstream reads versions {VERSION} and {CLASSES_VERSION}; write it again with --overwrite, or read it "
-            "with the maskstream that wrote it."
+            f"maskstream reads versions {VERSION} and {CLASSES_VERSION}; write it again with "
+            "--overwrite, or read it with the maskstream that wrote it."
         )
     if _EMPTYING in root:
         raise StoreError(f"The mask store {place.name} is empty; run again to write it.")

@@ -1,4 +1,4 @@
-"""On-disk layout of a mask store, format versions 2 and 3; `docs/reference/store.md` specifies it."""
+"""On-disk layout of a mask store, format versions 2 and 3: `docs/reference/store.md`."""
 
 from __future__ import annotations
 

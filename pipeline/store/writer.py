@@ -32,8 +32,8 @@ from maskstream.pipeline.store.header import (
 )
 from maskstream.pipeline.store.layout import (
     FRAMES_PER_SHARD,
-    NO_PTS,
     NO_CLASS,
+    NO_PTS,
     Rows,
     frame_table,
     metadata_files,
@@ -63,8 +63,9 @@ class MaskStoreWriter:
     that it was made from the same source in the same way. mode: if something exists already,
     'create' refuses, 'overwrite' replaces a mask store and nothing else, 'resume' continues after
     the last committed frame (or creates the store). span: requested part of the source, JSON
-    values. classes: store the classes of objects; a resumed store stays as it is. frames_per_commit, seconds_per_commit: a commit makes appended frames durable after so
-    many frames or seconds. monotonic: clock in seconds. A store has one writer at a time.
+    values. classes: store the classes of objects; a resumed store stays as it is.
+    frames_per_commit, seconds_per_commit: a commit makes appended frames durable after so many
+    frames or seconds. monotonic: clock in seconds. A store has one writer at a time.
 
     Raises:
         StoreExistsError: `path` exists.
@@ -356,9 +357,7 @@ def _create(place: Place, header: Header) -> None:
     """Create an empty store, replacing what was there."""
     mark_emptying(place)
     place.clear()
-    files = metadata_files(
-        header.source.size_hw, live=header.source.live, classes=header.classes
-    )
+    files = metadata_files(header.source.size_hw, live=header.source.live, classes=header.classes)
     for key, data in files.items():
         place.replace(key, data)
     write_header(place, header)

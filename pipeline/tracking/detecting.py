@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -67,7 +67,7 @@ def masks_of_boxes(
     Those whose mask is empty are dropped.
     """
     prompted = [each for each in boxes if each.mask is None]
-    decoded = iter(())
+    decoded: Iterator[tuple[FloatMap, float]] = iter(())
     if prompted:
         batch = PromptBatch.boxes(np.array([each.xyxy for each in prompted], np.float32))
         answer = segmenter.decode(features, batch)
@@ -82,7 +82,8 @@ def masks_of_boxes(
             logits, score = _resized(each.mask, working_hw), each.score
         mask = Detection(np.clip(logits, -LOGIT_LIMIT, LOGIT_LIMIT), score)
         if (logits > 0).any():
-            found.append(LabeledDetection(mask, np.array(each.xyxy) * scale, each.label, each.score))
+            box = np.array(each.xyxy) * scale
+            found.append(LabeledDetection(mask, box, each.label, each.score))
     return found
 
 

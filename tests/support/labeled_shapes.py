@@ -15,7 +15,7 @@ CLASSES = ("disc", "square", "triangle")
 
 @dataclass(frozen=True)
 class Shape:
-    """One shape. kind: number of its class; center: (x, y), pixels; side: pixels; angle: degrees."""
+    """One shape. kind: number of its class; center: (x, y) and side, pixels; angle: degrees."""
 
     kind: int
     center: tuple[float, float]
@@ -57,7 +57,7 @@ def draw(ground: RgbImage, shapes: list[Shape]) -> tuple[RgbImage, NDArray[np.ui
 
 
 def random_color(rng: np.random.Generator, kind: int) -> tuple[int, int, int]:
-    """A saturated color, dark or bright: reds for discs, greens for squares, blues for triangles."""
+    """A saturated color: reds for discs, greens for squares, blues for triangles."""
     hue = (60 * kind + rng.integers(-15, 16)) % 180
     hsv = np.array([[[hue, 255, rng.choice([110, 235])]]], np.uint8)
     return tuple(int(value) for value in cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0])

@@ -56,7 +56,10 @@ def label_image(result: FrameResult, header: Any, types: MessageTypes) -> Any:
 
 
 def detections(result: FrameResult, header: Any, types: MessageTypes) -> Any:
-    """A vision_msgs/Detection2DArray of the visible objects; `id` is the label value."""
+    """A vision_msgs/Detection2DArray of the visible objects; `id` is the label value.
+
+    `class_id` is the class, or the track's state where no detector has named one.
+    """
     message = types.detections()
     message.header = header
     for found in result.objects:
@@ -71,11 +74,31 @@ def detections(result: FrameResult, header: Any, types: MessageTypes) -> Any:
         detection.bbox.size_x = x1 - x0
         detection.bbox.size_y = y1 - y0
         hypothesis = types.hypothesis()
-        hypothesis.hypothesis.class_id = found.state.name.lower()
+        hypothesis.hypothesis.class_id = found.label or found.state.name.lower()
         hypothesis.hypothesis.score = found.score
         detection.results.append(hypothesis)
         message.detections.append(detection)
     return message
+
+
+def detections_command(message: Any) -> str:
+    """A command, as JSON, with the detections of a vision_msgs/Detection2DArray.
+
+    Each has the class and score of its best hypothesis; the message's stamp names the frame, as the
+    results are stamped, and 0 the newest one.
+    """
+    found = []
+    for detection in message.detections:
+        center, size = detection.bbox.center.position, detection.bbox
+        left, top = center.x - size.size_x / 2, center.y - size.size_y / 2
+        best = max((each.hypothesis for each in detection.results), key=lambda h: h.score)
+        box = [left, top, left + size.size_x, top + size.size_y]
+        found.append({"xyxy": box, "label": best.class_id, "score": best.score})
+    stamp = message.header.stamp
+    command = {"type": "detections", "detections": found}
+    if stamp.sec or stamp.nanosec:
+        command["pts_s"] = stamp.sec + stamp.nanosec / 1e9
+    return json.dumps(command)
 
 
 def ros_types() -> MessageTypes:
@@ -95,8 +118,9 @@ def ros_types() -> MessageTypes:
 class Ros2Publisher:
     """A sink that is a ROS 2 node: `~/labels`, `~/detections`, `~/command` and `~/answer`.
 
-    name: node name. Results are sent with best effort, depth 1; commands and answers are JSON in
-    std_msgs/String, reliable, depth 10. Raises `MissingExtraError`.
+    name: node name. `~/detections_in` takes the vision_msgs/Detection2DArray of a detector.
+    Results are sent with best effort, depth 1; commands and answers are JSON in std_msgs/String,
+    reliable, depth 10. Raises `MissingExtraError`.
     """
 
     def __init__(self, name: str, take: TakeCommand) -> None:
@@ -116,6 +140,9 @@ class Ros2Publisher:
         )
         self._answers = self._node.create_publisher(std.String, "~/answer", _COMMAND_DEPTH)
         self._node.create_subscription(std.String, "~/command", self._on_message, _COMMAND_DEPTH)
+        self._node.create_subscription(
+            self._types.detections, "~/detections_in", self._on_detections, profile
+        )
         executors = need("rclpy.executors", "publishing to ROS 2", _INSTALL)
         self._executor = executors.SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
@@ -139,6 +166,14 @@ class Ros2Publisher:
 
     def _on_message(self, message: Any) -> None:
         self._intake.receive(message.data, self._answer)
+
+    def _on_detections(self, message: Any) -> None:
+        try:
+            command = detections_command(message)
+        except ValueError:  # a detection without hypotheses
+            self._answer(Outcome(refused="every detection needs a hypothesis"))
+        else:
+            self._intake.receive(command, self._answer)
 
     def _answer(self, outcome: Outcome) -> None:
         message = self._string()
