@@ -23,10 +23,9 @@ OTHER_CLASS = 0.6
 """Factor of the similarity of a track and a detection of another class."""
 PART_SHARE = 0.7
 """Share of a detection's mask on tracks of its class from which it is a part of them."""
-TENTATIVE_MISSES = 2
-"""Runs in a row that do not find an object that is not shown yet, after which it is dropped."""
-NEAR_IOU = 0.5
-"""Box IoU with the expected box from which a recently occluded object needs no look."""
+UNSURE_MISSES = 3
+"""Runs in a row that do not find an object that was found less than `confirm_hits` times, after
+which it is dropped: a false detection."""
 
 Similarity = npt.NDArray[np.float64]
 LooksAlike = Callable[[Track, Detection], bool]
@@ -81,7 +80,7 @@ def match_detections(
             changed.add(live[row].id)
         tracker.confirm(live[row])
     for row in matched.unmatched_tracks:
-        _miss(live[row])
+        _miss(live[row], tracker.settings.confirm_hits)
     left = [
         i
         for i in matched.unmatched_detections
@@ -102,14 +101,14 @@ def _take(track: Track, seen: LabeledDetection, now_s: float, mask_iou_min: floa
     track.seen_s = now_s
     if agreement >= mask_iou_min:
         return False
-    track.replace(seen.mask.logits, seen.mask.score, now_s)
+    track.correct(seen.mask.logits, seen.mask.score, now_s)
     return True
 
 
-def _miss(track: Track) -> None:
+def _miss(track: Track, confirm_hits: int) -> None:
     track.sightings = track.sightings.missed()
-    tentative = track.state == TrackState.TENTATIVE and track.sightings.hits > 0
-    if tentative and track.sightings.misses >= TENTATIVE_MISSES:
+    unsure = 0 < track.sightings.hits < confirm_hits and not track.prompted
+    if unsure and track.sightings.misses >= UNSURE_MISSES:
         track.state = TrackState.REMOVED
 
 
@@ -147,12 +146,13 @@ def _match_lost(
     for row, column in np.argwhere(similar >= settings.reentry_box_iou_min):
         track, seen = lost[row], detections[column]
         recent = track.state == TrackState.OCCLUDED and track.sightings.label == seen.label
-        if not (recent and similar[row, column] >= NEAR_IOU) and not looks_alike(track, seen.mask):
+        if not recent and not looks_alike(track, seen.mask):
             similar[row, column] = 0
     found = {}
     for row, column in assign(1 - similar, 1 - settings.reentry_box_iou_min).pairs:
         track, seen = lost[row], detections[column]
-        track.replace(seen.mask.logits, seen.mask.score, now_s)
+        take = track.correct if track.state == TrackState.OCCLUDED else track.replace
+        take(seen.mask.logits, seen.mask.score, now_s)
         track.state = TrackState.REENTERED
         track.sightings = track.sightings.seen(seen.label, seen.score)
         found[column] = track

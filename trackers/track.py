@@ -140,6 +140,16 @@ class Track:
             self.motion = KalmanBox.start(box)
         self._found(score, now_s)
 
+    def correct(self, logits: FloatMap, score: float, now_s: float) -> None:
+        """Take another mask of the object, which goes on moving as it did."""
+        self.update_mask(logits)
+        self.rigid_motion = None
+        self.need = Need()
+        box = box_of(self.mask)
+        if box is not None:
+            self.motion.update(box)
+        self._found(score, now_s)
+
     def _found(self, score: float, now_s: float) -> None:
         self.score = score
         self.hits += 1

@@ -85,11 +85,18 @@ class Tracker:
         return max((t.need.expected(later, looked_at=looked_at) for t in wanting), default=0.0)
 
     def mark_all_lost(self, *, keep_confirmed: bool = False) -> None:
-        """Mark prompted tracks lost and drop the others, as after a cut.
+        """Mark prompted tracks, and those that a detector supports, lost and drop the others.
 
-        keep_confirmed: keep all tracks that have an id; for a gap within the same scene.
+        As after a cut. keep_confirmed: keep all tracks that have an id; for a gap within the same
+        scene.
         """
-        self.tracks = [t for t in self.tracks if t.prompted or (keep_confirmed and t.id > 0)]
+        self.tracks = [
+            t
+            for t in self.tracks
+            if t.prompted
+            or t.sightings.hits >= self.settings.confirm_hits
+            or (keep_confirmed and t.id > 0)
+        ]
         for track in self.tracks:
             track.state = TrackState.LOST
             track.motion = KalmanBox.start(np.zeros(4))  # expected nowhere
