@@ -226,12 +226,14 @@ def _yolo(ports: Sequence[Port], input_hw: SizeHW, class_count: int) -> Head | N
     classes = values - 4 - masks
     objectness = not channels_first
     if class_count:
-        if class_count not in (classes, classes - 1):
+        fits = {classes: False} if channels_first else {classes: False, classes - 1: True}
+        if class_count not in fits:
+            with_objectness = "" if channels_first else f" (or {classes - 1} and objectness)"
             raise DetectorError(
-                f"its output {rows.name} {list(rows.shape)} has {classes} classes (or "
-                f"{classes - 1} and objectness), but {class_count} labels are given"
+                f"its output {rows.name} {list(rows.shape)} has {classes} classes{with_objectness}, "
+                f"but {class_count} labels are given"
             )
-        objectness = class_count == classes - 1
+        objectness = fits[class_count]
     if classes - objectness < 1 or not _is_anchors(count, input_hw):
         return None
 

@@ -19,9 +19,8 @@ from maskstream.pipeline.store.classes import CLASS
 _SPAN = ("start", "stride", "backward", "refine", "deinterlace")
 JUMP = "jump"
 """Type of the event that notes where a recording starts anew, as `Frame.jump_s`."""
-DETECTOR_PATHS = ("detector.model", "detector.detections", "detector.labels")
-# Keys that do not change the masks; the model's hash and the span's `refine` are compared instead
-# of `model` and `tracking.refine`.
+# Keys that do not change the masks; the hashes of the model and the detector and the span's
+# `refine` are compared instead of their names and of `tracking.refine`.
 _IGNORED_KEYS = (
     "model",
     "tracking.refine",
@@ -30,7 +29,9 @@ _IGNORED_KEYS = (
     "store.",
     "live.",
     "queue.capacity",
-    *DETECTOR_PATHS,
+    "detector.model",
+    "detector.detections",
+    "detector.labels",
 )
 _IGNORED_LIBRARIES = ("zarr",)
 _MAX_DIFFERENCES = 4  # maximum of differences in a message
@@ -85,8 +86,11 @@ def _differences(store: MaskStore, wanted: RunSpec) -> Iterator[str]:
     yield from _describe_difference("detector", _detector(stored), _detector(given))
     yield from _describe_difference("memory", stored.get("memory"), given.get("memory"))
     old, new = _flat(stored.get("config") or {}), _flat(given.get("config") or {})
+    ignored = _IGNORED_KEYS
+    if not (stored.get("detector") or given.get("detector")):
+        ignored = (*_IGNORED_KEYS, "detector.")
     for key in sorted(old.keys() | new.keys()):
-        if not key.startswith(_IGNORED_KEYS):
+        if not key.startswith(ignored):
             yield from _describe_difference(key, old.get(key), new.get(key))
     old, new = stored.get("versions") or {}, given.get("versions") or {}
     for key in sorted(old.keys() | new.keys()):

@@ -12,6 +12,7 @@ from maskstream.pipeline.detectors.detector import DetectedBox, Detector
 from maskstream.pipeline.segmenter.model import Features, PromptBatch, Segmenter
 from maskstream.pipeline.types import Frame, SizeHW
 from maskstream.trackers.detector_matching import LabeledDetection, MatchingSettings
+from maskstream.trackers.iou import mask_iou
 from maskstream.trackers.track import LOGIT_LIMIT, Detection, FloatMap
 
 
@@ -85,6 +86,16 @@ def masks_of_boxes(
             box = np.array(each.xyxy) * scale
             found.append(LabeledDetection(mask, box, each.label, each.score))
     return found
+
+
+def distinct(found: Sequence[LabeledDetection], iou: float) -> list[LabeledDetection]:
+    """Leave out detections whose mask has this IoU with an earlier one."""
+    kept: list[LabeledDetection] = []
+    for each in found:
+        mask = each.mask.logits > 0
+        if all(mask_iou(mask, other.mask.logits > 0) < iou for other in kept):
+            kept.append(each)
+    return kept
 
 
 def _resized(logits: FloatMap, size_hw: SizeHW) -> FloatMap:

@@ -69,8 +69,10 @@ def true_boxes(truth: Truth, index: int) -> dict[int, npt.NDArray[np.float64]]:
     """Boxes of the visible objects of a frame, xyxy by number."""
     labels = truth.at(index)
     numbers = [int(n) for n in np.unique(labels) if n and (labels == n).sum() >= _LEAST_AREA]
-    boxes = boxes_of(np.stack([labels == n for n in numbers])) if numbers else []
-    return {n: np.asarray(box, np.float64) for n, box in zip(numbers, boxes, strict=True)}
+    if not numbers:
+        return {}
+    boxes = boxes_of(np.stack([labels == n for n in numbers])).astype(np.float64)
+    return dict(zip(numbers, boxes, strict=True))
 
 
 def _detected(box: npt.NDArray[np.float64], label: str, score: float) -> DetectedBox:
