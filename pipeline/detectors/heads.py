@@ -228,9 +228,9 @@ def _yolo(ports: Sequence[Port], input_hw: SizeHW, class_count: int) -> Head | N
     if class_count:
         fits = {classes: False} if channels_first else {classes: False, classes - 1: True}
         if class_count not in fits:
-            with_objectness = "" if channels_first else f" (or {classes - 1} and objectness)"
+            other = "" if channels_first else f" (or {classes - 1} and objectness)"
             raise DetectorError(
-                f"its output {rows.name} {list(rows.shape)} has {classes} classes{with_objectness}, "
+                f"its output {rows.name} {list(rows.shape)} has {classes} classes{other}, "
                 f"but {class_count} labels are given"
             )
         objectness = fits[class_count]

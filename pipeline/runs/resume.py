@@ -86,7 +86,7 @@ def _differences(store: MaskStore, wanted: RunSpec) -> Iterator[str]:
     yield from _describe_difference("detector", _detector(stored), _detector(given))
     yield from _describe_difference("memory", stored.get("memory"), given.get("memory"))
     old, new = _flat(stored.get("config") or {}), _flat(given.get("config") or {})
-    ignored = _IGNORED_KEYS
+    ignored: tuple[str, ...] = _IGNORED_KEYS
     if not (stored.get("detector") or given.get("detector")):
         ignored = (*_IGNORED_KEYS, "detector.")
     for key in sorted(old.keys() | new.keys()):

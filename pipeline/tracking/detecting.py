@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -63,26 +63,28 @@ def masks_of_boxes(
     frame_hw: SizeHW,
     working_hw: SizeHW,
 ) -> list[LabeledDetection]:
-    """Masks of detections at the working resolution: the detector's own, or decoded from the box.
+    """Masks of detections (at least one) at the working resolution, decoded from their boxes.
 
-    Those whose mask is empty are dropped.
+    A detector's own mask, which is coarse, is a mask prompt beside the box. Detections whose mask
+    is empty are dropped.
     """
-    prompted = [each for each in boxes if each.mask is None]
-    decoded: Iterator[tuple[FloatMap, float]] = iter(())
-    if prompted:
-        batch = PromptBatch.boxes(np.array([each.xyxy for each in prompted], np.float32))
-        answer = segmenter.decode(features, batch)
-        decoded = iter(zip(answer.masks[:, 0], answer.iou[:, 0].tolist(), strict=True))
+    prompts = PromptBatch.boxes(np.array([each.xyxy for each in boxes], np.float32))
+    masked = [each.mask is not None for each in boxes]
+    if any(masked):
+        empty = np.zeros(segmenter.geometry.grid_hw, np.float32)
+        masks = [
+            empty if m is None else segmenter.geometry.from_size(_resized(m, working_hw))
+            for m in (each.mask for each in boxes)
+        ]
+        given = np.array(masked, np.float32)
+        prompts = PromptBatch(prompts.xy, prompts.labels, np.stack(masks)[:, None], given)
+    decoded = segmenter.decode(features, prompts)
     scale = np.tile(np.array(working_hw[::-1]) / np.array(frame_hw[::-1]), 2)
     found = []
-    for each in boxes:
-        if each.mask is None:
-            low_res, score = next(decoded)
-            logits = segmenter.geometry.to_size(low_res, working_hw)
-        else:
-            logits, score = _resized(each.mask, working_hw), each.score
-        mask = Detection(np.clip(logits, -LOGIT_LIMIT, LOGIT_LIMIT), score)
+    for each, low_res, score in zip(boxes, decoded.masks[:, 0], decoded.iou[:, 0], strict=True):
+        logits = segmenter.geometry.to_size(low_res, working_hw)
         if (logits > 0).any():
+            mask = Detection(np.clip(logits, -LOGIT_LIMIT, LOGIT_LIMIT), float(score))
             box = np.array(each.xyxy) * scale
             found.append(LabeledDetection(mask, box, each.label, each.score))
     return found

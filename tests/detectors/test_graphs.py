@@ -208,7 +208,9 @@ def test_an_ir_with_its_labels_beside_it_or_in_it_or_given(tmp_path):
     (tmp_path / "coco.json").write_text(
         json.dumps({"categories": [{"id": i, "name": f"c{i}"} for i in range(3)]})
     )
-    given = [GraphDetector(tmp_path, labels=[str(tmp_path / n)]) for n in ("names.txt", "coco.json")]
+    given = [
+        GraphDetector(tmp_path, labels=[str(tmp_path / n)]) for n in ("names.txt", "coco.json")
+    ]
     assert [d.labels for d in given] == [("x", "y", "z"), ("c0", "c1", "c2")]
 
 

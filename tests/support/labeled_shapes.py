@@ -48,10 +48,11 @@ def draw(ground: RgbImage, shapes: list[Shape]) -> tuple[RgbImage, NDArray[np.ui
     """Draw shapes over a background, later ones in front; also the label map, n the n-th shape."""
     image, labels = ground.copy(), np.zeros(ground.shape[:2], np.uint8)
     rows, columns = np.indices(labels.shape)
-    grain = (12 * ((rows // 5 + columns // 5) % 2)).astype(np.uint8)
     for number, shape in enumerate(shapes, 1):
         inside = shape.mask(labels.shape)
-        image[inside] = np.array(shape.color, np.uint8) + grain[inside][:, None]
+        x, y = (round(value) for value in shape.center)  # the grain moves with the shape
+        grain = 12 * (((rows[inside] - y) // 5 + (columns[inside] - x) // 5) % 2)
+        image[inside] = np.array(shape.color, np.uint8) + grain[:, None].astype(np.uint8)
         labels[inside] = number
     return image, labels
 
