@@ -66,8 +66,9 @@ class TextDetector:
         (found,) = self._processor.post_process_grounded_object_detection(
             outputs, threshold=self._score_min, target_sizes=[image.shape[:2]], **self._ids(inputs)
         )
-        numbers = found["labels"]
-        names = found.get("text_labels") or [self.labels[int(n)] for n in numbers]
+        names = found.get("text_labels")
+        if names is None:
+            names = [self.labels[int(number)] for number in found["labels"]]
         return [
             DetectedBox(tuple(box), self._phrase(str(name)), min(1.0, float(score)))
             for box, name, score in zip(
