@@ -11,7 +11,7 @@ import pytest
 from maskstream.pipeline.detectors.text import TextDetector
 from maskstream.pipeline.sources.arrays import ArraySource
 
-WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] . ? a dog red car the".split()
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "?", "a", "dog", "red", "car", "the"]
 
 
 @pytest.fixture(scope="module")
