@@ -20,7 +20,7 @@ class DetectorRuns:
     """Chooses the frames on which a detector runs, which become keyframes, and runs it there.
 
     It runs on the first frame and then every `every` frames; a file of detections on the frames
-    that it has, no closer than that.
+    that it has, no closer than that. After a cut it runs at once.
     """
 
     def __init__(self, detector: Detector, every: int) -> None:
@@ -30,13 +30,15 @@ class DetectorRuns:
 
     def is_due(self, position: int, frame: Frame) -> bool:
         """Whether it runs on this frame; frames are asked in order, by their count from 0."""
-        last, frames = self._last, self._detector.frames
-        if frames is not None and frame.index not in frames:
-            return False
-        if last is not None and position - last < self._every:
+        last = self._last
+        if not self.knows(frame) or (last is not None and position - last < self._every):
             return False
         self._last = position
         return True
+
+    def knows(self, frame: Frame) -> bool:
+        """Whether it can say anything of a frame."""
+        return self._detector.frames is None or frame.index in self._detector.frames
 
     def detect(self, frame: Frame) -> Sequence[DetectedBox]:
         """Run it. Raises `DetectorError`."""

@@ -33,8 +33,8 @@ class KeyframeEncoder:
 
     Every `interval`-th frame from the first is a regular keyframe, whatever other frames become
     keyframes too. Others are planned some frames before: they depend on what was tracked, never on
-    timing, so that runs are deterministic. seconds: total time of encoding. detector: its frames
-    are keyframes, too, and its detections come with their features.
+    timing, so that runs are deterministic. detector: its frames are keyframes, too, and its
+    detections come with their features. seconds, detecting_s: total time of encoding and detecting.
     """
 
     def __init__(
@@ -94,11 +94,18 @@ class KeyframeEncoder:
         """Whether a yielded frame is a keyframe (until it is encoded)."""
         return frame.index in self._encoding
 
-    def encode(self, frame: Frame) -> KeyframeFeatures:
-        """Features of a frame; waits for its encoding, or starts it now."""
+    def encode(self, frame: Frame, *, fresh: bool = False) -> KeyframeFeatures:
+        """Features of a frame; waits for its encoding, or starts it now.
+
+        fresh: it begins a shot, so that the detector runs on it in any case.
+        """
         self._regular.discard(frame.index)
         started = self._encoding.pop(frame.index, None) or self._thread.submit(self._encode, frame)
-        return started.result()
+        features = started.result()
+        runs = self._detector
+        if fresh and runs is not None and features.detections is None and runs.knows(frame):
+            self._detect(frame, features, runs)
+        return features
 
     def close(self) -> None:
         """Stop the thread; queued work is dropped."""
@@ -117,8 +124,11 @@ class KeyframeEncoder:
         features = self._networks.encode(frame)
         self.seconds += time.perf_counter() - started
         if self._detector is not None and frame.index in self._detected:
-            started = time.perf_counter()
             self._detected.discard(frame.index)
-            features.detections = self._detector.detect(frame)
-            self.detecting_s += time.perf_counter() - started
+            self._detect(frame, features, self._detector)
         return features
+
+    def _detect(self, frame: Frame, features: KeyframeFeatures, detector: DetectorRuns) -> None:
+        started = time.perf_counter()
+        features.detections = detector.detect(frame)
+        self.detecting_s += time.perf_counter() - started

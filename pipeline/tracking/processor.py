@@ -126,7 +126,7 @@ class FrameProcessor:
             self._since_keyframe = 0
             self.keyframes += 1
             with self.times.stage("wait"):
-                features = self._encoder.encode(frame)
+                features = self._encoder.encode(frame, fresh=fresh)
             self.times.seconds["encode"] = self._encoder.seconds
             if self._encoder.detecting_s:
                 self.times.seconds["detect"] = self._encoder.detecting_s
