@@ -29,7 +29,7 @@ from maskstream.pipeline.engine.backward import (
 from maskstream.pipeline.engine.frame_queue import FrameQueue, Policy
 from maskstream.pipeline.engine.reader import SourceReader
 from maskstream.pipeline.engine.writer import SinkWriter
-from maskstream.pipeline.errors import PromptError
+from maskstream.pipeline.errors import DetectorError, PromptError
 from maskstream.pipeline.models.networks import Networks
 from maskstream.pipeline.models.open import locate_model
 from maskstream.pipeline.prompts import NO_PROMPTS, PromptLog
@@ -270,10 +270,12 @@ class Pipeline:
                 self._backward_pass(source, prompts, info.size_hw, backward, earlier)
                 summary.stage_s["backward"] = time.perf_counter() - started
             seen: set[int] = set()
+            detected = self.detector is None or self.detector.frames is None
             before: int | None = None
             for frame, result in processor.results(queue):
                 waiting.discard(frame.index)
                 seen.update(o.id for o in result.objects)
+                detected = detected or _has(self.detector, frame)
                 summary.frames += 1
                 summary.objects = len(seen)
                 summary.keyframes = processor.keyframes
@@ -296,6 +298,11 @@ class Pipeline:
             summary.dropped = queue.dropped
             summary.stage_s |= reader.times.seconds
             summary.seconds = time.perf_counter() - started
+        if not detected and self.detector is not None:
+            raise DetectorError(
+                f"none of the frames of {self.detector.name} is among the {summary.frames} frames "
+                "of this run; check --start, --end and the file's frame numbers"
+            )
         if waiting:
             raise PromptError(
                 f"prompts name frame {min(waiting)}, which is not in the clip (or in the chosen "
@@ -347,6 +354,10 @@ def _detector_for(
         return open_detector(config.detector, threads=config.threads.inference)
     detector = given if isinstance(given, Detector) else FunctionDetector(given)
     return choose(detector, config.detector)
+
+
+def _has(detector: Detector | None, frame: Frame) -> bool:
+    return detector is not None and detector.frames is not None and frame.index in detector.frames
 
 
 def _is_passed(waiting: Collection[int], before: int | None, index: int) -> bool:

@@ -215,6 +215,16 @@ def test_what_is_wrong_is_said_before_the_run(clip, cli, tmp_path, options, sent
     assert not (tmp_path / "o.zarr").exists()
 
 
+def test_a_file_for_other_frames_is_said(clip, cli, tmp_path):
+    file = tmp_path / "boxes.jsonl"
+    file.write_text(line(300, [10, 10, 60, 60]))
+    code, _, err = cli(
+        "run", clip[0], "-o", tmp_path / "o.zarr", "--detections", file, "--end", 3, "--quiet"
+    )
+    assert code == 1
+    assert "none of the frames of boxes.jsonl is among the 3 frames" in err
+
+
 def test_boxes_outside_the_video_are_said_before_the_run(clip, cli, tmp_path):
     file = tmp_path / "boxes.jsonl"
     file.write_text(line(3, [900, 10, 950, 60]))
