@@ -35,6 +35,7 @@ EXPECTED = (
 )
 _STRIDES = (4, 8, 16, 32, 64, 128)
 _QUERY_NAMES = (("dets", "labels"), ("pred_boxes", "pred_logits"), ("pred_boxes", "logits"))
+_MAX_QUERIES = 1000  # of DETRs; YOLO has thousands of anchors
 _SHARE_LIMIT = 2.0  # boxes whose coordinates all lie below are shares of the input, not pixels
 
 
@@ -128,32 +129,39 @@ def _queries(
     forced: HeadName | None,
 ) -> Head | None:
     """DETR: boxes and logits apart, by their names, or boxes and probabilities in one output."""
-    by_name = {port.name: port for port in ports}
+    widths = {port.name: port.shape[-1] for port in ports if port.shape}
     for boxes, logits in _QUERY_NAMES:
-        if boxes in by_name and logits in by_name and by_name[boxes].shape[-1] == 4:
-            if by_name[logits].shape[-1] <= 1:
-                continue
-
-            def apart(outputs: Outputs, boxes: str = boxes, logits: str = logits) -> RawBoxes:
-                with np.errstate(over="ignore"):
-                    probability = 1 / (1 + np.exp(-outputs[logits][0]))
-                return _from_shares(outputs[boxes][0], probability, input_hw)
-
-            imagenet = boxes == "dets"  # RF-DETR
-            return Head("detr", apart, suppress=False, letterbox=False, imagenet=imagenet)
-    port = _only(ports, 3)
-    if port is None or end2end:
+        if widths.get(boxes) == 4 and widths.get(logits, 1) > 1:
+            return _apart(boxes, logits, input_hw)
+    if len(ports) != 1 or len(ports[0].shape) != 3 or end2end:
         return None
-    _, count, width = port.shape
-    known = class_count and width == 4 + class_count and count < 1000
-    if not (known or forced == "detr") or _is_anchors(count, input_hw):
+    _, count, width = ports[0].shape
+    known = forced == "detr" or (class_count and width == 4 + class_count and count < _MAX_QUERIES)
+    if not known or _is_anchors(count, input_hw):
         return None
+    return _joined(ports[0].name, input_hw)
 
-    def joined(outputs: Outputs) -> RawBoxes:
-        rows = outputs[port.name][0]
+
+def _apart(boxes: str, logits: str, input_hw: SizeHW) -> Head:
+    """DETR with outputs of these names; RF-DETR's images are normalized by ImageNet's values."""
+
+    def decode(outputs: Outputs) -> RawBoxes:
+        with np.errstate(over="ignore"):
+            probability = 1 / (1 + np.exp(-outputs[logits][0]))
+        return _from_shares(outputs[boxes][0], probability, input_hw)
+
+    rf_detr = boxes == "dets"
+    return Head("detr", decode, suppress=False, letterbox=False, imagenet=rf_detr)
+
+
+def _joined(name: str, input_hw: SizeHW) -> Head:
+    """DETR with one output, boxes and probabilities."""
+
+    def decode(outputs: Outputs) -> RawBoxes:
+        rows = outputs[name][0]
         return _from_shares(rows[:, :4], rows[:, 4:], input_hw)
 
-    return Head("detr", joined, suppress=False, letterbox=False)
+    return Head("detr", decode, suppress=False, letterbox=False)
 
 
 def _boxes(ports: Sequence[Port], input_hw: SizeHW) -> Head | None:
@@ -256,16 +264,16 @@ def _yolo(ports: Sequence[Port], input_hw: SizeHW, class_count: int) -> Head | N
 
 
 def _rows_and_prototypes(ports: Sequence[Port]) -> tuple[Port | None, Port | None]:
-    """The one output of boxes [1, ., .], and that of prototypes [1, M, h, w], if there is one."""
+    """The one output of boxes [1, ., .], and that of prototypes [1, M, h, w], if there is one.
+
+    The raw maps [1, 3, h, w, .] of older exports of YOLOv5 are left aside.
+    """
     prototypes = [p for p in ports if len(p.shape) == 4]
     rows = [p for p in ports if len(p.shape) == 3]
-    if len(rows) != 1 or len(prototypes) > 1 or len(ports) != len(rows) + len(prototypes):
+    raw = [p for p in ports if len(p.shape) == 5]
+    if len(rows) != 1 or len(prototypes) > 1 or len(ports) != len(rows + prototypes + raw):
         return None, None
     return rows[0], prototypes[0] if prototypes else None
-
-
-def _only(ports: Sequence[Port], rank: int) -> Port | None:
-    return ports[0] if len(ports) == 1 and len(ports[0].shape) == rank else None
 
 
 def _is_anchors(count: int, input_hw: SizeHW) -> bool:
