@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from maskstream.pipeline.errors import UnreadableSourceError as UnreadableSourceError
     from maskstream.pipeline.exports.export import ExportChoice as ExportChoice
     from maskstream.pipeline.exports.export import export as export
+    from maskstream.pipeline.live.cameras import LiveCameras as LiveCameras
     from maskstream.pipeline.live.session import LiveSession as LiveSession
     from maskstream.pipeline.models.open import open_model as open_model
     from maskstream.pipeline.models.predictor import Prediction as Prediction
@@ -62,6 +63,7 @@ _NAMES = {
     " SourceError SourceNotFoundError StoreCorruptError StoreError StoreExistsError"
     " StoreLockedError TrainingDataError UnreadableSourceError",
     "exports.export": "ExportChoice export",
+    "live.cameras": "LiveCameras",
     "live.session": "LiveSession",
     "models.open": "open_model",
     "models.predictor": "Prediction Predictor",
@@ -79,6 +81,7 @@ __all__ = [
     "DetectorError",
     "ExportChoice",
     "FrameResult",
+    "LiveCameras",
     "LiveSession",
     "MaskStore",
     "MaskstreamError",

@@ -173,6 +173,7 @@ class LiveConfig(_Section):
     input_shares: tuple[float, ...] = (1.0, 0.75)
     prompts_first: int = Field(96, ge=0)
     history_frames: int = Field(30, ge=1, le=300)
+    behind_s: float = Field(2.0, gt=0)
     stall_s: float = Field(3.0, gt=0)
     gap_s: float = Field(1.0, gt=0)
     retry_first_s: float = Field(0.5, gt=0)
@@ -180,6 +181,9 @@ class LiveConfig(_Section):
     hang_s: float = Field(5.0, gt=0)
     stop_s: float = Field(4.0, gt=0)
     close_s: float = Field(30.0, gt=0)
+    stamps: Literal["capture", "stream", "ntp"] = "capture"
+    frame_id: str = "camera"
+    camera_info: str = ""
 
     @field_validator("input_shares")
     @classmethod

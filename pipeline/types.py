@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Literal, Protocol
 
@@ -35,16 +35,25 @@ class PixelView(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """Arrival of a live frame: when its packet left the demuxer.
+    """Arrival of a live frame: when its packet came, before it waited to be decoded.
 
     monotonic_s: by the clock for latency. unix_s: by the capture clock, seconds since 1970. gap_s:
-    length of a gap before the frame, 0 if there was none. gap_reason: its cause.
+    length of a gap before the frame, 0 if there was none. gap_reason: its cause. ntp_s: capture by
+    the sender's clock, seconds since 1970, where the sender states it (RTCP). given_ns: capture as
+    the program that gave the frame states it, nanoseconds.
     """
 
     monotonic_s: float
     unix_s: float
     gap_s: float = 0.0
     gap_reason: str = ""
+    ntp_s: float | None = None
+    given_ns: int | None = None
+
+    def after(self, dropped: Arrival) -> Arrival:
+        """Add the gap before a frame that was dropped before this one."""
+        reasons = dict.fromkeys(r for r in (dropped.gap_reason, self.gap_reason) if r)
+        return replace(self, gap_s=dropped.gap_s + self.gap_s, gap_reason="; ".join(reasons))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +79,15 @@ class Frame:
     def pts_s(self) -> float | None:
         """Presentation time, seconds."""
         return None if self.pts is None else float(self.pts * self.time_base)
+
+    def after(self, dropped: Frame) -> Frame:
+        """Add the gap and the jump before a frame that was dropped before this one."""
+        frame = self
+        if dropped.jump_s:
+            frame = replace(frame, jump_s=dropped.jump_s + frame.jump_s)
+        if dropped.arrival is not None and dropped.arrival.gap_s and frame.arrival is not None:
+            frame = replace(frame, arrival=frame.arrival.after(dropped.arrival))
+        return frame
 
     def rgb(self, size_hw: SizeHW | None = None) -> RgbImage:
         """RGB uint8 [H, W, 3] at `size_hw` (default: the displayed size)."""

@@ -15,6 +15,7 @@ from maskstream.pipeline.cli.options import ConfigOption
 from maskstream.pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
+    from maskstream.pipeline.config import PipelineConfig
     from maskstream.pipeline.lab.bench.stream import Box
 
 _WIDE_CLIP = Path("datasets/data/bigbuckbunny.mp4")  # 1280x720
@@ -123,10 +124,7 @@ def stream(
     from maskstream.pipeline.sources import open_source
     from maskstream.pipeline.sources.demo import demo_clip
 
-    try:
-        counts = [int(part) for part in objects.split(",")]
-    except ValueError as error:
-        raise ConfigError(f"--objects takes numbers with commas, not '{objects}'") from error
+    counts = _counts(objects, "--objects")
     folder = _model_folder(model, "int8")[0]
     settings = load_config(config, [f"model={folder}"])
     report = bench_stream(
@@ -136,6 +134,14 @@ def stream(
         typer.echo(json.dumps(report.to_json()))
     else:
         print_stream(report)
+
+
+def _counts(text: str, option: str) -> list[int]:
+    """Parse numbers with commas. Raises `ConfigError`."""
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdigit() and int(part) for part in parts):
+        raise ConfigError(f"{option} takes numbers with commas, such as 1,2,4, not '{text}'")
+    return [int(part) for part in parts]
 
 
 def live(
@@ -154,14 +160,24 @@ def live(
     burn: Annotated[
         bool, typer.Option("--burn", help="Repeat with one core under load, then without.")
     ] = False,
+    table: Annotated[
+        bool,
+        typer.Option(
+            "--table", help="Latency and age at 720p30, 1080p30 and 4K30, on 2 cores and 1."
+        ),
+    ] = False,
+    cameras: Annotated[
+        str | None, typer.Option(help="Numbers of cameras in one process instead: 1,2,4.")
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Measure latency and rate on a 1280x720 stream at 30 frames a second from the loopback."""
     import sys
 
-    from maskstream.pipeline.cli.bench_report import print_live
+    from maskstream.pipeline.cli.bench_report import print_cameras, print_live
     from maskstream.pipeline.cli.live_request import SWITCH_S
     from maskstream.pipeline.config import load_config
+    from maskstream.pipeline.lab.bench.cameras import bench_cameras
     from maskstream.pipeline.lab.bench.live import bench_live
     from maskstream.pipeline.sources.demo import demo_clip
 
@@ -170,12 +186,36 @@ def live(
     configured = load_config(config, [*settings, f"live.latency_ms={latency_ms}"])
     sys.setswitchinterval(SWITCH_S)
     video = clip or demo_clip(_WIDE_CLIP)
+    if table:
+        _print_ages(configured, video, seconds, as_json=as_json)
+        return
+    if cameras is not None:
+        counts = _counts(cameras, "--cameras")
+        of_cameras = bench_cameras(configured, video, (720, 1280), seconds, counts)
+        if as_json:
+            typer.echo(json.dumps(of_cameras.to_json()))
+        else:
+            print_cameras(of_cameras)
+        return
     given = _boxes_of(video, objects) if boxes else ()
     report = bench_live(configured, video, (720, 1280), seconds, burn=burn, boxes=given)
     if as_json:
         typer.echo(json.dumps(report.to_json()))
     else:
         print_live(report)
+
+
+def _print_ages(config: PipelineConfig, video: Path, seconds: float, *, as_json: bool) -> None:
+    from maskstream.pipeline.cli.bench_report import print_ages
+    from maskstream.pipeline.lab.bench.live_ages import bench_live_ages
+
+    rows = bench_live_ages(
+        config, video, seconds, progress=lambda row: _echo(json.dumps(row.to_json()))
+    )
+    if as_json:
+        typer.echo(json.dumps([row.to_json() for row in rows]))
+    else:
+        print_ages(rows)
 
 
 def _boxes_of(video: Path, count: int) -> list[Box]:
@@ -191,6 +231,9 @@ def _boxes_of(video: Path, count: int) -> list[Box]:
 def soak(
     as_json: AsJson = False,
     frames: Annotated[int, typer.Option(min=100, help="Frames of the fake camera.")] = 100_000,
+    minutes: Annotated[
+        float | None, typer.Option(help="End after these minutes, however far it has come.")
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Run `live` on a fake camera that disconnects; fail if memory, handles or threads grow."""
@@ -204,16 +247,23 @@ def soak(
         )
 
     settings = ["keyframes.interval=24"] if config is None else []  # else it takes hours
-    report = bench_soak(load_config(config, settings), frames, progress=print_sample)
+    report = bench_soak(
+        load_config(config, settings),
+        frames,
+        progress=print_sample,
+        max_s=float("inf") if minutes is None else 60 * minutes,
+    )
     if as_json:
         typer.echo(json.dumps(report.to_json()))
     else:
         grown = report.growth
+        for sample in report.shown:
+            print_sample(sample)
         typer.echo(
-            f"{report.frames} frames in {report.seconds:.0f} s, {report.connections} connections, "
-            f"{report.gaps} gaps, {report.objects} ids; growth after warm-up: "
-            f"{grown.rss_mb} MiB, {grown.handles} handles, {grown.threads} threads: "
-            + ("flat" if report.flat else "NOT flat")
+            f"{report.frames} of {frames} frames in {report.seconds:.0f} s, "
+            f"{report.connections} connections, {report.gaps} gaps, {report.objects} ids; "
+            f"growth after warm-up: {grown.rss_mb} MiB, {grown.handles} handles, "
+            f"{grown.threads} threads: " + ("flat" if report.flat else "NOT flat")
         )
     if not report.flat:
         raise typer.Exit(1)

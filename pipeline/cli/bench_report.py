@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from maskstream.pipeline.lab.bench.cameras import CamerasReport
     from maskstream.pipeline.lab.bench.everything import EverythingReport
     from maskstream.pipeline.lab.bench.exports import ExportsReport
     from maskstream.pipeline.lab.bench.live import LiveReport
+    from maskstream.pipeline.lab.bench.live_ages import AgeRow
     from maskstream.pipeline.lab.bench.macs import Macs
     from maskstream.pipeline.lab.bench.models import BenchReport
     from maskstream.pipeline.lab.bench.rectangle import RectangleReport
@@ -93,6 +96,35 @@ def print_live(report: LiveReport) -> None:
         )
     for reason in report.reasons:
         console.print(f"governor: {reason}")
+
+
+def print_cameras(report: CamerasReport) -> None:
+    """Print rate and latency, one column a number of cameras."""
+    height, width = report.size_hw
+    title = f"{report.clip}, {width}x{height} at 30 frames a second, model {report.model}"
+    table = Table(title=title, title_justify="left")
+    table.add_column("cameras")
+    for row in report.rows:
+        table.add_column(str(row.cameras))
+    for name, cells in (
+        ("results a second, each", [_each(row.fps) for row in report.rows]),
+        ("latency p50, ms", [f"{row.p50_ms:.0f}" for row in report.rows]),
+        ("latency p95, ms, each", [_each(row.p95_ms, 0) for row in report.rows]),
+        ("latency p99, ms", [f"{row.p99_ms:.0f}" for row in report.rows]),
+        ("dropped, %", [f"{100 * row.dropped:.1f}" for row in report.rows]),
+        ("keyframes a second, each", [_each(row.keyframes_per_s) for row in report.rows]),
+        ("objects, all", [f"{row.objects:.1f}" for row in report.rows]),
+        ("governor's steps", [f"{row.level} of {row.levels}" for row in report.rows]),
+        ("memory, MiB", [f"{row.rss_mb:.0f}" for row in report.rows]),
+    ):
+        table.add_row(name, *cells)
+    Console().print(table)
+
+
+def _each(values: Sequence[float], digits: int = 1) -> str:
+    """The least and the most of what each camera has."""
+    least, most = (f"{value:.{digits}f}" for value in (min(values), max(values)))
+    return least if least == most else f"{least} to {most}"
 
 
 def print_stream(report: StreamReport) -> None:
@@ -230,3 +262,19 @@ def print_exports(report: ExportsReport) -> None:
     console.print(table)
     for reason in report.excluded:
         console.print(f"skipped {reason}", highlight=False)
+
+
+def print_ages(rows: Sequence[AgeRow]) -> None:
+    """Print latency and age of results as a table in Markdown, as the documentation has it."""
+    for line in (
+        "| stream | cores | results a second | latency p50, p95, ms | age p50, p95, ms | behind, s "
+        "| dropped | left out before decoding | governor's steps |",
+        "|---|---|---|---|---|---|---|---|---|",
+        *(
+            f"| {row.stream} | {row.cores} | {row.fps} | {row.p50_ms:.0f}, {row.p95_ms:.0f} | "
+            f"{row.age_p50_ms:.0f}, {row.age_p95_ms:.0f} | {row.behind_s:.2f} | {row.drops} | "
+            f"{row.left_out} | {row.level} |"
+            for row in rows
+        ),
+    ):
+        typer.echo(line)

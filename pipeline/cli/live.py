@@ -30,18 +30,27 @@ class Transport(StrEnum):
     UDP = "udp"
 
 
+class Stamps(StrEnum):
+    """Which time message headers have."""
+
+    CAPTURE = "capture"
+    STREAM = "stream"
+    NTP = "ntp"
+
+
 def register(app: typer.Typer) -> None:
     """Register the command."""
     app.command()(live)
 
 
 def live(
-    source: Annotated[
-        str,
+    sources: Annotated[
+        list[str],
         typer.Argument(
-            metavar="SOURCE",
-            help="rtsp://, http(s)://, tcp:// or udp:// (MPEG-TS), /dev/video0, FORMAT:INPUT of "
-            "FFmpeg, - (raw frames), or a video file, replayed.",
+            metavar="[NAME=]SOURCE...",
+            help="rtsp://, http(s)://, tcp:// or udp:// (MPEG-TS), /dev/video0, ros2:/TOPIC, "
+            "FORMAT:INPUT of FFmpeg, - (raw frames), or a video file, replayed; several cameras "
+            "share the model, and each has outputs of its own name.",
         ),
     ],
     output: Annotated[
@@ -61,18 +70,39 @@ def live(
         str | None, typer.Option(help="Stop after 90s, 10m, 2h; default: until Ctrl-C.")
     ] = None,
     preview: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Port of a preview page.")
+        str | None, typer.Option(metavar="[HOST:]PORT", help="Serve a preview page.")
     ] = None,
     publish: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KIND[:TARGET]",
-            help="jsonl:- (standard output), jsonl:PORT, mcap:FILE, foxglove:PORT, zenoh:PREFIX, "
-            "ros2:NODE; repeatable.",
+            help="jsonl:- (standard output), jsonl:[HOST:]PORT, mcap:FILE, foxglove:[HOST:]PORT, "
+            "zenoh:PREFIX, ros2:NODE; repeatable.",
         ),
     ] = None,
+    split: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TIME|SIZE",
+            help="Go on in a new MCAP file after 10m, or 500MB; repeatable.",
+        ),
+    ] = None,
+    stamps: Annotated[
+        Stamps | None,
+        typer.Option(
+            help="Time in message headers: the wall clock at capture (default), the stream's "
+            "timestamp, or capture by the sender's clock (RTSP)."
+        ),
+    ] = None,
+    frame_id: Annotated[
+        str | None, typer.Option(help="Coordinate frame in message headers (camera).")
+    ] = None,
+    camera_info: Annotated[
+        Path | None,
+        typer.Option(help="Calibration to publish, a YAML file of ROS' camera_calibration."),
+    ] = None,
     metrics: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Port of a Prometheus endpoint.")
+        str | None, typer.Option(metavar="[HOST:]PORT", help="Serve Prometheus metrics.")
     ] = None,
     record: Annotated[
         Path | None,
@@ -114,10 +144,10 @@ def live(
     ] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Track objects on a camera or stream, within a deadline."""
+    """Track objects on cameras or streams, within a deadline."""
     run_live(
         LiveRequest(
-            source=source,
+            sources=sources,
             output=output,
             retain=retain,
             overwrite=overwrite,
@@ -125,6 +155,10 @@ def live(
             duration=duration,
             preview=preview,
             publish=publish or (),
+            stamps=None if stamps is None else stamps.value,
+            frame_id=frame_id,
+            camera_info=camera_info,
+            split=split or (),
             metrics=metrics,
             record=record,
             size=size,

@@ -8,24 +8,30 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 import typer
 
 from maskstream.pipeline.cli.detector_options import NO_DETECTOR, DetectorOptions
-from maskstream.pipeline.errors import ConfigError, SinkError, SinkHangsError
+from maskstream.pipeline.cli.live_report import StatusLines
+from maskstream.pipeline.errors import (
+    ConfigError,
+    MaskstreamError,
+    SinkError,
+    SinkHangsError,
+    SourceError,
+)
 
 if TYPE_CHECKING:
+    from maskstream.pipeline.cli.live_outputs import OutputChoice
     from maskstream.pipeline.config import PipelineConfig
-    from maskstream.pipeline.live.session import LiveSession, MakeSinks
     from maskstream.pipeline.live.status import LiveStatus
     from maskstream.pipeline.sources.live import InputOptions
-    from maskstream.pipeline.types import Sink, SourceInfo
-
 
 _ENDING_SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -40,21 +46,23 @@ SWITCH_S = 0.0005
 class LiveRequest:
     """Options of the command `live`.
 
-    output: a store, or with `retain` (90s, 10m, 2h) a folder. preview, metrics: ports. publish:
-    channels, KIND[:TARGET]. size, pixel_format, rate: of raw frames, or requested from a camera.
-    input_options: FFmpeg's, KEY=VALUE. strict: end the run when an output fails. None: as
-    configured, or not used.
+    sources: [NAME=]SOURCE of each camera. output: a store, or with `retain` (90s, 10m, 2h) a
+    folder. preview, metrics: [HOST:]PORT. publish: channels, KIND[:TARGET]. split: of MCAP, times
+    and sizes. size, pixel_format, rate: of raw frames, or requested from a camera.
+    input_options: FFmpeg's, KEY=VALUE. stamps, frame_id, camera_info: of message headers. strict:
+    end the run when an output fails. None: as configured, or not used.
     """
 
-    source: str = field(repr=False)  # it may hold a password
+    sources: Sequence[str] = field(repr=False)  # they may hold passwords
     output: str | None = None
     retain: str | None = None
     overwrite: bool = False
     latency_ms: float | None = None
     duration: str | None = None
-    preview: int | None = None
+    preview: str | None = None
     publish: Sequence[str] = ()
-    metrics: int | None = None
+    split: Sequence[str] = ()
+    metrics: str | None = None
     record: Path | None = None
     size: str | None = None
     pixel_format: str | None = None
@@ -66,6 +74,9 @@ class LiveRequest:
     seed: bool | None = None
     detector: DetectorOptions = NO_DETECTOR
     model: str | None = None
+    stamps: Literal["capture", "stream", "ntp"] | None = None
+    frame_id: str | None = None
+    camera_info: Path | None = None
     strict: bool = False
     as_json: bool = False
     quiet: bool = False
@@ -80,7 +91,27 @@ class LiveRequest:
             settings.append(f"live.latency_ms={self.latency_ms}")
         if self.model is not None:
             settings.append(f"model={self.model}")
+        for name in ("stamps", "frame_id", "camera_info"):
+            value = getattr(self, name)
+            if value is not None:
+                settings.append(f"live.{name}={json.dumps(str(value))}")
         return settings
+
+    @property
+    def outputs(self) -> OutputChoice:
+        """Options for the outputs."""
+        from maskstream.pipeline.cli.live_outputs import OutputChoice
+
+        return OutputChoice(
+            self.output,
+            self.retain,
+            self.overwrite,
+            self.publish,
+            self.split,
+            self.preview,
+            self.metrics,
+            self.quiet,
+        )
 
     def input(self, config: PipelineConfig) -> InputOptions:
         """Options for opening the source. Raises `ConfigError`."""
@@ -110,77 +141,88 @@ class LiveRequest:
 
 
 def run_live(request: LiveRequest) -> None:
-    """Run a live session until it ends, and print its status.
+    """Run all cameras until they end, and print their status.
 
     Raises `MaskstreamError`.
     """
     from maskstream.pipeline.cli.first_use import with_model_folder
+    from maskstream.pipeline.cli.live_outputs import CameraOutputs
     from maskstream.pipeline.config import load_config
+    from maskstream.pipeline.live.camera_names import name_cameras, own_path
+    from maskstream.pipeline.live.cameras import LiveCameras
     from maskstream.pipeline.live.live_store import parse_duration
     from maskstream.pipeline.live.outputs import Outputs
-    from maskstream.pipeline.live.publishers import open_channels, parse_channel
-    from maskstream.pipeline.live.session import LiveSession
     from maskstream.pipeline.output_paths import check_outputs
 
-    check_outputs([request.output], [request.source, request.config, *request.detector.inputs])
-    clip = request.source if Path(request.source).is_file() else None
-    if request.retain is not None and request.output is None:
-        raise ConfigError("--retain needs -o: the folder to keep the last results in")
+    named = name_cameras(request.sources)
+    clip = next((source for source in named.values() if Path(source).is_file()), None)
+    outputs = CameraOutputs(request.outputs, tuple(named))
+    stores = [outputs.store_path(name) for name in named]
+    check_outputs(stores, [*named.values(), request.config, *request.detector.inputs])
     configured = with_model_folder(load_config(request.config, request.settings), clip)
-    options = request.input(configured)
     duration_s = None if request.duration is None else parse_duration(request.duration)
-    retain_s = None if request.retain is None else parse_duration(request.retain)
-    channels = [parse_channel(text) for text in request.publish]
-    session = LiveSession.open(request.source, configured, options, record=request.record)
+    record = request.record
+    cameras = LiveCameras.open(
+        named,
+        configured,
+        request.input(configured),
+        record={} if record is None else {n: Path(own_path(str(record), n)) for n in named},
+    )
+    for session in cameras.sessions.values():
+        session.outputs = Outputs(strict=request.strict)
+    told = StatusLines(as_json=request.as_json, quiet=request.quiet)
 
-    session.outputs = Outputs(strict=request.strict)
-
-    def publishing(info: SourceInfo) -> Sequence[Sink]:
-        opened = open_channels(channels, session.commands.put)
-        return session.outputs.guard(request.publish, opened)
-
-    def behind(info: SourceInfo) -> Sequence[Sink]:
-        sinks: list[Sink] = []
-        if request.output is not None:
-            overwrite = request.overwrite
-            store = _store(session, info, request.output, retain_s, overwrite=overwrite)
-            sinks.extend(session.outputs.guard([request.output], [store]))
-        if request.preview is not None:
-            sinks.append(_preview(session, info, request.preview))
-        return sinks
-
-    def on_status(status: LiveStatus) -> None:
-        if request.as_json:
-            typer.echo(json.dumps(status.to_json()))
-        elif not request.quiet:
-            typer.echo(f"\r{_line(status)}", nl=False, err=True)
+    def on_failure(name: str, error: Exception) -> None:
+        if name and isinstance(error, MaskstreamError):
+            told.failure(name, error)
+        if request.strict or not isinstance(error, MaskstreamError):
+            cameras.stop()
 
     sys.setswitchinterval(SWITCH_S)
-    with ExitStack() as stack:
-        if request.metrics is not None:
-            from maskstream.pipeline.live.metrics import MetricsServer
-
-            server = MetricsServer(request.metrics, session.status)
-            stack.callback(server.close)
-            _echo(server.url, quiet=request.quiet)
-        try:
-            summary = _run(session, publishing, behind, on_status, duration_s)
-        except SinkHangsError as error:
-            _exit(str(error))
-    if "status" in summary.abandoned:
-        _exit("the output does not take the status; the run has ended")
-    if request.as_json:
-        typer.echo(json.dumps(summary.to_json("summary")))
-    elif not request.quiet:
-        typer.echo(f"\n{_line(summary)}", err=True)
-    if summary.abandoned:
-        _exit(
-            "the source fell silent and could not be closed; all outputs are complete up to its "
-            "last frame"
+    with ExitStack() as stack, _ended_by_signals(cameras.stop):
+        outputs.serve_metrics(cameras, stack)
+        summaries = cameras.run(
+            partial(outputs.publishers, cameras),
+            behind=partial(outputs.behind, cameras),
+            on_status=told.status,
+            on_failure=on_failure,
+            duration_s=duration_s,
         )
-    if summary.failed:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in summary.failed.items())
+    if any("status" in summary.abandoned for summary in summaries.values()):
+        _exit("the output does not take the status; the run has ended")
+    for name, summary in summaries.items():
+        if name not in cameras.failures:
+            told.summary(name, summary)
+    _end(summaries, cameras.failures)
+
+
+def _end(summaries: Mapping[str, LiveStatus], failures: Mapping[str, Exception]) -> None:
+    """Raise what went wrong, or end the process at once where a thread hangs."""
+    hanging = next((e for e in failures.values() if isinstance(e, SinkHangsError)), None)
+    for name, error in failures.items():
+        if not (name and isinstance(error, MaskstreamError)) and error is not hanging:
+            raise error
+    if hanging is not None:
+        _exit(str(hanging))
+    silent = [name for name, summary in summaries.items() if "source" in summary.abandoned]
+    if silent:
+        which = f" of {', '.join(silent)}" if any(silent) else ""
+        _exit(
+            f"the source{which} fell silent and could not be closed; all outputs are complete up "
+            "to its last frame"
+        )
+    failed = {
+        f"{name} {output}".lstrip(): reason
+        for name, summary in summaries.items()
+        for output, reason in summary.failed.items()
+    }
+    if failed:
+        reasons = "; ".join(f"{output}: {reason}" for output, reason in failed.items())
         raise SinkError(f"the run went on without outputs that failed ({reasons})")
+    if len(failures) == len(summaries):
+        raise SourceError("all cameras failed")
+    if failures:
+        raise SourceError(f"the run went on without cameras that failed ({', '.join(failures)})")
 
 
 def _exit(reason: str) -> NoReturn:
@@ -189,18 +231,6 @@ def _exit(reason: str) -> NoReturn:
     with suppress(OSError):
         sys.stderr.flush()
     os._exit(1)
-
-
-def _run(
-    session: LiveSession,
-    publishing: MakeSinks,
-    behind: MakeSinks,
-    on_status: Callable[[LiveStatus], None],
-    duration_s: float | None,
-) -> LiveStatus:
-    """Run until the session ends; the first Ctrl-C, SIGTERM or SIGHUP stops it cleanly."""
-    with _ended_by_signals(session.stop):
-        return session.run(publishing, behind=behind, on_status=on_status, duration_s=duration_s)
 
 
 @contextmanager
@@ -238,54 +268,3 @@ def _ended_by_signals(stop: Callable[[], None]) -> Iterator[None]:
         outgoing.close()
         thread.join()
         incoming.close()
-
-
-def _store(
-    session: LiveSession, info: SourceInfo, output: str, retain_s: float | None, *, overwrite: bool
-) -> Sink:
-    from maskstream.pipeline.live.live_store import (
-        LiveStore,
-        RollingStore,
-        prepare_folder,
-        writer_opener,
-    )
-
-    open_writer = writer_opener(session.pipeline, info, overwrite=overwrite)
-    if retain_s is None:
-        return LiveStore(open_writer(output))
-    if "://" in output:
-        raise ConfigError("--retain needs a local folder for its output, not a URL")
-    prepare_folder(Path(output), overwrite=overwrite)
-    return RollingStore(Path(output), retain_s, open_writer)
-
-
-def _preview(session: LiveSession, info: SourceInfo, port: int) -> Sink:
-    from maskstream.pipeline.live.preview import PreviewServer
-
-    def status() -> dict[str, object]:
-        return session.status().to_json() | {"size": list(info.size_hw)}
-
-    server = PreviewServer(port, status, session.commands.put)
-    _echo(server.url, quiet=False)
-    return server
-
-
-def _echo(url: str, *, quiet: bool) -> None:
-    if not quiet:
-        typer.echo(url, err=True)
-
-
-def _line(status: LiveStatus) -> str:
-    recent, governor = status.recent_latency_ms, status.governor
-    line = (
-        f"{status.frames} frames, {status.fps:.1f} fps, {status.drops} dropped, "
-        f"{status.objects} objects, latency p50 {recent['p50']} p95 {recent['p95']} ms, governor "
-        f"{governor.level}/{governor.levels} ({governor.reason})"
-    )
-    if status.full:
-        line += ", no more objects: all ids are used"
-    if status.failed:
-        line += f", failed: {', '.join(status.failed)}"
-    if not status.source["connected"] and status.source["trouble"]:
-        line += f", disconnected: {status.source['trouble']}"
-    return f"{line:<150}"

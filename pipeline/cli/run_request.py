@@ -105,7 +105,7 @@ def run_request(request: RunRequest) -> None:
     configured = load_config(request.config, request.settings)
     log = NO_PROMPTS
     if request.prompts is not None:
-        log = load_prompts(request.prompts, _open_source(request))
+        log = load_prompts(request.prompts, _open_source(request, configured))
     if log.tracking:
         _replay(request, configured, log)
     else:
@@ -153,7 +153,7 @@ def run_with_progress(
     raise typer.Exit(INTERRUPTED)
 
 
-def _open_source(request: RunRequest) -> Source:
+def _open_source(request: RunRequest, configured: PipelineConfig) -> Source:
     from maskstream.pipeline.sources import open_source
     from maskstream.pipeline.sources.position import parse_rate
 
@@ -164,6 +164,7 @@ def _open_source(request: RunRequest) -> Source:
         stride=request.stride,
         rate=None if request.fps is None else parse_rate(request.fps),
         deinterlace=request.deinterlace,
+        threads=configured.threads.decode,
     )
 
 
@@ -185,7 +186,7 @@ def _run_video(request: RunRequest, configured: PipelineConfig, log: PromptLog) 
         return
     summary = run_with_progress(
         pipeline,
-        _open_source(request),
+        _open_source(request, configured),
         outputs,
         log,
         backward=request.backward,

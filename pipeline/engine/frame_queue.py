@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from enum import Enum
 from threading import Condition
 from typing import Generic, TypeVar
@@ -25,13 +26,21 @@ class FrameQueue(Generic[T]):
 
     The producer ends it with `close`, the consumer with `cancel`, either of them with `fail`; each
     wakes the other side at once. Iterate to consume; `len` is the number of items waiting.
+
+    carry: makes of an item that is dropped and the one after it what the latter becomes.
     """
 
-    def __init__(self, capacity: int, policy: Policy = Policy.WAIT) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        policy: Policy = Policy.WAIT,
+        carry: Callable[[T, T], T] = lambda dropped, after: after,
+    ) -> None:
         if capacity < 1:
             raise ConfigError(f"A frame queue needs a capacity of 1 or more, not {capacity}.")
         self.capacity = 1 if policy is Policy.LATEST else capacity
         self.policy = policy
+        self._carry = carry
         self._items: deque[T] = deque()
         self._changed = Condition()
         self._closed = False
@@ -59,10 +68,11 @@ class FrameQueue(Generic[T]):
             self._raise_failure()
             if self._closed:
                 raise QueueClosedError("The frame queue is closed and takes no more frames.")
-            if len(self) == self.capacity:
-                self._items.popleft()
-                self._dropped += 1
+            dropped = [self._items.popleft()] if len(self) == self.capacity else []
             self._items.append(item)
+            for before in dropped:
+                self._items[0] = self._carry(before, self._items[0])
+                self._dropped += 1
             self._changed.notify_all()
 
     def get(self) -> T:

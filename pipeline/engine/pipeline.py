@@ -232,7 +232,11 @@ class Pipeline:
         self.summary = summary = RunSummary()
         if backward is not None:
             check_reversible(source)
-        queue: FrameQueue[Frame] = FrameQueue(config.queue.capacity, Policy(config.queue.policy))
+        queue: FrameQueue[Frame] = FrameQueue(
+            config.queue.capacity,
+            Policy(config.queue.policy),
+            carry=lambda dropped, after: after.after(dropped),
+        )
         reader = self._reader = SourceReader(source, queue, reader_end_s)
         if self._stopped:
             reader.end()

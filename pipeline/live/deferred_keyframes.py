@@ -10,10 +10,11 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 
-from maskstream.pipeline.live.commands import PendingCommand
+from maskstream.pipeline.live.commands import RUN_ENDED, Outcome, PendingCommand
+from maskstream.pipeline.live.keyframe_engine import KeyframeEngine
 from maskstream.pipeline.prompts import Event
 from maskstream.pipeline.types import Frame
 from maskstream.trackers.flow import Flow
@@ -86,7 +87,7 @@ class KeyframeJob:
 
 
 class DeferredKeyframes:
-    """Runs keyframe jobs in a thread of their own, one at a time.
+    """Runs keyframe jobs in the engine's thread, one at a time.
 
     tracker: used by the job while one runs. work: computes a job's keyframe on it. copy_track:
     makes a copy of a track that can be modified.
@@ -94,6 +95,7 @@ class DeferredKeyframes:
 
     def __init__(
         self,
+        engine: KeyframeEngine,
         tracker: Tracker,
         work: Callable[[KeyframeJob], None],
         copy_track: Callable[[Track], Track],
@@ -102,7 +104,7 @@ class DeferredKeyframes:
         self._tracker = tracker
         self._work = work
         self._copy_track = copy_track
-        self._thread = ThreadPoolExecutor(1, "maskstream-keyframes")
+        self._engine = engine
         self._running: tuple[KeyframeJob, Future[None]] | None = None
 
     @property
@@ -114,7 +116,7 @@ class DeferredKeyframes:
         """Start a job; its `later` holds the steps since its frame."""
         job.max_later += len(job.later)
         self._tracker.tracks = [self._copy_track(track) for track in job.shown.tracks]
-        self._running = job, self._thread.submit(self._run, job)
+        self._running = job, self._engine.submit(lambda: self._run(job))
 
     def pass_on(self, step: FrameStep) -> None:
         """Append the step to the next frame to the running job."""
@@ -166,8 +168,15 @@ class DeferredKeyframes:
         shown.tracks = outcome
 
     def close(self) -> None:
-        """Wait for the running job and stop the thread."""
-        self._thread.shutdown(cancel_futures=True)
+        """Wait for the running job; one that waits for other cameras is canceled."""
+        if self._running is None:
+            return
+        job, outcome = self._running
+        if outcome.cancel():
+            for pending in (*job.commands, *job.detecting):
+                pending.answer(Outcome(pending.command.object, RUN_ENDED))
+        else:
+            wait([outcome])
 
     def _run(self, job: KeyframeJob) -> None:
         self._work(job)

@@ -26,6 +26,7 @@ _CALM_S, _CALM_MAX_S = 5.0, 80.0  # with time to spare before a step back; doubl
 _RELAPSE_S = 10.0  # a step so soon after a step back counts as a relapse
 _FEW_TRACKS = (4, 2, 1)
 _REASONS_KEPT = 20
+WITHIN = "within the deadline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,8 @@ class Governor:
         self.history: deque[str] = deque(maxlen=_REASONS_KEPT)
         self._steps = steps
         self._level = 0
-        self._reason = "within the deadline"
+        self._reason = WITHIN
+        self._overloaded = False
         self._latencies: list[float] = []
         self._window_start_s: float | None = None
         self._dropped_before = 0
@@ -105,6 +107,20 @@ class Governor:
             self._level, len(self._steps) - 1, self._steps[self._level], self._reason
         )
 
+    @property
+    def spares_decoding(self) -> bool:
+        """Whether non-reference frames need not be decoded: there is nothing more to save."""
+        return self._overloaded and self._level == len(self._steps) - 1
+
+    def told(self, behind_s: float) -> GovernorState:
+        """The current decision, with what is true of the results now as its reason.
+
+        behind_s: time between the arrivals of the newest frame and of the newest result.
+        """
+        if behind_s <= self.deadline_s:
+            return self.state
+        return replace(self.state, reason=f"results are {behind_s:.1f} s behind")
+
     def observe(self, latency_s: float, dropped: int, now_s: float) -> None:
         """Add a result's latency. dropped: frames dropped since the start of the run."""
         if self._window_start_s is None:
@@ -114,16 +130,30 @@ class Governor:
         if over and len(self._latencies) >= _MIN_RESULTS:
             self._decide(dropped - self._dropped_before, now_s)
             self._start_window(dropped, now_s)
+        elif over:
+            self._note_few()
 
     def _start_window(self, dropped: int, now_s: float) -> None:
         self._latencies.clear()
         self._window_start_s, self._dropped_before = now_s, dropped
 
+    def _note_few(self) -> None:
+        """Tell the truth of results that are too few to decide by."""
+        latest_s = self._latencies[-1]
+        few = f"{1000 * latest_s:.0f} ms of {1000 * self.deadline_s:.0f}, few results"
+        if latest_s > self.deadline_s and not self._level:
+            self._reason = few
+        elif latest_s <= self.deadline_s and self._reason.endswith("few results"):
+            self._reason = WITHIN
+
     def _decide(self, dropped: int, now_s: float) -> None:
         p95_s = float(np.percentile(self._latencies, 95))
         lost = dropped / (dropped + len(self._latencies))
         late = p95_s > self.deadline_s
-        if late or lost > _MAX_DROPPED:
+        self._overloaded = late or lost > _MAX_DROPPED
+        if not late and self._reason.endswith("few results"):
+            self._reason = WITHIN
+        if self._overloaded:
             self._calm_since = None
             latency = f"p95 {1000 * p95_s:.0f} ms of {1000 * self.deadline_s:.0f}"
             self._step(+1, latency if late else f"{100 * lost:.0f} % of the frames dropped", now_s)

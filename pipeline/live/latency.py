@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 _STEP_MS = 0.5
-_STEPS = 20_000  # up to 10 s; longer latencies count as 10 s
+_STEPS = 120_000  # up to 60 s; longer latencies count as 60 s
 
 
 class LatencyHistogram:

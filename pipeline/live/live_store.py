@@ -11,14 +11,14 @@ from typing import Any
 
 from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.errors import ConfigError, StoreExistsError
+from maskstream.pipeline.live.gaps import SourceEvents
 from maskstream.pipeline.live.status import uses_last_id
 from maskstream.pipeline.results.review import Reviewer
 from maskstream.pipeline.runs.outputs import attributes_of
 from maskstream.pipeline.store import MaskStoreWriter
-from maskstream.pipeline.types import Arrival, Frame, FrameResult, SourceInfo
+from maskstream.pipeline.types import Frame, FrameResult, SourceInfo
 
 _PARTS = 10  # stores that the time to retain is split into; one more may be kept
-_JUMP_S = 1.0  # difference between the two clocks in the time since the previous frame
 _SUFFIX = ".zarr"
 
 OpenWriter = Callable[[Path | str], MaskStoreWriter]
@@ -43,24 +43,18 @@ def writer_opener(pipeline: Pipeline, info: SourceInfo, *, overwrite: bool = Fal
 
 
 class LiveStore:
-    """A sink that writes one mask store and records the source's gaps among its events.
-
-    Events beside the prompts: `{"type": "gap", "frame": first after it, "after": last before it,
-    "seconds", "reason"}` and `{"type": "clock", "frame", "pts", "captured_s"}` (seconds since 1970
-    by the capture clock), which relates the timestamps to the capture clock at the start, after
-    every gap and wherever one of the two jumps.
-    """
+    """A sink that writes one mask store; the source's gaps are among its events, `SourceEvents`."""
 
     def __init__(self, writer: MaskStoreWriter) -> None:
         self._writer = writer
         self._reviewer = Reviewer()
-        self._last: tuple[Frame, Arrival] | None = None
+        self._source_events = SourceEvents()
         self._full = False
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Append the result. Raises `StoreError`."""
         if frame.arrival is not None:
-            self._note(frame, frame.arrival)
+            self._add(self._source_events.before(frame, frame.arrival))
         if not self._full and uses_last_id(result):
             self._full = True
             self._add([{"type": "full", "frame": frame.index}])
@@ -73,39 +67,13 @@ class LiveStore:
 
     def close(self, *, complete: bool) -> None:
         """Close the store. Raises `StoreError`."""
+        self._add(self._source_events.at_end())
         items = [item.to_json() for item in self._reviewer.items()]
         self._writer.close(complete=complete, review=items)
 
-    def _note(self, frame: Frame, arrival: Arrival) -> None:
-        events: list[Mapping[str, Any]] = []
-        last = self._last
-        if last is not None and arrival.gap_s > 0:
-            events.append(
-                {
-                    "type": "gap",
-                    "frame": frame.index,
-                    "after": last[0].index,
-                    "seconds": round(arrival.gap_s, 3),
-                    "reason": arrival.gap_reason,
-                }
-            )
-        if last is None or events or _jumped(frame, arrival, *last):
-            clock = {"type": "clock", "frame": frame.index, "pts": frame.pts}
-            events.append(clock | {"captured_s": round(arrival.unix_s, 6)})
-        if events:
-            self._add(events)
-        self._last = frame, arrival
-
     def _add(self, events: Sequence[Mapping[str, Any]]) -> None:
-        self._writer.add_events([*self._writer.events, *events])
-
-
-def _jumped(frame: Frame, arrival: Arrival, previous: Frame, previous_arrival: Arrival) -> bool:
-    """Whether timestamps and capture clock disagree about the time between two frames."""
-    if frame.pts_s is None or previous.pts_s is None:
-        return False
-    elapsed_s = arrival.unix_s - previous_arrival.unix_s
-    return abs(frame.pts_s - previous.pts_s - elapsed_s) > _JUMP_S
+        if events:
+            self._writer.add_events([*self._writer.events, *events])
 
 
 @dataclass(slots=True)

@@ -8,16 +8,16 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipeline.errors import ConfigError
 from maskstream.pipeline.types import Frame, FrameResult, LabelMap, ObjectResult
 
 
 def result_message(frame: Frame, result: FrameResult) -> dict[str, Any]:
     """Convert a result to JSON values: times, and the id, box, score, … of each object.
 
-    class, detector_score: "" and None where no detector has named the object. pts_s: the source's
-    timestamp. captured_s: arrival of the frame by the capture clock (seconds since 1970). mask:
-    the visible pixels as `mask_runs`; None if the mask is withheld.
+    class, detector_score: "" and None where no detector has named the object.
+    pts_s: the source's timestamp. captured_s: arrival of the frame by the capture clock (seconds
+    since 1970). ntp_s: its capture by the sender's clock, if that states it. mask: the visible
+    pixels as `mask_runs`; None if the mask is withheld.
     """
     height, width = result.labels.shape
     return {
@@ -25,6 +25,7 @@ def result_message(frame: Frame, result: FrameResult) -> dict[str, Any]:
         "frame": result.index,
         "pts_s": result.pts_s,
         "captured_s": None if frame.arrival is None else frame.arrival.unix_s,
+        "ntp_s": None if frame.arrival is None else frame.arrival.ntp_s,
         "keyframe": result.keyframe,
         "size": [height, width],
         "objects": [
@@ -45,6 +46,11 @@ def result_message(frame: Frame, result: FrameResult) -> dict[str, Any]:
 
 def _rounded(score: float | None) -> float | None:
     return None if score is None else round(score, 3)
+
+
+def of_camera(camera: str, message: dict[str, Any]) -> dict[str, Any]:
+    """A message with the name of its camera; unchanged for a single one, whose name is ""."""
+    return message | {"camera": camera} if camera else message
 
 
 def mask_runs(labels: LabelMap, found: ObjectResult) -> dict[str, Any]:
@@ -74,13 +80,6 @@ def mask_of_runs(runs: dict[str, Any]) -> npt.NDArray[np.bool_]:
     return np.repeat(values, runs["counts"]).reshape(width, height).T
 
 
-def stamp_ns(frame: Frame, result: FrameResult) -> int:
-    """The source's timestamp, nanoseconds; the capture clock's if the source has none."""
-    if result.pts is not None:
-        return max(0, int(result.pts * result.time_base * 1_000_000_000))
-    return captured_ns(frame)
-
-
 def captured_ns(frame: Frame) -> int:
     """Arrival of a frame by the capture clock, nanoseconds since 1970; 0 if it is not live."""
     return 0 if frame.arrival is None else 1000 * round(frame.arrival.unix_s * 1e6)
@@ -92,10 +91,3 @@ def jpeg(frame: Frame, long_side: int) -> bytes:
     scale = min(1.0, long_side / max(height, width))
     rgb = frame.rgb((max(1, round(scale * height)), max(1, round(scale * width))))
     return bytes(cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1])
-
-
-def parse_port(text: str, what: str) -> int:
-    """Parse a port number; `what` names the option. Raises `ConfigError`."""
-    if not (text.isdigit() and 0 <= int(text) < 65536):
-        raise ConfigError(f"{what} needs a port number, not '{text}'")
-    return int(text)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
 
 import cv2
 
+from maskstream.pipeline.access import Access
 from maskstream.pipeline.errors import ConfigError
 from maskstream.pipeline.live.commands import CommandIntake, Outcome, TakeCommand
+from maskstream.pipeline.live.endpoints import Endpoint
 from maskstream.pipeline.rendering.draw import draw, scaled
 from maskstream.pipeline.types import Frame, FrameResult
 
@@ -23,21 +27,23 @@ _WAIT_S = 1.0
 _MAX_BODY = 64 * 1024
 _ANSWER_S = 5.0
 _BOUNDARY = "frame"
+_COOKIE = "maskstream_preview"  # with the port: a browser sends it to all ports of a host
 
 
 class PreviewServer:
-    """A sink that serves the newest result as a web page, on the loopback unless `host` is given.
+    """A sink that serves the newest result as a web page.
 
-    status: returns the JSON values shown beside the image. Images are encoded only while a viewer
-    is connected, in the viewer's thread. Raises `ConfigError` if the port is taken.
+    status: returns the JSON values shown beside the image. key: what a browser must present, which
+    `url` holds; None: nothing. Images are encoded only while a viewer is connected, in the viewer's
+    thread. Raises `ConfigError` if the endpoint is taken.
     """
 
     def __init__(
         self,
-        port: int,
+        endpoint: Endpoint,
         status: Callable[[], dict[str, Any]],
         take: TakeCommand,
-        host: str = "127.0.0.1",
+        key: str | None = None,
     ) -> None:
         self.status = status
         self.intake = CommandIntake(take)
@@ -45,12 +51,13 @@ class PreviewServer:
         self._changed = threading.Condition()
         self._closed = False
         try:
-            self._server = _Server((host, port), self)
+            self._server = _Server(endpoint, self)
         except OSError as error:
             raise ConfigError(
-                f"the preview cannot be served at {host}:{port}: {error.strerror}; choose another "
-                "port"
+                f"the preview cannot be served at {endpoint}: {error.strerror}; choose another port"
             ) from error
+        self._endpoint = replace(endpoint, port=self._server.server_address[1])
+        self.access = Access([endpoint.host], key=key, cookie=f"{_COOKIE}_{self._endpoint.port}")
         self._thread = threading.Thread(
             target=self._server.serve_forever, name="maskstream-preview", daemon=True
         )
@@ -58,9 +65,9 @@ class PreviewServer:
 
     @property
     def url(self) -> str:
-        """Address of the page."""
-        host, port = self._server.server_address[:2]
-        return f"http://{host!s}:{port}/"
+        """Address of the page, with the key if one is needed."""
+        key = self.access.key
+        return f"http://{self._endpoint}/" + ("" if key is None else f"?key={quote(key)}")
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Replace the newest result."""
@@ -105,9 +112,10 @@ class PreviewServer:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, address: tuple[str, int], preview: PreviewServer) -> None:
+    def __init__(self, endpoint: Endpoint, preview: PreviewServer) -> None:
         self.preview = preview
-        super().__init__(address, _Handler)
+        self.address_family = endpoint.family
+        super().__init__((endpoint.host, endpoint.port), _Handler)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -116,7 +124,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Serve the page, the stream of images, or the status."""
-        if self.path == "/":
+        parts = urlsplit(self.path)
+        if parts.path == "/" and parts.query:
+            self._log_in(parse_qs(parts.query).get("key", [""])[0])
+        elif not self._may_use():
+            return
+        elif self.path == "/":
             self._send(_PAGE.read_bytes(), "text/html; charset=utf-8")
         elif self.path == "/status":
             self._send(json.dumps(self.server.preview.status()).encode(), "application/json")
@@ -127,6 +140,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Execute a command."""
+        if not self._may_use():
+            return
         length = int(self.headers.get("Content-Length") or 0)
         is_json = self.headers.get("Content-Type") == "application/json"  # no foreign form
         if self.path != "/command" or not 0 < length <= _MAX_BODY or not is_json:
@@ -143,6 +158,32 @@ class _Handler(BaseHTTPRequestHandler):
         answered.wait(_ANSWER_S)
         outcome = outcomes[0] if outcomes else Outcome(refused="no frame arrived to execute it on")
         self._send(json.dumps(outcome.to_json()).encode(), "application/json")
+
+    def _may_use(self) -> bool:
+        """Whether the request is allowed; one that is not is answered."""
+        access = self.server.preview.access
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        if access.key is None and not access.knows_host(headers.get("host", "")):
+            self.send_error(421, "This server does not answer to this host name")
+            return False
+        if not access.has_key(headers):
+            self.send_error(401, "Open the address with the key that `maskstream live` has printed")
+            return False
+        return True
+
+    def _log_in(self, given: str) -> None:
+        """Set the cookie for an address with the key, and go to the page."""
+        access = self.server.preview.access
+        if access.key is not None and not access.is_key(given):
+            self.send_error(401, "The key in this address is not valid")
+            return
+        self.send_response(303)
+        self.send_header("Location", "/")
+        if access.key is not None:
+            cookie = f"{access.cookie}={given}; Path=/; HttpOnly; SameSite=Strict"
+            self.send_header("Set-Cookie", cookie)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def _stream(self) -> None:
         self.send_response(200)

@@ -20,7 +20,7 @@ from maskstream.pipeline.live.deferred_keyframes import (
 from maskstream.pipeline.live.detections import LiveDetections
 from maskstream.pipeline.live.encoder_inputs import EncoderInputs
 from maskstream.pipeline.live.frame_history import FrameHistory
-from maskstream.pipeline.models.networks import open_networks
+from maskstream.pipeline.live.keyframe_engine import KeyframeEngine
 from maskstream.pipeline.prompts import MAX_OBJECT_ID, Event
 from maskstream.pipeline.stage_times import StageTimes
 from maskstream.pipeline.tracking.keyframe_step import (
@@ -80,6 +80,7 @@ class LiveProcessor:
         model: Path,
         frame_hw: SizeHW,
         control: LiveControl,
+        engine: KeyframeEngine,
         *,
         detector: Detector | None = None,
     ) -> None:
@@ -90,8 +91,9 @@ class LiveProcessor:
         self._detecting = LiveDetections(detector, config.detector.every, frame_hw)
         self._model = model
         self._frame_hw = frame_hw
+        self._engine = engine
         with self.times.stage("load"):
-            networks = open_networks(config, model, frame_hw)
+            networks = engine.networks(config, model, frame_hw)
         self._refused: dict[int, str] = {}
         self._keyframe = KeyframeStep(
             config, networks, frame_hw, first_id=1, on_refused=self._note_refusal
@@ -101,7 +103,7 @@ class LiveProcessor:
         self._flows = FlowPrefetcher(self._keyframe.working_hw)
         self._composer = ResultComposer(frame_hw, lambda index: (), refine=config.refines)
         self._shown_tracker = Tracker(self._tracker.settings)
-        self._deferred = DeferredKeyframes(self._tracker, self._work, snapshot)
+        self._deferred = DeferredKeyframes(engine, self._tracker, self._work, snapshot)
         self._history = FrameHistory(config.live.history_frames)
         self._waiting: list[_WaitingCommand] = []
         self._budget = control.budget()
@@ -131,13 +133,7 @@ class LiveProcessor:
 
     def _load_input(self, share: float) -> EncoderInput:
         return self._keyframe.input_for(
-            open_networks(
-                self._config,
-                self._model,
-                self._frame_hw,
-                input_share=share,
-                memory=self._keyframe.full_input.networks.memory,
-            )
+            self._engine.networks(self._config, self._model, self._frame_hw, share)
         )
 
     def _steps(self, frames: Iterable[Frame]) -> Iterator[TrackedFrame]:

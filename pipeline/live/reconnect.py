@@ -10,6 +10,8 @@ from threading import Event
 
 from maskstream.pipeline.clock import SYSTEM_CLOCK, Clock
 from maskstream.pipeline.errors import SourceError
+from maskstream.pipeline.live.gaps import GapFinder
+from maskstream.pipeline.sources.stream import LiveReader
 from maskstream.pipeline.types import Arrival, Frame, FrameReader, Source, SourceInfo
 
 logger = logging.getLogger(__name__)
@@ -19,8 +21,9 @@ logger = logging.getLogger(__name__)
 class ReconnectPolicy:
     """When a pause counts as a gap, and how long to wait between attempts to reconnect.
 
-    gap_s: time without a frame that counts as a gap (a new connection always does). retry_first_s:
-    wait before the first attempt; each further one is twice as long, up to `retry_max_s`.
+    gap_s: time without a frame that counts as a gap if it is much longer than usual (a new
+    connection always counts). retry_first_s: wait before the first attempt; each further one is
+    twice as long, up to `retry_max_s`.
     """
 
     gap_s: float = 1.0
@@ -37,7 +40,8 @@ class ReconnectingSource:
     that the frames end only with `stop`, or with the source if it is not `reopenable`. While paused
     (`pause` to `resume`) a camera's frames are read and discarded, so that the next one is recent;
     a source that is not reopenable keeps its frames.
-    connected: whether the source is open. connections: number made so far. trouble: the last error.
+    connected: whether the source is open. connections: number made so far. gaps: number of them.
+    trouble: the last error. spare_decoding: leave out non-reference frames, where there are any.
     """
 
     def __init__(
@@ -51,8 +55,12 @@ class ReconnectingSource:
     ) -> None:
         """stopped: the event that `stop` sets, if the source waits for it, too."""
         self.connected = False
-        self.connections = 0
+        self.connections = self.gaps = 0
         self.trouble = ""
+        self.spare_decoding = False
+        self._reader: FrameReader | None = None
+        self._last_s: float | None = None
+        self._left_out_before = 0  # by earlier connections
         self._source = source
         self._reopenable = reopenable
         self._policy = policy or ReconnectPolicy()
@@ -60,6 +68,17 @@ class ReconnectingSource:
         self._stopped = stopped or Event()
         self._running = Event()
         self._running.set()
+
+    @property
+    def left_out(self) -> int:
+        """Frames left out before decoding, because it was behind."""
+        return self._left_out_before + getattr(self._reader, "left_out", 0)
+
+    @property
+    def newest_s(self) -> float | None:
+        """Arrival of what came last, by the clock for latency; None if nothing has come."""
+        newest_s: float | None = getattr(self._reader, "newest_s", None)
+        return self._last_s if newest_s is None else newest_s
 
     def pause(self) -> None:
         """Yield no frames until `resume`."""
@@ -81,7 +100,8 @@ class ReconnectingSource:
             yield _Reader(self, connection.enter_context(self._source.open()), connection)
 
     def _frames(self, first: FrameReader, connection: ExitStack) -> Iterator[Frame]:
-        index, connections = 0, self.connections
+        index, connections, left_out = 0, self.connections, 0
+        finder = GapFinder(self._policy.gap_s)
         last: Arrival | None = None
         if not self._reopenable:
             self._running.wait()
@@ -91,14 +111,23 @@ class ReconnectingSource:
             if not self._running.is_set():
                 continue
             now = frame.arrival or Arrival(self._clock.monotonic(), self._clock.unix())
-            idle_s = 0.0 if last is None else now.monotonic_s - last.monotonic_s
-            reconnected = last is not None and self.connections != connections
-            if reconnected or idle_s > self._policy.gap_s:
-                now = replace(now, gap_s=idle_s, gap_reason=self.trouble or "no frame arrived")
-                logger.warning("no frame for %.1f s: %s", idle_s, now.gap_reason)
+            self._last_s = now.monotonic_s
+            if last is not None:
+                idle_s = now.monotonic_s - last.monotonic_s
+                if self.connections != connections or finder.is_gap(idle_s):
+                    now = self._after_gap(now, idle_s, self.left_out - left_out)
             self.trouble = ""
             yield _fitted(replace(frame, index=index, arrival=now), first.info)
             index, last, connections = index + 1, now, self.connections
+            left_out = self.left_out
+
+    def _after_gap(self, arrival: Arrival, idle_s: float, left_out: int) -> Arrival:
+        reason = self.trouble or (
+            f"{left_out} frames were left out to catch up" if left_out else "no frame arrived"
+        )
+        self.gaps += 1
+        logger.warning("no frame for %.1f s: %s", idle_s, reason)
+        return replace(arrival, gap_s=idle_s, gap_reason=reason)
 
     def _incoming(self, first: FrameReader, connection: ExitStack) -> Iterator[Frame]:
         """Yield the frames of the first connection and of those after it."""
@@ -124,10 +153,15 @@ class ReconnectingSource:
     def _connection(self, reader: FrameReader) -> Iterator[Frame]:
         self.connected = True
         self.connections += 1
+        self._reader = reader
         try:
-            yield from reader
+            for frame in reader:
+                yield frame
+                if isinstance(reader, LiveReader):
+                    reader.spare_decoding = self.spare_decoding
         finally:
             self.connected = False
+            self._left_out_before, self._reader = self.left_out, None
 
 
 class _Reader:

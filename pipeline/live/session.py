@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from maskstream.pipeline.clock import SYSTEM_CLOCK, Clock
@@ -15,12 +15,15 @@ from maskstream.pipeline.engine.frame_queue import FrameQueue, Policy
 from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.errors import QueueClosedError
 from maskstream.pipeline.live.commands import Command, CommandQueue, PendingCommand
-from maskstream.pipeline.live.governor import Governor, budget_steps
+from maskstream.pipeline.live.headers import Headers, check_stamps
 from maskstream.pipeline.live.outputs import Outputs
 from maskstream.pipeline.live.processor import LiveProcessor
 from maskstream.pipeline.live.reconnect import ReconnectingSource, ReconnectPolicy
+from maskstream.pipeline.live.shared_work import SharedWork
 from maskstream.pipeline.live.status import LiveStatus, Meter, Watchdog, resident_mb
 from maskstream.pipeline.sources.live import InputOptions, open_live
+from maskstream.pipeline.sources.packet_feed import CatchUp
+from maskstream.pipeline.sources.recording import Recordings
 from maskstream.pipeline.sources.timed import Image
 from maskstream.pipeline.tracking.keyframes import KeyframeBudget
 from maskstream.pipeline.types import Frame, FrameResult, Sink, SizeHW, SourceInfo
@@ -49,7 +52,7 @@ class LiveSession:
     ...     print(live.frame.pts_s, [o.id for o in live.result.objects])
 
     `async for` works as well. A loop that is slower than the stream gets the newest results;
-    leaving it stops the run.
+    leaving it stops the run. headers: what publishers' messages say of a frame, as configured.
     """
 
     def __init__(
@@ -58,15 +61,25 @@ class LiveSession:
         source: ReconnectingSource,
         *,
         clock: Clock = SYSTEM_CLOCK,
+        shared: SharedWork | None = None,
+        recordings: Recordings | None = None,
     ) -> None:
-        """Load the pipeline. Raises `ConfigError`, `ModelError`."""
+        """Load the pipeline. shared: with other cameras. recordings: of the source.
+
+        Raises `ConfigError`, `ModelError`.
+        """
         self.commands = CommandQueue()
+        self.headers = Headers.of(config.live)
         self.outputs = Outputs()
-        self.governor = Governor(budget_steps(config), config.live.latency_ms / 1000)
+        self._shared = shared or SharedWork(config)
+        self._owns_shared = shared is None
+        self._recordings = recordings or Recordings()
+        self.governor = self._shared.governor
         self.pipeline = Pipeline(config)
         self._source = source
         self._clock = clock
-        self._meter = Meter(self.governor, clock, lambda: self.pipeline.summary.dropped)
+        observe = self._shared.observer()
+        self._meter = Meter(observe, clock, lambda: self.pipeline.summary.dropped)
         self._watchdog = Watchdog(self._running_stages, config.live.hang_s)
         self._over = threading.Event()
         self._failure: BaseException | None = None  # of `on_status`
@@ -83,14 +96,24 @@ class LiveSession:
         *,
         record: Path | None = None,
         clock: Clock = SYSTEM_CLOCK,
+        shared: SharedWork | None = None,
     ) -> LiveSession:
         """Open a session on a live input (`open_live`); frames are dropped for newer ones.
 
-        Raises `SourceError`, `ConfigError`, `ModelError`.
+        shared: what several cameras share; `LiveCameras` gives it. Raises `SourceError`,
+        `ConfigError`, `ModelError`.
         """
         config = live_config(config or PipelineConfig())
-        found = open_live(target, options, record=record, clock=clock)
         live = config.live
+        check_stamps(live.stamps, target)
+        found = open_live(
+            target,
+            options or InputOptions(stall_s=live.stall_s),
+            record=record,
+            clock=clock,
+            threads=config.threads.decode,
+            catch_up=CatchUp(live.latency_ms / 1000, live.behind_s),
+        )
         policy = ReconnectPolicy(live.gap_s, live.retry_first_s, live.retry_max_s)
         source = ReconnectingSource(
             found.source,
@@ -99,7 +122,7 @@ class LiveSession:
             clock=clock,
             stopped=found.stopped,
         )
-        return cls(config, source, clock=clock)
+        return cls(config, source, clock=clock, shared=shared, recordings=found.recordings)
 
     def run(
         self,
@@ -130,6 +153,8 @@ class LiveSession:
 
         def all_sinks(info: SourceInfo) -> list[Sink]:
             with self._or_stop():
+                if self.headers.camera is not None:
+                    self.headers.camera.at(info.size_hw)  # an error comes before the first frame
                 sinks = [*make_sinks(info), self._meter, *behind(info)]
             if duration_s is not None:
                 self._end_s = self._clock.monotonic() + duration_s
@@ -147,6 +172,10 @@ class LiveSession:
             )
         finally:
             self._over.set()
+            if self._owns_shared:
+                self._shared.close()
+            if self.pipeline.source_abandoned:
+                self._recordings.finish()
             ticker.join()
             if teller.ident is not None:
                 teller.join(_TELLER_END_S)
@@ -169,6 +198,8 @@ class LiveSession:
         """Current status of the run; may be called from any thread."""
         meter, summary = self._meter, self.pipeline.summary
         source = self._source
+        newest_s, shown_s = source.newest_s, meter.last_arrival_s
+        behind_s = 0.0 if newest_s is None or shown_s is None else max(0.0, newest_s - shown_s)
         return LiveStatus(
             seconds=0.0 if meter.first_s is None else meter.last_s - meter.first_s,
             frames=meter.frames,
@@ -180,17 +211,21 @@ class LiveSession:
             recent_latency_ms=meter.recent_ms,
             recent_fps=meter.recent_fps,
             rss_mb={"start": meter.rss_start_mb, "end": resident_mb()},
-            governor=self.governor.state,
+            governor=self.governor.told(behind_s),
             source={
                 "connected": source.connected,
                 "connections": source.connections,
-                "gaps": meter.gaps,
+                "gaps": source.gaps,
+                "left_out": source.left_out,
                 "corrupt_packets": summary.report.corrupt_packets,
                 "trouble": source.trouble,
+                "recording": self._recordings.how,
             },
             hanging=self._watchdog.hanging(),
             abandoned=self._abandoned,
             failed=self._failed(),
+            behind_s=behind_s,
+            since_capture_ms=meter.since_capture_ms,
         )
 
     def _failed(self) -> dict[str, str]:
@@ -217,7 +252,11 @@ class LiveSession:
             await asyncio.to_thread(thread.join)
 
     def _start(self) -> tuple[FrameQueue[LiveResult], threading.Thread]:
-        queue: FrameQueue[LiveResult] = FrameQueue(_ITERATOR_AHEAD, Policy.DROP_OLDEST)
+        queue: FrameQueue[LiveResult] = FrameQueue(
+            _ITERATOR_AHEAD,
+            Policy.DROP_OLDEST,
+            carry=lambda dropped, after: replace(after, frame=after.frame.after(dropped.frame)),
+        )
         thread = threading.Thread(
             target=self._run_into, args=(queue,), name="maskstream-live", daemon=True
         )
@@ -234,7 +273,8 @@ class LiveSession:
     def _processor(self, config: PipelineConfig, model: Path, size_hw: SizeHW) -> LiveProcessor:
         self._end_s = None  # the time to load the model does not count
         with self._or_stop():
-            return LiveProcessor(config, model, size_hw, self, detector=self.pipeline.detector)
+            engine, detector = self._shared.engine, self.pipeline.detector
+            return LiveProcessor(config, model, size_hw, self, engine, detector=detector)
 
     @contextmanager
     def _or_stop(self) -> Iterator[None]:
@@ -247,6 +287,7 @@ class LiveSession:
 
     def budget(self) -> KeyframeBudget:
         """Current keyframe budget, for the processor."""
+        self._source.spare_decoding = self.governor.spares_decoding
         return self.governor.state.budget
 
     def take_commands(self) -> Sequence[PendingCommand]:

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from maskstream.pipeline.clock import Clock
-from maskstream.pipeline.live.governor import Governor, GovernorState
+from maskstream.pipeline.live.governor import GovernorState
 from maskstream.pipeline.live.latency import LatencyHistogram
+from maskstream.pipeline.live.shared_work import Observe
 from maskstream.pipeline.prompts import MAX_OBJECT_ID
 from maskstream.pipeline.types import Frame, FrameResult
 
@@ -31,9 +32,14 @@ class LiveStatus:
     drops: frames dropped for newer ones, since the first result. full: every object id has been
     used, so no object can be added. latency_ms: p50, p95 and p99 of all results; recent_latency_ms,
     recent_fps: of the last 60. rss_mb: resident memory at the first result and now, MiB. source:
-    connected, connections, gaps, corrupt packets, last error. hanging: seconds that stages
-    exceeding the watchdog's limit have been running, by name. abandoned: what did not end with the
-    run and was left behind: "source", "status" (the callback). failed: why outputs failed, by name.
+    connected, connections, gaps, frames left out before decoding, corrupt packets, last error,
+    recording ("copied", "encoded", "").
+    hanging: seconds that stages exceeding the watchdog's limit have been running, by name.
+    abandoned: what did not end with the run and was left behind: "source", "status" (the callback).
+    failed: why outputs failed, by name. behind_s: time from the arrival of the newest result's
+    frame to that of the newest frame, seconds; results are behind if it exceeds the deadline.
+    since_capture_ms: as `recent_latency_ms`, but from the capture by the sender's clock, as right
+    as the two clocks agree; empty if the sender does not state it.
     """
 
     seconds: float
@@ -51,6 +57,8 @@ class LiveStatus:
     hanging: Mapping[str, float]
     abandoned: Sequence[str] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
+    behind_s: float = 0.0
+    since_capture_ms: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def fps(self) -> float:
@@ -70,7 +78,9 @@ class LiveStatus:
             "full": self.full,
             "seconds": round(self.seconds, 2),
             "latency_ms": dict(self.latency_ms),
+            "behind_s": round(self.behind_s, 3),
             "recent_latency_ms": dict(self.recent_latency_ms),
+            "since_capture_ms": dict(self.since_capture_ms),
             "recent_fps": round(self.recent_fps, 2),
             "rss_mb": dict(self.rss_mb),
             "governor": self.governor.to_json(),
@@ -84,21 +94,24 @@ class LiveStatus:
 class Meter:
     """A `Sink` behind the publishers that measures latency and passes it to the governor.
 
-    dropped: returns the number of frames dropped since the source was opened.
+    observe: of the governor. dropped: returns the number of frames dropped since the source was
+    opened.
     """
 
-    def __init__(self, governor: Governor, clock: Clock, dropped: Callable[[], int]) -> None:
-        self.frames = self.objects = self.gaps = 0
+    def __init__(self, observe: Observe, clock: Clock, dropped: Callable[[], int]) -> None:
+        self.frames = self.objects = 0
         self.full = False
         self.latency = LatencyHistogram()
         self.rss_start_mb = 0.0
         self.first_s: float | None = None
         self.last_s = 0.0
-        self._governor = governor
+        self.last_arrival_s: float | None = None
+        self._observe = observe
         self._clock = clock
         self._dropped = dropped
         self._dropped_before = 0
         self._recent: deque[float] = deque(maxlen=_RECENT)
+        self._since_capture: deque[float] = deque(maxlen=_RECENT)
         self._recent_s: deque[float] = deque(maxlen=_RECENT)  # when the results were published
 
     @property
@@ -109,9 +122,12 @@ class Meter:
     @property
     def recent_ms(self) -> dict[str, float]:
         """p50, p95 and p99 of the last results, ms."""
-        recent = list(self._recent) or [0.0]
-        values = np.percentile(recent, (50, 95, 99)) * 1000
-        return {f"p{p}": round(float(v), 1) for p, v in zip((50, 95, 99), values, strict=True)}
+        return _percentiles_ms(list(self._recent) or [0.0])
+
+    @property
+    def since_capture_ms(self) -> dict[str, float]:
+        """The same from the capture by the sender's clock; empty if that is not stated."""
+        return _percentiles_ms(list(self._since_capture)) if self._since_capture else {}
 
     @property
     def recent_fps(self) -> float:
@@ -132,18 +148,25 @@ class Meter:
         self.full |= uses_last_id(result)
         if frame.arrival is None:
             return
-        self.gaps += frame.arrival.gap_s > 0
+        self.last_arrival_s = frame.arrival.monotonic_s
         latency_s = now - frame.arrival.monotonic_s
         self._recent.append(latency_s)
+        if frame.arrival.ntp_s is not None:
+            self._since_capture.append(self._clock.unix() - frame.arrival.ntp_s)
         if self.frames > 1:  # standard input's first frame waited for the model
             self.latency.add(latency_s)
-            self._governor.observe(latency_s, self.drops, now)
+            self._observe(latency_s, self.drops, now)
 
     def idle(self) -> None:
         """Nothing to do."""
 
     def close(self, *, complete: bool) -> None:
         """Nothing to do."""
+
+
+def _percentiles_ms(seconds: Sequence[float]) -> dict[str, float]:
+    values = np.percentile(seconds, (50, 95, 99)) * 1000
+    return {f"p{p}": round(float(v), 1) for p, v in zip((50, 95, 99), values, strict=True)}
 
 
 def uses_last_id(result: FrameResult) -> bool:

@@ -34,6 +34,7 @@ def open_source(
     stride: int = 1,
     rate: Fraction | None = None,
     deinterlace: bool = False,
+    threads: int = 1,
 ) -> Source:
     """Choose the source that reads `target`; nothing is opened yet.
 
@@ -46,6 +47,7 @@ def open_source(
         stride: take every `stride`-th frame.
         rate: frames per second of images and arrays; without it they have no timestamps.
         deinterlace: make whole pictures of an interlaced video, see `VideoFile`.
+        threads: of the decoder of a video; each one above 1 holds one more frame.
 
     Raises:
         SourceNotFoundError: there is no such file or folder.
@@ -67,7 +69,7 @@ def open_source(
         raise SourceNotFoundError(f"There is no file or folder {path}.")
     if rate is not None:
         raise ConfigError(f"--fps is for images; the video {path.name} has its own times.")
-    return VideoFile(path, frame_range, deinterlace=deinterlace)
+    return VideoFile(path, frame_range, threads, deinterlace)
 
 
 def is_pattern(path: Path) -> bool:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -14,6 +15,8 @@ import numpy as np
 from maskstream.pipeline.errors import SourceError, UnreadableSourceError
 from maskstream.pipeline.sources.position import FrameRange
 from maskstream.pipeline.types import Frame, GrayImage, RgbImage, SizeHW, SourceInfo, SourceReport
+
+T = TypeVar("T")
 
 
 def resized(image: RgbImage, size_hw: SizeHW) -> RgbImage:
@@ -71,7 +74,7 @@ class ArrayReader:
     """
 
     def __init__(self, source: ArraySource) -> None:
-        arrays = iter(source.frames)
+        arrays = arrays_of(source.frames)
         first = next(arrays, None)
         if first is None:
             raise UnreadableSourceError("The iterable given as source holds no frames.")
@@ -106,6 +109,27 @@ class ArrayReader:
             pts = index if self.info.rate else None
             view = ArrayView(array.copy())  # the frame waits; the array may be filled anew
             yield Frame(index, pts, time_base, size_hw, view)
+
+
+def arrays_of(images: Iterable[T]) -> Iterator[T]:
+    """Iterate over a program's images.
+
+    Raises `SourceError` where `iter(get, None)` compares arrays with None, which NumPy refuses.
+    """
+    iterator = iter(images)
+    while True:
+        try:
+            image = next(iterator)
+        except StopIteration:
+            return
+        except ValueError as error:
+            if "truth value" not in str(error):
+                raise
+            raise SourceError(
+                "The images come from iter(get, sentinel), which compares each array with the "
+                "sentinel; use a generator: `while (image := get()) is not None: yield image`."
+            ) from error
+        yield image
 
 
 def check_rgb(array: object, index: int) -> RgbImage:

@@ -12,12 +12,14 @@ from typing import Literal
 
 import av
 
-from maskstream.pipeline.addresses import quoted
+from maskstream.pipeline.addresses import masked, quoted
 from maskstream.pipeline.clock import SYSTEM_CLOCK, Clock
 from maskstream.pipeline.errors import ConfigError, SourceNotFoundError
 from maskstream.pipeline.sources import open_source
 from maskstream.pipeline.sources.ffmpeg_options import check_input_option
-from maskstream.pipeline.sources.recording import check_recording
+from maskstream.pipeline.sources.packet_feed import CatchUp
+from maskstream.pipeline.sources.recording import Recordings, check_recording
+from maskstream.pipeline.sources.ros2 import PREFIX, RosTopic
 from maskstream.pipeline.sources.stream import LiveStream
 from maskstream.pipeline.sources.timed import Image, LiveArrays, Replay
 from maskstream.pipeline.types import Source
@@ -27,6 +29,11 @@ _LOW_DELAY = {"flags": "low_delay", "analyzeduration": "1000000"}
 _UNBUFFERED = {"fflags": "nobuffer"}  # drops analyzed packets, with HLS a whole segment
 _SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "tcp", "udp", "rtp", "srt")
 """URL schemes of live inputs."""
+_DEVICES = frozenset(
+    {"alsa", "avfoundation", "decklink", "dshow", "fbdev", "gdigrab", "kmsgrab"}
+    | {"sdp", "v4l2", "video4linux2", "x11grab", "xcbgrab"}
+)
+"""Formats of FFmpeg that do not wait for their reader."""
 _CAMERAS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 _NAMED_FORMAT = re.compile(r"([a-z0-9_]+):(.+)")
 
@@ -52,12 +59,14 @@ class InputOptions:
 class LiveInput:
     """A live source, and whether it can be reopened when it has ended.
 
-    stopped: set it to wake a source that waits for the next time to give a frame.
+    stopped: set it to wake a source that waits for the next time to give a frame. recordings: of
+    the source.
     """
 
     source: Source
     reopenable: bool
     stopped: Event = field(default_factory=Event)
+    recordings: Recordings = field(default_factory=Recordings)
 
 
 def open_live(
@@ -66,22 +75,29 @@ def open_live(
     *,
     record: Path | None = None,
     clock: Clock = SYSTEM_CLOCK,
+    threads: int = 1,
+    catch_up: CatchUp = CatchUp(),  # noqa: B008 - it is frozen
 ) -> LiveInput:
     """Choose the source for a live input; nothing is opened yet.
 
     Args:
         target: `rtsp://`, `http(s)://` (HLS, too), `tcp://` or `udp://` (MPEG-TS), with user name
-            and password as `rtsp://USER:PASSWORD@HOST`; a camera (`/dev/video0`, `0`);
+            and password as `rtsp://USER:PASSWORD@HOST`; a camera (`/dev/video0`, `0`); an image
+            topic of ROS 2 (`ros2:/camera/image_raw`, or one that ends in `/compressed`);
             `FORMAT:INPUT` for any other input of FFmpeg (`x11grab::0.0`, `lavfi:testsrc2`); `-` for
             raw frames on standard input; a video file, replayed in real time; or images
             (`LiveArrays`).
         options: format and connection of the input.
         record: a file to record it to, for replay.
         clock: for arrival times.
+        threads: of the decoder.
+        catch_up: how frames of a camera or network stream are left out when decoding falls behind;
+            pipes and FFmpeg's filters wait instead.
 
     Raises:
         SourceNotFoundError: there is no such file or device, and no such format of FFmpeg.
         ConfigError: an option is missing or does not apply to the input.
+        MissingExtraError: a topic is wanted, and ROS 2 is not there.
     """
     if record is not None:
         check_recording(record)
@@ -89,20 +105,23 @@ def open_live(
     for option in given.extra:
         check_input_option(option)
     if not isinstance(target, str | Path):
-        return LiveInput(LiveArrays(target, record, clock), reopenable=False)
+        arrays = LiveArrays(target, record, clock)
+        return LiveInput(arrays, reopenable=False, recordings=arrays.recordings)
     name = str(target)
+    if name.startswith(PREFIX):
+        return _topic(name, given, record, clock)
     stream = _stream(name, given)
     if stream is None:
         if not Path(name).is_file():
             raise SourceNotFoundError(
                 f"There is no live input {name}: give a URL, a camera (/dev/video0, 0), "
-                "FORMAT:INPUT, - for raw frames, or a video file."
+                "ros2:/TOPIC, FORMAT:INPUT, - for raw frames, or a video file."
             )
         if record is not None:
             raise ConfigError(f"{name} is a recording already; leave --record out.")
         if given.extra:
             raise ConfigError(f"{name} is a video file; leave --input out, it is for streams.")
-        replay = Replay(open_source(name), clock)
+        replay = Replay(open_source(name, threads=threads), clock)
         return LiveInput(replay, reopenable=False, stopped=replay.stopped)
     protocol, found, wanted, has_timestamps = stream
     source = LiveStream(
@@ -113,8 +132,23 @@ def open_live(
         has_timestamps=has_timestamps,
         record=record,
         clock=clock,
+        threads=threads,
+        catch_up=catch_up if protocol in _DEVICES or is_address(found) else None,
     )
-    return LiveInput(source, reopenable=name != "-")
+    return LiveInput(source, reopenable=name != "-", recordings=source.recordings)
+
+
+def _topic(name: str, given: InputOptions, record: Path | None, clock: Clock) -> LiveInput:
+    if given.extra or given.size_wh or given.pixel_format or given.rate:
+        raise ConfigError(
+            f"{name} is a topic of ROS 2; leave --input, --size, --pixel-format and --rate out."
+        )
+    topic = RosTopic(name.removeprefix(PREFIX), Event())
+    if not topic.topic:
+        raise ConfigError(f"{PREFIX} needs a topic, for example {PREFIX}/camera/image_raw")
+    topic.check()
+    source = LiveArrays(topic, record, clock, masked(name))
+    return LiveInput(source, reopenable=False, stopped=topic.stopped, recordings=source.recordings)
 
 
 def is_address(text: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import threading
 from collections.abc import Iterable
 from fractions import Fraction
 from itertools import count
@@ -36,6 +37,7 @@ COPIED_CODECS = {
 _LOSSLESS = ".mkv"
 _WRITTEN_EVERY_MS = "1000"  # of Matroska: a killed run loses no more than this
 _TIME_BASE = Fraction(1, 1000)
+_LOCK_S = 5.0  # for another thread that is writing
 
 
 def check_recording(path: Path) -> None:
@@ -54,13 +56,37 @@ def is_copied(path: Path, codec: str) -> bool:
     return codec in COPIED_CODECS[path.suffix.lower()]
 
 
+class Recordings:
+    """What records a live source: one file a connection, and one that is being written at most.
+
+    how: "copied" (packets as they are) or "encoded" (frames, without loss); "" if nothing is
+    recorded yet. Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self.how = ""
+        self._open: list[_Recorder] = []
+
+    def begin(self, recorder: _Recorder, how: str) -> None:
+        """Note a recorder that was opened."""
+        self.how = how
+        self._open = [recorder]
+
+    def finish(self) -> None:
+        """Finish the file that is being written, also if the thread that writes it waits."""
+        for recorder in self._open:
+            recorder.close()
+
+
 class _Recorder:
     """A new file for one stream, without overwriting an existing one.
 
-    failed: why it ended early, as when the disk is full; "" if it did not.
+    failed: why it ended early, as when the disk is full; "" if it did not. It may be closed in
+    another thread than that which writes.
     """
 
     def __init__(self, path: Path) -> None:
+        self._lock = threading.RLock()
         self._path = free_path(path)
         options = {"cluster_time_limit": _WRITTEN_EVERY_MS} if path.suffix == ".mkv" else {}
         try:
@@ -71,7 +97,16 @@ class _Recorder:
         self.failed = ""
 
     def close(self) -> None:
-        """Finish the file."""
+        """Finish the file, unless another thread hangs while it writes."""
+        if not self._lock.acquire(timeout=_LOCK_S):
+            logger.error("the recording %s hangs and was left behind", self._path)
+            return
+        try:
+            self._finish()
+        finally:
+            self._lock.release()
+
+    def _finish(self) -> None:
         if self._over:
             return
         self._over = True
@@ -88,7 +123,7 @@ class _Recorder:
                 logger.warning("%s lacks packets: %s", self._path, _reason(error))
                 return
             self._fail(error)
-            self.close()
+            _Recorder._finish(self)
 
     def _fail(self, error: Exception) -> None:
         if not self.failed:
@@ -102,20 +137,28 @@ class PacketRecorder(_Recorder):
     Raises `ConfigError` if the file cannot be created.
     """
 
-    def __init__(self, path: Path, stream: VideoStream) -> None:
+    def __init__(
+        self, path: Path, stream: VideoStream, recordings: Recordings | None = None
+    ) -> None:
         super().__init__(path)
         try:
             self._stream = self._container.add_stream_from_template(stream)
             self._container.start_encoding()
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise _cannot_record(self._path, error) from error
+        if recordings is not None:
+            recordings.begin(self, "copied")
 
     def write(self, packet: Packet[VideoStream]) -> None:
-        """Write a packet, modifying it; packets that the container refuses are skipped."""
-        if self._over:
-            return
-        packet.stream = self._stream
-        self._mux(packet)
+        """Write a packet, which is as before then; those that the container refuses are skipped."""
+        with self._lock:
+            if self._over:
+                return
+            stream, times = packet.stream, (packet.pts, packet.dts, packet.time_base)
+            packet.stream = self._stream
+            self._mux(packet)
+            packet.stream = stream
+            packet.pts, packet.dts, packet.time_base = times
 
 
 class FrameRecorder(_Recorder):
@@ -125,7 +168,7 @@ class FrameRecorder(_Recorder):
     be created, or cannot hold such frames.
     """
 
-    def __init__(self, path: Path, first: VideoFrame) -> None:
+    def __init__(self, path: Path, first: VideoFrame, recordings: Recordings | None = None) -> None:
         if path.suffix.lower() != _LOSSLESS:
             raise ConfigError(
                 f"{path} cannot hold this source, which is encoded without loss to record it; "
@@ -143,11 +186,16 @@ class FrameRecorder(_Recorder):
             raise _cannot_record(self._path, error) from error
         self._first_ms: int | None = None
         self._last_ms = -1
+        if recordings is not None:
+            recordings.begin(self, "encoded")
 
     def write(self, image: VideoFrame, at_s: float) -> None:
         """Write a frame and its presentation time, seconds."""
-        if self._over:
-            return
+        with self._lock:
+            if not self._over:
+                self._write(image, at_s)
+
+    def _write(self, image: VideoFrame, at_s: float) -> None:
         at_ms = round(1000 * at_s)
         self._first_ms = at_ms if self._first_ms is None else self._first_ms
         self._last_ms = max(self._last_ms + 1, at_ms - self._first_ms)
@@ -155,11 +203,10 @@ class FrameRecorder(_Recorder):
         fitted.pts, fitted.time_base = self._last_ms, _TIME_BASE
         self._mux(self._stream.encode(fitted))
 
-    def close(self) -> None:
-        """Finish the file."""
+    def _finish(self) -> None:
         if not self._over:
             self._mux(self._stream.encode(None))
-        super().close()
+        super()._finish()
 
     def _fitted(self, image: VideoFrame) -> VideoFrame:
         return image.reformat(

@@ -15,8 +15,8 @@ from av.video.frame import VideoFrame
 
 from maskstream.pipeline.clock import SYSTEM_CLOCK, Clock
 from maskstream.pipeline.errors import SourceError, UnreadableSourceError
-from maskstream.pipeline.sources.arrays import ArrayView, check_rgb
-from maskstream.pipeline.sources.recording import FrameRecorder
+from maskstream.pipeline.sources.arrays import ArrayView, arrays_of, check_rgb
+from maskstream.pipeline.sources.recording import FrameRecorder, Recordings
 from maskstream.pipeline.types import (
     Arrival,
     Frame,
@@ -38,12 +38,14 @@ class LiveArrays:
     images: arrays, or pairs of an array and its timestamp in nanoseconds (an integer that does not
     decrease), for example from a camera driver or a ROS header; arrays alone get the capture clock.
     Arrays are copied, so their memory may be used again for the next one. record: a file for
-    lossless recording.
+    lossless recording. name: of the source.
     """
 
     images: Iterable[Image]
     record: Path | None = None
     clock: Clock = SYSTEM_CLOCK
+    name: str = "pictures"
+    recordings: Recordings = field(default_factory=Recordings)
 
     @contextmanager
     def open(self) -> Iterator[_ArraysReader]:
@@ -57,7 +59,7 @@ class LiveArrays:
 
 class _ArraysReader:
     def __init__(self, source: LiveArrays) -> None:
-        images = iter(source.images)
+        images = arrays_of(source.images)
         first = next(images, None)
         if first is None:
             raise UnreadableSourceError("The iterable given as source holds no frames.")
@@ -66,14 +68,16 @@ class _ArraysReader:
         rgb, stamp_ns = _parts(first, index=0)
         self._stamped = stamp_ns is not None
         self.info = SourceInfo(
-            name="pictures",
+            name=source.name,
             size_hw=(rgb.shape[0], rgb.shape[1]),
             time_base=TIME_BASE,
             clock="stream" if self._stamped else "capture",
             live=True,
         )
         self.report = SourceReport()
-        self._recorder = source.record and FrameRecorder(source.record, _packed(rgb))
+        self._recorder = source.record and FrameRecorder(
+            source.record, _packed(rgb), source.recordings
+        )
 
     def __iter__(self) -> Iterator[Frame]:
         last_ns: int | None = None
@@ -87,6 +91,7 @@ class _ArraysReader:
                 )
             self._check_stamp(index, stamp_ns, last_ns)
             last_ns = stamp_ns
+            arrival = replace(arrival, given_ns=stamp_ns)
             pts = round(arrival.unix_s / TIME_BASE) if stamp_ns is None else stamp_ns
             if self._recorder:
                 self._recorder.write(_packed(rgb), float(pts * TIME_BASE))

@@ -21,7 +21,7 @@ from maskstream.pipeline.live.preview import PreviewServer
 from maskstream.pipeline.live.session import LiveSession, live_config
 from maskstream.pipeline.store import MaskStore
 from maskstream.trackers.state import TrackState
-from tests.support.live_runs import PATIENT, RATE, SIZE, images, run_until
+from tests.support.live_runs import HERE, PATIENT, RATE, SIZE, images, run_until
 from tests.support.media import moving_shapes, write_video
 
 
@@ -214,7 +214,7 @@ def test_the_page_shows_the_run_and_takes_commands(shapes):
         session.stop()
 
     def behind(info):
-        preview = PreviewServer(0, lambda: session.status().to_json(), session.commands.put)
+        preview = PreviewServer(HERE, lambda: session.status().to_json(), session.commands.put)
         viewer = threading.Thread(target=look, args=(preview.url,))
         viewer.start()
         told["viewer"] = viewer
@@ -238,7 +238,7 @@ def test_metrics_are_served(shapes):
     come, taken = images(shapes, 10)
     session = LiveSession.open(come, load_config(overrides=[*PATIENT, "seeding.enabled=false"]))
     run_until(session, lambda live: taken.release())
-    server = MetricsServer(0, session.status)
+    server = MetricsServer(HERE, lambda: {"": session.status()})
     try:
         with urllib.request.urlopen(server.url, timeout=20) as answer:  # noqa: S310
             text = answer.read().decode()
@@ -283,7 +283,14 @@ def test_a_soak_counts_and_comes_to_an_end():
     assert report.gaps >= 19
     assert len(report.samples) == 20
     assert report.growth.handles <= 0
+    assert [sample.frames for sample in report.shown] == [5, 50, 100]
     assert json.dumps(report.to_json())
+
+
+def test_a_soak_ends_when_its_time_is_over():
+    quick = [*PATIENT, "keyframes.interval=30", "seeding.enabled=false"]
+    report = bench_soak(load_config(overrides=quick), 10**9, (54, 96), max_s=1.0)
+    assert 0 < report.frames < 10**9
 
 
 def test_robotics_is_documented():

@@ -133,7 +133,7 @@ def test_a_representation_shows_no_password():
     options = InputOptions(extra={"cookies": SECRET})
     address = f"rtsp://me:{SECRET}@cam/1"
     live = open_live(address, options)
-    request = LiveRequest(address, input_options=[f"cookies={SECRET}"])
+    request = LiveRequest([address], input_options=[f"cookies={SECRET}"])
     assert SECRET not in repr([live, options, request])
 
 

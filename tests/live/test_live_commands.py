@@ -136,7 +136,7 @@ def test_a_click_waits_for_a_slow_keyframe_and_one_refused_prompt_spoils_no_othe
 
 
 def test_when_all_numbers_are_given_nothing_is_added_and_it_is_said(shapes, monkeypatch):
-    monkeypatch.setattr("maskstream.pipeline.live.deferred_keyframes.ThreadPoolExecutor", AtOnce)
+    monkeypatch.setattr("maskstream.pipeline.live.keyframe_engine.ThreadPoolExecutor", AtOnce)
     come, taken = images(shapes, 200)
     session = LiveSession.open(come, load_config(overrides=UNSEEDED))
     answers = []

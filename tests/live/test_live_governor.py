@@ -103,7 +103,7 @@ def test_a_slow_model_is_asked_for_less_step_by_step_and_for_all_again_when_it_i
     monkeypatch,
 ):
     """A whole live run on a clock that a frame moves on by its share of what keyframes cost."""
-    monkeypatch.setattr("maskstream.pipeline.live.deferred_keyframes.ThreadPoolExecutor", AtOnce)
+    monkeypatch.setattr("maskstream.pipeline.live.keyframe_engine.ThreadPoolExecutor", AtOnce)
     frames, truth = moving_shapes(60, (54, 96), shapes=1, seed=1)
     settings = ["live.interval_max=12", "threads.inference=1", "seeding.prompts_per_keyframe=2"]
     config = load_config(overrides=[*settings, "live.latency_ms=100", "live.prompts_first=0"])
@@ -181,8 +181,29 @@ def test_a_smaller_input_is_loaded_beside_the_stream_and_once():
 
 def test_few_results_are_not_judged():
     governor = Governor(budget_steps(CONFIG), 0.1)
-    feed(governor, 900, 5, fps=1)
-    assert governor.state.level == 0
+    now = feed(governor, 900, 3, fps=1)
+    assert (governor.state.level, governor.state.reason) == (0, "900 ms of 100, few results")
+    feed(governor, 20, 3, start=now, fps=1)
+    assert governor.state.reason == "within the deadline"
+
+
+@pytest.mark.parametrize(
+    ("behind_s", "reason"), [(0.09, "within the deadline"), (15.8, "results are 15.8 s behind")]
+)
+def test_results_that_are_old_are_never_within_the_deadline(behind_s, reason):
+    governor = Governor(budget_steps(CONFIG), 0.1)
+    feed(governor, 30, 5)
+    assert governor.told(behind_s).reason == reason
+
+
+def test_decoding_is_spared_when_there_is_nothing_else_to_save():
+    governor = Governor(budget_steps(CONFIG), 0.1)
+    now = feed(governor, 30, 5, drops_a_second=15)
+    assert not governor.spares_decoding
+    now = feed(governor, 30, 10, start=now, drops_a_second=15)
+    assert governor.spares_decoding
+    feed(governor, 30, 3, start=now)
+    assert not governor.spares_decoding
 
 
 @pytest.mark.parametrize(
@@ -191,7 +212,8 @@ def test_few_results_are_not_judged():
         ([], (0, 0, 0)),
         ([10.2], (10.5, 10.5, 10.5)),
         (list(range(1, 101)), (50.5, 95.5, 99.5)),
-        ([60_000], (10_000, 10_000, 10_000)),
+        ([15_800], (15_800.5, 15_800.5, 15_800.5)),
+        ([600_000], (60_000, 60_000, 60_000)),
     ],
 )
 def test_the_histogram_gives_percentiles(latencies_ms, expected):

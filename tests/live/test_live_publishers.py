@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from maskstream.pipeline.errors import ConfigError, MissingExtraError, PromptError
 from maskstream.pipeline.live.commands import CommandQueue, Outcome, parse_command
-from maskstream.pipeline.live.messages import mask_of_runs, result_message, stamp_ns
+from maskstream.pipeline.live.headers import Headers
+from maskstream.pipeline.live.messages import mask_of_runs, result_message
 from maskstream.pipeline.live.publishers import Channel, open_channel, open_channels, parse_channel
 from maskstream.pipeline.live.publishers.jsonlines import JsonOverTcp
 from maskstream.pipeline.live.publishers.ros2 import (
@@ -25,7 +26,7 @@ from maskstream.pipeline.live.publishers.ros2 import (
     header_of,
     label_image,
 )
-from tests.support.live_runs import result_of
+from tests.support.live_runs import HERE, result_of
 
 SIZE = (36, 64)
 TIMEOUT_S = 10
@@ -61,7 +62,6 @@ def test_a_message_tells_both_times(shown):
     message = result_message(*shown)
     assert message["pts_s"] == pytest.approx(2.0005)
     assert message["captured_s"] == 1_700_000_000.25
-    assert stamp_ns(*shown) == 2_000_500_000
     assert [o["state"] for o in message["objects"]] == ["TRACKED", "TRACKED", "OCCLUDED"]
 
 
@@ -82,7 +82,7 @@ def test_a_wrong_command_is_a_sentence(line, says):
 
 def test_json_goes_to_all_who_connect_and_commands_come_back(shown):
     commands = CommandQueue()
-    server = JsonOverTcp("0", commands.put)
+    server = JsonOverTcp(HERE, commands.put)
     with socket.create_connection(("127.0.0.1", server.port), TIMEOUT_S) as client:
         lines = client.makefile("rw")
         lines.write('{"type": "point", "xy": [3, 4]}\n{"type": "dance"}\n')
@@ -100,7 +100,7 @@ def test_json_goes_to_all_who_connect_and_commands_come_back(shown):
 
 
 def test_a_client_that_reads_nothing_holds_up_nobody(shown):
-    server = JsonOverTcp("0", CommandQueue().put)
+    server = JsonOverTcp(HERE, CommandQueue().put)
     with socket.create_connection(("127.0.0.1", server.port), TIMEOUT_S) as client:
         client.sendall(b"{}\n")
         client.makefile("r").readline()
@@ -123,7 +123,7 @@ def joined(server):
 
 
 def test_clients_join_and_leave_at_full_rate_and_each_gets_results_and_its_answers(shown):
-    server, over = JsonOverTcp("0", CommandQueue().put), threading.Event()
+    server, over = JsonOverTcp(HERE, CommandQueue().put), threading.Event()
 
     def write():
         while not over.is_set():
@@ -145,7 +145,7 @@ def test_clients_join_and_leave_at_full_rate_and_each_gets_results_and_its_answe
 
 
 def test_places_of_clients_that_left_are_free_also_without_results():
-    server = JsonOverTcp("0", CommandQueue().put)
+    server = JsonOverTcp(HERE, CommandQueue().put)
     for _ in range(50):
         with joined(server) as (client, lines):
             client.shutdown(socket.SHUT_WR)
@@ -155,7 +155,7 @@ def test_places_of_clients_that_left_are_free_also_without_results():
 
 def test_no_answer_is_lost_among_results(shown):
     queue = CommandQueue()
-    server = JsonOverTcp("0", queue.put)
+    server = JsonOverTcp(HERE, queue.put)
     with joined(server) as (client, lines):
         client.sendall(b"".join(b'{"type": "reset", "id": %d}\n' % n for n in range(90)) + b"?\n")
         assert "error" in json.loads(lines.readline())  # so all were taken
@@ -169,7 +169,7 @@ def test_no_answer_is_lost_among_results(shown):
 
 
 def test_a_line_that_is_too_long_is_one_command_that_is_refused():
-    server = JsonOverTcp("0", CommandQueue().put)
+    server = JsonOverTcp(HERE, CommandQueue().put)
     with joined(server) as (client, lines):
         client.sendall(b"[" * 60_000 + b'\n{"type": "dance", "id": 2}\n')
         assert "at most" in json.loads(lines.readline())["error"]
@@ -209,14 +209,23 @@ def test_foxglove_answers_commands():
     ("text", "says"),
     [
         ("smoke:1", "no channel 'smoke'"),
-        ("jsonl:harbor", "port number"),
+        ("jsonl:harbor", "HOST:.PORT"),
         ("mcap", "needs a file"),
-        ("foxglove:x", "port number"),
+        ("foxglove:x", "HOST:.PORT"),
     ],
 )
 def test_a_wrong_channel_is_a_sentence(text, says):
     with pytest.raises(ConfigError, match=says):
         open_channels([Channel("jsonl", "0"), parse_channel(text)], CommandQueue().put)
+
+
+def test_no_channel_stays_open_if_another_one_cannot_be_opened():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        free, used = 0, taken.getsockname()[1]
+        channels = [Channel("jsonl", str(port)) for port in (free, used)]
+        with pytest.raises(ConfigError, match="choose another port"):
+            open_channels(channels, CommandQueue().put)
+    assert not [t for t in threading.enumerate() if t.name.startswith("maskstream-jsonl")]
 
 
 @pytest.mark.parametrize(
@@ -234,7 +243,7 @@ def test_a_missing_package_is_named(monkeypatch, kind, module, extra):
         open_channel(parse_channel(kind), CommandQueue().put)
 
 
-def test_mcap_holds_images_boxes_labels_with_the_sources_stamp(shown, tmp_path):
+def test_mcap_holds_images_boxes_labels_with_the_stamp_of_capture(shown, tmp_path):
     pytest.importorskip("foxglove")
     reader = pytest.importorskip("mcap.reader")
     file = tmp_path / "run.mcap"
@@ -252,7 +261,7 @@ def test_mcap_holds_images_boxes_labels_with_the_sources_stamp(shown, tmp_path):
     assert names["/labels"] == "foxglove.RawImage"
     labels = shown[1].labels.tobytes()
     assert labels in messages["/labels"][1].data
-    stamp = b"\x08\x02\x10" + b"\xa0\xc2\x1e"  # protobuf: 2 s, 500 000 ns
+    stamp = b"\x08\x80\xe2\xcf\xaa\x06\x10" + b"\x80\xe5\x9a\x77"  # protobuf: s, 250 000 000 ns
     assert stamp in messages["/labels"][1].data
     assert json.loads(messages["/table"][1].data) == result_message(*shown)
 
@@ -311,7 +320,7 @@ def test_zenoh_carries_results_and_commands(shown, tmp_path):
     about = json.loads(found["labels"].attachment.to_bytes())
     assert about == {
         "frame": 3,
-        "stamp_ns": 2_000_500_000,
+        "stamp_ns": 1_700_000_000_250_000_000,
         "captured_ns": 1_700_000_000_250_000_000,
     }
     assert [asked.command.type for asked in waiting] == ["reset"]
@@ -352,6 +361,16 @@ ROS = MessageTypes(
         step=int,
         data=uint8s,
     ),
+    camera_info=message(
+        header=Header,
+        height=int,
+        width=int,
+        distortion_model=str,
+        d=list,
+        k=list,
+        r=list,
+        p=list,
+    ),
     detections=message(header=Header, detections=list),
     detection=message(
         header=Header,
@@ -365,7 +384,7 @@ ROS = MessageTypes(
 
 def test_ros_messages_have_the_sources_header_and_one_label_image(shown):
     frame, result = shown
-    header = header_of(frame, result, ROS, "camera_optical")
+    header = header_of(frame, Headers("stream", "camera_optical"), ROS)
     assert (header.stamp.sec, header.stamp.nanosec) == (2, 500_000)
     assert header.frame_id == "camera_optical"
     image = label_image(result, header, ROS)

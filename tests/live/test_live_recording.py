@@ -1,13 +1,21 @@
 """Recordings of live inputs: playable in every container that is taken, or refused beforehand."""
 
+import json
+from queue import Queue
+
+import av
 import numpy as np
 import pytest
 
-from maskstream.pipeline.errors import ConfigError
+from maskstream.pipeline.config import load_config
+from maskstream.pipeline.errors import ConfigError, SourceError
+from maskstream.pipeline.live.session import CallbackSink, LiveSession
+from maskstream.pipeline.sources.arrays import ArraySource
 from maskstream.pipeline.sources.live import open_live
 from maskstream.pipeline.sources.stream import LiveStream
 from maskstream.pipeline.sources.timed import LiveArrays
 from maskstream.pipeline.sources.video import ONE_THREAD
+from tests.support.live_runs import PATIENT
 from tests.support.media import moving_shapes, read, write_video
 
 SIZE = (36, 64)
@@ -105,3 +113,58 @@ def test_what_mpeg_ts_does_not_hold_is_refused_before_the_run(tmp_path, shapes):
     with pytest.raises(ConfigError, match=r"ends in \.mkv"):
         read(LiveStream("testsrc2=size=64x36:duration=1", "lavfi", record=tmp_path / "kept.ts"))
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_the_recording_of_a_source_that_was_left_behind_is_finished(tmp_path, shapes):
+    kept, come = tmp_path / "kept.mkv", Queue()
+    for number, rgb in enumerate(shapes):
+        come.put((rgb, number * 10**8))
+    config = load_config(overrides=[*PATIENT, "seeding.enabled=false", "live.stop_s=0.1"])
+    session = LiveSession.open(iter(come.get, None), config, record=kept)
+    last = len(shapes) - 1
+    status = session.run(
+        lambda info: [CallbackSink(lambda live: live.frame.index == last and session.stop())]
+    )
+    with av.open(str(kept)) as finished:
+        assert finished.duration is not None  # which the end of the file tells
+        assert len(list(finished.decode(video=0))) == len(shapes)
+    come.put((shapes[0], last * 10**8))  # the thread that was left behind goes on, and ends
+    come.put(None)
+    assert status.abandoned == ("source",)
+    assert status.source["recording"] == "encoded"
+    assert json.loads(json.dumps(status.to_json()))["source"]["recording"] == "encoded"
+
+
+@pytest.mark.parametrize(("codec", "how"), [("libx264", "copied"), ("rawvideo", "encoded")])
+def test_how_a_stream_is_recorded_is_known(tmp_path, shapes, codec, how):
+    clip = write_video(tmp_path / "sent.mkv", shapes, codec=codec)
+    source = LiveStream(str(clip), record=tmp_path / "kept.mkv")
+    assert source.recordings.how == ""
+    read(source)
+    assert source.recordings.how == how
+
+
+def test_the_command_says_that_a_recording_is_encoded(cli, tmp_path):
+    settings = [option for setting in PATIENT for option in ("--set", setting)]
+    source = "lavfi:testsrc2=size=64x36:rate=10"
+    options = ["--no-seed", "--duration", "0.3s", "--record", tmp_path / "kept.mkv", *settings]
+    code, _, err = cli("live", source, *options)
+    assert code == 0
+    assert "recording is encoded without loss" in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("source", [LiveArrays, ArraySource])
+def test_arrays_that_are_compared_with_none_are_a_sentence(shapes, source):
+    come: Queue = Queue()
+    come.put(shapes[0])
+    with pytest.raises(SourceError, match="use a generator"):
+        read(source(iter(come.get, None)))
+
+
+def test_an_error_of_a_programs_own_iterator_stays_its_own(shapes):
+    def images():
+        yield shapes[0]
+        raise ValueError("the camera's own")
+
+    with pytest.raises(ValueError, match="the camera's own"):
+        read(LiveArrays(images()))

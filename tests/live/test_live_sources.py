@@ -6,8 +6,6 @@ import sys
 import threading
 from contextlib import contextmanager
 from fractions import Fraction
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -315,23 +313,6 @@ def test_raw_frames_come_on_standard_input():
     )
     told = done.stdout.decode().splitlines()
     assert told == [f"capture {i} {int(rgb.sum())}" for i, rgb in enumerate(shapes)], done.stderr
-
-
-def test_hls_is_read_over_http(tmp_path):
-    shapes, _ = moving_shapes(12, (36, 64))
-    write_video(tmp_path / "live.m3u8", shapes)
-    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            live = open_live(f"http://127.0.0.1:{server.server_port}/live.m3u8")
-            _, _, frames = read(live.source)
-        finally:
-            server.shutdown()
-            thread.join()
-    assert len(frames) == 12
-    assert all(frame.arrival is not None for frame in frames)
 
 
 def test_mpeg_ts_is_read_over_udp(tmp_path):

@@ -6,11 +6,14 @@ from fractions import Fraction
 
 import numpy as np
 
+from maskstream.pipeline.live.endpoints import Endpoint
 from maskstream.pipeline.live.session import CallbackSink
 from maskstream.pipeline.sources.arrays import ArrayView
 from maskstream.pipeline.types import Arrival, Frame, FrameResult, ObjectResult
 from maskstream.trackers.state import TrackState
 
+HERE = Endpoint("127.0.0.1", 0)
+"""Any free port of the loopback."""
 SIZE = (90, 160)
 RATE = 30
 STREAM_TIME_BASE = Fraction(1, 90_000)
@@ -26,7 +29,7 @@ PATIENT = [
 class AtOnce:
     """In the place of the keyframes' thread: a frame waits for its keyframe, so runs repeat.
 
-    >>> name = "maskstream.pipeline.live.deferred_keyframes.ThreadPoolExecutor"
+    >>> name = "maskstream.pipeline.live.keyframe_engine.ThreadPoolExecutor"
     >>> monkeypatch.setattr(name, AtOnce)  # doctest: +SKIP
     """
 

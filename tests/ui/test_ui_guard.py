@@ -12,10 +12,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
+from maskstream.pipeline.access import COOKIE, Access
 from maskstream.pipeline.errors import PageError, UnreadableSourceError
 from maskstream.pipeline.exports.export import ExportChoice, export_store
 from maskstream.pipeline.sources import open_source
-from maskstream.ui.server.guard import COOKIE, Access
 from tests.exports.test_export_time import masks_of
 from tests.support.browser import served
 from tests.support.kinds import encode

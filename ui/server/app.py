@@ -17,20 +17,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from maskstream.pipeline.access import Access, new_key
 from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.errors import PageError
 from maskstream.ui.camera.live_runs import LiveRuns
 from maskstream.ui.editing.quota import Limits
-from maskstream.ui.editing.workspace import Workspace, new_token, resolved_roots
+from maskstream.ui.editing.workspace import Workspace, resolved_roots
 from maskstream.ui.server.exports import Exports
 from maskstream.ui.server.extra import need_gradio
-from maskstream.ui.server.guard import LOGIN, Access, Guard
+from maskstream.ui.server.guard import LOGIN, Guard
 
 ANYBODY_HERE = Access()
 SHARED = Limits(session_gb=10, total_gb=100, sessions=200)
 """Limits by default where others can reach the page."""
-KEY_VARIABLE = "MASKSTREAM_KEY"
-"""Environment variable with the key where others can reach the page; else it is random."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +168,7 @@ def serve(
     """
     workspace = Workspace(choice.folder, config, limits_of(choice), offered=offered)
     live_runs = LiveRuns(workspace)
-    key = None if choice.is_private else os.environ.get(KEY_VARIABLE) or new_token()
+    key = None if choice.is_private else new_key()
     names = [*choice.hostnames, choice.host]
     app = make_app(workspace, live_runs, Access(names, choice.share, key), embed=choice.embed)
     workspace.sweep()

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hmac
-import ipaddress
 import json
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
+from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import JsonValue
 
+from maskstream.pipeline.access import Access
 from maskstream.pipeline.errors import PageError
 from maskstream.ui.server.calls import Message, Receive, read_call, refused_argument
 
@@ -19,9 +16,6 @@ Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Message, Receive, Send], Awaitable[None]]
 
 LOGIN = "/login"
-COOKIE = "maskstream_key"
-_SHARE_DOMAIN = ".gradio.live"
-_LOCAL_NAMES = ("localhost", "testserver")  # the second is the test client's
 # Everything that is served; the framework's own endpoints (proxies, monitoring, …) are not.
 _PATHS = ("/", "/camera", LOGIN, "/favicon.ico", "/robots.txt")
 _PREFIXES = ("/api/", "/static/")
@@ -38,49 +32,6 @@ _PROGRAM_PATHS = (
 _PROGRAM_PREFIXES = ("/gradio_api/heartbeat/", "/gradio_api/file=")
 _STARTUP = "/gradio_api/startup-events"  # called by Gradio itself when it starts
 _COOKIE_AGE_S = 30 * 24 * 3600
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """Who may call.
-
-    names: host names under which the server is reached, beside numeric addresses and `localhost`.
-    share: it is also reached by Gradio's link. key: what a browser must present, None: nothing.
-    """
-
-    names: Sequence[str] = ()
-    share: bool = False
-    key: str | None = None
-
-    def knows_host(self, host: str) -> bool:
-        """Whether the server may be reached under this value of the header `Host`.
-
-        Sites that point their name at this machine (DNS rebinding) cannot use numeric addresses.
-        """
-        name = urlsplit(f"//{host}").hostname or ""
-        try:
-            ipaddress.ip_address(name)
-        except ValueError:
-            shared = self.share and name.endswith(_SHARE_DOMAIN)
-            return shared or name in _LOCAL_NAMES or name in {n.lower() for n in self.names}
-        return True
-
-    def has_key(self, headers: dict[str, str]) -> bool:
-        """Whether a request presents the key: in its cookie, or as bearer token."""
-        if self.key is None:
-            return True
-        scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and self.is_key(bearer.strip()):
-            return True
-        try:
-            cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-        except CookieError:
-            return False
-        return cookie is not None and self.is_key(cookie.value)
-
-    def is_key(self, text: str) -> bool:
-        """Whether this is the key, in constant time."""
-        return hmac.compare_digest(text.encode(), (self.key or "").encode())
 
 
 class Guard:
@@ -149,7 +100,8 @@ class Guard:
         if self._access.key is None or not self._access.is_key(given):
             await _answer(send, 401, "This login link is not valid (any more).")
             return
-        cookie = f"{COOKIE}={given}; Path=/; HttpOnly; SameSite=Lax; Max-Age={_COOKIE_AGE_S}"
+        cookie = f"{self._access.cookie}={given}; Path=/; HttpOnly; SameSite=Lax"
+        cookie += f"; Max-Age={_COOKIE_AGE_S}"
         headers = [(b"location", b"/"), (b"set-cookie", cookie.encode("latin-1"))]
         headers.append((b"cache-control", b"no-store"))
         await send({"type": "http.response.start", "status": 303, "headers": headers})

@@ -22,6 +22,7 @@ from av.video.stream import VideoStream
 
 from maskstream.pipeline.types import RgbImage, SizeHW
 
+_FRAMES_MAX_BYTES = 2**29  # of a clip's frames while they are encoded
 _OPTIONS = {"preset": "ultrafast", "tune": "zerolatency", "g": "30", "crf": "20"}
 
 
@@ -158,7 +159,11 @@ def _encode(frames: Iterable[RgbImage], rate: int) -> bytes:
 
 
 def clip_frames(clip: Path, size_hw: SizeHW, most: int = 120) -> Iterator[RgbImage]:
-    """The first frames of a clip at a size, forward and backward, so that the loop has no cut."""
+    """The first frames of a clip at a size, forward and backward, so that the loop has no cut.
+
+    There are at most `most`, and fewer of large ones.
+    """
+    most = min(most, max(2, _FRAMES_MAX_BYTES // (3 * size_hw[0] * size_hw[1])))
     with av.open(str(clip)) as container:
         frames = []
         for frame in container.decode(video=0):

@@ -42,6 +42,7 @@ _WARM = 5  # samples until memory must be stable
 _ALLOWED_MB = 16.0
 _STORE_PARTS = 15  # stores written in a run
 _WAIT_S = 10.0
+_IN_FLIGHT = 4  # frames between the camera and the last sink
 _POLICY = ReconnectPolicy(retry_first_s=0.004, retry_max_s=0.004)
 
 
@@ -78,6 +79,11 @@ class SoakReport:
         )
 
     @property
+    def shown(self) -> tuple[SoakSample, ...]:
+        """The first sample, the middle one and the last: 5, 50 and 100 % of a whole run."""
+        return self.samples[0], self.samples[(len(self.samples) - 1) // 2], self.samples[-1]
+
+    @property
     def flat(self) -> bool:
         """Whether nothing grew: no handle, no thread, less than 16 MiB."""
         grown = self.growth
@@ -93,16 +99,17 @@ def bench_soak(
     frames: int,
     size_hw: SizeHW = (180, 320),
     progress: Callable[[SoakSample], None] = lambda sample: None,
+    max_s: float = float("inf"),
 ) -> SoakReport:
-    """Run a live session on a fake camera that sends each frame when the last result is taken.
+    """Run a live session on a fake camera that sends each frame when an earlier result is taken.
 
     The connection breaks twenty times. Results go to stores of which only the last are retained.
-    Raises `ModelError`, `StoreError`.
+    After `max_s` seconds no further frame is sent. Raises `ModelError`, `StoreError`.
     """
-    camera = FakeCamera(frames, size_hw)
+    camera = FakeCamera(frames, size_hw, time.monotonic() + max_s)
     source = ReconnectingSource(camera, reopenable=True, policy=_POLICY)
     camera.at_end = source.stop
-    session = LiveSession(live_config(config), source)
+    session = LiveSession(_none_dropped(live_config(config)), source)
     source.resume()  # this camera waits for its results by itself
     samples: list[SoakSample] = []
     every = max(1, frames // _SAMPLES)
@@ -111,8 +118,7 @@ def bench_soak(
     def take(live: LiveResult) -> None:
         objects.update(found.id for found in live.result.objects)
         if (live.frame.index + 1) % every == 0:
-            handles, threads = open_handles(), thread_count()
-            samples.append(SoakSample(live.frame.index + 1, resident_mb(), handles, threads))
+            samples.append(_sample(live.frame.index + 1))
             progress(samples[-1])
         camera.taken.release()
 
@@ -132,6 +138,8 @@ def bench_soak(
     finally:
         quiet.setLevel(level)
     seconds = time.monotonic() - begun
+    if not samples or samples[-1].frames < status.frames:
+        samples.append(_sample(status.frames))
     connections = int(status.source["connections"])
     return SoakReport(
         status.frames,
@@ -143,20 +151,37 @@ def bench_soak(
     )
 
 
+def _sample(frames: int) -> SoakSample:
+    return SoakSample(frames, resident_mb(), open_handles(), thread_count())
+
+
+def _none_dropped(config: PipelineConfig) -> PipelineConfig:
+    """Let the camera wait for the run, with frames as of a live one."""
+    queue = config.queue.model_copy(update={"policy": "wait"})
+    tracking = config.tracking.model_copy(update={"refine": False})
+    return config.model_copy(update={"queue": queue, "tracking": tracking})
+
+
 class FakeCamera:
     """A source of moving shapes whose connection breaks regularly.
 
-    Each frame waits until `taken` is released for the previous one, so that none is dropped.
-    at_end: called after the last frame.
+    A few frames are under way; the next one waits until `taken` is released for a result.
+    at_end: called after the last frame. end_s: when no further frame is sent, monotonic.
     """
 
-    def __init__(self, frames: int, size_hw: SizeHW) -> None:
-        self.taken = threading.Semaphore(1)
+    def __init__(self, frames: int, size_hw: SizeHW, end_s: float = float("inf")) -> None:
+        self._end_s = end_s
+        self.taken = threading.Semaphore(_IN_FLIGHT)
         self.at_end: Callable[[], None] = lambda: None
         self.left = frames
         self.connections = 0
         self.each = max(1, frames // _BREAKS)
         self.scene = list(_scene(size_hw))
+
+    def check_time(self) -> None:
+        """Send no further frame if the time is over."""
+        if time.monotonic() > self._end_s:
+            self.left = 0
 
     @contextmanager
     def open(self) -> Iterator[_FakeReader]:
@@ -177,15 +202,17 @@ class _FakeReader:
     def __iter__(self) -> Iterator[Frame]:
         camera = self._camera
         for number in range(min(camera.each, camera.left)):
-            if not camera.taken.acquire(timeout=_WAIT_S):
-                return
+            camera.check_time()
+            if not camera.left or not camera.taken.acquire(timeout=_WAIT_S):
+                break
             camera.left -= 1
             rgb = camera.scene[number % len(camera.scene)]
             arrival = Arrival(time.monotonic(), time.time())
             pts = number * 1000 // _RATE
             yield Frame(number, pts, _TIME_BASE, self.info.size_hw, ArrayView(rgb), arrival)
         if camera.left <= 0:
-            camera.taken.acquire(timeout=_WAIT_S)  # the last result is out
+            for _ in range(_IN_FLIGHT):  # until the last result is out
+                camera.taken.acquire(timeout=_WAIT_S)
             camera.at_end()
 
 

@@ -1,54 +1,81 @@
-"""Publishes live results to Foxglove: as an MCAP recording, or over a WebSocket.
+"""Publishes live results to Foxglove over a WebSocket, on the topics of its MCAP recordings, too.
 
 Topics: `/camera` (JPEG), `/labels` (one label image, mono16), `/objects` (boxes over the image),
-`/table` (the same as JSON), all with the source's timestamp; log times are those of the capture
-clock. Commands are JSON on any topic that a client publishes; answers go out on `/answer`.
+`/table` (the same as JSON) and, of a camera with a calibration, `/calibration`, all stamped as
+`Headers` says; log times are those of the capture clock and do not decrease. Commands are JSON on
+any topic that a client publishes; answers go out on `/answer`. Those of one of several cameras are
+below its name: `/front/labels`.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
-from io import FileIO
-from pathlib import Path
 from typing import Any
 
 from maskstream.pipeline.errors import ConfigError
+from maskstream.pipeline.extras import need
+from maskstream.pipeline.live.camera_info import CameraInfo
 from maskstream.pipeline.live.commands import CommandIntake, Outcome, TakeCommand
+from maskstream.pipeline.live.endpoints import Endpoint
+from maskstream.pipeline.live.headers import DEFAULT_HEADERS, Headers
 from maskstream.pipeline.live.messages import (
     captured_ns,
     jpeg,
-    parse_port,
+    of_camera,
     result_message,
-    stamp_ns,
 )
-from maskstream.pipeline.live.publishers.extras import need
 from maskstream.pipeline.rendering.draw import object_color
 from maskstream.pipeline.types import Frame, FrameResult
 
 logger = logging.getLogger(__name__)
 
-_FRAME_ID = "camera"
-_INSTALL = "foxglove-sdk: pip install 'maskstream[foxglove]'"
+INSTALL = "foxglove-sdk: pip install 'maskstream[foxglove]'"
+"""What the topics need."""
 _BACKLOG = 8  # messages kept for a slow client; older ones are dropped
 _LARGEST_PX = 4096
+_DISTORTION_MODELS = {"equidistant": "kannala_brandt"}  # ROS' names, and Foxglove's
+_STOP_S = 2.0
 
 
-class _Topics:
-    """Foxglove channels of one recording or server."""
+def topic_prefix(camera: str) -> str:
+    """What the topics of a camera begin with: `/front`, or nothing for a single one."""
+    return f"/{camera}" if camera else ""
 
-    def __init__(self, foxglove: Any, context: Any) -> None:
-        channels = need("foxglove.channels", "Foxglove", _INSTALL)
-        self._messages = need("foxglove.messages", "Foxglove", _INSTALL)
-        self._camera = channels.CompressedImageChannel("/camera", context=context)
-        self._labels = channels.RawImageChannel("/labels", context=context)
-        self._boxes = channels.ImageAnnotationsChannel("/objects", context=context)
-        self._table = foxglove.Channel("/table", message_encoding="json", context=context)
+
+class Topics:
+    """Foxglove channels of one recording or server.
+
+    context: of the SDK, which they belong to. headers: what those of messages say. camera: name of
+    one of several cameras, or "".
+    """
+
+    def __init__(self, foxglove: Any, context: Any, headers: Headers, camera: str = "") -> None:
+        prefix = topic_prefix(camera)
+        self._name = camera
+        self._headers = headers
+        self._log_ns = 0
+        channels = need("foxglove.channels", "Foxglove", INSTALL)
+        self._messages = need("foxglove.messages", "Foxglove", INSTALL)
+        self._camera = channels.CompressedImageChannel(f"{prefix}/camera", context=context)
+        self._labels = channels.RawImageChannel(f"{prefix}/labels", context=context)
+        self._boxes = channels.ImageAnnotationsChannel(f"{prefix}/objects", context=context)
+        self._table = foxglove.Channel(f"{prefix}/table", message_encoding="json", context=context)
+        self._all = [self._camera, self._labels, self._boxes, self._table]
+        if headers.camera is not None:
+            self._calibration = channels.CameraCalibrationChannel(
+                f"{prefix}/calibration", context=context
+            )
+            self._all.append(self._calibration)
 
     def log(self, frame: Frame, result: FrameResult) -> None:
         """Log a result on the topics that have a sink."""
-        at = captured_ns(frame) or None
-        stamp = self._stamp(stamp_ns(frame, result))
+        self._log_ns = max(self._log_ns, captured_ns(frame))
+        at = self._log_ns or None
+        stamp = self._stamp(self._headers.stamp_ns(frame))
+        if self._headers.camera is not None:
+            self._calibration.log(self._calibrated(self._headers.camera, frame, stamp), log_time=at)
         if self._camera.has_sinks():
             self._camera.log(self._image(frame, stamp), log_time=at)
         if self._labels.has_sinks():
@@ -56,11 +83,11 @@ class _Topics:
         if self._boxes.has_sinks():
             self._boxes.log(self._annotations(result, stamp), log_time=at)
         if self._table.has_sinks():
-            self._table.log(result_message(frame, result), log_time=at)
+            self._table.log(of_camera(self._name, result_message(frame, result)), log_time=at)
 
     def close(self) -> None:
         """Close the channels."""
-        for channel in (self._camera, self._labels, self._boxes, self._table):
+        for channel in self._all:
             channel.close()
 
     def _stamp(self, nanoseconds: int) -> Any:
@@ -69,19 +96,38 @@ class _Topics:
 
     def _image(self, frame: Frame, stamp: Any) -> Any:
         return self._messages.CompressedImage(
-            timestamp=stamp, frame_id=_FRAME_ID, format="jpeg", data=jpeg(frame, _LARGEST_PX)
+            timestamp=stamp,
+            frame_id=self._headers.frame_id,
+            format="jpeg",
+            data=jpeg(frame, _LARGEST_PX),
         )
 
     def _label_image(self, result: FrameResult, stamp: Any) -> Any:
         height, width = result.labels.shape
         return self._messages.RawImage(
             timestamp=stamp,
-            frame_id=_FRAME_ID,
+            frame_id=self._headers.frame_id,
             width=width,
             height=height,
             encoding="mono16",
             step=2 * width,
             data=result.labels.astype("<u2", copy=False).tobytes(),
+        )
+
+    def _calibrated(self, camera: CameraInfo, frame: Frame, stamp: Any) -> Any:
+        scaled = camera.at(frame.size_hw)
+        return self._messages.CameraCalibration(
+            timestamp=stamp,
+            frame_id=self._headers.frame_id,
+            height=scaled.size_hw[0],
+            width=scaled.size_hw[1],
+            distortion_model=_DISTORTION_MODELS.get(
+                camera.distortion_model, camera.distortion_model
+            ),
+            D=list(scaled.d),
+            K=list(scaled.k),
+            R=list(scaled.r),
+            P=list(scaled.p),
         )
 
     def _annotations(self, result: FrameResult, stamp: Any) -> Any:
@@ -115,102 +161,27 @@ class _Topics:
         return m.ImageAnnotations(timestamp=stamp, points=boxes, texts=texts)
 
 
-class McapFile:
-    """A sink that records to a new MCAP file."""
-
-    def __init__(self, path: str) -> None:
-        """Create the file. Raises `ConfigError` if that is not possible, `MissingExtraError`."""
-        foxglove = need("foxglove", "recording MCAP", _INSTALL)
-        if not path or Path(path).exists():
-            raise ConfigError(
-                f"--publish mcap:FILE needs a file that does not exist yet, not '{path}'"
-            )
-        context = foxglove.Context()
-        try:
-            self._file = _NewFile(path)
-            self._writer = foxglove.open_mcap(self._file, context=context)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path} cannot be written: {error}") from error
-        self._topics = _Topics(foxglove, context)
-        self._context = context  # keeps the context alive
-
-    def write(self, frame: Frame, result: FrameResult) -> None:
-        """Record the result. Raises `OSError`, for example if the disk is full."""
-        self._topics.log(frame, result)
-        self._file.check()
-
-    def idle(self) -> None:
-        """Nothing to do."""
-
-    def close(self, *, complete: bool) -> None:
-        """Finish the file. Raises `OSError`."""
-        self._topics.close()
-        try:
-            self._writer.close()
-        finally:
-            self._file.close()
-
-
-class _NewFile:
-    """A file that the SDK writes to, and which keeps an error for `check`: the SDK only logs it.
-
-    After an error data are dropped, and positions are those that the file would have.
-    """
-
-    def __init__(self, path: str) -> None:
-        """Create the file. Raises `OSError`."""
-        self._file = FileIO(path, "xb")
-        self._error: OSError | None = None
-        self._position = self._size = 0
-
-    def write(self, data: bytes) -> int:
-        """Write all data."""
-        left = memoryview(data)
-        try:
-            while left and self._error is None:
-                left = left[self._file.write(left) :]
-        except OSError as error:
-            self._error = error
-        self._position += len(data)
-        self._size = max(self._size, self._position)
-        return len(data)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a position, from the start (0), from here (1) or from the end (2)."""
-        self._position = offset + (0, self._position, self._size)[whence]
-        if self._error is None:
-            self._file.seek(self._position)
-        return self._position
-
-    def flush(self) -> None:
-        """Nothing to do: no data are buffered."""
-
-    def check(self) -> None:
-        """Raise the `OSError` that writing met, if it did."""
-        if self._error is not None:
-            raise self._error
-
-    def close(self) -> None:
-        """Close the file. Raises `OSError` if anything is missing in it."""
-        self._file.close()
-        self.check()
-
-
 class FoxgloveServer:
-    """A sink that serves Foxglove's WebSocket at [HOST:]PORT and accepts commands there."""
+    """A sink that serves Foxglove's WebSocket at an endpoint and accepts commands there."""
 
-    def __init__(self, address: str, take: TakeCommand) -> None:
-        """Serve. Raises `ConfigError` if the address is wrong or taken, `MissingExtraError`."""
-        foxglove = need("foxglove", "serving Foxglove", _INSTALL)
-        host, _, port = address.rpartition(":")
-        number = parse_port(port, "--publish foxglove:[HOST:]PORT")
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        take: TakeCommand,
+        headers: Headers = DEFAULT_HEADERS,
+        camera: str = "",
+    ) -> None:
+        """Serve. Raises `ConfigError` if the endpoint is taken, `MissingExtraError`."""
+        foxglove = need("foxglove", "serving Foxglove", INSTALL)
         context = foxglove.Context()
-        self._answers = foxglove.Channel("/answer", message_encoding="json", context=context)
+        self._answers = foxglove.Channel(
+            f"{topic_prefix(camera)}/answer", message_encoding="json", context=context
+        )
         try:
             self._server = foxglove.start_server(
-                name="maskstream",
-                host=host or "127.0.0.1",
-                port=number,
+                name=f"maskstream {camera}".rstrip(),
+                host=endpoint.host,
+                port=endpoint.port,
                 context=context,
                 capabilities=[foxglove.Capability.ClientPublish],
                 supported_encodings=["json"],
@@ -219,9 +190,9 @@ class FoxgloveServer:
             )
         except (OSError, RuntimeError, ValueError) as error:
             raise ConfigError(
-                f"Foxglove cannot be served at {address}: {error}; choose another port"
+                f"Foxglove cannot be served at {endpoint}: {error}; choose another port"
             ) from error
-        self._topics = _Topics(foxglove, context)
+        self._topics = Topics(foxglove, context, headers, camera)
         self._context = context  # keeps the context alive
 
     @property
@@ -237,10 +208,12 @@ class FoxgloveServer:
         """Nothing to do."""
 
     def close(self, *, complete: bool) -> None:
-        """Stop serving."""
+        """Stop serving; a client that connected and says nothing is not waited for."""
         self._topics.close()
         self._answers.close()
-        self._server.stop()
+        stopping = threading.Thread(target=self._server.stop, daemon=True)
+        stopping.start()
+        stopping.join(_STOP_S)  # the SDK would wait for the handshake of such a client
 
     def _answer(self, outcome: Outcome) -> None:
         self._answers.log(outcome.to_json())
@@ -248,7 +221,7 @@ class FoxgloveServer:
 
 def _listener(intake: CommandIntake, answer: Callable[[Outcome], None]) -> Any:
     """Listener for the messages that clients publish."""
-    base: Any = need("foxglove.websocket", "serving Foxglove", _INSTALL).ServerListener
+    base: Any = need("foxglove.websocket", "serving Foxglove", INSTALL).ServerListener
 
     class Listener(base):  # type: ignore[misc]
         def on_message_data(self, client: Any, client_channel_id: Any, data: bytes) -> None:

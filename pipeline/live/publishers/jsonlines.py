@@ -14,7 +14,8 @@ from typing import BinaryIO
 
 from maskstream.pipeline.errors import ConfigError
 from maskstream.pipeline.live.commands import CommandIntake, Outcome, TakeCommand
-from maskstream.pipeline.live.messages import parse_port, result_message
+from maskstream.pipeline.live.endpoints import Endpoint
+from maskstream.pipeline.live.messages import of_camera, result_message
 from maskstream.pipeline.types import Frame, FrameResult
 
 logger = logging.getLogger(__name__)
@@ -27,11 +28,15 @@ _MAX_CLIENTS = 16
 
 
 class JsonToOutput:
-    """A sink that prints one line of JSON a result."""
+    """A sink that prints one line of JSON a result. camera: its name, in every line if not ""."""
+
+    def __init__(self, camera: str = "") -> None:
+        self._camera = camera
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Print the result."""
-        sys.stdout.write(json.dumps(result_message(frame, result)) + "\n")
+        line = json.dumps(of_camera(self._camera, result_message(frame, result)))
+        sys.stdout.write(line + "\n")
         sys.stdout.flush()
 
     def idle(self) -> None:
@@ -42,23 +47,25 @@ class JsonToOutput:
 
 
 class JsonOverTcp:
-    """A sink that serves JSON lines at HOST:PORT (or PORT of the loopback) and accepts commands.
+    """A sink that serves JSON lines at an endpoint and accepts commands.
 
-    Each line that a client sends is a command; the answer is a line of type "answer". A client that
-    reads too slowly misses results, without delaying the others.
+    camera: its name, in every line if it is not "". Each line that a client sends is a command; the
+    answer is a line of type "answer". A client that reads too slowly misses results, without
+    delaying the others.
     """
 
-    def __init__(self, address: str, take: TakeCommand) -> None:
-        """Start the server. Raises `ConfigError` if the address is wrong or taken."""
-        host, _, port = address.removeprefix("tcp://").rpartition(":")
-        number = parse_port(port, "--publish jsonl:[HOST:]PORT")
+    def __init__(self, endpoint: Endpoint, take: TakeCommand, camera: str = "") -> None:
+        """Start the server. Raises `ConfigError` if the endpoint is taken."""
         try:
-            self._listener = socket.create_server((host or "127.0.0.1", number))
+            self._listener = socket.create_server(
+                (endpoint.host, endpoint.port), family=endpoint.family
+            )
         except OSError as error:
             raise ConfigError(
-                f"results cannot be served at {address}: {error.strerror}; choose another port"
+                f"results cannot be served at {endpoint}: {error.strerror}; choose another port"
             ) from error
         self._take = take
+        self._camera = camera
         self._clients: set[_Client] = set()
         self._lock = threading.Lock()  # for the clients, which join and leave in other threads
         self._thread = threading.Thread(target=self._accept, name="maskstream-jsonl", daemon=True)
@@ -74,7 +81,7 @@ class JsonOverTcp:
         clients = self._joined()
         if not clients:
             return
-        line = json.dumps(result_message(frame, result)).encode() + b"\n"
+        line = json.dumps(of_camera(self._camera, result_message(frame, result))).encode() + b"\n"
         for client in clients:
             client.send_result(line)
 

@@ -1,4 +1,4 @@
-"""Publishes live results as ROS 2 messages: a label image and detections.
+"""Publishes live results as ROS 2 messages: a label image, detections and a table.
 
 Only `Ros2Publisher` imports rclpy; the functions that build messages are given the message classes,
 so that they can be tested without ROS.
@@ -12,34 +12,46 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from maskstream.pipeline.extras import need
+from maskstream.pipeline.live.camera_info import CameraInfo
 from maskstream.pipeline.live.commands import CommandIntake, Outcome, TakeCommand
-from maskstream.pipeline.live.messages import stamp_ns
-from maskstream.pipeline.live.publishers.extras import need
+from maskstream.pipeline.live.headers import DEFAULT_HEADERS, Headers
+from maskstream.pipeline.live.messages import result_message
 from maskstream.pipeline.types import Frame, FrameResult
 
 _INSTALL = "ROS 2 (rclpy, sensor_msgs, vision_msgs, std_msgs): source its setup.bash first"
-_FRAME_ID = "camera"
 _DEPTH = 1  # results kept for a slow subscriber
 _COMMAND_DEPTH = 10
 
 
 @dataclass(frozen=True, slots=True)
 class MessageTypes:
-    """The message classes of ROS: std_msgs/Header, sensor_msgs/Image, vision_msgs/…."""
+    """The message classes of ROS: std_msgs/Header, sensor_msgs/…, vision_msgs/…."""
 
     header: Callable[[], Any]
     image: Callable[[], Any]
+    camera_info: Callable[[], Any]
     detections: Callable[[], Any]
     detection: Callable[[], Any]
     hypothesis: Callable[[], Any]
 
 
-def header_of(frame: Frame, result: FrameResult, types: MessageTypes, frame_id: str) -> Any:
-    """A header with the source's timestamp (`stamp_ns`), never the time of sending."""
+def header_of(frame: Frame, headers: Headers, types: MessageTypes) -> Any:
+    """A header with the frame's stamp, never the time of sending."""
     header = types.header()
-    header.stamp.sec, header.stamp.nanosec = divmod(stamp_ns(frame, result), 1_000_000_000)
-    header.frame_id = frame_id
+    header.stamp.sec, header.stamp.nanosec = divmod(headers.stamp_ns(frame), 1_000_000_000)
+    header.frame_id = headers.frame_id
     return header
+
+
+def camera_info(camera: CameraInfo, header: Any, types: MessageTypes) -> Any:
+    """A sensor_msgs/CameraInfo of the calibration."""
+    message = types.camera_info()
+    message.header = header
+    message.height, message.width = camera.size_hw
+    message.distortion_model = camera.distortion_model
+    message.d, message.k, message.r, message.p = map(list, (camera.d, camera.k, camera.r, camera.p))
+    return message
 
 
 def label_image(result: FrameResult, header: Any, types: MessageTypes) -> Any:
@@ -56,9 +68,10 @@ def label_image(result: FrameResult, header: Any, types: MessageTypes) -> Any:
 
 
 def detections(result: FrameResult, header: Any, types: MessageTypes) -> Any:
-    """A vision_msgs/Detection2DArray of the visible objects; `id` is the label value.
+    """A vision_msgs/Detection2DArray of the visible objects.
 
-    `class_id` is the class, or the track's state where no detector has named one.
+    `id` is the object's, which is the label value, too: the same in every message. `class_id` is
+    the class that a detector gave, else empty; the track state is in the table.
     """
     message = types.detections()
     message.header = header
@@ -74,7 +87,7 @@ def detections(result: FrameResult, header: Any, types: MessageTypes) -> Any:
         detection.bbox.size_x = x1 - x0
         detection.bbox.size_y = y1 - y0
         hypothesis = types.hypothesis()
-        hypothesis.hypothesis.class_id = found.label or found.state.name.lower()
+        hypothesis.hypothesis.class_id = found.label
         hypothesis.hypothesis.score = found.score
         detection.results.append(hypothesis)
         message.detections.append(detection)
@@ -109,6 +122,7 @@ def ros_types() -> MessageTypes:
     return MessageTypes(
         std.Header,
         sensor.Image,
+        sensor.CameraInfo,
         vision.Detection2DArray,
         vision.Detection2D,
         vision.ObjectHypothesisWithPose,
@@ -116,16 +130,18 @@ def ros_types() -> MessageTypes:
 
 
 class Ros2Publisher:
-    """A sink that is a ROS 2 node: `~/labels`, `~/detections`, `~/command` and `~/answer`.
+    """A sink that is a ROS 2 node: `~/labels`, `~/detections`, `~/table`, `~/command`, `~/answer`.
 
-    name: node name. `~/detections_in` takes the vision_msgs/Detection2DArray of a detector.
-    Results are sent with best effort, depth 1; commands and answers are JSON in std_msgs/String,
-    reliable, depth 10. Raises `MissingExtraError`.
+    name: node name. headers: of its messages; with a camera, `~/camera_info` is published, too.
+    `~/detections_in` takes the vision_msgs/Detection2DArray of a detector.
+    Results are sent with best effort, depth 1. The table (`result_message`), commands and answers
+    are JSON in std_msgs/String; the latter two are reliable, depth 10. Raises `MissingExtraError`.
     """
 
-    def __init__(self, name: str, take: TakeCommand) -> None:
+    def __init__(self, name: str, take: TakeCommand, headers: Headers = DEFAULT_HEADERS) -> None:
         self._rclpy = need("rclpy", "publishing to ROS 2", _INSTALL)
         self._types = ros_types()
+        self._headers = headers
         qos = need("rclpy.qos", "publishing to ROS 2", _INSTALL)
         std = need("std_msgs.msg", "publishing to ROS 2", _INSTALL)
         self._intake = CommandIntake(take)
@@ -138,6 +154,10 @@ class Ros2Publisher:
         self._detections = self._node.create_publisher(
             self._types.detections, "~/detections", profile
         )
+        self._camera_info = self._node.create_publisher(
+            self._types.camera_info, "~/camera_info", profile
+        )
+        self._table = self._node.create_publisher(std.String, "~/table", profile)
         self._answers = self._node.create_publisher(std.String, "~/answer", _COMMAND_DEPTH)
         self._node.create_subscription(std.String, "~/command", self._on_message, _COMMAND_DEPTH)
         self._node.create_subscription(
@@ -149,9 +169,14 @@ class Ros2Publisher:
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Publish the result and read waiting commands."""
-        header = header_of(frame, result, self._types, _FRAME_ID)
+        header = header_of(frame, self._headers, self._types)
         self._labels.publish(label_image(result, header, self._types))
         self._detections.publish(detections(result, header, self._types))
+        if self._headers.camera is not None:
+            camera = self._headers.camera.at(frame.size_hw)
+            self._camera_info.publish(camera_info(camera, header, self._types))
+        if self._table.get_subscription_count():
+            self._table.publish(self._text(result_message(frame, result)))
         self._executor.spin_once(timeout_sec=0)
 
     def idle(self) -> None:
@@ -176,6 +201,9 @@ class Ros2Publisher:
             self._intake.receive(command, self._answer)
 
     def _answer(self, outcome: Outcome) -> None:
+        self._answers.publish(self._text(outcome.to_json()))
+
+    def _text(self, values: dict[str, Any]) -> Any:
         message = self._string()
-        message.data = json.dumps(outcome.to_json())
-        self._answers.publish(message)
+        message.data = json.dumps(values)
+        return message

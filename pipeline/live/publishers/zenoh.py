@@ -1,7 +1,7 @@
 """Publishes live results over Zenoh: a JSON message and a label image a frame.
 
-Keys below a prefix: `PREFIX/result` (JSON), `PREFIX/labels` (16-bit PNG; frame index and timestamps
-are attached as JSON), `PREFIX/command` and `PREFIX/detections_in` (JSON, subscribed),
+Keys below a prefix: `PREFIX/result` (JSON), `PREFIX/labels` (16-bit PNG; frame index and times are
+attached as JSON), `PREFIX/command` and `PREFIX/detections_in` (JSON, subscribed),
 `PREFIX/answer`.
 """
 
@@ -12,9 +12,10 @@ from typing import Any
 
 from maskstream.pipeline.errors import ConfigError
 from maskstream.pipeline.exports.png import encode_png
+from maskstream.pipeline.extras import need
 from maskstream.pipeline.live.commands import CommandIntake, Outcome, TakeCommand
-from maskstream.pipeline.live.messages import captured_ns, result_message, stamp_ns
-from maskstream.pipeline.live.publishers.extras import need
+from maskstream.pipeline.live.headers import DEFAULT_HEADERS, Headers
+from maskstream.pipeline.live.messages import captured_ns, of_camera, result_message
 from maskstream.pipeline.types import Frame, FrameResult
 
 _INSTALL = "eclipse-zenoh: pip install 'maskstream[zenoh]'"
@@ -24,13 +25,23 @@ class ZenohPublisher:
     """A sink that publishes below a key prefix.
 
     target: PREFIX, or PREFIX@FILE with a Zenoh configuration (JSON5); without one the session is a
-    peer that finds others by multicast. Raises `ConfigError`, `MissingExtraError`.
+    peer that finds others by multicast. camera: name of one of several cameras, which follows the
+    prefix, or "". Raises `ConfigError`, `MissingExtraError`.
     """
 
-    def __init__(self, target: str, take: TakeCommand) -> None:
+    def __init__(
+        self,
+        target: str,
+        take: TakeCommand,
+        headers: Headers = DEFAULT_HEADERS,
+        camera: str = "",
+    ) -> None:
         zenoh = need("zenoh", "publishing over Zenoh", _INSTALL)
         self._intake = CommandIntake(take)
+        self._headers = headers
         prefix, _, file = target.partition("@")
+        prefix = f"{prefix}/{camera}" if camera else prefix
+        self._camera = camera
         try:
             config = zenoh.Config.from_file(file) if file else zenoh.Config()
             self._session = zenoh.open(config)
@@ -44,10 +55,10 @@ class ZenohPublisher:
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Publish the result."""
-        self._results.put(json.dumps(result_message(frame, result)))
+        self._results.put(json.dumps(of_camera(self._camera, result_message(frame, result))))
         about = {
             "frame": result.index,
-            "stamp_ns": stamp_ns(frame, result),
+            "stamp_ns": self._headers.stamp_ns(frame),
             "captured_ns": captured_ns(frame),
         }
         self._labels.put(encode_png(result.labels), attachment=json.dumps(about))

@@ -1,4 +1,4 @@
-"""Import of optional packages, when a channel that needs them is opened."""
+"""Import of optional packages, when something that needs them is opened."""
 
 from __future__ import annotations
 
