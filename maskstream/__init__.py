@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from maskstream.pipeline.config import PipelineConfig as PipelineConfig
+    from maskstream.pipeline.detectors.detector import DetectedBox as DetectedBox
+    from maskstream.pipeline.detectors.detector import Detector as Detector
     from maskstream.pipeline.engine.pipeline import Pipeline as Pipeline
     from maskstream.pipeline.engine.pipeline import RunSummary as RunSummary
     from maskstream.pipeline.engine.stills import segment_everything as segment_everything
     from maskstream.pipeline.errors import ConfigError as ConfigError
+    from maskstream.pipeline.errors import DetectorError as DetectorError
     from maskstream.pipeline.errors import MaskstreamError as MaskstreamError
     from maskstream.pipeline.errors import MissingExtraError as MissingExtraError
     from maskstream.pipeline.errors import ModelError as ModelError
@@ -52,10 +55,11 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "config": "PipelineConfig",
+    "detectors.detector": "DetectedBox Detector",
     "engine.pipeline": "Pipeline RunSummary",
     "engine.stills": "segment_everything",
-    "errors": "ConfigError MaskstreamError MissingExtraError ModelError PageError PromptError"
-    " QueueClosedError ServerFullError SessionNotFoundError SinkError SinkHangsError"
+    "errors": "ConfigError DetectorError MaskstreamError MissingExtraError ModelError PageError"
+    " PromptError QueueClosedError ServerFullError SessionNotFoundError SinkError SinkHangsError"
     " SourceError SourceNotFoundError StoreCorruptError StoreError StoreExistsError"
     " StoreLockedError TrainingDataError UnreadableSourceError",
     "exports.export": "ExportChoice export",
@@ -72,6 +76,9 @@ _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()
 
 __all__ = [
     "ConfigError",
+    "DetectedBox",
+    "Detector",
+    "DetectorError",
     "ExportChoice",
     "FrameResult",
     "LiveCameras",

@@ -124,6 +124,37 @@ class SeedingConfig(_Section):
     max_objects: int = Field(12, ge=0, le=65535)
 
 
+class DetectorConfig(_Section):
+    """A detector whose boxes are prompts on keyframes, or a file of detections.
+
+    every: frames between two runs. start_score: least score of a detection that begins an object.
+    sure_score: score from which that object is shown at once; else after `tracking.confirm_hits`
+    runs have found it. head, resize, normalize, channels: "auto" as the graph's outputs suggest.
+    """
+
+    model: str | None = None
+    text: str = ""
+    detections: str | None = None
+    classes: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    every: int = Field(8, ge=1, le=10_000)
+    score_min: float = Field(0.25, ge=0, le=1)
+    start_score: float = Field(0.4, ge=0, le=1)
+    sure_score: float = Field(0.6, ge=0, le=1)
+    match_min: float = Field(0.3, gt=0, le=1)
+    nms_iou: float = Field(0.7, gt=0, le=1)
+    max_objects: int = Field(32, ge=1, le=1000)
+    head: Literal["auto", "yolo", "end2end", "detr", "boxes", "ssd"] = "auto"
+    resize: Literal["auto", "letterbox", "stretch"] = "auto"
+    normalize: Literal["auto", "unit", "imagenet", "none"] = "auto"
+    channels: Literal["rgb", "bgr"] = "rgb"
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is to be detected."""
+        return bool(self.model or self.text or self.detections)
+
+
 class StoreConfig(_Section):
     """When results are committed to the store."""
 
@@ -175,6 +206,7 @@ class PipelineConfig(_Section):
     tracking: TrackingConfig = TrackingConfig()
     memory: MemoryConfig = MemoryConfig()
     seeding: SeedingConfig = SeedingConfig()
+    detector: DetectorConfig = DetectorConfig()
     store: StoreConfig = StoreConfig()
     live: LiveConfig = LiveConfig()
 

@@ -6,6 +6,7 @@ MaskstreamError
 │   └── UnreadableSourceError     it exists, but has no video that can be decoded
 ├── ConfigError                   a configuration key or value is wrong
 ├── PromptError                   a prompts file or a prompt is wrong
+├── DetectorError                 a detector, or a file of detections, is unusable
 ├── ModelError                    a model folder or checkpoint is missing or unusable
 ├── StoreError                    the mask store cannot be written or read
 │   ├── StoreExistsError          the output already exists
@@ -54,6 +55,10 @@ class ConfigError(MaskstreamError):
 
 class PromptError(MaskstreamError):
     """A prompts file or a prompt is wrong."""
+
+
+class DetectorError(MaskstreamError):
+    """A detector, or a file of detections, is missing or unusable."""
 
 
 class ModelError(MaskstreamError):

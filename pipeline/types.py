@@ -168,7 +168,8 @@ class ObjectResult:
     """One object on one frame.
 
     box_xyxy: pixels of the displayed frame, right and bottom exclusive. score: confidence 0..1.
-    area: pixels of the mask in `FrameResult.labels`.
+    area: pixels of the mask in `FrameResult.labels`. label: its class, "" if no detector named it.
+    detector_score: the detector's score when it last saw the object, 0..1; None if it never did.
     """
 
     id: int
@@ -176,6 +177,8 @@ class ObjectResult:
     score: float
     state: TrackState
     area: int
+    label: str = ""
+    detector_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

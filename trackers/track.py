@@ -13,6 +13,7 @@ from maskstream.trackers.flow import NO_POINTS, Flow, Propagated
 from maskstream.trackers.iou import mask_iou
 from maskstream.trackers.motion import KalmanBox
 from maskstream.trackers.need import Need
+from maskstream.trackers.sightings import UNSEEN, Sightings
 from maskstream.trackers.state import TrackState
 
 FloatMap = npt.NDArray[np.float32]
@@ -46,7 +47,7 @@ class Track:
     when the memory last recognized it. traveled: motion since the last keyframe, in sides of a
     square of its area. rigid_motion: similarity [2, 3] from the previous frame; None if unknown or
     not rigid. points: (x, y) [N, 2] in it that are tracked from frame to frame. need: for a
-    keyframe (`Need`).
+    keyframe (`Need`). sightings: what a detector has said of it.
     """
 
     id: int
@@ -63,6 +64,7 @@ class Track:
     rigid_motion: Vector | None = None
     points: FloatMap = field(default_factory=lambda: NO_POINTS)
     need: Need = field(default_factory=Need)
+    sightings: Sightings = UNSEEN
 
     @property
     def mask(self) -> BoolMap:
@@ -136,6 +138,16 @@ class Track:
         box = box_of(self.mask)
         if box is not None:
             self.motion = KalmanBox.start(box)
+        self._found(score, now_s)
+
+    def correct(self, logits: FloatMap, score: float, now_s: float) -> None:
+        """Take another mask of the object, which goes on moving as it did."""
+        self.update_mask(logits)
+        self.rigid_motion = None
+        self.need = Need()
+        box = box_of(self.mask)
+        if box is not None:
+            self.motion.update(box)
         self._found(score, now_s)
 
     def _found(self, score: float, now_s: float) -> None:

@@ -85,11 +85,18 @@ class Tracker:
         return max((t.need.expected(later, looked_at=looked_at) for t in wanting), default=0.0)
 
     def mark_all_lost(self, *, keep_confirmed: bool = False) -> None:
-        """Mark prompted tracks lost and drop the others, as after a cut.
+        """Mark prompted tracks, and those that a detector supports, lost and drop the others.
 
-        keep_confirmed: keep all tracks that have an id; for a gap within the same scene.
+        As after a cut. keep_confirmed: keep all tracks that have an id; for a gap within the same
+        scene.
         """
-        self.tracks = [t for t in self.tracks if t.prompted or (keep_confirmed and t.id > 0)]
+        self.tracks = [
+            t
+            for t in self.tracks
+            if t.prompted
+            or t.sightings.hits >= self.settings.confirm_hits
+            or (keep_confirmed and t.id > 0)
+        ]
         for track in self.tracks:
             track.state = TrackState.LOST
             track.motion = KalmanBox.start(np.zeros(4))  # expected nowhere
@@ -139,7 +146,7 @@ class Tracker:
         for row, column in matched.pairs:
             agreement = 1 - float(cost[row, column])
             live[row].update(detections[column], agreement, now_s)
-            self._confirmed(live[row])
+            self.confirm(live[row])
         for row in matched.unmatched_tracks:
             if live[row].recognized_s < now_s:
                 self._missed(live[row])
@@ -159,12 +166,14 @@ class Tracker:
         others become new tracks, shown at once if `confirmed`, else after `confirm_hits` keyframes.
         """
         for detection in self._match_lost(detections, now_s, looks_alike):
-            track = _track(0, detection, now_s, prompted=False)
-            if confirmed:
-                track.hits = self.settings.confirm_hits
-            self._confirmed(track)
-            if not self.full or track.id:
-                self.tracks.append(track)
+            self.confirm(self.begin(detection, now_s), at_once=confirmed)
+        self.drop_removed()
+
+    def begin(self, detection: Detection, now_s: float) -> Track:
+        """Begin the track of a new object, which is not shown until it is confirmed."""
+        track = _track(0, detection, now_s, prompted=False)
+        self.tracks.append(track)
+        return track
 
     def set(self, track_id: int, logits: FloatMap, score: float, now_s: float) -> None:
         """Set the mask of a prompted object; creates its track if it is new."""
@@ -176,6 +185,10 @@ class Tracker:
         track.replace(logits, score, now_s)
         track.state = TrackState.TRACKED
         track.prompted = True
+
+    def drop_removed(self) -> None:
+        """Drop tracks that were removed since the last keyframe."""
+        self.tracks = [t for t in self.tracks if t.state != TrackState.REMOVED]
 
     def remove(self, track_id: int) -> None:
         """Remove an object's track."""
@@ -197,12 +210,18 @@ class Tracker:
         if left and self.full:
             logger.warning("all %d ids are used; no more objects are added", track_id)
 
-    def _confirmed(self, track: Track) -> None:
+    def confirm(self, track: Track, *, at_once: bool = False) -> None:
+        """Show a tentative track, `at_once` or if it was found often enough.
+
+        What a detector has found counts by the detector's hits. Without an id that is left, the
+        track is removed.
+        """
         if track.state != TrackState.TENTATIVE:
             return
+        hits = track.sightings.hits or track.hits
         if self.full:
             track.state = TrackState.REMOVED
-        elif track.hits >= self.settings.confirm_hits:
+        elif at_once or hits >= self.settings.confirm_hits:
             track.id = self.new_id()
             track.state = TrackState.TRACKED
 

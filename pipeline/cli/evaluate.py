@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maskstream.pipeline.cli.evaluate_detector import detector
 from maskstream.pipeline.cli.evaluate_video import video
 from maskstream.pipeline.errors import ConfigError
 
@@ -48,6 +49,7 @@ def register(app: typer.Typer) -> None:
     evaluate = typer.Typer(help="Evaluate a model against ground-truth masks.")
     evaluate.command()(images)
     evaluate.command()(video)
+    evaluate.command()(detector)
     app.add_typer(evaluate, name="eval", no_args_is_help=True)
 
 

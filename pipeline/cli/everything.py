@@ -10,18 +10,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maskstream.pipeline.cli.detector_options import DetectorOptions
 from maskstream.pipeline.cli.options import (
+    ClassesOption,
+    DetectionsOption,
+    DetectorOption,
     EndOption,
+    LabelsOption,
     ModelOption,
     ReplaceOption,
     StartOption,
     StrideOption,
+    TextOption,
 )
 from maskstream.pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from maskstream.pipeline.segmenter.everything import EverythingChoice
-    from maskstream.pipeline.types import FrameResult
+    from maskstream.pipeline.types import FrameResult, ObjectResult
 
 PointsOption = Annotated[int, typer.Option(min=4, max=128, help="Points a side of the fine grid.")]
 IouOption = Annotated[
@@ -61,6 +67,11 @@ def everything(
     start: StartOption = None,
     end: EndOption = None,
     stride: StrideOption = 1,
+    detector: DetectorOption = None,
+    detections: DetectionsOption = None,
+    text: TextOption = None,
+    classes: ClassesOption = None,
+    labels: LabelsOption = None,
     model: ModelOption = None,
     overwrite: ReplaceOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line a frame.")] = False,
@@ -68,7 +79,8 @@ def everything(
     """Find the objects of an image, or of each video frame separately, without prompts.
 
     Label maps are 16-bit grayscale PNGs: 0 is background, other values are objects; parts lie on
-    top of whole objects. Thresholds default to the model's own (docs/measurements/seeding.md).
+    top of whole objects. Thresholds default to the model's own (docs/measurements/seeding.md). With
+    a detector, its boxes are the prompts instead of a grid, and objects have its classes.
     """
     from maskstream.pipeline.segmenter.everything import EverythingChoice
 
@@ -82,6 +94,7 @@ def everything(
             start=start,
             end=end,
             stride=stride,
+            detector=DetectorOptions(detector, detections, text, classes, labels),
             model=model,
             overwrite=overwrite,
             as_json=as_json,
@@ -101,6 +114,7 @@ class EverythingRequest:
     start: str | None
     end: str | None
     stride: int
+    detector: DetectorOptions
     model: str | None
     overwrite: bool
     as_json: bool
@@ -110,7 +124,8 @@ def _find(request: EverythingRequest) -> None:
     """Find the objects of each frame separately. Raises `MaskstreamError`."""
     from maskstream.pipeline.cli.first_use import with_model_folder
     from maskstream.pipeline.config import load_config
-    from maskstream.pipeline.engine.stills import single_frame_result
+    from maskstream.pipeline.detectors.open import open_detector
+    from maskstream.pipeline.engine.stills import detected_frame_result, single_frame_result
     from maskstream.pipeline.models.open import locate_model, open_segmenter
     from maskstream.pipeline.models.pool import SegmenterPool
     from maskstream.pipeline.output_paths import check_outputs
@@ -122,9 +137,11 @@ def _find(request: EverythingRequest) -> None:
     source, output, overlay = request.source, request.output, request.overlay
     if request.grid not in GRIDS:
         raise ConfigError(f"--grid is one of {', '.join(GRIDS)}, not {request.grid}")
-    check_outputs([output, overlay], [source])
+    check_outputs([output, overlay], [source, *request.detector.inputs])
     labels, overlays = (None if p is None else ImageOutput(p) for p in (output, overlay))
-    config = load_config(overrides=[] if request.model is None else [f"model={request.model}"])
+    model = [] if request.model is None else [f"model={request.model}"]
+    config = load_config(overrides=[*request.detector.settings, *model])
+    detector = open_detector(config.detector, threads=config.threads.inference)
     span = open_source(source, start=request.start, end=request.end, stride=request.stride)
     with span.open() as reader:
         for place in (labels, overlays):
@@ -135,11 +152,17 @@ def _find(request: EverythingRequest) -> None:
         pool = SegmenterPool(lambda frame_hw: open_segmenter(config, folder, frame_hw))
         for frame in reader:
             segmenter = pool.for_size(frame.size_hw)
-            settings = request.choice.settings(segmenter.card)
             start_s = time.perf_counter()
-            features = segmenter.encode(frame)
-            proposals, prompts = find_everything(segmenter, features, settings, request.grid)
-            result = single_frame_result(frame, proposals, segmenter.geometry)
+            if detector is not None:
+                detector.check(frame.size_hw)
+                boxes = detector.detect(frame)
+                prompts = len(boxes)
+                result = detected_frame_result(frame, segmenter, boxes)
+            else:
+                settings = request.choice.settings(segmenter.card)
+                features = segmenter.encode(frame)
+                proposals, prompts = find_everything(segmenter, features, settings, request.grid)
+                result = single_frame_result(frame, proposals, segmenter.geometry)
             seconds = time.perf_counter() - start_s
             if labels is not None:
                 labels.write(frame.index, result.labels)
@@ -155,9 +178,18 @@ def _line(result: FrameResult, prompts: int, seconds: float, *, as_json: bool) -
     count = len(result.objects)
     if not as_json:
         return f"frame {result.index}: {count} objects, {prompts} prompts, {seconds:.2f} s"
-    objects = [
-        {"id": o.id, "box_xyxy": o.box_xyxy, "score": round(o.score, 4), "area": o.area}
-        for o in result.objects
-    ]
+    objects = [_object(found) for found in result.objects]
     line = {"frame": result.index, "pts_s": result.pts_s, "prompts": prompts}
     return json.dumps(line | {"seconds": round(seconds, 3), "objects": objects})
+
+
+def _object(found: ObjectResult) -> dict[str, object]:
+    values = {
+        "id": found.id,
+        "box_xyxy": found.box_xyxy,
+        "score": round(found.score, 4),
+        "area": found.area,
+    }
+    if found.detector_score is None:
+        return values
+    return values | {"class": found.label, "detector_score": round(found.detector_score, 4)}

@@ -8,8 +8,19 @@ from typing import Annotated
 
 import typer
 
+from maskstream.pipeline.cli.detector_options import DetectorOptions
 from maskstream.pipeline.cli.live_request import LiveRequest, run_live
-from maskstream.pipeline.cli.options import ConfigOption, ModelOption, OverridesOption, QuietOption
+from maskstream.pipeline.cli.options import (
+    ClassesOption,
+    ConfigOption,
+    DetectorOption,
+    EveryOption,
+    LabelsOption,
+    ModelOption,
+    OverridesOption,
+    QuietOption,
+    TextOption,
+)
 
 
 class Transport(StrEnum):
@@ -114,8 +125,16 @@ def live(
     config: ConfigOption = None,
     overrides: OverridesOption = None,
     seed: Annotated[
-        bool, typer.Option("--seed/--no-seed", help="Find objects without prompts.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--seed/--no-seed", help="Find objects without prompts; default: without a detector."
+        ),
+    ] = None,
+    detector: DetectorOption = None,
+    text: TextOption = None,
+    classes: ClassesOption = None,
+    labels: LabelsOption = None,
+    every: EveryOption = None,
     model: ModelOption = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="End when an output fails, for example on a full disk.")
@@ -150,6 +169,7 @@ def live(
             config=config,
             overrides=overrides or (),
             seed=seed,
+            detector=DetectorOptions(detector, None, text, classes, labels, every),
             model=model,
             strict=strict,
             as_json=as_json,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 
 import typer
 
+from maskstream.pipeline.cli.detector_options import NO_DETECTOR, DetectorOptions
 from maskstream.pipeline.cli.live_report import StatusLines
 from maskstream.pipeline.errors import (
     ConfigError,
@@ -70,7 +71,8 @@ class LiveRequest:
     input_options: Sequence[str] = field(default=(), repr=False)
     config: Path | None = None
     overrides: Sequence[str] = ()
-    seed: bool = True
+    seed: bool | None = None
+    detector: DetectorOptions = NO_DETECTOR
     model: str | None = None
     stamps: Literal["capture", "stream", "ntp"] | None = None
     frame_id: str | None = None
@@ -82,7 +84,9 @@ class LiveRequest:
     @property
     def settings(self) -> list[str]:
         """Configuration overrides, `key=value`."""
-        settings = [f"seeding.enabled={str(self.seed).lower()}", *self.overrides]
+        seed = not self.detector.given if self.seed is None else self.seed
+        settings = [f"seeding.enabled={str(seed).lower()}", *self.overrides]
+        settings += self.detector.settings
         if self.latency_ms is not None:
             settings.append(f"live.latency_ms={self.latency_ms}")
         if self.model is not None:
@@ -154,7 +158,7 @@ def run_live(request: LiveRequest) -> None:
     clip = next((source for source in named.values() if Path(source).is_file()), None)
     outputs = CameraOutputs(request.outputs, tuple(named))
     stores = [outputs.store_path(name) for name in named]
-    check_outputs(stores, [*named.values(), request.config])
+    check_outputs(stores, [*named.values(), request.config, *request.detector.inputs])
     configured = with_model_folder(load_config(request.config, request.settings), clip)
     duration_s = None if request.duration is None else parse_duration(request.duration)
     record = request.record

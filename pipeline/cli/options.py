@@ -28,6 +28,31 @@ OverridesOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a configuration key."),
 ]
 ModelOption = Annotated[str | None, typer.Option(help="Model name, folder or checkpoint.")]
+DetectorOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Detector whose boxes begin and support objects: an ONNX or OpenVINO graph (YOLO, "
+        "DETR, SSD)."
+    ),
+]
+DetectionsOption = Annotated[
+    Path | None,
+    typer.Option(help="Detections of another detector instead: COCO JSON, or JSON lines (.jsonl)."),
+]
+TextOption = Annotated[
+    str | None,
+    typer.Option(help="Find what words name, 'a dog. a red car'; --detector is a folder then."),
+]
+ClassesOption = Annotated[
+    str | None, typer.Option(help="Classes of the detector to track: person,car.")
+]
+LabelsOption = Annotated[
+    str | None,
+    typer.Option(help="Names of the detector's classes: a,b,c or a file; default: its metadata."),
+]
+EveryOption = Annotated[
+    int | None, typer.Option(min=1, help="Frames between two runs of the detector (8).")
+]
 StartOption = Annotated[
     str | None, typer.Option(help="First frame: 120, 3.5s, 00:00:03.5 or timecode 00:00:03:12.")
 ]

@@ -7,16 +7,23 @@ from typing import Annotated
 
 import typer
 
+from maskstream.pipeline.cli.detector_options import DetectorOptions
 from maskstream.pipeline.cli.options import (
+    ClassesOption,
     ConfigOption,
+    DetectionsOption,
+    DetectorOption,
     EndOption,
+    EveryOption,
     FpsOption,
+    LabelsOption,
     ModelOption,
     OverridesOption,
     PresetOption,
     QuietOption,
     StartOption,
     StrideOption,
+    TextOption,
     preset_or_config,
 )
 from maskstream.pipeline.cli.report import print_summary
@@ -45,8 +52,17 @@ def run(
     ] = None,
     seed: Annotated[
         bool | None,
-        typer.Option("--seed/--no-seed", help="Also find objects; default: only without prompts."),
+        typer.Option(
+            "--seed/--no-seed",
+            help="Also find objects; default: only without prompts and detector.",
+        ),
     ] = None,
+    detector: DetectorOption = None,
+    detections: DetectionsOption = None,
+    text: TextOption = None,
+    classes: ClassesOption = None,
+    labels: LabelsOption = None,
+    every: EveryOption = None,
     overlay: Annotated[
         Path | None, typer.Option(help="Also write a video with masks drawn.")
     ] = None,
@@ -95,6 +111,7 @@ def run(
             device=device,
             prompts=prompts,
             seed=seed,
+            detector=DetectorOptions(detector, detections, text, classes, labels, every),
             overlay=overlay,
             contact=contact,
             start=start,

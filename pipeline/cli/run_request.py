@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from maskstream.pipeline.cli.detector_options import NO_DETECTOR, DetectorOptions
 from maskstream.pipeline.cli.report import print_summary, progress_bar, summary_json
 from maskstream.pipeline.errors import ConfigError
 
@@ -29,8 +30,8 @@ INTERRUPTED = 130
 class RunRequest:
     """Options of the command `run`; None: as configured.
 
-    output: path or URL of a mask store. prompts: a prompts JSON, which disables seeding unless
-    `seed` is set. start, end: frame indices or times. fps: of
+    output: path or URL of a mask store. prompts: a prompts JSON; it and a detector disable seeding
+    unless `seed` is set. start, end: frame indices or times. fps: of
     images, frames per second, `24` or `24000/1001`. mode: what to do with an existing store.
     """
 
@@ -43,6 +44,7 @@ class RunRequest:
     device: str | None = None
     prompts: Path | None = None
     seed: bool | None = None
+    detector: DetectorOptions = NO_DETECTOR
     overlay: Path | None = None
     contact: Path | None = None
     start: str | None = None
@@ -58,8 +60,9 @@ class RunRequest:
     @property
     def settings(self) -> list[str]:
         """Configuration overrides, `key=value`."""
-        settings = list(self.overrides)
-        if self.seed is not None or self.prompts is not None:  # prompts disable seeding
+        settings = [*self.overrides, *self.detector.settings]
+        told = self.prompts is not None or self.detector.given
+        if self.seed is not None or told:
             settings.append(f"seeding.enabled={str(bool(self.seed)).lower()}")
         if self.refine is not None:
             settings.append(f"tracking.refine={str(self.refine).lower()}")
@@ -72,7 +75,7 @@ class RunRequest:
     @property
     def inputs(self) -> list[str | Path | None]:
         """Everything that is read, which no output may replace."""
-        return [self.source, self.prompts, self.config]
+        return [self.source, self.prompts, self.config, *self.detector.inputs]
 
     @property
     def is_partial(self) -> bool:
@@ -222,6 +225,8 @@ def _replay(request: RunRequest, configured: PipelineConfig, log: PromptLog) -> 
 
 def _check_replay(request: RunRequest) -> None:
     """Raise `ConfigError` for options that conflict with a session's own jobs."""
+    if request.detector.given:
+        raise ConfigError("these prompts are a session of the page: omit the detector's options")
     if request.mode == "resume" or request.is_partial or request.overlay or request.contact:
         raise ConfigError(
             "these prompts are a session of the page, which defines what is tracked: omit "

@@ -58,6 +58,7 @@ def _info_json(masks: MaskStore) -> JsonObject:
             {
                 "id": o.id,
                 "name": o.name,
+                "class": o.label,
                 "first_frame": o.first_index,
                 "last_frame": o.last_index,
                 "frames": o.frames_seen,
@@ -88,11 +89,13 @@ def _print_info(masks: MaskStore) -> None:
             datetime.fromtimestamp(at, UTC).isoformat(" ", "seconds") for at in captured
         )
         console.print(f"captured {first} to {until}", highlight=False)
-    table = Table("object", "name", "first frame", "last frame", "frames", "mean confidence")
+    columns = ("first frame", "last frame", "frames", "mean confidence")
+    table = Table("object", "name", "class", *columns)
     for found in masks.objects():
         table.add_row(
             str(found.id),
             found.name,
+            found.label,
             str(found.first_index),
             str(found.last_index),
             str(found.frames_seen),

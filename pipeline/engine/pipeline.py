@@ -13,11 +13,13 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator,
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 
 from maskstream.pipeline.config import PipelineConfig, load_config
+from maskstream.pipeline.detectors.detector import Detector, FunctionDetector
+from maskstream.pipeline.detectors.open import choose, open_detector
 from maskstream.pipeline.engine.backward import (
     BackwardPass,
     BackwardTracks,
@@ -27,7 +29,7 @@ from maskstream.pipeline.engine.backward import (
 from maskstream.pipeline.engine.frame_queue import FrameQueue, Policy
 from maskstream.pipeline.engine.reader import SourceReader
 from maskstream.pipeline.engine.writer import SinkWriter
-from maskstream.pipeline.errors import PromptError
+from maskstream.pipeline.errors import DetectorError, PromptError
 from maskstream.pipeline.models.networks import Networks
 from maskstream.pipeline.models.open import locate_model
 from maskstream.pipeline.prompts import NO_PROMPTS, PromptLog
@@ -107,11 +109,18 @@ class Pipeline:
     ...     print(result.index, [o.id for o in result.objects])
     """
 
-    def __init__(self, config: PipelineConfig) -> None:
-        """Raises `ConfigError`, `ModelError`."""
+    def __init__(
+        self, config: PipelineConfig, detector: Detector | Callable[..., Any] | None = None
+    ) -> None:
+        """Raises `ConfigError`, `ModelError`, `DetectorError`.
+
+        detector: instead of a configured one: a `Detector`, or a function of an RGB image, uint8
+        [H, W, 3], that returns `DetectedBox`es.
+        """
         check_refinable(config)
         self.config = config
         self.model = locate_model(config)
+        self.detector = _detector_for(config, detector)
         self.summary = RunSummary()
         self._running_stages: list[Callable[[], Mapping[str, float]]] = []
         self._stopped = False
@@ -244,6 +253,8 @@ class Pipeline:
             if waiting:
                 prompts.check_frames(known_frames(source, info, max(waiting)))
             prompts.check_inside(info.size_hw)
+            if self.detector is not None:
+                self.detector.check(info.size_hw)
             if make_processor is None:
                 processor = FrameProcessor(
                     config,
@@ -252,6 +263,7 @@ class Pipeline:
                     prompts,
                     earlier.at,
                     networks=self._idle.pop(info.size_hw, None),
+                    detector=self.detector,
                 )
             else:
                 processor = make_processor(config, self.model, info.size_hw)
@@ -262,10 +274,12 @@ class Pipeline:
                 self._backward_pass(source, prompts, info.size_hw, backward, earlier)
                 summary.stage_s["backward"] = time.perf_counter() - started
             seen: set[int] = set()
+            detected = self.detector is None or self.detector.frames is None
             before: int | None = None
             for frame, result in processor.results(queue):
                 waiting.discard(frame.index)
                 seen.update(o.id for o in result.objects)
+                detected = detected or _has(self.detector, frame)
                 summary.frames += 1
                 summary.objects = len(seen)
                 summary.keyframes = processor.keyframes
@@ -288,6 +302,11 @@ class Pipeline:
             summary.dropped = queue.dropped
             summary.stage_s |= reader.times.seconds
             summary.seconds = time.perf_counter() - started
+        if not detected and self.detector is not None:
+            raise DetectorError(
+                f"none of the frames of {self.detector.name} is among the {summary.frames} frames "
+                "of this run; check --start, --end and the file's frame numbers"
+            )
         if waiting:
             raise PromptError(
                 f"prompts name frame {min(waiting)}, which is not in the clip (or in the chosen "
@@ -330,6 +349,19 @@ class Pipeline:
                 f"prompts name frame {min(waiting)}, which is not in the clip (or in the chosen "
                 "range), so nothing can be tracked backward from there"
             )
+
+
+def _detector_for(
+    config: PipelineConfig, given: Detector | Callable[..., Any] | None
+) -> Detector | None:
+    if given is None:
+        return open_detector(config.detector, threads=config.threads.inference)
+    detector = given if isinstance(given, Detector) else FunctionDetector(given)
+    return choose(detector, config.detector)
+
+
+def _has(detector: Detector | None, frame: Frame) -> bool:
+    return detector is not None and detector.frames is not None and frame.index in detector.frames
 
 
 def _is_passed(waiting: Collection[int], before: int | None, index: int) -> bool:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from maskstream.pipeline.detectors.detector import DetectedBox
 from maskstream.pipeline.models.open import open_model
 from maskstream.pipeline.segmenter.everything import EverythingChoice, Proposal, find_everything
 from maskstream.pipeline.segmenter.geometry import InputGeometry, boxes_of
+from maskstream.pipeline.segmenter.model import Segmenter
 from maskstream.pipeline.sources.still import StillImage, as_frame
+from maskstream.pipeline.tracking.detecting import distinct, masks_of_boxes
 from maskstream.pipeline.types import Frame, FrameResult, ObjectResult, WantedDevice
+from maskstream.trackers.detector_matching import LabeledDetection
 from maskstream.trackers.state import TrackState
+
+_DUPLICATE_IOU = 0.7  # of the masks of two detections of one object
 
 
 def segment_everything(
@@ -49,21 +56,64 @@ def single_frame_result(
     Where masks overlap the smaller one is on top, so that parts lie on their objects; completely
     covered objects are left out.
     """
-    by_size = sorted(proposals, key=lambda p: -int((p.logits > 0).sum()))
-    labels = np.zeros(geometry.frame_hw, np.uint16)
-    for rank, proposal in enumerate(by_size, start=1):
-        labels[geometry.to_size(proposal.logits, geometry.frame_hw) > 0] = rank
+    return _layered(
+        frame,
+        [_Layer(int((p.logits > 0).sum()), _full_size(p, geometry), p.score) for p in proposals],
+    )
+
+
+def detected_frame_result(
+    frame: Frame, segmenter: Segmenter, boxes: Sequence[DetectedBox]
+) -> FrameResult:
+    """Result of one frame from detections: the detector's masks, or those decoded from its boxes.
+
+    boxes: the best first; each object is kept once. Ids and overlaps: as `single_frame_result`.
+    """
+    if not boxes:
+        return _layered(frame, [])
+    sizes = {"frame_hw": frame.size_hw, "working_hw": frame.size_hw}
+    found = masks_of_boxes(segmenter, segmenter.encode(frame), boxes, **sizes)
+    return _layered(frame, [_layer(each) for each in distinct(found, _DUPLICATE_IOU)])
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """An object to draw. mask: makes its mask, bool [H, W]."""
+
+    area: int
+    mask: Callable[[], npt.NDArray[np.bool_]]
+    score: float
+    label: str = ""
+    detector_score: float | None = None
+
+
+def _layer(found: LabeledDetection) -> _Layer:
+    mask = found.mask.logits > 0
+    return _Layer(int(mask.sum()), lambda: mask, found.mask.score, found.label, found.score)
+
+
+def _full_size(proposal: Proposal, geometry: InputGeometry) -> Callable[[], npt.NDArray[np.bool_]]:
+    return lambda: geometry.to_size(proposal.logits, geometry.frame_hw) > 0
+
+
+def _layered(frame: Frame, layers: Sequence[_Layer]) -> FrameResult:
+    by_size = sorted(layers, key=lambda layer: -layer.area)
+    labels = np.zeros(frame.size_hw, np.uint16)
+    for rank, layer in enumerate(by_size, start=1):
+        labels[layer.mask()] = rank
     shown = [int(rank) for rank in np.unique(labels) if rank]
     numbers = np.zeros(len(by_size) + 1, np.uint16)
     numbers[shown] = np.arange(1, len(shown) + 1)
     labels = numbers[labels]
     objects = tuple(
-        _object(number, labels == number, by_size[rank - 1].score)
+        _object(number, labels == number, by_size[rank - 1])
         for number, rank in enumerate(shown, start=1)
     )
     return FrameResult(frame.index, frame.pts, frame.time_base, True, labels, objects)
 
 
-def _object(number: int, shown: npt.NDArray[np.bool_], score: float) -> ObjectResult:
+def _object(number: int, shown: npt.NDArray[np.bool_], layer: _Layer) -> ObjectResult:
     x0, y0, x1, y1 = boxes_of(shown[None])[0].tolist()
-    return ObjectResult(number, (x0, y0, x1, y1), score, TrackState.TRACKED, int(shown.sum()))
+    area = int(shown.sum())
+    box, state = (x0, y0, x1, y1), TrackState.TRACKED
+    return ObjectResult(number, box, layer.score, state, area, layer.label, layer.detector_score)

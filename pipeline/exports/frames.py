@@ -19,15 +19,16 @@ UNNAMED = "object"
 
 @dataclass(frozen=True, slots=True)
 class ExportObject:
-    """An object to export. name: given by a person, else ""."""
+    """An object to export. name: given by a person, label: its class by a detector; else ""."""
 
     id: int
     name: str = ""
+    label: str = ""
 
     @property
     def category(self) -> str:
         """Category in formats that have categories."""
-        return self.name or UNNAMED
+        return self.label or self.name or UNNAMED
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -61,24 +61,26 @@ class Mots(_Lines):
 class Mot(_Lines):
     """MOTChallenge boxes, https://motchallenge.net/instructions.
 
-    Lines `frame,id,left,top,width,height,confidence,-1,-1,-1` with boxes of the whole masks; pixels
-    count from 1, as in the benchmark's own tools.
+    Lines `frame,id,left,top,width,height,confidence,class,-1,-1` with boxes of the whole masks;
+    pixels and classes count from 1, as in the benchmark's own tools. Without a detector's classes
+    the class is -1.
     """
 
     def write(self, frame: ExportFrame) -> None:
         """Write a line for each object that has pixels. Raises `OSError`."""
-        self._file.writelines(_mot_lines(frame))
+        self._file.writelines(self._expected(frame))
 
     def check(self, frame: ExportFrame) -> float:
         """1 if the next lines are the frame's, else 0."""
-        return float(all(self._file.readline() == line for line in _mot_lines(frame)))
+        return float(all(self._file.readline() == line for line in self._expected(frame)))
 
-
-def _mot_lines(frame: ExportFrame) -> list[str]:
-    lines = []
-    for chosen, mask in frame.masks():
-        left, top, width, height = box_xywh(mask)
-        place = f"{left + 1},{top + 1},{width},{height}"
-        score = frame.score(chosen.id)
-        lines.append(f"{frame.number},{chosen.id},{place},{score:.4f},-1,-1,-1\n")
-    return lines
+    def _expected(self, frame: ExportFrame) -> list[str]:
+        categories = self._job.categories
+        lines = []
+        for chosen, mask in frame.masks():
+            left, top, width, height = box_xywh(mask)
+            place = f"{left + 1},{top + 1},{width},{height}"
+            score = frame.score(chosen.id)
+            kind = 1 + categories.index(chosen.category) if chosen.label else -1
+            lines.append(f"{frame.number},{chosen.id},{place},{score:.4f},{kind},-1,-1\n")
+        return lines

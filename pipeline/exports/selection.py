@@ -12,20 +12,21 @@ from maskstream.pipeline.store import MaskStore
 
 
 def choose_objects(store: MaskStore, wanted: str | None) -> tuple[ExportObject, ...]:
-    """The objects with these ids or names ("1,3,cup"), by id; None: all with pixels.
+    """The objects with these ids, names or classes ("1,3,cup"), by id; None: all with pixels.
 
     Raises:
         ConfigError: an object is unknown.
     """
-    known = {o.id: ExportObject(o.id, o.name) for o in store.objects()}
+    known = {o.id: ExportObject(o.id, o.name, o.label) for o in store.objects()}
     if wanted is None:
         return tuple(known.values())
     chosen: dict[int, ExportObject] = {}
     for text in (part.strip() for part in wanted.split(",")):
-        found = [o for o in known.values() if text and text in (str(o.id), o.name)]
+        found = [o for o in known.values() if text and text in (str(o.id), o.name, o.label)]
         if not found:
             listed = ", ".join(
-                f"{o.id} ({o.name})" if o.name else str(o.id) for o in known.values()
+                f"{o.id} ({shown})" if (shown := o.name or o.label) else str(o.id)
+                for o in known.values()
             )
             raise ConfigError(
                 f"There is no object {text!r} in the mask store {store.path}; "

@@ -1,4 +1,4 @@
-"""Commands to a running live session: add an object by point or box, remove one, reset."""
+"""Commands to a running live session: points, boxes, detections, removal, reset."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from maskstream.pipeline.clock import SYSTEM_CLOCK, Clock
 from maskstream.pipeline.config import describe
+from maskstream.pipeline.detectors.detector import DetectedBox
+from maskstream.pipeline.detectors.given import GivenBox
 from maskstream.pipeline.errors import PromptError
 from maskstream.pipeline.prompts import (
     MAX_OBJECT_ID,
@@ -25,7 +27,8 @@ from maskstream.pipeline.prompts import (
 from maskstream.pipeline.types import SizeHW
 
 _MAX_WAITING = 256
-_MAX_BYTES = 4096  # of a command; it also bounds the depth and the length of numbers
+_MAX_BYTES = 16384  # of a command; it also bounds the depth and the length of numbers
+_MAX_DETECTIONS = 100  # in a command
 _MAX_PER_SECOND = 100  # of a channel or a client
 _MAX_ID = 128  # characters
 _MAX_REASON = 300  # characters
@@ -46,25 +49,28 @@ class Command(BaseModel):
     box without one creates a new object. xy, xyxy: pixels of the displayed frame. label: 1 on, 0
     beside the object. pts_s, captured_s: which frame the command refers to, seconds, by timestamp
     (a result's `pts_s`) or by capture clock (`captured_s`); without either it is the newest frame.
+    detections: what a detector found on the frame, which is matched with all objects.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     id: _Id = None
-    type: Literal["point", "box", "remove", "reset"]
+    type: Literal["point", "box", "detections", "remove", "reset"]
     object: int | None = Field(None, ge=1, le=MAX_OBJECT_ID)
     xy: tuple[float, float] | None = None
     xyxy: tuple[float, float, float, float] | None = None
     label: Literal[0, 1] = 1
+    detections: tuple[GivenBox, ...] | None = Field(None, max_length=_MAX_DETECTIONS)
     pts_s: float | None = None
     captured_s: float | None = None
 
     @model_validator(mode="after")
     def _is_whole(self) -> Command:
-        needed = {"point": ("xy",), "box": ("xyxy",), "remove": ("object",)}.get(self.type, ())
-        for key in needed:
-            if getattr(self, key) is None:
-                raise ValueError(f"a {self.type} needs '{key}'")
+        key = {"point": "xy", "box": "xyxy", "remove": "object"}.get(self.type)
+        if key is not None and getattr(self, key) is None:
+            raise ValueError(f"a {self.type} needs '{key}'")
+        if (self.type == "detections") != (self.detections is not None):
+            raise ValueError("the type 'detections' and the key 'detections' need each other")
         return self
 
     def event(self, frame: int, object_id: int) -> Event:
@@ -76,8 +82,18 @@ class Command(BaseModel):
             return BoxEvent(type="box", xyxy=self.xyxy or (0, 0, 0, 0), **common)
         return RemoveEvent(type="remove", **common)
 
+    def detected(self, size_hw: SizeHW) -> list[DetectedBox]:
+        """The detections on an image of this size. Raises `PromptError` if one is malformed."""
+        try:
+            return [each.detected(size_hw) for each in self.detections or ()]
+        except (ValueError, TypeError) as error:
+            raise PromptError(f"the detections are wrong: {error}") from error
+
     def check_inside(self, size_hw: SizeHW) -> None:
         """Raise `PromptError` if the prompt lies outside an image of this size, or is empty."""
+        if self.detections is not None:
+            self.detected(size_hw)
+            return
         try:
             log = PromptLog(version=1, events=(self.event(0, self.object or 1),))
         except ValidationError as error:
@@ -169,12 +185,19 @@ class CommandIntake:
         self._clock = clock
         self._recent: deque[float] = deque(maxlen=_MAX_PER_SECOND)
 
-    def receive(self, text: str | bytes, answer: Callable[[Outcome], None]) -> None:
-        """Pass a command on; `answer` is called once with its outcome, in any thread."""
+    def receive(
+        self, text: str | bytes, answer: Callable[[Outcome], None], *, usual_type: str = ""
+    ) -> None:
+        """Pass a command on; `answer` is called once with its outcome, in any thread.
+
+        usual_type: of commands that state none.
+        """
         named: CommandId = None
         try:
             values = _values_of(text)
             named = _id_of(values)
+            if usual_type and isinstance(values, dict):
+                values.setdefault("type", usual_type)
             self._check_rate()
             command = _command_of(values)
         except PromptError as error:

@@ -68,7 +68,8 @@ class KeyframeJob:
     commands: the commands it executes, also given as `events` of its frame. fresh: nothing is known
     of the previous frame. moved: ids of the objects to decode because they moved far; None: all
     objects, and seeding of new ones. only: ids whose masks it updates; None: all. later: the steps
-    since its frame, at most `max_later`; with more, the keyframe is overdue.
+    since its frame, at most `max_later`; with more, the keyframe is overdue. detecting: commands
+    whose detections are matched on the frame.
     """
 
     shown: ShownFrame
@@ -82,6 +83,7 @@ class KeyframeJob:
     removed: set[int] = field(default_factory=set)
     all_removed: bool = False
     overdue: bool = False
+    detecting: Sequence[PendingCommand] = ()
 
 
 class DeferredKeyframes:
@@ -176,7 +178,7 @@ class DeferredKeyframes:
             return
         job, outcome = self._running
         if outcome.cancel():
-            for pending in job.commands:
+            for pending in (*job.commands, *job.detecting):
                 pending.answer(Outcome(pending.command.object, RUN_ENDED))
         else:
             wait([outcome])

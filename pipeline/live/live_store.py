@@ -33,6 +33,7 @@ def writer_opener(pipeline: Pipeline, info: SourceInfo, *, overwrite: bool = Fal
             path,
             info=info,
             attributes=attributes,
+            classes=True,  # a command may bring some
             mode="overwrite" if overwrite else "create",
             frames_per_commit=config.commit_frames,
             seconds_per_commit=config.commit_s,

@@ -12,8 +12,9 @@ from maskstream.pipeline.types import Frame, FrameResult, LabelMap, ObjectResult
 
 
 def result_message(frame: Frame, result: FrameResult) -> dict[str, Any]:
-    """Convert a result to JSON values: times, and id, box, score, state and mask of each object.
+    """Convert a result to JSON values: times, and the id, box, score, … of each object.
 
+    class, detector_score: "" and None where no detector has named the object.
     pts_s: the source's timestamp. captured_s: arrival of the frame by the capture clock (seconds
     since 1970). ntp_s: its capture by the sender's clock, if that states it. mask: the visible
     pixels as `mask_runs`; None if the mask is withheld.
@@ -33,12 +34,18 @@ def result_message(frame: Frame, result: FrameResult) -> dict[str, Any]:
                 "box_xyxy": [round(value, 1) for value in found.box_xyxy],
                 "score": round(found.score, 3),
                 "state": found.state.name,
+                "class": found.label,
+                "detector_score": _rounded(found.detector_score),
                 "area": found.area,
                 "mask": mask_runs(result.labels, found) if found.area else None,
             }
             for found in result.objects
         ],
     }
+
+
+def _rounded(score: float | None) -> float | None:
+    return None if score is None else round(score, 3)
 
 
 def of_camera(camera: str, message: dict[str, Any]) -> dict[str, Any]:

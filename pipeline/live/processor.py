@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from maskstream.pipeline.config import PipelineConfig
+from maskstream.pipeline.detectors.detector import Detector
 from maskstream.pipeline.errors import PromptError
 from maskstream.pipeline.live.commands import RUN_ENDED, Outcome, PendingCommand
 from maskstream.pipeline.live.deferred_keyframes import (
@@ -16,6 +17,7 @@ from maskstream.pipeline.live.deferred_keyframes import (
     KeyframeJob,
     ShownFrame,
 )
+from maskstream.pipeline.live.detections import LiveDetections
 from maskstream.pipeline.live.encoder_inputs import EncoderInputs
 from maskstream.pipeline.live.frame_history import FrameHistory
 from maskstream.pipeline.live.keyframe_engine import KeyframeEngine
@@ -79,11 +81,14 @@ class LiveProcessor:
         frame_hw: SizeHW,
         control: LiveControl,
         engine: KeyframeEngine,
+        *,
+        detector: Detector | None = None,
     ) -> None:
         self.times = StageTimes()
         self.keyframes = 0
         self._config = config
         self._control = control
+        self._detecting = LiveDetections(detector, config.detector.every, frame_hw)
         self._model = model
         self._frame_hw = frame_hw
         self._engine = engine
@@ -222,6 +227,8 @@ class LiveProcessor:
         with self._keyframe.times.stage("encode"):
             features = encoder_input.networks.encode(shown.frame)
         self._refused.clear()
+        with self._keyframe.times.stage("detect"):
+            detections = self._detecting.of(job)
         self._keyframe.run(
             KeyframeRequest(
                 features,
@@ -231,9 +238,11 @@ class LiveProcessor:
                 None if job.fresh else shown.step.flow,
                 seed=job.only is None and job.moved is None,
                 prompts=self._budget.prompts,
+                detections=detections,
             ),
             encoder_input,
         )
+        self._detecting.answer(job, self._tracker.tracks)
         for pending, event in zip(job.commands, job.events, strict=True):
             refused = self._refused.get(event.object, "")
             pending.answer(Outcome(pending.command.object if refused else event.object, refused))
@@ -291,10 +300,15 @@ class LiveProcessor:
         chosen = next((w.shown for w in self._waiting if w.shown is not None), None)
         events: list[Event] = []
         together: list[PendingCommand] = []
+        detecting: list[PendingCommand] = []
         if chosen is None:
             return False
         for waiting in [w for w in self._waiting if w.shown is chosen]:
             command = waiting.pending.command
+            if command.detections is not None:
+                self._waiting.remove(waiting)
+                detecting.append(waiting.pending)
+                continue
             if command.object is None and self._tracker.full:
                 self._refuse(waiting, _NO_MORE)
                 continue
@@ -302,12 +316,14 @@ class LiveProcessor:
             together.append(waiting.pending)
             object_id = command.object or self._tracker.new_id()
             events.append(command.event(chosen.frame.index, object_id))
-        if not events:
+        if not events and not detecting:
             return False
+        job = KeyframeJob(chosen, events, together, detecting=detecting)
         if chosen is newest:
-            self._start(KeyframeJob(chosen, events, together, fresh=self._fresh))
+            job.fresh = self._fresh
+            self._start(job)
             return True
-        job = KeyframeJob(chosen, events, together, only={e.object for e in events})
+        job.only = {e.object for e in events}
         later = self._history.since(chosen)
         job.later.extend(later or ())
         job.overdue = later is None

@@ -273,7 +273,8 @@ class LiveSession:
     def _processor(self, config: PipelineConfig, model: Path, size_hw: SizeHW) -> LiveProcessor:
         self._end_s = None  # the time to load the model does not count
         with self._or_stop():
-            return LiveProcessor(config, model, size_hw, self, self._shared.engine)
+            engine, detector = self._shared.engine, self.pipeline.detector
+            return LiveProcessor(config, model, size_hw, self, engine, detector=detector)
 
     @contextmanager
     def _or_stop(self) -> Iterator[None]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from maskstream.pipeline.config import PipelineConfig
+from maskstream.pipeline.detectors.detector import DetectedBox
 from maskstream.pipeline.memory.card import read_memory_card
 from maskstream.pipeline.memory.model import MemoryModel
 from maskstream.pipeline.models.find import EMBEDDED, content_hash, find_model
@@ -22,11 +23,13 @@ class KeyframeFeatures:
     """Encoder output of a keyframe.
 
     tracks: features of the embedded encoder, for the memory and for decoding tracks. The segmenter
-    of prompts, if it is another one, encodes the frame when `prompts` is first called.
+    of prompts, if it is another one, encodes the frame when `prompts` is first called. detections:
+    of a detector that ran on the frame, None if none did.
     """
 
     def __init__(self, tracks: Features, encode_prompts: Callable[[], Features]) -> None:
         self.tracks = tracks
+        self.detections: Sequence[DetectedBox] | None = None
         self._encode_prompts = encode_prompts
         self._prompts: Features | None = None
 

@@ -79,8 +79,8 @@ def _linear_rgb(lab: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def draw(rgb: RgbImage, result: FrameResult, *, alpha: float = 0.45) -> RgbImage:
     """Draw the objects of `result` over a copy of `rgb`, uint8 [H, W, 3] of the labels' size.
 
-    Visible objects get a mask of opacity `alpha` with an outline, a box, id and score; occluded
-    ones a dashed box where they are expected; others are not drawn.
+    Visible objects get a mask of opacity `alpha` with an outline, a box, id, class and score;
+    occluded ones a dashed box where they are expected; others are not drawn.
     """
     image = _draw_masks(rgb, result, alpha)
     thickness = _line_width(image)
@@ -89,11 +89,15 @@ def draw(rgb: RgbImage, result: FrameResult, *, alpha: float = 0.45) -> RgbImage
         if found.state in _MASKED and found.area:
             x0, y0, x1, y1 = _corners(found)
             cv2.rectangle(image, (x0, y0), (x1, y1), color, thickness)
-            draw_tag(image, (x0, y0), f"#{found.id}  {found.score:.2f}", color)
+            draw_tag(image, (x0, y0), f"{_name(found)}  {found.score:.2f}", color)
         elif found.state in _GUESSED:
             _draw_dashes(image, _corners(found), color, thickness)
-            draw_tag(image, _corners(found)[:2], f"#{found.id} ?", color)
+            draw_tag(image, _corners(found)[:2], f"{_name(found)} ?", color)
     return image
+
+
+def _name(found: ObjectResult) -> str:
+    return f"#{found.id} {found.label}".rstrip()
 
 
 def scaled(result: FrameResult, size_hw: SizeHW) -> FrameResult:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from maskstream.pipeline.detectors.open import detector_hash
 from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.errors import StoreError
 from maskstream.pipeline.json_values import JsonObject
@@ -75,6 +76,7 @@ class RunOutputs:
             info=info,
             attributes=wanted.attributes,
             span=self.span,
+            classes=pipeline.detector is not None,
             mode=self.mode,
             frames_per_commit=pipeline.config.store.commit_frames,
             seconds_per_commit=pipeline.config.store.commit_s,
@@ -177,8 +179,17 @@ def attributes_of(pipeline: Pipeline, source: str) -> JsonObject:
         "model": {"name": Path(config.model).name, "hash": content_hash(pipeline.model)},
         "memory": content_hash(MEMORY),
         "config": config.model_dump(mode="json"),
+        **detector_attributes(pipeline),
         "versions": {**library_versions()},
     }
+
+
+def detector_attributes(pipeline: Pipeline) -> JsonObject:
+    """The attribute `detector` of a run that has one: its name, and a hash of its files."""
+    if pipeline.detector is None:
+        return {}
+    hashed = detector_hash(pipeline.config.detector)
+    return {"detector": {"name": pipeline.detector.name, "hash": hashed}}
 
 
 def event_to_json(event: Event) -> JsonObject:

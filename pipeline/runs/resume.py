@@ -14,12 +14,13 @@ from maskstream.pipeline.config import RENAMED_KEYS
 from maskstream.pipeline.errors import StoreError
 from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.store import MaskStore
+from maskstream.pipeline.store.classes import CLASS
 
 _SPAN = ("start", "stride", "backward", "refine", "deinterlace")
 JUMP = "jump"
 """Type of the event that notes where a recording starts anew, as `Frame.jump_s`."""
-# Keys that do not change the masks; the model's hash and the span's `refine` are compared instead
-# of `model` and `tracking.refine`.
+# Keys that do not change the masks; the hashes of the model and the detector and the span's
+# `refine` are compared instead of their names and of `tracking.refine`.
 _IGNORED_KEYS = (
     "model",
     "tracking.refine",
@@ -28,6 +29,9 @@ _IGNORED_KEYS = (
     "store.",
     "live.",
     "queue.capacity",
+    "detector.model",
+    "detector.detections",
+    "detector.labels",
 )
 _IGNORED_LIBRARIES = ("zarr",)
 _MAX_DIFFERENCES = 4  # maximum of differences in a message
@@ -79,10 +83,14 @@ def _differences(store: MaskStore, wanted: RunSpec) -> Iterator[str]:
     else:  # the store or the source has no identity
         yield from _describe_difference("source", store.source.name, wanted.source)
     yield from _describe_difference("model", _model(stored), _model(given))
+    yield from _describe_difference("detector", _detector(stored), _detector(given))
     yield from _describe_difference("memory", stored.get("memory"), given.get("memory"))
     old, new = _flat(stored.get("config") or {}), _flat(given.get("config") or {})
+    ignored: tuple[str, ...] = _IGNORED_KEYS
+    if not (stored.get("detector") or given.get("detector")):
+        ignored = (*_IGNORED_KEYS, "detector.")
     for key in sorted(old.keys() | new.keys()):
-        if not key.startswith(_IGNORED_KEYS):
+        if not key.startswith(ignored):
             yield from _describe_difference(key, old.get(key), new.get(key))
     old, new = stored.get("versions") or {}, given.get("versions") or {}
     for key in sorted(old.keys() | new.keys()):
@@ -102,6 +110,11 @@ def _model(attributes: Mapping[str, Any]) -> str | None:
     return f"{model.get('name')} {model.get('hash')}" if isinstance(model, Mapping) else model
 
 
+def _detector(attributes: Mapping[str, Any]) -> str | None:
+    detector = attributes.get("detector")
+    return f"{detector['name']} {detector['hash']}" if isinstance(detector, Mapping) else None
+
+
 def _flat(config: Mapping[str, Any]) -> JsonObject:
     """Values by `section.key`; keys of earlier versions get their current names."""
     flat: JsonObject = {}
@@ -115,7 +128,7 @@ def _flat(config: Mapping[str, Any]) -> JsonObject:
 
 
 def _prompts(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [event for event in events if event.get("type") not in ("rename", JUMP)]
+    return [event for event in events if event.get("type") not in ("rename", JUMP, CLASS)]
 
 
 def _renames(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

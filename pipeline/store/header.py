@@ -9,7 +9,15 @@ from fractions import Fraction
 from typing import Any
 
 from maskstream.pipeline.errors import StoreCorruptError, StoreError
-from maskstream.pipeline.store.layout import FORMAT, LABELS, ROOT_FILE, VERSION, Table, tables
+from maskstream.pipeline.store.layout import (
+    CLASSES_VERSION,
+    FORMAT,
+    LABELS,
+    ROOT_FILE,
+    VERSION,
+    Table,
+    tables,
+)
 from maskstream.pipeline.store.place import Place
 from maskstream.pipeline.types import SourceInfo
 
@@ -24,6 +32,7 @@ class Header:
     processed to its end. frames, objects, hidden: committed rows of the tables; later frames are in
     the journal. events: committed ones, JSON objects. span: requested part of the source, JSON
     values. review: review items, JSON objects; None if they were not computed since the last frame.
+    classes: whether the object table has classes (format version 3).
     """
 
     source: SourceInfo
@@ -35,6 +44,7 @@ class Header:
     events: Sequence[Mapping[str, Any]] = ()
     span: Mapping[str, Any] = field(default_factory=dict)
     review: Sequence[Mapping[str, Any]] | None = None
+    classes: bool = False
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -44,13 +54,13 @@ class Header:
     @property
     def tables(self) -> tuple[Table, Table, Table]:
         """The store's tables: frames, objects, hidden."""
-        return tables(live=self.source.live)
+        return tables(live=self.source.live, classes=self.classes)
 
     def to_json(self) -> dict[str, Any]:
         """The attributes as Zarr stores them."""
         return {
             "format": FORMAT,
-            "version": VERSION,
+            "version": CLASSES_VERSION if self.classes else VERSION,
             "ome": as_image(self.source),
             "source": _source_to_json(self.source),
             "span": dict(self.span),
@@ -109,11 +119,11 @@ def read_header(place: Place) -> Header:
         ) from error
     if root.get("format") != FORMAT:
         raise StoreError(f"{place.name} is a Zarr group, but not a mask store.")
-    if root.get("version") != VERSION:
+    if root.get("version") not in (VERSION, CLASSES_VERSION):
         raise StoreError(
             f"The mask store {place.name} has format version {root.get('version')}, this "
-            f"maskstream reads version {VERSION}; write it again with --overwrite, or read it "
-            "with the maskstream that wrote it."
+            f"maskstream reads versions {VERSION} and {CLASSES_VERSION}; write it again with "
+            "--overwrite, or read it with the maskstream that wrote it."
         )
     if _EMPTYING in root:
         raise StoreError(f"The mask store {place.name} is empty; run again to write it.")
@@ -125,6 +135,7 @@ def read_header(place: Place) -> Header:
             complete=bool(root["complete"]),
             events=[dict(event) for event in root["events"]],
             review=_review_from_json(root.get("review")),
+            classes=root["version"] == CLASSES_VERSION,
             **{table: _count(root["rows"][table]) for table in ("frames", "objects", "hidden")},
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:

@@ -1,4 +1,4 @@
-"""On-disk layout of a mask store, format version 2; `docs/reference/store.md` specifies it."""
+"""On-disk layout of a mask store, format versions 2 and 3: `docs/reference/store.md`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from zarr.storage import MemoryStore
 
 FORMAT = "maskstream"
 VERSION = 2
+CLASSES_VERSION = 3
+"""Version 2 with the classes of objects; written where a detector names them."""
 
 ROOT_FILE = "zarr.json"
 LABELS = "labels"
@@ -60,20 +62,20 @@ _FRAME_FIELDS = [("index", "<i8"), ("pts", "<i8"), ("keyframe", "?")]
 FRAMES = Table("frames", np.dtype(_FRAME_FIELDS), 1024)
 LIVE_FRAMES = Table("frames", np.dtype([*_FRAME_FIELDS, ("captured_s", "<f8")]), 1024)
 """Frame table of live sources, with capture times."""
-OBJECTS = Table(
-    "objects",
-    np.dtype(
-        [
-            ("frame", "<i8"),
-            ("id", "<i8"),
-            ("box_xyxy", "<f4", (4,)),
-            ("score", "<f4"),
-            ("state", "u1"),
-            ("area", "<i8"),
-        ]
-    ),
-    4096,
-)
+_OBJECT_FIELDS: list[Any] = [
+    ("frame", "<i8"),
+    ("id", "<i8"),
+    ("box_xyxy", "<f4", (4,)),
+    ("score", "<f4"),
+    ("state", "u1"),
+    ("area", "<i8"),
+]
+_CLASS_FIELDS: list[Any] = [("class", "<i2"), ("detector_score", "<f4")]
+OBJECTS = Table("objects", np.dtype(_OBJECT_FIELDS), 4096)
+CLASSED_OBJECTS = Table("objects", np.dtype([*_OBJECT_FIELDS, *_CLASS_FIELDS]), 4096)
+"""Object table of stores with classes: number of the class, -1 for none, and the detector's score,
+NaN for none."""
+NO_CLASS = -1
 HIDDEN = Table(
     "hidden",
     np.dtype([("frame", "<i8"), ("id", "<i8"), ("start", "<u4"), ("length", "<u4")]),
@@ -86,9 +88,14 @@ def frame_table(*, live: bool) -> Table:
     return LIVE_FRAMES if live else FRAMES
 
 
-def tables(*, live: bool) -> tuple[Table, Table, Table]:
-    """All tables of a store, by whether its source is live."""
-    return frame_table(live=live), OBJECTS, HIDDEN
+def object_table(*, classes: bool) -> Table:
+    """The object table of a store."""
+    return CLASSED_OBJECTS if classes else OBJECTS
+
+
+def tables(*, live: bool, classes: bool = False) -> tuple[Table, Table, Table]:
+    """All tables of a store, by whether its source is live and its objects have classes."""
+    return frame_table(live=live), object_table(classes=classes), HIDDEN
 
 
 def chunk_key(path: str, number: int, dimensions: int) -> str:
@@ -101,12 +108,14 @@ def shard_key(shard: int) -> str:
     return chunk_key(LABELS, shard, 3)
 
 
-def metadata_files(size_hw: tuple[int, int], *, live: bool) -> dict[str, bytes]:
+def metadata_files(
+    size_hw: tuple[int, int], *, live: bool, classes: bool = False
+) -> dict[str, bytes]:
     """The `zarr.json` files of all arrays and groups below the root of an empty store, by key."""
     files: dict[str, Buffer] = {}
     group = zarr.create_group(MemoryStore(files), zarr_format=3)
     _create_labels(group, LABELS, (0, *size_hw), _ONE_FOLDER)
-    for table in tables(live=live):
+    for table in tables(live=live, classes=classes):
         group.create_group(table.name)
         for field in table.fields:
             dtype = table.dtype[field]

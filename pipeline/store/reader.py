@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipeline.errors import StoreCorruptError, StoreError
+from maskstream.pipeline.store.classes import class_names
 from maskstream.pipeline.store.covered import parts_of
 from maskstream.pipeline.store.header import is_emptied, is_store, read_header
 from maskstream.pipeline.store.layout import (
     FRAMES_PER_SHARD,
     NO_PTS,
-    OBJECTS,
     Rows,
     Table,
     capped_threads,
@@ -112,6 +112,11 @@ class MaskStore:
         }
 
     @property
+    def class_names(self) -> Sequence[str]:
+        """Names of the classes of objects by their number (`objects/class`)."""
+        return class_names(self.events)
+
+    @property
     def review(self) -> Sequence[Mapping[str, Any]] | None:
         """Review items written with the store, JSON objects.
 
@@ -173,7 +178,7 @@ class MaskStore:
                 time_base=self.source.time_base,
                 keyframe=keyframe,
                 labels=record.labels(self.source.size_hw),
-                objects=tuple(_object(found) for found in rows.objects.tolist()),
+                objects=self._objects(rows.objects.tolist()),
                 covered=parts_of(rows.hidden, self.source.size_hw),
                 captured_s=_captured_s(captured),
             )
@@ -184,8 +189,9 @@ class MaskStore:
 
     def objects(self) -> list[ObjectSummary]:
         """Summaries of all objects that have pixels on some frame, by id."""
-        summaries = Summaries(self.indices, self.names)
-        for rows in self._object_rows(("frame", "id", "score", "area")):
+        summaries = Summaries(self.indices, self.names, self.class_names)
+        classes = ("class",) if self._header.classes else ()
+        for rows in self._object_rows(("frame", "id", "score", "area", *classes)):
             summaries.add(rows)
         return summaries.result()
 
@@ -194,7 +200,8 @@ class MaskStore:
 
         Raises `StoreError`, `StoreCorruptError`.
         """
-        found = (row for rows in self._object_rows(OBJECTS.fields) for row in rows.tolist())
+        fields = self._header.tables[1].fields
+        found = (row for rows in self._object_rows(fields) for row in rows.tolist())
         by_frame = groupby(found, key=itemgetter(0))
         next_row, group = next(by_frame, (-1, iter(())))
         frames = (frame for rows in self._frame_rows() for frame in rows.tolist())
@@ -202,7 +209,7 @@ class MaskStore:
             objects: tuple[ObjectResult, ...] = ()
             if row == next_row:
                 with self._disk():
-                    objects = tuple(_object(each) for each in group)
+                    objects = self._objects(group)
                 next_row, group = next(by_frame, (-1, iter(())))
             pts = None if pts == NO_PTS else pts
             yield FrameObjects(index, pts, keyframe, objects, _captured_s(captured))
@@ -223,7 +230,7 @@ class MaskStore:
 
     def _object_rows(self, fields: Sequence[str]) -> Iterator[Rows]:
         """Yield columns of the object table in chunks of rows."""
-        for rows in self._row_chunks(OBJECTS, fields, self._header.objects):
+        for rows in self._row_chunks(self._header.tables[1], fields, self._header.objects):
             with self._disk():
                 if np.any((rows["frame"] < 0) | (rows["frame"] >= len(self))):
                     raise ValueError("objects refer to frames that do not exist")
@@ -243,6 +250,14 @@ class MaskStore:
                 for field, column in columns.items():
                     rows[field] = column[start:stop]
             yield rows
+
+    def _objects(self, rows: Iterable[tuple[Any, ...]]) -> tuple[ObjectResult, ...]:
+        names = self._names
+        return tuple(_object(row, names) for row in rows)
+
+    @cached_property
+    def _names(self) -> Sequence[str]:
+        return self.class_names
 
     def _record(self, row: int) -> Record:
         if not 0 <= row < len(self):
@@ -290,7 +305,12 @@ def _captured_s(captured: Sequence[float]) -> float | None:
     return captured[0] if captured and not math.isnan(captured[0]) else None
 
 
-def _object(found: tuple[Any, ...]) -> ObjectResult:
-    _, object_id, box, score, state, area = found
+def _object(found: tuple[Any, ...], names: Sequence[str]) -> ObjectResult:
+    _, object_id, box, score, state, area, *classed = found
     x0, y0, x1, y1 = box.tolist()
-    return ObjectResult(object_id, (x0, y0, x1, y1), score, TrackState(state), area)
+    label, seen = "", None
+    if classed:
+        number, detector_score = classed
+        label = names[number] if number >= 0 else ""
+        seen = None if math.isnan(detector_score) else detector_score
+    return ObjectResult(object_id, (x0, y0, x1, y1), score, TrackState(state), area, label, seen)

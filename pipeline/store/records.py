@@ -15,6 +15,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import product
 from typing import Any
 
 import google_crc32c
@@ -27,10 +28,10 @@ from maskstream.pipeline.store.layout import (
     COMPRESSION_LEVEL,
     COMPRESSOR,
     HIDDEN,
-    LIVE_FRAMES,
-    OBJECTS,
     Rows,
+    Table,
     frame_table,
+    object_table,
 )
 from maskstream.pipeline.types import LabelMap, SizeHW
 
@@ -87,10 +88,9 @@ class Record:
         data = decompress(self.rows)
         objects, hidden = _COUNTS.unpack_from(data)
         at = _COUNTS.size
-        rest = objects * OBJECTS.dtype.itemsize + hidden * HIDDEN.dtype.itemsize
-        frames = frame_table(live=len(data) - at - rest == LIVE_FRAMES.dtype.itemsize)
+        counts = (1, objects, hidden)
         parts = []
-        for table, count in ((frames, 1), (OBJECTS, objects), (HIDDEN, hidden)):
+        for table, count in zip(_tables_of(len(data) - at, counts), counts, strict=True):
             parts.append(np.frombuffer(data, table.dtype, count, at))
             at += count * table.dtype.itemsize
         return FrameRows(*parts)
@@ -103,6 +103,19 @@ class Record:
     def event(self) -> dict[str, Any]:
         """Parse the event. Raises `ValueError`."""
         return dict(json.loads(self.rows))
+
+
+def _tables_of(size: int, counts: tuple[int, int, int]) -> tuple[Table, Table, Table]:
+    """The tables whose rows, so many of each, take `size` bytes.
+
+    Capture times add 8 bytes, classes 6 an object: no two kinds of store have the same size. Raises
+    `ValueError` if there are none.
+    """
+    for live, classes in product((False, True), (False, True)):
+        chosen = frame_table(live=live), object_table(classes=classes), HIDDEN
+        if size == sum(n * table.dtype.itemsize for n, table in zip(counts, chosen, strict=True)):
+            return chosen
+    raise ValueError(f"its rows do not fit in {size} bytes")
 
 
 def frame_record(row: int, labels: LabelMap, rows: FrameRows) -> Record:

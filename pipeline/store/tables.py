@@ -15,13 +15,13 @@ from zarr.errors import ContainsGroupError
 from maskstream.pipeline.errors import StoreCorruptError
 from maskstream.pipeline.store.layout import (
     HIDDEN,
-    OBJECTS,
     Rows,
     Table,
     ZarrArray,
     capped_threads,
     chunk_key,
     frame_table,
+    object_table,
 )
 from maskstream.pipeline.store.place import Place
 from maskstream.pipeline.store.records import FrameRows, compress, decompress
@@ -45,9 +45,10 @@ def append_rows(place: Place, counts: Mapping[str, int], frames: Sequence[FrameR
 def rows_by_table(frames: Sequence[FrameRows]) -> Mapping[Table, Rows]:
     """Concatenate the rows of frames (at least one), by table."""
     rows = np.concatenate([f.frame for f in frames])
+    objects = np.concatenate([f.objects for f in frames if len(f.objects)] or [frames[0].objects])
     return {
         frame_table(live="captured_s" in (rows.dtype.names or ())): rows,
-        OBJECTS: np.concatenate([f.objects for f in frames]),
+        object_table(classes="class" in (objects.dtype.names or ())): objects,
         HIDDEN: np.concatenate([f.hidden for f in frames]),
     }
 

@@ -20,6 +20,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from maskstream.pipeline.errors import StoreCorruptError, StoreError, StoreExistsError
+from maskstream.pipeline.store.classes import CLASS, class_names
 from maskstream.pipeline.store.covered import runs_of
 from maskstream.pipeline.store.header import (
     Header,
@@ -31,10 +32,12 @@ from maskstream.pipeline.store.header import (
 )
 from maskstream.pipeline.store.layout import (
     FRAMES_PER_SHARD,
+    NO_CLASS,
     NO_PTS,
-    OBJECTS,
+    Rows,
     frame_table,
     metadata_files,
+    object_table,
     shard_key,
 )
 from maskstream.pipeline.store.open_place import open_place
@@ -60,8 +63,9 @@ class MaskStoreWriter:
     that it was made from the same source in the same way. mode: if something exists already,
     'create' refuses, 'overwrite' replaces a mask store and nothing else, 'resume' continues after
     the last committed frame (or creates the store). span: requested part of the source, JSON
-    values. frames_per_commit, seconds_per_commit: a commit makes appended frames durable after so
-    many frames or seconds. monotonic: clock in seconds. A store has one writer at a time.
+    values. classes: store the classes of objects; a resumed store stays as it is.
+    frames_per_commit, seconds_per_commit: a commit makes appended frames durable after so many
+    frames or seconds. monotonic: clock in seconds. A store has one writer at a time.
 
     Raises:
         StoreExistsError: `path` exists.
@@ -77,6 +81,7 @@ class MaskStoreWriter:
         info: SourceInfo,
         attributes: Mapping[str, Any],
         span: Mapping[str, Any] | None = None,
+        classes: bool = False,
         mode: StoreMode = "create",
         frames_per_commit: int = FRAMES_PER_COMMIT,
         seconds_per_commit: float = SECONDS_PER_COMMIT,
@@ -97,9 +102,11 @@ class MaskStoreWriter:
         try:
             with self._disk():
                 _check_writable(self._place, mode)
-                opened = _open(self._place, Header(info, attributes, span=span or {}), mode)
+                fresh = Header(info, attributes, span=span or {}, classes=classes)
+                opened = _open(self._place, fresh, mode)
                 self._header, self._pending, self._journal = opened
                 self._last_index = _last_index(self._place, self._header, self._pending)
+                self._classes = class_names(self.events)
         except BaseException:
             self._lock.release()
             raise
@@ -136,7 +143,13 @@ class MaskStoreWriter:
         """
         self._check(result)
         row = self._frames
-        rows = _rows_of(result, row, self._header.source)
+        if self._header.classes:
+            self._name_classes(result)
+        rows = FrameRows(
+            _frame_row(result, self._header.source),
+            self._object_rows(result, row),
+            runs_of(result.covered, row, self._header.source.size_hw),
+        )
         record = frame_record(row, result.labels, rows)
         with self._disk():
             self._lock.check()
@@ -211,6 +224,30 @@ class MaskStoreWriter:
     def _frames(self) -> int:
         return self._header.frames + len(self._pending.rows)
 
+    def _name_classes(self, result: FrameResult) -> None:
+        """Add an event for every class that the store does not know yet."""
+        new = {o.label for o in result.objects if o.label} - set(self._classes)
+        for name in sorted(new):
+            event = {"type": CLASS, "class": len(self._classes), "name": name}
+            self._classes.append(name)
+            self.add_events([*self.events, event])
+
+    def _object_rows(self, result: FrameResult, row: int) -> Rows:
+        dtype = object_table(classes=self._header.classes).dtype
+        rows = [(row, o.id, o.box_xyxy, o.score, o.state, o.area) for o in result.objects]
+        if not self._header.classes:
+            return np.array(rows, dtype)
+        numbers = {name: number for number, name in enumerate(self._classes)}
+        named = [
+            (
+                *values,
+                numbers.get(o.label, NO_CLASS),
+                math.nan if o.detector_score is None else o.detector_score,
+            )
+            for values, o in zip(rows, result.objects, strict=True)
+        ]
+        return np.array(named, dtype)
+
     def _journal_record(self, record: Record, rows: FrameRows | None = None) -> None:
         offset = self._journal.size
         self._journal.append(record.pack())
@@ -276,19 +313,12 @@ class MaskStoreWriter:
             raise
 
 
-def _rows_of(result: FrameResult, row: int, source: SourceInfo) -> FrameRows:
+def _frame_row(result: FrameResult, source: SourceInfo) -> Rows:
     pts = NO_PTS if result.pts is None else result.pts
     captured_s = math.nan if result.captured_s is None else result.captured_s
     captured = (captured_s,) if source.live else ()
     frame = (result.index, pts, result.keyframe, *captured)
-    return FrameRows(
-        frame=np.array([frame], frame_table(live=source.live).dtype),
-        objects=np.array(
-            [(row, o.id, o.box_xyxy, o.score, o.state, o.area) for o in result.objects],
-            OBJECTS.dtype,
-        ),
-        hidden=runs_of(result.covered, row, source.size_hw),
-    )
+    return np.array([frame], frame_table(live=source.live).dtype)
 
 
 def _header_to_resume(place: Place, info: SourceInfo) -> Header | None:
@@ -327,7 +357,8 @@ def _create(place: Place, header: Header) -> None:
     """Create an empty store, replacing what was there."""
     mark_emptying(place)
     place.clear()
-    for key, data in metadata_files(header.source.size_hw, live=header.source.live).items():
+    files = metadata_files(header.source.size_hw, live=header.source.live, classes=header.classes)
+    for key, data in files.items():
         place.replace(key, data)
     write_header(place, header)
 

@@ -65,7 +65,7 @@ def _visible(track: Track, window: Window, own: npt.NDArray[np.uint8]) -> Object
     x, y, w, h = cv2.boundingRect(own)
     x, y = x + window[1].start, y + window[0].start
     box = (float(x), float(y), float(x + w), float(y + h))
-    return ObjectResult(track.id, box, track.score, track.state, area)
+    return _result(track, box, area)
 
 
 def _withheld(track: Track, frame_hw: SizeHW) -> ObjectResult:
@@ -74,7 +74,12 @@ def _withheld(track: Track, frame_hw: SizeHW) -> ObjectResult:
     scale = np.tile(np.array([width, height]) / track.logits.shape[::-1], 2)
     x0, y0, x1, y1 = np.clip(track.motion.box_xyxy * scale, 0, [width, height, width, height])
     box = (float(x0), float(y0), float(x1), float(y1))
-    return ObjectResult(track.id, box, track.score, track.state, 0)
+    return _result(track, box, 0)
+
+
+def _result(track: Track, box: tuple[float, float, float, float], area: int) -> ObjectResult:
+    seen = track.sightings
+    return ObjectResult(track.id, box, track.score, track.state, area, seen.label, seen.score)
 
 
 def covered_part(object_id: int, window: Window, under: BoolMap) -> CoveredPart:

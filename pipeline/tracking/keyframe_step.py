@@ -12,6 +12,7 @@ import numpy.typing as npt
 from threadpoolctl import ThreadpoolController
 
 from maskstream.pipeline.config import PipelineConfig
+from maskstream.pipeline.detectors.detector import DetectedBox
 from maskstream.pipeline.errors import PromptError
 from maskstream.pipeline.models.networks import KeyframeFeatures, Networks
 from maskstream.pipeline.prompts import MAX_OBJECT_ID, Event
@@ -19,6 +20,7 @@ from maskstream.pipeline.segmenter.geometry import deepest
 from maskstream.pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, POSITIVE
 from maskstream.pipeline.segmenter.model import Features, PromptBatch, Segmenter
 from maskstream.pipeline.stage_times import StageTimes
+from maskstream.pipeline.tracking.detecting import masks_of_boxes, matching_settings
 from maskstream.pipeline.tracking.prompting import apply_events
 from maskstream.pipeline.tracking.recognition import (
     MemoryGrid,
@@ -28,6 +30,7 @@ from maskstream.pipeline.tracking.recognition import (
 from maskstream.pipeline.tracking.seeding import Seeder
 from maskstream.pipeline.tracking.steps import working_size
 from maskstream.pipeline.types import SizeHW
+from maskstream.trackers.detector_matching import LabeledDetection, match_detections
 from maskstream.trackers.flow import Flow
 from maskstream.trackers.track import (
     LOGIT_LIMIT,
@@ -63,7 +66,8 @@ class KeyframeRequest:
 
     features: of the frame. due: tracks to update. events: prompts of the frame. now_s: stream time,
     seconds. flow: from the previous frame, None in a new shot. seed: find new objects, with at most
-    `prompts` prompts unless the shot is new.
+    `prompts` prompts unless the shot is new. detections: of a detector that ran on the frame, None
+    if none did.
     """
 
     features: KeyframeFeatures
@@ -73,6 +77,7 @@ class KeyframeRequest:
     flow: Flow | None
     seed: bool
     prompts: int
+    detections: Sequence[DetectedBox] | None = None
 
 
 class KeyframeStep:
@@ -97,6 +102,7 @@ class KeyframeStep:
         self.full_input = self.input_for(networks)
         self._frame_hw = frame_hw
         self._on_refused = on_refused
+        self._matching = matching_settings(config)
         self._recognition = TrackRecognition(
             self.tracker, memory_settings(config), config.memory.max_searches
         )
@@ -127,6 +133,12 @@ class KeyframeStep:
             detections = self._redetect(networks.tracks, features.tracks, found)
             self.tracker.associate(found, detections, now_s)
             self._apply(request, networks.segmenter)
+        alike = self._recognition.similarity(grid, frame)
+        corrected: set[int] = set()
+        if request.detections is not None:
+            with self.times.stage("detections"):
+                boxes = self._boxes(request.detections, request, networks.segmenter)
+                corrected = match_detections(self.tracker, boxes, now_s, self._matching, alike)
         for track, mask in before:
             track.looked_at(mask)
         if self._config.seeding.enabled and request.seed:
@@ -135,10 +147,20 @@ class KeyframeStep:
                     self._propose(request, networks.segmenter, seeder),
                     now_s,
                     confirmed=request.flow is None,
-                    looks_alike=self._recognition.similarity(grid, frame),
+                    looks_alike=alike,
                 )
         with self.times.stage("recognize"):
-            self._recognition.remember(grid, frame, {e.object for e in request.events}, now_s)
+            prompted = corrected | {e.object for e in request.events}
+            self._recognition.remember(grid, frame, prompted, now_s)
+
+    def _boxes(
+        self, boxes: Sequence[DetectedBox], request: KeyframeRequest, segmenter: Segmenter
+    ) -> list[LabeledDetection]:
+        if not boxes:
+            return []
+        features = request.features.prompts()
+        sizes = {"frame_hw": self._frame_hw, "working_hw": self.working_hw}
+        return masks_of_boxes(segmenter, features, boxes, **sizes)
 
     def _apply(self, request: KeyframeRequest, segmenter: Segmenter) -> None:
         refused = apply_events(

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from maskstream.pipeline.models.networks import KeyframeFeatures, Networks
+from maskstream.pipeline.tracking.detecting import DetectorRuns
 from maskstream.pipeline.types import Frame
 
 
@@ -32,11 +33,16 @@ class KeyframeEncoder:
 
     Every `interval`-th frame from the first is a regular keyframe, whatever other frames become
     keyframes too. Others are planned some frames before: they depend on what was tracked, never on
-    timing, so that runs are deterministic. seconds: total time of encoding.
+    timing, so that runs are deterministic. detector: its frames are keyframes, too, and its
+    detections come with their features. seconds, detecting_s: total time of encoding and detecting.
     """
 
-    def __init__(self, networks: Networks, interval: int) -> None:
+    def __init__(
+        self, networks: Networks, interval: int, detector: DetectorRuns | None = None
+    ) -> None:
         self.seconds = 0.0
+        self.detecting_s = 0.0
+        self._detector = detector
         self._networks = networks
         self._interval = interval
         self._frames = 0  # received
@@ -44,6 +50,7 @@ class KeyframeEncoder:
         self._waiting: deque[Frame] = deque()
         self._planned: set[int] = set()  # positions of frames that were not received yet
         self._regular: set[int] = set()
+        self._detected: set[int] = set()
         self._encoding: dict[int, Future[KeyframeFeatures]] = {}
         self._thread = ThreadPoolExecutor(1, "maskstream-encoder")
 
@@ -51,7 +58,9 @@ class KeyframeEncoder:
         """Yield frames unchanged, starting to encode keyframes up to `max_ahead` frames earlier."""
         for frame in frames:
             regular = self._frames % self._interval == 0
-            if regular or self._frames in self._planned:
+            if self._detector is not None and self._detector.is_due(self._frames, frame):
+                self._detected.add(frame.index)
+            if regular or self._frames in self._planned or frame.index in self._detected:
                 self._start_encoding(frame)
             if regular:
                 self._regular.add(frame.index)
@@ -85,11 +94,18 @@ class KeyframeEncoder:
         """Whether a yielded frame is a keyframe (until it is encoded)."""
         return frame.index in self._encoding
 
-    def encode(self, frame: Frame) -> KeyframeFeatures:
-        """Features of a frame; waits for its encoding, or starts it now."""
+    def encode(self, frame: Frame, *, fresh: bool = False) -> KeyframeFeatures:
+        """Features of a frame; waits for its encoding, or starts it now.
+
+        fresh: it begins a shot, so that the detector runs on it in any case.
+        """
         self._regular.discard(frame.index)
         started = self._encoding.pop(frame.index, None) or self._thread.submit(self._encode, frame)
-        return started.result()
+        features = started.result()
+        runs = self._detector
+        if fresh and runs is not None and features.detections is None and runs.knows(frame):
+            self._detect(frame, features, runs)
+        return features
 
     def close(self) -> None:
         """Stop the thread; queued work is dropped."""
@@ -107,4 +123,12 @@ class KeyframeEncoder:
         started = time.perf_counter()
         features = self._networks.encode(frame)
         self.seconds += time.perf_counter() - started
+        if self._detector is not None and frame.index in self._detected:
+            self._detected.discard(frame.index)
+            self._detect(frame, features, self._detector)
         return features
+
+    def _detect(self, frame: Frame, features: KeyframeFeatures, detector: DetectorRuns) -> None:
+        started = time.perf_counter()
+        features.detections = detector.detect(frame)
+        self.detecting_s += time.perf_counter() - started

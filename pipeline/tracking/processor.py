@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from maskstream.pipeline.config import PipelineConfig
+from maskstream.pipeline.detectors.detector import Detector
 from maskstream.pipeline.models.networks import Networks, open_networks
 from maskstream.pipeline.prompts import PromptLog
 from maskstream.pipeline.stage_times import StageTimes
+from maskstream.pipeline.tracking.detecting import DetectorRuns
 from maskstream.pipeline.tracking.keyframe_step import KeyframeRequest, KeyframeStep
 from maskstream.pipeline.tracking.keyframes import KeyframeEncoder
 from maskstream.pipeline.tracking.prefetch import FlowPrefetcher
@@ -38,10 +40,12 @@ class FrameProcessor:
         prompts: PromptLog,
         extra_tracks: Callable[[int], Sequence[Track]] = lambda index: (),
         networks: Networks | None = None,
+        detector: Detector | None = None,
     ) -> None:
         """extra_tracks: of a frame, by its number; they are shown beside those followed here.
 
-        networks: for frames of this size, used by nobody else; None: they are loaded.
+        networks: for frames of this size, used by nobody else; None: they are loaded. detector: its
+        boxes are prompts on keyframes.
         """
         self.times = StageTimes()
         self.keyframes = 0
@@ -53,7 +57,8 @@ class FrameProcessor:
         first_id = prompts.last_object + 1
         self._keyframe = KeyframeStep(config, self._networks, frame_hw, first_id=first_id)
         self._tracker = self._keyframe.tracker
-        self._encoder = KeyframeEncoder(self._networks, config.keyframes.interval)
+        runs = None if detector is None else DetectorRuns(detector, config.detector.every)
+        self._encoder = KeyframeEncoder(self._networks, config.keyframes.interval, runs)
         self._schedule = schedule_for(config, self._networks)
         self._flows = FlowPrefetcher(self._keyframe.working_hw)
         self._composer = ResultComposer(frame_hw, extra_tracks, refine=config.refines)
@@ -121,8 +126,10 @@ class FrameProcessor:
             self._since_keyframe = 0
             self.keyframes += 1
             with self.times.stage("wait"):
-                features = self._encoder.encode(frame)
+                features = self._encoder.encode(frame, fresh=fresh)
             self.times.seconds["encode"] = self._encoder.seconds
+            if self._encoder.detecting_s:
+                self.times.seconds["detect"] = self._encoder.detecting_s
             self._keyframe.run(
                 KeyframeRequest(
                     features,
@@ -132,6 +139,7 @@ class FrameProcessor:
                     None if fresh else flow,
                     seed=fresh or regular,
                     prompts=self._config.seeding.prompts_per_keyframe,
+                    detections=features.detections,
                 )
             )
             self.times.seconds |= dict(self._keyframe.times.seconds)

@@ -147,7 +147,8 @@ class Topics:
                     thickness=2.0,
                 )
             )
-            text = f"#{found.id} {found.score:.2f} {found.state.name.lower()}"
+            named = f"#{found.id} {found.label}".rstrip()
+            text = f"{named} {found.score:.2f} {found.state.name.lower()}"
             texts.append(
                 m.TextAnnotation(
                     timestamp=stamp,

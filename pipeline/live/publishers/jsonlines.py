@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 _RESULTS_WAITING = 4  # for a slow client; older ones are dropped
 _ANSWERS_WAITING = 1024  # of a client that sends and does not read; then it is disconnected
-_MAX_LINE = 8 * 1024  # bytes that are read as one command, which is refused if it has as many
+_MAX_LINE = 32 * 1024  # bytes that are read as one command, which is refused if it has as many
 _LAST_ANSWERS_S = 0.2  # for a client to take them when the run ends
 _MAX_CLIENTS = 16
 

@@ -71,7 +71,7 @@ def detections(result: FrameResult, header: Any, types: MessageTypes) -> Any:
     """A vision_msgs/Detection2DArray of the visible objects.
 
     `id` is the object's, which is the label value, too: the same in every message. `class_id` is
-    empty, because no class is known; the track state is in the table.
+    the class that a detector gave, else empty; the track state is in the table.
     """
     message = types.detections()
     message.header = header
@@ -87,11 +87,31 @@ def detections(result: FrameResult, header: Any, types: MessageTypes) -> Any:
         detection.bbox.size_x = x1 - x0
         detection.bbox.size_y = y1 - y0
         hypothesis = types.hypothesis()
-        hypothesis.hypothesis.class_id = ""
+        hypothesis.hypothesis.class_id = found.label
         hypothesis.hypothesis.score = found.score
         detection.results.append(hypothesis)
         message.detections.append(detection)
     return message
+
+
+def detections_command(message: Any) -> str:
+    """A command, as JSON, with the detections of a vision_msgs/Detection2DArray.
+
+    Each has the class and score of its best hypothesis; the message's stamp names the frame, as the
+    results are stamped, and 0 the newest one.
+    """
+    found = []
+    for detection in message.detections:
+        center, size = detection.bbox.center.position, detection.bbox
+        left, top = center.x - size.size_x / 2, center.y - size.size_y / 2
+        best = max((each.hypothesis for each in detection.results), key=lambda h: h.score)
+        box = [left, top, left + size.size_x, top + size.size_y]
+        found.append({"xyxy": box, "label": best.class_id, "score": best.score})
+    stamp = message.header.stamp
+    command = {"type": "detections", "detections": found}
+    if stamp.sec or stamp.nanosec:
+        command["pts_s"] = stamp.sec + stamp.nanosec / 1e9
+    return json.dumps(command)
 
 
 def ros_types() -> MessageTypes:
@@ -113,6 +133,7 @@ class Ros2Publisher:
     """A sink that is a ROS 2 node: `~/labels`, `~/detections`, `~/table`, `~/command`, `~/answer`.
 
     name: node name. headers: of its messages; with a camera, `~/camera_info` is published, too.
+    `~/detections_in` takes the vision_msgs/Detection2DArray of a detector.
     Results are sent with best effort, depth 1. The table (`result_message`), commands and answers
     are JSON in std_msgs/String; the latter two are reliable, depth 10. Raises `MissingExtraError`.
     """
@@ -139,6 +160,9 @@ class Ros2Publisher:
         self._table = self._node.create_publisher(std.String, "~/table", profile)
         self._answers = self._node.create_publisher(std.String, "~/answer", _COMMAND_DEPTH)
         self._node.create_subscription(std.String, "~/command", self._on_message, _COMMAND_DEPTH)
+        self._node.create_subscription(
+            self._types.detections, "~/detections_in", self._on_detections, profile
+        )
         executors = need("rclpy.executors", "publishing to ROS 2", _INSTALL)
         self._executor = executors.SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
@@ -167,6 +191,14 @@ class Ros2Publisher:
 
     def _on_message(self, message: Any) -> None:
         self._intake.receive(message.data, self._answer)
+
+    def _on_detections(self, message: Any) -> None:
+        try:
+            command = detections_command(message)
+        except ValueError:  # a detection without hypotheses
+            self._answer(Outcome(refused="every detection needs a hypothesis"))
+        else:
+            self._intake.receive(command, self._answer)
 
     def _answer(self, outcome: Outcome) -> None:
         self._answers.publish(self._text(outcome.to_json()))

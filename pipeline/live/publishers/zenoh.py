@@ -1,7 +1,8 @@
 """Publishes live results over Zenoh: a JSON message and a label image a frame.
 
 Keys below a prefix: `PREFIX/result` (JSON), `PREFIX/labels` (16-bit PNG; frame index and times are
-attached as JSON), `PREFIX/command` (JSON, subscribed), `PREFIX/answer`.
+attached as JSON), `PREFIX/command` and `PREFIX/detections_in` (JSON, subscribed),
+`PREFIX/answer`.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class ZenohPublisher:
             self._labels = self._session.declare_publisher(f"{prefix}/labels")
             self._answers = self._session.declare_publisher(f"{prefix}/answer")
             self._session.declare_subscriber(f"{prefix}/command", self._on_message)
+            self._session.declare_subscriber(f"{prefix}/detections_in", self._on_detections)
         except zenoh.ZError as error:
             raise ConfigError(f"Zenoh cannot publish at {target}: {error}") from error
 
@@ -70,6 +72,10 @@ class ZenohPublisher:
 
     def _on_message(self, sample: Any) -> None:
         self._intake.receive(sample.payload.to_bytes(), self._answer)
+
+    def _on_detections(self, sample: Any) -> None:
+        text = sample.payload.to_bytes()
+        self._intake.receive(text, self._answer, usual_type="detections")
 
     def _answer(self, outcome: Outcome) -> None:
         self._answers.put(json.dumps(outcome.to_json()))

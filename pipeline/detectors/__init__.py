@@ -1,0 +1,1 @@
+"""Detectors: an image in, boxes with class and score out; from graphs, files, functions, words."""

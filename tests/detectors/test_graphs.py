@@ -1,0 +1,257 @@
+"""Graphs as detectors: a real small network (`shapes-seg.onnx`) with the heads of every family.
+
+The other heads are made from it by adding operations to its graph, so all run the same weights.
+"""
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from maskstream.pipeline.detectors.graph import GraphDetector
+from maskstream.pipeline.errors import DetectorError
+from maskstream.pipeline.segmenter.openvino_runtime import ov
+from maskstream.pipeline.sources.arrays import ArraySource
+from tests.support.labeled_shapes import CLASSES, labeled_clip
+
+SHAPES = Path(__file__).parents[1] / "data" / "shapes-seg.onnx"
+SIDE, MASKS, KINDS = 160, 8, len(CLASSES)
+OPSET = pytest.importorskip("openvino.opset13")
+
+
+@pytest.fixture(scope="module")
+def scene():
+    """A frame of 480x270 with a disc, a square and a triangle, and its label map."""
+    frames, labels = labeled_clip(1, seed=3)
+    with ArraySource(list(frames), Fraction(25)).open() as reader:
+        return next(iter(reader)), labels[0]
+
+
+class Graph:
+    """The tiny network, and its outputs as nodes to build other heads from."""
+
+    def __init__(self):
+        self.core = ov.Core()
+        self.model = self.core.read_model(SHAPES)
+        self.image = self.model.input(0).get_node()
+        rows, self.proto = (port.get_node().input_value(0) for port in self.model.outputs)
+        self.rows = OPSET.transpose(rows, [0, 2, 1])  # [1, N, 4 + classes + masks]
+
+    def columns(self, start, stop):
+        return OPSET.slice(self.rows, [start], [stop], [1], [2])
+
+    def boxes(self, *, corners, scale=1.0):
+        center, half = self.columns(0, 2), OPSET.divide(self.columns(2, 4), np.float32(2))
+        if corners:
+            parts = [OPSET.subtract(center, half), OPSET.add(center, half)]
+        else:
+            parts = [center, self.columns(2, 4)]
+        return OPSET.multiply(OPSET.concat(parts, 2), np.float32(scale))
+
+    @property
+    def scores(self):
+        return self.columns(4, 4 + KINDS)
+
+    def best(self, count=300):
+        """Scores, classes and rows of the best anchors, as end-to-end heads choose them."""
+        best = OPSET.reduce_max(self.scores, [2], keep_dims=False)
+        chosen = OPSET.topk(best, np.int32(count), 1, "max", "value", index_element_type="i64")
+        kind = OPSET.topk(self.scores, np.int32(1), 2, "max", "value", index_element_type="i64")
+        kinds = OPSET.squeeze(kind.output(1), [2])
+        gathered = OPSET.gather(kinds, chosen.output(1), np.int64(1), batch_dims=0)
+        return chosen.output(0), OPSET.squeeze(gathered, [0]), chosen.output(1)
+
+    def rows_of(self, node, chosen):
+        return OPSET.squeeze(OPSET.gather(node, chosen, np.int64(1)), [0])
+
+    def save(self, folder, *outputs, names=(), info=None, more_inputs=()):
+        results = [OPSET.result(node) for node in outputs]
+        model = ov.Model(results, [self.image, *more_inputs], "shapes")
+        for port, name in zip(model.outputs, names, strict=False):
+            port.get_tensor().set_names({name})
+        for key, value in (info or {}).items():
+            model.set_rt_info(value, ["model_info", key])
+        ov.save_model(model, folder / "shapes.xml", compress_to_fp16=False)
+        return folder / "shapes.xml"
+
+
+def v8(graph, folder):
+    rows = OPSET.concat([graph.boxes(corners=False), graph.scores], 2)
+    return graph.save(folder, OPSET.transpose(rows, [0, 2, 1]))
+
+
+def v5(graph, folder):
+    one = OPSET.add(OPSET.multiply(graph.columns(4, 5), np.float32(0)), np.float32(1))
+    return graph.save(folder, OPSET.concat([graph.boxes(corners=False), one, graph.scores], 2))
+
+
+def end2end(graph, folder):
+    score, kind, chosen = graph.best()
+    parts = [
+        graph.rows_of(graph.boxes(corners=True), chosen),
+        OPSET.unsqueeze(score, [2]),
+        OPSET.unsqueeze(OPSET.convert(kind, "f32"), [2]),
+    ]
+    return graph.save(folder, OPSET.concat(parts, 2), info={"end2end": "True"})
+
+
+def detr(graph, folder):
+    logits = OPSET.log(OPSET.divide(graph.scores, OPSET.subtract(np.float32(1), graph.scores)))
+    boxes = graph.boxes(corners=False, scale=1 / SIDE)
+    return graph.save(folder, boxes, logits, names=("pred_boxes", "logits"))
+
+
+def rt_detr_joined(graph, folder):
+    rows = OPSET.concat([graph.boxes(corners=False, scale=1 / SIDE), graph.scores], 2)
+    _, _, chosen = graph.best()
+    return graph.save(folder, graph.rows_of(rows, chosen), info={"labels": " ".join(CLASSES)})
+
+
+def rt_detr(graph, folder):
+    score, kind, chosen = graph.best()
+    size = OPSET.parameter([1, 2], np.int64, name="orig_target_sizes")
+    size.output(0).get_tensor().set_names({"orig_target_sizes"})
+    shares = graph.rows_of(graph.boxes(corners=True, scale=1 / SIDE), chosen)
+    sizes = OPSET.concat([OPSET.convert(size, "f32")] * 2, 1)
+    boxes = OPSET.multiply(shares, sizes)
+    return graph.save(
+        folder, kind, boxes, score, names=("labels", "boxes", "scores"), more_inputs=[size]
+    )
+
+
+def ssd(graph, folder):
+    score, kind, chosen = graph.best()
+    image = OPSET.multiply(OPSET.unsqueeze(score, [2]), np.float32(0))
+    parts = [
+        image,
+        OPSET.unsqueeze(OPSET.convert(kind, "f32"), [2]),
+        OPSET.unsqueeze(score, [2]),
+        graph.rows_of(graph.boxes(corners=True, scale=1 / SIDE), chosen),
+    ]
+    return graph.save(folder, OPSET.unsqueeze(OPSET.concat(parts, 2), [0]))
+
+
+HEADS = {
+    "yolo": (v8, v5),
+    "end2end": (end2end,),
+    "detr": (detr, rt_detr_joined),
+    "boxes": (rt_detr,),
+    "ssd": (ssd,),
+}
+
+
+def found_on(detector, frame, labels):
+    """For every shape, the detection with the best score: label, and IoU with the true box."""
+    found = {}
+    for number, name in enumerate(CLASSES, 1):
+        y, x = np.nonzero(labels == number)
+        true = np.array([x.min(), y.min(), x.max() + 1, y.max() + 1])
+        there = [each for each in detector.detect(frame) if iou(each.xyxy, true) > 0.4]
+        best = max(there, key=lambda each: each.score)
+        found[name] = best.label, iou(best.xyxy, true)
+    return found
+
+
+def iou(one, other):
+    low, high = np.maximum(one[:2], other[:2]), np.minimum(one[2:], other[2:])
+    common = np.prod(np.clip(high - low, 0, None))
+    areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (one, other)]
+    return common / (sum(areas) - common)
+
+
+def test_yolo_seg_finds_the_shapes_with_their_classes_and_masks(scene):
+    frame, labels = scene
+    detector = GraphDetector(SHAPES)
+    assert (detector.head, detector.labels) == ("yolo", CLASSES)  # names: of its own metadata
+    assert {name: label for name, (label, _) in found_on(detector, frame, labels).items()} == {
+        name: name for name in CLASSES
+    }
+    for each in detector.detect(frame):
+        if each.score > 0.5:
+            mask = cv2.resize(each.mask, (480, 270)) > 0
+            true = labels == 1 + CLASSES.index(each.label)
+            assert (mask & true).sum() / (mask | true).sum() > 0.7
+            x0, y0, x1, y1 = map(round, each.xyxy)
+            assert mask[max(0, y0) : y1, max(0, x0) : x1].sum() > 0.95 * mask.sum()
+
+
+@pytest.mark.parametrize(
+    ("family", "build"), [(f, b) for f, builds in HEADS.items() for b in builds]
+)
+def test_every_head_gives_what_the_network_found(scene, tmp_path, family, build):
+    frame, labels = scene
+    stretched = family in ("detr", "boxes", "ssd")
+    options = {"letterbox": True, "normalize": "unit"} if stretched else {}
+    reference = GraphDetector(SHAPES)
+    detector = GraphDetector(build(Graph(), tmp_path), labels=CLASSES, **options)
+    assert detector.head == family
+    want, got = found_on(reference, frame, labels), found_on(detector, frame, labels)
+    for name in CLASSES:
+        assert got[name][0] == want[name][0] == name
+        assert got[name][1] == pytest.approx(want[name][1], abs=0.02)
+
+
+def test_suppression_is_done_where_the_graph_has_none(scene):
+    frame, _ = scene
+    loose, strict = (GraphDetector(SHAPES, nms_iou=iou) for iou in (1.0, 0.3))
+    assert len(loose.detect(frame)) > 3 * len(strict.detect(frame))
+
+
+def test_an_ir_with_its_labels_beside_it_or_in_it_or_given(tmp_path):
+    assert GraphDetector(v8(Graph(), tmp_path)).labels == ()
+    (tmp_path / "metadata.yaml").write_text("names:\n  0: a\n  1: traffic light\n  2: c\n")
+    assert GraphDetector(tmp_path).labels == ("a", "traffic light", "c")
+    (tmp_path / "names.txt").write_text("x\ny\nz\n")
+    (tmp_path / "coco.json").write_text(
+        json.dumps({"categories": [{"id": i, "name": f"c{i}"} for i in range(3)]})
+    )
+    given = [
+        GraphDetector(tmp_path, labels=[str(tmp_path / n)]) for n in ("names.txt", "coco.json")
+    ]
+    assert [d.labels for d in given] == [("x", "y", "z"), ("c0", "c1", "c2")]
+
+
+def classifier(folder):
+    graph = Graph()
+    return graph.save(folder, OPSET.reduce_mean(graph.scores, [1], keep_dims=False))
+
+
+def gray(folder):
+    image = OPSET.parameter([1, 1, 32, 32], np.float32)
+    model = ov.Model([OPSET.result(OPSET.relu(image))], [image], "gray")
+    ov.save_model(model, folder / "gray.xml")
+    return folder / "gray.xml"
+
+
+def pose(folder):
+    graph = Graph()
+    return graph.save(folder, OPSET.transpose(graph.rows, [0, 2, 1]), info={"task": "pose"})
+
+
+@pytest.mark.parametrize(
+    ("make", "labels", "sentence"),
+    [
+        (lambda folder: folder / "none.onnx", (), "there is no detector"),
+        (lambda folder: folder, (), "holds 0 graphs"),
+        (classifier, (), "its outputs are of no detector .* expected are YOLO"),
+        (gray, (), "its input is .* expected is one RGB image"),
+        (pose, (), "for the task 'pose'"),
+        (lambda folder: SHAPES, ("a", "b"), "has 3 classes, but 2 labels are given"),
+        (lambda folder: SHAPES, ("missing.txt",), "cannot read the labels"),
+    ],
+)
+def test_what_is_no_detector_is_said(tmp_path, make, labels, sentence):
+    with pytest.raises(DetectorError, match=sentence):
+        GraphDetector(make(tmp_path), labels=labels)
+
+
+def test_files_that_are_no_graphs_are_said(tmp_path):
+    (tmp_path / "weights.pt").write_bytes(b"PK")
+    with pytest.raises(DetectorError, match="export it to ONNX"):
+        GraphDetector(tmp_path / "weights.pt")
+    (tmp_path / "broken.onnx").write_bytes(SHAPES.read_bytes()[:2000])
+    with pytest.raises(DetectorError, match="OpenVINO cannot read the detector"):
+        GraphDetector(tmp_path / "broken.onnx")
