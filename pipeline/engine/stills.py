@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipeline.models.open import open_model
-from maskstream.pipeline.segmenter.everything import EverythingChoice, Proposal, find_everything
+from maskstream.pipeline.segmenter.everything import EverythingChoice, find_everything
 from maskstream.pipeline.segmenter.geometry import InputGeometry, boxes_of
+from maskstream.pipeline.segmenter.proposals import Proposal
 from maskstream.pipeline.sources.still import StillImage, as_frame
 from maskstream.pipeline.types import Frame, FrameResult, ObjectResult, WantedDevice
 from maskstream.trackers.state import TrackState

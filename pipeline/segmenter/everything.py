@@ -15,13 +15,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, Protocol, get_args
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from maskstream.pipeline.errors import ConfigError
-from maskstream.pipeline.segmenter.geometry import FloatMap, boxes_of
 from maskstream.pipeline.segmenter.model import (
     Features,
     ModelCard,
@@ -30,9 +28,14 @@ from maskstream.pipeline.segmenter.model import (
     stability,
 )
 from maskstream.pipeline.segmenter.openvino_decoder import BATCH as DECODER_BATCH
+from maskstream.pipeline.segmenter.proposals import (
+    BoolMap,
+    Proposal,
+    suppress_boxes,
+    suppress_duplicates,
+)
 
 BATCH = 32  # prompts decoded together
-BoolMap = npt.NDArray[np.bool_]
 Grid = Literal["hierarchical", "plain"]
 GRIDS: tuple[Grid, ...] = get_args(Grid)
 
@@ -115,20 +118,6 @@ TINYSAM = EverythingSettings(
     duplicate_iou=0.7,
 )
 """The published settings (`tinysam/hierarchical_mask_generator.py`); SAM's own but `done_logit`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """An object found without a prompt. logits: float32 [4h, 4w]; iou, stability: 0..1."""
-
-    logits: FloatMap
-    iou: float
-    stability: float
-
-    @property
-    def score(self) -> float:
-        """Confidence 0..1."""
-        return self.iou * self.stability
 
 
 def coarse_points(side: int) -> npt.NDArray[np.float32]:
@@ -369,88 +358,3 @@ def find_everything(
     )
     prompts = sum(search.steps())
     return suppress_boxes(search.proposals, settings.duplicate_iou), prompts
-
-
-def refine(
-    segmenter: Segmenter, features: Features, proposals: Sequence[Proposal]
-) -> list[Proposal]:
-    """Decode again with the box of every proposal, which gives better masks than a point.
-
-    The new proposal's stability is the IoU of both masks: an object must be the same to both
-    prompts. Costs one prompt per proposal.
-    """
-    if not proposals:
-        return []
-    scale = np.tile(segmenter.geometry.cell / np.array(segmenter.geometry.scale_xy), 2)
-    before = np.stack([p.logits > 0 for p in proposals])
-    decoded = segmenter.decode(features, PromptBatch.boxes(boxes_of(before) * scale))
-    after = decoded.masks[:, 0] > 0
-    overlap = (before & after).sum((1, 2))
-    agreement = overlap / np.maximum((before | after).sum((1, 2)), 1)
-    return [
-        Proposal(decoded.masks[i, 0], float(decoded.iou[i, 0]), float(agreement[i]))
-        for i in range(len(proposals))
-    ]
-
-
-def suppress_duplicates(proposals: list[Proposal], iou_max: float) -> list[Proposal]:
-    """Keep the best of every group of masks that overlap by more than `iou_max`; best first."""
-    if not proposals:
-        return []
-    ordered = sorted(proposals, key=lambda p: -p.score)
-    flat = np.stack([p.logits > 0 for p in ordered]).reshape(len(ordered), -1).astype(np.float32)
-    overlap = flat @ flat.T
-    area = flat.sum(1)
-    iou = overlap / np.maximum(area[:, None] + area[None] - overlap, 1)
-    kept: list[int] = []
-    for i in range(len(ordered)):
-        if not any(iou[i, j] > iou_max for j in kept):
-            kept.append(i)
-    return [ordered[i] for i in kept]
-
-
-def suppress_parts(
-    proposals: list[Proposal], inside_min: float, score_share: float
-) -> list[Proposal]:
-    """Drop masks inside a larger one that is nearly as confident: keep objects, not parts.
-
-    inside_min: share of the smaller mask within the larger. score_share: of the smaller one's score
-    that the larger must have.
-    """
-    if not proposals:
-        return []
-    flat = np.stack([p.logits > 0 for p in proposals]).reshape(len(proposals), -1)
-    area = flat.sum(1)
-    within = flat.astype(np.float32) @ flat.T.astype(np.float32) / np.maximum(area, 1)[:, None]
-    scores = np.array([p.score for p in proposals])
-    larger = area[None] > area[:, None]
-    sure = scores[None] >= score_share * scores[:, None]
-    is_part = ((within >= inside_min) & larger & sure).any(1)
-    return [p for p, part in zip(proposals, is_part, strict=True) if not part]
-
-
-def suppress_boxes(proposals: Sequence[Proposal], iou_max: float) -> list[Proposal]:
-    """SAM's non-maximum suppression: by IoU of boxes, best predicted IoU first."""
-    if not proposals:
-        return []
-    corners = boxes_of(np.stack([p.logits > 0 for p in proposals])).astype(np.float64)
-    corners[:, 2:] -= corners[:, :2]  # to x, y, width, height
-    scores = np.array([p.iou for p in proposals], np.float32)
-    kept = cv2.dnn.NMSBoxes(corners.tolist(), scores.tolist(), 0.0, iou_max)
-    return [proposals[i] for i in kept]
-
-
-def separate_objects(
-    proposals: list[Proposal], occupied_mask: BoolMap, overlap_max: float, limit: int
-) -> list[Proposal]:
-    """Keep up to `limit` proposals that overlap neither tracks nor each other."""
-    kept: list[Proposal] = []
-    taken = occupied_mask.copy()
-    for proposal in proposals:
-        if len(kept) >= limit:
-            break
-        mask = proposal.logits > 0
-        if (mask & taken).sum() <= overlap_max * mask.sum():
-            kept.append(proposal)
-            taken |= mask
-    return kept

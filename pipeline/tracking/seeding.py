@@ -8,18 +8,20 @@ import numpy.typing as npt
 
 from maskstream.pipeline.config import SeedingConfig
 from maskstream.pipeline.segmenter.everything import (
-    BoolMap,
     EverythingSearch,
     PointPass,
+    scattered_points,
+)
+from maskstream.pipeline.segmenter.geometry import deepest
+from maskstream.pipeline.segmenter.model import Features, Segmenter
+from maskstream.pipeline.segmenter.proposals import (
+    BoolMap,
     Proposal,
     refine,
-    scattered_points,
     separate_objects,
     suppress_duplicates,
     suppress_parts,
 )
-from maskstream.pipeline.segmenter.geometry import deepest
-from maskstream.pipeline.segmenter.model import Features, Segmenter
 
 _MAX_REFINED = 48  # proposals of a new shot that are decoded again with their box
 _INSIDE = 0.8  # share of a mask inside a larger one from which it is a part,

@@ -15,17 +15,11 @@ from maskstream.pipeline.segmenter.everything import (
     TINYSAM,
     EverythingChoice,
     EverythingSearch,
-    Proposal,
     coarse_points,
     find_everything,
     fine_points,
     grid_passes,
-    refine,
     scattered_points,
-    separate_objects,
-    suppress_boxes,
-    suppress_duplicates,
-    suppress_parts,
 )
 from maskstream.pipeline.segmenter.geometry import InputGeometry
 from maskstream.pipeline.segmenter.labels import BOX_TOP_LEFT
@@ -37,6 +31,14 @@ from maskstream.pipeline.segmenter.model import (
     read_card,
 )
 from maskstream.pipeline.segmenter.openvino_decoder import BATCH as DECODER_BATCH
+from maskstream.pipeline.segmenter.proposals import (
+    Proposal,
+    refine,
+    separate_objects,
+    suppress_boxes,
+    suppress_duplicates,
+    suppress_parts,
+)
 from maskstream.pipeline.tracking.seeding import Seeder
 
 GEOMETRY = InputGeometry.fit((256, 512), 512, 32)

@@ -18,11 +18,11 @@ from maskstream.pipeline.segmenter.everything import (
     EverythingChoice,
     EverythingSettings,
     Grid,
-    Proposal,
     find_everything,
 )
 from maskstream.pipeline.segmenter.geometry import InputGeometry
 from maskstream.pipeline.segmenter.model import PromptBatch, Segmenter
+from maskstream.pipeline.segmenter.proposals import Proposal
 from maskstream.trackers.iou import paired_mask_iou
 
 SECONDS_GOAL = 2.0

@@ -12,10 +12,11 @@ import numpy.typing as npt
 from maskstream.pipeline.config import SeedingConfig
 from maskstream.pipeline.lab.evaluation.clicks import first_clicks, next_clicks
 from maskstream.pipeline.lab.evaluation.examples import SMALLEST_SHARE, BoolMap, Example
-from maskstream.pipeline.segmenter.everything import EverythingSearch, refine
+from maskstream.pipeline.segmenter.everything import EverythingSearch
 from maskstream.pipeline.segmenter.geometry import FloatMap, InputGeometry, boxes_of
 from maskstream.pipeline.segmenter.labels import BOX_TOP_LEFT
 from maskstream.pipeline.segmenter.model import Features, PromptBatch, Segmenter, best_of_three
+from maskstream.pipeline.segmenter.proposals import refine
 from maskstream.pipeline.sources.arrays import ArrayView
 from maskstream.pipeline.types import Frame, RgbImage, SizeHW
 from maskstream.trackers.iou import paired_mask_iou
