@@ -16,6 +16,8 @@ INPUTS = ("features_s8", "features_s16", "embedding")
 """The encoder's outputs that the head reads, by name."""
 SCORE_MIN = 0.1
 """Score below which a box is not even ranked."""
+LIMIT = 100
+"""Boxes of a frame at most."""
 _BOX_IOU_MAX = 0.7
 
 
@@ -32,8 +34,10 @@ class ObjectnessModel:
         except RuntimeError as error:
             raise ModelError(f"OpenVINO cannot load the head in {folder}: {error}") from error
 
-    def propose(self, features: Features, geometry: InputGeometry, limit: int) -> ScoredBoxes:
-        """The `limit` best boxes of a frame, best first.
+    def propose(
+        self, features: Features, geometry: InputGeometry, limit: int = LIMIT
+    ) -> ScoredBoxes:
+        """The boxes of a frame, best first, `limit` at most.
 
         features, geometry: of the embedded encoder.
         """

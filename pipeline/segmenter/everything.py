@@ -31,6 +31,9 @@ from maskstream.pipeline.segmenter.openvino_decoder import BATCH as DECODER_BATC
 from maskstream.pipeline.segmenter.proposals import (
     BoolMap,
     Proposal,
+    ScoredBoxes,
+    decode_boxes,
+    refine,
     suppress_boxes,
     suppress_duplicates,
 )
@@ -38,6 +41,9 @@ from maskstream.pipeline.segmenter.proposals import (
 BATCH = 32  # prompts decoded together
 Grid = Literal["hierarchical", "plain"]
 GRIDS: tuple[Grid, ...] = get_args(Grid)
+Proposals = Literal["head", "grid"]
+"""Where prompts come from: boxes of the objectness head, and points where it is silent, or points
+alone."""
 
 COARSENESS = 4
 """Ratio of fine to coarse points per side in `find_everything`, as in TinySAM's release."""
@@ -358,3 +364,30 @@ def find_everything(
     )
     prompts = sum(search.steps())
     return suppress_boxes(search.proposals, settings.duplicate_iou), prompts
+
+
+def find_from_boxes(
+    segmenter: Segmenter, features: Features, boxes: ScoredBoxes, settings: EverythingSettings
+) -> tuple[list[Proposal], int]:
+    """Find the objects of a single image from boxes, and from points where boxes gave no mask.
+
+    Returns proposals, best first, and the prompts spent: one a box, one a point of the coarse grid,
+    one for each find of a point, which is asked again with its box. The settings are those of
+    `find_everything`; every mask is one answer to a box.
+    """
+    found = [p for p in decode_boxes(segmenter, features, boxes) if _is_kept(p, settings)]
+    covered = np.zeros(segmenter.geometry.grid_hw, np.bool_)
+    for proposal in found:
+        covered |= proposal.logits > 0
+    grid = [PointPass(coarse_points(settings.coarse_points_per_side))]
+    search = EverythingSearch(segmenter, features, covered, settings, passes=grid)
+    prompts = len(boxes) + sum(search.steps())
+    beside = search.found()
+    found += refine(segmenter, features, beside)
+    return suppress_duplicates(found, settings.duplicate_iou), prompts + len(beside)
+
+
+def _is_kept(proposal: Proposal, settings: EverythingSettings) -> bool:
+    """Whether the mask of a box is confident and of an allowed size."""
+    area = float((proposal.logits > 0).mean())
+    return proposal.iou >= settings.iou_min and settings.area_min <= area <= settings.area_max

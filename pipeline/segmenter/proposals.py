@@ -69,6 +69,24 @@ def refine(
     ]
 
 
+def decode_boxes(segmenter: Segmenter, features: Features, boxes: ScoredBoxes) -> list[Proposal]:
+    """Decode the boxes of a detector, in their order; costs one prompt per box.
+
+    A proposal's stability is the fourth root of its box's score: of powers and products of that,
+    the predicted IoU and the overlap of box and mask, this ranked held-out objects best
+    (docs/measurements/seeding.md). Boxes without a mask are left out.
+    """
+    if not len(boxes):
+        return []
+    decoded = segmenter.decode(features, PromptBatch.boxes(boxes.boxes_xyxy))
+    logits = decoded.masks[:, 0]
+    sure = boxes.scores**0.25
+    return [
+        Proposal(logits[i], float(decoded.iou[i, 0]), float(sure[i]))
+        for i in np.flatnonzero((logits > 0).any((1, 2)))
+    ]
+
+
 def suppress_duplicates(proposals: list[Proposal], iou_max: float) -> list[Proposal]:
     """Keep the best of every group of masks that overlap by more than `iou_max`; best first."""
     if not proposals:

@@ -19,7 +19,7 @@ class ObjectnessTrainConfig(BaseModel):
     features are cached on disk; batch: images of each. weights: factors on the odds of sources.
     partly_labeled: sources that label only some of the objects they show; their background counts
     by `partly_weight`. whole: sources whose labels together are an object, too. box_weight: of the
-    boxes' loss.
+    boxes' loss. bf16: convolve in bfloat16, twice as fast on processors that can (`avx512_bf16`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -43,6 +43,7 @@ class ObjectnessTrainConfig(BaseModel):
     clip_norm: float = Field(5.0, gt=0)
     ema_decay: float = Field(0.998, ge=0, lt=1)
     box_weight: float = Field(2.0, ge=0)
+    bf16: bool = False
     seed: int = 0
     checkpoint_every: int = Field(200, ge=1)
     out: Path | None = None

@@ -101,7 +101,7 @@ class ObjectnessTrainer:
         self.network.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr * self._rate()
-        score, box, iou = losses(self.network, batch)
+        score, box, iou = losses(self.network, batch, bf16=self.config.bf16)
         loss = score + self.config.box_weight * box
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -138,10 +138,12 @@ class ObjectnessTrainer:
                 self.average[key].copy_(value)
 
 
-def losses(network: ObjectnessNetwork, batch: Arrays) -> tuple[Tensor, Tensor, float]:
+def losses(
+    network: ObjectnessNetwork, batch: Arrays, *, bf16: bool = False
+) -> tuple[Tensor, Tensor, float]:
     """Loss of scores (quality focal loss), loss of boxes (GIoU), and mean IoU of the boxes.
 
-    Both losses are means over the cells that learn a box.
+    Both losses are means over the cells that learn a box. bf16: convolve in bfloat16.
     """
     maps = [
         torch.from_numpy(batch[n]).float().contiguous(memory_format=torch.channels_last)
@@ -150,10 +152,12 @@ def losses(network: ObjectnessNetwork, batch: Arrays) -> tuple[Tensor, Tensor, f
     boxes = torch.from_numpy(batch["boxes"])
     owner = torch.from_numpy(batch["box_image"])
     background = torch.from_numpy(batch["background"])
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        outputs = [out.float() for out in network(*maps)]
     score_sum = torch.zeros(())
     found: list[Tensor] = []
     wanted: list[Tensor] = []
-    for stride, out in zip(STRIDES, network(*maps), strict=True):
+    for stride, out in zip(STRIDES, outputs, strict=True):
         size_hw = (out.shape[2], out.shape[3])
         centers = cell_centers(size_hw, stride)
         rows = out.flatten(2).transpose(1, 2)  # [B, h w, 5]
