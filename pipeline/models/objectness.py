@@ -13,7 +13,7 @@ OBJECTNESS = EMBEDDED / "objectness"
 """Folder of the embedded head: its graph and `objectness.yaml`."""
 
 
-def open_objectness(config: PipelineConfig) -> ObjectnessModel | None:
+def open_seeding_head(config: PipelineConfig) -> ObjectnessModel | None:
     """The head, for the embedded model's features; None unless seeding uses it.
 
     Raises `ModelError`.
@@ -24,6 +24,12 @@ def open_objectness(config: PipelineConfig) -> ObjectnessModel | None:
     return ObjectnessModel(OBJECTNESS, threads=config.threads.inference)
 
 
-def reads_features_of(model: Path) -> bool:
-    """Whether the head was trained on the encoder of this model's folder. Raises `ModelError`."""
-    return model.is_dir() and content_hash(model) == read_objectness_card(OBJECTNESS).encoder_hash
+def open_head_of(model: Path, *, threads: int = 2) -> ObjectnessModel | None:
+    """The head, for the features of a model; None if it was not trained on that model's encoder.
+
+    model: folder. Raises `ModelError`.
+    """
+    card = read_objectness_card(OBJECTNESS)
+    if not model.is_dir() or content_hash(model) != card.encoder_hash:
+        return None
+    return ObjectnessModel(OBJECTNESS, threads=threads)

@@ -8,7 +8,7 @@ import numpy as np
 
 from maskstream.pipeline.errors import ModelError
 from maskstream.pipeline.objectness.boxes import boxes_from_maps
-from maskstream.pipeline.segmenter.geometry import InputGeometry
+from maskstream.pipeline.segmenter.geometry import FloatMap, InputGeometry
 from maskstream.pipeline.segmenter.model import Features
 from maskstream.pipeline.segmenter.proposals import ScoredBoxes
 
@@ -41,9 +41,13 @@ class ObjectnessModel:
 
         features, geometry: of the embedded encoder.
         """
-        inputs = [np.ascontiguousarray(features.tensors[name]) for name in INPUTS]
-        out = self._graph(inputs, share_inputs=True)
-        maps = [np.array(out[port])[0] for port in self._graph.outputs]
+        maps = self._maps(features)
         return boxes_from_maps(
             maps, geometry, score_min=SCORE_MIN, iou_max=_BOX_IOU_MAX, limit=limit
         )
+
+    def _maps(self, features: Features) -> list[FloatMap]:
+        """The network's outputs, float32 [5, h, w] for each stride."""
+        inputs = [np.ascontiguousarray(features.tensors[name]) for name in INPUTS]
+        out = self._graph(inputs, share_inputs=True)
+        return [np.array(out[port])[0] for port in self._graph.outputs]

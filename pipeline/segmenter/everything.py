@@ -39,11 +39,9 @@ from maskstream.pipeline.segmenter.proposals import (
 )
 
 BATCH = 32  # prompts decoded together
-Grid = Literal["hierarchical", "plain"]
+Grid = Literal["head", "hierarchical", "plain"]
+"""Where prompts come from: boxes of the objectness head and points beside them, or grids alone."""
 GRIDS: tuple[Grid, ...] = get_args(Grid)
-Proposals = Literal["head", "grid"]
-"""Where prompts come from: boxes of the objectness head, and points where it is silent, or points
-alone."""
 
 COARSENESS = 4
 """Ratio of fine to coarse points per side in `find_everything`, as in TinySAM's release."""
@@ -337,10 +335,16 @@ class EverythingChoice:
 
 
 def find_everything(
-    segmenter: Segmenter, features: Features, settings: EverythingSettings, grid: Grid
+    segmenter: Segmenter,
+    features: Features,
+    settings: EverythingSettings,
+    grid: Grid,
+    boxes: ScoredBoxes | None = None,
 ) -> tuple[list[Proposal], int]:
     """Find the objects of a single image; returns them, best first, and the prompts spent.
 
+    head: `boxes`, which it requires, are the prompts, and points where they gave no mask, as
+    MobileSAMv2's object-aware prompts (arXiv 2312.09579).
     hierarchical: TinySAM's two passes (arXiv 2312.13789, section 3.4), the second one split into
     passes if the settings have a `neighbor_min`. plain: all points of a grid of
     `settings.fine_points_per_side` points per side at once, as SAM's automatic mask generator
@@ -348,6 +352,10 @@ def find_everything(
     the one with the highest predicted IoU. Boxes are those of the low-resolution masks. Unlike in
     the release, a pass may find nothing or have no points.
     """
+    if grid == "head":
+        if boxes is None:
+            raise ValueError("the boxes of the head are not given")
+        return _find_from_boxes(segmenter, features, settings, boxes)
     passes = None
     if grid == "plain":
         passes = [PointPass(coarse_points(settings.fine_points_per_side))]
@@ -366,21 +374,19 @@ def find_everything(
     return suppress_boxes(search.proposals, settings.duplicate_iou), prompts
 
 
-def find_from_boxes(
-    segmenter: Segmenter, features: Features, boxes: ScoredBoxes, settings: EverythingSettings
+def _find_from_boxes(
+    segmenter: Segmenter, features: Features, settings: EverythingSettings, boxes: ScoredBoxes
 ) -> tuple[list[Proposal], int]:
-    """Find the objects of a single image from boxes, and from points where boxes gave no mask.
+    """Ask about boxes, then about points of the coarse grid that no mask of a box covers.
 
-    Returns proposals, best first, and the prompts spent: one a box, one a point of the coarse grid,
-    one for each find of a point, which is asked again with its box. The settings are those of
-    `find_everything`; every mask is one answer to a box.
+    What a point finds is asked again with its box, which is a prompt, too.
     """
     found = [p for p in decode_boxes(segmenter, features, boxes) if _is_kept(p, settings)]
     covered = np.zeros(segmenter.geometry.grid_hw, np.bool_)
     for proposal in found:
         covered |= proposal.logits > 0
-    grid = [PointPass(coarse_points(settings.coarse_points_per_side))]
-    search = EverythingSearch(segmenter, features, covered, settings, passes=grid)
+    grid = PointPass(coarse_points(settings.coarse_points_per_side))
+    search = EverythingSearch(segmenter, features, covered, settings, passes=[grid])
     prompts = len(boxes) + sum(search.steps())
     beside = search.found()
     found += refine(segmenter, features, beside)

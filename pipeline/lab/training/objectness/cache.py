@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipeline.lab.training.augment import AugmentConfig, Labels
-from maskstream.pipeline.lab.training.data import Source, cutouts, find_sources
+from maskstream.pipeline.lab.training.data import cutouts, find_sources
 from maskstream.pipeline.lab.training.objectness.config import ObjectnessTrainConfig
 from maskstream.pipeline.lab.training.sampler import Sampler
 from maskstream.pipeline.lab.training.video.cache import Arrays, write_arrays
@@ -36,7 +36,6 @@ class BatchMaker:
     """Draws and encodes batches; a batch is a function of the configuration and its number."""
 
     config: ObjectnessTrainConfig
-    held_out: bool = False
     _sampler: Sampler = field(init=False)
     _segmenters: dict[SizeHW, OpenVinoSegmenter] = field(init=False, default_factory=dict)
 
@@ -48,11 +47,9 @@ class BatchMaker:
             whole=config.whole,
             held_out_percent=config.held_out_percent,
         )
-        if self.held_out:
-            sources = [Source(s.name, s.held_out, (), s.weight, s.whole) for s in sources]
         self._sampler = Sampler(
             sources,
-            [] if self.held_out else cutouts(config.data),
+            cutouts(config.data),
             seed=config.seed,
             objects=1,
             augment=AugmentConfig(paste=config.paste),
@@ -69,7 +66,7 @@ class BatchMaker:
         boxes: list[Boxes] = []
         weights = []
         for index in range(config.batch):
-            rng = np.random.default_rng((config.seed, number, index, int(self.held_out)))
+            rng = np.random.default_rng((config.seed, number, index, 0))
             image, labels, source = self._sampler.view(rng, size_hw)
             tensors = segmenter.encode_rgb(image).tensors
             for name in INPUTS:
