@@ -113,7 +113,7 @@ class SeedingConfig(_Section):
 
     enabled: bool = True
     proposals: Literal["head", "grid"] = "head"
-    box_score_min: float = Field(0.15, ge=0, le=1)
+    box_score_min: float = Field(0.25, ge=0, le=1)
     coarse_points_per_side: int = Field(8, ge=1, le=64)
     fine_points_per_side: int = Field(16, ge=1, le=128)
     iou_min: float = Field(0.3, ge=0, le=1)

@@ -36,8 +36,9 @@ _MAX_BLOBS = 4  # moving regions that get a prompt on one keyframe
 class Seeder:
     """Finds new objects where no track is, within a budget of prompts per keyframe.
 
-    With boxes of the objectness head, these are the prompts. On a new shot the coarse grid is asked
-    where they gave no mask; on later keyframes regions that move and are in no box.
+    With boxes of the objectness head, these are the prompts. On a new shot a grid of half as many
+    points a side as the coarse one is asked where they gave no mask; on later keyframes regions
+    that move and that they did not answer.
 
     Without boxes, a new shot is searched completely, with a coarse and then a fine grid. Later
     keyframes first prompt untracked regions that move, then the next points of a scattered grid,
@@ -67,10 +68,8 @@ class Seeder:
         if max_new <= 0 or budget <= 0:
             return []
         if boxes is not None:
-            side = self._config.coarse_points_per_side
-            return self._from_boxes(
-                features, occupied_mask, max_new, boxes, coarse_points(side), budget
-            )
+            points = coarse_points(max(1, self._config.coarse_points_per_side // 2))
+            return self._from_boxes(features, occupied_mask, max_new, boxes, points, budget)
         max_refined = min(_MAX_REFINED, budget // 4)
         search = EverythingSearch(self._segmenter, features, occupied_mask, self._config)
         found = search.run(budget - max_refined)[:max_refined]

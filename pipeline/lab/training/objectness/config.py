@@ -18,8 +18,9 @@ class ObjectnessTrainConfig(BaseModel):
     trained on. sizes_hw: input sizes, multiples of 32 with the encoder's long side. batches: number
     of training batches, whose features are cached on disk; batch: images of each. weights: factors
     on the odds of sources. partly_labeled: sources that label only some of the objects they show;
-    their background counts by `partly_weight`. whole: sources whose labels together are an object, too. box_weight: of the
-    boxes' loss. bf16: convolve in bfloat16, twice as fast on processors that can (`avx512_bf16`).
+    their background counts by `partly_weight`. whole: sources whose labels together are an object,
+    too. box_weight: of the boxes' loss. bf16: convolve in bfloat16, twice as fast on processors
+    that can (`avx512_bf16`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
