@@ -25,6 +25,7 @@ from maskstream.pipeline.segmenter.proposals import (
     suppress_duplicates,
     suppress_parts,
 )
+from maskstream.trackers.iou import box_iou
 
 _MAX_REFINED = 48  # proposals of a new shot that are decoded again with their box
 _INSIDE = 0.8  # share of a mask inside a larger one from which it is a part,
@@ -38,7 +39,8 @@ class Seeder:
 
     With boxes of the objectness head, these are the prompts. On a new shot a grid of half as many
     points a side as the coarse one is asked where they gave no mask; on later keyframes regions
-    that move and that they did not answer.
+    that move and that they did not answer. A later keyframe spends half of its prompts on boxes,
+    and on none that the one before it asked about, so that others have their turn.
 
     Without boxes, a new shot is searched completely, with a coarse and then a fine grid. Later
     keyframes first prompt untracked regions that move, then the next points of a scattered grid,
@@ -52,6 +54,7 @@ class Seeder:
         self._segmenter = segmenter
         self._config = config
         self._cursor = 0
+        self._asked = np.zeros((0, 4), np.float32)  # boxes of the last keyframe
 
     def propose_after_cut(
         self,
@@ -94,7 +97,9 @@ class Seeder:
             return []
         if boxes is not None:
             points = self._blobs(moving & ~occupied_mask)
-            return self._from_boxes(features, occupied_mask, max_new, boxes, points, budget)
+            fresh = boxes[~self._asked_before(boxes)]
+            limit = (budget + 1) // 2
+            return self._from_boxes(features, occupied_mask, max_new, fresh, points, budget, limit)
         points_budget = (budget + 1) // 2  # the other half is for boxes
         side = self._config.fine_points_per_side
         points = np.concatenate(
@@ -115,10 +120,12 @@ class Seeder:
         boxes: ScoredBoxes,
         points: npt.NDArray[np.float32],
         budget: int,
+        max_boxes: int | None = None,
     ) -> list[Proposal]:
         """Ask about sure boxes that no track fills, then about points that these did not answer."""
         asked = boxes[boxes.scores >= self._config.box_score_min]
-        asked = asked[~self._filled(asked, occupied_mask)][:budget]
+        asked = asked[~self._filled(asked, occupied_mask)][: max_boxes or budget]
+        self._asked = asked.boxes_xyxy
         found = decode_boxes(self._segmenter, features, asked)
         covered = occupied_mask.copy()
         for proposal in found:
@@ -130,6 +137,11 @@ class Seeder:
             )
             found += refine(self._segmenter, features, search.run(left))
         return self._choose(found, occupied_mask, max_new)
+
+    def _asked_before(self, boxes: ScoredBoxes) -> BoolMap:
+        """Which boxes were asked about on the last keyframe, bool [N]; others have their turn."""
+        overlap = box_iou(boxes.boxes_xyxy, self._asked)
+        return np.asarray(overlap.max(1, initial=0) > self._config.duplicate_iou)
 
     def _filled(self, boxes: ScoredBoxes, occupied_mask: BoolMap) -> BoolMap:
         """Which boxes are mostly covered by tracks, bool [N]."""

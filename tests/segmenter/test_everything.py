@@ -412,3 +412,14 @@ def test_boxes_that_tracks_fill_or_that_are_unsure_are_not_asked_about():
     x, y, _ = CROWD[1]
     assert segmenter.asked == [(x, y)]
     assert centers(found) == {(round(x / 20), round(y / 20))}
+
+
+def test_boxes_of_the_last_keyframe_wait_for_the_others():
+    segmenter = DiscSegmenter(CROWD[:3])
+    seeder = Seeder(segmenter, SeedingConfig(prompts_per_keyframe=4))
+    asked = []
+    for _ in range(3):
+        segmenter.asked.clear()
+        seeder.propose_incremental(Features({}), NOTHING, 9, NOTHING, boxes=boxes_around(CROWD[:3]))
+        asked.append([CROWD.index((int(x), int(y), 25)) for x, y in segmenter.asked])
+    assert asked == [[0, 1], [2], [0, 1]]
