@@ -290,7 +290,7 @@ def everything(
     from maskstream.pipeline.lab.bench.everything import bench_everything
     from maskstream.pipeline.lab.evaluation.labelmaps import find_label_maps
     from maskstream.pipeline.models.find import names_checkpoint
-    from maskstream.pipeline.models.objectness import open_head_of
+    from maskstream.pipeline.models.head import open_head_of
     from maskstream.pipeline.models.open import locate_model
     from maskstream.pipeline.models.pool import SegmenterPool, segmenter_opener
     from maskstream.pipeline.segmenter.everything import EverythingChoice

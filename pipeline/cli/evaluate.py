@@ -181,7 +181,7 @@ def _score(pool: SegmenterPool, sets: Sequence[ImageSet], request: ImagesRequest
 def _head(request: ImagesRequest) -> ObjectnessModel | None:
     """The head, if it is wanted and can read the features of the model."""
     from maskstream.pipeline.models.find import find_model, names_checkpoint
-    from maskstream.pipeline.models.objectness import open_head_of
+    from maskstream.pipeline.models.head import open_head_of
 
     if not (request.everything and request.head) or names_checkpoint(request.model):
         return None

@@ -115,7 +115,7 @@ def _find(request: EverythingRequest) -> None:
     from maskstream.pipeline.cli.first_use import with_model_folder
     from maskstream.pipeline.config import load_config
     from maskstream.pipeline.engine.stills import single_frame_result
-    from maskstream.pipeline.models.objectness import open_head_of
+    from maskstream.pipeline.models.head import open_head_of
     from maskstream.pipeline.models.open import locate_model, open_segmenter
     from maskstream.pipeline.models.pool import SegmenterPool
     from maskstream.pipeline.output_paths import check_outputs

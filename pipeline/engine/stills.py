@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipeline.config import PipelineConfig, ThreadsConfig
-from maskstream.pipeline.models.objectness import open_head_of
+from maskstream.pipeline.models.head import open_head_of
 from maskstream.pipeline.models.open import locate_model, open_segmenter
 from maskstream.pipeline.segmenter.everything import EverythingChoice, find_everything
 from maskstream.pipeline.segmenter.geometry import InputGeometry, boxes_of

@@ -7,7 +7,7 @@ import pytest
 from maskstream.pipeline.config import PipelineConfig, SeedingConfig
 from maskstream.pipeline.errors import ModelError
 from maskstream.pipeline.models.find import content_hash, find_model
-from maskstream.pipeline.models.objectness import OBJECTNESS, open_head_of, open_seeding_head
+from maskstream.pipeline.models.head import OBJECTNESS, open_head_of, open_seeding_head
 from maskstream.pipeline.objectness.boxes import boxes_from_maps, suppress
 from maskstream.pipeline.objectness.card import read_objectness_card
 from maskstream.pipeline.objectness.model import LIMIT, SCORE_MIN, ObjectnessModel

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.errors import PromptError
-from maskstream.pipeline.models.objectness import open_head_of
+from maskstream.pipeline.models.head import open_head_of
 from maskstream.pipeline.models.open import locate_model, open_segmenter
 from maskstream.pipeline.models.predictor import single_prompt
 from maskstream.pipeline.objectness.model import ObjectnessModel
