@@ -105,9 +105,15 @@ class MemoryConfig(_Section):
 
 
 class SeedingConfig(_Section):
-    """Hierarchical everything mode. Areas are shares of the image, scores 0..1."""
+    """Everything mode in a stream. Areas are shares of the image, scores 0..1.
+
+    proposals: "head", boxes of the objectness head, and points where it is silent; "grid",
+    TinySAM's hierarchical grid. box_score_min: least score of a box that is asked about.
+    """
 
     enabled: bool = True
+    proposals: Literal["head", "grid"] = "head"
+    box_score_min: float = Field(0.25, ge=0, le=1)
     coarse_points_per_side: int = Field(8, ge=1, le=64)
     fine_points_per_side: int = Field(16, ge=1, le=128)
     iou_min: float = Field(0.3, ge=0, le=1)

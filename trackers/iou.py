@@ -32,7 +32,7 @@ def pairwise_mask_iou(a: BoolMap, b: BoolMap) -> npt.NDArray[np.float64]:
     return np.asarray(overlap / np.maximum(union, 1), np.float64)
 
 
-def box_iou(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def box_iou(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     """IoU [n, m] of boxes xyxy a [n, 4] and b [m, 4]; boxes without area have 0."""
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])

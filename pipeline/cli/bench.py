@@ -284,11 +284,14 @@ def everything(
     done_logit: DoneOption = None,
     threads: Annotated[int | None, typer.Option(min=1, max=64, help="CPU threads.")] = None,
 ) -> None:
-    """Compare TinySAM's hierarchical grid with SAM's plain one: prompts, time, recall."""
+    """Compare the head, TinySAM's hierarchical grid and SAM's plain one: prompts, time, recall."""
     from maskstream.pipeline.cli.bench_report import print_everything
     from maskstream.pipeline.config import load_config
     from maskstream.pipeline.lab.bench.everything import bench_everything
     from maskstream.pipeline.lab.evaluation.labelmaps import find_label_maps
+    from maskstream.pipeline.models.find import names_checkpoint
+    from maskstream.pipeline.models.head import open_head_of
+    from maskstream.pipeline.models.open import locate_model
     from maskstream.pipeline.models.pool import SegmenterPool, segmenter_opener
     from maskstream.pipeline.segmenter.everything import EverythingChoice
 
@@ -298,6 +301,7 @@ def everything(
         SegmenterPool(segmenter_opener(config)),
         find_label_maps(data, held_out_percent=held_out, images=images),
         EverythingChoice(points_per_side, iou_min, stability_min, done_logit),
+        head=None if names_checkpoint(model) else open_head_of(locate_model(config), threads=count),
         on_image=_echo,
     )
     if as_json:

@@ -156,11 +156,14 @@ def print_stream(report: StreamReport) -> None:
 
 
 def print_everything(report: EverythingReport) -> None:
-    """Print the hierarchical and the plain grid side by side."""
+    """Print the head, the hierarchical and the plain grid side by side."""
     from maskstream.pipeline.lab.bench.everything import RECALL_GOAL, SECONDS_GOAL
 
     table = Table("grid", "prompts", "masks", "seconds", "recall in %")
-    for name, figures in (("hierarchical", report.hierarchical), ("plain", report.plain)):
+    rows = {"head": report.head, "hierarchical": report.hierarchical, "plain": report.plain}
+    for name, figures in rows.items():
+        if figures is None:
+            continue
         table.add_row(
             name,
             str(figures.prompts),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from maskstream.pipeline.lab.evaluation.examples import ImageSet
     from maskstream.pipeline.lab.evaluation.images import ImagesReport, OnImage
     from maskstream.pipeline.models.pool import SegmenterPool
+    from maskstream.pipeline.objectness.model import ObjectnessModel
 
 _MEASURES = {
     "box": "box",
@@ -65,6 +66,10 @@ def images(
     everything: Annotated[
         bool, typer.Option(help="Also run everything mode, on at most 10 images a source.")
     ] = True,
+    head: Annotated[
+        bool,
+        typer.Option("--head/--no-head", help="Everything mode with the objectness head, or not."),
+    ] = True,
     zoom: Annotated[
         bool,
         typer.Option("--zoom", help="Also prompt small objects in a crop of their own."),
@@ -97,6 +102,7 @@ def images(
         model=model,
         as_json=as_json,
         everything=everything,
+        head=head,
         zoom=zoom,
         held_out=held_out,
         limit=limit,
@@ -111,13 +117,15 @@ def images(
 class ImagesRequest:
     """Parameters of `eval images`.
 
-    held_out: percent of scenes. limit: images per source. sheets: folder for contact sheets.
+    head: use the objectness head where it can read the model. held_out: percent of scenes. limit:
+    images per source. sheets: folder for contact sheets.
     """
 
     data: Path
     model: str
     as_json: bool
     everything: bool
+    head: bool
     zoom: bool
     held_out: int
     limit: int | None
@@ -159,6 +167,7 @@ def _score(pool: SegmenterPool, sets: Sequence[ImageSet], request: ImagesRequest
             sets,
             model=request.model,
             everything=request.everything,
+            head=_head(request),
             zoom=request.zoom,
             sheets=drawn,
             on_image=on_image,
@@ -169,6 +178,16 @@ def _score(pool: SegmenterPool, sets: Sequence[ImageSet], request: ImagesRequest
         typer.echo(json.dumps(report.to_json()))
     else:
         _print_images(report)
+
+
+def _head(request: ImagesRequest) -> ObjectnessModel | None:
+    """The head, if it is wanted and can read the features of the model."""
+    from maskstream.pipeline.models.find import find_model, names_checkpoint
+    from maskstream.pipeline.models.head import open_head_of
+
+    if not (request.everything and request.head) or names_checkpoint(request.model):
+        return None
+    return open_head_of(find_model(request.model))
 
 
 def _mask_ap(

@@ -58,8 +58,12 @@ def everything(
         Path | None, typer.Option(help="Images with the masks drawn, a PNG or a folder likewise.")
     ] = None,
     grid: Annotated[
-        str, typer.Option(help="hierarchical (fine only where nothing was found), or plain.")
-    ] = "hierarchical",
+        str | None,
+        typer.Option(
+            help="head (boxes, and points beside them), hierarchical (fine only where nothing was "
+            "found), or plain. Default: head where the model has one."
+        ),
+    ] = None,
     points_per_side: PointsOption = 32,
     iou_min: IouOption = None,
     stability_min: StabilityOption = None,
@@ -109,7 +113,7 @@ class EverythingRequest:
     source: str
     output: Path | None
     overlay: Path | None
-    grid: str
+    grid: str | None
     choice: EverythingChoice
     start: str | None
     end: str | None
@@ -126,6 +130,7 @@ def _find(request: EverythingRequest) -> None:
     from maskstream.pipeline.config import load_config
     from maskstream.pipeline.detectors.open import open_detector
     from maskstream.pipeline.engine.stills import detected_frame_result, single_frame_result
+    from maskstream.pipeline.models.head import open_head_of
     from maskstream.pipeline.models.open import locate_model, open_segmenter
     from maskstream.pipeline.models.pool import SegmenterPool
     from maskstream.pipeline.output_paths import check_outputs
@@ -135,7 +140,7 @@ def _find(request: EverythingRequest) -> None:
     from maskstream.pipeline.sources import open_source
 
     source, output, overlay = request.source, request.output, request.overlay
-    if request.grid not in GRIDS:
+    if request.grid not in (None, *GRIDS):
         raise ConfigError(f"--grid is one of {', '.join(GRIDS)}, not {request.grid}")
     check_outputs([output, overlay], [source, *request.detector.inputs])
     labels, overlays = (None if p is None else ImageOutput(p) for p in (output, overlay))
@@ -150,6 +155,10 @@ def _find(request: EverythingRequest) -> None:
         config = with_model_folder(config, source)
         folder = locate_model(config)
         pool = SegmenterPool(lambda frame_hw: open_segmenter(config, folder, frame_hw))
+        head = open_head_of(folder) if request.grid in (None, "head") else None
+        if request.grid == "head" and head is None:
+            raise ConfigError(f"--grid head needs an embedded model, not {config.model}")
+        grid = request.grid or ("hierarchical" if head is None else "head")
         for frame in reader:
             segmenter = pool.for_size(frame.size_hw)
             start_s = time.perf_counter()
@@ -161,7 +170,8 @@ def _find(request: EverythingRequest) -> None:
             else:
                 settings = request.choice.settings(segmenter.card)
                 features = segmenter.encode(frame)
-                proposals, prompts = find_everything(segmenter, features, settings, request.grid)
+                likely = head.propose(features, segmenter.geometry) if head is not None else None
+                proposals, prompts = find_everything(segmenter, features, settings, grid, likely)
                 result = single_frame_result(frame, proposals, segmenter.geometry)
             seconds = time.perf_counter() - start_s
             if labels is not None:

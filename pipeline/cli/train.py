@@ -1,4 +1,4 @@
-"""Commands `train` and `train-video`: train segmenters, and the memory of objects."""
+"""Commands `train`, `train-video` and `train-objectness`: segmenters, the memory, the head."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def register(app: typer.Typer) -> None:
     """Register the commands."""
     app.command()(train)
     app.command()(train_video)
+    app.command()(train_objectness)
 
 
 def train(
@@ -118,6 +119,66 @@ def train_video(
         write_memory(trainer.average, graphs, card)
         if int8:
             _quantize_memory(graphs, loaded)
+
+
+def train_objectness(
+    config: Annotated[
+        Path, typer.Argument(help="A file such as configs/train/objectness/lite.yaml.")
+    ],
+    threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 2,
+    minutes: Annotated[
+        float, typer.Option(help="Stop after so many minutes; the next run resumes.", min=0)
+    ] = math.inf,
+    weights: Annotated[
+        Path | None, typer.Option(help="Also write the averaged weights, FP16, to this file.")
+    ] = None,
+    graphs: Annotated[
+        Path | None, typer.Option(help="Also write the OpenVINO graph to this folder.")
+    ] = None,
+) -> None:
+    """Train the objectness head, which proposes boxes of objects, on labeled stills.
+
+    Stills are augmented and encoded first, and cached. A run resumes an earlier one of the same
+    name; Ctrl-C loses only the steps since the last checkpoint.
+    """
+    from maskstream.pipeline.models.resolve import require_training_extra
+
+    require_training_extra("training")
+    import cv2
+    import torch
+
+    from maskstream.pipeline.lab.training.objectness.cache import prepare_batches
+    from maskstream.pipeline.lab.training.objectness.config import load_objectness_config
+    from maskstream.pipeline.lab.training.objectness.trainer import ObjectnessTrainer
+    from maskstream.pipeline.models.find import content_hash, find_model
+    from maskstream.pipeline.objectness.card import ObjectnessCard
+    from maskstream.pipeline.objectness.graph import write_objectness
+
+    loaded = load_objectness_config(config)
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(1)
+    ends = time.monotonic() + 60 * minutes
+    try:
+        for done in prepare_batches(loaded):
+            typer.echo(f"{loaded.name} batches {done}/{loaded.batches}", err=True)
+            if time.monotonic() > ends:
+                return
+        trainer = ObjectnessTrainer(
+            loaded, progress=lambda step, row: _show(loaded.name, step, loaded.steps, row)
+        )
+        trainer.run(ends - time.monotonic())
+    except KeyboardInterrupt:
+        typer.echo(f"\nstopped; {loaded.folder} holds the last checkpoint", err=True)
+        raise typer.Exit(130) from None
+    if weights is not None:
+        trainer.write_weights(weights)
+    if graphs is not None:
+        card = ObjectnessCard(
+            encoder=loaded.encoder,
+            encoder_hash=content_hash(find_model(loaded.encoder)),
+            source=f"{config}, step {trainer.step}",
+        )
+        write_objectness(trainer.average, graphs, card)
 
 
 def _quantize_memory(graphs: Path, config: VideoTrainConfig) -> None:

@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from maskstream.pipeline.config import PipelineConfig, ThreadsConfig
 from maskstream.pipeline.detectors.detector import DetectedBox
-from maskstream.pipeline.models.open import open_model
-from maskstream.pipeline.segmenter.everything import EverythingChoice, Proposal, find_everything
+from maskstream.pipeline.models.head import open_head_of
+from maskstream.pipeline.models.open import locate_model, open_segmenter
+from maskstream.pipeline.segmenter.everything import EverythingChoice, find_everything
 from maskstream.pipeline.segmenter.geometry import InputGeometry, boxes_of
 from maskstream.pipeline.segmenter.model import Segmenter
+from maskstream.pipeline.segmenter.proposals import Proposal
 from maskstream.pipeline.sources.still import StillImage, as_frame
 from maskstream.pipeline.tracking.detecting import distinct, masks_of_boxes
 from maskstream.pipeline.types import Frame, FrameResult, ObjectResult, WantedDevice
@@ -33,7 +36,8 @@ def segment_everything(
 ) -> FrameResult:
     """Find the objects of an image (as `Predictor.set_image` takes it); parts are drawn on top.
 
-    points_per_side: of the grid of point prompts, a multiple of 4. The model is loaded on every
+    The embedded model's objectness head proposes boxes; other models are asked a grid of points.
+    points_per_side: of that grid, a multiple of 4. The model is loaded on every
     call (about a second): for many images, open it once (`open_model`) and call `find_everything`.
     Raises `SourceError`, `ModelError` and `ConfigError`.
 
@@ -41,10 +45,19 @@ def segment_everything(
     """
     frame = as_frame(image)
     choice = EverythingChoice(points_per_side)
-    segmenter = open_model(model, frame.size_hw, device=device, threads=threads)
+    config = PipelineConfig(
+        model=str(model), device=device, threads=ThreadsConfig(inference=threads)
+    )
+    path = locate_model(config)
+    segmenter = open_segmenter(config, path, frame.size_hw)
     settings = choice.settings(segmenter.card)
     features = segmenter.encode(frame)
-    proposals, _ = find_everything(segmenter, features, settings, "hierarchical")
+    head = open_head_of(path, threads=threads)
+    if head is None:
+        proposals, _ = find_everything(segmenter, features, settings, "hierarchical")
+    else:
+        boxes = head.propose(features, segmenter.geometry)
+        proposals, _ = find_everything(segmenter, features, settings, "head", boxes)
     return single_frame_result(frame, proposals, segmenter.geometry)
 
 

@@ -11,8 +11,11 @@ from maskstream.pipeline.detectors.detector import DetectedBox
 from maskstream.pipeline.memory.card import read_memory_card
 from maskstream.pipeline.memory.model import MemoryModel
 from maskstream.pipeline.models.find import EMBEDDED, content_hash, find_model
+from maskstream.pipeline.models.head import open_seeding_head
 from maskstream.pipeline.models.open import open_segmenter
+from maskstream.pipeline.objectness.model import ObjectnessModel
 from maskstream.pipeline.segmenter.model import Features, OpenVinoSegmenter, Segmenter
+from maskstream.pipeline.segmenter.proposals import ScoredBoxes
 from maskstream.pipeline.types import Frame, SizeHW
 
 MEMORY = EMBEDDED / "memory"
@@ -47,12 +50,14 @@ class Networks:
     segmenter: answers prompts and finds objects to seed. tracks: the embedded model, whose features
     the memory reads and whose decoder refines tracks, whichever model answers prompts: what was
     learned and every threshold of tracking hold for it only. They are one if the embedded model
-    answers prompts.
+    answers prompts. objectness: proposes boxes to seed, from the embedded model's features; None:
+    seeding asks a grid of points.
     """
 
     segmenter: Segmenter
     tracks: Segmenter
     memory: MemoryModel
+    objectness: ObjectnessModel | None = None
 
     def encode(self, frame: Frame) -> KeyframeFeatures:
         """Encode a frame for tracks now, and for prompts when that is needed."""
@@ -60,6 +65,12 @@ class Networks:
         if self.tracks is self.segmenter:
             return KeyframeFeatures(features, lambda: features)
         return KeyframeFeatures(features, lambda: self.segmenter.encode(frame))
+
+    def boxes(self, features: KeyframeFeatures) -> ScoredBoxes | None:
+        """Boxes of possible objects, best first; None without `objectness`."""
+        if self.objectness is None:
+            return None
+        return self.objectness.propose(features.tracks, self.tracks.geometry)
 
 
 def open_networks(
@@ -82,4 +93,6 @@ def open_networks(
     if not model.is_dir() or content_hash(model) != card.encoder_hash:
         folder = find_model(card.encoder)
         tracks = OpenVinoSegmenter(folder, frame_hw, threads=threads, input_share=input_share)
-    return Networks(segmenter, tracks, memory or MemoryModel(MEMORY, threads=threads))
+    return Networks(
+        segmenter, tracks, memory or MemoryModel(MEMORY, threads=threads), open_seeding_head(config)
+    )

@@ -15,13 +15,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, Protocol, get_args
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from maskstream.pipeline.errors import ConfigError
-from maskstream.pipeline.segmenter.geometry import FloatMap, boxes_of
 from maskstream.pipeline.segmenter.model import (
     Features,
     ModelCard,
@@ -30,10 +28,19 @@ from maskstream.pipeline.segmenter.model import (
     stability,
 )
 from maskstream.pipeline.segmenter.openvino_decoder import BATCH as DECODER_BATCH
+from maskstream.pipeline.segmenter.proposals import (
+    BoolMap,
+    Proposal,
+    ScoredBoxes,
+    decode_boxes,
+    refine,
+    suppress_boxes,
+    suppress_duplicates,
+)
 
 BATCH = 32  # prompts decoded together
-BoolMap = npt.NDArray[np.bool_]
-Grid = Literal["hierarchical", "plain"]
+Grid = Literal["head", "hierarchical", "plain"]
+"""Where prompts come from: boxes of the objectness head and points beside them, or grids alone."""
 GRIDS: tuple[Grid, ...] = get_args(Grid)
 
 COARSENESS = 4
@@ -115,20 +122,6 @@ TINYSAM = EverythingSettings(
     duplicate_iou=0.7,
 )
 """The published settings (`tinysam/hierarchical_mask_generator.py`); SAM's own but `done_logit`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """An object found without a prompt. logits: float32 [4h, 4w]; iou, stability: 0..1."""
-
-    logits: FloatMap
-    iou: float
-    stability: float
-
-    @property
-    def score(self) -> float:
-        """Confidence 0..1."""
-        return self.iou * self.stability
 
 
 def coarse_points(side: int) -> npt.NDArray[np.float32]:
@@ -342,10 +335,16 @@ class EverythingChoice:
 
 
 def find_everything(
-    segmenter: Segmenter, features: Features, settings: EverythingSettings, grid: Grid
+    segmenter: Segmenter,
+    features: Features,
+    settings: EverythingSettings,
+    grid: Grid,
+    boxes: ScoredBoxes | None = None,
 ) -> tuple[list[Proposal], int]:
     """Find the objects of a single image; returns them, best first, and the prompts spent.
 
+    head: `boxes`, which it requires, are the prompts, and points where they gave no mask, as
+    MobileSAMv2's object-aware prompts (arXiv 2312.09579).
     hierarchical: TinySAM's two passes (arXiv 2312.13789, section 3.4), the second one split into
     passes if the settings have a `neighbor_min`. plain: all points of a grid of
     `settings.fine_points_per_side` points per side at once, as SAM's automatic mask generator
@@ -353,6 +352,10 @@ def find_everything(
     the one with the highest predicted IoU. Boxes are those of the low-resolution masks. Unlike in
     the release, a pass may find nothing or have no points.
     """
+    if grid == "head":
+        if boxes is None:
+            raise ValueError("the boxes of the head are not given")
+        return _find_from_boxes(segmenter, features, settings, boxes)
     passes = None
     if grid == "plain":
         passes = [PointPass(coarse_points(settings.fine_points_per_side))]
@@ -371,86 +374,26 @@ def find_everything(
     return suppress_boxes(search.proposals, settings.duplicate_iou), prompts
 
 
-def refine(
-    segmenter: Segmenter, features: Features, proposals: Sequence[Proposal]
-) -> list[Proposal]:
-    """Decode again with the box of every proposal, which gives better masks than a point.
+def _find_from_boxes(
+    segmenter: Segmenter, features: Features, settings: EverythingSettings, boxes: ScoredBoxes
+) -> tuple[list[Proposal], int]:
+    """Ask about boxes, then about points of the coarse grid that no mask of a box covers.
 
-    The new proposal's stability is the IoU of both masks: an object must be the same to both
-    prompts. Costs one prompt per proposal.
+    What a point finds is asked again with its box, which is a prompt, too.
     """
-    if not proposals:
-        return []
-    scale = np.tile(segmenter.geometry.cell / np.array(segmenter.geometry.scale_xy), 2)
-    before = np.stack([p.logits > 0 for p in proposals])
-    decoded = segmenter.decode(features, PromptBatch.boxes(boxes_of(before) * scale))
-    after = decoded.masks[:, 0] > 0
-    overlap = (before & after).sum((1, 2))
-    agreement = overlap / np.maximum((before | after).sum((1, 2)), 1)
-    return [
-        Proposal(decoded.masks[i, 0], float(decoded.iou[i, 0]), float(agreement[i]))
-        for i in range(len(proposals))
-    ]
+    found = [p for p in decode_boxes(segmenter, features, boxes) if _is_kept(p, settings)]
+    covered = np.zeros(segmenter.geometry.grid_hw, np.bool_)
+    for proposal in found:
+        covered |= proposal.logits > 0
+    grid = PointPass(coarse_points(settings.coarse_points_per_side))
+    search = EverythingSearch(segmenter, features, covered, settings, passes=[grid])
+    prompts = len(boxes) + sum(search.steps())
+    beside = search.found()
+    found += refine(segmenter, features, beside)
+    return suppress_duplicates(found, settings.duplicate_iou), prompts + len(beside)
 
 
-def suppress_duplicates(proposals: list[Proposal], iou_max: float) -> list[Proposal]:
-    """Keep the best of every group of masks that overlap by more than `iou_max`; best first."""
-    if not proposals:
-        return []
-    ordered = sorted(proposals, key=lambda p: -p.score)
-    flat = np.stack([p.logits > 0 for p in ordered]).reshape(len(ordered), -1).astype(np.float32)
-    overlap = flat @ flat.T
-    area = flat.sum(1)
-    iou = overlap / np.maximum(area[:, None] + area[None] - overlap, 1)
-    kept: list[int] = []
-    for i in range(len(ordered)):
-        if not any(iou[i, j] > iou_max for j in kept):
-            kept.append(i)
-    return [ordered[i] for i in kept]
-
-
-def suppress_parts(
-    proposals: list[Proposal], inside_min: float, score_share: float
-) -> list[Proposal]:
-    """Drop masks inside a larger one that is nearly as confident: keep objects, not parts.
-
-    inside_min: share of the smaller mask within the larger. score_share: of the smaller one's score
-    that the larger must have.
-    """
-    if not proposals:
-        return []
-    flat = np.stack([p.logits > 0 for p in proposals]).reshape(len(proposals), -1)
-    area = flat.sum(1)
-    within = flat.astype(np.float32) @ flat.T.astype(np.float32) / np.maximum(area, 1)[:, None]
-    scores = np.array([p.score for p in proposals])
-    larger = area[None] > area[:, None]
-    sure = scores[None] >= score_share * scores[:, None]
-    is_part = ((within >= inside_min) & larger & sure).any(1)
-    return [p for p, part in zip(proposals, is_part, strict=True) if not part]
-
-
-def suppress_boxes(proposals: Sequence[Proposal], iou_max: float) -> list[Proposal]:
-    """SAM's non-maximum suppression: by IoU of boxes, best predicted IoU first."""
-    if not proposals:
-        return []
-    corners = boxes_of(np.stack([p.logits > 0 for p in proposals])).astype(np.float64)
-    corners[:, 2:] -= corners[:, :2]  # to x, y, width, height
-    scores = np.array([p.iou for p in proposals], np.float32)
-    kept = cv2.dnn.NMSBoxes(corners.tolist(), scores.tolist(), 0.0, iou_max)
-    return [proposals[i] for i in kept]
-
-
-def separate_objects(
-    proposals: list[Proposal], occupied_mask: BoolMap, overlap_max: float, limit: int
-) -> list[Proposal]:
-    """Keep up to `limit` proposals that overlap neither tracks nor each other."""
-    kept: list[Proposal] = []
-    taken = occupied_mask.copy()
-    for proposal in proposals:
-        if len(kept) >= limit:
-            break
-        mask = proposal.logits > 0
-        if (mask & taken).sum() <= overlap_max * mask.sum():
-            kept.append(proposal)
-            taken |= mask
-    return kept
+def _is_kept(proposal: Proposal, settings: EverythingSettings) -> bool:
+    """Whether the mask of a box is confident and of an allowed size."""
+    area = float((proposal.logits > 0).mean())
+    return proposal.iou >= settings.iou_min and settings.area_min <= area <= settings.area_max

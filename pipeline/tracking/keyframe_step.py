@@ -144,7 +144,7 @@ class KeyframeStep:
         if self._config.seeding.enabled and request.seed:
             with self.times.stage("seed"):
                 self.tracker.admit(
-                    self._propose(request, networks.segmenter, seeder),
+                    self._propose(request, networks, seeder),
                     now_s,
                     confirmed=request.flow is None,
                     looks_alike=alike,
@@ -222,19 +222,20 @@ class KeyframeStep:
         return np.asarray(points * scale, np.float32)
 
     def _propose(
-        self, request: KeyframeRequest, segmenter: Segmenter, seeder: Seeder
+        self, request: KeyframeRequest, networks: Networks, seeder: Seeder
     ) -> list[Detection]:
         """Objects that are found where no track is."""
         max_new = self._config.seeding.max_objects - len(self.tracker.live())
         if max_new <= 0:
             return []
+        segmenter, boxes = networks.segmenter, networks.boxes(request.features)
         occupied = _on_grid(segmenter, self.tracker.occupied_mask(self.working_hw))
         if request.flow is None:
-            found = seeder.propose_after_cut(request.features.prompts(), occupied, max_new)
+            found = seeder.propose_after_cut(request.features.prompts(), occupied, max_new, boxes)
         else:
             moving = _on_grid(segmenter, request.flow.object_speed() > OBJECT_MOTION_MIN_PX)
             found = seeder.propose_incremental(
-                request.features.prompts(), occupied, max_new, moving, request.prompts
+                request.features.prompts(), occupied, max_new, moving, request.prompts, boxes
             )
         return [Detection(self._to_working(segmenter, p.logits), p.score) for p in found]
 

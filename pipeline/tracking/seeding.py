@@ -8,50 +8,71 @@ import numpy.typing as npt
 
 from maskstream.pipeline.config import SeedingConfig
 from maskstream.pipeline.segmenter.everything import (
-    BoolMap,
     EverythingSearch,
     PointPass,
-    Proposal,
-    refine,
+    coarse_points,
     scattered_points,
+)
+from maskstream.pipeline.segmenter.geometry import deepest
+from maskstream.pipeline.segmenter.model import Features, Segmenter
+from maskstream.pipeline.segmenter.proposals import (
+    BoolMap,
+    Proposal,
+    ScoredBoxes,
+    decode_boxes,
+    refine,
     separate_objects,
     suppress_duplicates,
     suppress_parts,
 )
-from maskstream.pipeline.segmenter.geometry import deepest
-from maskstream.pipeline.segmenter.model import Features, Segmenter
+from maskstream.trackers.iou import box_iou
 
 _MAX_REFINED = 48  # proposals of a new shot that are decoded again with their box
 _INSIDE = 0.8  # share of a mask inside a larger one from which it is a part,
 _SCORE_SHARE = 0.8  # if the larger one has this share of its score
+_FILLED = 0.4  # share of a box covered by tracks from which it is not asked about
 _MAX_BLOBS = 4  # moving regions that get a prompt on one keyframe
 
 
 class Seeder:
     """Finds new objects where no track is, within a budget of prompts per keyframe.
 
-    A new shot is searched completely, with a coarse and then a fine grid. Later keyframes first
-    prompt untracked regions that move, then the next points of a scattered grid, which covers the
-    image after some keyframes. Proposals are decoded again with their box as prompt. Both kinds of
-    prompt count: a keyframe spends at most `prompts_first` or `prompts_per_keyframe`, and the next
-    one continues in the grid where it stopped.
+    With boxes of the objectness head, these are the prompts. On a new shot a grid of half as many
+    points a side as the coarse one is asked where they gave no mask; on later keyframes regions
+    that move and that they did not answer. A later keyframe spends half of its prompts on boxes,
+    and on none that the one before it asked about, so that others have their turn.
+
+    Without boxes, a new shot is searched completely, with a coarse and then a fine grid. Later
+    keyframes first prompt untracked regions that move, then the next points of a scattered grid,
+    which covers the image after some keyframes. What points find is decoded again with its box.
+
+    Every prompt counts: a keyframe spends at most `prompts_first` or `prompts_per_keyframe`, and
+    the next one continues in the grid where it stopped.
     """
 
     def __init__(self, segmenter: Segmenter, config: SeedingConfig) -> None:
         self._segmenter = segmenter
         self._config = config
         self._cursor = 0
+        self._asked = np.zeros((0, 4), np.float32)  # boxes of the last keyframe
 
     def propose_after_cut(
-        self, features: Features, occupied_mask: BoolMap, max_new: int
+        self,
+        features: Features,
+        occupied_mask: BoolMap,
+        max_new: int,
+        boxes: ScoredBoxes | None = None,
     ) -> list[Proposal]:
         """Up to `max_new` objects of a new shot, best first, outside `occupied_mask`.
 
-        occupied_mask: bool [4h, 4w], on the grid of the logits.
+        occupied_mask: bool [4h, 4w], on the grid of the logits. boxes: of the objectness head.
         """
         budget = self._config.prompts_first
         if max_new <= 0 or budget <= 0:
             return []
+        if boxes is not None:
+            points = coarse_points(max(1, self._config.coarse_points_per_side // 2))
+            return self._from_boxes(features, occupied_mask, max_new, boxes, points, budget)
         max_refined = min(_MAX_REFINED, budget // 4)
         search = EverythingSearch(self._segmenter, features, occupied_mask, self._config)
         found = search.run(budget - max_refined)[:max_refined]
@@ -64,14 +85,21 @@ class Seeder:
         max_new: int,
         moving: BoolMap,
         budget: int | None = None,
+        boxes: ScoredBoxes | None = None,
     ) -> list[Proposal]:
         """Up to `max_new` objects of a later keyframe, first where `moving` [4h, 4w] is set.
 
-        budget: maximum of prompts, by default `prompts_per_keyframe`.
+        budget: maximum of prompts, by default `prompts_per_keyframe`. boxes: of the objectness
+        head.
         """
         budget = self._config.prompts_per_keyframe if budget is None else budget
         if max_new <= 0 or budget <= 0:
             return []
+        if boxes is not None:
+            points = self._blobs(moving & ~occupied_mask)
+            fresh = boxes[~self._asked_before(boxes)]
+            limit = (budget + 1) // 2
+            return self._from_boxes(features, occupied_mask, max_new, fresh, points, budget, limit)
         points_budget = (budget + 1) // 2  # the other half is for boxes
         side = self._config.fine_points_per_side
         points = np.concatenate(
@@ -84,15 +112,59 @@ class Seeder:
         found = search.run(points_budget)[: budget - points_budget]
         return self._distinct(features, found, occupied_mask, max_new)
 
+    def _from_boxes(
+        self,
+        features: Features,
+        occupied_mask: BoolMap,
+        max_new: int,
+        boxes: ScoredBoxes,
+        points: npt.NDArray[np.float32],
+        budget: int,
+        max_boxes: int | None = None,
+    ) -> list[Proposal]:
+        """Ask about sure boxes that no track fills, then about points that these did not answer."""
+        asked = boxes[boxes.scores >= self._config.box_score_min]
+        asked = asked[~self._filled(asked, occupied_mask)][: max_boxes or budget]
+        self._asked = asked.boxes_xyxy
+        found = decode_boxes(self._segmenter, features, asked)
+        covered = occupied_mask.copy()
+        for proposal in found:
+            covered |= proposal.logits > 0
+        left = (budget - len(asked)) // 2  # what a point finds is asked again with its box
+        if left and len(points):
+            search = EverythingSearch(
+                self._segmenter, features, covered, self._config, passes=[PointPass(points)]
+            )
+            found += refine(self._segmenter, features, search.run(left))
+        return self._choose(found, occupied_mask, max_new)
+
+    def _asked_before(self, boxes: ScoredBoxes) -> BoolMap:
+        """Which boxes were asked about on the last keyframe, bool [N]; others have their turn."""
+        overlap = box_iou(boxes.boxes_xyxy, self._asked)
+        return np.asarray(overlap.max(1, initial=0) > self._config.duplicate_iou)
+
+    def _filled(self, boxes: ScoredBoxes, occupied_mask: BoolMap) -> BoolMap:
+        """Which boxes are mostly covered by tracks, bool [N]."""
+        geometry = self._segmenter.geometry
+        scale = np.tile(np.array(geometry.scale_xy) / geometry.cell, 2)
+        corners = (boxes.boxes_xyxy * scale).astype(int)
+        shares = [occupied_mask[y0 : y1 + 1, x0 : x1 + 1].mean() for x0, y0, x1, y1 in corners]
+        return np.array(shares) > _FILLED
+
     def _distinct(
         self, features: Features, found: list[Proposal], occupied_mask: BoolMap, max_new: int
     ) -> list[Proposal]:
         """Decode again with boxes; keep confident, separate proposals without duplicates."""
+        return self._choose(refine(self._segmenter, features, found), occupied_mask, max_new)
+
+    def _choose(
+        self, found: list[Proposal], occupied_mask: BoolMap, max_new: int
+    ) -> list[Proposal]:
+        """Keep confident, separate proposals without duplicates, `max_new` at most."""
         config = self._config
-        refined = refine(self._segmenter, features, found)
         sure = [
             p
-            for p in refined
+            for p in found
             if p.score >= config.score_min
             and config.area_min <= (p.logits > 0).mean() <= config.area_max
         ]

@@ -9,8 +9,8 @@ import pytest
 from maskstream.pipeline.engine.stills import single_frame_result
 from maskstream.pipeline.errors import ConfigError, StoreError, StoreExistsError
 from maskstream.pipeline.rendering.single_frame import ImageOutput
-from maskstream.pipeline.segmenter.everything import Proposal
 from maskstream.pipeline.segmenter.geometry import InputGeometry
+from maskstream.pipeline.segmenter.proposals import Proposal
 from maskstream.pipeline.sources.arrays import ArrayView
 from maskstream.pipeline.sources.mask_images import read_label_map
 from maskstream.pipeline.types import Frame, SourceInfo

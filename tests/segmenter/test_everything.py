@@ -15,17 +15,11 @@ from maskstream.pipeline.segmenter.everything import (
     TINYSAM,
     EverythingChoice,
     EverythingSearch,
-    Proposal,
     coarse_points,
     find_everything,
     fine_points,
     grid_passes,
-    refine,
     scattered_points,
-    separate_objects,
-    suppress_boxes,
-    suppress_duplicates,
-    suppress_parts,
 )
 from maskstream.pipeline.segmenter.geometry import InputGeometry
 from maskstream.pipeline.segmenter.labels import BOX_TOP_LEFT
@@ -37,6 +31,15 @@ from maskstream.pipeline.segmenter.model import (
     read_card,
 )
 from maskstream.pipeline.segmenter.openvino_decoder import BATCH as DECODER_BATCH
+from maskstream.pipeline.segmenter.proposals import (
+    Proposal,
+    ScoredBoxes,
+    refine,
+    separate_objects,
+    suppress_boxes,
+    suppress_duplicates,
+    suppress_parts,
+)
 from maskstream.pipeline.tracking.seeding import Seeder
 
 GEOMETRY = InputGeometry.fit((256, 512), 512, 32)
@@ -354,3 +357,69 @@ def test_what_moves_is_asked_first():
     x, y, radius = CROWD[8]
     assert np.hypot(segmenter.asked[0][0] - x, segmenter.asked[0][1] - y) < radius
     assert centers(found) == {(round(x / 20), round(y / 20))}
+
+
+def boxes_around(discs, score=0.5) -> ScoredBoxes:
+    """A box around each disc, best first."""
+    corners = [(x - r, y - r, x + r, y + r) for x, y, r in discs]
+    scores = np.linspace(score, score / 2, len(discs), dtype=np.float32)
+    return ScoredBoxes(np.array(corners, np.float32).reshape(-1, 4), scores)
+
+
+def test_boxes_are_the_prompts_and_points_are_asked_where_they_gave_no_mask():
+    segmenter = DiscSegmenter(DISCS)
+    boxes = boxes_around(DISCS[1:])
+    found, prompts = find_everything(segmenter, Features({}), TINYSAM, "head", boxes)
+    assert prompts == len(segmenter.asked) < 70
+    assert segmenter.asked[:2] == [(x, y) for x, y, _ in DISCS[1:]]
+    for x, y, radius in DISCS[1:]:
+        assert min(np.hypot(px - x, py - y) for px, py in segmenter.asked[2:]) > radius - 6
+    assert len(found) == len(DISCS)  # the large one by points
+    assert centers(found) == {(round(x / 20), round(y / 20)) for x, y, _ in DISCS}
+
+
+def test_no_boxes_leave_the_coarse_grid_and_none_given_is_an_error():
+    segmenter = DiscSegmenter([])
+    found, prompts = find_everything(segmenter, Features({}), TINYSAM, "head", boxes_around([]))
+    assert (found, prompts) == ([], 64)
+    with pytest.raises(ValueError, match="boxes of the head"):
+        find_everything(segmenter, Features({}), TINYSAM, "head")
+
+
+@pytest.mark.parametrize("budget", [1, 16, 128])
+def test_seeding_from_boxes_spends_no_more_prompts_than_it_may(budget):
+    segmenter = DiscSegmenter(CROWD)
+    seeder = Seeder(
+        segmenter, SeedingConfig(prompts_first=budget, prompts_per_keyframe=budget, max_objects=99)
+    )
+    boxes = boxes_around(CROWD, 1.0)
+    found = seeder.propose_after_cut(Features({}), NOTHING, 99, boxes)
+    assert 0 < len(segmenter.asked) <= budget
+    assert len(found) == min(budget, len(CROWD))
+    before = len(segmenter.asked)
+    seeder.propose_incremental(Features({}), NOTHING, 99, ~NOTHING, boxes=boxes)
+    assert 0 < len(segmenter.asked) - before <= budget
+
+
+def test_boxes_that_tracks_fill_or_that_are_unsure_are_not_asked_about():
+    segmenter = DiscSegmenter(CROWD[:3])
+    tracked = disc(*CROWD[0]) > 0
+    boxes = boxes_around(CROWD[:3], 0.2)  # scores 0.2, 0.15, 0.1
+    config = SeedingConfig(box_score_min=0.12, score_min=0.5)
+    found = Seeder(segmenter, config).propose_incremental(
+        Features({}), tracked, 9, NOTHING, boxes=boxes
+    )
+    x, y, _ = CROWD[1]
+    assert segmenter.asked == [(x, y)]
+    assert centers(found) == {(round(x / 20), round(y / 20))}
+
+
+def test_boxes_of_the_last_keyframe_wait_for_the_others():
+    segmenter = DiscSegmenter(CROWD[:3])
+    seeder = Seeder(segmenter, SeedingConfig(prompts_per_keyframe=4))
+    asked = []
+    for _ in range(3):
+        segmenter.asked.clear()
+        seeder.propose_incremental(Features({}), NOTHING, 9, NOTHING, boxes=boxes_around(CROWD[:3]))
+        asked.append([CROWD.index((int(x), int(y), 25)) for x, y in segmenter.asked])
+    assert asked == [[0, 1], [2], [0, 1]]

@@ -13,8 +13,10 @@ import numpy.typing as npt
 
 from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.errors import PromptError
+from maskstream.pipeline.models.head import open_head_of
 from maskstream.pipeline.models.open import locate_model, open_segmenter
 from maskstream.pipeline.models.predictor import single_prompt
+from maskstream.pipeline.objectness.model import ObjectnessModel
 from maskstream.pipeline.segmenter.corrections import Correction, correct_mask
 from maskstream.pipeline.segmenter.model import Decoded, Features, PromptBatch, Segmenter
 from maskstream.pipeline.tracking.seeding import Seeder
@@ -61,7 +63,15 @@ class Segmenters:
     def __init__(self, config: PipelineConfig) -> None:
         self.config = config
         self._lock = threading.Lock()
+        self._head: list[ObjectnessModel | None] = []  # once it has been looked for
         self._loaded: OrderedDict[SizeHW, tuple[Segmenter, threading.Lock]] = OrderedDict()
+
+    def head(self) -> ObjectnessModel | None:
+        """The objectness head; None if seeding asks a grid, or if it cannot read the model."""
+        with self._lock:
+            if self.config.seeding.proposals == "head" and not self._head:
+                self._head = [open_head_of(locate_model(self.config))]
+            return self._head[0] if self._head else None
 
     def loaded(self, frame_hw: SizeHW) -> Segmenter | None:
         """The segmenter for a frame size, if it has been loaded."""
@@ -192,9 +202,11 @@ class Clicker:
     def _seeded(self, segmenter: Segmenter, frame: Frame) -> list[Found]:
         with self._segmenter() as held:
             features = self._encoded(held, frame).features
+        head = self._segmenters.head()
+        boxes = None if head is None else head.propose(features, segmenter.geometry)
         nothing = np.zeros(segmenter.geometry.grid_hw, np.bool_)
         seeder = Seeder(segmenter, self._segmenters.config.seeding)
-        found = seeder.propose_after_cut(features, nothing, _MAX_PROPOSALS)
+        found = seeder.propose_after_cut(features, nothing, _MAX_PROPOSALS, boxes)
         masks = [
             Found(segmenter.geometry.to_size(p.logits, self._frame_hw) > 0, p.score) for p in found
         ]

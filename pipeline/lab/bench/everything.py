@@ -1,4 +1,4 @@
-"""`bench everything`: TinySAM's hierarchical grid against SAM's plain one, on annotated images."""
+"""`bench everything`: the head, TinySAM's hierarchical grid and SAM's plain one, on images."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from maskstream.pipeline.errors import UnreadableSourceError
 from maskstream.pipeline.lab.evaluation.examples import BoolMap, Example, ImageSet
 from maskstream.pipeline.lab.evaluation.scores import FOUND_IOU, frame_of, full_size
 from maskstream.pipeline.models.pool import SegmenterPool
+from maskstream.pipeline.objectness.model import ObjectnessModel
 from maskstream.pipeline.segmenter.everything import (
     GRIDS,
     EverythingChoice,
     EverythingSettings,
     Grid,
-    Proposal,
     find_everything,
 )
 from maskstream.pipeline.segmenter.geometry import InputGeometry
 from maskstream.pipeline.segmenter.model import PromptBatch, Segmenter
+from maskstream.pipeline.segmenter.proposals import Proposal
 from maskstream.trackers.iou import paired_mask_iou
 
 SECONDS_GOAL = 2.0
@@ -63,7 +64,10 @@ class GridFigures:
 
 @dataclass(frozen=True, slots=True)
 class EverythingReport:
-    """Both grids on the same images, with the same thresholds."""
+    """All grids on the same images, with the same thresholds.
+
+    head: the boxes of the objectness head; None if it cannot read the model's features.
+    """
 
     model: str
     settings: EverythingSettings
@@ -71,6 +75,7 @@ class EverythingReport:
     objects: int
     hierarchical: GridFigures
     plain: GridFigures
+    head: GridFigures | None = None
 
     @property
     def times_faster(self) -> float:
@@ -97,6 +102,7 @@ class EverythingReport:
             "objects": self.objects,
             "hierarchical": asdict(self.hierarchical),
             "plain": asdict(self.plain),
+            "head": None if self.head is None else asdict(self.head),
             "times_faster": round(self.times_faster, 3),
             "recall_lost": self.recall_lost,
             "reached": self.reached,
@@ -108,15 +114,18 @@ def bench_everything(
     sets: Sequence[ImageSet],
     choice: EverythingChoice,
     *,
+    head: ObjectnessModel | None = None,
     on_image: Callable[[str], None] = lambda _: None,
     clock: Clock = time.perf_counter,
 ) -> EverythingReport:
-    """Run both grids on every image of every set, alternating which is first.
+    """Run all grids on every image of every set, alternating which is first.
 
+    head: proposes boxes from the features of the pool's model; None: only grids of points.
     on_image: called with the set's name after each image. Raises `SourceError`, also if no image
     has an object to evaluate.
     """
-    trials: dict[Grid, list[_Trial]] = {grid: [] for grid in GRIDS}
+    grids = [grid for grid in GRIDS if grid != "head" or head is not None]
+    trials: dict[Grid, list[_Trial]] = {grid: [] for grid in grids}
     for images in sets:
         for item in images.items:
             example = item.load()
@@ -124,10 +133,11 @@ def bench_everything(
                 height, width, _ = example.rgb.shape
                 segmenter = pool.for_size((height, width))
                 settings = choice.settings(segmenter.card)
-                turns = GRIDS if len(trials["plain"]) % 2 else GRIDS[::-1]
+                turns = grids if len(trials["plain"]) % 2 else grids[::-1]
                 _warm_up(segmenter, example)
                 for grid in turns:
-                    trials[grid].append(_try(segmenter, example, settings, grid, clock))
+                    used = head if grid == "head" else None
+                    trials[grid].append(_try(segmenter, example, settings, grid, used, clock))
             on_image(images.name)
     if not trials["plain"]:
         raise UnreadableSourceError("none of the images has an object that can be evaluated")
@@ -138,6 +148,7 @@ def bench_everything(
         objects=sum(len(trial.found) for trial in trials["plain"]),
         hierarchical=_figures(trials["hierarchical"]),
         plain=_figures(trials["plain"]),
+        head=_figures(trials["head"]) if head is not None else None,
     )
 
 
@@ -158,11 +169,17 @@ def _warm_up(segmenter: Segmenter, example: Example) -> None:
 
 
 def _try(
-    segmenter: Segmenter, example: Example, settings: EverythingSettings, grid: Grid, clock: Clock
+    segmenter: Segmenter,
+    example: Example,
+    settings: EverythingSettings,
+    grid: Grid,
+    head: ObjectnessModel | None,
+    clock: Clock,
 ) -> _Trial:
     begun = clock()
     features = segmenter.encode(frame_of(example.rgb))
-    proposals, prompts = find_everything(segmenter, features, settings, grid)
+    boxes = head.propose(features, segmenter.geometry) if head is not None else None
+    proposals, prompts = find_everything(segmenter, features, settings, grid, boxes)
     seconds = clock() - begun
     found = _found(segmenter.geometry, proposals, example.masks)
     return _Trial(prompts, len(proposals), seconds, found)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from maskstream.pipeline.errors import SourceError
 from maskstream.pipeline.quantization.gate import GRID_SIDE, SMALLEST_MASK
-from maskstream.pipeline.segmenter.everything import BoolMap, coarse_points
+from maskstream.pipeline.segmenter.everything import coarse_points
 from maskstream.pipeline.segmenter.geometry import FloatMap, InputGeometry
 from maskstream.pipeline.segmenter.model import (
     Decoded,
@@ -28,6 +28,7 @@ from maskstream.pipeline.segmenter.model import (
     best_of_three,
     read_card,
 )
+from maskstream.pipeline.segmenter.proposals import BoolMap
 from maskstream.pipeline.types import RgbImage, SizeHW
 from maskstream.trackers.iou import paired_mask_iou
 from maskstream.trackers.track import box_of

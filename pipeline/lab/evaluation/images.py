@@ -19,6 +19,7 @@ from maskstream.pipeline.lab.evaluation.scores import (
 )
 from maskstream.pipeline.lab.evaluation.sheets import AnswerSheets
 from maskstream.pipeline.models.pool import SegmenterPool
+from maskstream.pipeline.objectness.model import ObjectnessModel
 
 EVERYTHING_IMAGES = 10
 """Maximum images per source on which everything mode runs."""
@@ -81,21 +82,23 @@ def evaluate_images(
     *,
     model: str,
     everything: bool = True,
+    head: ObjectnessModel | None = None,
     zoom: bool = False,
     sheets: AnswerSheets | None = None,
     on_image: OnImage = lambda _: None,
 ) -> ImagesReport:
     """Evaluate a model on every image of every set.
 
-    zoom: also prompt small objects in a crop around them (`ZOOM_MEASURES`). sheets: collect
-    predicted masks. on_image: called with the set's name after each image. Raises `SourceError`,
-    also if no image has an object to evaluate.
+    head: proposes boxes in everything mode; None: only points are asked. zoom: also prompt small
+    objects in a crop around them (`ZOOM_MEASURES`). sheets: collect predicted masks. on_image:
+    called with the set's name after each image. Raises `SourceError`, also if no image has an
+    object to evaluate.
     """
     begun = time.perf_counter()
     sources: dict[str, SourceScores] = {}
     for images in sets:
         scores = _score_set(
-            pool, images, sheets, everything=everything, zoom=zoom, on_image=on_image
+            pool, images, sheets, everything=everything, head=head, zoom=zoom, on_image=on_image
         )
         if scores:
             sources[images.name] = _summary(scores)
@@ -116,6 +119,7 @@ def _score_set(
     sheets: AnswerSheets | None,
     *,
     everything: bool,
+    head: ObjectnessModel | None,
     zoom: bool,
     on_image: OnImage,
 ) -> list[ImageScores]:
@@ -131,6 +135,7 @@ def _score_set(
                     segmenter,
                     example,
                     everything=index in searched,
+                    head=head,
                     zoom=pool.for_size if zoom else None,
                     on_answers=sheets.of(images.name, example) if sheets else lambda *_: None,
                 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -12,10 +12,16 @@ import numpy.typing as npt
 from maskstream.pipeline.config import SeedingConfig
 from maskstream.pipeline.lab.evaluation.clicks import first_clicks, next_clicks
 from maskstream.pipeline.lab.evaluation.examples import SMALLEST_SHARE, BoolMap, Example
-from maskstream.pipeline.segmenter.everything import EverythingSearch, refine
+from maskstream.pipeline.objectness.model import ObjectnessModel
+from maskstream.pipeline.segmenter.everything import (
+    EverythingChoice,
+    EverythingSearch,
+    find_everything,
+)
 from maskstream.pipeline.segmenter.geometry import FloatMap, InputGeometry, boxes_of
 from maskstream.pipeline.segmenter.labels import BOX_TOP_LEFT
 from maskstream.pipeline.segmenter.model import Features, PromptBatch, Segmenter, best_of_three
+from maskstream.pipeline.segmenter.proposals import Proposal, refine
 from maskstream.pipeline.sources.arrays import ArrayView
 from maskstream.pipeline.types import Frame, RgbImage, SizeHW
 from maskstream.trackers.iou import paired_mask_iou
@@ -63,12 +69,14 @@ def score_image(
     example: Example,
     *,
     everything: bool,
+    head: ObjectnessModel | None = None,
     zoom: SegmenterFor | None = None,
     on_answers: OnAnswers = lambda *_: None,
 ) -> ImageScores:
     """Score every object of an example; masks are compared at full size.
 
-    The example must have at least one object. zoom: returns the segmenter for
+    The example must have at least one object. head: proposes boxes in everything mode; None: only
+    points are asked. zoom: returns the segmenter for
     crops; None: no crops. on_answers: called for boxes and for single clicks.
     """
     features = segmenter.encode(frame_of(example.rgb))
@@ -78,7 +86,7 @@ def score_image(
     ious = {"box": paired_mask_iou(answers, truth)}
     on_answers("box", answers, ious["box"])
     ious |= _click_ious(segmenter, features, truth, on_answers)
-    found = _found(segmenter, features, truth) if everything else None
+    found = _found(segmenter, features, truth, head) if everything else None
     zoomed = None if zoom is None else _zoom_ious(segmenter, features, example, ious, zoom)
     return ImageScores(ious, truth.sum((1, 2)), found, zoomed)
 
@@ -174,23 +182,37 @@ def _decode_in_crop(
     return answer
 
 
-def _found(segmenter: Segmenter, features: Features, truth: BoolMap) -> BoolMap:
-    """Whether everything mode finds each object: both passes, then box refinement.
+def _found(
+    segmenter: Segmenter, features: Features, truth: BoolMap, head: ObjectnessModel | None
+) -> BoolMap:
+    """Whether everything mode finds each object, bool [P]."""
+    proposals = _everything(segmenter, features, head)
+    flat = truth.reshape(len(truth), -1).astype(np.float32)
+    best = np.zeros(len(truth))
+    for proposal in proposals:
+        mask = full_size(segmenter.geometry, proposal.logits[None]).astype(np.float32).ravel()
+        overlap = flat @ mask
+        best = np.maximum(best, overlap / (flat.sum(1) + mask.sum() - overlap))
+    return best >= FOUND_IOU
+
+
+def _everything(
+    segmenter: Segmenter, features: Features, head: ObjectnessModel | None
+) -> Sequence[Proposal]:
+    """Everything mode with a head, or both passes of the grid a stream seeds with, and boxes.
 
     It searches for all evaluated sizes, not only for those that a stream seeds.
     """
     geometry = segmenter.geometry
+    if head is not None:
+        settings = EverythingChoice().settings(segmenter.card)
+        boxes = head.propose(features, geometry)
+        return find_everything(segmenter, features, settings, "head", boxes)[0]
     config = SeedingConfig(area_min=SMALLEST_SHARE, area_max=1)
     search = EverythingSearch(segmenter, features, np.zeros(geometry.grid_hw, bool), config)
     for _ in search.steps():
         pass
-    flat = truth.reshape(len(truth), -1).astype(np.float32)
-    best = np.zeros(len(truth))
-    for proposal in refine(segmenter, features, search.found()):
-        mask = full_size(geometry, proposal.logits[None]).astype(np.float32).ravel()
-        overlap = flat @ mask
-        best = np.maximum(best, overlap / (flat.sum(1) + mask.sum() - overlap))
-    return best >= FOUND_IOU
+    return refine(segmenter, features, search.found())
 
 
 def frame_of(rgb: RgbImage) -> Frame:

@@ -76,10 +76,16 @@ class Sampler:
             self._sample(np.random.default_rng((self._seed, step, i)), size_hw) for i in range(size)
         ]
 
+    def view(
+        self, rng: np.random.Generator, size_hw: tuple[int, int]
+    ) -> tuple[Image, Labels, Source]:
+        """An augmented view of a drawn image, padded to `size_hw`, its labels and its source."""
+        scene, ids, source = self._scene(rng)
+        return *pad_to(*self._view(rng, scene, ids, size_hw), size_hw), source
+
     def _sample(self, rng: np.random.Generator, size_hw: tuple[int, int]) -> Sample:
         while True:
-            scene, ids, source = self._scene(rng)
-            image, labels = pad_to(*self._view(rng, scene, ids, size_hw), size_hw)
+            image, labels, source = self.view(rng, size_hw)
             objects = self._choose(rng, labels, source.whole)
             if objects is not None:
                 break

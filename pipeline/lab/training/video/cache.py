@@ -66,15 +66,19 @@ class FeatureMaker:
 
 def write_chunk(file: Path, sequences: list[Arrays]) -> None:
     """Write a chunk; a kill leaves none or the whole."""
-    stacked = {name: np.stack([s[name] for s in sequences]) for name in sequences[0]}
+    write_arrays(file, {name: np.stack([s[name] for s in sequences]) for name in sequences[0]})
+
+
+def write_arrays(file: Path, arrays: Arrays) -> None:
+    """Write arrays as .npz; a kill leaves none or the whole."""
     part = file.with_suffix(".part")
     with part.open("wb") as stream:
-        np.savez(stream, **stacked)  # type: ignore[arg-type]
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
     os.replace(part, file)
 
 
 def read_chunk(file: Path) -> Arrays:
-    """Arrays [CHUNK, T, ...] by name."""
+    """Arrays of a file by name; of a chunk [CHUNK, T, ...]."""
     with np.load(file) as arrays:
         return {name: arrays[name] for name in arrays.files}
 

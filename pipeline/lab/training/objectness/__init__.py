@@ -1,0 +1,1 @@
+"""Training of the objectness head on labeled stills."""

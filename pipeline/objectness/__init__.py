@@ -1,0 +1,1 @@
+"""Objectness head: boxes of objects of any class from the embedded encoder's features."""
