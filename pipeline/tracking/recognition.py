@@ -40,6 +40,9 @@ PART_REACH = 1.0
 """Distance from the propagated mask, in square roots of its area, within which parts are kept."""
 PART_AREA_MIN = 0.3
 """Share of the propagated mask's area below which what is kept is too little, and all is kept."""
+SPLIT_REACH = 3.0
+"""Distance of a part from where an absent object is expected or was, in square roots of the
+part's area, within which the part may be it."""
 PART_PX_MIN = 16
 """Area from which a part of one object's mask may be another object, at working resolution."""
 ALIKE_IOU_MIN = 0.3
@@ -146,10 +149,13 @@ class TrackRecognition:
         parts = [(t.id, part) for t in shown for part in _separate_parts(masks[t.id])]
         if not absent or not parts:
             return []
-        cost = _distances([t.motion.value[:2] for t in absent], [part for _, part in parts])
+        masks_of_parts = [part for _, part in parts]
+        expected = _distances([t.motion.value[:2] for t in absent], masks_of_parts)
+        last_seen = _distances([_center(t.mask) for t in absent], masks_of_parts)
+        cost = np.minimum(expected, last_seen)  # what hides slowly seems to move
         alone = _alone(grid, frame, self.bank.references_only())
         recovered = []
-        for row, column in assign(cost, PART_REACH).pairs:
+        for row, column in assign(cost, SPLIT_REACH).pairs:
             track, (owner, part) = absent[row], parts[column]
             if _agrees(*alone(track), part):
                 masks[track.id] = np.where(part, masks[owner], np.float32(-LOGIT_LIMIT))
@@ -237,11 +243,18 @@ def _distances(
     centers: Sequence[npt.NDArray[np.float64]], parts: Sequence[BoolMap]
 ) -> npt.NDArray[np.float64]:
     """Distances of points (x, y) from the centers of parts, in square roots of the parts' areas."""
-    moments = [cv2.moments(part.view(np.uint8), binaryImage=True) for part in parts]
-    middle = np.array([(m["m10"] / m["m00"], m["m01"] / m["m00"]) for m in moments])
-    sides = np.sqrt([m["m00"] for m in moments])
+    middle = np.stack([_center(part) for part in parts])
+    sides = np.sqrt([np.count_nonzero(part) for part in parts])
     away = np.linalg.norm(np.stack(centers)[:, None] - middle[None], axis=2)
     return np.asarray(away / sides, np.float64)
+
+
+def _center(mask: BoolMap) -> npt.NDArray[np.float64]:
+    """Center of gravity (x, y) of a mask; far away if it is empty."""
+    moments = cv2.moments(mask.view(np.uint8), binaryImage=True)
+    if moments["m00"] == 0:
+        return np.full(2, np.inf)
+    return np.array([moments["m10"], moments["m01"]]) / moments["m00"]
 
 
 def _separate_parts(logits: FloatMap) -> list[BoolMap]:
