@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,7 +68,10 @@ class CameraOutputs:
         from maskstream.pipeline.live.publishers import ChannelOptions, open_channels
 
         session = cameras.sessions[name]
-        options = ChannelOptions(name, self._names.index(name), self._split, session.headers)
+        headers = session.headers
+        if name:  # each camera has a coordinate frame of its own
+            headers = replace(headers, frame_id=f"{name}_{headers.frame_id}")
+        options = ChannelOptions(name, self._names.index(name), self._split, headers)
         opened = open_channels(self._channels, session.commands.put, options)
         return session.outputs.guard(self._choice.publish, opened)
 

@@ -47,8 +47,9 @@ class Command(BaseModel):
 
     id: the sender's name for the command, which the answer repeats. object: object id; a point or
     box without one creates a new object. xy, xyxy: pixels of the displayed frame. label: 1 on, 0
-    beside the object. pts_s, captured_s: which frame the command refers to, seconds, by timestamp
-    (a result's `pts_s`) or by capture clock (`captured_s`); without either it is the newest frame.
+    beside the object. pts_s, captured_s, stamp_s: which frame the command refers to, seconds, by
+    timestamp (a result's `pts_s`), by capture clock (`captured_s`) or by the stamp in the headers
+    of messages (`Headers`); without any it is the newest frame.
     detections: what a detector found on the frame, which is matched with all objects.
     """
 
@@ -63,6 +64,7 @@ class Command(BaseModel):
     detections: tuple[GivenBox, ...] | None = Field(None, max_length=_MAX_DETECTIONS)
     pts_s: float | None = None
     captured_s: float | None = None
+    stamp_s: float | None = None
 
     @model_validator(mode="after")
     def _is_whole(self) -> Command:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from maskstream.pipeline.errors import PromptError
 from maskstream.pipeline.live.commands import Command
 from maskstream.pipeline.live.deferred_keyframes import MAX_PROPAGATED_FRAMES, FrameStep, ShownFrame
+from maskstream.pipeline.live.headers import Stamps, stamp_ns
 
 _SAME_FRAME_S = 0.001  # a timestamp in JSON may have lost its last digits
 _MAX_AHEAD_S = 10.0  # of the newest frame; a command for a later one is an error
@@ -16,10 +17,13 @@ _MAX_AHEAD_S = 10.0  # of the newest frame; a command for a later one is an erro
 class FrameHistory:
     """The last `kept` frames, and the steps since the oldest one that is still needed.
 
+    stamps: which time a command's `stamp_s` is.
+
     A frame that a command refers to is kept by the command until its keyframe has run.
     """
 
-    def __init__(self, kept: int) -> None:
+    def __init__(self, kept: int, stamps: Stamps = "capture") -> None:
+        self._stamps: Stamps = stamps
         self._frames: deque[ShownFrame] = deque(maxlen=kept)
         self._steps: deque[FrameStep] = deque(maxlen=max(kept, MAX_PROPAGATED_FRAMES))
 
@@ -45,6 +49,9 @@ class FrameHistory:
         """
         if command.pts_s is not None:
             wanted, times = command.pts_s, [m.frame.pts_s for m in self._frames]
+        elif command.stamp_s is not None:
+            stamps = [stamp_ns(m.frame, self._stamps) / 1e9 for m in self._frames]
+            wanted, times = command.stamp_s, [*stamps]
         elif command.captured_s is not None:
             arrivals = [m.frame.arrival for m in self._frames]
             wanted, times = command.captured_s, [a.unix_s if a else None for a in arrivals]

@@ -38,15 +38,20 @@ class Headers:
         return cls(config.stamps, config.frame_id, camera)
 
     def stamp_ns(self, frame: Frame) -> int:
-        """The stamp of a frame, nanoseconds; never the time of sending."""
-        if self.stamps == "stream" and frame.pts is not None:
-            return max(0, int(frame.pts * frame.time_base * 1_000_000_000))
-        arrival = frame.arrival
-        if self.stamps == "ntp" and arrival is not None and arrival.ntp_s is not None:
-            return 1000 * round(arrival.ntp_s * 1e6)
-        if arrival is not None and arrival.given_ns is not None:
-            return max(0, arrival.given_ns)
-        return captured_ns(frame)
+        """The stamp of a frame, nanoseconds."""
+        return stamp_ns(frame, self.stamps)
+
+
+def stamp_ns(frame: Frame, stamps: Stamps) -> int:
+    """The stamp of a frame, nanoseconds, as in `Headers`; never the time of sending."""
+    if stamps == "stream" and frame.pts is not None:
+        return max(0, int(frame.pts * frame.time_base * 1_000_000_000))
+    arrival = frame.arrival
+    if stamps == "ntp" and arrival is not None and arrival.ntp_s is not None:
+        return 1000 * round(arrival.ntp_s * 1e6)
+    if arrival is not None and arrival.given_ns is not None:
+        return max(0, arrival.given_ns)
+    return captured_ns(frame)
 
 
 DEFAULT_HEADERS = Headers()

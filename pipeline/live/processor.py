@@ -104,7 +104,7 @@ class LiveProcessor:
         self._composer = ResultComposer(frame_hw, lambda index: (), refine=config.refines)
         self._shown_tracker = Tracker(self._tracker.settings)
         self._deferred = DeferredKeyframes(engine, self._tracker, self._work, snapshot)
-        self._history = FrameHistory(config.live.history_frames)
+        self._history = FrameHistory(config.live.history_frames, config.live.stamps)
         self._waiting: list[_WaitingCommand] = []
         self._budget = control.budget()
         self._now_s = 0.0

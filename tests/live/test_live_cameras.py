@@ -265,8 +265,15 @@ def test_the_command_runs_cameras_with_outputs_under_their_names(cli, shapes, tm
         assert store.complete
         assert store.indices.tolist() == [line["frame"] for line in results]
         with (tmp_path / f"run-{name}.mcap").open("rb") as file:
-            topics = {channel.topic for _, channel, _ in reader.make_reader(file).iter_messages()}
-        assert topics == {f"/{name}/{t}" for t in ("camera", "labels", "objects", "table")}
+            found = {c.topic: m.data for _, c, m in reader.make_reader(file).iter_messages()}
+        assert found.keys() == {f"/{name}/{t}" for t in ("camera", "labels", "objects", "table")}
+        assert f"{name}_camera".encode() in found[f"/{name}/labels"]  # its frame_id
+
+
+def test_a_calibration_of_several_cameras_is_refused(cli, tmp_path):
+    calibration = tmp_path / "camera.yaml"
+    code, _, err = cli("live", NOBODY, NOBODY, "--camera-info", calibration, *live_options())
+    assert (code, "there are several" in err) == (1, True)
 
 
 def test_a_run_whose_cameras_all_fail_is_an_error(cli):

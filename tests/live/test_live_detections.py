@@ -42,7 +42,8 @@ def sent(box, label="cup", score=0.9, **named):
     return Command(type="detections", detections=[given], **named)
 
 
-def test_detections_of_past_frames_name_objects_once_and_are_followed(shapes):
+@pytest.mark.parametrize("time", ["pts_s", "stamp_s"])
+def test_detections_of_past_frames_name_objects_once_and_are_followed(shapes, time):
     come, taken = images(shapes, 400)
     session = LiveSession.open(come, load_config(overrides=UNSEEDED))
     answers, told = [], threading.Event()
@@ -55,7 +56,7 @@ def test_detections_of_past_frames_name_objects_once_and_are_followed(shapes):
         seen = index - 6  # a robot's detector is late
         box = box_of(shapes[1][seen % 60], 2)
         told.clear()
-        session.command(sent(box, pts_s=(seen + 30) / RATE), answer)
+        session.command(sent(box, **{time: (seen + 30) / RATE}), answer)
 
     def steps(live):
         taken.release()
@@ -145,10 +146,10 @@ def ros_message(*boxes, sec=0, nanosec=0):
 def test_ros_detections_become_a_command_for_the_frame_of_their_stamp():
     box = (20.0, 30.0, 10.0, 8.0, {"cat": 0.2, "dog": 0.7})
     command = parse_command(detections_command(ros_message(box, sec=3, nanosec=500_000_000)))
-    assert command.pts_s == 3.5
+    assert command.stamp_s == 3.5
     (found,) = command.detections
     assert (found.xyxy, found.label, found.score) == ((15, 26, 25, 34), "dog", 0.7)
-    assert parse_command(detections_command(ros_message(box))).pts_s is None  # the newest frame
+    assert parse_command(detections_command(ros_message(box))).stamp_s is None  # the newest frame
     with pytest.raises(ValueError, match="empty"):
         detections_command(ros_message((1.0, 1.0, 1.0, 1.0, {})))
 

@@ -16,7 +16,7 @@ from maskstream.pipeline.live.commands import CommandQueue
 from maskstream.pipeline.live.governor import Governor, budget_steps
 from maskstream.pipeline.live.headers import Headers
 from maskstream.pipeline.live.messages import result_message
-from maskstream.pipeline.live.publishers import Channel, open_channel
+from maskstream.pipeline.live.publishers import Channel, ChannelOptions, open_channel
 from maskstream.pipeline.live.publishers.ros2 import camera_info, header_of
 from maskstream.pipeline.live.session import LiveSession
 from maskstream.pipeline.live.status import Meter
@@ -171,7 +171,8 @@ def test_a_calibration_is_published_with_every_result(calibration, shown, tmp_pa
     make_reader = pytest.importorskip("mcap.reader").make_reader
     camera = load_camera_info(calibration)
     path = tmp_path / "run.mcap"
-    sink = open_channel(Channel("mcap", str(path)), CommandQueue().put, Headers(camera=camera))
+    options = ChannelOptions(headers=Headers(camera=camera))
+    sink = open_channel(Channel("mcap", str(path)), CommandQueue().put, options)
     for _ in range(2):
         sink.write(*shown)
     sink.close(complete=True)

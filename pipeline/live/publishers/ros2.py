@@ -110,7 +110,7 @@ def detections_command(message: Any) -> str:
     stamp = message.header.stamp
     command = {"type": "detections", "detections": found}
     if stamp.sec or stamp.nanosec:
-        command["pts_s"] = stamp.sec + stamp.nanosec / 1e9
+        command["stamp_s"] = stamp.sec + stamp.nanosec / 1e9
     return json.dumps(command)
 
 
