@@ -47,11 +47,12 @@ class FrameHistory:
 
         Raises `PromptError` if there is no such frame.
         """
+        times: list[float | None]
         if command.pts_s is not None:
             wanted, times = command.pts_s, [m.frame.pts_s for m in self._frames]
         elif command.stamp_s is not None:
-            stamps = [stamp_ns(m.frame, self._stamps) / 1e9 for m in self._frames]
-            wanted, times = command.stamp_s, [*stamps]
+            wanted = command.stamp_s
+            times = [stamp_ns(m.frame, self._stamps) / 1e9 for m in self._frames]
         elif command.captured_s is not None:
             arrivals = [m.frame.arrival for m in self._frames]
             wanted, times = command.captured_s, [a.unix_s if a else None for a in arrivals]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -10,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipeline.types import FrameResult, ObjectResult, RgbImage, SizeHW
+from maskstream.pipeline.types import FrameResult, LabelMap, ObjectResult, RgbImage, SizeHW
 from maskstream.trackers.state import TrackState
 
 Rgb = tuple[int, int, int]
@@ -82,7 +83,8 @@ def draw(rgb: RgbImage, result: FrameResult, *, alpha: float = 0.45) -> RgbImage
     Visible objects get a mask of opacity `alpha` with an outline, a box, id, class and score;
     occluded ones a dashed box where they are expected; others are not drawn.
     """
-    image = _draw_masks(rgb, result, alpha)
+    masked = [found.id for found in result.objects if found.state in _MASKED]
+    image = draw_masks(rgb, result.labels, masked, alpha)
     thickness = _line_width(image)
     for found in result.objects:
         color = object_color(found.id)
@@ -114,9 +116,10 @@ def scaled(result: FrameResult, size_hw: SizeHW) -> FrameResult:
     return replace(result, labels=labels, objects=tuple(objects))
 
 
-def _draw_masks(rgb: RgbImage, result: FrameResult, alpha: float) -> RgbImage:
-    labels = result.labels
-    masked = [found.id for found in result.objects if found.state in _MASKED]
+def draw_masks(
+    rgb: RgbImage, labels: LabelMap, masked: Sequence[int], alpha: float = 0.45
+) -> RgbImage:
+    """Draw the masks of some ids of a label map over a copy of `rgb` of its size, with outlines."""
     palette = np.zeros((max([int(labels.max()), *masked]) + 1, 4), np.uint8)
     for object_id in masked:
         palette[object_id] = *object_color(object_id), 255

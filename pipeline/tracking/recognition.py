@@ -146,8 +146,10 @@ class TrackRecognition:
         """
         lost = [t for t in self._tracker.occluded_or_lost() if t.id in self.bank]
         absent = [*vanished, *lost]
+        if not absent:
+            return []
         parts = [(t.id, part) for t in shown for part in _separate_parts(masks[t.id])]
-        if not absent or not parts:
+        if not parts:
             return []
         masks_of_parts = [part for _, part in parts]
         expected = _distances([t.motion.value[:2] for t in absent], masks_of_parts)

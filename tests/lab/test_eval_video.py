@@ -22,7 +22,7 @@ from maskstream.pipeline.lab.evaluation.video.folders import find_clips
 from maskstream.pipeline.lab.evaluation.video.predictions import (
     KeptLabels,
     Visibility,
-    score_visibility,
+    score_objects,
 )
 from maskstream.pipeline.lab.evaluation.video.sheets import write_clip_sheet
 from maskstream.pipeline.sources import ArraySource
@@ -187,7 +187,9 @@ def test_false_shows_and_blanks_are_counted():
     nothing = KeptLabels(task.scored)
     for frame in task.scored:
         nothing.put(frame, np.zeros(SIZE_HW, np.uint16))
-    assert score_visibility(task, nothing) == Visibility(1, 0, 3 * ids - 1, 3 * ids - 1)
+    scores = score_objects(task, nothing).values()
+    found = sum((s.visibility for s in scores), Visibility())
+    assert found == Visibility(1, 0, 3 * ids - 1, 3 * ids - 1)
 
 
 def test_a_contact_sheet_has_the_truth_above_the_prediction(tmp_path):

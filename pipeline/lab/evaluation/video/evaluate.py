@@ -28,7 +28,6 @@ from maskstream.pipeline.lab.evaluation.video.predictions import (
     PeakMemory,
     score_identities_of,
     score_objects,
-    score_visibility,
 )
 from maskstream.pipeline.lab.evaluation.video.report import (
     Row,
@@ -126,8 +125,7 @@ def evaluate_seeded(
 
 def _row(task: SequenceTask, objects: Mapping[int, ObjectScores], answers: Answers) -> Row:
     switches = score_identities_of(task, answers.labels, task.scored).switches
-    visibility = score_visibility(task, answers.labels)
-    return sequence_row(objects, switches, visibility, answers.effort)
+    return sequence_row(objects, switches, answers.effort)
 
 
 def follow(

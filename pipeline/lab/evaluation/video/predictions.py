@@ -19,6 +19,7 @@ from maskstream.pipeline.lab.evaluation.video.identities import (
     score_identities,
 )
 from maskstream.pipeline.lab.evaluation.video.measures import (
+    BoolMap,
     Statistics,
     boundary_accuracy,
     region_similarity,
@@ -76,14 +77,6 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
-class ObjectScores:
-    """J and F of one object over its scored frames."""
-
-    j: Statistics
-    f: Statistics
-
-
-@dataclass(frozen=True, slots=True)
 class Visibility:
     """Counts of scored frames of objects.
 
@@ -96,6 +89,12 @@ class Visibility:
     visible: int = 0
     blanks: int = 0
 
+    @classmethod
+    def of(cls, answer: BoolMap, truth: BoolMap) -> Visibility:
+        """Of an object on one frame; masks bool [H, W]."""
+        there, shown = bool(truth.any()), bool(answer.any())
+        return cls(not there, shown and not there, there, there and not shown)
+
     def __add__(self, other: Visibility) -> Visibility:
         return Visibility(
             self.absent + other.absent,
@@ -105,29 +104,28 @@ class Visibility:
         )
 
 
-def score_visibility(task: SequenceTask, labels: KeptLabels) -> Visibility:
-    """Whether masks are predicted exactly where their objects are visible."""
-    total = Visibility()
-    for frame, ids in task.scored.items():
-        truth, valid = task.truth(frame)
-        answer = np.where(valid, labels.at(frame), 0)
-        for i in ids:
-            there, shown = bool((truth == i).any()), bool((answer == i).any())
-            total += Visibility(not there, shown and not there, there, there and not shown)
-    return total
+@dataclass(frozen=True, slots=True)
+class ObjectScores:
+    """J, F and visibility of one object over its scored frames."""
+
+    j: Statistics
+    f: Statistics
+    visibility: Visibility
 
 
 def score_objects(task: SequenceTask, labels: KeptLabels) -> dict[int, ObjectScores]:
-    """J and F of every scored object, by id."""
+    """J, F and visibility of every scored object, by id."""
     j: dict[int, list[float]] = {i: [] for i in task.objects}
     f: dict[int, list[float]] = {i: [] for i in task.objects}
+    seen = dict.fromkeys(task.objects, Visibility())
     for frame, ids in task.scored.items():
         truth, valid = task.truth(frame)
         answer = np.where(valid, labels.at(frame), 0)
         for i in ids:
             j[i].append(region_similarity(answer == i, truth == i))
             f[i].append(boundary_accuracy(answer == i, truth == i))
-    return {i: ObjectScores(statistics(j[i]), statistics(f[i])) for i in task.objects}
+            seen[i] += Visibility.of(answer == i, truth == i)
+    return {i: ObjectScores(statistics(j[i]), statistics(f[i]), seen[i]) for i in task.objects}
 
 
 def score_identities_of(

@@ -156,15 +156,13 @@ class SeededReport:
         }
 
 
-def sequence_row(
-    scores: Mapping[int, ObjectScores], switches: int, visibility: Visibility, effort: Effort
-) -> Row:
+def sequence_row(scores: Mapping[int, ObjectScores], switches: int, effort: Effort) -> Row:
     """Means over the objects of a sequence."""
     return Row(
         mean_statistics([s.j for s in scores.values()]),
         mean_statistics([s.f for s in scores.values()]),
         switches,
-        visibility,
+        sum((s.visibility for s in scores.values()), Visibility()),
         effort,
     )
 

@@ -10,12 +10,11 @@ import numpy as np
 from maskstream.pipeline.lab.evaluation.video.clips import SequenceTask
 from maskstream.pipeline.lab.evaluation.video.predictions import KeptLabels
 from maskstream.pipeline.rendering.contact_sheet import write_sheet
-from maskstream.pipeline.rendering.draw import draw_tag, object_color
+from maskstream.pipeline.rendering.draw import draw_masks, draw_tag
 from maskstream.pipeline.types import LabelMap, RgbImage
 
 _COLUMNS, _ROWS = 5, 2
 _TILE_WIDTH = 384
-_OPACITY = 0.5
 
 
 def write_clip_sheet(path: Path, task: SequenceTask, labels: KeptLabels) -> None:
@@ -41,11 +40,7 @@ def write_clip_sheet(path: Path, task: SequenceTask, labels: KeptLabels) -> None
 
 
 def _tinted(rgb: RgbImage, labels: LabelMap) -> RgbImage:
-    """An image with objects tinted by id."""
+    """An image with the masks of a label map of another size."""
     size = (rgb.shape[1], rgb.shape[0])
-    small = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
-    image = rgb.astype(np.float32)
-    for i in np.unique(small[small > 0]):
-        here = small == i
-        image[here] = (1 - _OPACITY) * image[here] + _OPACITY * np.array(object_color(int(i)))
-    return image.astype(np.uint8)
+    small = np.asarray(cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST), np.uint16)
+    return draw_masks(rgb, small, np.unique(small[small > 0]).tolist())
