@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
+    from maskstream.pipeline.lab.training.cached_trainer import CachedTrainer, Progress
+    from maskstream.pipeline.lab.training.config import CachedTrainConfig
     from maskstream.pipeline.lab.training.video.config import VideoTrainConfig
+
+Config = TypeVar("Config", bound="CachedTrainConfig")
+Trained = TypeVar("Trained", bound="CachedTrainer[Any, Any]")
 
 
 def register(app: typer.Typer) -> None:
@@ -83,9 +89,6 @@ def train_video(
     from maskstream.pipeline.models.resolve import require_training_extra
 
     require_training_extra("training")
-    import cv2
-    import torch
-
     from maskstream.pipeline.lab.training.video.config import load_video_config
     from maskstream.pipeline.lab.training.video.trainer import VideoTrainer, prepare_sequences
     from maskstream.pipeline.memory.card import MemoryCard
@@ -93,23 +96,10 @@ def train_video(
     from maskstream.pipeline.models.find import content_hash, find_model
 
     loaded = load_video_config(config)
-    torch.set_num_threads(threads)
-    cv2.setNumThreads(1)
-    ends = time.monotonic() + 60 * minutes
-    try:
-        for done, total in prepare_sequences(loaded):
-            typer.echo(f"{loaded.name} sequences {done}/{total}", err=True)
-            if time.monotonic() > ends:
-                return
-        trainer = VideoTrainer(
-            loaded, progress=lambda step, row: _show(loaded.name, step, loaded.steps, row)
-        )
-        trainer.run(ends - time.monotonic())
-    except KeyboardInterrupt:
-        typer.echo(f"\nstopped; {loaded.folder} holds the last checkpoint", err=True)
-        raise typer.Exit(130) from None
-    if weights is not None:
-        trainer.write_weights(weights)
+    prepared = (f"sequences {done}/{total}" for done, total in prepare_sequences(loaded))
+    trainer = _train_cached(loaded, prepared, VideoTrainer, threads, minutes, weights)
+    if trainer is None:
+        return
     if graphs is not None:
         card = MemoryCard(
             encoder=loaded.encoder,
@@ -144,9 +134,6 @@ def train_objectness(
     from maskstream.pipeline.models.resolve import require_training_extra
 
     require_training_extra("training")
-    import cv2
-    import torch
-
     from maskstream.pipeline.lab.training.objectness.cache import prepare_batches
     from maskstream.pipeline.lab.training.objectness.config import load_objectness_config
     from maskstream.pipeline.lab.training.objectness.trainer import ObjectnessTrainer
@@ -155,23 +142,10 @@ def train_objectness(
     from maskstream.pipeline.objectness.graph import write_objectness
 
     loaded = load_objectness_config(config)
-    torch.set_num_threads(threads)
-    cv2.setNumThreads(1)
-    ends = time.monotonic() + 60 * minutes
-    try:
-        for done in prepare_batches(loaded):
-            typer.echo(f"{loaded.name} batches {done}/{loaded.batches}", err=True)
-            if time.monotonic() > ends:
-                return
-        trainer = ObjectnessTrainer(
-            loaded, progress=lambda step, row: _show(loaded.name, step, loaded.steps, row)
-        )
-        trainer.run(ends - time.monotonic())
-    except KeyboardInterrupt:
-        typer.echo(f"\nstopped; {loaded.folder} holds the last checkpoint", err=True)
-        raise typer.Exit(130) from None
-    if weights is not None:
-        trainer.write_weights(weights)
+    prepared = (f"batches {done}/{loaded.batches}" for done in prepare_batches(loaded))
+    trainer = _train_cached(loaded, prepared, ObjectnessTrainer, threads, minutes, weights)
+    if trainer is None:
+        return
     if graphs is not None:
         card = ObjectnessCard(
             encoder=loaded.encoder,
@@ -179,6 +153,39 @@ def train_objectness(
             source=f"{config}, step {trainer.step}",
         )
         write_objectness(trainer.average, graphs, card)
+
+
+def _train_cached(
+    config: Config,
+    prepared: Iterable[str],
+    make: Callable[[Config, Progress], Trained],
+    threads: int,
+    minutes: float,
+    weights: Path | None,
+) -> Trained | None:
+    """Prepare features and train on them; None if the time was over before.
+
+    prepared: prepares them, and tells how far. make: the trainer.
+    """
+    import cv2
+    import torch
+
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(1)
+    ends = time.monotonic() + 60 * minutes
+    try:
+        for line in prepared:
+            typer.echo(f"{config.name} {line}", err=True)
+            if time.monotonic() > ends:
+                return None
+        trainer = make(config, lambda step, row: _show(config.name, step, config.steps, row))
+        trainer.run(ends - time.monotonic())
+    except KeyboardInterrupt:
+        typer.echo(f"\nstopped; {config.folder} holds the last checkpoint", err=True)
+        raise typer.Exit(130) from None
+    if weights is not None:
+        trainer.write_weights(weights)
+    return trainer
 
 
 def _quantize_memory(graphs: Path, config: VideoTrainConfig) -> None:

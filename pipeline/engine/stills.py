@@ -13,7 +13,7 @@ from maskstream.pipeline.config import PipelineConfig, ThreadsConfig
 from maskstream.pipeline.detectors.detector import DetectedBox
 from maskstream.pipeline.models.head import open_head_of
 from maskstream.pipeline.models.open import locate_model, open_segmenter
-from maskstream.pipeline.segmenter.everything import EverythingChoice, find_everything
+from maskstream.pipeline.segmenter.everything import EverythingChoice, Grid, find_everything
 from maskstream.pipeline.segmenter.geometry import InputGeometry, boxes_of
 from maskstream.pipeline.segmenter.model import Segmenter
 from maskstream.pipeline.segmenter.proposals import Proposal
@@ -53,11 +53,9 @@ def segment_everything(
     settings = choice.settings(segmenter.card)
     features = segmenter.encode(frame)
     head = open_head_of(path, threads=threads)
-    if head is None:
-        proposals, _ = find_everything(segmenter, features, settings, "hierarchical")
-    else:
-        boxes = head.propose(features, segmenter.geometry)
-        proposals, _ = find_everything(segmenter, features, settings, "head", boxes)
+    boxes = None if head is None else head.propose(features, segmenter.geometry)
+    grid: Grid = "hierarchical" if head is None else "head"
+    proposals, _ = find_everything(segmenter, features, settings, grid, boxes)
     return single_frame_result(frame, proposals, segmenter.geometry)
 
 

@@ -138,6 +138,34 @@ def load_train_config(file: Path) -> TrainConfig:
     return load_config_as(TrainConfig, file, RENAMED_KEYS)
 
 
+class CachedTrainConfig(BaseModel):
+    """What trainings on cached features have in common; unknown keys are an error.
+
+    encoder: embedded model whose features are trained on. out: folder of the checkpoint and of the
+    cached features, default: in the user's cache.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    data: Path
+    encoder: str = "lite"
+    steps: int = Field(ge=1)
+    warmup: int = Field(ge=1)
+    lr: float = Field(gt=0)
+    weight_decay: float = Field(0.02, ge=0)
+    clip_norm: float = Field(gt=0)
+    ema_decay: float = Field(0.998, ge=0, lt=1)
+    seed: int = 0
+    checkpoint_every: int = Field(200, ge=1)
+    out: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the checkpoint and the cached features are: `out`, or the user's cache."""
+        return self.out or cache_folder("train", self.name)
+
+
 def load_config_as(kind: type[Config], file: Path, renamed: Mapping[str, str]) -> Config:
     """Read a training configuration; keys of the file it `extends` are its defaults.
 

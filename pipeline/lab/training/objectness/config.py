@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from maskstream.pipeline.lab.training.config import load_config_as
+from maskstream.pipeline.lab.training.config import CachedTrainConfig, load_config_as
 from maskstream.pipeline.types import SizeHW
-from maskstream.pipeline.weights.cache import cache_folder
 
 
-class ObjectnessTrainConfig(BaseModel):
+class ObjectnessTrainConfig(CachedTrainConfig):
     """Every key of a training of the objectness head; unknown keys are an error.
 
     data: folder of `<source>/{images,masks,cutouts}`. encoder: embedded model whose features are
@@ -23,15 +22,10 @@ class ObjectnessTrainConfig(BaseModel):
     that can (`avx512_bf16`).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    data: Path
-    encoder: str = "lite"
     sizes_hw: tuple[SizeHW, ...] = ((288, 512), (384, 512), (512, 512), (512, 384))
     batches: int = Field(700, ge=1)
     batch: int = Field(8, ge=1)
-    weights: dict[str, float] = {}
+    weights: dict[str, float] = Field({})
     partly_labeled: frozenset[str] = frozenset()
     partly_weight: float = Field(0.3, ge=0, le=1)
     whole: frozenset[str] = frozenset()
@@ -40,19 +34,9 @@ class ObjectnessTrainConfig(BaseModel):
     steps: int = Field(4000, ge=1)
     warmup: int = Field(100, ge=1)
     lr: float = Field(2e-3, gt=0)
-    weight_decay: float = Field(0.02, ge=0)
     clip_norm: float = Field(5.0, gt=0)
-    ema_decay: float = Field(0.998, ge=0, lt=1)
     box_weight: float = Field(2.0, ge=0)
     bf16: bool = False
-    seed: int = 0
-    checkpoint_every: int = Field(200, ge=1)
-    out: Path | None = None
-
-    @property
-    def folder(self) -> Path:
-        """Where the checkpoint and the cached features are: `out`, or the user's cache."""
-        return self.out or cache_folder("train", self.name)
 
 
 def load_objectness_config(file: Path) -> ObjectnessTrainConfig:

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
-import os
-import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from maskstream.pipeline.errors import TrainingDataError
+from maskstream.pipeline.lab.training.cached_trainer import CachedTrainer, Progress
 from maskstream.pipeline.lab.training.objectness.cache import batches
 from maskstream.pipeline.lab.training.objectness.config import ObjectnessTrainConfig
 from maskstream.pipeline.lab.training.objectness.targets import assign, cell_centers
@@ -23,119 +16,31 @@ from maskstream.pipeline.lab.training.video.cache import Arrays, read_chunk
 from maskstream.pipeline.objectness.model import INPUTS
 from maskstream.pipeline.objectness.network import STRIDES, ObjectnessNetwork
 
-Progress = Callable[[int, dict[str, Any]], None]
 
-
-class ObjectnessTrainer:
-    """Owns the network, its average, the optimizer and the checkpoint of one run."""
+class ObjectnessTrainer(CachedTrainer[ObjectnessNetwork, Arrays]):
+    """Trains the objectness head of one run."""
 
     def __init__(
         self, config: ObjectnessTrainConfig, progress: Progress = lambda step, row: None
     ) -> None:
         self.config = config
-        self._progress = progress
         self._files = batches(config.folder)
         if not self._files:
             raise TrainingDataError(f"no batches in {config.folder}")
         torch.manual_seed(config.seed)
-        self.network = ObjectnessNetwork().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=config.lr, weight_decay=config.weight_decay
-        )
-        self.step = 0
-
-    @property
-    def checkpoint(self) -> Path:
-        """The file that a run resumes from."""
-        return self.config.folder / "last.pt"
-
-    def save(self) -> None:
-        """Write the checkpoint; a kill at any instant leaves the old or the new one whole."""
-        part = self.checkpoint.with_suffix(".part")
-        torch.save(
-            {
-                "network": self.network.state_dict(),
-                "average": self.average,
-                "optimizer": self.optimizer.state_dict(),
-                "step": self.step,
-            },
-            part,
-        )
-        os.replace(part, self.checkpoint)
-
-    def resume(self) -> bool:
-        """Continue from the checkpoint if there is one."""
-        if not self.checkpoint.exists():
-            return False
-        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        self.network.load_state_dict(state["network"])
-        self.average = state["average"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
-        return True
-
-    def run(self, seconds: float = math.inf) -> None:
-        """Train to the configured number of steps, or for so long."""
-        self.resume()
-        begun = time.monotonic()
-        log = self.config.folder / "log.jsonl"
-        while self.step < self.config.steps and time.monotonic() - begun < seconds:
-            started = time.monotonic()
-            scores = self.train_step(self._batch())
-            self.step += 1
-            row: dict[str, Any] = {
-                "step": self.step,
-                "seconds": time.monotonic() - started,
-                **scores,
-            }
-            with log.open("a") as stream:
-                stream.write(json.dumps(row) + "\n")
-            if self.step % self.config.checkpoint_every == 0:
-                self.save()
-                self._progress(self.step, row)
-        self.save()
-
-    def train_step(self, batch: Arrays) -> dict[str, float]:
-        """One step of the optimizer on a batch; returns the losses and the mean IoU of boxes."""
-        self.network.train()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * self._rate()
-        score, box, iou = losses(self.network, batch, bf16=self.config.bf16)
-        loss = score + self.config.box_weight * box
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
-        self.optimizer.step()
-        self._update_average()
-        return {
-            "loss": float(loss.detach()),
-            "score": float(score.detach()),
-            "box": float(box.detach()),
-            "iou": iou,
-        }
-
-    def write_weights(self, file: Path) -> None:
-        """Write the averaged weights, FP16."""
-        torch.save({name: value.half() for name, value in self.average.items()}, file)
+        network = ObjectnessNetwork()
+        groups = [{"params": list(network.parameters()), "factor": 1.0}]
+        device = torch.device("cpu")
+        super().__init__(config, network, groups, device=device, rate_floor=0.01, progress=progress)
 
     def _batch(self) -> Arrays:
         rng = np.random.default_rng((self.config.seed, self.step))
         return read_chunk(self._files[int(rng.integers(len(self._files)))])
 
-    def _rate(self) -> float:
-        warm = min(1.0, (self.step + 1) / self.config.warmup)
-        done = min(1.0, self.step / self.config.steps)
-        return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
-        for key, value in self.network.state_dict().items():
-            if value.dtype.is_floating_point:
-                self.average[key].lerp_(value, 1 - decay)
-            else:
-                self.average[key].copy_(value)
+    def _loss(self, batch: Arrays) -> tuple[Tensor, dict[str, float]]:
+        score, box, iou = losses(self.network, batch, bf16=self.config.bf16)
+        loss = score + self.config.box_weight * box
+        return loss, {"score": float(score.detach()), "box": float(box.detach()), "iou": iou}
 
 
 def losses(
