@@ -1,10 +1,19 @@
 """Fixtures shared by the tests."""
 
+import os
 import sys
 
 import pytest
 
 from maskstream.pipeline.cli import main
+
+
+@pytest.fixture(autouse=True, scope="module")
+def ordinary_schedule():
+    """No test leaves its process a real-time one: a browser that inherits that starves the rest."""
+    yield
+    if hasattr(os, "sched_getscheduler"):
+        assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 @pytest.fixture

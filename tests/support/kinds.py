@@ -5,7 +5,9 @@ Every picture has its number drawn into it, in stripes that survive compression.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -45,6 +47,22 @@ def number_in(image: RgbImage) -> int:
     return int(sum(1 << bit for bit in range(_BITS) if ones[bit]))
 
 
+@contextmanager
+def ordinary_schedule() -> Iterator[None]:
+    """Undo what SVT-AV1 does where it may: it makes the thread that opens it a real-time one.
+
+    Whatever that thread starts later inherits the policy; a browser among them starves the machine.
+    """
+    if not hasattr(os, "sched_getscheduler"):  # not Linux
+        yield
+        return
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, *before)
+
+
 def encode(
     path: Path,
     codec: str = "libx264",
@@ -66,7 +84,10 @@ def encode(
     is done to the packets before they are written.
     """
     base = Fraction(1, rate) if ticks is None else Fraction(1, 1000)
-    with av.open(str(path), "w", format=container, container_options=muxing or {}) as output:
+    with (
+        ordinary_schedule(),
+        av.open(str(path), "w", format=container, container_options=muxing or {}) as output,
+    ):
         stream = output.add_stream(codec, rate=rate, options=options or {})
         stream.pix_fmt = pix_fmt
         stream.height, stream.width = size_hw
@@ -249,9 +270,7 @@ KINDS: dict[str, tuple[str, Callable[..., Path]]] = {
     ),
     "mp4-av1": (
         "a.mp4",
-        partial(
-            encode, codec="libsvtav1", options={"preset": "12", "g": "12", "svtav1-params": "lp=1"}
-        ),
+        partial(encode, codec="libsvtav1", options=_AV1),
     ),
     "mp4-mpeg4-b": ("a.mp4", partial(encode, codec="mpeg4", options={**_MPEG4, "bf": "2"})),
     "mov-prores": (
