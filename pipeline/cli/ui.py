@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskstream.pipeline.cli.options import ConfigOption, ModelOption, OverridesOption
+from maskstream.pipeline.cli.detector_options import DetectorOptions
+from maskstream.pipeline.cli.options import (
+    ClassesOption,
+    ConfigOption,
+    LabelsOption,
+    ModelOption,
+    OverridesOption,
+    TextOption,
+)
 
 if TYPE_CHECKING:
     from maskstream.ui.server.app import ServerChoice
@@ -75,6 +83,13 @@ def ui(
         list[str] | None,
         typer.Option(help="Another model that a session may choose; may be given several times."),
     ] = None,
+    detector: Annotated[
+        str | None,
+        typer.Option(help="Detector that Find asks, an ONNX or OpenVINO graph (YOLO, DETR, SSD)."),
+    ] = None,
+    text: TextOption = None,
+    classes: ClassesOption = None,
+    labels: LabelsOption = None,
 ) -> None:
     """Open the page: click objects, track and correct them, export.
 
@@ -101,7 +116,9 @@ def ui(
         embed=embed,
         private_urls=private_urls,
     )
-    settings = [*(overrides or []), *([] if model is None else [f"model={model}"])]
+    detecting = DetectorOptions(detector, None, text, classes, labels)
+    named = [] if model is None else [f"model={model}"]
+    settings = [*(overrides or []), *named, *detecting.settings]
     _serve(choice, config, settings, offer or ())
 
 

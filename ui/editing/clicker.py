@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipeline.config import PipelineConfig
+from maskstream.pipeline.detectors.detector import ChosenDetections, DetectedBox
 from maskstream.pipeline.errors import PromptError
 from maskstream.pipeline.models.head import open_head_of
 from maskstream.pipeline.models.open import locate_model, open_segmenter
@@ -19,6 +20,7 @@ from maskstream.pipeline.models.predictor import single_prompt
 from maskstream.pipeline.objectness.model import ObjectnessModel
 from maskstream.pipeline.segmenter.corrections import Correction, correct_mask
 from maskstream.pipeline.segmenter.model import Decoded, Features, PromptBatch, Segmenter
+from maskstream.pipeline.tracking.detecting import distinct, masks_of_boxes
 from maskstream.pipeline.tracking.seeding import Seeder
 from maskstream.pipeline.types import Frame, RgbImage, SizeHW
 from maskstream.ui.editing.entries import Click
@@ -28,6 +30,7 @@ BoolMap = npt.NDArray[np.bool_]
 SIZES_KEPT = 4
 FRAMES_KEPT = 12  # encoded frames, about 3 MB each with `lite`
 _MAX_PROPOSALS = 24
+_SAME_IOU = 0.7  # of the masks of two detections of one object
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +54,39 @@ class _Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A proposal of everything mode. mask: bool [H, W]; score: 0..1."""
+    """A proposal of everything mode or of a detector.
+
+    mask: bool [H, W]; score: 0..1, the detector's if it is from one. label: its class, "": unknown.
+    """
 
     mask: BoolMap
     score: float
+    label: str = ""
+
+
+class SharedDetector:
+    """The detector of Find, asked by one session at a time."""
+
+    def __init__(self, detector: ChosenDetections) -> None:
+        self._detector = detector
+        self._lock = threading.Lock()
+
+    def detect(self, frame: Frame) -> Sequence[DetectedBox]:
+        """The wanted detections of a frame, the best first. Raises `DetectorError`."""
+        with self._lock:
+            self._detector.check(frame.size_hw)
+            return self._detector.detect(frame)[:_MAX_PROPOSALS]
 
 
 class Segmenters:
-    """Loaded segmenters by frame size, shared by all sessions because loading takes seconds."""
+    """Loaded segmenters by frame size, shared by all sessions because loading takes seconds.
 
-    def __init__(self, config: PipelineConfig) -> None:
+    detector: finds objects instead of everything mode, if there is one.
+    """
+
+    def __init__(self, config: PipelineConfig, detector: SharedDetector | None = None) -> None:
         self.config = config
+        self.detector = detector
         self._lock = threading.Lock()
         self._head: list[ObjectnessModel | None] = []  # once it has been looked for
         self._loaded: OrderedDict[SizeHW, tuple[Segmenter, threading.Lock]] = OrderedDict()
@@ -190,18 +215,33 @@ class Clicker:
         return Answer(np.stack([masks[i] for i in kept]), scores)
 
     def proposals(self, frame: Frame) -> list[Found]:
-        """Find objects on a frame by everything mode, the largest first."""
+        """Find objects on a frame by the detector or everything mode, the largest first.
+
+        Raises `DetectorError`.
+        """
         with self._searching:
             if frame.index not in self._proposals:
                 segmenter = _SharedSegmenter(*self._segmenters.of_size(self._frame_hw))
-                self._proposals[frame.index] = self._seeded(segmenter, frame)
+                found = self._found(segmenter, frame)
+                self._proposals[frame.index] = sorted(found, key=lambda m: -int(m.mask.sum()))
                 while len(self._proposals) > FRAMES_KEPT:
                     self._proposals.popitem(last=False)
             return self._proposals[frame.index]
 
-    def _seeded(self, segmenter: Segmenter, frame: Frame) -> list[Found]:
+    def _found(self, segmenter: Segmenter, frame: Frame) -> list[Found]:
         with self._segmenter() as held:
             features = self._encoded(held, frame).features
+        detector = self._segmenters.detector
+        if detector is None:
+            return self._seeded(segmenter, features)
+        boxes = detector.detect(frame)
+        if not boxes:
+            return []
+        sizes = {"frame_hw": self._frame_hw, "working_hw": self._frame_hw}
+        found = masks_of_boxes(segmenter, features, boxes, **sizes)
+        return [Found(d.mask.logits > 0, d.score, d.label) for d in distinct(found, _SAME_IOU)]
+
+    def _seeded(self, segmenter: Segmenter, features: Features) -> list[Found]:
         head = self._segmenters.head()
         boxes = None if head is None else head.propose(features, segmenter.geometry)
         nothing = np.zeros(segmenter.geometry.grid_hw, np.bool_)
@@ -210,7 +250,7 @@ class Clicker:
         masks = [
             Found(segmenter.geometry.to_size(p.logits, self._frame_hw) > 0, p.score) for p in found
         ]
-        return sorted((m for m in masks if m.mask.any()), key=lambda m: -int(m.mask.sum()))
+        return [m for m in masks if m.mask.any()]
 
     @contextmanager
     def _segmenter(self) -> Iterator[Segmenter]:

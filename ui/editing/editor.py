@@ -18,8 +18,9 @@ from maskstream.pipeline.segmenter.corrections import Correction, PixelClick
 from maskstream.pipeline.sources.seekable import open_seekable
 from maskstream.pipeline.types import FrameResult
 from maskstream.ui.editing.cleanup import clean
-from maskstream.ui.editing.clicker import BoolMap, Clicker, Segmenters
+from maskstream.ui.editing.clicker import BoolMap, Clicker, Found, Segmenters
 from maskstream.ui.editing.entries import (
+    LABEL_LENGTH,
     ChangedEntry,
     ClearedEntry,
     Click,
@@ -217,20 +218,21 @@ class Editor:
                 raise PromptError("There is nothing to clean up with these values.")
             self._add_mask(frame, object_id, cleaned, "cleanup")
 
-    def propose(self, frame: int) -> tuple[bytes, list[float]]:
-        """Find proposals on a frame: a label map, gzipped bytes [H, W], and their scores."""
+    def propose(self, frame: int) -> tuple[bytes, list[Found]]:
+        """Find proposals on a frame, and their label map, gzipped bytes [H, W]."""
         found = self._clicker.proposals(self.video.frame(frame))
         labels = np.zeros(self.info.size_hw, np.uint8)
         for number, proposal in enumerate(found, start=1):
             labels[proposal.mask] = number
-        return gzip.compress(labels.tobytes(), 1), [proposal.score for proposal in found]
+        return gzip.compress(labels.tobytes(), 1), found
 
     def accept(self, frame: int, number: int) -> int:
         """Create an object from proposal `number` (from 1); return the object id."""
         found = self._clicker.proposals(self.video.frame(frame))
         if not 1 <= number <= len(found):
             raise PromptError("That proposal no longer exists.")
-        return self._add_mask(frame, None, found[number - 1].mask, "proposal")
+        chosen = found[number - 1]
+        return self._add_mask(frame, None, chosen.mask, "proposal", chosen.label[:LABEL_LENGTH])
 
     def mark_absent(self, frame: int, object_id: int) -> None:
         """Mark an object absent from a frame on, up to its next prompt."""
@@ -426,12 +428,17 @@ class Editor:
             self._changed()
             return number
 
-    def _add_mask(self, frame: int, object_id: int | None, mask: BoolMap, via: Via) -> int:
+    def _add_mask(
+        self, frame: int, object_id: int | None, mask: BoolMap, via: Via, label: str = ""
+    ) -> int:
         with self._lock:
             self.video.frame(frame)  # raises if there is no such frame
             number = self.session.next_object() if object_id is None else object_id
             name = self.session.masks.put(mask)
-            self.session.add(PromptedEntry(object=number, frame=frame, candidates=(name,), via=via))
+            entry = PromptedEntry(
+                object=number, frame=frame, candidates=(name,), via=via, label=label
+            )
+            self.session.add(entry)
             self._changed()
             return number
 

@@ -12,6 +12,7 @@ MAX_OBJECTS = 254  # the page's label maps are uint8, and 255 is reserved
 MaskName = Annotated[str, Field(pattern=r"^[0-9a-f]{20}$")]
 Color = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
 ObjectId = Annotated[int, Field(ge=1, le=MAX_OBJECTS)]
+LABEL_LENGTH = 50
 Via = Literal["click", "box", "brush", "cleanup", "proposal", "gone"]
 """How a mask was made; gone: a person marked the object absent."""
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -35,7 +36,8 @@ class PromptedEntry(_Entry):
     candidates: names of the masks that answered it, the best first; chosen: index of the one in
     use. Masks are kept, so the segmenter need not run again. scores: of the decoder's answers, also
     of those corrected since; none of other masks. via: how the mask was made; gone: it is empty,
-    the object is absent from this frame up to its next prompt, unless it is found before.
+    the object is absent from this frame up to its next prompt, unless it is found before. label:
+    the class of a detection, which names the object that the entry creates.
     """
 
     type: Literal["prompted"] = "prompted"
@@ -47,6 +49,7 @@ class PromptedEntry(_Entry):
     scores: tuple[float, ...] = ()
     chosen: int = Field(0, ge=0)
     via: Via = "click"
+    label: str = Field("", max_length=LABEL_LENGTH)
 
     @property
     def mask(self) -> str:

@@ -99,7 +99,7 @@ def fold(entries: Iterable[Entry]) -> SessionState:
 def _after(state: SessionState, entry: Entry) -> SessionState:
     match entry:
         case PromptedEntry():
-            known = state.objects.get(entry.object) or new_object(entry.object)
+            known = state.objects.get(entry.object) or new_object(entry.object, entry.label)
             anchors = dict(sorted({**known.anchors, entry.frame: entry}.items()))
             state = replace(state, highest=max(state.highest, entry.object))
             return _with(state, replace(known, anchors=anchors))
@@ -130,10 +130,11 @@ def _with(state: SessionState, changed: SessionObject) -> SessionState:
     return replace(state, objects={**state.objects, changed.id: changed})
 
 
-def new_object(object_id: int) -> SessionObject:
-    """Create an object with default name and color."""
+def new_object(object_id: int, label: str = "") -> SessionObject:
+    """Create an object with its class (or "Object") and id as its name, and a default color."""
     red, green, blue = object_color(object_id)
-    return SessionObject(object_id, f"Object {object_id}", f"#{red:02x}{green:02x}{blue:02x}")
+    name = f"{label or 'Object'} {object_id}"
+    return SessionObject(object_id, name, f"#{red:02x}{green:02x}{blue:02x}")
 
 
 class _Page(BaseModel):

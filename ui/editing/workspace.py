@@ -15,11 +15,12 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
-from maskstream.pipeline.config import PipelineConfig
+from maskstream.pipeline.config import DetectorConfig, PipelineConfig
+from maskstream.pipeline.detectors.open import open_detector
 from maskstream.pipeline.errors import MaskstreamError, PageError, SessionNotFoundError, SourceError
 from maskstream.pipeline.sources.images import ImageSequence
 from maskstream.ui.editing.actions import Action, TrackAction, perform
-from maskstream.ui.editing.clicker import Segmenters
+from maskstream.ui.editing.clicker import Segmenters, SharedDetector
 from maskstream.ui.editing.editor import Editor
 from maskstream.ui.editing.quota import Limits, Quota, is_token, session_folders
 from maskstream.ui.editing.session import FILE, Session
@@ -33,7 +34,8 @@ _MAX_OPEN = 8  # editors in memory; the least recently used is closed first
 class Workspace:
     """The sessions in `folder`. now_s: clock, seconds since the epoch.
 
-    offered: configurations with other models, by name, that a session may choose.
+    offered: configurations with other models, by name, that a session may choose. The detector of
+    `config` is what Find asks; tracking does without it. Raises `DetectorError`.
 
     quota: of their space. exports: slots of their exports.
     """
@@ -48,12 +50,17 @@ class Workspace:
         now_s: Callable[[], float] = time.time,
     ) -> None:
         self.folder = folder
-        self.config = config
+        detector = open_detector(config.detector, threads=config.threads.inference)
+        shared = None if detector is None else SharedDetector(detector)
+        self.config = _without_detector(config)
         self.limits = limits
         self.quota = Quota(folder, limits)
         self.exports = JobSlots(limits.jobs, limits.queue)
-        self._segmenters = Segmenters(config)
-        self.offered = {name: Segmenters(each) for name, each in (offered or {}).items()}
+        self._segmenters = Segmenters(self.config, shared)
+        self.offered = {
+            name: Segmenters(_without_detector(each), shared)
+            for name, each in (offered or {}).items()
+        }
         self._now_s = now_s
         self._tracking = JobSlots(limits.jobs, limits.queue)
         self._lock = threading.Lock()
@@ -268,6 +275,10 @@ def _images_of(path: Path) -> list[Path]:
         return [file.path.resolve() for file in ImageSequence(path).files()]
     except SourceError:
         return []  # opening it reports the error
+
+
+def _without_detector(config: PipelineConfig) -> PipelineConfig:
+    return config.model_copy(update={"detector": DetectorConfig()})
 
 
 def new_token() -> str:

@@ -12,6 +12,7 @@ from typing import Annotated
 import numpy as np
 from fastapi import Body, Query, Request
 from fastapi.responses import FileResponse, Response
+from pydantic import JsonValue
 
 from maskstream.pipeline.errors import PageError
 from maskstream.pipeline.json_values import JsonObject
@@ -127,11 +128,14 @@ class SessionHandlers:
         return Response(content, media_type=_PACKED, headers=_NEVER)
 
     def proposals(self, token: str, frame: int) -> Response:
-        """Proposals of a frame as a label map, with the score of each, from 1 on."""
+        """Proposals of a frame as a label map, with score and class of each, from 1 on."""
         editor = self._workspace.editor(token)
         height, width = editor.info.size_hw
-        packed, scores = editor.propose(frame)
-        about: JsonObject = {"size": [width, height], "objects": [round(s, 3) for s in scores]}
+        packed, found = editor.propose(frame)
+        objects: list[JsonValue] = [
+            {"score": round(each.score, 3), "label": each.label} for each in found
+        ]
+        about: JsonObject = {"size": [width, height], "objects": objects}
         return _packed(packed, about)
 
     def preview(

@@ -6,7 +6,7 @@ import { fillIcons, setIcon } from "./icons.js";
 import { isRunning, showJob } from "./job.js";
 import { listenForKeys } from "./keys.js";
 import { askToNotify, fillShortcuts, notify, showOffline, startTheme, startTips, toast } from "./notices.js";
-import { ObjectList, showFound, showReview } from "./panel.js";
+import { ObjectList, showClasses, showFound, showReview } from "./panel.js";
 import { Playback } from "./playback.js";
 import { showStart } from "./start.js";
 import { clock, frameOf, Timeline } from "./timeline.js";
@@ -27,7 +27,7 @@ class Page {
     this.token = token; this.facts = facts;
     this.api = new SessionApi(token);
     this.frame = 0; this.selected = null; this.state = null; this.strips = {}; this.review = [];
-    this.busy = 0; this.queue = Promise.resolve(); this.follow = true; this.solo = null;
+    this.busy = 0; this.queue = Promise.resolve(); this.follow = true; this.solo = null; this.unwanted = new Set();
     this.view = new View(byId("view"), {
       click: (at) => this.click(at),
       aim: (at) => this.#preview(at),
@@ -246,18 +246,24 @@ class Page {
     if (!found || frame !== this.frame || (quietly && this.state.objects.length)) return;
     if (!found.labels.some((v) => v)) return quietly ? null : toast("No objects were found on this frame; click on an object instead.", "note");
     this.found = found;
+    const least = byId("found-least"), lowest = Math.floor(100 * Math.min(0.5, ...found.objects.map((o) => o.score))) / 100;
+    if (Number(least.min) !== lowest) least.min = least.value = lowest;
     this.#showFound(); byId("find").setAttribute("aria-pressed", "true");
     this.hint("Click on an outlined object to add it, or on anything else.");
   }
 
-  // Outline and list what was found with a score above the threshold.
+  // Outline and list what was found: of the chosen classes, with a score above the threshold.
   #showFound() {
     const { found } = this, least = Number(byId("found-least").value);
-    const shown = new Set(found.objects.map((score, i) => score >= least ? i + 1 : 0).filter((n) => n && !this.taken?.has(n)));
+    const shown = new Set(found.objects.map((o, i) => o.score >= least && !this.unwanted.has(o.label) ? i + 1 : 0).filter((n) => n && !this.taken?.has(n)));
     this.view.setProposals({ ...found, labels: found.labels.map((n) => shown.has(n) ? n : 0) });
     byId("found-box").hidden = false;
     byId("found-count").textContent = shown.size;
-    showFound([...shown].map((n) => ({ number: n, score: found.objects[n - 1] })), (n) => this.view.setHot(n), (n) => this.accept(n));
+    showFound([...shown].map((n) => ({ number: n, ...found.objects[n - 1] })), (n) => this.view.setHot(n), (n) => this.accept(n));
+    showClasses(found.objects, this.unwanted, (label) => {
+      if (!this.unwanted.delete(label)) this.unwanted.add(label);
+      this.#showFound();
+    });
   }
 
   accept(number, frame = this.view.frame) {

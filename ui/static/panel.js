@@ -121,17 +121,32 @@ export class ObjectList {
 
 // The proposals of Find: one button each, which adds it.
 export function showFound(found, hover, accept) {
-  byId("found").replaceChildren(...found.map(({ number, score }) => {
+  byId("found").replaceChildren(...found.map(({ number, score, label }) => {
     const made = document.createElement("button"), item = document.createElement("li");
     made.type = "button"; made.className = "issue found"; made.dataset.found = number;
     const name = document.createElement("span"), value = document.createElement("span");
-    name.textContent = `Proposal ${number}`; value.textContent = score.toFixed(2);
+    name.textContent = label || `Proposal ${number}`; value.textContent = score.toFixed(2);
     made.append(document.createElement("i"), name, value);
     made.onpointerenter = made.onfocus = () => hover(number);
     made.onpointerleave = made.onblur = () => hover(0);
     made.onclick = () => accept(number);
     item.append(made);
     return item;
+  }));
+}
+
+// The classes of what a detector found, each with its count; pressed: listed.
+export function showClasses(found, unwanted, toggle) {
+  const counts = new Map();
+  for (const { label } of found) if (label) counts.set(label, (counts.get(label) ?? 0) + 1);
+  byId("found-classes").hidden = !counts.size;
+  byId("found-classes").replaceChildren(...[...counts].sort(([a], [b]) => a.localeCompare(b)).map(([label, count]) => {
+    const chip = document.createElement("button");
+    chip.type = "button"; chip.className = "chip"; chip.dataset.class = label;
+    chip.setAttribute("aria-pressed", String(!unwanted.has(label)));
+    chip.textContent = `${label} ${count}`;
+    chip.onclick = () => { toggle(label); document.querySelector(`[data-class="${CSS.escape(label)}"]`)?.focus(); };
+    return chip;
   }));
 }
 
