@@ -94,7 +94,7 @@ class GraphDetector:
             self._head: Head = recognize_head(
                 ports,
                 self.input_hw,
-                class_count=len(self._labels),
+                class_numbers=self._labels,
                 end2end=_is_end2end(metadata),
                 forced=head,
             )

@@ -5,16 +5,18 @@ Layouts (checked against the exporters' documentation, November 2026):
     yolo      [1, 4 + classes, N] (v8, 11), [1, N, 5 + classes] (v5, v7, YOLOX); with prototypes
               [1, M, h, w] as a second output, M mask coefficients follow each box (-seg, FastSAM)
     end2end   [1, N, 6]: x0, y0, x1, y1, score, class (YOLO26, v10, exports with NMS), or 6 + M
-    detr      boxes [1, N, 4] (center and size, shares) and logits [1, N, classes] (RF-DETR, DETR,
-              RT-DETR of transformers), or both in one: [1, N, 4 + classes] (RT-DETR of Ultralytics)
+    detr      boxes [1, N, 4] (center and size, shares) and logits [1, N, classes] (RF-DETR, RT-DETR
+              of transformers) or [1, N, classes + 1] with a last one for no object (DETR), or both
+              in one: [1, N, 4 + classes] (RT-DETR of Ultralytics)
     boxes     boxes [N, 4] with scores and labels (RT-DETR, D-FINE, torchvision), or boxes [N, 5]
-              with labels (OpenVINO's)
+              with labels (OpenVINO's); `detection_boxes` are y0, x0, y1, x1 in shares, with classes
+              from 1 (TensorFlow's object detection API)
     ssd       [1, 1, N, 7]: image, class, score, x0, y0, x1, y1 in shares (OpenVINO's and Caffe's)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -93,24 +95,26 @@ def recognize_head(
     ports: Sequence[Port],
     input_hw: SizeHW,
     *,
-    class_count: int = 0,
+    class_numbers: Collection[int] = (),
     end2end: bool = False,
     forced: HeadName | None = None,
 ) -> Head:
     """Recognize the outputs of a graph.
 
-    class_count: number of classes by the metadata, 0 if unknown. end2end: the metadata say so.
-    forced: the layout, where shapes fit several.
+    class_numbers: numbers of the classes that have names, none if they are unknown. end2end: the
+    metadata say so. forced: the layout, where shapes fit several.
 
     Raises:
         DetectorError: the outputs fit none, with what was found and what is expected.
     """
     finders: dict[HeadName, Callable[[], Head | None]] = {
-        "detr": lambda: _queries(ports, input_hw, class_count, end2end, forced),
-        "boxes": lambda: _boxes(ports, input_hw),
+        "detr": lambda: _queries(ports, input_hw, class_numbers, end2end, forced),
+        "boxes": lambda: (
+            _detection_boxes(ports, input_hw, class_numbers) or _boxes(ports, input_hw)
+        ),
         "ssd": lambda: _ssd(ports, input_hw),
         "end2end": lambda: _end2end(ports, input_hw, end2end, forced),
-        "yolo": lambda: _yolo(ports, input_hw, class_count),
+        "yolo": lambda: _yolo(ports, input_hw, len(class_numbers)),
     }
     wanted = [finders[forced]] if forced else list(finders.values())
     found = next((head for find in wanted if (head := find()) is not None), None)
@@ -124,7 +128,7 @@ def recognize_head(
 def _queries(
     ports: Sequence[Port],
     input_hw: SizeHW,
-    class_count: int,
+    class_numbers: Collection[int],
     end2end: bool,
     forced: HeadName | None,
 ) -> Head | None:
@@ -132,26 +136,35 @@ def _queries(
     widths = {port.name: port.shape[-1] for port in ports if port.shape}
     for boxes, logits in _QUERY_NAMES:
         if widths.get(boxes) == 4 and widths.get(logits, 1) > 1:
-            return _apart(boxes, logits, input_hw)
+            no_object = widths[logits] == max(class_numbers, default=-1) + 2
+            return _apart(boxes, logits, input_hw, no_object=no_object)
     if len(ports) != 1 or len(ports[0].shape) != 3 or end2end:
         return None
     _, count, width = ports[0].shape
-    known = forced == "detr" or (class_count and width == 4 + class_count and count < _MAX_QUERIES)
-    if not known or _is_anchors(count, input_hw):
+    fits = class_numbers and width == 4 + len(class_numbers) and count < _MAX_QUERIES
+    if not (forced == "detr" or fits) or _is_anchors(count, input_hw):
         return None
     return _joined(ports[0].name, input_hw)
 
 
-def _apart(boxes: str, logits: str, input_hw: SizeHW) -> Head:
-    """DETR with outputs of these names; RF-DETR's images are normalized by ImageNet's values."""
+def _apart(boxes: str, logits: str, input_hw: SizeHW, *, no_object: bool) -> Head:
+    """DETR with outputs of these names; those of RF-DETR and DETR were trained with ImageNet's.
+
+    no_object: the last class is "no object", so classes exclude each other (softmax).
+    """
 
     def decode(outputs: Outputs) -> RawBoxes:
-        with np.errstate(over="ignore"):
-            probability = 1 / (1 + np.exp(-outputs[logits][0]))
+        values = outputs[logits][0]
+        if no_object:
+            shares = np.exp(values - values.max(1, keepdims=True))
+            probability = shares[:, :-1] / shares.sum(1, keepdims=True)
+        else:
+            with np.errstate(over="ignore"):
+                probability = 1 / (1 + np.exp(-values))
         return _from_shares(outputs[boxes][0], probability, input_hw)
 
-    rf_detr = boxes == "dets"
-    return Head("detr", decode, suppress=False, letterbox=False, imagenet=rf_detr)
+    imagenet = boxes == "dets" or no_object
+    return Head("detr", decode, suppress=False, letterbox=False, imagenet=imagenet)
 
 
 def _joined(name: str, input_hw: SizeHW) -> Head:
@@ -162,6 +175,24 @@ def _joined(name: str, input_hw: SizeHW) -> Head:
         return _from_shares(rows[:, :4], rows[:, 4:], input_hw)
 
     return Head("detr", decode, suppress=False, letterbox=False)
+
+
+def _detection_boxes(
+    ports: Sequence[Port], input_hw: SizeHW, class_numbers: Collection[int]
+) -> Head | None:
+    """TensorFlow's object detection API, by its names; rows of score 0 fill the rest."""
+    names = {port.name for port in ports}
+    if not {"detection_boxes", "detection_scores", "detection_classes"} <= names:
+        return None
+    first = 1 if 0 in class_numbers else 0  # names that are counted from 0 begin at class 1
+
+    def decode(outputs: Outputs) -> RawBoxes:
+        rows = outputs["detection_boxes"].reshape(-1, 4)
+        classes = outputs["detection_classes"].ravel().astype(np.int64)
+        boxes = rows[:, [1, 0, 3, 2]] * _tiled(input_hw)
+        return RawBoxes(boxes, outputs["detection_scores"].ravel(), classes - first)
+
+    return Head("boxes", decode, suppress=False, letterbox=False, unit=False)
 
 
 def _boxes(ports: Sequence[Port], input_hw: SizeHW) -> Head | None:

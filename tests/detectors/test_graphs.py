@@ -104,6 +104,24 @@ def detr(graph, folder):
     return graph.save(folder, boxes, logits, names=("pred_boxes", "logits"))
 
 
+def detr_with_no_object(graph, folder):
+    rest = OPSET.subtract(np.float32(1), OPSET.reduce_sum(graph.scores, [2], keep_dims=True))
+    shares = OPSET.concat([graph.scores, OPSET.maximum(rest, np.float32(1e-3))], 2)
+    boxes = graph.boxes(corners=False, scale=1 / SIDE)
+    return graph.save(folder, boxes, OPSET.log(shares), names=("pred_boxes", "logits"))
+
+
+def tensorflow(graph, folder):
+    score, kind, chosen = graph.best()
+    corners = graph.rows_of(graph.boxes(corners=True, scale=1 / SIDE), chosen)
+    swapped = OPSET.gather(corners, np.array([1, 0, 3, 2]), np.int64(2))
+    one = OPSET.add(OPSET.convert(kind, "f32"), np.float32(1))
+    raw = OPSET.concat([graph.scores, graph.scores], 2)
+    names = ("detection_boxes", "detection_classes", "detection_scores")
+    names += ("detection_multiclass_scores", "raw_detection_boxes")
+    return graph.save(folder, swapped, one, score, raw, graph.boxes(corners=True), names=names)
+
+
 def rt_detr_joined(graph, folder):
     rows = OPSET.concat([graph.boxes(corners=False, scale=1 / SIDE), graph.scores], 2)
     _, _, chosen = graph.best()
@@ -137,8 +155,8 @@ def ssd(graph, folder):
 HEADS = {
     "yolo": (v8, v5),
     "end2end": (end2end,),
-    "detr": (detr, rt_detr_joined),
-    "boxes": (rt_detr,),
+    "detr": (detr, detr_with_no_object, rt_detr_joined),
+    "boxes": (rt_detr, tensorflow),
     "ssd": (ssd,),
 }
 
