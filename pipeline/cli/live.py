@@ -49,8 +49,8 @@ def live(
         typer.Argument(
             metavar="[NAME=]SOURCE...",
             help="rtsp://, http(s)://, tcp:// or udp:// (MPEG-TS), /dev/video0, ros2:/TOPIC, "
-            "FORMAT:INPUT of FFmpeg, - (raw frames), or a video file, replayed; several cameras "
-            "share the model, and each has outputs of its own name.",
+            "FORMAT:INPUT of FFmpeg, - (standard input), or a video file, replayed; several "
+            "cameras share the model, and each has outputs of its own name.",
         ),
     ],
     output: Annotated[

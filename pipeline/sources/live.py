@@ -17,6 +17,7 @@ from maskstream.pipeline.clock import SYSTEM_CLOCK, Clock
 from maskstream.pipeline.errors import ConfigError, SourceNotFoundError
 from maskstream.pipeline.sources import open_source
 from maskstream.pipeline.sources.ffmpeg_options import check_input_option
+from maskstream.pipeline.sources.not_opened import STANDARD_INPUT
 from maskstream.pipeline.sources.packet_feed import CatchUp
 from maskstream.pipeline.sources.recording import Recordings, check_recording
 from maskstream.pipeline.sources.ros2 import PREFIX, RosTopic
@@ -35,6 +36,7 @@ _DEVICES = frozenset(
 )
 """Formats of FFmpeg that do not wait for their reader."""
 _CAMERAS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
+_NAMES_OF_STANDARD_INPUT = ("-", "pipe:", "/dev/stdin")
 _NAMED_FORMAT = re.compile(r"([a-z0-9_]+):(.+)")
 
 
@@ -85,8 +87,8 @@ def open_live(
             and password as `rtsp://USER:PASSWORD@HOST`; a camera (`/dev/video0`, `0`); an image
             topic of ROS 2 (`ros2:/camera/image_raw`, or one that ends in `/compressed`);
             `FORMAT:INPUT` for any other input of FFmpeg (`x11grab::0.0`, `lavfi:testsrc2`); `-` for
-            raw frames on standard input; a video file, replayed in real time; or images
-            (`LiveArrays`).
+            standard input, a container (Matroska, MPEG-TS, Y4M) or, with a size, raw frames; a
+            video file, replayed in real time; or images (`LiveArrays`).
         options: format and connection of the input.
         record: a file to record it to, for replay.
         clock: for arrival times.
@@ -115,7 +117,7 @@ def open_live(
         if not Path(name).is_file():
             raise SourceNotFoundError(
                 f"There is no live input {name}: give a URL, a camera (/dev/video0, 0), "
-                "ros2:/TOPIC, FORMAT:INPUT, - for raw frames, or a video file."
+                "ros2:/TOPIC, FORMAT:INPUT, - for standard input, or a video file."
             )
         if record is not None:
             raise ConfigError(f"{name} is a recording already; leave --record out.")
@@ -135,7 +137,7 @@ def open_live(
         threads=threads,
         catch_up=catch_up if protocol in _DEVICES or is_address(found) else None,
     )
-    return LiveInput(source, reopenable=name != "-", recordings=source.recordings)
+    return LiveInput(source, reopenable=found != STANDARD_INPUT, recordings=source.recordings)
 
 
 def _topic(name: str, given: InputOptions, record: Path | None, clock: Clock) -> LiveInput:
@@ -161,9 +163,16 @@ def _stream(name: str, given: InputOptions) -> tuple[str | None, str, dict[str, 
     """Format, input and options for FFmpeg, and whether to use its timestamps; None: a file."""
     if name == "-":
         if given.size_wh is None:
-            raise ConfigError("raw frames on standard input need --size WIDTHxHEIGHT")
+            if given.pixel_format is not None:
+                raise ConfigError("raw frames on standard input need --size WIDTHxHEIGHT")
+            return None, STANDARD_INPUT, {}, True
         wanted = {"pixel_format": given.pixel_format or "rgb24"} | _requested(given)
-        return "rawvideo", "pipe:0", wanted, False  # its timestamps come from an assumed rate
+        return (
+            "rawvideo",
+            STANDARD_INPUT,
+            wanted,
+            False,
+        )  # its timestamps come from an assumed rate
     if is_address(name):
         name = quoted(name)
         scheme = name.partition("://")[0].lower()
@@ -178,6 +187,7 @@ def _stream(name: str, given: InputOptions) -> tuple[str | None, str, dict[str, 
     by_format = _NAMED_FORMAT.fullmatch(name)
     if by_format and any(by_format[1] in f.split(",") for f in av.formats_available):
         found = quoted(by_format[2]) if is_address(by_format[2]) else by_format[2]
+        found = STANDARD_INPUT if found in _NAMES_OF_STANDARD_INPUT else found
         return by_format[1], found, _requested(given), True
     return None
 

@@ -11,6 +11,8 @@ import av.error
 from maskstream.pipeline.addresses import has_login, masked
 from maskstream.pipeline.errors import SourceError, SourceNotFoundError, UnreadableSourceError
 
+STANDARD_INPUT = "pipe:0"
+"""FFmpeg's name of it."""
 _NO_ROUTE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN}
 
 
@@ -18,6 +20,11 @@ def not_opened(target: str, error: Exception) -> SourceError:
     """The error to raise for one of FFmpeg's; passwords in `target` are masked."""
     if isinstance(error, FileNotFoundError | av.error.OptionNotFoundError):
         return SourceNotFoundError(f"There is no input {target}.")
+    if target == STANDARD_INPUT and isinstance(error, av.error.InvalidDataError):
+        return UnreadableSourceError(
+            "standard input holds no video that FFmpeg knows: it takes a container (Matroska, "
+            "MPEG-TS, Y4M), or raw frames with --size WIDTHxHEIGHT."
+        )
     return UnreadableSourceError(f"{target} cannot be opened: {_why(target, error)}.")
 
 

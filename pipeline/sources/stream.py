@@ -1,4 +1,4 @@
-"""Live inputs of FFmpeg: network streams, cameras, screens, raw frames on standard input."""
+"""Live inputs of FFmpeg: network streams, cameras, screens, standard input."""
 
 from __future__ import annotations
 

@@ -16,8 +16,9 @@ from maskstream.pipeline.config import load_config
 from maskstream.pipeline.errors import SinkHangsError
 from maskstream.pipeline.live.session import CallbackSink, LiveSession
 from maskstream.pipeline.sources.timed import Replay
+from maskstream.pipeline.store import MaskStore
 from tests.support.live_runs import PATIENT, SIZE
-from tests.support.media import moving_shapes, read
+from tests.support.media import moving_shapes, read, write_video
 
 SETTINGS = [*PATIENT, "seeding.enabled=false", "live.stop_s=0.1"]
 IMAGE = np.full((*SIZE, 3), 90, np.uint8)
@@ -156,6 +157,34 @@ def live_on_a_pipe(*options, **given):
         stderr=subprocess.PIPE,
         **given,
     )
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "says"),
+    [
+        ("clip", 0, b""),
+        (b"no video at all" * 999, 1, b"holds no video"),
+        (b"", 1, b"holds no video"),
+    ],
+)
+def test_standard_input_holds_a_container_or_a_sentence_says_what_it_may(
+    tmp_path, content, code, says
+):
+    if content == "clip":
+        clip = write_video(tmp_path / "a.mkv", moving_shapes(6, (90, 160))[0])
+        content = clip.read_bytes()
+    settings = [option for setting in SETTINGS for option in ("--set", setting)]
+    arguments = ["live", "-", "-o", str(tmp_path / "o.zarr"), "--no-seed", "--quiet", *settings]
+    run = subprocess.run(
+        [sys.executable, "-c", "from maskstream.pipeline.cli import main; main()", *arguments],
+        input=content,
+        capture_output=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert (run.returncode, says in run.stderr) == (code, True), run.stderr
+    if code == 0:
+        assert len(MaskStore(tmp_path / "o.zarr")) > 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

@@ -47,7 +47,20 @@ def test_a_name_says_how_it_is_read(target, format, found, options):
     assert isinstance(live.source, LiveStream)
     assert (live.source.format, live.source.target) == (format, found)
     assert live.source.options.items() >= options.items()
-    assert live.reopenable == (target != "-")
+    assert live.reopenable == (found != "pipe:0")
+
+
+@pytest.mark.parametrize(
+    ("target", "format"),
+    [("-", None), ("mpegts:-", "mpegts"), ("yuv4mpegpipe:pipe:", "yuv4mpegpipe")],
+)
+def test_standard_input_holds_a_container_if_no_size_is_given(target, format):
+    live = open_live(target)
+    assert isinstance(live.source, LiveStream)
+    assert (live.source.format, live.source.target) == (format, "pipe:0")
+    assert not live.reopenable
+    with pytest.raises(ConfigError, match="--size"):
+        open_live("-", InputOptions(pixel_format="gray"))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="V4L2")
@@ -63,7 +76,6 @@ def test_cameras_are_v4l2_devices(target):
     [
         ("nowhere.mp4", SourceNotFoundError, "no live input nowhere.mp4"),
         ("nonsense:thing", SourceNotFoundError, "nonsense:thing"),
-        ("-", ConfigError, "--size"),
     ],
 )
 def test_a_name_that_is_none_is_a_sentence(target, error, says):
