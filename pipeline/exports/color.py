@@ -16,7 +16,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from maskstream.pipeline.exports.edges import Alpha
-from maskstream.pipeline.sources.video import ONE_THREAD, VideoView
+from maskstream.pipeline.sources.video_view import ONE_THREAD, VideoView
 from maskstream.pipeline.types import Frame, RgbImage, SizeHW
 
 NOT_SAID = 2

@@ -7,7 +7,7 @@ from typing import Any
 
 from av.sidedata.sidedata import Type as SideData
 
-from maskstream.pipeline.sources.video import VideoView
+from maskstream.pipeline.sources.video_view import VideoView
 from maskstream.pipeline.types import Frame
 
 _CHROMATICITY, _LUMINANCE = 50000, 10000  # units of the bitstream: 1 / 50000, 1 / 10000 cd/m²

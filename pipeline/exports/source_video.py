@@ -12,7 +12,8 @@ from maskstream.pipeline.exports.frames import ExportFrame
 from maskstream.pipeline.exports.job import ExportJob
 from maskstream.pipeline.sources import VideoFile, open_source
 from maskstream.pipeline.sources.timecode import Timecode
-from maskstream.pipeline.sources.video import VideoView, open_container
+from maskstream.pipeline.sources.video import open_container
+from maskstream.pipeline.sources.video_view import VideoView
 from maskstream.pipeline.types import Frame, SourceInfo
 
 _COUNT_TOLERANCE = 1  # frames: the count is estimated for some containers

@@ -12,7 +12,7 @@ import numpy as np
 
 from maskstream.pipeline.errors import StoreError
 from maskstream.pipeline.rendering.draw import draw
-from maskstream.pipeline.sources.video import ONE_THREAD
+from maskstream.pipeline.sources.video_view import ONE_THREAD
 from maskstream.pipeline.types import Frame, FrameResult, SourceInfo
 
 _CODEC, _CODEC_OPTIONS = "libx264", {"crf": "18", "preset": "veryfast"}

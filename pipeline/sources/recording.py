@@ -23,7 +23,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from maskstream.pipeline.errors import ConfigError
-from maskstream.pipeline.sources.video import ONE_THREAD
+from maskstream.pipeline.sources.video_view import ONE_THREAD
 
 logger = logging.getLogger(__name__)
 

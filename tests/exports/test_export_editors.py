@@ -19,7 +19,7 @@ from maskstream.pipeline.exports.export import ExportChoice, export_store
 from maskstream.pipeline.exports.movie import MovieWriter
 from maskstream.pipeline.exports.registry import FORMATS
 from maskstream.pipeline.sources import VideoFile, open_source
-from maskstream.pipeline.sources.video import ONE_THREAD
+from maskstream.pipeline.sources.video_view import ONE_THREAD
 from maskstream.pipeline.store import MaskStore, MaskStoreWriter
 from maskstream.pipeline.types import FrameResult, ObjectResult
 from maskstream.trackers.state import TrackState

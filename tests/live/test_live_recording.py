@@ -14,7 +14,7 @@ from maskstream.pipeline.sources.arrays import ArraySource
 from maskstream.pipeline.sources.live import open_live
 from maskstream.pipeline.sources.stream import LiveStream
 from maskstream.pipeline.sources.timed import LiveArrays
-from maskstream.pipeline.sources.video import ONE_THREAD
+from maskstream.pipeline.sources.video_view import ONE_THREAD
 from tests.support.live_runs import PATIENT
 from tests.support.media import moving_shapes, read, write_video
 

@@ -11,7 +11,7 @@ import pytest
 from av.video.frame import VideoFrame
 
 from maskstream.pipeline.sources import ArrayView, VideoFile
-from maskstream.pipeline.sources.video import VideoView
+from maskstream.pipeline.sources.video_view import VideoView
 from tests.support.media import damage_packets, moving_shapes, read, write_video
 
 SIZE_HW = (48, 64)

@@ -18,7 +18,7 @@ from av.bitstream import BitStreamFilterContext
 from av.packet import Packet
 from av.video.frame import VideoFrame
 
-from maskstream.pipeline.sources.video import ONE_THREAD
+from maskstream.pipeline.sources.video_view import ONE_THREAD
 from maskstream.pipeline.types import RgbImage
 
 COUNT = 100

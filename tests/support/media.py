@@ -13,7 +13,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from maskstream.pipeline.sources.video import ONE_THREAD
+from maskstream.pipeline.sources.video_view import ONE_THREAD
 from maskstream.pipeline.types import Frame, RgbImage, Source, SourceInfo, SourceReport
 
 # QuickTime matrices (a, b, c, d) by the counter-clockwise turn they ask of the player, degrees.

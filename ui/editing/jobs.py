@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.prompts import Event, EventRef, TrackJob, read_masks
-from maskstream.pipeline.runs.retrack import FramesByNumber, recover_job
+from maskstream.pipeline.runs.joining import FramesByNumber
+from maskstream.pipeline.runs.retrack import recover_job
 from maskstream.pipeline.store import MaskStore
 from maskstream.pipeline.types import SourceInfo
 from maskstream.ui.editing.entries import DoneSegment, Handover

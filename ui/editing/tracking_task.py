@@ -17,7 +17,8 @@ from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.errors import MaskstreamError, StoreError
 from maskstream.pipeline.prompts import EventRef, TrackPass
-from maskstream.pipeline.runs.retrack import TrackingStopped, for_job, pass_store, run_job
+from maskstream.pipeline.runs.joining import pass_store
+from maskstream.pipeline.runs.retrack import TrackingStopped, for_job, run_job
 from maskstream.pipeline.sources.seekable import Seekable
 from maskstream.pipeline.store import MaskStore
 from maskstream.pipeline.types import FrameResult

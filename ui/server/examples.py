@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from maskstream.pipeline.errors import PageError, SourceNotFoundError
 from maskstream.pipeline.sources.demo import demo_clip
-from maskstream.pipeline.sources.video import ONE_THREAD
+from maskstream.pipeline.sources.video_view import ONE_THREAD
 from maskstream.pipeline.types import RgbImage
 
 SHAPES_HW = (288, 512)
