@@ -28,7 +28,6 @@ from maskstream.pipeline.segmenter.sam import Architecture, Sam
 ENCODER_OUTPUTS = ("embedding", "features_s8", "features_s16", "image_tokens", "image_sides")
 SKIP_OUTPUTS = ("skip_s4", "skip_s8")
 NOT_DECODED = ENCODER_OUTPUTS[:3]
-DECODER_INPUTS = ("xy", "labels", "mask", "has_mask", "grid")
 DECODER_OUTPUTS = ("masks", "iou")
 INNER_TENSORS = (POSITIONS, DENSE, DENSE_SIDES)  # the last two only for prompts without a mask
 
@@ -48,11 +47,27 @@ class _EncoderGraph(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         x = image.permute(0, 3, 1, 2).to(torch.float32)
-        f = self.encoder.features((x - self.mean) * self.scale)
+        f = self.encoder.all_features((x - self.mean) * self.scale)
         outputs = (f.embedding, f.s8, f.s16, *self.sides(f.embedding))
         if f.skip_s4 is None or f.skip_s8 is None:
             return outputs
         return (*outputs, skip_tokens(f.skip_s4, 2), skip_tokens(f.skip_s8, 1))
+
+
+class _PointsDecoderGraph(nn.Module):
+    """As `_DecoderGraph`, for a network without mask prompts."""
+
+    def __init__(self, model: Sam) -> None:
+        super().__init__()
+        self.prompt_encoder = model.prompt_encoder
+        self.decoder = FastMaskDecoder(model.prompt_encoder, model.mask_decoder)
+
+    def forward(
+        self, image: Tensor, sides: Tensor, xy: Tensor, labels: Tensor, grid: Tensor
+    ) -> tuple[Tensor, ...]:
+        positions = self.decoder.positions(grid)
+        sparse = self.prompt_encoder.tokens(xy, labels)
+        return (*self.decoder(image, sides, positions, sparse, grid.shape[-2:]), positions)
 
 
 class _DecoderGraph(nn.Module):
@@ -122,21 +137,20 @@ def _export_encoder(model: Sam) -> tuple[ov.Model, dict[str, Tensor]]:
 def _export_decoder(model: Sam, features: dict[str, Tensor]) -> ov.Model:
     taken = {name: f for name, f in features.items() if name not in NOT_DECODED}
     h, w = (4 * n for n in features["embedding"].shape[-2:])
-    prompt = (
-        torch.zeros(2, 3, 2),
-        torch.ones(2, 3),
-        torch.zeros(2, 1, h, w),
-        torch.zeros(2),
-        cell_centers(h, w),
-    )
-    shapes = [[1, -1, f.shape[-1]] for f in taken.values()]
-    shapes += [[-1, -1, 2], [-1, -1], [-1, 1, -1, -1], [-1], [2, -1, -1]]
+    example = {name: (feature, [1, -1, feature.shape[-1]]) for name, feature in taken.items()}
+    example["xy"] = torch.zeros(2, 3, 2), [-1, -1, 2]
+    example["labels"] = torch.ones(2, 3), [-1, -1]
+    masked = model.prompt_encoder.mask_prompts
+    if masked:
+        example["mask"] = torch.zeros(2, 1, h, w), [-1, 1, -1, -1]
+        example["has_mask"] = torch.zeros(2), [-1]
+    example["grid"] = cell_centers(h, w), [2, -1, -1]
     decoder = _convert(
-        _DecoderGraph(model),
-        (*taken.values(), *prompt),
-        [(shape, ov.Type.f32) for shape in shapes],
+        _DecoderGraph(model) if masked else _PointsDecoderGraph(model),
+        tuple(tensor for tensor, _ in example.values()),
+        [(shape, ov.Type.f32) for _, shape in example.values()],
     )
-    _name(decoder.inputs, (*taken, *DECODER_INPUTS))
+    _name(decoder.inputs, tuple(example))
     _name(decoder.outputs[: len(DECODER_OUTPUTS)], DECODER_OUTPUTS)
     for result, name in zip(
         decoder.get_results()[len(DECODER_OUTPUTS) :], INNER_TENSORS, strict=False
@@ -176,6 +190,10 @@ def architecture_of(model: Sam) -> dict[str, Any]:
         "multiple": a.multiple,
         "pad_rgb": [round(v) for v in a.mean],
         "cell": a.cell,
+        "stretched": a.stretched,
+        "mask_prompts": model.prompt_encoder.mask_prompts,
+        "points_max": a.points_max,
+        "score": a.score,
         "everything": dict(a.everything),
         "encoder_work": a.encoder_work,
     }

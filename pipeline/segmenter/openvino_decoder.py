@@ -4,7 +4,7 @@ The graph (pipeline/quantization/export.py) names three inner tensors. POSITIONS
 grid and becomes a constant. DENSE and DENSE_SIDES are added to the image by a mask prompt: without
 one they are zero and all prompts share the image's part of the first layer, so the graph is
 compiled a second time with zeros in their place. Networks with drawn prompts (`lite`) do not have
-these two, and one graph serves both cases.
+these two, and one graph serves both cases, as it does where there are no mask prompts.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class OpenVinoDecoder:
         shapes = {name: feature_shapes[name] for name in self.features}
         shapes |= {"xy": [-1, -1, 2], "labels": [-1, -1], "grid": [2, h, w]}
         shapes |= {"mask": [-1, 1, h, w], "has_mask": [-1]}
-        graph.reshape(shapes)
+        graph.reshape({name: shapes[name] for name in names})
+        self._takes_masks = "mask" in names
         _fold_grid(core, graph, cells, options)
         self._masked = core.compile_model(graph, "CPU", options)
         self._unmasked = None
@@ -76,7 +77,8 @@ class OpenVinoDecoder:
         compiled = self._unmasked
         if mask is not None or compiled is None:
             compiled = self._masked
-            prompts |= self._mask_inputs(count, mask, has_mask)
+            if self._takes_masks:
+                prompts |= self._mask_inputs(count, mask, has_mask)
         image = {name: features[name] for name in self.features}
         masks = np.empty((count, 4, *self._grid_hw), np.float32)
         iou = np.empty((count, 4), np.float32)

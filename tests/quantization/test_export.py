@@ -68,7 +68,7 @@ def torch_features(model: Sam, rgb: NDArray[np.uint8]) -> Any:
         torch.tensor(v)[:, None, None] for v in (model.architecture.mean, model.architecture.std)
     )
     image = (torch.from_numpy(rgb).permute(2, 0, 1)[None].float() - mean) / std
-    return model.image_encoder.features(image)
+    return model.image_encoder.all_features(image)
 
 
 @torch.no_grad()

@@ -147,7 +147,7 @@ def test_norms_have_the_epsilon_that_the_authors_set_when_they_load(name: str) -
 def test_features_have_their_strides_at_any_multiple(encoder, s8, s16, cells) -> None:
     h, w = (n * encoder.multiple for n in cells)
     with torch.no_grad():
-        features = encoder.eval().features(torch.zeros(1, 3, h, w))
+        features = encoder.eval().all_features(torch.zeros(1, 3, h, w))
     stride = encoder.stride
     assert features.embedding.shape == (1, 256, h // stride, w // stride)
     for found, (step, channels) in ((features.s8, s8), (features.s16, s16)):
@@ -169,6 +169,6 @@ def test_a_smaller_image_has_the_positions_of_the_padded_squares_top_left_part()
         nn.init.zeros_(block.attn.proj.weight)
     image = torch.randn(1, 3, 224, 224)
     with torch.no_grad():
-        whole = encoder.features(image).s16
-        part = encoder.features(image[..., :112, :]).s16
+        whole = encoder.all_features(image).s16
+        part = encoder.all_features(image[..., :112, :]).s16
     torch.testing.assert_close(part, whole[..., :7, :])
