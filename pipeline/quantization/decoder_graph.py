@@ -79,7 +79,7 @@ class ImageSides(nn.Module):
         return image, F.linear(image, self.weight, self.bias)
 
 
-def _block(decoder: MaskDecoder, index: int) -> TwoWayBlock:
+def _block(decoder: MaskDecoderBase, index: int) -> TwoWayBlock:
     return cast(TwoWayBlock, decoder.transformer.layers[index])
 
 
@@ -130,7 +130,7 @@ def _normalized(norm: LayerNorm2d | nn.GroupNorm, x: Tensor) -> Tensor:
 
 
 class FastMaskDecoder(nn.Module):
-    """Decodes prompts to masks on prepared image tokens; same result as `MaskDecoderBase.forward`."""
+    """Decodes prompts to masks on prepared image tokens, as `MaskDecoderBase.forward`."""
 
     def __init__(self, prompt_encoder: PromptEncoderBase, decoder: MaskDecoderBase) -> None:
         super().__init__()

@@ -19,7 +19,12 @@ from torch.jit._trace import TracerWarning
 from maskstream.pipeline.quantization.decoder_graph import FastMaskDecoder, ImageSides, skip_tokens
 from maskstream.pipeline.segmenter.encoders.efficientnet_lite import LiteEncoder
 from maskstream.pipeline.segmenter.encoders.tiny_vit import TinyViTEncoder
-from maskstream.pipeline.segmenter.openvino_decoder import DENSE, DENSE_SIDES, POSITIONS
+from maskstream.pipeline.segmenter.openvino_decoder import (
+    DENSE,
+    DENSE_SIDES,
+    MASK_INPUTS,
+    POSITIONS,
+)
 from maskstream.pipeline.segmenter.openvino_padding import fold_paddings
 from maskstream.pipeline.segmenter.openvino_runtime import ov
 from maskstream.pipeline.segmenter.prompt_encoder import cell_centers
@@ -28,6 +33,7 @@ from maskstream.pipeline.segmenter.sam import Architecture, Sam
 ENCODER_OUTPUTS = ("embedding", "features_s8", "features_s16", "image_tokens", "image_sides")
 SKIP_OUTPUTS = ("skip_s4", "skip_s8")
 NOT_DECODED = ENCODER_OUTPUTS[:3]
+DECODER_INPUTS = ("xy", "labels", "mask", "has_mask", "grid")
 DECODER_OUTPUTS = ("masks", "iou")
 INNER_TENSORS = (POSITIONS, DENSE, DENSE_SIDES)  # the last two only for prompts without a mask
 
@@ -54,22 +60,6 @@ class _EncoderGraph(nn.Module):
         return (*outputs, skip_tokens(f.skip_s4, 2), skip_tokens(f.skip_s8, 1))
 
 
-class _PointsDecoderGraph(nn.Module):
-    """As `_DecoderGraph`, for a network without mask prompts."""
-
-    def __init__(self, model: Sam) -> None:
-        super().__init__()
-        self.prompt_encoder = model.prompt_encoder
-        self.decoder = FastMaskDecoder(model.prompt_encoder, model.mask_decoder)
-
-    def forward(
-        self, image: Tensor, sides: Tensor, xy: Tensor, labels: Tensor, grid: Tensor
-    ) -> tuple[Tensor, ...]:
-        positions = self.decoder.positions(grid)
-        sparse = self.prompt_encoder.tokens(xy, labels)
-        return (*self.decoder(image, sides, positions, sparse, grid.shape[-2:]), positions)
-
-
 class _DecoderGraph(nn.Module):
     """Features and prompts to low-resolution logits, predicted IoU and the named inner tensors."""
 
@@ -81,9 +71,11 @@ class _DecoderGraph(nn.Module):
     def forward(self, image: Tensor, sides: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         *skips, xy, labels, mask, has_mask, grid = rest
         positions = self.decoder.positions(grid)
-        dense = self.decoder.dense(xy, labels, mask, has_mask, grid)
         sparse = self.prompt_encoder.tokens(xy, labels)
         size_hw = grid.shape[-2:]
+        if not self.prompt_encoder.mask_prompts:
+            return (*self.decoder(image, sides, positions, sparse, size_hw, *skips), positions)
+        dense = self.decoder.dense(xy, labels, mask, has_mask, grid)
         dense_sides = self.decoder.dense_sides(dense)
         sides = sides + dense_sides
         masks, iou = self.decoder(image + dense, sides, positions, sparse, size_hw, *skips)
@@ -137,20 +129,25 @@ def _export_encoder(model: Sam) -> tuple[ov.Model, dict[str, Tensor]]:
 def _export_decoder(model: Sam, features: dict[str, Tensor]) -> ov.Model:
     taken = {name: f for name, f in features.items() if name not in NOT_DECODED}
     h, w = (4 * n for n in features["embedding"].shape[-2:])
-    example = {name: (feature, [1, -1, feature.shape[-1]]) for name, feature in taken.items()}
-    example["xy"] = torch.zeros(2, 3, 2), [-1, -1, 2]
-    example["labels"] = torch.ones(2, 3), [-1, -1]
-    masked = model.prompt_encoder.mask_prompts
-    if masked:
-        example["mask"] = torch.zeros(2, 1, h, w), [-1, 1, -1, -1]
-        example["has_mask"] = torch.zeros(2), [-1]
-    example["grid"] = cell_centers(h, w), [2, -1, -1]
-    decoder = _convert(
-        _DecoderGraph(model) if masked else _PointsDecoderGraph(model),
-        tuple(tensor for tensor, _ in example.values()),
-        [(shape, ov.Type.f32) for _, shape in example.values()],
+    prompt = (
+        torch.zeros(2, 3, 2),
+        torch.ones(2, 3),
+        torch.zeros(2, 1, h, w),
+        torch.zeros(2),
+        cell_centers(h, w),
     )
-    _name(decoder.inputs, tuple(example))
+    shapes = [[1, -1, f.shape[-1]] for f in taken.values()]
+    shapes += [[-1, -1, 2], [-1, -1], [-1, 1, -1, -1], [-1], [2, -1, -1]]
+    decoder = _convert(
+        _DecoderGraph(model),
+        (*taken.values(), *prompt),
+        [(shape, ov.Type.f32) for shape in shapes],
+    )
+    _name(decoder.inputs, (*taken, *DECODER_INPUTS))
+    if not model.prompt_encoder.mask_prompts:
+        for parameter in decoder.get_parameters():
+            if parameter.output(0).get_names() & MASK_INPUTS:
+                decoder.remove_parameter(parameter)
     _name(decoder.outputs[: len(DECODER_OUTPUTS)], DECODER_OUTPUTS)
     for result, name in zip(
         decoder.get_results()[len(DECODER_OUTPUTS) :], INNER_TENSORS, strict=False

@@ -83,7 +83,7 @@ class TwoWayBlock(nn.Module):
         self.first = first
 
     def attend_to_tokens(self, tokens: Tensor, token_pe: Tensor) -> Tensor:
-        """Self-attention of tokens [B, n, C]; the first block has neither positions nor residual."""
+        """Self-attention of tokens [B, n, C]; in the first block without positions and residual."""
         if self.first:
             tokens = self.self_attn(tokens, tokens, tokens)
         else:

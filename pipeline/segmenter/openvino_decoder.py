@@ -28,7 +28,8 @@ Time is linear in their number, so a larger batch only costs memory (50 MB per p
 POSITIONS, DENSE, DENSE_SIDES = "fold:positions", "fold:dense", "fold:dense_sides"
 """Names of the inner tensors; the prefix distinguishes them from names made by tracing."""
 
-_MASK_INPUTS = frozenset({"mask", "has_mask"})
+MASK_INPUTS = frozenset({"mask", "has_mask"})
+"""Inputs that decoders of networks without mask prompts do not have."""
 
 
 class OpenVinoDecoder:
@@ -138,5 +139,5 @@ def _without_mask(graph: Any) -> Any:
         if output is not None:
             channels = output.get_partial_shape()[2].get_length()
             _replace(output, np.zeros((1, 1, channels), np.float32))
-    parameters = [p for p in copy.get_parameters() if not p.output(0).get_names() & _MASK_INPUTS]
+    parameters = [p for p in copy.get_parameters() if not p.output(0).get_names() & MASK_INPUTS]
     return ov.Model(copy.get_results(), parameters)
