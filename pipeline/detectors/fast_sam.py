@@ -127,14 +127,15 @@ class _Prompt:
         height, width = self._masks.shape[1:]
         cell = np.clip(np.floor(xy).astype(int), 0, (width - 1, height - 1))
         held = self._masks[:, cell[:, 1], cell[:, 0]]  # [masks, points]
-        self._wanted, self._unwanted = held[:, labels == POSITIVE], held[:, labels == NEGATIVE]
+        self._wanted: BoolMap = held[:, labels == POSITIVE]
+        self._unwanted: BoolMap = held[:, labels == NEGATIVE]
         corners = [xy[labels == corner] for corner in (BOX_TOP_LEFT, BOX_BOTTOM_RIGHT)]
         self.boxed = all(len(corner) for corner in corners)
         self._box = np.concatenate([corner[:1] for corner in corners]).ravel()
 
     def chosen(self) -> list[int]:
         """Indices for the single answer and the three candidates, which may be fewer."""
-        fits = self._wanted.all(1) & ~self._unwanted.any(1)
+        fits: BoolMap = np.asarray(self._wanted.all(1) & ~self._unwanted.any(1))
         if self.boxed:
             ious = self._box_ious()
             ious[~fits & fits.any()] = -1
@@ -157,8 +158,8 @@ class _Prompt:
             self._masks,
             self._found.logits,
             self._found.scores,
-            self._wanted.any(1),
-            self._unwanted.any(1),
+            np.asarray(self._wanted.any(1)),
+            np.asarray(self._unwanted.any(1)),
             strict=True,
         ):
             if wanted:

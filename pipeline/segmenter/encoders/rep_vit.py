@@ -9,6 +9,7 @@ the classification head.
 from __future__ import annotations
 
 import itertools
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,10 @@ def _round_to_8(channels: int) -> int:
 
 
 class RepDepthwise(nn.Module):
-    """Depthwise 3x3 and 1x1 convolutions and the identity, summed."""
+    """Depthwise 3x3 and 1x1 convolutions and the identity, summed; for inference as one 3x3.
+
+    Quantized apart, every branch would add its own error to the sum.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -51,8 +55,21 @@ class RepDepthwise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] to the same shape."""
-        out: Tensor = self.conv(x) + self.conv1(x) + x
-        return out
+        if self.training:
+            out: Tensor = self.conv(x) + self.conv1(x) + x
+            return out
+        weight, bias = _folded(self.conv)
+        weight1, bias1 = _folded(self.conv1)
+        merged = weight + F.pad(weight1 + 1, (1, 1, 1, 1))
+        return F.conv2d(x, merged, bias + bias1, padding=1, groups=len(bias))
+
+
+def _folded(layer: ConvBN) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a convolution with its batch norm."""
+    conv, norm = cast(nn.Conv2d, layer.c), cast(nn.BatchNorm2d, layer.bn)
+    mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+    scale = norm.weight / torch.sqrt(variance + norm.eps)
+    return conv.weight * scale[:, None, None, None], norm.bias - mean * scale
 
 
 class ChannelMixer(nn.Module):
