@@ -13,11 +13,21 @@ import torch
 from maskstream.pipeline.errors import PromptError
 from maskstream.pipeline.prompts import BoxEvent, PointEvent
 from maskstream.pipeline.quantization.export import architecture_of
+from maskstream.pipeline.quantization.quantize import METHODS, quantize, write_folder
 from maskstream.pipeline.segmenter.corrections import Correction, PixelClick, correct_mask
 from maskstream.pipeline.segmenter.efficient_sam import POINTS, PointPromptEncoder
+from maskstream.pipeline.segmenter.encoders.stretched_vit import (
+    StretchedViTEncoder,
+    StretchedViTSize,
+)
 from maskstream.pipeline.segmenter.geometry import InputGeometry
 from maskstream.pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD
-from maskstream.pipeline.segmenter.model import Decoded, PromptBatch, stability
+from maskstream.pipeline.segmenter.model import (
+    Decoded,
+    OpenVinoSegmenter,
+    PromptBatch,
+    stability,
+)
 from maskstream.pipeline.segmenter.sam import build
 from maskstream.pipeline.segmenter.torch_segmenter import TorchSegmenter
 from maskstream.pipeline.sources.arrays import ArrayView
@@ -133,6 +143,24 @@ def test_a_correction_after_many_clicks_asks_with_the_last_ones(asked, frame):
     assert len(asked.prompts) == 2
     assert ((asked.prompts.labels != PAD).sum(1) <= POINTS).all()
     assert (asked.prompts.xy[0] == (30.5, 70.5)).all(1).any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_it_is_quantized_as_other_networks_are(method, tmp_path):
+    torch.manual_seed(0)
+    network = build("efficient-sam-ti")
+    network.image_encoder = StretchedViTEncoder(StretchedViTSize(32, 2))
+    network.architecture = replace(network.architecture, long_side=128)
+    made = quantize(network, list(moving_shapes(4, FRAME_HW, shapes=2, seed=1)[0]), method=method)
+    write_folder(made, tmp_path / "model")
+    segmenter = OpenVinoSegmenter(tmp_path / "model", FRAME_HW)
+    card = segmenter.card
+    assert (card.stretched, card.mask_prompts, card.points_max) == (True, False, POINTS)
+    assert made.comparison.cosine > 0.9
+    features = segmenter.encode_rgb(np.zeros((*segmenter.geometry.valid_hw, 3), np.uint8))
+    decoded = segmenter.decode(features, PromptBatch.boxes([10, 10, 90, 80]))
+    assert np.isfinite(decoded.masks).all()
 
 
 def test_edge_sam_is_scored_by_the_stability_of_its_masks():
