@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from maskstream.pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from maskstream.pipeline.weights.registry import Checkpoint
 
 
 def register(app: typer.Typer) -> None:
@@ -21,19 +24,27 @@ def register(app: typer.Typer) -> None:
     app.command()(quantize)
 
 
-def list_weights() -> None:
-    """List the published checkpoints and whether they are in the cache."""
+def list_weights(
+    addresses: Annotated[
+        bool, typer.Option("--addresses", help="Only names and addresses, one a line.")
+    ] = False,
+) -> None:
+    """List the published checkpoints, their licenses and whether they are in the cache."""
     from rich.console import Console
     from rich.table import Table
 
     from maskstream.pipeline.weights.registry import Registry
 
     registry = Registry.published()
+    if addresses:
+        for entry in registry.entries():
+            typer.echo(f"{entry.name} {entry.url}")
+        return
     table = Table("name", "size", "license", "here", "source")
     for entry in registry.entries():
         size = "" if entry.size_bytes is None else f"{entry.size_bytes / 1e6:.0f} MB"
         here = "yes" if registry.path_of(entry.name).is_file() else ""
-        table.add_row(entry.name, size, entry.license, here, entry.source)
+        table.add_row(entry.name, size, entry.terms, here, entry.source)
     Console().print(table)
 
 
@@ -44,12 +55,12 @@ def get_weights(name: Annotated[str, typer.Argument(help="A name of `weights lis
 
     from maskstream.pipeline.weights.registry import Registry
 
+    registry = Registry.published()
     columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(name, total=None)
-        path = Registry.published().get(
-            name, lambda done, total: bar.update(task, completed=done, total=total)
-        )
+        path = registry.get(name, lambda done, total: bar.update(task, completed=done, total=total))
+    _say_terms(registry.entry(name))
     typer.echo(path)
 
 
@@ -71,6 +82,7 @@ def import_weights(
     require_training_extra("recognizing a checkpoint")
     registry = Registry.published()
     entry = registry.import_file(file, name)
+    _say_terms(entry)
     typer.echo(f"{entry.name}: {registry.path_of(entry.name)}")
 
 
@@ -132,6 +144,11 @@ def quantize(
         f"{output}: mask IoU {figures.mask_iou:.4f}, embedding cosine {figures.cosine:.4f}, "
         f"encoder {figures.encoder_speedup:.2f}x and decoder {figures.decoder_speedup:.2f}x FP32"
     )
+
+
+def _say_terms(entry: Checkpoint) -> None:
+    if not entry.commercial:
+        _echo(f"{entry.name} may not be used commercially: {entry.terms}, see {entry.source}")
 
 
 def _echo(sentence: str) -> None:

@@ -113,6 +113,11 @@ class GraphDetector:
         """The recognized layout of its outputs."""
         return self._head.name
 
+    @property
+    def masks(self) -> bool:
+        """Whether its detections have masks."""
+        return self._head.masks
+
     def check(self, size_hw: SizeHW) -> None:
         """Graphs take images of any size."""
 

@@ -80,7 +80,8 @@ class Head:
 
     suppress: overlapping boxes of a class are to be suppressed (NMS). letterbox: whether such
     networks are trained on images with bars, rather than stretched ones. unit, imagenet: how their
-    input is normalized: 0..1, or then by ImageNet's mean and deviation; else 0..255.
+    input is normalized: 0..1, or then by ImageNet's mean and deviation; else 0..255. masks: the
+    boxes have coefficients of prototypes.
     """
 
     name: HeadName
@@ -89,6 +90,7 @@ class Head:
     letterbox: bool
     unit: bool = True
     imagenet: bool = False
+    masks: bool = False
 
 
 def recognize_head(
@@ -252,7 +254,7 @@ def _end2end(
             None if proto is None else outputs[proto.name][0],
         )
 
-    return Head("end2end", decode, suppress=False, letterbox=True)
+    return Head("end2end", decode, suppress=False, letterbox=True, masks=masks > 0)
 
 
 def _yolo(ports: Sequence[Port], input_hw: SizeHW, class_count: int) -> Head | None:
@@ -291,7 +293,7 @@ def _yolo(ports: Sequence[Port], input_hw: SizeHW, class_count: int) -> Head | N
             None if proto is None else outputs[proto.name][0],
         )
 
-    return Head("yolo", decode, suppress=True, letterbox=True)
+    return Head("yolo", decode, suppress=True, letterbox=True, masks=masks > 0)
 
 
 def _rows_and_prototypes(ports: Sequence[Port]) -> tuple[Port | None, Port | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from maskstream.pipeline.detectors.graph import SUFFIXES
 from maskstream.pipeline.errors import ModelError
 from maskstream.pipeline.weights.registry import Registry, near_names
 
@@ -12,7 +13,9 @@ EMBEDDED = Path(__file__).parent
 
 
 def find_model(name_or_folder: str | Path) -> Path:
-    """Folder of an embedded model by name, or the given folder. Raises `ModelError`."""
+    """Folder of an embedded model by name, or the given folder or graph. Raises `ModelError`."""
+    if is_graph(Path(name_or_folder)):
+        return Path(name_or_folder)
     for folder in (Path(name_or_folder), EMBEDDED / str(name_or_folder)):
         if (folder / "model.yaml").is_file():
             return folder
@@ -28,12 +31,19 @@ def _unknown(name: str) -> str:
     return (
         f"there is no model '{name}': {hint} the name of an embedded model "
         f"({', '.join(embedded)}) or of 'weights list', an existing checkpoint file, or a "
-        "folder with model.yaml, encoder.xml and decoder.xml"
+        "folder with model.yaml, encoder.xml and decoder.xml, or FastSAM's graph (.onnx, .xml)"
     )
 
 
+def is_graph(model: Path) -> bool:
+    """Whether a model is a file with the graph of a detector, whose masks answer prompts."""
+    return model.suffix in SUFFIXES and model.is_file()
+
+
 def names_checkpoint(model: str) -> bool:
-    """Whether a model's name refers to a checkpoint: a published name or a file."""
+    """Whether a model's name refers to a checkpoint: a published name or a file but a graph."""
+    if is_graph(Path(model)):
+        return False
     published = {entry.name for entry in Registry.published().entries()}
     return model in published or Path(model).is_file()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from maskstream.pipeline.config import PipelineConfig, ThreadsConfig
 from maskstream.pipeline.errors import ModelError
-from maskstream.pipeline.models.find import find_checkpoint, find_model, names_checkpoint
+from maskstream.pipeline.models.find import find_checkpoint, find_model, is_graph, names_checkpoint
 from maskstream.pipeline.segmenter.devices import choose_device
 from maskstream.pipeline.segmenter.model import OpenVinoSegmenter, Segmenter
 from maskstream.pipeline.types import SizeHW, WantedDevice
@@ -36,21 +36,31 @@ def open_model(
     return open_segmenter(config, locate_model(config), size_hw)
 
 
+def open_graphs(
+    model: Path, frame_hw: SizeHW, threads: int, *, input_share: float = 1.0
+) -> Segmenter:
+    """Open a model folder or FastSAM's graph for the CPU. Raises `ModelError`."""
+    if is_graph(model):
+        from maskstream.pipeline.detectors.fast_sam import FastSamSegmenter
+
+        return FastSamSegmenter(model, frame_hw, threads=threads, input_share=input_share)
+    return OpenVinoSegmenter(model, frame_hw, threads=threads, input_share=input_share)
+
+
 def open_segmenter(
     config: PipelineConfig, model: Path, frame_hw: SizeHW, *, input_share: float = 1.0
 ) -> Segmenter:
     """Open `config.model` on `config.device` for frames of one size.
 
     input_share: of the encoder's long side (CPU only). model: path of `config.model`, a folder of
-    OpenVINO graphs, which run on the CPU, or a checkpoint file, for CUDA. With "auto" a folder runs
-    on the CPU. Raises `ModelError`.
+    OpenVINO graphs or FastSAM's graph, which run on the CPU, or a checkpoint file, for CUDA. With
+    "auto" graphs run on the CPU. Raises `ModelError`.
     """
-    is_folder = model.is_dir()
-    device = "cpu" if is_folder and config.device == "auto" else choose_device(config.device)
+    are_graphs = model.is_dir() or is_graph(model)
+    device = "cpu" if are_graphs and config.device == "auto" else choose_device(config.device)
     if device == "cpu":
-        threads = config.threads.inference
-        return OpenVinoSegmenter(model, frame_hw, threads=threads, input_share=input_share)
-    if is_folder:
+        return open_graphs(model, frame_hw, config.threads.inference, input_share=input_share)
+    if are_graphs:
         raise ModelError(
             f"device cuda cannot run the model '{config.model}', whose graphs are for the CPU: "
             "give a checkpoint file, or the name of one that 'weights list' shows as fetched"

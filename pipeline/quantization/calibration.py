@@ -78,10 +78,12 @@ def prepare(
     multiple: int,
     pad_rgb: tuple[int, int, int],
     cell: int = GRID_STRIDE,
+    *,
+    stretched: bool = False,
 ) -> PreparedImage:
     """Scale and pad an image for a network."""
     height, width = image.shape[:2]
-    geometry = InputGeometry.fit((height, width), long_side, multiple, cell)
+    geometry = InputGeometry.fit((height, width), long_side, multiple, cell, stretched=stretched)
     valid_h, valid_w = geometry.valid_hw
     scaled = cv2.resize(image, (valid_w, valid_h), interpolation=cv2.INTER_AREA)
     padded = geometry.pad(np.asarray(scaled, np.uint8), pad_rgb)

@@ -1,4 +1,4 @@
-"""The mask decoder optimized for inference: the weights of `MaskDecoder`, fewer operations.
+"""The mask decoder optimized for inference: the weights of a mask decoder, fewer operations.
 
 Three algebraic changes, exact but for rounding:
 
@@ -23,10 +23,10 @@ from maskstream.pipeline.segmenter.layers import LayerNorm2d
 from maskstream.pipeline.segmenter.mask_decoder import (
     MASK_TOKENS,
     Attention,
-    MaskDecoder,
+    MaskDecoderBase,
     TwoWayBlock,
 )
-from maskstream.pipeline.segmenter.prompt_encoder import PromptEncoder
+from maskstream.pipeline.segmenter.prompt_encoder import PromptEncoderBase
 
 
 class _SpreadHeads(nn.Module):
@@ -63,12 +63,12 @@ class ImageSides(nn.Module):
     network has one that is independent of the prompts (`base`).
     """
 
-    def __init__(self, prompt_encoder: PromptEncoder, decoder: MaskDecoder) -> None:
+    def __init__(self, prompt_encoder: PromptEncoderBase, decoder: MaskDecoderBase) -> None:
         super().__init__()
         weight, bias = _side_projections(decoder)
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
-        self.register_buffer("base", _base(prompt_encoder))
+        self.register_buffer("base", prompt_encoder.no_mask())
         self.weight: Tensor
         self.bias: Tensor
         self.base: Tensor
@@ -79,21 +79,16 @@ class ImageSides(nn.Module):
         return image, F.linear(image, self.weight, self.bias)
 
 
-def _block(decoder: MaskDecoder, index: int) -> TwoWayBlock:
+def _block(decoder: MaskDecoderBase, index: int) -> TwoWayBlock:
     return cast(TwoWayBlock, decoder.transformer.layers[index])
 
 
-def _side_projections(decoder: MaskDecoder) -> tuple[Tensor, Tensor]:
+def _side_projections(decoder: MaskDecoderBase) -> tuple[Tensor, Tensor]:
     layer = _block(decoder, 0)
     read, write = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
     projections = (read.k_proj, read.v_proj, write.q_proj)
     weight = torch.cat([p.weight.detach() for p in projections])
     return weight, torch.cat([p.bias.detach() for p in projections])
-
-
-def _base(prompt_encoder: PromptEncoder) -> Tensor:
-    absent = prompt_encoder.no_mask_embed.weight.detach()[None]
-    return torch.zeros_like(absent) if prompt_encoder.drawn_prompts else absent
 
 
 def skip_tokens(skip: Tensor, steps: int) -> Tensor:
@@ -125,10 +120,19 @@ class _LinearUpsampling(nn.Module):
         return F.linear(x, self.weight, self.bias).reshape(x.shape[0], -1, self.channels)
 
 
-class FastMaskDecoder(nn.Module):
-    """Decodes prompts to masks on prepared image tokens; same result as `MaskDecoder.forward`."""
+def _normalized(norm: LayerNorm2d | nn.GroupNorm, x: Tensor) -> Tensor:
+    """A norm of maps on tokens [B, n, C]."""
+    if isinstance(norm, nn.GroupNorm):  # of one group: over all tokens
+        centered = x - x.mean((1, 2), keepdim=True)
+        variance = centered.pow(2).mean((1, 2), keepdim=True)
+        return norm.weight * (centered * torch.rsqrt(variance + norm.eps)) + norm.bias
+    return F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)
 
-    def __init__(self, prompt_encoder: PromptEncoder, decoder: MaskDecoder) -> None:
+
+class FastMaskDecoder(nn.Module):
+    """Decodes prompts to masks on prepared image tokens, as `MaskDecoderBase.forward`."""
+
+    def __init__(self, prompt_encoder: PromptEncoderBase, decoder: MaskDecoderBase) -> None:
         super().__init__()
         self.prompt_encoder = prompt_encoder
         self.decoder = decoder
@@ -138,14 +142,13 @@ class FastMaskDecoder(nn.Module):
         inner = attention.q_proj.out_features
         self.spread = _SpreadHeads(inner, attention.heads)
         self.scale = (inner // attention.heads) ** -0.5
-        self.register_buffer("base", _base(prompt_encoder))
+        self.register_buffer("base", prompt_encoder.no_mask())
         self.base: Tensor
         self.register_buffer("sides_weight", _side_projections(decoder)[0])
         self.sides_weight: Tensor
-        up1, norm, _, up2, _ = decoder.output_upscaling
-        self.norm = cast(LayerNorm2d, norm)
-        self.upsample_s8 = _LinearUpsampling(cast(nn.ConvTranspose2d, up1))
-        self.upsample_s4 = _LinearUpsampling(cast(nn.ConvTranspose2d, up2))
+        to_s8, self.norm, to_s4 = decoder.upsampling
+        self.upsample_s8 = _LinearUpsampling(to_s8)
+        self.upsample_s4 = _LinearUpsampling(to_s4)
 
     def positions(self, grid: Tensor) -> Tensor:
         """Projections of the cells' positional encoding, [1, T, (2 * layers + 1) * inner].
@@ -202,15 +205,6 @@ class FastMaskDecoder(nn.Module):
         mixed: Tensor = weights @ rows
         return mixed + attention.out_proj.bias
 
-    def _update_tokens(self, block: TwoWayBlock, tokens: Tensor, token_pe: Tensor) -> Tensor:
-        if block.first:
-            tokens = block.self_attn(tokens, tokens, tokens)
-        else:
-            q = tokens + token_pe
-            tokens = tokens + block.self_attn(q, q, tokens)
-        out: Tensor = block.norm1(tokens)
-        return out
-
     def transform(
         self, image: Tensor, sides: Tensor, positions: Tensor, tokens: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -221,7 +215,7 @@ class FastMaskDecoder(nn.Module):
         for index, block in enumerate(self.blocks):
             read, write = block.cross_attn_token_to_image, block.cross_attn_image_to_token
             place_k, place_q = places[2 * index], places[2 * index + 1]
-            tokens = self._update_tokens(block, tokens, token_pe)
+            tokens = block.attend_to_tokens(tokens, token_pe)
             if block.first:
                 key, value, query = sides.chunk(3, dim=-1)
                 attended = self._read_projected(read, tokens + token_pe, key + place_k, value)
@@ -259,8 +253,7 @@ class FastMaskDecoder(nn.Module):
         x = self.upsample_s8(image)
         if skip_s8 is not None:
             x = x + skip_s8
-        x = F.layer_norm(x, x.shape[-1:], self.norm.weight, self.norm.bias, self.norm.eps)
-        x = self.upsample_s4(F.gelu(x))
+        x = self.upsample_s4(F.gelu(_normalized(self.norm, x)))
         if skip_s4 is not None:
             x = x + skip_s4
         kernels = decoder.kernels(tokens[:, 1 : 1 + MASK_TOKENS])

@@ -19,7 +19,12 @@ from torch.jit._trace import TracerWarning
 from maskstream.pipeline.quantization.decoder_graph import FastMaskDecoder, ImageSides, skip_tokens
 from maskstream.pipeline.segmenter.encoders.efficientnet_lite import LiteEncoder
 from maskstream.pipeline.segmenter.encoders.tiny_vit import TinyViTEncoder
-from maskstream.pipeline.segmenter.openvino_decoder import DENSE, DENSE_SIDES, POSITIONS
+from maskstream.pipeline.segmenter.openvino_decoder import (
+    DENSE,
+    DENSE_SIDES,
+    MASK_INPUTS,
+    POSITIONS,
+)
 from maskstream.pipeline.segmenter.openvino_padding import fold_paddings
 from maskstream.pipeline.segmenter.openvino_runtime import ov
 from maskstream.pipeline.segmenter.prompt_encoder import cell_centers
@@ -48,7 +53,7 @@ class _EncoderGraph(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         x = image.permute(0, 3, 1, 2).to(torch.float32)
-        f = self.encoder.features((x - self.mean) * self.scale)
+        f = self.encoder.all_features((x - self.mean) * self.scale)
         outputs = (f.embedding, f.s8, f.s16, *self.sides(f.embedding))
         if f.skip_s4 is None or f.skip_s8 is None:
             return outputs
@@ -66,9 +71,11 @@ class _DecoderGraph(nn.Module):
     def forward(self, image: Tensor, sides: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         *skips, xy, labels, mask, has_mask, grid = rest
         positions = self.decoder.positions(grid)
-        dense = self.decoder.dense(xy, labels, mask, has_mask, grid)
         sparse = self.prompt_encoder.tokens(xy, labels)
         size_hw = grid.shape[-2:]
+        if not self.prompt_encoder.mask_prompts:
+            return (*self.decoder(image, sides, positions, sparse, size_hw, *skips), positions)
+        dense = self.decoder.dense(xy, labels, mask, has_mask, grid)
         dense_sides = self.decoder.dense_sides(dense)
         sides = sides + dense_sides
         masks, iou = self.decoder(image + dense, sides, positions, sparse, size_hw, *skips)
@@ -137,6 +144,10 @@ def _export_decoder(model: Sam, features: dict[str, Tensor]) -> ov.Model:
         [(shape, ov.Type.f32) for shape in shapes],
     )
     _name(decoder.inputs, (*taken, *DECODER_INPUTS))
+    if not model.prompt_encoder.mask_prompts:
+        for parameter in decoder.get_parameters():
+            if parameter.output(0).get_names() & MASK_INPUTS:
+                decoder.remove_parameter(parameter)
     _name(decoder.outputs[: len(DECODER_OUTPUTS)], DECODER_OUTPUTS)
     for result, name in zip(
         decoder.get_results()[len(DECODER_OUTPUTS) :], INNER_TENSORS, strict=False
@@ -176,6 +187,10 @@ def architecture_of(model: Sam) -> dict[str, Any]:
         "multiple": a.multiple,
         "pad_rgb": [round(v) for v in a.mean],
         "cell": a.cell,
+        "stretched": a.stretched,
+        "mask_prompts": model.prompt_encoder.mask_prompts,
+        "points_max": a.points_max,
+        "score": a.score,
         "everything": dict(a.everything),
         "encoder_work": a.encoder_work,
     }

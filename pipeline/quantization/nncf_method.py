@@ -231,10 +231,9 @@ def _parts(fp32: Graphs, images: Sequence[PreparedImage]) -> list[_Part]:
     samples: list[dict[str, Any]] = []
     for image in images:
         found = runner({"image": image.image})
-        features = {name: value for name, value in found.items() if name in taken}
-        samples += [
-            features | prompts for prompts in random_prompts(image.geometry, PROMPTS_PER_IMAGE, rng)
-        ]
+        for prompts in random_prompts(image.geometry, PROMPTS_PER_IMAGE, rng):
+            inputs = found | prompts
+            samples.append({name: value for name, value in inputs.items() if name in taken})
     return [
         _Part(PARTS[0], encoder, [{"image": p.image} for p in images], attention_in_fp32(encoder)),
         _Part(PARTS[1], decoder, samples, kept_in_fp32(decoder)),

@@ -62,7 +62,9 @@ def quantize(
     always does. Raises `ModelError` if the result does not pass the gate (None: no gate).
     """
     architecture = architecture_of(model)
-    fit = {key: architecture[key] for key in ("long_side", "multiple", "pad_rgb", "cell")}
+    fit = {
+        key: architecture[key] for key in ("long_side", "multiple", "pad_rgb", "cell", "stretched")
+    }
     prepared = [prepare(image, **fit) for image in images]
     calibrating, judging = (
         sorted(half, key=lambda image: image.image.shape)  # grouped by size

@@ -121,24 +121,31 @@ def prior_logits(mask: BoolMap) -> FloatMap:
 def _mean_logits(
     segmenter: Segmenter, features: Features, correction: Correction, depth: float
 ) -> FloatMap:
-    """Mean logits [4h, 4w] for a change, of three prompts.
+    """Mean logits [4h, 4w] for a change, of three prompts, or two if the model takes no masks.
 
-    All clicks and one deep inside the mask, alone, with the mask's box, and with mask and box.
+    All clicks and one deep inside the mask, alone, with the mask's box, and with mask and box. If
+    the model takes no more points, the first clicks are left out.
     """
     mask, click = correction.mask, correction.click
     clicks = [*correction.earlier, click]
     inside = _deep_inside(mask, click, depth)
     if inside is not None:
         clicks.append(inside)
+    card = segmenter.card
+    if card.points_max is not None:
+        clicks = clicks[-(card.points_max - 2) :]
     corners = _box_with(mask, click) if mask.any() else np.zeros((2, 2), np.float32)
     points = np.array([(c.x + 0.5, c.y + 0.5) for c in clicks], np.float32)
     xy = np.tile(np.concatenate([corners, points]), (3, 1, 1))
     signs = [int(c.positive) for c in clicks]
     boxed, unboxed = (BOX_TOP_LEFT, BOX_BOTTOM_RIGHT, *signs), (PAD, PAD, *signs)
     rows = (boxed, boxed, unboxed) if mask.any() else (unboxed,) * 3
-    prior = np.tile(segmenter.geometry.from_size(prior_logits(mask)), (3, 1, 1, 1))
-    has_mask = np.array([mask.any(), 0, 0], np.float32)
-    prompts = PromptBatch(xy, np.array(rows, np.float32), prior, has_mask)
+    labels = np.array(rows, np.float32)
+    if card.mask_prompts:
+        prior = np.tile(segmenter.geometry.from_size(prior_logits(mask)), (3, 1, 1, 1))
+        prompts = PromptBatch(xy, labels, prior, np.array([mask.any(), 0, 0], np.float32))
+    else:
+        prompts = PromptBatch(xy[1:], labels[1:])
     logits = segmenter.decode(features, prompts).masks[:, 0]
     mean = np.clip(logits, -_LOGIT_MAX, _LOGIT_MAX).mean(0)
     return np.asarray(mean if click.positive else -mean, np.float32)

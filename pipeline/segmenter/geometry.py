@@ -36,9 +36,18 @@ class InputGeometry:
 
     @classmethod
     def fit(
-        cls, frame_hw: SizeHW, long_side: int, multiple: int, cell: int = GRID_STRIDE
+        cls,
+        frame_hw: SizeHW,
+        long_side: int,
+        multiple: int,
+        cell: int = GRID_STRIDE,
+        *,
+        stretched: bool = False,
     ) -> InputGeometry:
-        """Fit a frame into `long_side` pixels."""
+        """Fit a frame into `long_side` pixels; stretched: into the whole square, aspect lost."""
+        if stretched:
+            square = (long_side, long_side)
+            return cls(frame_hw, square, square, long_side, cell)
         scale = long_side / max(frame_hw)
         h, w = (max(1, round(n * scale)) for n in frame_hw)
         padded = (h + -h % multiple, w + -w % multiple)

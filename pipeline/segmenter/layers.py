@@ -28,6 +28,16 @@ class LayerNorm2d(nn.Module):
         return self.weight[:, None, None] * normed + self.bias[:, None, None]
 
 
+class ConvBN(nn.Sequential):
+    """Convolution `c` without bias, padded by half the kernel, and its batch norm `bn`."""
+
+    def __init__(self, cin: int, cout: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
+        super().__init__()
+        conv = nn.Conv2d(cin, cout, kernel, stride, kernel // 2, groups=groups, bias=False)
+        self.add_module("c", conv)
+        self.add_module("bn", nn.BatchNorm2d(cout))
+
+
 class MLP(nn.Module):
     """Linear layers with ReLU between them (hypernetworks and IoU head of SAM)."""
 
@@ -68,6 +78,11 @@ def sam_neck(channels: int, embed_dim: int) -> nn.Sequential:
         nn.Conv2d(embed_dim, embed_dim, 3, padding=1, bias=False),
         LayerNorm2d(embed_dim),
     )
+
+
+def upsample_bicubic(x: Tensor, factor: int) -> Tensor:
+    """Enlarge a map [B, C, h, w] to [B, C, factor * h, factor * w]."""
+    return F.interpolate(x, scale_factor=float(factor), mode="bicubic", align_corners=False)
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:

@@ -8,10 +8,11 @@ also adds the encoder's stride-4 and stride-8 features while upsampling (as SAM 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from maskstream.pipeline.segmenter.layers import MLP, LayerNorm2d, TransformerMLP
 
@@ -24,6 +25,17 @@ class DecoderOutput(NamedTuple):
     masks: Tensor
     iou: Tensor
     tokens: Tensor
+
+
+class Upsampling(NamedTuple):
+    """Layers from the embedding's grid to one four times as fine; GELU follows norm and to_s4.
+
+    norm: over the channels of a cell, or (`nn.GroupNorm` of one group) of the whole map.
+    """
+
+    to_s8: nn.ConvTranspose2d
+    norm: LayerNorm2d | nn.GroupNorm
+    to_s4: nn.ConvTranspose2d
 
 
 class Attention(nn.Module):
@@ -64,22 +76,27 @@ class TwoWayBlock(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.cross_attn_token_to_image = Attention(dim, heads, downsample=2)
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = TransformerMLP(dim, mlp)
+        self.mlp: nn.Module = TransformerMLP(dim, mlp)
         self.norm3 = nn.LayerNorm(dim)
         self.norm4 = nn.LayerNorm(dim)
         self.cross_attn_image_to_token = Attention(dim, heads, downsample=2)
         self.first = first
 
-    def forward(
-        self, tokens: Tensor, image: Tensor, token_pe: Tensor, image_pe: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Update tokens [B, n, C] and image [B, hw, C]."""
+    def attend_to_tokens(self, tokens: Tensor, token_pe: Tensor) -> Tensor:
+        """Self-attention of tokens [B, n, C]; in the first block without positions and residual."""
         if self.first:
             tokens = self.self_attn(tokens, tokens, tokens)
         else:
             q = tokens + token_pe
             tokens = tokens + self.self_attn(q, q, tokens)
-        tokens = self.norm1(tokens)
+        out: Tensor = self.norm1(tokens)
+        return out
+
+    def forward(
+        self, tokens: Tensor, image: Tensor, token_pe: Tensor, image_pe: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Update tokens [B, n, C] and image [B, hw, C]."""
+        tokens = self.attend_to_tokens(tokens, token_pe)
         located = image + image_pe
         tokens = self.norm2(
             tokens + self.cross_attn_token_to_image(tokens + token_pe, located, image)
@@ -94,9 +111,11 @@ class TwoWayBlock(nn.Module):
 class TwoWayTransformer(nn.Module):
     """Exchange between prompt tokens [B, n, C] and image tokens [B, hw, C]."""
 
-    def __init__(self, depth: int, dim: int, heads: int, mlp: int) -> None:
+    def __init__(
+        self, depth: int, dim: int, heads: int, mlp: int, block: type[TwoWayBlock] = TwoWayBlock
+    ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(TwoWayBlock(dim, heads, mlp, i == 0) for i in range(depth))
+        self.layers = nn.ModuleList(block(dim, heads, mlp, i == 0) for i in range(depth))
         self.final_attn_token_to_image = Attention(dim, heads, downsample=2)
         self.norm_final_attn = nn.LayerNorm(dim)
 
@@ -109,46 +128,39 @@ class TwoWayTransformer(nn.Module):
         return self.norm_final_attn(tokens + attended), image
 
 
-class MaskDecoder(nn.Module):
-    """Masks and their predicted IoU from an image embedding and encoded prompts."""
+class MaskDecoderBase(nn.Module):
+    """What the mask decoders share.
 
-    def __init__(
-        self,
-        dim: int = 256,
-        depth: int = 2,
-        heads: int = 8,
-        mlp: int = 2048,
-        iou_hidden: int = 256,
-        bounded_iou: bool = False,
-    ) -> None:
+    Subclasses make the kernels' and the score's networks, and the upsampling under its published
+    names.
+    """
+
+    bounded_iou = False
+
+    output_hypernetworks_mlps: nn.ModuleList
+    iou_prediction_head: nn.Module
+
+    def __init__(self, dim: int, transformer: TwoWayTransformer) -> None:
         super().__init__()
-        self.transformer = TwoWayTransformer(depth, dim, heads, mlp)
+        self.transformer = transformer
         self.iou_token = nn.Embedding(1, dim)
         self.mask_tokens = nn.Embedding(MASK_TOKENS, dim)
-        self.output_upscaling = nn.Sequential(
-            nn.ConvTranspose2d(dim, dim // 4, 2, 2),
-            LayerNorm2d(dim // 4),
-            nn.GELU(),
-            nn.ConvTranspose2d(dim // 4, dim // 8, 2, 2),
-            nn.GELU(),
-        )
-        self.output_hypernetworks_mlps = nn.ModuleList(
-            MLP(dim, dim, dim // 8, 3) for _ in range(MASK_TOKENS)
-        )
-        self.iou_prediction_head = MLP(dim, iou_hidden, MASK_TOKENS, 3)
-        self.bounded_iou = bounded_iou
+
+    @property
+    def upsampling(self) -> Upsampling:
+        """The layers that upsample."""
+        raise NotImplementedError
 
     def upscale(self, image: Tensor, skip_s4: Tensor | None, skip_s8: Tensor | None) -> Tensor:
         """Upsample image tokens [B, C, h, w] to [B, C/8, 4h, 4w], adding the encoder's skips."""
-        up1, norm, act1, up2, act2 = self.output_upscaling
-        x = up1(image)
+        to_s8, norm, to_s4 = self.upsampling
+        x = to_s8(image)
         if skip_s8 is not None:
             x = x + skip_s8
-        x = up2(act1(norm(x)))
+        x = to_s4(F.gelu(norm(x)))
         if skip_s4 is not None:
             x = x + skip_s4
-        out: Tensor = act2(x)
-        return out
+        return F.gelu(x)
 
     def kernels(self, mask_tokens: Tensor) -> Tensor:
         """Kernels of the mask tokens on the upscaled image, [B, 4, C / 8]."""
@@ -187,3 +199,40 @@ class MaskDecoder(nn.Module):
         kernels = self.kernels(mask_tokens)
         masks = (kernels @ upscaled.flatten(2)).reshape(batch, MASK_TOKENS, 4 * h, 4 * w)
         return DecoderOutput(masks, self.iou(tokens[:, 0]), mask_tokens)
+
+
+class MaskDecoder(MaskDecoderBase):
+    """SAM's mask decoder: masks and their predicted IoU from an embedding and encoded prompts."""
+
+    def __init__(
+        self,
+        dim: int = 256,
+        depth: int = 2,
+        heads: int = 8,
+        mlp: int = 2048,
+        iou_hidden: int = 256,
+        bounded_iou: bool = False,
+    ) -> None:
+        super().__init__(dim, TwoWayTransformer(depth, dim, heads, mlp))
+        self.output_upscaling = nn.Sequential(
+            nn.ConvTranspose2d(dim, dim // 4, 2, 2),
+            LayerNorm2d(dim // 4),
+            nn.GELU(),
+            nn.ConvTranspose2d(dim // 4, dim // 8, 2, 2),
+            nn.GELU(),
+        )
+        self.output_hypernetworks_mlps = nn.ModuleList(
+            MLP(dim, dim, dim // 8, 3) for _ in range(MASK_TOKENS)
+        )
+        self.iou_prediction_head = MLP(dim, iou_hidden, MASK_TOKENS, 3)
+        self.bounded_iou = bounded_iou
+
+    @property
+    def upsampling(self) -> Upsampling:
+        """The layers that upsample; their GELU has no weights."""
+        to_s8, norm, _, to_s4, _ = self.output_upscaling
+        return Upsampling(
+            cast(nn.ConvTranspose2d, to_s8),
+            cast(LayerNorm2d, norm),
+            cast(nn.ConvTranspose2d, to_s4),
+        )

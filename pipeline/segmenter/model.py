@@ -7,24 +7,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from maskstream.pipeline.errors import ModelError
+from maskstream.pipeline.errors import ModelError, PromptError
 from maskstream.pipeline.segmenter.geometry import GRID_STRIDE, FloatMap, InputGeometry
 from maskstream.pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD
 from maskstream.pipeline.segmenter.openvino_decoder import OpenVinoDecoder
 from maskstream.pipeline.types import Frame, SizeHW
 
+Score = Literal["iou", "stability"]
+
 
 class ModelCard(BaseModel):
     """Contents of `model.yaml`.
 
-    pad_rgb: color that normalizes to zero. cell: as in `InputGeometry`. everything: settings of
+    pad_rgb: color that normalizes to zero. cell: as in `InputGeometry`. stretched: frames are
+    stretched to the square of the long side. mask_prompts: whether masks can be prompts.
+    points_max: maximum of labeled points in a prompt, a box counting as two (None: no limit).
+    score: what `Decoded.iou` is, the network's prediction or the stability score in its place.
+    everything: settings of
     everything mode that differ from the published ones (`segmenter.everything.TINYSAM`).
     encoder_work: estimated work of a megapixel of input in the budget of keyframes
     (`tracking.schedule`). accuracy, speed, versions: as measured when the folder was made.
@@ -37,6 +43,10 @@ class ModelCard(BaseModel):
     multiple: int
     pad_rgb: tuple[int, int, int]
     cell: int = GRID_STRIDE
+    stretched: bool = False
+    mask_prompts: bool = True
+    points_max: int | None = None
+    score: Score = "iou"
     method: str
     source: str = ""
     calibration: dict[str, Any] = {}
@@ -50,7 +60,26 @@ class ModelCard(BaseModel):
     def fit(self, frame_hw: SizeHW, share: float = 1.0) -> InputGeometry:
         """Geometry of a frame in the network's input; share: of its long side, rounded."""
         long_side = self.multiple * max(1, round(share * self.long_side / self.multiple))
-        return InputGeometry.fit(frame_hw, long_side, self.multiple, self.cell)
+        return InputGeometry.fit(
+            frame_hw, long_side, self.multiple, self.cell, stretched=self.stretched
+        )
+
+    def decoded(self, masks: FloatMap, iou: npt.NDArray[np.float32]) -> Decoded:
+        """A decoder's answer, with the scores that this model is judged by."""
+        return Decoded(masks, stability(masks) if self.score == "stability" else iou)
+
+    def check(self, prompts: PromptBatch) -> None:
+        """Raise `PromptError` if the model cannot take the prompts."""
+        if prompts.mask is not None and not self.mask_prompts:
+            raise PromptError(f"{self.name} takes points and boxes only: leave the mask out")
+        if self.points_max is None or not len(prompts):
+            return
+        points = int((prompts.labels != PAD).sum(1).max())
+        if points > self.points_max:
+            raise PromptError(
+                f"{self.name} takes at most {self.points_max} points, a box counting as two, and "
+                f"{points} were given: use fewer, or another model"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +133,7 @@ class PromptBatch:
 class Decoded:
     """Decoder output: masks, float32 logits [B, 4, 4h, 4w], and predicted iou, float32 [B, 4].
 
+    iou is the stability score for models whose predicted IoU was not trained (`ModelCard.score`).
     Mask 0 is for an unambiguous prompt; 1..3 are the candidates of a single point.
     """
 
@@ -122,7 +152,7 @@ class Segmenter(Protocol):
         ...
 
     def decode(self, features: Features, prompts: PromptBatch) -> Decoded:
-        """Decode a batch of prompts on encoded features."""
+        """Decode a batch of prompts on encoded features. Raises `PromptError`."""
         ...
 
 
@@ -173,12 +203,13 @@ class OpenVinoSegmenter:
         return Features({port.any_name: np.array(value) for port, value in out.items()})
 
     def decode(self, features: Features, prompts: PromptBatch) -> Decoded:
-        """Decode prompts in batches."""
+        """Decode prompts in batches. Raises `PromptError`, as `ModelCard.check`."""
+        self.card.check(prompts)
         xy = self.geometry.normalize(prompts.xy)
         masks, iou = self._decoder(
             features.tensors, xy, prompts.labels, prompts.mask, prompts.has_mask
         )
-        return Decoded(masks, iou)
+        return self.card.decoded(masks, iou)
 
 
 def best_of_three(decoded: Decoded) -> npt.NDArray[np.intp]:

@@ -4,7 +4,7 @@ The graph (pipeline/quantization/export.py) names three inner tensors. POSITIONS
 grid and becomes a constant. DENSE and DENSE_SIDES are added to the image by a mask prompt: without
 one they are zero and all prompts share the image's part of the first layer, so the graph is
 compiled a second time with zeros in their place. Networks with drawn prompts (`lite`) do not have
-these two, and one graph serves both cases.
+these two, and one graph serves both cases, as it does where there are no mask prompts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ Time is linear in their number, so a larger batch only costs memory (50 MB per p
 POSITIONS, DENSE, DENSE_SIDES = "fold:positions", "fold:dense", "fold:dense_sides"
 """Names of the inner tensors; the prefix distinguishes them from names made by tracing."""
 
-_MASK_INPUTS = frozenset({"mask", "has_mask"})
+MASK_INPUTS = frozenset({"mask", "has_mask"})
+"""Inputs that decoders of networks without mask prompts do not have."""
 
 
 class OpenVinoDecoder:
@@ -52,7 +53,8 @@ class OpenVinoDecoder:
         shapes = {name: feature_shapes[name] for name in self.features}
         shapes |= {"xy": [-1, -1, 2], "labels": [-1, -1], "grid": [2, h, w]}
         shapes |= {"mask": [-1, 1, h, w], "has_mask": [-1]}
-        graph.reshape(shapes)
+        graph.reshape({name: shapes[name] for name in names})
+        self._takes_masks = "mask" in names
         _fold_grid(core, graph, cells, options)
         self._masked = core.compile_model(graph, "CPU", options)
         self._unmasked = None
@@ -76,7 +78,8 @@ class OpenVinoDecoder:
         compiled = self._unmasked
         if mask is not None or compiled is None:
             compiled = self._masked
-            prompts |= self._mask_inputs(count, mask, has_mask)
+            if self._takes_masks:
+                prompts |= self._mask_inputs(count, mask, has_mask)
         image = {name: features[name] for name in self.features}
         masks = np.empty((count, 4, *self._grid_hw), np.float32)
         iou = np.empty((count, 4), np.float32)
@@ -136,5 +139,5 @@ def _without_mask(graph: Any) -> Any:
         if output is not None:
             channels = output.get_partial_shape()[2].get_length()
             _replace(output, np.zeros((1, 1, channels), np.float32))
-    parameters = [p for p in copy.get_parameters() if not p.output(0).get_names() & _MASK_INPUTS]
+    parameters = [p for p in copy.get_parameters() if not p.output(0).get_names() & MASK_INPUTS]
     return ov.Model(copy.get_results(), parameters)

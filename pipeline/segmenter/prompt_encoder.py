@@ -45,8 +45,57 @@ def cell_centers(height: int, width: int) -> Tensor:
     return torch.stack([x.expand(height, width), y[:, None].expand(height, width)])
 
 
-class PromptEncoder(nn.Module):
-    """Prompts to sparse tokens [B, N, C] and a dense map [B, C, h, w].
+class PromptEncoderBase(nn.Module):
+    """What the prompt encoders share: prompts to sparse tokens [B, N, C] and a dense map.
+
+    drawn_prompts: see `PromptEncoder`. mask_prompts: whether it takes masks as prompts.
+    """
+
+    drawn_prompts = False
+    mask_prompts = True
+
+    def __init__(self, embed_dim: int) -> None:
+        super().__init__()
+        self.embed_dim = embed_dim
+        self.pe_layer = RandomFourierPositions(embed_dim // 2)
+
+    def dense_pe(self, grid: Tensor) -> Tensor:
+        """Positional encoding [1, C, h, w] of the embedding's grid; `grid` as in `forward`."""
+        coarse = F.avg_pool2d(grid[None], 4)
+        encoded: Tensor = self.pe_layer(coarse.permute(0, 2, 3, 1))
+        return encoded.permute(0, 3, 1, 2)
+
+    def tokens(self, xy: Tensor, labels: Tensor) -> Tensor:
+        """Tokens [B, N, C] of points xy [B, N, 2] (0..1 of the padded square), labels [B, N].
+
+        Labels: -1 padding, 0 negative, 1 positive, 2 and 3 the corners of a box.
+        """
+        raise NotImplementedError
+
+    def dense(
+        self, xy: Tensor, labels: Tensor, mask: Tensor, has_mask: Tensor, grid: Tensor
+    ) -> Tensor:
+        """The dense map, [B, C, h, w] or [B, C, 1, 1]; arguments as `forward`."""
+        raise NotImplementedError
+
+    def no_mask(self) -> Tensor:
+        """What `dense` is in every cell without a mask prompt, if it is a constant; [1, 1, C]."""
+        return torch.zeros(1, 1, self.embed_dim)
+
+    def forward(
+        self, xy: Tensor, labels: Tensor, mask: Tensor, has_mask: Tensor, grid: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Encode prompts.
+
+        xy [B, N, 2] in 0..1 of the padded square; labels [B, N]; mask logits [B, 1, 4h, 4w];
+        has_mask [B] (1 where the mask prompt is used, 0 where it is ignored); grid [2, 4h, 4w]:
+        `cell_centers` of the mask's cells (an input, so that graphs keep any size).
+        """
+        return self.tokens(xy, labels), self.dense(xy, labels, mask, has_mask, grid)
+
+
+class PromptEncoder(PromptEncoderBase):
+    """SAM's prompt encoder.
 
     With `drawn_prompts` the points and the box are also drawn as low-resolution maps (positive,
     negative, box), concatenated with the previous mask and passed through the same convolutions.
@@ -55,10 +104,8 @@ class PromptEncoder(nn.Module):
     def __init__(
         self, embed_dim: int = 256, mask_channels: int = 16, drawn_prompts: bool = False
     ) -> None:
-        super().__init__()
-        self.embed_dim = embed_dim
+        super().__init__(embed_dim)
         self.drawn_prompts = drawn_prompts
-        self.pe_layer = RandomFourierPositions(embed_dim // 2)
         self.point_embeddings = nn.ModuleList(nn.Embedding(1, embed_dim) for _ in range(4))
         self.not_a_point_embed = nn.Embedding(1, embed_dim)
         cin = 4 if drawn_prompts else 1
@@ -76,17 +123,8 @@ class PromptEncoder(nn.Module):
             self.mask_downscaling.append(nn.BatchNorm2d(embed_dim))
         self.no_mask_embed = nn.Embedding(1, embed_dim)
 
-    def dense_pe(self, grid: Tensor) -> Tensor:
-        """Positional encoding [1, C, h, w] of the embedding's grid; `grid` as in `forward`."""
-        coarse = F.avg_pool2d(grid[None], 4)
-        encoded: Tensor = self.pe_layer(coarse.permute(0, 2, 3, 1))
-        return encoded.permute(0, 3, 1, 2)
-
     def tokens(self, xy: Tensor, labels: Tensor) -> Tensor:
-        """Tokens [B, N, C] of points xy [B, N, 2] (0..1 of the padded square), labels [B, N].
-
-        Labels: -1 padding, 0 negative, 1 positive, 2 and 3 the corners of a box.
-        """
+        """As `PromptEncoderBase.tokens`."""
         encoded: Tensor = self.pe_layer(xy)
         label = labels[..., None]
         encoded = torch.where(label == PAD, torch.zeros_like(encoded), encoded)
@@ -127,13 +165,8 @@ class PromptEncoder(nn.Module):
             given = has * self.mask_downscaling(mask)
         return given + absent
 
-    def forward(
-        self, xy: Tensor, labels: Tensor, mask: Tensor, has_mask: Tensor, grid: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Encode prompts.
-
-        xy [B, N, 2] in 0..1 of the padded square; labels [B, N]; mask logits [B, 1, 4h, 4w];
-        has_mask [B] (1 where the mask prompt is used, 0 where it is ignored); grid [2, 4h, 4w]:
-        `cell_centers` of the mask's cells (an input, so that graphs keep any size).
-        """
-        return self.tokens(xy, labels), self.dense(xy, labels, mask, has_mask, grid)
+    def no_mask(self) -> Tensor:
+        """The vector that stands for "no mask prompt"; zero where prompts are drawn."""
+        if self.drawn_prompts:
+            return super().no_mask()
+        return self.no_mask_embed.weight.detach()[None]

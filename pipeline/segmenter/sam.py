@@ -8,11 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from torch import Tensor, nn
 
-from maskstream.pipeline.segmenter.encoders import efficient_vit, plain_vit
+from maskstream.pipeline.segmenter.efficient_sam import (
+    POINTS,
+    EfficientSamMaskDecoder,
+    PointPromptEncoder,
+)
+from maskstream.pipeline.segmenter.encoders import efficient_vit, plain_vit, stretched_vit
 from maskstream.pipeline.segmenter.encoders.efficient_vit import EfficientViTEncoder
 from maskstream.pipeline.segmenter.encoders.efficientnet_lite import (
     LITE0_STAGES,
@@ -23,18 +28,33 @@ from maskstream.pipeline.segmenter.encoders.efficientnet_lite import (
     Stage,
 )
 from maskstream.pipeline.segmenter.encoders.plain_vit import PlainViTEncoder
+from maskstream.pipeline.segmenter.encoders.rep_vit import RepViTEncoder
+from maskstream.pipeline.segmenter.encoders.stretched_vit import StretchedViTEncoder
 from maskstream.pipeline.segmenter.encoders.tiny_vit import TinyViTEncoder
 from maskstream.pipeline.segmenter.geometry import GRID_STRIDE
-from maskstream.pipeline.segmenter.mask_decoder import DecoderOutput, MaskDecoder
-from maskstream.pipeline.segmenter.prompt_encoder import PromptEncoder, cell_centers
+from maskstream.pipeline.segmenter.mask_decoder import (
+    DecoderOutput,
+    MaskDecoder,
+    MaskDecoderBase,
+)
+from maskstream.pipeline.segmenter.model import Score
+from maskstream.pipeline.segmenter.prompt_encoder import (
+    PromptEncoder,
+    PromptEncoderBase,
+    cell_centers,
+)
 
 
 class ImageEncoder(Protocol):
     """Interface of image encoders beside their forward pass."""
 
-    def features(self, x: Tensor) -> EncoderFeatures:
+    def all_features(self, x: Tensor) -> EncoderFeatures:
         """All features of a normalized image [B, 3, H, W]."""
 
+
+PublishedEncoder = (
+    EfficientViTEncoder | PlainViTEncoder | RepViTEncoder | StretchedViTEncoder | TinyViTEncoder
+)
 
 LITE_EVERYTHING = {
     "iou_min": 0.4,
@@ -53,7 +73,7 @@ class Architecture:
     long_side: the input's long side, pixels. multiple: height and width are multiples of it. mean,
     std: of RGB in 0..255. cell: input pixels per cell of the low-res logits; a cell of the
     embedding has 4 x 4 of them. Prompt coordinates are in 0..1 of the padded square, whatever a
-    paper uses. everything, encoder_work: as in `ModelCard`.
+    paper uses. The rest: as in `ModelCard`.
     """
 
     name: str
@@ -62,6 +82,9 @@ class Architecture:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     cell: int = GRID_STRIDE
+    stretched: bool = False
+    points_max: int | None = None
+    score: Score = "iou"
     everything: Mapping[str, float] = field(default_factory=dict)
     encoder_work: float = 300.0
 
@@ -73,8 +96,8 @@ class Sam(nn.Module):
         self,
         architecture: Architecture,
         image_encoder: nn.Module,
-        prompt_encoder: PromptEncoder,
-        mask_decoder: MaskDecoder,
+        prompt_encoder: PromptEncoderBase,
+        mask_decoder: MaskDecoderBase,
     ) -> None:
         super().__init__()
         self.architecture = architecture
@@ -90,7 +113,7 @@ class Sam(nn.Module):
     def features(self, image: Tensor) -> EncoderFeatures:
         """Output of `encode` and the backbone's features at strides 8 and 16."""
         encoder = cast(ImageEncoder, self.image_encoder)
-        return encoder.features(image)
+        return encoder.all_features(image)
 
     def decode(
         self,
@@ -144,22 +167,28 @@ def _lite(
     )
 
 
+def _published(
+    name: str, image_encoder: PublishedEncoder, long_side: int = 1024, **others: Any
+) -> Architecture:
+    """Properties with SAM's normalization; others: fields of `Architecture`."""
+    return Architecture(
+        name,
+        long_side,
+        image_encoder.multiple,
+        (123.675, 116.28, 103.53),
+        (58.395, 57.12, 57.375),
+        image_encoder.stride // 4,
+        **others,
+    )
+
+
 def sam_with(
-    name: str,
-    image_encoder: EfficientViTEncoder | PlainViTEncoder | TinyViTEncoder,
-    long_side: int = 1024,
+    name: str, image_encoder: PublishedEncoder, long_side: int = 1024, score: Score = "iou"
 ) -> Sam:
     """A network with SAM's own prompt encoder, mask decoder and normalization."""
     dim = 256
     return Sam(
-        Architecture(
-            name,
-            long_side,
-            image_encoder.multiple,
-            (123.675, 116.28, 103.53),
-            (58.395, 57.12, 57.375),
-            image_encoder.stride // 4,
-        ),
+        _published(name, image_encoder, long_side, score=score),
         image_encoder,
         PromptEncoder(dim),
         MaskDecoder(dim, mlp=2048, iou_hidden=256),
@@ -168,6 +197,21 @@ def sam_with(
 
 def _tiny_vit_sam(name: str) -> Sam:
     return sam_with(name, TinyViTEncoder())
+
+
+def _edge_sam() -> Sam:
+    # The authors did not distill the predicted IoU and choose masks by their stability.
+    return sam_with("edge-sam", RepViTEncoder(), score="stability")
+
+
+def _efficient_sam(size: str) -> Sam:
+    encoder = StretchedViTEncoder(stretched_vit.SIZES[size])
+    return Sam(
+        _published(f"efficient-sam-{size}", encoder, stretched=True, points_max=POINTS),
+        encoder,
+        PointPromptEncoder(),
+        EfficientSamMaskDecoder(),
+    )
 
 
 def _vit_sam(size: str) -> Sam:
@@ -195,6 +239,8 @@ BUILDERS: dict[str, Callable[[], Sam]] = {
     ),
     "tinysam": partial(_tiny_vit_sam, "tinysam"),
     "mobilesam": partial(_tiny_vit_sam, "mobilesam"),
+    "edge-sam": _edge_sam,
+    **{f"efficient-sam-{s}": partial(_efficient_sam, s) for s in stretched_vit.SIZES},
     **{f"efficientvit-sam-{s}": partial(_efficient_vit_sam, s) for s in efficient_vit.SIZES},
     **{f"sam-vit-{s}": partial(_vit_sam, s) for s in plain_vit.SIZES},
 }

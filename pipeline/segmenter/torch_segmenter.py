@@ -52,6 +52,10 @@ class TorchSegmenter:
             multiple=architecture.multiple,
             pad_rgb=_bytes(architecture.mean),
             cell=architecture.cell,
+            stretched=architecture.stretched,
+            mask_prompts=network.prompt_encoder.mask_prompts,
+            points_max=architecture.points_max,
+            score=architecture.score,
             everything=dict(architecture.everything),
             encoder_work=architecture.encoder_work,
             method=f"torch {device}",
@@ -84,7 +88,11 @@ class TorchSegmenter:
         return TorchFeatures(tensors, image_features.each(torch.Tensor.float))
 
     def decode(self, features: Features, prompts: PromptBatch) -> Decoded:
-        """Decode prompts in batches. Raises `TypeError` on another segmenter's features."""
+        """Decode prompts in batches.
+
+        Raises `PromptError`, as `ModelCard.check`, and `TypeError` on another segmenter's features.
+        """
+        self.card.check(prompts)
         if not isinstance(features, TorchFeatures):
             raise TypeError("these features were not encoded by a TorchSegmenter")
         masks = np.empty((len(prompts), MASK_TOKENS, *self.geometry.grid_hw), np.float32)
@@ -92,7 +100,7 @@ class TorchSegmenter:
         for start in range(0, len(prompts), BATCH):
             part = slice(start, start + BATCH)
             masks[part], iou[part] = self._decode(features.image, prompts, part)
-        return Decoded(masks, iou)
+        return self.card.decoded(masks, iou)
 
     @torch.inference_mode()
     def _decode(

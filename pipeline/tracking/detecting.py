@@ -67,12 +67,12 @@ def masks_of_boxes(
 ) -> list[LabeledDetection]:
     """Masks of detections (at least one) at the working resolution, decoded from their boxes.
 
-    A detector's own mask, which is coarse, is a mask prompt beside the box. Detections whose mask
-    is empty are dropped.
+    A detector's own mask, which is coarse, is a mask prompt beside the box, if the model takes
+    masks. Detections whose mask is empty are dropped.
     """
     prompts = PromptBatch.boxes(np.array([each.xyxy for each in boxes], np.float32))
     masked = [each.mask is not None for each in boxes]
-    if any(masked):
+    if any(masked) and segmenter.card.mask_prompts:
         empty = np.zeros(segmenter.geometry.grid_hw, np.float32)
         masks = [
             empty if m is None else segmenter.geometry.from_size(_resized(m, working_hw))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from maskstream.pipeline.errors import PromptError
 from maskstream.pipeline.models.predictor import single_prompt
 from maskstream.pipeline.prompts import BoxEvent, Event, MaskEvent, PointEvent
@@ -11,7 +13,7 @@ from maskstream.pipeline.segmenter.geometry import FloatMap
 from maskstream.pipeline.segmenter.model import Features, PromptBatch, Segmenter, best_of_three
 from maskstream.pipeline.tracking.steps import mask_logits
 from maskstream.pipeline.types import SizeHW
-from maskstream.trackers.track import Track
+from maskstream.trackers.track import Track, box_of
 from maskstream.trackers.tracker import Tracker
 
 
@@ -64,7 +66,8 @@ def decode_events(
 ) -> tuple[FloatMap, float]:
     """Low-resolution logits and predicted IoU of one object's points and box.
 
-    The mask of a visible track is part of the prompt. Raises `PromptError`.
+    The mask of a visible track is part of the prompt, or its box if the model takes no masks and
+    no box is given. Raises `PromptError`.
     """
     points = [e for e in events if isinstance(e, PointEvent)]
     boxes = [e for e in events if isinstance(e, BoxEvent)]
@@ -74,16 +77,31 @@ def decode_events(
             f"object {events[0].object} has only negative points on frame {events[0].frame}: "
             "give a positive point or a box first"
         )
+    box = boxes[-1].xyxy if boxes else None
+    takes_masks = segmenter.card.mask_prompts
+    if known and track is not None and box is None and not takes_masks:
+        box = _box_around(track, points, frame_hw)
     prompt = single_prompt(
-        frame_hw,
-        [p.xy for p in points] or None,
-        [p.label for p in points] or None,
-        boxes[-1].xyxy if boxes else None,
+        frame_hw, [p.xy for p in points] or None, [p.label for p in points] or None, box
     )
-    if known and track is not None:
+    if known and track is not None and takes_masks:
         mask = segmenter.geometry.from_size(track.logits)[None, None]
         prompt = PromptBatch(prompt.xy, prompt.labels, mask)
     decoded = segmenter.decode(features, prompt)
     ambiguous = len(points) == 1 and not boxes and not known
     index = int(best_of_three(decoded)[0]) if ambiguous else 0
     return decoded.masks[0, index], float(decoded.iou[0, index])
+
+
+def _box_around(
+    track: Track, points: Sequence[PointEvent], frame_hw: SizeHW
+) -> tuple[float, float, float, float]:
+    """Box xyxy, displayed pixels, of a track's mask and of the positive points."""
+    box = box_of(track.mask)
+    assert box is not None  # noqa: S101 - the caller looks for a mask
+    scale = np.array(frame_hw[::-1]) / np.array(track.logits.shape[::-1])
+    corners = box.reshape(2, 2) * scale
+    positive = np.array([p.xy for p in points if p.label]).reshape(-1, 2)
+    x0, y0 = np.minimum(corners[0], positive.min(0, initial=np.inf))
+    x1, y1 = np.maximum(corners[1], positive.max(0, initial=-np.inf) + 1)
+    return float(x0), float(y0), float(x1), float(y1)

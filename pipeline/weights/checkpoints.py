@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import zipfile
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -21,10 +22,11 @@ NORMALIZATION_KEYS = frozenset({"pixel_mean", "pixel_std"})
 
 _WRAPPERS = ("state_dict", "model")
 _NAMED_KEYS = 4
+_PACKED = (".pt", ".pth")  # files of torch in an archive; their own members have other suffixes
 
 
 def load_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from a file of torch or safetensors, onto the CPU.
+    """Read a state dict from a file of torch or safetensors, or a zip of one, onto the CPU.
 
     The format is detected from the content, not from the file's name. A state dict inside
     `{"state_dict": ...}` or `{"model": ...}` is unwrapped.
@@ -100,6 +102,16 @@ def _is_pickled(path: Path) -> bool:
     return zipfile.is_zipfile(path) or _head(path).startswith(b"\x80")
 
 
+def _unpacked(path: Path) -> Path | BytesIO:
+    """The one file of torch in a zip archive; otherwise the path itself."""
+    if not zipfile.is_zipfile(path):
+        return path
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if name.endswith(_PACKED)]
+        names = [name for name in names if not Path(name).name.startswith(".")]
+        return BytesIO(archive.read(names[0])) if len(names) == 1 else path
+
+
 def _load_safetensors(path: Path) -> object:
     try:
         from safetensors import SafetensorError
@@ -116,7 +128,7 @@ def _load_safetensors(path: Path) -> object:
 
 def _load_torch(path: Path) -> object:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(_unpacked(path), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for other files
         if isinstance(error, pickle.UnpicklingError) and _is_pickled(path):
             raise ModelError(

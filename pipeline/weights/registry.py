@@ -41,7 +41,8 @@ class Checkpoint:
 
     name: in commands and configurations. architecture: name of its network. file: its name in the
     cache. sha256: in hex; it and `size_bytes` are None where no trustworthy value is known.
-    license: SPDX identifier. source: the authors' repository.
+    license: SPDX identifier. source: the authors' repository. commercial: whether the license
+    allows commercial use.
     """
 
     name: str
@@ -52,6 +53,12 @@ class Checkpoint:
     sha256: str | None
     license: str
     source: str
+    commercial: bool = True
+
+    @property
+    def terms(self) -> str:
+        """The license, and whether it is limited to non-commercial use."""
+        return self.license if self.commercial else f"{self.license} (non-commercial)"
 
 
 def tensors_digest(shapes: Mapping[str, tuple[int, ...]]) -> str:
@@ -92,16 +99,25 @@ class Registry:
         """All checkpoints, in the registry's order."""
         return tuple(self._checkpoints.values())
 
+    def entry(self, name: str) -> Checkpoint:
+        """A checkpoint by name. Raises `ModelError` if there is none of that name."""
+        if name not in self._checkpoints:
+            known = ", ".join(self._checkpoints)
+            near = near_names(name, list(self._checkpoints))
+            hint = f"did you mean {' or '.join(near)}? There" if near else "there"
+            raise ModelError(f"There is no checkpoint called {name!r}; {hint} are {known}.")
+        return self._checkpoints[name]
+
     def url_of(self, name: str) -> str:
-        """The authors' URL of a checkpoint. Raises `ModelError` as `path_of`."""
-        return self._entry(name).url
+        """The authors' URL of a checkpoint. Raises `ModelError` as `entry`."""
+        return self.entry(name).url
 
     def path_of(self, name: str) -> Path:
         """Path of a checkpoint in the cache, whether or not it exists.
 
         Raises `ModelError` if there is no checkpoint of that name.
         """
-        return self.folder / self._entry(name).file
+        return self.folder / self.entry(name).file
 
     def identify(self, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
         """The architecture whose state dict has these keys and shapes; None if none has."""
@@ -116,7 +132,7 @@ class Registry:
         `ModelError` if the name is unknown, the network or the server fails, the file is not the
         published one, or the cache folder cannot be written.
         """
-        entry, path = self._entry(name), self.path_of(name)
+        entry, path = self.entry(name), self.path_of(name)
         if path.is_file():
             return path
         part = path.with_name(f"{path.name}.part")
@@ -141,7 +157,7 @@ class Registry:
         """
         architecture = self._architecture_of(file)
         sha256 = _sha256(file)
-        entry = self._choose(file, architecture, sha256) if name is None else self._entry(name)
+        entry = self._choose(file, architecture, sha256) if name is None else self.entry(name)
         if entry.architecture != architecture:
             raise ModelError(
                 f"{file} holds the network {architecture}, and {entry.name} is of "
@@ -161,14 +177,6 @@ class Registry:
         except OSError as error:
             raise self._unwritable(error) from error
         return entry
-
-    def _entry(self, name: str) -> Checkpoint:
-        if name not in self._checkpoints:
-            known = ", ".join(self._checkpoints)
-            near = near_names(name, list(self._checkpoints))
-            hint = f"did you mean {' or '.join(near)}? There" if near else "there"
-            raise ModelError(f"There is no checkpoint called {name!r}; {hint} are {known}.")
-        return self._checkpoints[name]
 
     def _architecture_of(self, file: Path) -> str:
         from maskstream.pipeline.weights.checkpoints import load_checkpoint, shapes_of

@@ -2,8 +2,11 @@
 
 import cv2
 import pytest
+import torch
 
 from maskstream.pipeline.cli.first_use import _images
+from maskstream.pipeline.segmenter.sam import build
+from maskstream.pipeline.weights.registry import Registry
 from tests.support.media import moving_shapes
 
 
@@ -12,6 +15,22 @@ def test_weights_are_listed_with_their_licenses(cli):
     assert code == 0
     assert "tinysam" in out
     assert "Apache-2.0" in out
+    assert "non-commercial" in out
+
+
+def test_addresses_are_whole_lines(cli):
+    _, out, _ = cli("weights", "list", "--addresses")
+    lines = [line.split() for line in out.splitlines()]
+    assert ["efficient-sam-s", Registry.published().url_of("efficient-sam-s")] in lines
+    assert len(lines) == len(Registry.published().entries())
+
+
+def test_importing_what_may_not_be_used_commercially_says_so(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("MASKSTREAM_CACHE", str(tmp_path))
+    torch.save(build("edge-sam").state_dict(), tmp_path / "any.pth")
+    code, out, err = cli("weights", "import", str(tmp_path / "any.pth"))
+    assert (code, out.split(":")[0]) == (0, "edge-sam")
+    assert "may not be used commercially" in err
 
 
 def test_path_follows_the_cache(cli, tmp_path, monkeypatch):

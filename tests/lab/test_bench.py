@@ -81,6 +81,7 @@ def test_counted_products_and_parameters_are_those_of_the_papers():
     counted = {row.model: row for row in count_macs()}
     for name, billions in {
         "tinysam": 39,
+        "edge-sam": 20,
         "efficientvit-sam-l0": 35,
         "efficientvit-sam-l1": 49,
         "efficientvit-sam-l2": 69,

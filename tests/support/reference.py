@@ -41,6 +41,7 @@ POINTS: tuple[Points, ...] = (
     ((512, 512, 1), (520, 600, 1), (30, 30, 0)),
 )
 BOXES: tuple[Box, ...] = ((200, 150, 800, 900), (40.5, 60.25, 333, 410))
+MASK_PROMPT = ("point_box_mask_masks", "point_box_mask_iou")
 ARRAYS = (
     "embedding",
     "embedding_shape",
@@ -49,8 +50,7 @@ ARRAYS = (
     "dense_pe",
     *(f"point{i}_multi{m}_{what}" for i in range(3) for m in (1, 0) for what in ("masks", "iou")),
     *(f"box{i}_{what}" for i in range(2) for what in ("masks", "iou")),
-    "point_box_mask_masks",
-    "point_box_mask_iou",
+    *MASK_PROMPT,
 )
 
 
@@ -96,6 +96,7 @@ def prompt(points: Points = (), box: Box | None = None) -> tuple[Tensor, Tensor]
 def reproduce(model: Sam, always_three: bool = False) -> Arrays:
     """Run a filled network on the input and every prompt; the arrays named in `ARRAYS`.
 
+    A network without mask prompts has no `point_box_mask`.
     always_three: the published decoder returns masks 1..3 even where one mask is asked for.
     """
     features = model.encode(image(model.architecture.long_side))
@@ -128,7 +129,8 @@ def reproduce(model: Sam, always_three: bool = False) -> Arrays:
     previous = out.masks[:, one.start : one.start + 1]
     for i, box in enumerate(BOXES):
         keep(f"box{i}", decode(*prompt(box=box)), three)
-    keep("point_box_mask", decode(*prompt(POINTS[0], BOXES[0]), previous), three)
+    if model.prompt_encoder.mask_prompts:
+        keep("point_box_mask", decode(*prompt(POINTS[0], BOXES[0]), previous), three)
     return {name: value.numpy() for name, value in arrays.items()}
 
 

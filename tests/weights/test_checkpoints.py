@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,14 @@ def state_dict() -> dict[str, Tensor]:
     return {"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.tensor([1.0, -1.0])}
 
 
+def save_zipped(path: Path) -> None:
+    """As EfficientSAM-S is published, made by a Mac."""
+    torch.save({"model": state_dict()}, path.with_name("weights.pt"))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(path.with_name("weights.pt"), "weights.pt")
+        archive.writestr("__MACOSX/._weights.pt", b"attributes")
+
+
 @pytest.mark.parametrize(
     "save",
     [
@@ -35,6 +44,7 @@ def state_dict() -> dict[str, Tensor]:
             id="torch_before_1.6",
         ),
         pytest.param(lambda path: save_file(state_dict(), path), id="safetensors"),
+        pytest.param(save_zipped, id="zipped"),
     ],
 )
 def test_a_state_dict_survives_the_disk(tmp_path: Path, save: Callable[[Path], None]) -> None:
@@ -82,6 +92,14 @@ class RunsCode:
 
     def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
         return (Path.touch, (self.trace,))
+
+
+def save_zipped(path: Path) -> None:
+    """As EfficientSAM-S is published, made by a Mac."""
+    torch.save({"model": state_dict()}, path.with_name("weights.pt"))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(path.with_name("weights.pt"), "weights.pt")
+        archive.writestr("__MACOSX/._weights.pt", b"attributes")
 
 
 @pytest.mark.parametrize(

@@ -272,7 +272,8 @@ def test_published_entry(entry: Checkpoint) -> None:
     assert entry.url.endswith(f"/{entry.file}")
     assert entry.sha256 is None or re.fullmatch("[0-9a-f]{64}", entry.sha256)
     assert entry.size_bytes is None or entry.size_bytes > 1_000_000
-    assert entry.license == "Apache-2.0"
+    assert entry.license == ("Apache-2.0" if entry.commercial else "LicenseRef-S-Lab-1.0")
+    assert ("non-commercial" in entry.terms) == (entry.name == "edge-sam")
     assert entry.source.startswith("https://github.com/")
 
 
@@ -302,6 +303,9 @@ def test_reference_architectures_are_recognized() -> None:
     names = [f"efficientvit_sam_{size}" for size in ("l0", "l1", "l2", "xl0", "xl1")]
     shapes = {name: published_shapes(name) for name in names} | {
         "vit_t": published_shapes("tinysam"),
+        "edge_sam": published_shapes("edge_sam"),
+        "efficient_sam_ti": published_shapes("efficient_sam_vitt"),
+        "efficient_sam_s": published_shapes("efficient_sam_vits"),
         "vit_b": published_shapes("sam_vit_b"),
         "vit_l": vit_shapes(1024, 24, 16, (5, 11, 17, 23)),
         "vit_h": vit_shapes(1280, 32, 16, (7, 15, 23, 31)),

@@ -117,7 +117,10 @@ class LocalCorrector:
 
 
 class DecoderCorrector:
-    """Takes the decoder's answer to all clicks and the mask, as SAM does, and version 0.1.0 did."""
+    """Takes the decoder's answer to all clicks and the mask, as SAM does, and version 0.1.0 did.
+
+    A model that takes no masks is given the clicks alone.
+    """
 
     def __init__(self, segmenter: Segmenter, features: Features, case: CorrectionCase) -> None:
         self._segmenter, self._features = segmenter, features
@@ -129,7 +132,8 @@ class DecoderCorrector:
         self._clicks.append(click)
         points = np.array([[(c.x + 0.5, c.y + 0.5) for c in self._clicks]], np.float32)
         prompt = PromptBatch.points(points, [[int(c.positive) for c in self._clicks]])
-        prompt = PromptBatch(prompt.xy, prompt.labels, self._logits[None, None])
+        if self._segmenter.card.mask_prompts:
+            prompt = PromptBatch(prompt.xy, prompt.labels, self._logits[None, None])
         self._logits = self._segmenter.decode(self._features, prompt).masks[0, 0]
         geometry = self._segmenter.geometry
         return np.asarray(geometry.to_size(self._logits, geometry.frame_hw) > 0)

@@ -92,7 +92,11 @@ def _make(model: Sam, folders: Folders) -> None:
     _write(folders.fp32, encoder, decoder, architecture | {"method": "fp32"})
 
     geometry = InputGeometry.fit(
-        (720, 1280), CALIBRATION_SIDE, architecture["multiple"], architecture["cell"]
+        (720, 1280),
+        CALIBRATION_SIDE,
+        architecture["multiple"],
+        architecture["cell"],
+        stretched=architecture["stretched"],
     )
     images = [sample_image(geometry.input_hw, phase)[None] for phase in range(3)]
     options = {"INFERENCE_PRECISION_HINT": "f32"}
@@ -103,8 +107,9 @@ def _make(model: Sam, folders: Folders) -> None:
     for image in images:
         out = compiled([image])
         named = {port.any_name: np.array(value) for port, value in out.items()}
-        features = {name: value for name, value in named.items() if name in taken}
-        samples += [features | p for p in random_prompts(geometry, PROMPTS, rng)]
+        for prompts in random_prompts(geometry, PROMPTS, rng):
+            inputs = named | prompts
+            samples.append({name: value for name, value in inputs.items() if name in taken})
     int8 = (
         quantize_graph(encoder, [{"image": p} for p in images], ignored=attention_in_fp32(encoder)),
         quantize_graph(decoder, samples, ignored=kept_in_fp32(decoder)),

@@ -45,7 +45,8 @@ def _count(name: str) -> Macs:
         model = build(name).eval()
         side, multiple = model.architecture.long_side, model.architecture.multiple
         square = torch.zeros(1, 3, side, side)
-        rectangle = torch.zeros(1, 3, -(-side * 9 // 16 // multiple) * multiple, side)
+        rows = -(-side * 9 // 16 // multiple) * multiple
+        rectangle = square if model.architecture.stretched else torch.zeros(1, 3, rows, side)
         features = model.encode(square)
         decode = torch_decode(model, features, 1)
         return Macs(

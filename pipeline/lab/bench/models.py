@@ -162,7 +162,7 @@ def _cases(network: _Network, threads: int, counts: tuple[int, ...]) -> list[_Ca
         exact = None
         for precision, folder in network.folders.by_precision().items():
             segmenter = OpenVinoSegmenter(folder, size_hw, threads=threads)
-            rgb = sample_image(size_hw)
+            rgb = sample_image(segmenter.geometry.valid_hw)
             run: Callable[[], object] = partial(segmenter.encode_rgb, rgb)
             encoded = segmenter.encode_rgb(rgb)
             embedding = encoded.tensors["embedding"]

@@ -97,7 +97,7 @@ def _click_ious(
     """IoU after 1..`CLICKS` clicks, and of the best of the first click's three masks.
 
     After the first click the mask with the highest predicted IoU is taken. Later clicks use the
-    single-mask output, with the previous mask as mask prompt.
+    single-mask output, with the previous mask as mask prompt if the model takes one.
     """
     geometry = segmenter.geometry
     clicks = first_clicks(truth)
@@ -114,7 +114,9 @@ def _click_ious(
     for count in range(2, CLICKS + 1):
         clicks = clicks.and_then(next_clicks(answers, truth))
         prompts = PromptBatch.points(clicks.xy, clicks.labels)
-        logits = segmenter.decode(features, replace(prompts, mask=logits[:, None])).masks[:, 0]
+        if segmenter.card.mask_prompts:
+            prompts = replace(prompts, mask=logits[:, None])
+        logits = segmenter.decode(features, prompts).masks[:, 0]
         answers = full_size(geometry, logits)
         ious[f"click{count}"] = paired_mask_iou(answers, truth)
     return {name: ious[name] for name in MEASURES if name in ious}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskstream.pipeline.segmenter.encoders.efficientnet_lite import EncoderFeatures, ImageFeatures
-from maskstream.pipeline.segmenter.layers import LayerNorm2d, without_autocast
+from maskstream.pipeline.segmenter.layers import LayerNorm2d, upsample_bicubic, without_autocast
 
 NORM_EPS = 1e-6  # of every norm of the published networks, the decoder's too
 _HEAD_DIM = 32
@@ -275,15 +275,11 @@ class Neck(nn.Module):
     def forward(self, stages: list[Tensor]) -> Tensor:
         """[B, C, h, w] on the grid of the finest of the stages, given coarsest first."""
         fused = [
-            op(x) if index + 1 == _FUSED else _upsample(op(x), 2 ** (_FUSED - 1 - index))
+            op(x) if index + 1 == _FUSED else upsample_bicubic(op(x), 2 ** (_FUSED - 1 - index))
             for index, (op, x) in enumerate(zip(self.input_ops, stages, strict=True))
         ]
         out: Tensor = self.output_ops[0](self.middle(sum(fused[1:], fused[0])))
         return out
-
-
-def _upsample(x: Tensor, factor: int) -> Tensor:
-    return F.interpolate(x, scale_factor=float(factor), mode="bicubic", align_corners=False)
 
 
 class EfficientViTEncoder(nn.Module):
@@ -302,7 +298,7 @@ class EfficientViTEncoder(nn.Module):
         self.neck = Neck(size, embed_dim)
         self.norm = LayerNorm2d(embed_dim, NORM_EPS)
 
-    def features(self, x: Tensor) -> EncoderFeatures:
+    def all_features(self, x: Tensor) -> EncoderFeatures:
         """The embedding of an image [B, 3, H, W] and intermediate features.
 
         s8 (128 channels) and s16 (256) are outputs of stages.
@@ -313,4 +309,4 @@ class EfficientViTEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> ImageFeatures:
         """The embedding only; the published decoder takes no skips."""
-        return ImageFeatures(self.features(x).embedding, None, None)
+        return ImageFeatures(self.all_features(x).embedding, None, None)

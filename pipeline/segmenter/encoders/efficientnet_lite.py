@@ -249,7 +249,7 @@ class LiteEncoder(nn.Module):
         self.backbone = EfficientNetLite(stages)
         self.neck = FusionNeck(self.backbone.channels, embed_dim, neck_depth)
 
-    def features(self, x: Tensor) -> EncoderFeatures:
+    def all_features(self, x: Tensor) -> EncoderFeatures:
         """The mask decoder's input and the backbone's features at strides 8 and 16."""
         s4, s8, s16, s32 = self.backbone(x)
         image: ImageFeatures = self.neck(s4, s8, s16, s32)

@@ -18,10 +18,10 @@ from torch.nn import functional as F
 from maskstream.pipeline.segmenter.encoders.efficientnet_lite import EncoderFeatures, ImageFeatures
 from maskstream.pipeline.segmenter.layers import TransformerMLP, from_windows, sam_neck, to_windows
 
-_PATCH = 16
+PATCH = 16
 _CELLS = 64  # per side, for which positions were learned
 _WINDOW = 14
-_NORM_EPS = 1e-6
+NORM_EPS = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(3, dim, _PATCH, _PATCH)
+        self.proj = nn.Conv2d(3, dim, PATCH, PATCH)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, 3, H, W] to [B, H/16, W/16, C]."""
@@ -103,9 +103,9 @@ class Block(nn.Module):
     def __init__(self, dim: int, heads: int, window: int) -> None:
         super().__init__()
         self.window = window
-        self.norm1 = nn.LayerNorm(dim, eps=_NORM_EPS)
+        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
         self.attn = Attention(dim, heads, window or _CELLS)
-        self.norm2 = nn.LayerNorm(dim, eps=_NORM_EPS)
+        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
         self.mlp = TransformerMLP(dim, 4 * dim, gelu=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -128,8 +128,8 @@ class PlainViTEncoder(nn.Module):
     and takes the positions of its cells, so nothing is interpolated.
     """
 
-    stride = _PATCH
-    multiple = _PATCH
+    stride = PATCH
+    multiple = PATCH
 
     def __init__(self, size: ViTSize, embed_dim: int = 256) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ class PlainViTEncoder(nn.Module):
         )
         self.neck = sam_neck(size.dim, embed_dim)
 
-    def features(self, x: Tensor) -> EncoderFeatures:
+    def all_features(self, x: Tensor) -> EncoderFeatures:
         """The embedding of an image [B, 3, H, W] and intermediate features.
 
         s8 and s16 are the outputs of the first and second global block, both at stride 16: this
@@ -162,4 +162,4 @@ class PlainViTEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> ImageFeatures:
         """The embedding only; the published decoder takes no skips."""
-        return ImageFeatures(self.features(x).embedding, None, None)
+        return ImageFeatures(self.all_features(x).embedding, None, None)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskstream.pipeline.segmenter.encoders.efficientnet_lite import EncoderFeatures, ImageFeatures
-from maskstream.pipeline.segmenter.layers import from_windows, sam_neck, to_windows
+from maskstream.pipeline.segmenter.layers import ConvBN, from_windows, sam_neck, to_windows
 
 _DIMS = (64, 128, 160, 320)
 _DEPTHS = (2, 2, 6, 2)
@@ -22,16 +22,6 @@ _WINDOWS = (7, 7, 14, 7)
 _MERGE_STRIDES = (2, 2, 1)
 _EXPAND = 4
 _IMAGENET_CLASSES = 1000
-
-
-class ConvBN(nn.Sequential):
-    """Convolution `c` without bias, padded by half the kernel, and its batch norm `bn`."""
-
-    def __init__(self, cin: int, cout: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
-        super().__init__()
-        conv = nn.Conv2d(cin, cout, kernel, stride, kernel // 2, groups=groups, bias=False)
-        self.add_module("c", conv)
-        self.add_module("bn", nn.BatchNorm2d(cout))
 
 
 class PatchEmbed(nn.Module):
@@ -210,7 +200,7 @@ class TinyViTEncoder(nn.Module):
         self.head = nn.Linear(_DIMS[-1], _IMAGENET_CLASSES)
         self.neck = sam_neck(_DIMS[-1], embed_dim)
 
-    def features(self, x: Tensor) -> EncoderFeatures:
+    def all_features(self, x: Tensor) -> EncoderFeatures:
         """The embedding of an image [B, 3, H, W] and intermediate features.
 
         s8 (128 channels) and s16 (160) are the outputs of the second and the third stage, taken
@@ -226,4 +216,4 @@ class TinyViTEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> ImageFeatures:
         """The embedding only; the published decoder takes no skips."""
-        return ImageFeatures(self.features(x).embedding, None, None)
+        return ImageFeatures(self.all_features(x).embedding, None, None)
