@@ -259,7 +259,7 @@ def _print_images(report: ImagesReport) -> None:
     console.print(table)
     if report.excluded:
         console.print(f"skipped, without an object to prompt: {', '.join(report.excluded)}")
-    console.print(f"{report.seconds:.0f} s")
+    console.print(f"{report.seconds:.0f} s, peak memory {report.peak_mb:.0f} MiB")
 
 
 def _print_ap(report: MaskApReport) -> None:

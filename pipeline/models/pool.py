@@ -13,7 +13,8 @@ from maskstream.pipeline.segmenter.geometry import InputGeometry
 from maskstream.pipeline.segmenter.model import Segmenter
 from maskstream.pipeline.types import SizeHW
 
-KEPT = 16
+KEPT = 4
+"""Segmenters in memory at once; one of `lite` holds about 100 MiB."""
 
 OpenSegmenter = Callable[[SizeHW], Segmenter]
 
@@ -21,7 +22,8 @@ OpenSegmenter = Callable[[SizeHW], Segmenter]
 class SegmenterPool:
     """Segmenters by input size of the network; images of different sizes share them.
 
-    Opening one takes seconds. At most `KEPT` are kept, the last used.
+    Opening one takes seconds, so images are best read in the order of their shapes. At most `KEPT`
+    are kept, the last used.
     """
 
     def __init__(self, open_one: OpenSegmenter) -> None:

@@ -25,6 +25,7 @@ from maskstream.pipeline.lab.evaluation.examples import (
     ImageSet,
     draw_objects,
     read_rgb,
+    shape_order,
     spread,
 )
 from maskstream.pipeline.lab.evaluation.images import OnImage
@@ -32,7 +33,7 @@ from maskstream.pipeline.lab.evaluation.scores import frame_of, full_size
 from maskstream.pipeline.lab.training.data import LabeledImage, is_held_out
 from maskstream.pipeline.models.pool import SegmenterPool
 from maskstream.pipeline.segmenter.model import PromptBatch
-from maskstream.pipeline.types import RgbImage
+from maskstream.pipeline.types import RgbImage, SizeHW
 
 MAX_DETECTIONS = {"coco": 100, "lvis": 300}
 """Maximum detections per image, those with the highest scores."""
@@ -66,6 +67,10 @@ class CocoItem:
     file: Path
     image: CocoImage
     objects: tuple[CocoObject, ...]
+
+    def size_hw(self) -> SizeHW:
+        """Height and width as annotated, pixels."""
+        return self.image.size_hw
 
     def load(self) -> Example:
         """Read the image and the masks of the evaluated objects. Raises `SourceError`."""
@@ -167,7 +172,8 @@ def evaluate_detections(
         if len(kept) < limit:
             kept.append(detection)
     results: list[dict[str, Any]] = []
-    for item in items:
+    for index in shape_order(item.size_hw() for item in items):
+        item = items[index]
         results += _segment(pool, item, by_image.get(item.image.id, []))
         on_image(item.file.name)
     if not results:

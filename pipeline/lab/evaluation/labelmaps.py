@@ -18,6 +18,7 @@ from maskstream.pipeline.lab.evaluation.examples import (
 from maskstream.pipeline.lab.training.data import LabeledImage, is_held_out
 from maskstream.pipeline.sources.images import SUFFIXES
 from maskstream.pipeline.sources.mask_images import read_label_map
+from maskstream.pipeline.types import SizeHW
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,11 @@ class LabelMapItem:
     """An image with a label map of the same size: 0 is background, else the object's id."""
 
     paths: LabeledImage
+
+    def size_hw(self) -> SizeHW:
+        """Height and width of the label map, pixels. Raises `SourceError`."""
+        height, width = read_label_map(self.paths.masks).shape
+        return height, width
 
     def load(self) -> Example:
         """Read the image and its label map. Raises `SourceError`."""
