@@ -11,14 +11,10 @@ from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.errors import SourceError, UnreadableSourceError
 from maskstream.pipeline.exports import coco_annotations
 from maskstream.pipeline.exports.coco_annotations import CocoObject, encode_masks, load_coco
-from maskstream.pipeline.lab.evaluation.coco import (
-    Detection,
-    as_image_set,
-    coco_images,
-    evaluate_detections,
-)
+from maskstream.pipeline.lab.evaluation.coco import as_image_set, coco_images
 from maskstream.pipeline.lab.evaluation.images import evaluate_images
 from maskstream.pipeline.lab.evaluation.labelmaps import find_label_maps
+from maskstream.pipeline.lab.evaluation.mask_ap import Detection, evaluate_detections
 from maskstream.pipeline.models.pool import SegmenterPool, segmenter_opener
 from tests.support.media import moving_shapes
 

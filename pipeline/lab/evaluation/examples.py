@@ -35,6 +35,24 @@ class Example:
     masks: BoolMap
 
 
+@dataclass(frozen=True, slots=True)
+class AnnotatedImage:
+    """An image and all its objects, none drawn or left out for its size.
+
+    masks: bool [P, H, W], none empty; P may be 0. areas: float64 [P] as annotated, in pixels.
+    """
+
+    rgb: RgbImage
+    masks: BoolMap
+    areas: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, rgb: RgbImage, masks: BoolMap, areas: npt.NDArray[np.float64]) -> AnnotatedImage:
+        """Leave out what cannot be prompted: empty masks, and areas below a pixel."""
+        kept = (areas >= 1) & masks.any((1, 2))
+        return cls(rgb, masks[kept], areas[kept])
+
+
 class LabeledItem(Protocol):
     """An image with masks that is not read yet."""
 
@@ -44,6 +62,10 @@ class LabeledItem(Protocol):
 
     def load(self) -> Example:
         """Read it. Raises `SourceError`."""
+        ...
+
+    def load_all(self) -> AnnotatedImage:
+        """Read it with all its objects. Raises `SourceError`."""
         ...
 
 
