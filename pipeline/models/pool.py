@@ -13,8 +13,12 @@ from maskstream.pipeline.segmenter.geometry import InputGeometry
 from maskstream.pipeline.segmenter.model import Segmenter
 from maskstream.pipeline.types import SizeHW
 
-KEPT = 4
-"""Segmenters in memory at once; one of `lite` holds about 100 MiB."""
+KEPT = 2
+"""Segmenters in memory at once.
+
+One of `lite` holds 100 MiB, and up to 450 MiB once OpenVINO has seen prompts of all shapes. Images
+that come in the order of their shapes need one, and one more for crops.
+"""
 
 OpenSegmenter = Callable[[SizeHW], Segmenter]
 
