@@ -78,6 +78,8 @@ def papers(
     if data is None and (image_root is not None or detections is not None):
         raise ConfigError("--image-root and --detections are for --data")
     images = open_images(data, image_root, held_out=held_out, limit=limit) if data else None
+    if detections is not None and (images is None or images.annotations is None):
+        raise ConfigError("--detections needs --data FILE.json")
     sets = find_wild_sets(wild) if wild else None
     rows: list[PaperRow] = []
     for model in models.split(",") if data or wild else ():

@@ -166,7 +166,10 @@ def average_precision(
 
     truth = COCO(_truth(annotations, items))
     evaluator = COCOeval_faster(
-        truth, truth.loadRes(results), "segm", lvis_style=annotations.is_lvis
+        truth,
+        truth.loadRes([dict(result) for result in results]),
+        "segm",
+        lvis_style=annotations.is_lvis,
     )
     limit = _limit(annotations)
     evaluator.params.maxDets = [limit] if annotations.is_lvis else [1, 10, limit]
