@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -35,9 +35,9 @@ from maskstream.pipeline.segmenter.labels import (
 )
 from maskstream.pipeline.segmenter.model import Decoded, Features, ModelCard, PromptBatch
 from tests.support.media import moving_shapes
+from tests.support.scripted import CARD, Scripted
 
 ROOT = Path(__file__).parents[2]
-CARD = ModelCard(name="scripted", long_side=64, multiple=32, pad_rgb=(0, 0, 0), method="none")
 REQUIRED = {*MEASURES, "everything_recall"}
 
 
@@ -154,25 +154,6 @@ def test_a_segmenter_shared_by_sizes_answers_as_one_of_its_own(pool, data):
     own = score_image(segmenter_opener(PipelineConfig())((88, 160)), example, everything=False)
     for name in MEASURES:
         np.testing.assert_array_equal(shared.ious[name], own.ious[name])
-
-
-@dataclass
-class Scripted:
-    """Answers any prompt with the same four masks and remembers what it was asked."""
-
-    masks: np.ndarray
-    geometry: InputGeometry
-    card: ModelCard = CARD
-    asked: list[PromptBatch] = field(default_factory=list)
-
-    def encode(self, frame) -> Features:
-        return Features({})
-
-    def decode(self, features: Features, prompts: PromptBatch) -> Decoded:
-        self.asked.append(prompts)
-        masks = np.repeat(self.masks[None], len(prompts), 0)
-        iou = np.tile(np.array([0.1, 0.3, 0.9, 0.2], np.float32), (len(prompts), 1))
-        return Decoded(masks, iou)
 
 
 def test_protocol_of_the_prompts():

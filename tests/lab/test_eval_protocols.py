@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -20,10 +20,8 @@ from maskstream.pipeline.lab.evaluation.wild import find_wild_sets
 from maskstream.pipeline.models.pool import SegmenterPool, segmenter_opener
 from maskstream.pipeline.segmenter.geometry import InputGeometry
 from maskstream.pipeline.segmenter.labels import BOX_TOP_LEFT, PAD
-from maskstream.pipeline.segmenter.model import Decoded, Features, ModelCard, PromptBatch
 from tests.support.coco_sets import boxes_of, runs, write_json, write_shapes
-
-CARD = ModelCard(name="scripted", long_side=64, multiple=32, pad_rgb=(0, 0, 0), method="none")
+from tests.support.scripted import Scripted
 
 
 @pytest.fixture(scope="module")
@@ -34,25 +32,6 @@ def pool() -> SegmenterPool:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     return write_shapes(tmp_path_factory.mktemp("data"))
-
-
-@dataclass
-class Scripted:
-    """Answers any prompt with the same four masks and remembers what it was asked."""
-
-    masks: np.ndarray
-    geometry: InputGeometry
-    card: ModelCard = CARD
-    asked: list[PromptBatch] = field(default_factory=list)
-
-    def encode(self, frame) -> Features:
-        return Features({})
-
-    def decode(self, features: Features, prompts: PromptBatch) -> Decoded:
-        self.asked.append(prompts)
-        masks = np.repeat(self.masks[None], len(prompts), 0)
-        iou = np.tile(np.array([0.1, 0.3, 0.9, 0.2], np.float32), (len(prompts), 1))
-        return Decoded(masks, iou)
 
 
 def block(left: int, size_hw=(32, 64)) -> np.ndarray:

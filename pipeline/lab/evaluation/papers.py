@@ -125,6 +125,7 @@ def _prompts(
 
 
 _COCO, _LVIS = "COCO val2017", "LVIS v1 val"
+_SGINW = "SGinW, 25 sets, GroundingDINO boxes"
 _VIT_DET = "ViTDet-H boxes"
 
 PUBLISHED: Sequence[PaperRow] = (
@@ -227,19 +228,9 @@ PUBLISHED: Sequence[PaperRow] = (
         (56.6, 67.0, 71.7),
         (47.8, 71.8, 72.4),
     ),
-    PaperRow(
-        Protocol.WILD,
-        "SGinW, 25 sets, GroundingDINO boxes",
-        "SAM ViT-H",
-        _EFFICIENT_VIT_SAM,
-        {"ap": 48.7},
-    ),
-    PaperRow(
-        Protocol.WILD,
-        "SGinW, 25 sets, GroundingDINO boxes",
-        "EfficientViT-SAM-XL1",
-        _EFFICIENT_VIT_SAM,
-        {"ap": 48.9},
+    *(
+        PaperRow(Protocol.WILD, _SGINW, model, _EFFICIENT_VIT_SAM, {"ap": ap})
+        for model, ap in (("SAM ViT-H", 48.7), ("EfficientViT-SAM-XL1", 48.9))
     ),
 )
 """What the papers and their authors' repositories state; none of it was measured here.
