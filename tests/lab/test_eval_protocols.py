@@ -175,6 +175,13 @@ def test_wild_says_what_a_set_lacks(cli, tmp_path, made, word):
     assert word in err
 
 
+def test_a_wild_set_that_cannot_be_evaluated_is_named(cli, data, tmp_path):
+    (write_wild(tmp_path, data) / "One" / "detections.json").write_text("[]")
+    code, out, err = cli("eval", "wild", "--data", tmp_path, "--json")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: One: none of the detections")
+
+
 def test_annotations_of_a_wild_set_are_those_with_a_category(tmp_path):
     valid = tmp_path / "Cows" / "valid"
     valid.mkdir(parents=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from maskstream.pipeline.errors import SourceNotFoundError
+from maskstream.pipeline.errors import SourceError, SourceNotFoundError, UnreadableSourceError
 from maskstream.pipeline.exports.coco_annotations import load_coco
 from maskstream.pipeline.lab.evaluation.coco import coco_images
 from maskstream.pipeline.lab.evaluation.mask_ap import (
@@ -104,19 +104,23 @@ def evaluate_wild(
 ) -> WildReport:
     """Mask AP of each set, as `evaluate_detections` computes it.
 
-    on_set: called with the name of a set when it is done. Raises `SourceError`.
+    on_set: called with the name of a set when it is done. Raises `SourceError`, which names the
+    set.
     """
     reports: dict[str, MaskApReport] = {}
     for wild in sets:
-        annotations = load_coco(wild.annotations)
-        items = coco_images(annotations, wild.annotations.parent)
-        reports[wild.name] = evaluate_detections(
-            pool,
-            annotations,
-            items,
-            load_detections(wild.detections),
-            model=model,
-            single_mask=single_mask,
-        )
+        try:
+            reports[wild.name] = _evaluate(pool, wild, model, single_mask=single_mask)
+        except SourceError as error:
+            raise UnreadableSourceError(f"{wild.name}: {error}") from error
         on_set(wild.name)
     return WildReport(model, reports)
+
+
+def _evaluate(pool: SegmenterPool, wild: WildSet, model: str, *, single_mask: bool) -> MaskApReport:
+    annotations = load_coco(wild.annotations)
+    items = coco_images(annotations, wild.annotations.parent)
+    detections = load_detections(wild.detections)
+    return evaluate_detections(
+        pool, annotations, items, detections, model=model, single_mask=single_mask
+    )
