@@ -21,6 +21,7 @@ from maskstream.pipeline.cli.evaluate_shared import (
     LimitOption,
     SingleMaskOption,
     ThreadsOption,
+    compact_table,
     image_progress,
     open_images,
     open_pool,
@@ -200,13 +201,10 @@ def _head(request: ImagesRequest) -> ObjectnessModel | None:
 
 
 def _print_images(report: ImagesReport) -> None:
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table
 
     shown = {key: title for key, title in _MEASURES.items() if key in report.macro}
-    table = Table(box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False, show_edge=False)
-    table.add_column("source", no_wrap=True)
+    table = compact_table("source")
     for header in ("objects\n/images", *shown.values()):
         table.add_column(header, justify="right", no_wrap=True)
 

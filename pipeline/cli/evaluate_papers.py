@@ -23,6 +23,7 @@ from maskstream.pipeline.cli.evaluate_shared import (
     LimitOption,
     SingleMaskOption,
     ThreadsOption,
+    compact_table,
     open_images,
     open_pool,
 )
@@ -107,7 +108,6 @@ def papers(
 def _print(rows: Sequence[PaperRow]) -> None:
     """Print a table for each protocol, data and origin, those measured here last."""
     from rich.console import Console
-    from rich.table import Table
 
     from maskstream.pipeline.lab.evaluation.papers import COLUMNS, Protocol
 
@@ -116,12 +116,12 @@ def _print(rows: Sequence[PaperRow]) -> None:
         console.print(f"\n[bold]{protocol.value}[/bold], in %")
         of_protocol = [row for row in rows if row.protocol is protocol]
         for (data, origin), group in groupby(of_protocol, lambda row: (row.data, row.origin)):
-            table = Table(title=f"{data}; {origin}", title_justify="left", min_width=40)
-            table.add_column("model", no_wrap=True)
+            table = compact_table("model")
             for column in COLUMNS[protocol]:
                 header = _HEADERS[column.rpartition("_")[2]]
                 table.add_column(header, justify="right", no_wrap=True)
             for row in group:
                 values = (row.values.get(column) for column in COLUMNS[protocol])
                 table.add_row(row.model, *("" if v is None else f"{v:.1f}" for v in values))
+            console.print(f"\n{data}\n[italic]{origin}[/italic]", highlight=False)
             console.print(table)

@@ -18,6 +18,7 @@ from maskstream.pipeline.cli.evaluate_shared import (
     LimitOption,
     SingleMaskOption,
     ThreadsOption,
+    compact_table,
     image_progress,
     open_images,
     open_pool,
@@ -143,15 +144,14 @@ def measure_wild(
 
 def _print_prompts(report: PromptedReport) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(title=f"{report.model}: mean IoU in %", title_justify="left")
-    table.add_column("prompt", no_wrap=True)
+    table = compact_table("prompt")
     for size, count in report.objects.items():
         table.add_column(f"{size}\n{count} objects", justify="right", no_wrap=True)
     for prompt, by_size in report.values.items():
         table.add_row(_PROMPTS[prompt], *(f"{100 * by_size[size]:.1f}" for size in report.objects))
     console = Console()
+    console.print(f"{report.model}: mean IoU in %\n")
     console.print(table)
     console.print(
         f"{report.images} images, {report.seconds:.0f} s, peak memory {report.peak_mb:.0f} MiB"
@@ -160,10 +160,8 @@ def _print_prompts(report: PromptedReport) -> None:
 
 def _print_wild(report: WildReport) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(title=f"{report.model}: mask AP in %", title_justify="left")
-    table.add_column("set", no_wrap=True)
+    table = compact_table("set")
     for header in ("AP", "images", "boxes"):
         table.add_column(header, justify="right", no_wrap=True)
     for name, found in report.sets.items():
@@ -171,4 +169,6 @@ def _print_wild(report: WildReport) -> None:
         table.add_row(name, ap, str(found.images), str(found.detections))
     table.add_section()
     table.add_row("mean", f"{100 * report.mean_ap:.1f}", str(report.images), "")
-    Console().print(table)
+    console = Console()
+    console.print(f"{report.model}: mask AP in %\n")
+    console.print(table)

@@ -14,6 +14,8 @@ import typer
 from maskstream.pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from maskstream.pipeline.exports.coco_annotations import CocoAnnotations
     from maskstream.pipeline.lab.evaluation.coco import CocoItem
     from maskstream.pipeline.lab.evaluation.examples import ImageSet
@@ -81,6 +83,17 @@ def open_pool(model: str, device: str, threads: int | None) -> SegmenterPool:
     overrides = (f"device={device}", f"threads.inference={count}")
     config = load_config(overrides=overrides).model_copy(update={"model": model})
     return SegmenterPool(segmenter_opener(config))
+
+
+def compact_table(*names: str) -> Table:
+    """A table without a frame, for many columns; names: of the first ones, which hold text."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False, show_edge=False)
+    for name in names:
+        table.add_column(name, no_wrap=True)
+    return table
 
 
 @contextmanager

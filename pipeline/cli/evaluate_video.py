@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskstream.pipeline.cli.evaluate_shared import progress_bar
+from maskstream.pipeline.cli.evaluate_shared import compact_table, progress_bar
 from maskstream.pipeline.cli.options import (
     ConfigOption,
     ModelOption,
@@ -253,13 +253,8 @@ def _print_seeded(report: SeededReport) -> None:
 
 
 def _table(title: str, *names: str) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False, show_edge=False)
+    table = compact_table(*names)
     table.title, table.title_justify = title, "left"
-    for name in names:
-        table.add_column(name, no_wrap=True)
     return table
 
 
