@@ -83,4 +83,5 @@ $(DOCS_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 
 $(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[demo,ui,train,eval,dev]'
+	$(PIP) --no-deps trackeval  # its opencv-python would overwrite ours, the headless one
 	touch $@ $(RUN_STAMP) $(UI_STAMP)

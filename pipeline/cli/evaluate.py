@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,14 +11,28 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskstream.pipeline.cli.evaluate_detector import detector
+from maskstream.pipeline.cli.evaluate_papers import papers
+from maskstream.pipeline.cli.evaluate_protocols import measure_mask_ap, prompts, wild
+from maskstream.pipeline.cli.evaluate_shared import (
+    AsJson,
+    DeviceOption,
+    HeldOutOption,
+    ImageRootOption,
+    LimitOption,
+    SingleMaskOption,
+    ThreadsOption,
+    compact_table,
+    image_progress,
+    open_images,
+    open_pool,
+)
 from maskstream.pipeline.cli.evaluate_video import video
 from maskstream.pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from maskstream.pipeline.exports.coco_annotations import CocoAnnotations
-    from maskstream.pipeline.lab.evaluation.coco import CocoItem, MaskApReport
     from maskstream.pipeline.lab.evaluation.examples import ImageSet
-    from maskstream.pipeline.lab.evaluation.images import ImagesReport, OnImage
+    from maskstream.pipeline.lab.evaluation.images import ImagesReport
+    from maskstream.pipeline.lab.evaluation.mask_ap import MaskApReport
     from maskstream.pipeline.models.pool import SegmenterPool
     from maskstream.pipeline.objectness.model import ObjectnessModel
 
@@ -51,6 +63,9 @@ def register(app: typer.Typer) -> None:
     evaluate.command()(images)
     evaluate.command()(video)
     evaluate.command()(detector)
+    evaluate.command()(prompts)
+    evaluate.command()(wild)
+    evaluate.command()(papers)
     app.add_typer(evaluate, name="eval", no_args_is_help=True)
 
 
@@ -62,7 +77,7 @@ def images(
     model: Annotated[
         str, typer.Option(help="Model name or folder, or a checkpoint, which runs in torch.")
     ] = "lite",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
     everything: Annotated[
         bool, typer.Option(help="Also run everything mode, on at most 10 images a source.")
     ] = True,
@@ -74,27 +89,19 @@ def images(
         bool,
         typer.Option("--zoom", help="Also prompt small objects in a crop of their own."),
     ] = False,
-    held_out: Annotated[
-        int,
-        typer.Option(min=0, max=50, help="Only the scenes held out from training, in percent."),
-    ] = 0,
-    limit: Annotated[
-        int | None, typer.Option("--images", min=1, help="Images per source, evenly spaced.")
-    ] = None,
+    held_out: HeldOutOption = 0,
+    limit: LimitOption = None,
     sheets: Annotated[
         Path | None,
         typer.Option(help="Folder for contact sheets of every source's best and worst masks."),
     ] = None,
-    image_root: Annotated[
-        Path | None, typer.Option(help="Folder of the images in the JSON.")
-    ] = None,
+    image_root: ImageRootOption = None,
     detections: Annotated[
         Path | None, typer.Option(help="COCO results JSON: prompt with its boxes, for mask AP.")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
-    threads: Annotated[
-        int | None, typer.Option(min=1, max=64, help="CPU threads; default: all cores.")
-    ] = None,
+    single_mask: SingleMaskOption = False,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
 ) -> None:
     """Mean IoU from boxes and clicks and recall of everything mode, or COCO's mask AP."""
     request = ImagesRequest(
@@ -109,8 +116,9 @@ def images(
         sheets=sheets,
         image_root=image_root,
         detections=detections,
+        single_mask=single_mask,
     )
-    _evaluate(_pool(model, device, threads), request)
+    _evaluate(open_pool(model, device, threads), request)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +126,7 @@ class ImagesRequest:
     """Parameters of `eval images`.
 
     head: use the objectness head where it can read the model. held_out: percent of scenes. limit:
-    images per source. sheets: folder for contact sheets.
+    images per source. sheets: folder for contact sheets. single_mask: with detections only.
     """
 
     data: Path
@@ -132,28 +140,30 @@ class ImagesRequest:
     sheets: Path | None
     image_root: Path | None
     detections: Path | None
+    single_mask: bool
 
 
 def _evaluate(pool: SegmenterPool, request: ImagesRequest) -> None:
-    from maskstream.pipeline.exports.coco_annotations import load_coco
-    from maskstream.pipeline.lab.evaluation.coco import as_image_set, coco_images
-    from maskstream.pipeline.lab.evaluation.labelmaps import find_label_maps
-
-    data, held_out, limit = request.data, request.held_out, request.limit
-    if data.suffix.lower() != ".json":
-        if request.image_root is not None or request.detections is not None:
-            raise ConfigError("--image-root and --detections need --data FILE.json")
-        _score(pool, find_label_maps(data, held_out_percent=held_out, images=limit), request)
-        return
-    if request.image_root is None:
-        raise ConfigError("--data FILE.json needs --image-root, the folder of its images")
-    annotations = load_coco(data)
-    items = coco_images(annotations, request.image_root, held_out_percent=held_out, images=limit)
+    data = open_images(
+        request.data, request.image_root, held_out=request.held_out, limit=request.limit
+    )
     if request.detections is not None:
-        model, as_json = request.model, request.as_json
-        _mask_ap(pool, annotations, items, request.detections, model=model, as_json=as_json)
-        return
-    _score(pool, [as_image_set(items, data.stem)], request)
+        report = measure_mask_ap(
+            pool,
+            data,
+            request.detections,
+            request.model,
+            single_mask=request.single_mask,
+            hidden=request.as_json,
+        )
+        if request.as_json:
+            typer.echo(json.dumps(report.to_json()))
+        else:
+            _print_ap(report)
+    elif request.single_mask:
+        raise ConfigError("--single-mask is for --detections")
+    else:
+        _score(pool, data.sets, request)
 
 
 def _score(pool: SegmenterPool, sets: Sequence[ImageSet], request: ImagesRequest) -> None:
@@ -161,7 +171,7 @@ def _score(pool: SegmenterPool, sets: Sequence[ImageSet], request: ImagesRequest
     from maskstream.pipeline.lab.evaluation.sheets import AnswerSheets
 
     drawn = AnswerSheets() if request.sheets is not None else None
-    with _progress(sum(len(s.items) for s in sets), hidden=request.as_json) as on_image:
+    with image_progress(sum(len(s.items) for s in sets), hidden=request.as_json) as on_image:
         report = evaluate_images(
             pool,
             sets,
@@ -190,58 +200,11 @@ def _head(request: ImagesRequest) -> ObjectnessModel | None:
     return open_head_of(find_model(request.model))
 
 
-def _mask_ap(
-    pool: SegmenterPool,
-    annotations: CocoAnnotations,
-    items: Sequence[CocoItem],
-    detections: Path,
-    *,
-    model: str,
-    as_json: bool,
-) -> None:
-    from maskstream.pipeline.lab.evaluation.coco import evaluate_detections, load_detections
-
-    boxes = load_detections(detections)
-    with _progress(len(items), hidden=as_json) as on_image:
-        report = evaluate_detections(
-            pool, annotations, items, boxes, model=model, on_image=on_image
-        )
-    if as_json:
-        typer.echo(json.dumps(report.to_json()))
-    else:
-        _print_ap(report)
-
-
-def _pool(model: str, device: str, threads: int | None) -> SegmenterPool:
-    from maskstream.pipeline.config import load_config
-    from maskstream.pipeline.models.pool import SegmenterPool, segmenter_opener
-
-    count = threads or min(os.cpu_count() or 1, 64)
-    overrides = (f"device={device}", f"threads.inference={count}")
-    config = load_config(overrides=overrides).model_copy(update={"model": model})
-    return SegmenterPool(segmenter_opener(config))
-
-
-@contextmanager
-def _progress(total: int, *, hidden: bool) -> Iterator[OnImage]:
-    """Show a progress bar over images on standard error."""
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
-
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=hidden) as bar:
-        task = bar.add_task("images", total=total)
-        yield lambda name: bar.update(task, advance=1, description=name)
-
-
 def _print_images(report: ImagesReport) -> None:
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table
 
     shown = {key: title for key, title in _MEASURES.items() if key in report.macro}
-    table = Table(box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False, show_edge=False)
-    table.add_column("source", no_wrap=True)
+    table = compact_table("source")
     for header in ("objects\n/images", *shown.values()):
         table.add_column(header, justify="right", no_wrap=True)
 
@@ -259,7 +222,7 @@ def _print_images(report: ImagesReport) -> None:
     console.print(table)
     if report.excluded:
         console.print(f"skipped, without an object to prompt: {', '.join(report.excluded)}")
-    console.print(f"{report.seconds:.0f} s")
+    console.print(f"{report.seconds:.0f} s, peak memory {report.peak_mb:.0f} MiB")
 
 
 def _print_ap(report: MaskApReport) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maskstream.pipeline.cli.evaluate_shared import compact_table, progress_bar
 from maskstream.pipeline.cli.options import (
     ConfigOption,
     ModelOption,
@@ -182,20 +183,11 @@ def _names(text: str) -> list[str]:
 
 @contextmanager
 def _progress(total: int, *, hidden: bool) -> Iterator[OnRun]:
-    """Show a progress bar over runs on standard error."""
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
-
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=hidden) as bar:
-        task = bar.add_task("runs", total=total)
+    """Show a progress bar over runs; call what it gives with a name before each of them."""
+    with progress_bar(total, "runs", hidden=hidden) as advance:
         finished = iter([0])  # before the first run none has finished
-
-        def on_run(name: str) -> None:
-            bar.update(task, advance=next(finished, 1), description=name)
-
-        yield on_run
-        bar.update(task, completed=total)
+        yield lambda name: advance(name, next(finished, 1))
+        advance("runs", next(finished, 1))
 
 
 def _print_videos(report: VideoReport) -> None:
@@ -261,13 +253,8 @@ def _print_seeded(report: SeededReport) -> None:
 
 
 def _table(title: str, *names: str) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False, show_edge=False)
+    table = compact_table(*names)
     table.title, table.title_justify = title, "left"
-    for name in names:
-        table.add_column(name, no_wrap=True)
     return table
 
 

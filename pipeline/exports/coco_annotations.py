@@ -106,6 +106,10 @@ class CocoAnnotations:
         """Objects of an image that have a mask and are not crowds."""
         return [o for o in self.objects.get(image.id, ()) if o.segmentation and not o.iscrowd]
 
+    def crowds(self, image: CocoImage) -> list[CocoObject]:
+        """Crowds of an image that have a mask."""
+        return [o for o in self.objects.get(image.id, ()) if o.segmentation and o.iscrowd]
+
 
 def load_coco(file: Path) -> CocoAnnotations:
     """Read instance annotations; masks are checked on decoding. Raises `SourceError`."""

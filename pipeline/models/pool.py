@@ -13,7 +13,12 @@ from maskstream.pipeline.segmenter.geometry import InputGeometry
 from maskstream.pipeline.segmenter.model import Segmenter
 from maskstream.pipeline.types import SizeHW
 
-KEPT = 16
+KEPT = 2
+"""Segmenters in memory at once.
+
+One of `lite` holds 100 MiB, and up to 450 MiB once OpenVINO has seen prompts of all shapes. Images
+that come in the order of their shapes need one, and one more for crops.
+"""
 
 OpenSegmenter = Callable[[SizeHW], Segmenter]
 
@@ -21,7 +26,8 @@ OpenSegmenter = Callable[[SizeHW], Segmenter]
 class SegmenterPool:
     """Segmenters by input size of the network; images of different sizes share them.
 
-    Opening one takes seconds. At most `KEPT` are kept, the last used.
+    Opening one takes seconds, so images are best read in the order of their shapes. At most `KEPT`
+    are kept, the last used.
     """
 
     def __init__(self, open_one: OpenSegmenter) -> None:

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -12,7 +12,12 @@ import pytest
 
 from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.lab.evaluation.clicks import Clicks, first_clicks, next_clicks
-from maskstream.pipeline.lab.evaluation.examples import Example, draw_objects, spread
+from maskstream.pipeline.lab.evaluation.examples import (
+    Example,
+    draw_objects,
+    shape_order,
+    spread,
+)
 from maskstream.pipeline.lab.evaluation.images import evaluate_images
 from maskstream.pipeline.lab.evaluation.labelmaps import find_label_maps
 from maskstream.pipeline.lab.evaluation.scores import MEASURES, ZOOM_MEASURES, score_image
@@ -30,9 +35,9 @@ from maskstream.pipeline.segmenter.labels import (
 )
 from maskstream.pipeline.segmenter.model import Decoded, Features, ModelCard, PromptBatch
 from tests.support.media import moving_shapes
+from tests.support.scripted import CARD, Scripted
 
 ROOT = Path(__file__).parents[2]
-CARD = ModelCard(name="scripted", long_side=64, multiple=32, pad_rgb=(0, 0, 0), method="none")
 REQUIRED = {*MEASURES, "everything_recall"}
 
 
@@ -149,25 +154,6 @@ def test_a_segmenter_shared_by_sizes_answers_as_one_of_its_own(pool, data):
     own = score_image(segmenter_opener(PipelineConfig())((88, 160)), example, everything=False)
     for name in MEASURES:
         np.testing.assert_array_equal(shared.ious[name], own.ious[name])
-
-
-@dataclass
-class Scripted:
-    """Answers any prompt with the same four masks and remembers what it was asked."""
-
-    masks: np.ndarray
-    geometry: InputGeometry
-    card: ModelCard = CARD
-    asked: list[PromptBatch] = field(default_factory=list)
-
-    def encode(self, frame) -> Features:
-        return Features({})
-
-    def decode(self, features: Features, prompts: PromptBatch) -> Decoded:
-        self.asked.append(prompts)
-        masks = np.repeat(self.masks[None], len(prompts), 0)
-        iou = np.tile(np.array([0.1, 0.3, 0.9, 0.2], np.float32), (len(prompts), 1))
-        return Decoded(masks, iou)
 
 
 def test_protocol_of_the_prompts():
@@ -328,6 +314,32 @@ def test_pool_opens_one_segmenter_for_an_input_size_and_keeps_a_few(monkeypatch)
         geometry = pool.for_size(size_hw).geometry
         assert geometry == InputGeometry.fit(size_hw, 64, 32)
     assert opened == [(64, 64), (32, 64), (64, 32), (30, 64), (64, 64)]
+
+
+def test_each_input_size_is_opened_once_whatever_the_order_of_the_images(tmp_path, monkeypatch):
+    """So memory does not grow with the sizes of a data set, and images wait for no reopening."""
+    monkeypatch.setattr(segmenters, "KEPT", 1)
+    sizes = ((64, 64), (32, 64), (64, 32))
+    for number, (height, width) in enumerate(2 * sizes):
+        masks = np.ones((height, width), np.uint8)
+        write(tmp_path / "ab"[number % 2], str(number), np.zeros((height, width, 3)), masks)
+    opened = []
+
+    def open_one(frame_hw):
+        opened.append(frame_hw)
+        return Bright(InputGeometry.fit(frame_hw, 64, 32))
+
+    sets, seen = find_label_maps(tmp_path), []
+    pool = SegmenterPool(open_one)
+    report = evaluate_images(pool, sets, model="x", everything=False, on_image=seen.append)
+    assert sorted(opened) == sorted(sizes)
+    assert sorted(seen) == list("aaabbb")
+    assert [source.images for source in report.sources.values()] == [3, 3]
+    assert report.peak_mb > 0
+
+
+def test_images_are_visited_by_shape_and_else_in_their_order():
+    assert shape_order([(40, 20), (20, 40), (400, 200), (10, 20)]) == [1, 3, 0, 2]
 
 
 def bad_folders(root: Path) -> dict[str, tuple[Path, str]]:

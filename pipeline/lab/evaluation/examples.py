@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipeline.errors import SourceNotFoundError, UnreadableSourceError
-from maskstream.pipeline.types import RgbImage
+from maskstream.pipeline.types import RgbImage, SizeHW
 
 BoolMap = npt.NDArray[np.bool_]
 T = TypeVar("T")
@@ -35,11 +35,37 @@ class Example:
     masks: BoolMap
 
 
+@dataclass(frozen=True, slots=True)
+class AnnotatedImage:
+    """An image and all its objects, none drawn or left out for its size.
+
+    masks: bool [P, H, W], none empty; P may be 0. areas: float64 [P] as annotated, in pixels.
+    """
+
+    rgb: RgbImage
+    masks: BoolMap
+    areas: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, rgb: RgbImage, masks: BoolMap, areas: npt.NDArray[np.float64]) -> AnnotatedImage:
+        """Leave out what cannot be prompted: empty masks, and areas below a pixel."""
+        kept = (areas >= 1) & masks.any((1, 2))
+        return cls(rgb, masks[kept], areas[kept])
+
+
 class LabeledItem(Protocol):
     """An image with masks that is not read yet."""
 
+    def size_hw(self) -> SizeHW:
+        """Its height and width, pixels. Raises `SourceError`."""
+        ...
+
     def load(self) -> Example:
         """Read it. Raises `SourceError`."""
+        ...
+
+    def load_all(self) -> AnnotatedImage:
+        """Read it with all its objects. Raises `SourceError`."""
         ...
 
 
@@ -67,6 +93,16 @@ def spread(items: Sequence[T], count: int | None) -> tuple[T, ...]:
     if count is None or count >= len(items):
         return tuple(items)
     return tuple(items[(2 * i + 1) * len(items) // (2 * count)] for i in range(count))
+
+
+def shape_order(sizes_hw: Iterable[SizeHW]) -> list[int]:
+    """Indices of images by height / width, those of the same shape in their own order.
+
+    Images that a network sees at the same input size then follow each other, and a segmenter is
+    opened once for each input size (`SegmenterPool`).
+    """
+    shapes = [height / width for height, width in sizes_hw]
+    return sorted(range(len(shapes)), key=shapes.__getitem__)
 
 
 def read_rgb(file: Path) -> RgbImage:

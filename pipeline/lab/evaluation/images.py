@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from maskstream.pipeline.errors import UnreadableSourceError
-from maskstream.pipeline.lab.evaluation.examples import ImageSet, spread
+from maskstream.pipeline.lab.evaluation.examples import ImageSet, shape_order, spread
 from maskstream.pipeline.lab.evaluation.scores import (
     MEASURES,
     ZOOM_MEASURES,
@@ -18,6 +18,7 @@ from maskstream.pipeline.lab.evaluation.scores import (
     score_image,
 )
 from maskstream.pipeline.lab.evaluation.sheets import AnswerSheets
+from maskstream.pipeline.lab.peak_memory import PeakMemory
 from maskstream.pipeline.models.pool import SegmenterPool
 from maskstream.pipeline.objectness.model import ObjectnessModel
 
@@ -51,7 +52,7 @@ class ImagesReport:
     """What `evaluate_images` measured.
 
     macro: means over the sources. excluded: sources without an object to evaluate. seconds: wall
-    time.
+    time. peak_mb: peak memory of the process during the evaluation, MiB.
     """
 
     model: str
@@ -59,6 +60,7 @@ class ImagesReport:
     sources: Mapping[str, SourceScores]
     excluded: tuple[str, ...]
     seconds: float
+    peak_mb: float
 
     def to_json(self) -> dict[str, Any]:
         """As one JSON object."""
@@ -73,6 +75,7 @@ class ImagesReport:
             "left_out": list(self.excluded),
             "model": self.model,
             "seconds": round(self.seconds, 1),
+            "peak_memory_mb": round(self.peak_mb, 1),
         }
 
 
@@ -87,19 +90,32 @@ def evaluate_images(
     sheets: AnswerSheets | None = None,
     on_image: OnImage = lambda _: None,
 ) -> ImagesReport:
-    """Evaluate a model on every image of every set.
+    """Evaluate a model on every image of every set, in the order of the images' shapes.
 
     head: proposes boxes in everything mode; None: only points are asked. zoom: also prompt small
     objects in a crop around them (`ZOOM_MEASURES`). sheets: collect predicted masks. on_image:
     called with the set's name after each image. Raises `SourceError`, also if no image has an
     object to evaluate.
     """
-    begun = time.perf_counter()
+    begun, memory = time.perf_counter(), PeakMemory()
+    found: dict[tuple[int, int], ImageScores] = {}
+    for place, searched in _visits(sets):
+        images = sets[place[0]]
+        example = images.items[place[1]].load()
+        if len(example.masks):
+            height, width, _ = example.rgb.shape
+            found[place] = score_image(
+                pool.for_size((height, width)),
+                example,
+                everything=everything and searched,
+                head=head,
+                zoom=pool.for_size if zoom else None,
+                on_answers=sheets.of(images.name, example) if sheets else lambda *_: None,
+            )
+        on_image(images.name)
     sources: dict[str, SourceScores] = {}
-    for images in sets:
-        scores = _score_set(
-            pool, images, sheets, everything=everything, head=head, zoom=zoom, on_image=on_image
-        )
+    for number, images in enumerate(sets):
+        scores = [found[place] for place in sorted(found) if place[0] == number]
         if scores:
             sources[images.name] = _summary(scores)
     if not sources:
@@ -110,38 +126,20 @@ def evaluate_images(
         for name in names
     }
     excluded = tuple(images.name for images in sets if images.name not in sources)
-    return ImagesReport(model, macro, sources, excluded, time.perf_counter() - begun)
+    seconds = time.perf_counter() - begun
+    return ImagesReport(model, macro, sources, excluded, seconds, memory.read_mb())
 
 
-def _score_set(
-    pool: SegmenterPool,
-    images: ImageSet,
-    sheets: AnswerSheets | None,
-    *,
-    everything: bool,
-    head: ObjectnessModel | None,
-    zoom: bool,
-    on_image: OnImage,
-) -> list[ImageScores]:
-    searched = set(spread(range(len(images.items)), EVERYTHING_IMAGES)) if everything else set()
-    scores = []
-    for index, item in enumerate(images.items):
-        example = item.load()
-        if len(example.masks):
-            height, width, _ = example.rgb.shape
-            segmenter = pool.for_size((height, width))
-            scores.append(
-                score_image(
-                    segmenter,
-                    example,
-                    everything=index in searched,
-                    head=head,
-                    zoom=pool.for_size if zoom else None,
-                    on_answers=sheets.of(images.name, example) if sheets else lambda *_: None,
-                )
-            )
-        on_image(images.name)
-    return scores
+def _visits(sets: Sequence[ImageSet]) -> list[tuple[tuple[int, int], bool]]:
+    """All images, by shape: number of the set and of the item, whether everything mode runs."""
+    places = [(number, item) for number, s in enumerate(sets) for item in range(len(s.items))]
+    searched = {
+        (number, item)
+        for number, images in enumerate(sets)
+        for item in spread(range(len(images.items)), EVERYTHING_IMAGES)
+    }
+    sizes = (sets[number].items[item].size_hw() for number, item in places)
+    return [(places[i], places[i] in searched) for i in shape_order(sizes)]
 
 
 def _summary(scores: Sequence[ImageScores]) -> SourceScores:

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from maskstream.pipeline.errors import SourceNotFoundError, UnreadableSourceError
 from maskstream.pipeline.lab.evaluation.examples import (
+    AnnotatedImage,
     Example,
     ImageSet,
     draw_objects,
@@ -18,6 +20,7 @@ from maskstream.pipeline.lab.evaluation.examples import (
 from maskstream.pipeline.lab.training.data import LabeledImage, is_held_out
 from maskstream.pipeline.sources.images import SUFFIXES
 from maskstream.pipeline.sources.mask_images import read_label_map
+from maskstream.pipeline.types import LabelMap, RgbImage, SizeHW
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +29,26 @@ class LabelMapItem:
 
     paths: LabeledImage
 
+    def size_hw(self) -> SizeHW:
+        """Height and width of the label map, pixels. Raises `SourceError`."""
+        height, width = read_label_map(self.paths.masks).shape
+        return height, width
+
     def load(self) -> Example:
         """Read the image and its label map. Raises `SourceError`."""
+        rgb, labels, ids, areas = self._read()
+        drawn = ids[draw_objects(areas, labels.size, self.paths.image)]
+        return Example(rgb, labels[None] == drawn[:, None, None])
+
+    def load_all(self) -> AnnotatedImage:
+        """Read the image and all objects of its label map. Raises `SourceError`."""
+        rgb, labels, ids, areas = self._read()
+        return AnnotatedImage(rgb, labels[None] == ids[:, None, None], areas.astype(np.float64))
+
+    def _read(
+        self,
+    ) -> tuple[RgbImage, LabelMap, npt.NDArray[np.uint16], npt.NDArray[np.intp]]:
+        """The image, its label map, and the ids and areas of its objects."""
         rgb = read_rgb(self.paths.image)
         masks = self.paths.masks
         labels = read_label_map(masks)
@@ -37,9 +58,7 @@ class LabelMapItem:
                 f"{masks} is {w}x{h}, but {self.paths.image} is {width}x{height} pixels"
             )
         ids, areas = np.unique(labels, return_counts=True)
-        ids, areas = ids[ids > 0], areas[ids > 0]
-        drawn = ids[draw_objects(areas, labels.size, self.paths.image)]
-        return Example(rgb, labels[None] == drawn[:, None, None])
+        return rgb, labels, ids[ids > 0], areas[ids > 0]
 
 
 def find_label_maps(

@@ -20,7 +20,13 @@ from maskstream.pipeline.segmenter.everything import (
 )
 from maskstream.pipeline.segmenter.geometry import FloatMap, InputGeometry, boxes_of
 from maskstream.pipeline.segmenter.labels import BOX_TOP_LEFT
-from maskstream.pipeline.segmenter.model import Features, PromptBatch, Segmenter, best_of_three
+from maskstream.pipeline.segmenter.model import (
+    Decoded,
+    Features,
+    PromptBatch,
+    Segmenter,
+    best_of_three,
+)
 from maskstream.pipeline.segmenter.proposals import Proposal, refine
 from maskstream.pipeline.sources.arrays import ArrayView
 from maskstream.pipeline.types import Frame, RgbImage, SizeHW
@@ -29,6 +35,9 @@ from maskstream.trackers.iou import paired_mask_iou
 Ious = npt.NDArray[np.float64]
 SegmenterFor = Callable[[SizeHW], Segmenter]
 """Returns the segmenter for an image size."""
+
+DECODED_AT_ONCE = 16
+"""Prompts decoded at once where an image may have hundreds: full-size masks in memory."""
 
 MEASURES = ("box", "click1", "click2", "click3", "click5", "oracle3")
 CLICKS = 5
@@ -215,6 +224,16 @@ def _everything(
     for _ in search.steps():
         pass
     return refine(segmenter, features, search.found())
+
+
+def chosen_logits(decoded: Decoded, *, single_mask: bool = False) -> FloatMap:
+    """Low-res logits [B, 4h, 4w] of one mask for each prompt.
+
+    single_mask: the answer for an unambiguous prompt; else the candidate with the highest predicted
+    IoU, as the authors of SAM, TinySAM and EfficientViT-SAM evaluate.
+    """
+    chosen = 0 if single_mask else best_of_three(decoded)
+    return np.asarray(decoded.masks[np.arange(len(decoded.masks)), chosen], np.float32)
 
 
 def frame_of(rgb: RgbImage) -> Frame:

@@ -25,7 +25,6 @@ from maskstream.pipeline.lab.evaluation.video.predictions import (
     Effort,
     KeptLabels,
     ObjectScores,
-    PeakMemory,
     score_identities_of,
     score_objects,
 )
@@ -38,6 +37,7 @@ from maskstream.pipeline.lab.evaluation.video.report import (
     sequence_row,
 )
 from maskstream.pipeline.lab.evaluation.video.sheets import write_clip_sheet
+from maskstream.pipeline.lab.peak_memory import PeakMemory
 from maskstream.pipeline.prompts import NO_PROMPTS, PromptLog
 from maskstream.pipeline.segmenter.geometry import boxes_of
 from maskstream.pipeline.types import Frame

@@ -2,7 +2,8 @@
 
 HOTA: Luiten et al., IJCV 2021 (arXiv 2009.07736); switches: CLEAR MOT (Bernardin and
 Stiefelhagen, 2008) at an IoU of 0.5. Both are computed as in TrackEval
-(github.com/JonathonLuiten/TrackEval). The package is not used, as it installs a second OpenCV.
+(github.com/JonathonLuiten/TrackEval). The package is not used, as it installs a second OpenCV;
+tests compare with it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """J, F and their statistics as DAVIS defines them.
 
 Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation",
-CVPR 2016; reference code: github.com/davisvideochallenge/davis2017-evaluation.
+CVPR 2016; reference code: github.com/davisvideochallenge/davis2017-evaluation. Tests compare with
+TrackEval's copy of it.
 """
 
 from __future__ import annotations

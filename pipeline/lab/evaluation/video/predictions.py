@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import zlib
 from collections.abc import Collection, Iterable
-from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,7 +24,6 @@ from maskstream.pipeline.lab.evaluation.video.measures import (
 from maskstream.pipeline.types import LabelMap
 
 _FAST = 1  # zlib's level; label maps are mostly runs
-_RESET_PEAK = "5"  # Linux, proc_pid_clear_refs(5)
 
 
 class KeptLabels:
@@ -138,27 +133,3 @@ def score_identities_of(
         answer = np.where(valid, labels.at(frame), 0).astype(np.uint16)
         overlaps.append(overlap(answer, truth))
     return score_identities(overlaps)
-
-
-@dataclass(slots=True)
-class PeakMemory:
-    """Peak resident memory of this process since the start of the measurement.
-
-    Only Linux can reset the peak; elsewhere it is that since the process started.
-    """
-
-    _status: Path = field(default=Path("/proc/self/status"))
-
-    def __post_init__(self) -> None:
-        with suppress(OSError):
-            Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
-
-    def read_mb(self) -> float:
-        """MiB."""
-        with suppress(OSError):
-            lines = self._status.read_text().splitlines()
-            peaks = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
-            if peaks:
-                return peaks[0] / 1024
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
