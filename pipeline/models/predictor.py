@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from maskstream.pipeline.errors import PromptError
 from maskstream.pipeline.models.find import find_model
+from maskstream.pipeline.models.open import open_model
 from maskstream.pipeline.segmenter.geometry import FloatMap
 from maskstream.pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
-from maskstream.pipeline.segmenter.model import Features, OpenVinoSegmenter, PromptBatch
+from maskstream.pipeline.segmenter.model import Features, PromptBatch, Segmenter
 from maskstream.pipeline.sources.still import StillImage, as_frame
 from maskstream.pipeline.types import SizeHW
 
@@ -45,7 +46,7 @@ class Predictor:
     def __init__(self, model: str | Path = "lite", *, threads: int = 2) -> None:
         self._folder = find_model(model)
         self._threads = threads
-        self._segmenter: OpenVinoSegmenter | None = None
+        self._segmenter: Segmenter | None = None
         self._features: Features | None = None
         self._lock = Lock()
 
@@ -61,9 +62,7 @@ class Predictor:
             self._features = None
             frame = as_frame(image)
             if self._segmenter is None or self._segmenter.geometry.frame_hw != frame.size_hw:
-                self._segmenter = OpenVinoSegmenter(
-                    self._folder, frame.size_hw, threads=self._threads
-                )
+                self._segmenter = open_model(self._folder, frame.size_hw, threads=self._threads)
             self._features = self._segmenter.encode(frame)
 
     def predict(

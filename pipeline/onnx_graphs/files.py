@@ -47,13 +47,19 @@ AXES: Mapping[str, AxisNames] = {
     "encoder": {**_ENCODER, **_TOKENS},
     "decoder": {**_TOKENS, **_PROMPTS},
     "memory_keys": {
-        **{"s4": _S4, "s8": _S8, "skip_s8": _S8, "s16": _S16, "embedding": _S16},
+        "s4": _S4,
+        "s8": _S8,
+        "skip_s8": _S8,
+        "s16": _S16,
+        "embedding": _S16,
         **dict.fromkeys(("key", "query", "likeness"), _CELLS),
         "features": _S8,
     },
     "memory_values": {
         "features": ("batch", *_S8[1:]),
-        **{"mask": _S4, "others": _S4, "values": _CELLS},
+        "mask": _S4,
+        "others": _S4,
+        "values": _CELLS,
     },
     "memory_read": {
         "query": ("batch", "queries", "channels"),
@@ -65,7 +71,9 @@ AXES: Mapping[str, AxisNames] = {
     "memory_head": {
         "shared": ("batch", *_S8[1:]),
         "read": _S8,
-        **{"propagated": _S4, "beside": _S4, "logits": _S4},
+        "propagated": _S4,
+        "beside": _S4,
+        "logits": _S4,
         "known": ("objects", "flags"),
         "s4": ("batch", *_S4[1:]),
         "presence": ("objects",),
@@ -75,18 +83,18 @@ AXES: Mapping[str, AxisNames] = {
 """Names of axes by graph and tensor; those of unknown length keep the name in the ONNX file."""
 
 _LAYOUT = {
-    "image": "uint8 [1, height, width, 3], RGB, 0 to 255; the graph normalizes. The image is scaled "
-    "to long_side and padded right and below with pad_rgb to multiples of `multiple`",
+    "image": "uint8 [1, height, width, 3], RGB, 0 to 255; the graph normalizes. The image is "
+    "scaled to long_side and padded right and below with pad_rgb to multiples of `multiple`",
     "xy": "float32 [prompts, points, 2], x and y in pixels of the scaled image (edges at integers) "
     "divided by long_side",
-    "labels": "float32 [prompts, points]: 1 the object, 0 not the object, 2 and 3 corners of a box, "
-    "-1 padding; a prompt without a box ends with one point of padding",
+    "labels": "float32 [prompts, points]: 1 the object, 0 not the object, 2 and 3 corners of a "
+    "box, -1 padding; a prompt without a box ends with one point of padding",
     "mask": "float32 [prompts, 1, height / cell, width / cell], logits of an earlier answer",
     "has_mask": "float32 [prompts]: 1 if `mask` is to be used, else 0",
     "grid": "float32 [2, height / cell, width / cell], x and y of the cells' centers in pixels of "
     "the input, divided by long_side",
-    "masks": "float32 [prompts, 4, height / cell, width / cell], logits: 0 for a clear prompt, 1 to "
-    "3 the candidates of a single point",
+    "masks": "float32 [prompts, 4, height / cell, width / cell], logits: 0 for a clear prompt, 1 "
+    "to 3 the candidates of a single point",
     "iou": "float32 [prompts, 4], predicted IoU of the masks",
 }
 

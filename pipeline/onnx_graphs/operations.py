@@ -99,6 +99,13 @@ def _mod(graph: GraphBuilder, node: ov.Node) -> str:
     return graph.add("Mod", *inputs_of(graph, node), fmod=1)
 
 
+def _floor_mod(graph: GraphBuilder, node: ov.Node) -> str:
+    """Remainder of integers with the sign of the divisor."""
+    if node.get_input_element_type(0).is_real():
+        raise ModelError("a FloorMod of floats is not written in ONNX")
+    return graph.add("Mod", *inputs_of(graph, node))
+
+
 def _convert(graph: GraphBuilder, node: ov.Node) -> str:
     wanted = node.get_attributes()["destination_type"]
     if wanted not in _CASTS:
@@ -271,6 +278,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "ShapeOf": partial(_same, "Shape"),
     "Floor": _floor,
     "Mod": _mod,
+    "FloorMod": _floor_mod,
     "Convert": _convert,
     "Clamp": _clamp,
     "Gelu": _gelu,

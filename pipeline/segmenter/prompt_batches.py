@@ -25,7 +25,7 @@ RunBatch = Callable[[Tensors], tuple[FloatMap, npt.NDArray[np.float32]]]
 def mask_inputs(
     count: int, grid_hw: SizeHW, mask: FloatMap | None, has_mask: npt.NDArray[np.float32] | None
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """The decoder's inputs `mask` and `has_mask`; without a mask zeros. Arguments: `PromptBatch`."""
+    """The decoder's inputs of these names; without a mask zeros. Arguments as `PromptBatch`."""
     given = np.float32(mask is not None)
     if mask is None:
         mask = np.zeros((count, 1, *grid_hw), np.float32)

@@ -16,7 +16,7 @@ from maskstream.pipeline.quantization.export import export
 from maskstream.pipeline.segmenter.encoders.plain_vit import PlainViTEncoder, ViTSize
 from maskstream.pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
 from maskstream.pipeline.segmenter.model import Features, OpenVinoSegmenter, PromptBatch
-from maskstream.pipeline.segmenter.openvino_decoder import BATCH
+from maskstream.pipeline.segmenter.prompt_batches import BATCH
 from maskstream.pipeline.segmenter.sam import Sam, build, sam_with
 from maskstream.pipeline.weights.checkpoints import load_into
 from tests.support.models import write_fp32_folder
