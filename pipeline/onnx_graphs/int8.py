@@ -3,7 +3,8 @@
 In ONNX, quantized weights and activations are Q/DQ pairs that TensorRT takes. It quantizes
 symmetrically: zero points are 0, activations have one scale, weights one per output channel. The
 weights of a model folder are so already. Ranges of activations that are not symmetric are widened,
-which costs up to one of their eight bits (docs/measurements/onnx.md has what that does to masks).
+which costs up to one of their eight bits; weights of -128 become -127, the least that TensorRT
+takes (docs/measurements/models.md has what both do to masks).
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def quantized_weight(layer: ov.Node) -> QuantizedWeight | None:
         return None
     stored, scale = scaled.input_value(0).get_node().input_value(0), scaled.input_value(1)
     return QuantizedWeight(
-        np.array(stored.get_node().get_data()).reshape(shape),
+        np.maximum(stored.get_node().get_data(), -_LARGEST).reshape(shape),
         np.asarray(scale.get_node().get_data(), np.float32).ravel(),
     )
 
@@ -82,12 +83,10 @@ def _is_scaled_weight(node: ov.Node) -> bool:
 
 def add_weight(graph: GraphBuilder, weight: QuantizedWeight, axis: int) -> str:
     """Write a quantized weight with its DequantizeLinear; axis: of the output channels."""
-    scale = weight.scale
-    per_channel = scale.size > 1
-    zero = np.zeros(scale.shape if per_channel else (), np.int8)
-    inputs = (weight.values, scale if per_channel else scale.reshape(()), zero)
+    scale = np.broadcast_to(weight.scale, weight.values.shape[axis])
+    inputs = (weight.values, scale, np.zeros(scale.shape, np.int8))
     names = [graph.constant(values) for values in inputs]
-    return graph.add("DequantizeLinear", *names, **({"axis": axis} if per_channel else {}))
+    return graph.add("DequantizeLinear", *names, axis=axis)
 
 
 def add_activation(graph: GraphBuilder, fake: ov.Node) -> str:

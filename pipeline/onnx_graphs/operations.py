@@ -271,6 +271,31 @@ def _pad(graph: GraphBuilder, node: ov.Node) -> str:
     return graph.add("Pad", data, graph.add("Concat", before, after, axis=0), *fill, mode=mode)
 
 
+def _range(graph: GraphBuilder, node: ov.Node) -> str:
+    kind = node.get_attributes()["output_type"]
+    if kind not in _CASTS:
+        raise ModelError(f"a Range of type {kind} is not written in ONNX")
+    made = graph.add("Range", *inputs_of(graph, node))
+    return graph.add("Cast", made, to=_CASTS[kind])
+
+
+def _attention(graph: GraphBuilder, node: ov.Node) -> str:
+    """Scaled dot product attention, as products and a softmax; a mask is added to the scores."""
+    rank, width = len(node.get_input_partial_shape(1)), node.get_input_partial_shape(1)[-1]
+    if node.get_attributes()["causal"] or width.is_dynamic or node.get_input_size() > 5:
+        raise ModelError("causal attention, or one with sinks, is not written in ONNX")
+    query, key, value, *rest = inputs_of(graph, node)
+    mask, scale = [*rest, "", ""][:2]
+    if node.get_input_size() > 3 and node.get_input_element_type(3) != ov.Type.f32:
+        raise ModelError("attention with a mask of bools is not written in ONNX")
+    scale = scale or graph.constant(np.array(width.get_length() ** -0.5, np.float32))
+    flipped = graph.add("Transpose", key, perm=[*range(rank - 2), rank - 1, rank - 2])
+    scores = graph.add("MatMul", graph.add("Mul", query, scale), flipped)
+    if mask:
+        scores = graph.add("Add", scores, mask)
+    return graph.add("MatMul", graph.add("Softmax", scores, axis=-1), value)
+
+
 OPERATIONS: Mapping[str, Operation] = {
     **{name: partial(_same, operator) for name, operator in _SAME.items()},
     **{name: partial(_reduce, name) for name in ("ReduceMean", "ReduceMax", "ReduceSum")},
@@ -296,5 +321,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "AvgPool": _average,
     "Interpolate": _interpolate,
     "Pad": _pad,
+    "Range": _range,
+    "ScaledDotProductAttention": _attention,
 }
 """Operations without weights, by OpenVINO's type."""
