@@ -1,7 +1,8 @@
 """Segment a picture from a click with exported ONNX files, without importing maskstream.
 
-maskstream export-model lite -o lite-onnx
-python examples/onnx_click.py lite-onnx picture.jpg 320 200 mask.png
+The files are made by `maskstream export-model lite -o lite-onnx`:
+
+    python examples/onnx_click.py lite-onnx picture.jpg 320 200 mask.png
 """
 
 import json
@@ -25,11 +26,10 @@ def main(folder: str, picture: str, x: str, y: str, mask_file: str) -> None:
     image[0, : small.shape[0], : small.shape[1]] = small
     names = [port.name for port in encoder.get_outputs()]
     given = dict(zip(names, encoder.run(None, {"image": image}), strict=True))
-    rows, columns = ((np.arange(n // cell, dtype=np.float32) + 0.5) * cell / side for n in (h, w))
+    grid = (np.mgrid[: h // cell, : w // cell][::-1].astype(np.float32) + 0.5) * cell / side
     click = (np.float32([x, y]) + 0.5) * scale / side
     given["xy"], given["labels"] = np.float32([[click, (0, 0)]]), np.float32([[1, -1]])  # padded
-    given["grid"] = np.stack(np.meshgrid(columns, rows))
-    given["mask"], given["has_mask"] = 0 * given["grid"][None, :1], np.zeros(1, np.float32)
+    given["grid"], given["mask"], given["has_mask"] = grid, 0 * grid[None, :1], np.float32([0])
     masks, iou = decoder.run(None, {port.name: given[port.name] for port in decoder.get_inputs()})
     best = 1 + iou[0, 1:].argmax()
     logits = cv2.resize(masks[0, best], (w, h))[: small.shape[0], : small.shape[1]]

@@ -192,6 +192,10 @@ def _concat(graph: GraphBuilder, node: ov.Node) -> str:
     return graph.add("Concat", *inputs_of(graph, node), axis=node.get_attributes()["axis"])
 
 
+def _einsum(graph: GraphBuilder, node: ov.Node) -> str:
+    return graph.add("Einsum", *inputs_of(graph, node), equation=node.get_attributes()["equation"])
+
+
 def _broadcast(graph: GraphBuilder, node: ov.Node) -> str:
     if node.get_attributes()["mode"] not in ("numpy", "bidirectional"):
         raise ModelError("a Broadcast with explicit axes is not written in ONNX")
@@ -322,6 +326,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "Interpolate": _interpolate,
     "Pad": _pad,
     "Range": _range,
+    "Einsum": _einsum,
     "ScaledDotProductAttention": _attention,
 }
 """Operations without weights, by OpenVINO's type."""

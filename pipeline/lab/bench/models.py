@@ -1,12 +1,13 @@
-"""`bench models`: encoder and decoder times of torch and OpenVINO, in interleaved runs."""
+"""`bench models`: encoder and decoder times of torch and both engines, in interleaved runs."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.util import find_spec
 from statistics import median
 from typing import Any
 
@@ -19,6 +20,7 @@ from maskstream.pipeline.lab.bench.original import torch_decode
 from maskstream.pipeline.lab.bench.sample_images import sample_image, sample_points
 from maskstream.pipeline.quantization.gate import cosine
 from maskstream.pipeline.segmenter.model import OpenVinoSegmenter, PromptBatch
+from maskstream.pipeline.segmenter.onnx_segmenter import OnnxSegmenter
 from maskstream.pipeline.segmenter.sam import Sam, build
 from maskstream.pipeline.types import SizeHW
 
@@ -40,11 +42,11 @@ Memory = Mapping[tuple[str, str, SizeHW], float | None]
 class Row:
     """One measurement.
 
-    model: network and long side. part: "encoder" or "decoder". engine: "torch" or "openvino".
-    precision: "f32" or "int8". input_hw: pixels of the input. prompts: per decoder call. median_ms:
-    of `rounds` interleaved runs. memory_mb: peak MiB of a separate process that loads the network
-    in this engine, encodes an image and decodes 8 prompts (None if not measured). cosine: of an
-    INT8 encoder's embedding with the FP32 graph's, for one image.
+    model: network and long side. part: "encoder" or "decoder". engine: "torch", "openvino" or
+    "onnxruntime". precision: "f32" or "int8". input_hw: pixels of the input. prompts: per decoder
+    call. median_ms: of `rounds` interleaved runs. memory_mb: peak MiB of a separate process that
+    loads the network in this engine, encodes an image and decodes 8 prompts (None if not measured).
+    cosine: of an encoder's embedding with that of OpenVINO in FP32, for one image.
     """
 
     model: str
@@ -160,20 +162,35 @@ def _cases(network: _Network, threads: int, counts: tuple[int, ...]) -> list[_Ca
             decode = torch_decode(network.model, features, count)
             cases.append(_Case("decoder", "torch", "f32", size_hw, count, decode))
         exact = None
-        for precision, folder in network.folders.by_precision().items():
-            segmenter = OpenVinoSegmenter(folder, size_hw, threads=threads)
-            rgb = sample_image(size_hw)
+        rgb = sample_image(size_hw)
+        for engine, precision, segmenter in _segmenters(network.folders, size_hw, threads):
             run: Callable[[], object] = partial(segmenter.encode_rgb, rgb)
             encoded = segmenter.encode_rgb(rgb)
             embedding = encoded.tensors["embedding"]
             near = None if exact is None else round(cosine(exact, embedding), 5)
-            exact = embedding
-            cases.append(_Case("encoder", "openvino", precision, size_hw, 0, run, near))
+            exact = embedding if exact is None else exact
+            cases.append(_Case("encoder", engine, precision, size_hw, 0, run, near))
             for count in few if square else counts:
                 prompts = PromptBatch.points(sample_points(count) * size_hw[::-1])
                 run = partial(segmenter.decode, encoded, prompts)
-                cases.append(_Case("decoder", "openvino", precision, size_hw, count, run))
+                cases.append(_Case("decoder", engine, precision, size_hw, count, run))
     return cases
+
+
+def _segmenters(
+    folders: Folders, size_hw: SizeHW, threads: int
+) -> Iterator[tuple[str, str, OpenVinoSegmenter | OnnxSegmenter]]:
+    """Engine, precision, segmenter; OpenVINO in FP32 first, ONNX Runtime if it is installed."""
+    for precision, folder in folders.by_precision().items():
+        yield "openvino", precision, OpenVinoSegmenter(folder, size_hw, threads=threads)
+    if find_spec("onnxruntime") is None or find_spec("onnx") is None:
+        return
+    from maskstream.pipeline.models.export_onnx import write_folder_as_onnx
+
+    for precision, folder in folders.by_precision().items():
+        in_onnx = folder.with_name(f"{folder.name}-onnx")
+        write_folder_as_onnx(folder, in_onnx, int8=precision == "int8")
+        yield "onnxruntime", precision, OnnxSegmenter(in_onnx, size_hw, threads=threads)
 
 
 @torch.inference_mode()
