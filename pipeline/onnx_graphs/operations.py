@@ -135,10 +135,10 @@ def _gelu(graph: GraphBuilder, node: ov.Node) -> str:
 
 
 def _swish(graph: GraphBuilder, node: ov.Node) -> str:
-    x = graph.name_of(node.input_value(0))
-    if node.get_input_size() > 1:
-        raise ModelError("a Swish with a factor is not written in ONNX")
-    return graph.add("Mul", x, graph.add("Sigmoid", x))
+    """The input times its sigmoid, or the sigmoid of a factor times it."""
+    x, *factor = inputs_of(graph, node)
+    scaled = graph.add("Mul", x, *factor) if factor else x
+    return graph.add("Mul", x, graph.add("Sigmoid", scaled))
 
 
 def _transpose(graph: GraphBuilder, node: ov.Node) -> str:

@@ -86,11 +86,11 @@ class OnnxSegmenter:
         providers = choose_providers(device, runtime().get_available_providers())
         height, width = self.geometry.input_hw
         grid_height, grid_width = self.geometry.grid_hw
-        self._encoder = _Session(
+        self._encoder = OnnxSession(
             folder / "encoder.onnx", {"height": height, "width": width}, threads, providers
         )
         sides = {"grid_height": grid_height, "grid_width": grid_width}
-        self._decoder = _Session(folder / "decoder.onnx", sides, threads, providers)
+        self._decoder = OnnxSession(folder / "decoder.onnx", sides, threads, providers)
         self._cells = self.geometry.cell_centers()
 
     @property
@@ -121,12 +121,20 @@ class OnnxSegmenter:
         return Decoded(*in_batches(run, given, grid_hw))
 
 
-class _Session:
-    """An ONNX file, opened for fixed lengths of some named axes."""
+class OnnxSession:
+    """An ONNX file, opened for fixed lengths of some named axes.
+
+    providers: None for the CPU. Raises `ModelError`, and `MissingExtraError` without ONNX Runtime.
+    """
 
     def __init__(
-        self, file: Path, axes: Mapping[str, int], threads: int, providers: Sequence[Provider]
+        self,
+        file: Path,
+        axes: Mapping[str, int],
+        threads: int,
+        providers: Sequence[Provider] | None = None,
     ) -> None:
+        providers = [(_CPU, {})] if providers is None else providers
         ort = runtime()
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads

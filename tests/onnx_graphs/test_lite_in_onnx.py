@@ -11,14 +11,9 @@ from maskstream.pipeline.memory.model import GRAPHS
 from maskstream.pipeline.models.export_onnx import export_onnx
 from maskstream.pipeline.models.find import EMBEDDED, MEMORY
 from maskstream.pipeline.models.head import OBJECTNESS
+from maskstream.pipeline.models.onnx_parity import compare_with_openvino
 from maskstream.pipeline.quantization.calibration import prepare
-from maskstream.pipeline.quantization.gate import (
-    answer_on,
-    chosen_masks,
-    cosine,
-    grid_answers,
-    mask_ious,
-)
+from maskstream.pipeline.quantization.gate import answer_on, cosine, grid_answers
 from maskstream.pipeline.quantization.runner import Runner
 from maskstream.pipeline.segmenter.model import read_card
 from maskstream.pipeline.segmenter.openvino_runtime import ov
@@ -45,9 +40,13 @@ def int8(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def images():
+def shots():
+    return [moving_shapes(1, size_hw, shapes=3, seed=2)[0][0] for size_hw in SIZES_HW]
+
+
+@pytest.fixture(scope="module")
+def images(shots):
     card = read_card(LITE)
-    shots = [moving_shapes(1, size_hw, shapes=3, seed=2)[0][0] for size_hw in SIZES_HW]
     return [prepare(shot, LONG_SIDE, card.multiple, card.pad_rgb, card.cell) for shot in shots]
 
 
@@ -63,30 +62,17 @@ def truths(images):
     return found
 
 
-def compared(folder: Path, truths) -> tuple[list[float], list[float]]:
-    """IoU of every mask, and cosine of every embedding, of ONNX files against the truths."""
-    encoder, decoder = (OnnxRunner(folder / f"{n}.onnx") for n in ("encoder", "decoder"))
-    ious, cosines = [], []
-    for prepared, features, answers in truths:
-        own = encoder({"image": prepared.image})
-        cosines.append(cosine(features["embedding"], own["embedding"]))
-        for prompts, ambiguous, truth in answers:
-            answer = decoder({**own, **prompts})
-            ious += mask_ious(*chosen_masks(truth, answer, ambiguous))
-    return ious, cosines
+def test_masks_in_onnx_runtime_are_those_of_openvino_in_floats(floats, shots):
+    found = compare_with_openvino(LITE, floats, shots, threads=1)
+    assert found.masks > 50
+    assert found.least_iou >= 0.999
+    assert found.cosine >= 0.99999
 
 
-def test_masks_in_onnx_runtime_are_those_of_openvino_in_floats(floats, truths):
-    ious, cosines = compared(floats, truths)
-    assert len(ious) > 50
-    assert min(ious) >= 0.999
-    assert min(cosines) >= 0.99999
-
-
-def test_masks_in_int8_are_near_those_in_floats(int8, truths):
-    ious, cosines = compared(int8, truths)
-    assert np.mean(ious) >= 0.95
-    assert min(cosines) >= 0.998
+def test_masks_in_int8_are_near_those_in_floats(int8, shots):
+    found = compare_with_openvino(LITE, int8, shots, threads=1)
+    assert 0.95 <= found.mean_iou < 0.999
+    assert 0.998 <= found.cosine < 0.99999
 
 
 def test_what_int8_stands_for_in_floats_is_near_the_int8_graph(truths):
