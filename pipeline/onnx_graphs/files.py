@@ -99,6 +99,14 @@ _LAYOUT = {
 }
 
 
+INT8_PARTS = frozenset({"encoder"})
+"""Graphs that are written in INT8 if that is wanted.
+
+The others are small, and at TensorRT's symmetric ranges an INT8 decoder of `lite` costs more mask
+IoU than the encoder does (docs/measurements/models.md).
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Provenance:
     """What a model is made of. source: where the weights come from. license: SPDX, or a phrase."""
@@ -117,15 +125,16 @@ def write_onnx_folder(
 ) -> list[Path]:
     """Write graphs as ONNX files, and `model.yaml`; the folder appears when all are written.
 
-    graphs: by a name of `AXES`. Returns the files. Raises `ModelError` as `to_onnx`.
+    graphs: by a name of `AXES`. int8: `INT8_PARTS` as Q/DQ. Returns the files. Raises `ModelError` as `to_onnx`.
     """
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
         for name, graph in graphs.items():
-            metadata = metadata_of(name, graph, card, provenance, int8=int8)
-            made = to_onnx(graph, name, axes=AXES[name], metadata=metadata, int8=int8)
+            in_int8 = int8 and name in INT8_PARTS
+            metadata = metadata_of(name, graph, card, provenance, int8=in_int8)
+            made = to_onnx(graph, name, axes=AXES[name], metadata=metadata, int8=in_int8)
             onnx.save(made, part / f"{name}.onnx")
         content = card.model_dump(mode="json", by_alias=True)
         (part / "model.yaml").write_text(yaml.safe_dump(content, sort_keys=False))

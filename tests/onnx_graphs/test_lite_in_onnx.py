@@ -71,7 +71,7 @@ def test_masks_in_onnx_runtime_are_those_of_openvino_in_floats(floats, shots):
 
 def test_masks_in_int8_are_near_those_in_floats(int8, shots):
     found = compare_with_openvino(LITE, int8, shots, threads=1)
-    assert 0.95 <= found.mean_iou < 0.999
+    assert 0.97 <= found.mean_iou < 0.999
     assert 0.998 <= found.cosine < 0.99999
 
 
@@ -126,9 +126,8 @@ def quantizers(file: Path) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
     return model, {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
 
 
-@pytest.mark.parametrize("part", ["encoder", "decoder", "memory_head"])
-def test_int8_is_symmetric_with_one_scale_a_channel_of_weights(int8, part):
-    model, constants = quantizers(int8 / f"{part}.onnx")
+def test_int8_is_symmetric_with_one_scale_a_channel_of_weights(int8):
+    model, constants = quantizers(int8 / "encoder.onnx")
     nodes = {node.output[0]: node for node in model.graph.node}
     weights = activations = 0
     for node in model.graph.node:
@@ -148,8 +147,11 @@ def test_int8_is_symmetric_with_one_scale_a_channel_of_weights(int8, part):
             activations += 1
             assert nodes[node.input[0]].op_type == "QuantizeLinear"
             assert scale.shape == ()
-    assert weights >= 10
-    assert activations >= 10
+    assert weights > 50
+    assert activations > 50
+    for part in ("decoder", "memory_head"):
+        decoder, _ = quantizers(int8 / f"{part}.onnx")
+        assert "QuantizeLinear" not in {node.op_type for node in decoder.graph.node}
 
 
 def test_files_say_what_a_runtime_must_know(floats, int8):
@@ -157,7 +159,8 @@ def test_files_say_what_a_runtime_must_know(floats, int8):
         for file in folder.glob("*.onnx"):
             model = onnx.load(file)
             told = {entry.key: entry.value for entry in model.metadata_props}
-            assert (told["part"], told["precision"]) == (file.stem, precision)
+            expected = precision if file.stem == "encoder" else "float32"
+            assert (told["part"], told["precision"]) == (file.stem, expected)
             assert told["license"] == "Apache-2.0"
             assert model.opset_import[0].version == int(told["opset"]) == 17
     told = OnnxRunner(floats / "encoder.onnx").session.get_modelmeta().custom_metadata_map
