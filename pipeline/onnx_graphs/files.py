@@ -125,7 +125,8 @@ def write_onnx_folder(
 ) -> list[Path]:
     """Write graphs as ONNX files, and `model.yaml`; the folder appears when all are written.
 
-    graphs: by a name of `AXES`. int8: `INT8_PARTS` as Q/DQ. Returns the files. Raises `ModelError` as `to_onnx`.
+    graphs: by a name of `AXES`. int8: `INT8_PARTS` as Q/DQ. Returns the files. Raises `ModelError`
+    as `to_onnx`.
     """
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)

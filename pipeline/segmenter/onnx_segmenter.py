@@ -33,13 +33,15 @@ _log = logging.getLogger(__name__)
 
 
 def runtime() -> Any:
-    """The package `onnxruntime`. Raises `MissingExtraError`."""
-    return need(
+    """The package `onnxruntime`, with its usage reports off. Raises `MissingExtraError`."""
+    found = need(
         "onnxruntime",
         "the engine onnxruntime",
         "the package onnxruntime: pip install 'maskstream[onnx]', and onnxruntime-gpu in its place "
         "on a machine with an NVIDIA GPU",
     )
+    found.disable_telemetry_events()
+    return found
 
 
 def choose_providers(device: WantedDevice, available: Sequence[str]) -> list[Provider]:
