@@ -46,7 +46,8 @@ class Row:
     "onnxruntime". precision: "f32" or "int8". input_hw: pixels of the input. prompts: per decoder
     call. median_ms: of `rounds` interleaved runs. memory_mb: peak MiB of a separate process that
     loads the network in this engine, encodes an image and decodes 8 prompts (None if not measured).
-    cosine: of an encoder's embedding with that of OpenVINO in FP32, for one image.
+    cosine: of an encoder's embedding with that of OpenVINO in FP32, for one image. cpu_ms: median
+    processor time of all threads, which other work on the machine hardly changes.
     """
 
     model: str
@@ -59,6 +60,7 @@ class Row:
     rounds: int
     memory_mb: float | None
     cosine: float | None = None
+    cpu_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +108,20 @@ class _Case:
 
 
 def bench_models(
-    names: Sequence[str] = (), *, quick: bool = False, progress: Progress = lambda _: None
+    names: Sequence[str] = (),
+    *,
+    quick: bool = False,
+    threads: int | None = None,
+    progress: Progress = lambda _: None,
 ) -> BenchReport:
     """Measure `tinysam` and `lite` at the sizes in `PROMPTS`, or other networks at their own.
 
-    torch and OpenVINO use all cores. names: of `sam.BUILDERS`; they get random weights, and their
-    decoders are run with 1 and with 10 prompts. quick: only what the ratios need, without memory.
+    names: of `sam.BUILDERS`; they get random weights, and their decoders are run with 1 and with 10
+    prompts. quick: only what the ratios need, without memory. threads: of every engine; None: one a
+    core.
     """
     cases = {(name, build(name).architecture.long_side): (1, TEN) for name in names}
-    threads = os.cpu_count() or 1
+    threads = threads or os.cpu_count() or 1
     kept = torch.get_num_threads()
     torch.set_num_threads(threads)
     rows: list[Row] = []
@@ -200,13 +207,15 @@ def _measure(label: str, cases: list[_Case], memory: Memory) -> list[Row]:
         if 0 < case.prompts < MANY:
             case.run()
     times: list[list[float]] = [[] for _ in cases]
+    cpu_times: list[list[float]] = [[] for _ in cases]
     for turn in range(ROUNDS):
-        for case, taken in zip(cases, times, strict=True):
+        for case, taken, worked in zip(cases, times, cpu_times, strict=True):
             if turn >= case.rounds:
                 continue
-            begun = time.perf_counter()
+            begun, cpu_begun = time.perf_counter(), time.process_time()
             case.run()
             taken.append(1000 * (time.perf_counter() - begun))
+            worked.append(1000 * (time.process_time() - cpu_begun))
     return [
         Row(
             model=label,
@@ -219,8 +228,9 @@ def _measure(label: str, cases: list[_Case], memory: Memory) -> list[Row]:
             rounds=case.rounds,
             memory_mb=memory.get((case.engine, case.precision, case.input_hw)),
             cosine=case.cosine,
+            cpu_ms=round(median(worked), 2),
         )
-        for case, taken in zip(cases, times, strict=True)
+        for case, taken, worked in zip(cases, times, cpu_times, strict=True)
     ]
 
 
