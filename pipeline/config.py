@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from maskstream.pipeline.errors import ConfigError
-from maskstream.pipeline.types import WantedDevice
+from maskstream.pipeline.types import WantedDevice, WantedEngine
 
 SHIPPED = Path(__file__).parents[1] / "configs"
 """The default configuration and the presets, commented: `default.yaml`, `fast.yaml` and so on."""
@@ -206,6 +206,7 @@ class PipelineConfig(_Section):
 
     model: str = "lite"
     device: WantedDevice = "cpu"
+    engine: WantedEngine = "auto"
     threads: ThreadsConfig = ThreadsConfig()
     queue: QueueConfig = QueueConfig()
     keyframes: KeyframeConfig = KeyframeConfig()

@@ -19,6 +19,8 @@ GrayImage = npt.NDArray[np.uint8]
 LabelMap = npt.NDArray[np.uint16]
 SizeHW = tuple[int, int]
 WantedDevice = Literal["cpu", "cuda", "auto"]
+Engine = Literal["openvino", "onnxruntime"]
+WantedEngine = Engine | Literal["auto"]
 
 
 class PixelView(Protocol):

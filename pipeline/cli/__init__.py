@@ -14,6 +14,7 @@ from maskstream.pipeline.cli import config as config_commands
 from maskstream.pipeline.cli import evaluate as evaluate_commands
 from maskstream.pipeline.cli import everything as everything_commands
 from maskstream.pipeline.cli import export as export_commands
+from maskstream.pipeline.cli import export_model as export_model_commands
 from maskstream.pipeline.cli import live as live_commands
 from maskstream.pipeline.cli import models as model_commands
 from maskstream.pipeline.cli import run as run_commands
@@ -43,6 +44,7 @@ for _commands in (
     everything_commands,
     store_commands,
     model_commands,
+    export_model_commands,
     export_commands,
     train_commands,
     bench_commands,

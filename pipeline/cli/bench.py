@@ -47,6 +47,9 @@ def models(
         list[str] | None,
         typer.Option(help="A network of `bench macs` instead, with random weights; repeatable."),
     ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of every engine; default: one a core.")
+    ] = None,
 ) -> None:
     """Compare the speed of the networks with that of the original SAM in torch.
 
@@ -62,7 +65,7 @@ def models(
     unknown = sorted(set(model or ()) - BUILDERS.keys())
     if unknown:
         raise ConfigError(f"--model is one of {', '.join(BUILDERS)}, not {unknown[0]}")
-    report = bench_models(model or (), quick=quick, progress=_echo)
+    report = bench_models(model or (), quick=quick, threads=threads, progress=_echo)
     if as_json:
         typer.echo(json.dumps(report.to_json()))
     else:

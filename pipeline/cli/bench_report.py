@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 def print_models(report: BenchReport) -> None:
     """Print times of the networks, and their speedup over the original."""
-    columns = ("model", "part", "engine", "precision", "input", "prompts", "ms", "peak MiB")
-    table = Table(*columns, "cosine")
+    columns = ("model", "part", "engine", "precision", "input", "prompts", "ms", "CPU ms")
+    table = Table(*columns, "peak MiB", "cosine")
     for row in report.rows:
         height, width = row.input_hw
         table.add_row(
@@ -36,6 +36,7 @@ def print_models(report: BenchReport) -> None:
             f"{width}x{height}",
             str(row.prompts or ""),
             f"{row.median_ms:.1f}",
+            "" if row.cpu_ms is None else f"{row.cpu_ms:.1f}",
             "" if row.memory_mb is None else f"{row.memory_mb:.0f}",
             "" if row.cosine is None else f"{row.cosine:.4f}",
         )

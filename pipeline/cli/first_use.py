@@ -21,10 +21,10 @@ def with_model_folder(config: PipelineConfig, source: str | None = None) -> Pipe
     camera): of the demo clip. Raises `ModelError` and `SourceError`.
     """
     from maskstream.pipeline.models.find import names_checkpoint
+    from maskstream.pipeline.models.open import runs_in_torch
     from maskstream.pipeline.models.resolve import resolve_model
-    from maskstream.pipeline.segmenter.devices import choose_device
 
-    if not names_checkpoint(config.model) or choose_device(config.device) == "cuda":
+    if not names_checkpoint(config.model) or runs_in_torch(config):
         return config
     folder = resolve_model(config.model, lambda count: _images(source, count), _echo)
     return config.model_copy(update={"model": str(folder)})

@@ -14,6 +14,7 @@ from maskstream.pipeline.cli.options import (
     DetectionsOption,
     DetectorOption,
     EndOption,
+    EngineOption,
     EveryOption,
     FpsOption,
     LabelsOption,
@@ -88,6 +89,7 @@ def run(
     ] = False,
     model: ModelOption = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or auto.")] = None,
+    engine: EngineOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace existing outputs.")
     ] = False,
@@ -109,6 +111,7 @@ def run(
             overrides=overrides or (),
             model=model,
             device=device,
+            engine=engine,
             prompts=prompts,
             seed=seed,
             detector=DetectorOptions(detector, detections, text, classes, labels, every),

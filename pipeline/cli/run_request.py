@@ -42,6 +42,7 @@ class RunRequest:
     overrides: Sequence[str] = ()
     model: str | None = None
     device: str | None = None
+    engine: str | None = None
     prompts: Path | None = None
     seed: bool | None = None
     detector: DetectorOptions = NO_DETECTOR
@@ -70,6 +71,8 @@ class RunRequest:
             settings.append(f"model={self.model}")
         if self.device is not None:
             settings.append(f"device={self.device}")
+        if self.engine is not None:
+            settings.append(f"engine={self.engine}")
         return settings
 
     @property

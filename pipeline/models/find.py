@@ -10,6 +10,8 @@ from maskstream.pipeline.errors import ModelError
 from maskstream.pipeline.weights.registry import Registry, near_names
 
 EMBEDDED = Path(__file__).parent
+MEMORY = EMBEDDED / "memory"
+"""Folder of the embedded memory: its graphs and `memory.yaml`."""
 
 
 def find_model(name_or_folder: str | Path) -> Path:
@@ -31,7 +33,7 @@ def _unknown(name: str) -> str:
     return (
         f"there is no model '{name}': {hint} the name of an embedded model "
         f"({', '.join(embedded)}) or of 'weights list', an existing checkpoint file, or a "
-        "folder with model.yaml, encoder.xml and decoder.xml, or FastSAM's graph (.onnx, .xml)"
+        "folder with model.yaml, and encoder and decoder as .xml or .onnx, or FastSAM's graph"
     )
 
 
@@ -69,7 +71,7 @@ def find_checkpoint(name: str) -> tuple[Path, str | None]:
 def content_hash(model: Path) -> str:
     """Hash (12 hex digits) of a checkpoint file, or of a model folder's graphs and weights."""
     digest = hashlib.sha256()
-    graphs = sorted(p for p in model.glob("*") if p.suffix in {".xml", ".bin"})
+    graphs = sorted(p for p in model.glob("*") if p.suffix in {".xml", ".bin", ".onnx"})
     for file in graphs or [model]:
         with file.open("rb") as stream:
             while chunk := stream.read(1 << 24):

@@ -10,16 +10,13 @@ from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.detectors.detector import DetectedBox
 from maskstream.pipeline.memory.card import read_memory_card
 from maskstream.pipeline.memory.model import MemoryModel
-from maskstream.pipeline.models.find import EMBEDDED, content_hash, find_model
+from maskstream.pipeline.models.find import MEMORY, content_hash, find_model
 from maskstream.pipeline.models.head import open_seeding_head
 from maskstream.pipeline.models.open import open_segmenter
 from maskstream.pipeline.objectness.model import ObjectnessModel
 from maskstream.pipeline.segmenter.model import Features, OpenVinoSegmenter, Segmenter
 from maskstream.pipeline.segmenter.proposals import ScoredBoxes
 from maskstream.pipeline.types import Frame, SizeHW
-
-MEMORY = EMBEDDED / "memory"
-"""Folder of the embedded memory: its graphs and `memory.yaml`."""
 
 
 class KeyframeFeatures:

@@ -7,19 +7,33 @@ from pathlib import Path
 from maskstream.pipeline.config import PipelineConfig, ThreadsConfig
 from maskstream.pipeline.errors import ModelError
 from maskstream.pipeline.models.find import find_checkpoint, find_model, is_graph, names_checkpoint
+from maskstream.pipeline.models.onnx_folder import holds_onnx, onnx_folder
 from maskstream.pipeline.segmenter.devices import choose_device
 from maskstream.pipeline.segmenter.model import OpenVinoSegmenter, Segmenter
-from maskstream.pipeline.types import SizeHW, WantedDevice
+from maskstream.pipeline.segmenter.onnx_segmenter import OnnxSegmenter
+from maskstream.pipeline.types import Engine, SizeHW, WantedDevice
+
+
+def runs_in_torch(config: PipelineConfig) -> bool:
+    """Whether `config.model` is a checkpoint that torch runs on CUDA. Raises `ModelError`."""
+    if config.engine == "onnxruntime" or not names_checkpoint(config.model):
+        return False
+    return choose_device(config.device) == "cuda"
+
+
+def engine_of(config: PipelineConfig, folder: Path) -> Engine:
+    """The engine for a model folder; "auto": the one whose files it holds, else OpenVINO."""
+    if config.engine != "auto":
+        return config.engine
+    return "onnxruntime" if holds_onnx(folder) else "openvino"
 
 
 def locate_model(config: PipelineConfig) -> Path:
-    """Path of `config.model`: a checkpoint file if it is one and runs on CUDA, else a folder.
+    """Path of `config.model`: a checkpoint file if torch runs it on CUDA, else a folder.
 
     Raises `ModelError`.
     """
-    if names_checkpoint(config.model) and choose_device(config.device) == "cuda":
-        return find_checkpoint(config.model)[0]
-    return find_model(config.model)
+    return find_checkpoint(config.model)[0] if runs_in_torch(config) else find_model(config.model)
 
 
 def open_model(
@@ -52,11 +66,25 @@ def open_segmenter(
 ) -> Segmenter:
     """Open `config.model` on `config.device` for frames of one size.
 
-    input_share: of the encoder's long side (CPU only). model: path of `config.model`, a folder of
-    OpenVINO graphs or FastSAM's graph, which run on the CPU, or a checkpoint file, for CUDA. With
-    "auto" graphs run on the CPU. Raises `ModelError`.
+    input_share: of the encoder's long side (not in torch). model: path of `config.model`, a folder
+    of graphs or FastSAM's graph, or a checkpoint file, for torch on CUDA. OpenVINO runs graphs on
+    the CPU, also with the device "auto"; `engine_of` tells when ONNX Runtime does. Raises
+    `ModelError`.
     """
-    are_graphs = model.is_dir() or is_graph(model)
+    is_folder, is_fast_sam = model.is_dir(), is_graph(model)
+    if is_folder and engine_of(config, model) == "onnxruntime":
+        return OnnxSegmenter(
+            onnx_folder(model),
+            frame_hw,
+            threads=config.threads.inference,
+            input_share=input_share,
+            device=config.device,
+        )
+    if is_folder and holds_onnx(model):
+        raise ModelError(f"{model} holds ONNX files, which the engine onnxruntime runs")
+    if is_fast_sam and config.engine == "onnxruntime":
+        raise ModelError(f"{model} is FastSAM's graph, which the engine openvino runs")
+    are_graphs = is_folder or is_fast_sam
     device = "cpu" if are_graphs and config.device == "auto" else choose_device(config.device)
     if device == "cpu":
         return open_graphs(model, frame_hw, config.threads.inference, input_share=input_share)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from maskstream.pipeline.errors import PromptError
 from maskstream.pipeline.models.find import find_model
-from maskstream.pipeline.models.open import open_graphs
+from maskstream.pipeline.models.open import open_model
 from maskstream.pipeline.segmenter.geometry import FloatMap
 from maskstream.pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
 from maskstream.pipeline.segmenter.model import Features, PromptBatch, Segmenter
@@ -62,7 +62,7 @@ class Predictor:
             self._features = None
             frame = as_frame(image)
             if self._segmenter is None or self._segmenter.geometry.frame_hw != frame.size_hw:
-                self._segmenter = open_graphs(self._model, frame.size_hw, self._threads)
+                self._segmenter = open_model(self._model, frame.size_hw, threads=self._threads)
             self._features = self._segmenter.encode(frame)
 
     def predict(

@@ -14,8 +14,7 @@ from maskstream.pipeline.detectors.open import detector_hash
 from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.errors import StoreError
 from maskstream.pipeline.json_values import JsonObject
-from maskstream.pipeline.models.find import content_hash
-from maskstream.pipeline.models.networks import MEMORY
+from maskstream.pipeline.models.find import MEMORY, content_hash
 from maskstream.pipeline.output_paths import PathLike, check_file, check_outputs
 from maskstream.pipeline.prompts import NO_PROMPTS, Event, MaskEvent, PromptLog
 from maskstream.pipeline.rendering.contact_sheet import ContactSheet

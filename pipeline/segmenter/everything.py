@@ -27,7 +27,7 @@ from maskstream.pipeline.segmenter.model import (
     Segmenter,
     stability,
 )
-from maskstream.pipeline.segmenter.openvino_decoder import BATCH as DECODER_BATCH
+from maskstream.pipeline.segmenter.prompt_batches import BATCH as DECODER_BATCH
 from maskstream.pipeline.segmenter.proposals import (
     BoolMap,
     Proposal,

@@ -16,14 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipeline.segmenter.geometry import FloatMap
-
-Tensors = Mapping[str, npt.NDArray[np.float32]]
-
-BATCH = 8
-"""Maximum of prompts per call.
-
-Time is linear in their number, so a larger batch only costs memory (50 MB per prompt at 64 x 64).
-"""
+from maskstream.pipeline.segmenter.prompt_batches import Tensors, in_batches, mask_inputs
 
 POSITIONS, DENSE, DENSE_SIDES = "fold:positions", "fold:dense", "fold:dense_sides"
 """Names of the inner tensors; the prefix distinguishes them from names made by tracing."""
@@ -73,32 +66,19 @@ class OpenVinoDecoder:
 
         xy is normalized by the padded square.
         """
-        count = len(xy)
         prompts = {"xy": xy, "labels": labels}
         compiled = self._unmasked
         if mask is not None or compiled is None:
             compiled = self._masked
             if self._takes_masks:
-                prompts |= self._mask_inputs(count, mask, has_mask)
+                prompts |= mask_inputs(len(xy), self._grid_hw, mask, has_mask)
         image = {name: features[name] for name in self.features}
-        masks = np.empty((count, 4, *self._grid_hw), np.float32)
-        iou = np.empty((count, 4), np.float32)
-        for start in range(0, count, BATCH):
-            part = slice(start, start + BATCH)
-            batch = {name: values[part] for name, values in prompts.items()}
-            out = compiled(image | batch, share_outputs=True)
-            masks[part], iou[part] = out["masks"], out["iou"]
-        return masks, iou
 
-    def _mask_inputs(
-        self, count: int, mask: FloatMap | None, has_mask: npt.NDArray[np.float32] | None
-    ) -> dict[str, npt.NDArray[np.float32]]:
-        given = np.float32(mask is not None)
-        if mask is None:
-            mask = np.zeros((count, 1, *self._grid_hw), np.float32)
-        if has_mask is None:
-            has_mask = np.full(count, given)
-        return {"mask": mask, "has_mask": has_mask}
+        def run(batch: Tensors) -> tuple[FloatMap, npt.NDArray[np.float32]]:
+            out = compiled({**image, **batch}, share_outputs=True)
+            return out["masks"], out["iou"]
+
+        return in_batches(run, prompts, self._grid_hw)
 
 
 def _find(graph: Any, name: str) -> Any | None:

@@ -6,15 +6,18 @@ import ast
 import inspect
 import json
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 from shutil import copytree
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 
 import maskstream
+from maskstream.pipeline.models.export_onnx import export_onnx
 from maskstream.pipeline.models.find import EMBEDDED
 from tests.support.media import moving_shapes, write_video
 
@@ -120,6 +123,34 @@ def test_many_videos_goes_on_where_it_was(run, folder, frames):
     written = (folder / "stores/a.zarr/zarr.json").stat().st_mtime_ns
     assert run("many_videos", "videos", "stores") == told
     assert (folder / "stores/a.zarr/zarr.json").stat().st_mtime_ns == written
+
+
+def test_onnx_click_runs_in_a_process_without_this_package(folder, frames):
+    """In a fresh interpreter that cannot import maskstream, torch or OpenVINO."""
+    export_onnx("lite", folder / "lite-onnx")
+    picture, truth = frames[0][0], frames[1][0] == 2
+    cv2.imwrite(str(folder / "picture.png"), picture[..., ::-1])
+    rows, columns = np.nonzero(truth)
+    x, y = int(columns.mean()), int(rows.mean())
+    script = EXAMPLES / "onnx_click.py"
+    code = (
+        "import runpy, sys\n"
+        "for name in ('maskstream', 'torch', 'openvino'): sys.modules[name] = None\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    arguments = [script, "lite-onnx", "picture.png", x, y, "mask.png"]
+    call = f"import sys; sys.argv = {[str(a) for a in arguments]}\n{code}"
+    told = subprocess.run(
+        [sys.executable, "-I", "-c", call], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.startswith("mask.png: predicted IoU ")
+    mask = cv2.imread(str(folder / "mask.png"), cv2.IMREAD_GRAYSCALE) > 0
+    assert (mask & truth).sum() / (mask | truth).sum() > 0.85
+    predictor = maskstream.Predictor("lite")
+    predictor.set_image(picture)
+    own = predictor.predict(points=[(x, y)]).masks[0]
+    assert (mask & own).sum() / (mask | own).sum() > 0.95
 
 
 def test_quantize_checkpoint(run, folder, monkeypatch):

@@ -73,6 +73,7 @@ def test_report_is_one_json_object():
         "rounds": 3,
         "memory_mb": None,
         "cosine": None,
+        "cpu_ms": None,
     }
 
 

@@ -16,8 +16,7 @@ from maskstream.pipeline.memory.card import read_memory_card
 from maskstream.pipeline.memory.cells import choose_cells
 from maskstream.pipeline.memory.features import FrameFeatures
 from maskstream.pipeline.memory.model import MemoryModel, joint_logits
-from maskstream.pipeline.models.find import content_hash, find_model
-from maskstream.pipeline.models.networks import MEMORY
+from maskstream.pipeline.models.find import MEMORY, content_hash, find_model
 from maskstream.pipeline.segmenter.model import OpenVinoSegmenter
 
 SIZE_HW = (288, 512)

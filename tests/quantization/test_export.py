@@ -22,7 +22,7 @@ from maskstream.pipeline.segmenter.model import (
     PromptBatch,
     stability,
 )
-from maskstream.pipeline.segmenter.openvino_decoder import BATCH
+from maskstream.pipeline.segmenter.prompt_batches import BATCH
 from maskstream.pipeline.segmenter.sam import Sam, build, sam_with
 from maskstream.pipeline.weights.checkpoints import load_into
 from tests.support.models import write_fp32_folder

@@ -30,7 +30,7 @@ from maskstream.pipeline.segmenter.model import (
     PromptBatch,
     read_card,
 )
-from maskstream.pipeline.segmenter.openvino_decoder import BATCH as DECODER_BATCH
+from maskstream.pipeline.segmenter.prompt_batches import BATCH as DECODER_BATCH
 from maskstream.pipeline.segmenter.proposals import (
     Proposal,
     ScoredBoxes,

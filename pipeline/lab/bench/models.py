@@ -1,12 +1,13 @@
-"""`bench models`: encoder and decoder times of torch and OpenVINO, in interleaved runs."""
+"""`bench models`: encoder and decoder times of torch and both engines, in interleaved runs."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.util import find_spec
 from statistics import median
 from typing import Any
 
@@ -19,6 +20,7 @@ from maskstream.pipeline.lab.bench.original import torch_decode
 from maskstream.pipeline.lab.bench.sample_images import sample_image, sample_points
 from maskstream.pipeline.quantization.gate import cosine
 from maskstream.pipeline.segmenter.model import OpenVinoSegmenter, PromptBatch
+from maskstream.pipeline.segmenter.onnx_segmenter import OnnxSegmenter
 from maskstream.pipeline.segmenter.sam import Sam, build
 from maskstream.pipeline.types import SizeHW
 
@@ -40,11 +42,12 @@ Memory = Mapping[tuple[str, str, SizeHW], float | None]
 class Row:
     """One measurement.
 
-    model: network and long side. part: "encoder" or "decoder". engine: "torch" or "openvino".
-    precision: "f32" or "int8". input_hw: pixels of the input. prompts: per decoder call. median_ms:
-    of `rounds` interleaved runs. memory_mb: peak MiB of a separate process that loads the network
-    in this engine, encodes an image and decodes 8 prompts (None if not measured). cosine: of an
-    INT8 encoder's embedding with the FP32 graph's, for one image.
+    model: network and long side. part: "encoder" or "decoder". engine: "torch", "openvino" or
+    "onnxruntime". precision: "f32" or "int8". input_hw: pixels of the input. prompts: per decoder
+    call. median_ms: of `rounds` interleaved runs. memory_mb: peak MiB of a separate process that
+    loads the network in this engine, encodes an image and decodes 8 prompts (None if not measured).
+    cosine: of an encoder's embedding with that of OpenVINO in FP32, for one image. cpu_ms: median
+    processor time of all threads, which other work on the machine hardly changes.
     """
 
     model: str
@@ -57,6 +60,7 @@ class Row:
     rounds: int
     memory_mb: float | None
     cosine: float | None = None
+    cpu_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +108,20 @@ class _Case:
 
 
 def bench_models(
-    names: Sequence[str] = (), *, quick: bool = False, progress: Progress = lambda _: None
+    names: Sequence[str] = (),
+    *,
+    quick: bool = False,
+    threads: int | None = None,
+    progress: Progress = lambda _: None,
 ) -> BenchReport:
     """Measure `tinysam` and `lite` at the sizes in `PROMPTS`, or other networks at their own.
 
-    torch and OpenVINO use all cores. names: of `sam.BUILDERS`; they get random weights, and their
-    decoders are run with 1 and with 10 prompts. quick: only what the ratios need, without memory.
+    names: of `sam.BUILDERS`; they get random weights, and their decoders are run with 1 and with 10
+    prompts. quick: only what the ratios need, without memory. threads: of every engine; None: one a
+    core.
     """
     cases = {(name, build(name).architecture.long_side): (1, TEN) for name in names}
-    threads = os.cpu_count() or 1
+    threads = threads or os.cpu_count() or 1
     kept = torch.get_num_threads()
     torch.set_num_threads(threads)
     rows: list[Row] = []
@@ -160,20 +169,35 @@ def _cases(network: _Network, threads: int, counts: tuple[int, ...]) -> list[_Ca
             decode = torch_decode(network.model, features, count)
             cases.append(_Case("decoder", "torch", "f32", size_hw, count, decode))
         exact = None
-        for precision, folder in network.folders.by_precision().items():
-            segmenter = OpenVinoSegmenter(folder, size_hw, threads=threads)
+        for engine, precision, segmenter in _segmenters(network.folders, size_hw, threads):
             rgb = sample_image(segmenter.geometry.valid_hw)
             run: Callable[[], object] = partial(segmenter.encode_rgb, rgb)
             encoded = segmenter.encode_rgb(rgb)
             embedding = encoded.tensors["embedding"]
             near = None if exact is None else round(cosine(exact, embedding), 5)
-            exact = embedding
-            cases.append(_Case("encoder", "openvino", precision, size_hw, 0, run, near))
+            exact = embedding if exact is None else exact
+            cases.append(_Case("encoder", engine, precision, size_hw, 0, run, near))
             for count in few if square else counts:
                 prompts = PromptBatch.points(sample_points(count) * size_hw[::-1])
                 run = partial(segmenter.decode, encoded, prompts)
-                cases.append(_Case("decoder", "openvino", precision, size_hw, count, run))
+                cases.append(_Case("decoder", engine, precision, size_hw, count, run))
     return cases
+
+
+def _segmenters(
+    folders: Folders, size_hw: SizeHW, threads: int
+) -> Iterator[tuple[str, str, OpenVinoSegmenter | OnnxSegmenter]]:
+    """Engine, precision, segmenter; OpenVINO in FP32 first, ONNX Runtime if it is installed."""
+    for precision, folder in folders.by_precision().items():
+        yield "openvino", precision, OpenVinoSegmenter(folder, size_hw, threads=threads)
+    if find_spec("onnxruntime") is None or find_spec("onnx") is None:
+        return
+    from maskstream.pipeline.models.export_onnx import write_folder_as_onnx
+
+    for precision, folder in folders.by_precision().items():
+        in_onnx = folder.with_name(f"{folder.name}-onnx")
+        write_folder_as_onnx(folder, in_onnx, int8=precision == "int8")
+        yield "onnxruntime", precision, OnnxSegmenter(in_onnx, size_hw, threads=threads)
 
 
 @torch.inference_mode()
@@ -183,13 +207,15 @@ def _measure(label: str, cases: list[_Case], memory: Memory) -> list[Row]:
         if 0 < case.prompts < MANY:
             case.run()
     times: list[list[float]] = [[] for _ in cases]
+    cpu_times: list[list[float]] = [[] for _ in cases]
     for turn in range(ROUNDS):
-        for case, taken in zip(cases, times, strict=True):
+        for case, taken, worked in zip(cases, times, cpu_times, strict=True):
             if turn >= case.rounds:
                 continue
-            begun = time.perf_counter()
+            begun, cpu_begun = time.perf_counter(), time.process_time()
             case.run()
             taken.append(1000 * (time.perf_counter() - begun))
+            worked.append(1000 * (time.process_time() - cpu_begun))
     return [
         Row(
             model=label,
@@ -202,8 +228,9 @@ def _measure(label: str, cases: list[_Case], memory: Memory) -> list[Row]:
             rounds=case.rounds,
             memory_mb=memory.get((case.engine, case.precision, case.input_hw)),
             cosine=case.cosine,
+            cpu_ms=round(median(worked), 2),
         )
-        for case, taken in zip(cases, times, strict=True)
+        for case, taken, worked in zip(cases, times, cpu_times, strict=True)
     ]
 
 

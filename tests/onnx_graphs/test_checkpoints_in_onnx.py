@@ -1,0 +1,73 @@
+"""Checkpoints in ONNX: the published networks' own weights, and INT8 after quantizing."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from maskstream.pipeline.errors import ConfigError
+from maskstream.pipeline.lab.bench.fill import filled_model
+from maskstream.pipeline.models.export_onnx import export_onnx, write_folder_as_onnx
+from maskstream.pipeline.segmenter.model import PromptBatch
+from maskstream.pipeline.segmenter.onnx_segmenter import OnnxSegmenter
+from maskstream.pipeline.segmenter.torch_segmenter import TorchSegmenter
+from tests.support.media import moving_shapes
+from tests.support.models import write_fp32_folder
+
+SIZE_HW = (144, 256)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A training checkpoint of `lite` with random weights, and its network."""
+    network = filled_model("lite")
+    file = tmp_path / "lite.pt"
+    torch.save({"config": {"model": "lite"}, "average": network.state_dict()}, file)
+    return file, network
+
+
+def test_a_checkpoint_is_exported_with_its_own_weights(checkpoint, tmp_path):
+    file, network = checkpoint
+    export_onnx(str(file), tmp_path / "onnx")
+    image = moving_shapes(1, SIZE_HW, shapes=3, seed=2)[0][0]
+    by_torch = TorchSegmenter(network, SIZE_HW, "cpu")
+    by_onnx = OnnxSegmenter(tmp_path / "onnx", SIZE_HW, threads=1)
+    assert by_onnx.geometry == by_torch.geometry
+    rgb = np.asarray(image.repeat(2, 0).repeat(2, 1))
+    prompts = PromptBatch.boxes([[20, 30, 90, 120], [100, 10, 250, 100]])
+    wanted, found = (s.decode(s.encode_rgb(rgb), prompts) for s in (by_torch, by_onnx))
+    scale = np.abs(wanted.masks).max()
+    np.testing.assert_allclose(found.masks, wanted.masks, atol=1e-4 * scale)
+    np.testing.assert_allclose(found.iou, wanted.iou, atol=1e-4)
+    told = {p.key: p.value for p in onnx.load(tmp_path / "onnx/encoder.onnx").metadata_props}
+    assert told["source"] == "lite.pt"
+    assert "not known" in told["license"]
+    assert not list((tmp_path / "onnx").glob("memory*"))
+
+
+def test_int8_of_a_checkpoint_needs_images(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("MASKSTREAM_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(ConfigError, match="--calibration"):
+        export_onnx(str(checkpoint[0]), tmp_path / "onnx", int8=True)
+    assert not (tmp_path / "onnx").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tinysam", "efficientvit-sam-l0", "sam-vit-b"])
+def test_published_networks_give_the_numbers_of_torch(name, tmp_path):
+    network = filled_model(name)
+    folder = write_fp32_folder(network, tmp_path / name, max(SIZE_HW))
+    write_folder_as_onnx(folder, tmp_path / "onnx", int8=False)
+    by_onnx = OnnxSegmenter(tmp_path / "onnx", SIZE_HW, threads=1)
+    rgb = np.asarray(moving_shapes(1, SIZE_HW, shapes=3, seed=2)[0][0])
+    rgb = rgb[: by_onnx.geometry.valid_hw[0]]
+    features = by_onnx.encode_rgb(rgb).tensors["embedding"]
+    mean, std = (
+        torch.tensor(v)[:, None, None]
+        for v in (network.architecture.mean, network.architecture.std)
+    )
+    padded = by_onnx.geometry.pad(rgb, by_onnx.card.pad_rgb)
+    image = (torch.from_numpy(padded.copy()).permute(2, 0, 1)[None].float() - mean) / std
+    with torch.no_grad():
+        wanted = network.features(image).embedding.numpy()
+    np.testing.assert_allclose(features, wanted, atol=1e-4 * np.abs(wanted).max())
