@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.detectors.open import detector_hash
 from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.errors import StoreError
@@ -35,8 +36,9 @@ class RunOutputs:
 
     store: a path or a URL. mode: what to do with an existing store (`MaskStoreWriter`). span:
     requested part of the source (start, end, stride) and passes over it (backward: track objects to
-    earlier frames; refine: blend masks between keyframes), JSON values. prompts: kept as the
-    store's events.
+    earlier frames; refine: blend masks between keyframes), JSON values (`requested_span`). prompts:
+    kept as the store's events. source_name: the source's name in the store instead of the path of
+    the file that is read, for a copy of a remote file.
     """
 
     store: Path | str
@@ -45,6 +47,7 @@ class RunOutputs:
     mode: StoreMode = "create"
     span: Mapping[str, Any] = field(default_factory=dict)
     prompts: PromptLog = NO_PROMPTS
+    source_name: str | None = None
     _writer: MaskStoreWriter | None = None
 
     def check(self, inputs: Iterable[PathLike]) -> None:
@@ -73,7 +76,7 @@ class RunOutputs:
             events = [*stored.events, *new_names(stored, wanted)]
         self._writer = MaskStoreWriter(
             self.store,
-            info=info,
+            info=info if self.source_name is None else replace(info, name=self.source_name),
             attributes=wanted.attributes,
             span=self.span,
             classes=pipeline.detector is not None,
@@ -169,6 +172,21 @@ class ResumingSink:
         """Close the store."""
         items = [item.to_json() for item in self._reviewer.items()]
         self._store.close(complete=complete, review=items)
+
+
+def requested_span(
+    config: PipelineConfig,
+    *,
+    start: str | None = None,
+    end: str | None = None,
+    stride: int = 1,
+    backward: bool = False,
+    deinterlace: bool = False,
+) -> dict[str, str | int | bool | None]:
+    """The part of a source to run and the passes over it, as a store keeps them."""
+    passes = {"backward": backward, "refine": config.refines, "deinterlace": deinterlace}
+    span = {"start": start, "end": end, "stride": stride}
+    return span | {name: wanted for name, wanted in passes.items() if wanted}
 
 
 def attributes_of(pipeline: Pipeline, source: str) -> JsonObject:
