@@ -157,7 +157,6 @@ def test_when_many_wait_for_another_try_no_new_task_begins():
         def tick(self, totals):
             waiting.append(totals.waiting)
 
-    script.wait_s = 0
     driver = Driver(script, [Counts()], monotonic=lambda: script.now / 1000)
     totals = driver.run(tasks(5000))
     assert totals.done == 5000

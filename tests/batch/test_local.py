@@ -1,20 +1,15 @@
 """The pool of processes: real ones, which are killed, interrupted and run out of memory."""
 
-import os
-import resource
-import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from maskstream.pipeline.batch.failures import outcome_of
 from maskstream.pipeline.batch.local import LocalPool, oom_kills
-from maskstream.pipeline.batch.tasks import Failure, Outcome, State, Task
+from maskstream.pipeline.batch.tasks import Failure, State, Task
 from maskstream.pipeline.errors import SourceNotFoundError, StoreError, StoreLockedError
 from tests.support.batch_work import OpenDeeds
 
