@@ -75,6 +75,7 @@ class Driver:
     monotonic: Callable[[], float] = time.monotonic
     totals: Totals = field(default_factory=Totals)
     _draining: bool = False
+    _read_all: bool = False
     _waiting: list[tuple[float, int, int, Task]] = field(default_factory=list)
     _running: dict[int, int] = field(default_factory=dict)  # tries by task number
 
@@ -99,7 +100,7 @@ class Driver:
             self.totals.running, self.totals.waiting = len(self._running), len(self._waiting)
             for listener in self.listeners:
                 listener.tick(self.totals)
-            if not self._running and (self._draining or not self._waiting):
+            if not self._running and (self._draining or (self._read_all and not self._waiting)):
                 break
             for task, outcome in self.executor.wait(self._pause_s()):
                 self._end(task, outcome, self._running.pop(task.number))
@@ -132,8 +133,11 @@ class Driver:
             return task, tries
         if len(self._waiting) >= _WAITING_MAX:
             return None
-        task_or_none = next(tasks, None)
-        return None if task_or_none is None else (task_or_none, 1)
+        new = next(tasks, None)
+        if new is None:
+            self._read_all = True
+            return None
+        return new, 1
 
     def _pause_s(self) -> float:
         """How long to wait for outcomes: until the next try is due, at most `_POLL_S`."""

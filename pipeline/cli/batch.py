@@ -57,7 +57,11 @@ def batch(
         str, typer.Option("-o", "--output", help="Folder or URL for stores and the report.")
     ],
     on: Annotated[
-        str, typer.Option("--on", help="local: processes here; or ray://HOST:PORT, or ray.")
+        str,
+        typer.Option(
+            "--on",
+            help="local: processes here; ray://HOST:PORT; ray: the cluster here, or a new one.",
+        ),
     ] = "local",
     workers: Annotated[
         int | None, typer.Option(min=1, help="Videos at once; default: as the cores allow.")
@@ -65,6 +69,10 @@ def batch(
     cores: Annotated[
         int, typer.Option("--per-video-cores", min=1, max=64, help="Cores of each video.")
     ] = 2,
+    gpus: Annotated[
+        float,
+        typer.Option("--gpu-share", min=0, help="GPUs of each video on Ray; 0.5: half of one."),
+    ] = 0.0,
     config: ConfigOption = None,
     preset: PresetOption = None,
     overrides: OverridesOption = None,
@@ -115,7 +123,7 @@ def batch(
         try:
             job = _job(request, prompts_dir, export or (), overwrite=overwrite, scratch=scratch)
             _check(job, inputs)
-            executor = _executor(on, job, workers, cores)
+            executor = _executor(on, job, workers, cores, gpus)
             stack.callback(executor.close)
             driver = _driver(stack, executor, job, inputs, tries, as_json=as_json, quiet=quiet)
         except MaskstreamError as error:
@@ -167,15 +175,22 @@ def _check(job: BatchJob, inputs: list[str]) -> None:
     locate_model(job.config)
 
 
-def _executor(on: str, job: BatchJob, workers: int | None, cores: int) -> Executor:
+def _executor(on: str, job: BatchJob, workers: int | None, cores: int, gpus: float) -> Executor:
+    """The pool of processes, or of actors on Ray. Raises `MaskstreamError`."""
     from maskstream.pipeline.batch.local import LocalPool
     from maskstream.pipeline.batch.worker import OpenRuns
     from maskstream.pipeline.errors import ConfigError
 
-    if on != "local":
+    if on == "local":
+        if gpus:
+            raise ConfigError("--gpu-share is for Ray, which hands out GPUs: give --on ray")
+        return LocalPool(OpenRuns(job), workers or max(1, len(os.sched_getaffinity(0)) // cores))
+    if on != "ray" and not on.startswith("ray://"):
         raise ConfigError(f"--on is local, ray or ray://HOST:PORT, not {on}")
-    count = workers or max(1, len(os.sched_getaffinity(0)) // cores)
-    return LocalPool(OpenRuns(job), count)
+    from maskstream.pipeline.batch.on_ray import RayPlace, RayPool
+
+    address = None if on == "ray" else on
+    return RayPool(OpenRuns(job), RayPlace(address, cores, gpus, workers))
 
 
 def _driver(

@@ -112,6 +112,15 @@ def test_fewer_run_in_parallel_after_memory_ran_out():
     assert totals.done == 40
 
 
+def test_workers_that_begin_late_are_waited_for():
+    class Late(Script):
+        def free(self):
+            return super().free() if self.now > 3 else 0
+
+    _, _, totals = drive(Late({}), tasks(3))
+    assert totals.done == 3
+
+
 def test_memory_that_runs_out_with_one_task_still_leaves_one():
     _, notes, _ = drive(Script({0: failing(Failure.MEMORY, 9)}, room=1), tasks(2))
     assert notes.ends == {0: (State.FAILED, 3), 1: (State.DONE, 1)}

@@ -46,6 +46,10 @@ def _do(task: Task) -> None:
 
             resource.setrlimit(resource.RLIMIT_AS, (_LIMIT, _LIMIT))
             np.ones(2 * _LIMIT, np.uint8)
+        case "hold":  # until a file `go` appears beside the source
+            Path(task.source).touch()
+            while not Path(task.source).with_name("go").exists():
+                time.sleep(0.05)
         case "linger":
             Path(f"{task.source}.part").write_text(str(os.getpid()))
             Path(f"{task.source}.part").rename(task.source)

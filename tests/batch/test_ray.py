@@ -1,0 +1,91 @@
+"""A Ray cluster of two nodes on this machine: workers and a node that are killed, versions."""
+
+from pathlib import Path
+
+import pytest
+
+ray = pytest.importorskip("ray")
+
+from maskstream.pipeline.batch.driver import Driver, Listener  # noqa: E402
+from maskstream.pipeline.batch.on_ray import RayPlace, RayPool  # noqa: E402
+from maskstream.pipeline.batch.tasks import Failure, State, Task  # noqa: E402
+from maskstream.pipeline.errors import ClusterError  # noqa: E402
+from tests.support.batch_work import OpenDeeds  # noqa: E402
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning"),
+]
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """A cluster of a head without cores and two nodes of two cores."""
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    nodes = [made.add_node(num_cpus=2) for _ in range(2)]
+    made.nodes = nodes
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+class Notes(Listener):
+    def __init__(self):
+        self.outcomes = {}
+        self.failures = []
+        self.reasons = []
+
+    def retried(self, task, outcome, tries, delay_s):
+        self.failures.append((task.number, outcome.failure))
+        self.reasons.append(outcome.error)
+
+    def ended(self, task, outcome, tries):
+        self.outcomes[task.number] = outcome
+
+
+def drive(pool, deeds, notes):
+    try:
+        Driver(pool, [notes]).run(Task(n, *deed) for n, deed in enumerate(deeds))
+    finally:
+        pool.close()
+    return notes
+
+
+def test_tasks_run_on_both_nodes_and_a_killed_worker_is_replaced(cluster, tmp_path):
+    pool = RayPool(OpenDeeds(), RayPlace(cluster.address))
+    deeds = [("", "pid")] * 4 + [(str(tmp_path / "once"), "kill once")] + [("", "pid")] * 4
+    notes = drive(pool, deeds, Notes())
+    assert {outcome.state for outcome in notes.outcomes.values()} == {State.DONE}
+    assert notes.failures == [(4, Failure.LOST)]
+    assert "died" in notes.reasons[0]
+    assert len({outcome.host for outcome in notes.outcomes.values()}) >= 2
+
+
+def test_what_a_lost_node_ran_is_run_on_another(cluster, tmp_path):
+    marks = [tmp_path / str(number) for number in range(2)]
+
+    class LosesNode(Notes):
+        def tick(self, totals):
+            if cluster.nodes and all(mark.exists() for mark in marks):
+                cluster.remove_node(cluster.nodes.pop(), allow_graceful=False)
+                cluster.nodes.clear()
+                (tmp_path / "go").touch()
+
+    pool = RayPool(OpenDeeds(), RayPlace(cluster.address))
+    notes = drive(pool, [(str(mark), "hold") for mark in marks] + [("", "pid")], LosesNode())
+    assert {outcome.state for outcome in notes.outcomes.values()} == {State.DONE}
+    assert len(notes.outcomes) == 3
+    assert [failure for _, failure in notes.failures] == [Failure.LOST]
+
+
+def test_more_cores_than_there_are_is_a_sentence(cluster):
+    with pytest.raises(ClusterError, match="fewer than"):
+        RayPool(OpenDeeds(), RayPlace(cluster.address, cores=64))
+
+
+def test_no_cluster_is_a_sentence():
+    with pytest.raises(ClusterError, match="no Ray cluster"):
+        RayPool(OpenDeeds(), RayPlace("ray://127.0.0.1:1"))
