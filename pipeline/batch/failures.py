@@ -12,18 +12,8 @@ from maskstream.pipeline.errors import MaskstreamError, StoreLockedError
 logger = logging.getLogger(__name__)
 
 # Errors of the operating system that say something of the files, not of the moment.
-_LASTING = frozenset(
-    {
-        errno.ENOENT,
-        errno.EACCES,
-        errno.EPERM,
-        errno.EROFS,
-        errno.ENOTDIR,
-        errno.EISDIR,
-        errno.EINVAL,
-        errno.ENAMETOOLONG,
-    }
-)
+_LASTING = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
+_LASTING_CODES = frozenset({errno.EROFS, errno.EINVAL, errno.ENAMETOOLONG})
 
 
 def outcome_of(error: Exception) -> Outcome:
@@ -43,9 +33,8 @@ def _kind_of(error: Exception) -> Failure:
     if any(isinstance(cause, MemoryError) for cause in causes):
         return Failure.MEMORY
     system = [cause for cause in causes if isinstance(cause, OSError)]
-    if system and all(cause.errno not in _LASTING for cause in system):
-        return Failure.TRANSIENT
-    return Failure.FINAL
+    lasting = any(isinstance(c, _LASTING) or c.errno in _LASTING_CODES for c in system)
+    return Failure.TRANSIENT if system and not lasting else Failure.FINAL
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -1,5 +1,6 @@
 """A Ray cluster of two nodes on this machine: workers and a node that are killed, versions."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from maskstream.pipeline.batch.on_ray import RayPlace, RayPool  # noqa: E402
 from maskstream.pipeline.batch.tasks import Failure, State, Task  # noqa: E402
 from maskstream.pipeline.errors import ClusterError  # noqa: E402
 from tests.support.batch_work import OpenDeeds  # noqa: E402
+from tests.support.media import moving_shapes, write_video  # noqa: E402
+from tests.support.stores import files  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,
@@ -72,13 +75,32 @@ def test_what_a_lost_node_ran_is_run_on_another(cluster, tmp_path):
             if cluster.nodes and all(mark.exists() for mark in marks):
                 cluster.remove_node(cluster.nodes.pop(), allow_graceful=False)
                 cluster.nodes.clear()
-                (tmp_path / "go").touch()
+
+        def retried(self, task, outcome, tries, delay_s):
+            super().retried(task, outcome, tries, delay_s)
+            (tmp_path / "go").touch()
 
     pool = RayPool(OpenDeeds(), RayPlace(cluster.address))
     notes = drive(pool, [(str(mark), "hold") for mark in marks] + [("", "pid")], LosesNode())
     assert {outcome.state for outcome in notes.outcomes.values()} == {State.DONE}
     assert len(notes.outcomes) == 3
     assert [failure for _, failure in notes.failures] == [Failure.LOST]
+
+
+def test_the_command_makes_the_stores_that_single_runs_make(cluster, cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    for seed in range(2):
+        frames, _ = moving_shapes(8, (90, 160), shapes=2, seed=seed)
+        write_video(clips / f"c{seed}.mp4", frames)
+    code, out, err = cli("batch", clips, "-o", tmp_path / "out", "--on", "ray", "--json")
+    assert code == 0, err
+    assert json.loads(out.splitlines()[-1])["done"] == 2
+    for seed in range(2):
+        single = tmp_path / f"{seed}.zarr"
+        assert cli("run", clips / f"c{seed}.mp4", "-o", single, "--quiet")[0] == 0
+        assert files(single) == files(tmp_path / f"out/c{seed}.zarr")
 
 
 def test_more_cores_than_there_are_is_a_sentence(cluster):
