@@ -27,7 +27,8 @@ def cluster(monkeypatch):
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    head = {"num_cpus": 0, "ray_client_server_port": 10001}
+    made = Cluster(initialize_head=True, head_node_args=head)
     nodes = [made.add_node(num_cpus=2) for _ in range(2)]
     made.nodes = nodes
     yield made
@@ -87,14 +88,17 @@ def test_what_a_lost_node_ran_is_run_on_another(cluster, tmp_path):
     assert [failure for _, failure in notes.failures] == [Failure.LOST]
 
 
-def test_the_command_makes_the_stores_that_single_runs_make(cluster, cli, tmp_path, monkeypatch):
+@pytest.mark.parametrize("on", ["ray", "ray://127.0.0.1:10001"])
+def test_the_command_makes_the_stores_that_single_runs_make(
+    on, cluster, cli, tmp_path, monkeypatch
+):
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     clips = tmp_path / "clips"
     clips.mkdir()
     for seed in range(2):
         frames, _ = moving_shapes(8, (90, 160), shapes=2, seed=seed)
         write_video(clips / f"c{seed}.mp4", frames)
-    code, out, err = cli("batch", clips, "-o", tmp_path / "out", "--on", "ray", "--json")
+    code, out, err = cli("batch", clips, "-o", tmp_path / "out", "--on", on, "--json")
     assert code == 0, err
     assert json.loads(out.splitlines()[-1])["done"] == 2
     for seed in range(2):
