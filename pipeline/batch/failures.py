@@ -21,12 +21,13 @@ def outcome_of(error: Exception) -> Outcome:
     if isinstance(error, MemoryError):
         return Outcome.failed(Failure.MEMORY, f"The worker is out of memory: {error}.")
     if isinstance(error, MaskstreamError | OSError):
-        return Outcome.failed(_kind_of(error), str(error))
+        return Outcome.failed(failure_of(error), str(error))
     logger.error("a task failed in a way that is not expected", exc_info=error)
     return Outcome.failed(Failure.FINAL, f"unexpected {type(error).__name__}: {error}")
 
 
-def _kind_of(error: Exception) -> Failure:
+def failure_of(error: Exception) -> Failure:
+    """Whether an error of a run is final, and if not, of which kind it is."""
     if isinstance(error, StoreLockedError):
         return Failure.BUSY
     causes = list(_causes(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -11,6 +12,8 @@ from urllib.parse import urlsplit
 from maskstream.pipeline.addresses import masked
 from maskstream.pipeline.errors import SourceError, SourceNotFoundError, StoreError
 from maskstream.pipeline.extras import need
+from maskstream.pipeline.json_values import JsonObject
+from maskstream.pipeline.sources.identity import identity_of_opened
 
 _INSTALL = "pip install 'maskstream[remote]'"
 
@@ -63,6 +66,15 @@ def find_urls(pattern: str) -> list[str]:
     return found
 
 
+def remote_identity(url: str) -> JsonObject:
+    """Identity of a remote file (`identity_of`), of which two MiB are read.
+
+    Raises `SourceNotFoundError`, `SourceError`.
+    """
+    with _as_source_error(url), filesystem(url).open(url, "rb", cache_type="none") as file:
+        return identity_of_opened(file)
+
+
 def fetch(url: str, folder: Path) -> Path:
     """Copy a remote file into a local folder; returns the copy.
 
@@ -70,11 +82,9 @@ def fetch(url: str, folder: Path) -> Path:
         SourceNotFoundError: there is no such file. SourceError: it cannot be fetched, or is larger
             than the disk's free space.
     """
-    import shutil
-
     files = filesystem(url)
     place = folder / PurePosixPath(urlsplit(url).path).name
-    try:
+    with _as_source_error(url):
         size = int(files.info(url)["size"] or 0)
         free = shutil.disk_usage(folder).free
         if size > free:
@@ -83,13 +93,6 @@ def fetch(url: str, folder: Path) -> Path:
                 "--scratch on a larger disk."
             )
         files.get_file(url, str(place))
-    except FileNotFoundError as error:
-        raise SourceNotFoundError(f"There is no file {masked(url)}.") from error
-    except SourceError:
-        raise
-    except Exception as error:
-        cause = error if isinstance(error, OSError) else ConnectionError(str(error))
-        raise SourceError(f"{masked(url)} cannot be fetched: {error}") from cause
     return place
 
 
@@ -100,3 +103,17 @@ def send(place: Path, url: str) -> None:
     except Exception as error:
         cause = error if isinstance(error, OSError) else ConnectionError(str(error))
         raise StoreError(f"{masked(url)} cannot be written: {error}") from cause
+
+
+@contextmanager
+def _as_source_error(url: str) -> Iterator[None]:
+    """Convert the exceptions of a storage service to `SourceError`."""
+    try:
+        yield
+    except SourceError:
+        raise
+    except FileNotFoundError as error:
+        raise SourceNotFoundError(f"There is no file {masked(url)}.") from error
+    except Exception as error:
+        cause = error if isinstance(error, OSError) else ConnectionError(str(error))
+        raise SourceError(f"{masked(url)} cannot be read: {error}") from cause

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import socket
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from maskstream.pipeline.batch.failures import outcome_of
-from maskstream.pipeline.batch.files import fetch, filesystem, is_url, join, send
-from maskstream.pipeline.batch.tasks import BatchJob, Outcome, State, Task, Work
+from maskstream.pipeline.batch.failures import failure_of, outcome_of
+from maskstream.pipeline.batch.files import (
+    fetch,
+    filesystem,
+    is_url,
+    join,
+    remote_identity,
+    send,
+)
+from maskstream.pipeline.batch.tasks import BatchJob, Failure, Outcome, State, Task, Work
 from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.errors import PromptError, StoreError, StoreExistsError
 from maskstream.pipeline.exports.export import ExportChoice, export_store
 from maskstream.pipeline.exports.registry import find_format
 from maskstream.pipeline.prompts import NO_PROMPTS, PromptLog, load_prompts
-from maskstream.pipeline.runs.outputs import RunOutputs, library_versions, requested_span
+from maskstream.pipeline.runs.outputs import Origin, RunOutputs, library_versions, requested_span
 from maskstream.pipeline.sources import open_source
 from maskstream.pipeline.store import MaskStore, check_writable
-from maskstream.pipeline.types import Source
+from maskstream.pipeline.types import FrameReader, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,31 +65,28 @@ class Runs:
         job = self._job
         with TemporaryDirectory(dir=job.scratch, prefix="maskstream-") as folder:
             staged = Path(folder)
+            video = _Video(task, staged, job.config.threads.decode)
             prompts = _prompts_file(job, task, staged)
-            path = fetch(task.source, staged) if is_url(task.source) else Path(task.source)
-            source = open_source(
-                path, start=task.start, end=task.end, threads=job.config.threads.decode
-            )
-            log = NO_PROMPTS if prompts is None else _load(prompts, source)
+            log = NO_PROMPTS if prompts is None else _load(prompts, video)
             pipeline = self._pipeline(seeded=prompts is None or job.seed_prompted)
             outputs = RunOutputs(
                 job.store_of(task),
                 mode="resume",
                 span=requested_span(pipeline.config, start=task.start, end=task.end),
                 prompts=log,
-                source_name=task.source if is_url(task.source) else None,
+                origin=video.origin,
             )
-            outputs.check([path, prompts])
-            frames = _finished(outputs, pipeline, path, overwrite=job.overwrite)
+            outputs.check([task.source, prompts])
+            frames = _finished(outputs, pipeline, task.source, overwrite=job.overwrite)
             run = 0
             if frames is None:
                 check_writable(outputs.store, outputs.mode)
                 before = _committed(outputs)
-                pipeline.run(source, lambda info: outputs.open(pipeline, info), log)
+                pipeline.run(video.source, lambda info: outputs.open(pipeline, info), log)
                 run = outputs.committed - before
             store = MaskStore(outputs.store)
             for name in job.exports:
-                _export(job, task, store, name, path, staged, replaces=frames is None)
+                _export(job, task, store, name, video, replaces=frames is None)
         return Outcome(
             State.DONE if frames is None else State.SKIPPED,
             frames=len(store),
@@ -101,14 +107,46 @@ class Runs:
         return self._pipelines[key]
 
 
+class _Video:
+    """A task's video. A remote one is fetched when it is needed, so not for a complete store."""
+
+    def __init__(self, task: Task, folder: Path, threads: int) -> None:
+        """folder: for the copy of a remote video, and other files of the task."""
+        self.folder = folder
+        self._task = task
+        self._threads = threads
+
+    @cached_property
+    def origin(self) -> Origin | None:
+        """Of a remote video: its URL and identity."""
+        url = self._task.source
+        return Origin(url, remote_identity(url)) if is_url(url) else None
+
+    @cached_property
+    def path(self) -> Path:
+        """The file on this disk."""
+        source = self._task.source
+        return fetch(source, self.folder) if is_url(source) else Path(source)
+
+    @cached_property
+    def source(self) -> Source:
+        """What is run: the task's range of it."""
+        task = self._task
+        return open_source(self.path, start=task.start, end=task.end, threads=self._threads)
+
+    def open(self) -> AbstractContextManager[FrameReader]:
+        """See `Source`."""
+        return self.source.open()
+
+
 def _finished(
-    outputs: RunOutputs, pipeline: Pipeline, path: Path, *, overwrite: bool
+    outputs: RunOutputs, pipeline: Pipeline, source: str, *, overwrite: bool
 ) -> int | None:
     """Frames of the store if it is complete; else None, and `outputs.mode` is what to do."""
     try:
-        return outputs.finished(pipeline, str(path))
-    except StoreError:
-        if not overwrite:
+        return outputs.finished(pipeline, source)
+    except StoreError as error:
+        if not overwrite or failure_of(error) is not Failure.FINAL:
             raise
         outputs.mode = "overwrite"
         return None
@@ -154,24 +192,18 @@ def export_name(task: Task, name: str) -> str:
 
 
 def _export(
-    job: BatchJob,
-    task: Task,
-    store: MaskStore,
-    name: str,
-    video: Path,
-    staged: Path,
-    *,
-    replaces: bool,
+    job: BatchJob, task: Task, store: MaskStore, name: str, video: _Video, *, replaces: bool
 ) -> None:
     """Export the store in a format; an export of a store that was complete already is kept."""
     wanted = find_format(name)
     target = join(job.out, export_name(task, name))
-    place = staged / Path(target).name if is_url(job.out) else Path(target)
-    if is_url(job.out) and not replaces and _exists(target):
+    is_whole = is_url(job.out) or wanted.suffix  # a folder may be unfinished
+    if not replaces and is_whole and _exists(target):
         return
-    choice = ExportChoice(name, overwrite=replaces, video=video if wanted.needs_video else None)
+    place = video.folder / Path(target).name if is_url(job.out) else Path(target)
+    path = video.path if wanted.needs_video else None
     try:
-        export_store(store, place, choice)
+        export_store(store, place, ExportChoice(name, overwrite=replaces, video=path))
     except StoreExistsError:
         if replaces:
             raise

@@ -30,6 +30,14 @@ from maskstream.pipeline.types import CoveredPart, Frame, FrameResult, Sink, Sou
 _LIBRARIES = ("maskstream", "numpy", "av", "opencv-python-headless", "openvino", "zarr")
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A remote file of which the source is a copy: its URL, and its identity (`identity_of`)."""
+
+    name: str
+    identity: JsonObject
+
+
 @dataclass(slots=True)
 class RunOutputs:
     """Outputs of a run; `open` makes the sinks once the source is known.
@@ -37,8 +45,7 @@ class RunOutputs:
     store: a path or a URL. mode: what to do with an existing store (`MaskStoreWriter`). span:
     requested part of the source (start, end, stride) and passes over it (backward: track objects to
     earlier frames; refine: blend masks between keyframes), JSON values (`requested_span`). prompts:
-    kept as the store's events. source_name: the source's name in the store instead of the path of
-    the file that is read, for a copy of a remote file.
+    kept as the store's events. origin: of a source that is a copy of a remote file.
     """
 
     store: Path | str
@@ -47,7 +54,7 @@ class RunOutputs:
     mode: StoreMode = "create"
     span: Mapping[str, Any] = field(default_factory=dict)
     prompts: PromptLog = NO_PROMPTS
-    source_name: str | None = None
+    origin: Origin | None = None
     _writer: MaskStoreWriter | None = None
 
     def check(self, inputs: Iterable[PathLike]) -> None:
@@ -76,7 +83,7 @@ class RunOutputs:
             events = [*stored.events, *new_names(stored, wanted)]
         self._writer = MaskStoreWriter(
             self.store,
-            info=info if self.source_name is None else replace(info, name=self.source_name),
+            info=info if self.origin is None else replace(info, name=self.origin.name),
             attributes=wanted.attributes,
             span=self.span,
             classes=pipeline.detector is not None,
@@ -99,7 +106,7 @@ class RunOutputs:
     def finished(self, pipeline: Pipeline, source: str) -> int | None:
         """Number of frames of the store if it is already complete for this run, else None.
 
-        New names are added to the store.
+        source: its path; with `origin` it need not exist. New names are added to the store.
 
         Raises `StoreError` if it cannot be read or is of a different run (`check_same_run`).
         """
@@ -128,6 +135,8 @@ class RunOutputs:
 
     def _run_spec(self, pipeline: Pipeline, source: str) -> RunSpec:
         attributes = attributes_of(pipeline, source)
+        if self.origin is not None:
+            source, attributes["identity"] = self.origin.name, self.origin.identity
         events = [event_to_json(event) for event in self.prompts.events]
         return RunSpec(source, self.span, events, attributes)
 

@@ -1,6 +1,7 @@
 """A bucket in and out: videos, prompts, a manifest, stores, exports and the report on S3 (moto)."""
 
 import json
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -83,9 +84,19 @@ def test_patterns_of_urls_and_their_mistakes(bucket):
         list(tasks_of(["s3://films/in"]))
 
 
-def test_a_video_that_does_not_fit_on_the_disk_is_not_fetched(bucket, tmp_path, monkeypatch):
-    import shutil
+def test_a_complete_store_costs_no_copy_of_its_video(bucket, job, monkeypatch, caplog):
+    (task,) = tasks_of(["s3://films/in/*.mp4"])
+    caplog.set_level("INFO")
+    work = OpenRuns(replace(job, config=load_config(), exports=()))()
+    for state, requests_max in ((State.DONE, 110), (State.SKIPPED, 1)):
+        caplog.clear()
+        assert work(task).state is state
+        requests = [text for text in caplog.messages if "HTTP/1.1" in text]
+        assert len(requests) <= requests_max
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
 
+
+def test_a_video_that_does_not_fit_on_the_disk_is_not_fetched(bucket, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     with pytest.raises(SourceError, match="--scratch"):
         fetch("s3://films/in/clip.mp4", tmp_path)
