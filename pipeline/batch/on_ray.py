@@ -22,6 +22,7 @@ from maskstream.pipeline.runs.outputs import library_versions
 
 _CLIENT_PORT = 10001
 _CONNECT_S = 10.0
+_FALSE_STARTS = 8  # actors lost before they answered, in a row
 _INSTALL = "pip install 'maskstream[batch]'"
 
 
@@ -59,6 +60,7 @@ class RayPool:
         self._open_work = self._ray.put(open_work)
         self._starting: dict[Any, Any] = {}  # actors by the reference of their first answer
         self._idle: list[Any] = []
+        self._false_starts = 0  # in a row
         self._busy: dict[Any, tuple[Any, Task]] = {}
         for _ in range(place.actors or self._room()):
             self._start()
@@ -111,14 +113,16 @@ class RayPool:
             else:
                 self._ray.init(place.address, log_to_driver=False)
         except (OSError, RuntimeError, ValueError, self._errors.RayError) as error:
-            first = str(error).strip().partition("\n")[0]
-            raise ClusterError(f"There is no Ray cluster at {place.address}: {first}") from error
+            raise ClusterError(
+                f"There is no Ray cluster at {place.address}: {_reason(error)}"
+            ) from error
 
     def _room(self) -> int:
         """How many actors the cluster has cores for."""
         cores = self._ray.cluster_resources().get("CPU", 0)
         count = int(cores // self._place.cores)
         if count == 0:
+            self._ray.shutdown()
             raise ClusterError(
                 f"The Ray cluster has {cores:.0f} cores, fewer than --per-video-cores "
                 f"{self._place.cores}."
@@ -134,16 +138,14 @@ class RayPool:
         actor = self._starting.pop(answer)
         try:
             theirs = self._ray.get(answer)
-        except self._errors.ActorDiedError as error:
-            if error.actor_init_failed:  # it would again
-                raise ClusterError(
-                    f"A worker on the Ray cluster cannot begin: {_last_line(error)}"
-                ) from error
+        except self._errors.RayError as error:
+            self._false_starts += 1
+            if getattr(error, "actor_init_failed", False) or self._false_starts >= _FALSE_STARTS:
+                why = self._loss_of(error).error
+                raise ClusterError(f"No worker can begin on the Ray cluster. {why}") from error
             self._start()
             return
-        except self._errors.RayError:  # its node was lost
-            self._start()
-            return
+        self._false_starts = 0
         differing = [
             f"{name} {theirs.get(name)} (here {version})"
             for name, version in library_versions().items()
@@ -162,7 +164,7 @@ class RayPool:
         try:
             outcome: Outcome = self._ray.get(answer)
         except self._errors.RayError as error:
-            lost = _loss_of(error, is_memory=isinstance(error, self._errors.OutOfMemoryError))
+            lost = self._loss_of(error)
         else:
             self._idle.append(actor)
             return task, outcome
@@ -170,6 +172,14 @@ class RayPool:
             self._ray.kill(actor)  # it may only be out of reach
         self._start()
         return task, lost
+
+    def _loss_of(self, error: Exception) -> Outcome:
+        """The outcome of a task whose actor was lost: with its node, or because memory ran out."""
+        if isinstance(error, self._errors.OutOfMemoryError):
+            return Outcome.failed(
+                Failure.MEMORY, "Ray ended the worker because its node ran out of memory."
+            )
+        return Outcome.failed(Failure.LOST, f"The worker was lost: {_reason(error)}")
 
 
 class RayWorker:
@@ -197,16 +207,7 @@ def _check_listens(address: str) -> None:
         pass
 
 
-def _loss_of(error: Exception, *, is_memory: bool) -> Outcome:
-    """The outcome of a task whose actor was lost: with its node, or because memory ran out."""
-    if is_memory:
-        return Outcome.failed(
-            Failure.MEMORY, "Ray ended the worker because its node ran out of memory."
-        )
-    return Outcome.failed(Failure.LOST, f"The worker was lost: {_last_line(error)}")
-
-
-def _last_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """The last line of Ray's message, which says what happened, without its general advice."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1].partition(" Some common causes")[0] if lines else type(error).__name__

@@ -107,6 +107,19 @@ def test_the_command_makes_the_stores_that_single_runs_make(
         assert files(single) == files(tmp_path / f"out/c{seed}.zarr")
 
 
+def test_nodes_without_memory_are_a_sentence():
+    from ray.cluster_utils import Cluster
+
+    monitor = {"memory_usage_threshold": 0.001, "memory_monitor_refresh_ms": 250}
+    made = Cluster(True, head_node_args={"num_cpus": 1, "_system_config": monitor})
+    pool = RayPool(OpenDeeds(), RayPlace(made.address, cores=1))
+    try:
+        with pytest.raises(ClusterError, match=r"No worker can begin.*ran out of memory"):
+            drive(pool, [("", "pid")], Notes())
+    finally:
+        made.shutdown()
+
+
 def test_more_cores_than_there_are_is_a_sentence(cluster):
     with pytest.raises(ClusterError, match="fewer than"):
         RayPool(OpenDeeds(), RayPlace(cluster.address, cores=64))
