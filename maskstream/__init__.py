@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from maskstream.pipeline.engine.pipeline import Pipeline as Pipeline
     from maskstream.pipeline.engine.pipeline import RunSummary as RunSummary
     from maskstream.pipeline.engine.stills import segment_everything as segment_everything
+    from maskstream.pipeline.errors import ClusterError as ClusterError
     from maskstream.pipeline.errors import ConfigError as ConfigError
     from maskstream.pipeline.errors import DetectorError as DetectorError
     from maskstream.pipeline.errors import MaskstreamError as MaskstreamError
@@ -58,9 +59,9 @@ _NAMES = {
     "detectors.detector": "DetectedBox Detector",
     "engine.pipeline": "Pipeline RunSummary",
     "engine.stills": "segment_everything",
-    "errors": "ConfigError DetectorError MaskstreamError MissingExtraError ModelError PageError"
-    " PromptError QueueClosedError ServerFullError SessionNotFoundError SinkError SinkHangsError"
-    " SourceError SourceNotFoundError StoreCorruptError StoreError StoreExistsError"
+    "errors": "ClusterError ConfigError DetectorError MaskstreamError MissingExtraError ModelError"
+    " PageError PromptError QueueClosedError ServerFullError SessionNotFoundError SinkError"
+    " SinkHangsError SourceError SourceNotFoundError StoreCorruptError StoreError StoreExistsError"
     " StoreLockedError TrainingDataError UnreadableSourceError",
     "exports.export": "ExportChoice export",
     "live.cameras": "LiveCameras",
@@ -75,6 +76,7 @@ _NAMES = {
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 
 __all__ = [
+    "ClusterError",
     "ConfigError",
     "DetectedBox",
     "Detector",

@@ -17,6 +17,7 @@ MaskstreamError
 ├── PageError                     the page, or what it requests, cannot be served
 │   ├── ServerFullError           a limit of the server is reached
 │   └── SessionNotFoundError      there is no session of this name
+├── ClusterError                  the cluster of a batch cannot be used
 ├── MissingExtraError             a feature needs a package that is not installed
 ├── TrainingDataError             training data are missing or malformed
 └── QueueClosedError              the other side of a frame queue has ended
@@ -103,6 +104,10 @@ class SessionNotFoundError(PageError):
 
 class TrainingDataError(MaskstreamError):
     """Training data are missing or malformed."""
+
+
+class ClusterError(MaskstreamError):
+    """The cluster of a batch cannot be reached or used."""
 
 
 class QueueClosedError(MaskstreamError):

@@ -55,3 +55,34 @@ def truth():
     from maskstream.ui.server.examples import shapes_frames
 
     return [masks for _, masks in shapes_frames()]
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """A server that speaks S3, in this process; gives its address."""
+    server_module = pytest.importorskip("moto.server")
+    pytest.importorskip("s3fs")
+    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server, monkeypatch):
+    """The file system of an empty bucket `films` on that server."""
+    import fsspec
+
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": s3_server,
+    }.items():
+        monkeypatch.setenv(name, value)
+    files = fsspec.filesystem("s3", skip_instance_cache=True, use_listings_cache=False)
+    if files.exists("films"):
+        files.rm("films", recursive=True)
+    files.mkdir("films")
+    return files

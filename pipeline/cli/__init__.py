@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from maskstream.pipeline.cli import batch as batch_commands
 from maskstream.pipeline.cli import bench as bench_commands
 from maskstream.pipeline.cli import config as config_commands
 from maskstream.pipeline.cli import evaluate as evaluate_commands
@@ -40,6 +41,7 @@ app = typer.Typer(
 )
 for _commands in (
     run_commands,
+    batch_commands,
     live_commands,
     everything_commands,
     store_commands,

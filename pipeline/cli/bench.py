@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maskstream.pipeline.cli.bench_batch import batch
 from maskstream.pipeline.cli.bench_corrections import corrections
 from maskstream.pipeline.cli.everything import DoneOption, IouOption, PointsOption, StabilityOption
 from maskstream.pipeline.cli.options import ConfigOption
@@ -37,6 +38,7 @@ def register(app: typer.Typer) -> None:
     bench.command()(corrections)
     bench.command()(live)
     bench.command()(soak)
+    bench.command()(batch)
     app.add_typer(bench, name="bench")
 
 

@@ -86,16 +86,6 @@ class RunRequest:
         passes = self.backward or self.deinterlace
         return bool(self.start or self.end or self.stride != 1 or self.fps or passes)
 
-    def span(self, configured: PipelineConfig) -> dict[str, str | int | bool | None]:
-        """The part of the source to run, as kept in the store (`RunOutputs`)."""
-        passes = {
-            "backward": self.backward,
-            "refine": configured.refines,
-            "deinterlace": self.deinterlace,
-        }
-        span = {"start": self.start, "end": self.end, "stride": self.stride}
-        return span | {name: wanted for name, wanted in passes.items() if wanted}
-
 
 def run_request(request: RunRequest) -> None:
     """Run a video, or replay a session of the page, and print a summary.
@@ -174,11 +164,18 @@ def _open_source(request: RunRequest, configured: PipelineConfig) -> Source:
 def _run_video(request: RunRequest, configured: PipelineConfig, log: PromptLog) -> None:
     from maskstream.pipeline.cli.first_use import with_model_folder
     from maskstream.pipeline.engine.pipeline import Pipeline
-    from maskstream.pipeline.runs.outputs import RunOutputs
+    from maskstream.pipeline.runs.outputs import RunOutputs, requested_span
     from maskstream.pipeline.store import check_writable
 
     output = request.output
-    span = request.span(configured)
+    span = requested_span(
+        configured,
+        start=request.start,
+        end=request.end,
+        stride=request.stride,
+        backward=request.backward,
+        deinterlace=request.deinterlace,
+    )
     outputs = RunOutputs(output, request.overlay, request.contact, request.mode, span, log)
     outputs.check(request.inputs)  # before quantizing a model, which takes minutes
     check_writable(output, request.mode)

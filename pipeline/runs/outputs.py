@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.detectors.open import detector_hash
 from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.errors import StoreError
@@ -28,14 +29,22 @@ from maskstream.pipeline.types import CoveredPart, Frame, FrameResult, Sink, Sou
 _LIBRARIES = ("maskstream", "numpy", "av", "opencv-python-headless", "openvino", "zarr")
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A remote file of which the source is a copy: its URL, and its identity (`identity_of`)."""
+
+    name: str
+    identity: JsonObject
+
+
 @dataclass(slots=True)
 class RunOutputs:
     """Outputs of a run; `open` makes the sinks once the source is known.
 
     store: a path or a URL. mode: what to do with an existing store (`MaskStoreWriter`). span:
     requested part of the source (start, end, stride) and passes over it (backward: track objects to
-    earlier frames; refine: blend masks between keyframes), JSON values. prompts: kept as the
-    store's events.
+    earlier frames; refine: blend masks between keyframes), JSON values (`requested_span`). prompts:
+    kept as the store's events. origin: of a source that is a copy of a remote file.
     """
 
     store: Path | str
@@ -44,6 +53,7 @@ class RunOutputs:
     mode: StoreMode = "create"
     span: Mapping[str, Any] = field(default_factory=dict)
     prompts: PromptLog = NO_PROMPTS
+    origin: Origin | None = None
     _writer: MaskStoreWriter | None = None
 
     def check(self, inputs: Iterable[PathLike]) -> None:
@@ -72,7 +82,7 @@ class RunOutputs:
             events = [*stored.events, *new_names(stored, wanted)]
         self._writer = MaskStoreWriter(
             self.store,
-            info=info,
+            info=info if self.origin is None else replace(info, name=self.origin.name),
             attributes=wanted.attributes,
             span=self.span,
             classes=pipeline.detector is not None,
@@ -95,7 +105,7 @@ class RunOutputs:
     def finished(self, pipeline: Pipeline, source: str) -> int | None:
         """Number of frames of the store if it is already complete for this run, else None.
 
-        New names are added to the store.
+        source: its path; with `origin` it need not exist. New names are added to the store.
 
         Raises `StoreError` if it cannot be read or is of a different run (`check_same_run`).
         """
@@ -124,6 +134,8 @@ class RunOutputs:
 
     def _run_spec(self, pipeline: Pipeline, source: str) -> RunSpec:
         attributes = attributes_of(pipeline, source)
+        if self.origin is not None:
+            source, attributes["identity"] = self.origin.name, self.origin.identity
         events = [event_to_json(event) for event in self.prompts.events]
         return RunSpec(source, self.span, events, attributes)
 
@@ -168,6 +180,21 @@ class ResumingSink:
         """Close the store."""
         items = [item.to_json() for item in self._reviewer.items()]
         self._store.close(complete=complete, review=items)
+
+
+def requested_span(
+    config: PipelineConfig,
+    *,
+    start: str | None = None,
+    end: str | None = None,
+    stride: int = 1,
+    backward: bool = False,
+    deinterlace: bool = False,
+) -> dict[str, str | int | bool | None]:
+    """The part of a source to run and the passes over it, as a store keeps them."""
+    passes = {"backward": backward, "refine": config.refines, "deinterlace": deinterlace}
+    span = {"start": start, "end": end, "stride": stride}
+    return span | {name: wanted for name, wanted in passes.items() if wanted}
 
 
 def attributes_of(pipeline: Pipeline, source: str) -> JsonObject:

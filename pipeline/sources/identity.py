@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from maskstream.pipeline.errors import MaskstreamError
 from maskstream.pipeline.sources.images import ImageSequence
@@ -28,6 +29,15 @@ def identity_of(source: Path | str) -> dict[str, Any] | None:
         return None
 
 
+def identity_of_opened(file: BinaryIO) -> dict[str, Any]:
+    """Identity of one file that is opened, wherever it is; as `identity_of` of its path.
+
+    Raises `OSError`.
+    """
+    digest = hashlib.sha256()
+    return {"bytes": _add_ends(file, digest), "sha256_of_ends": digest.hexdigest()}
+
+
 def _identity(files: list[Path]) -> dict[str, Any]:
     digest = hashlib.sha256()
     sizes = [file.stat().st_size for file in files]
@@ -35,7 +45,15 @@ def _identity(files: list[Path]) -> dict[str, Any]:
         digest.update(repr(sizes).encode())
     for file in dict.fromkeys((files[0], files[-1])):
         with file.open("rb") as opened:
-            digest.update(opened.read(_END_BYTES))
-            opened.seek(max(opened.tell(), file.stat().st_size - _END_BYTES))
-            digest.update(opened.read(_END_BYTES))
+            _add_ends(opened, digest)
     return {"bytes": sum(sizes), "sha256_of_ends": digest.hexdigest()}
+
+
+def _add_ends(file: BinaryIO, digest: hashlib._Hash) -> int:
+    """Add the first and the last MiB of a file to a digest; returns its size in bytes."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    digest.update(file.read(_END_BYTES))
+    file.seek(max(file.tell(), size - _END_BYTES))
+    digest.update(file.read(_END_BYTES))
+    return size

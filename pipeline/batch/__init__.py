@@ -1,0 +1,1 @@
+"""Many videos: tasks from files and manifests, run by a pool of processes or a Ray cluster."""

@@ -1,0 +1,119 @@
+"""Files of a batch by path or URL: opened, listed, fetched to the worker's disk, and sent."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+from urllib.parse import urlsplit
+
+from maskstream.pipeline.addresses import masked
+from maskstream.pipeline.errors import SourceError, SourceNotFoundError, StoreError
+from maskstream.pipeline.extras import need
+from maskstream.pipeline.json_values import JsonObject
+from maskstream.pipeline.sources.identity import identity_of_opened
+
+_INSTALL = "pip install 'maskstream[remote]'"
+
+
+def is_url(target: str) -> bool:
+    """Whether a target is a URL, such as `s3://bucket/clip.mp4`."""
+    return "://" in target
+
+
+def join(folder: str, name: str) -> str:
+    """`name` as seen from a folder or URL; as it is if it is a URL or an absolute path."""
+    if is_url(name) or name.startswith("/") or folder in ("", "."):
+        return name
+    return f"{folder.rstrip('/')}/{name}"
+
+
+def filesystem(url: str) -> Any:
+    """The fsspec file system of a URL. Raises `SourceError`, `MissingExtraError`."""
+    fsspec = need("fsspec", f"{urlsplit(url).scheme}://", _INSTALL)
+    try:
+        return fsspec.filesystem(urlsplit(url).scheme)
+    except (ImportError, ValueError) as error:
+        raise SourceError(
+            f"{masked(url)} cannot be opened: {error}; {_INSTALL} brings S3, other services need "
+            "their own fsspec package."
+        ) from error
+
+
+@contextmanager
+def opened(target: str) -> Iterator[BinaryIO]:
+    """Open a file to read. Raises `OSError`, `SourceError`."""
+    if not is_url(target):
+        with Path(target).open("rb") as local:
+            yield local
+        return
+    with filesystem(target).open(target, "rb") as remote:
+        yield remote
+
+
+def find_urls(pattern: str) -> list[str]:
+    """URLs that match a pattern, sorted. Raises `SourceError`, `SourceNotFoundError`."""
+    files = filesystem(pattern)
+    scheme = urlsplit(pattern).scheme
+    try:
+        found = sorted(f"{scheme}://{path.lstrip('/')}" for path in files.glob(pattern))
+    except Exception as error:
+        raise SourceError(f"{masked(pattern)} cannot be listed: {error}") from error
+    if not found:
+        raise SourceNotFoundError(f"Nothing matches {masked(pattern)}.")
+    return found
+
+
+def remote_identity(url: str) -> JsonObject:
+    """Identity of a remote file (`identity_of`), of which two MiB are read.
+
+    Raises `SourceNotFoundError`, `SourceError`.
+    """
+    with _as_source_error(url), filesystem(url).open(url, "rb", cache_type="none") as file:
+        return identity_of_opened(file)
+
+
+def fetch(url: str, folder: Path) -> Path:
+    """Copy a remote file into a local folder; returns the copy.
+
+    Raises:
+        SourceNotFoundError: there is no such file. SourceError: it cannot be fetched, or is larger
+            than the disk's free space.
+    """
+    files = filesystem(url)
+    place = folder / PurePosixPath(urlsplit(url).path).name
+    with _as_source_error(url):
+        size = int(files.info(url)["size"] or 0)
+        free = shutil.disk_usage(folder).free
+        if size > free:
+            raise SourceError(
+                f"{masked(url)} has {size >> 20} MiB, but {folder} has room for {free >> 20}: give "
+                "--scratch on a larger disk."
+            )
+        files.get_file(url, str(place))
+    return place
+
+
+def send(place: Path, url: str) -> None:
+    """Copy a local file or folder to a URL, replacing what is there. Raises `StoreError`."""
+    try:
+        filesystem(url).put(str(place), url, recursive=place.is_dir())
+    except Exception as error:
+        cause = error if isinstance(error, OSError) else ConnectionError(str(error))
+        raise StoreError(f"{masked(url)} cannot be written: {error}") from cause
+
+
+@contextmanager
+def _as_source_error(url: str) -> Iterator[None]:
+    """Convert the exceptions of a storage service to `SourceError`."""
+    try:
+        yield
+    except SourceError:
+        raise
+    except FileNotFoundError as error:
+        raise SourceNotFoundError(f"There is no file {masked(url)}.") from error
+    except Exception as error:
+        cause = error if isinstance(error, OSError) else ConnectionError(str(error))
+        raise SourceError(f"{masked(url)} cannot be read: {error}") from cause

@@ -1,0 +1,258 @@
+"""Command `batch`: run many videos on this machine or on a Ray cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from maskstream.pipeline.cli.detector_options import DetectorOptions
+from maskstream.pipeline.cli.options import (
+    ClassesOption,
+    ConfigOption,
+    DetectionsOption,
+    DetectorOption,
+    EveryOption,
+    LabelsOption,
+    ModelOption,
+    OverridesOption,
+    PresetOption,
+    QuietOption,
+    TextOption,
+    preset_or_config,
+)
+from maskstream.pipeline.cli.run_request import INTERRUPTED, RunRequest
+from maskstream.pipeline.errors import MaskstreamError
+
+if TYPE_CHECKING:
+    from maskstream.pipeline.batch.driver import Driver, Totals
+    from maskstream.pipeline.batch.tasks import BatchJob, Executor
+
+_FAILED = 1
+_USAGE = 2
+
+
+def register(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command()(batch)
+
+
+def batch(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUTS",
+            help="Videos, folders, patterns, URLs, and manifests (CSV, JSON lines, Parquet).",
+        ),
+    ],
+    output: Annotated[
+        str, typer.Option("-o", "--output", help="Folder or URL for stores and the report.")
+    ],
+    on: Annotated[
+        str,
+        typer.Option(
+            "--on",
+            help="local: processes here; ray://HOST:PORT; ray: the cluster here, or a new one.",
+        ),
+    ] = "local",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Videos at once; default: as the cores allow.")
+    ] = None,
+    cores: Annotated[
+        int, typer.Option("--per-video-cores", min=1, max=64, help="Cores of each video.")
+    ] = 2,
+    gpus: Annotated[
+        float,
+        typer.Option("--gpu-share", min=0, help="GPUs of each video on Ray; 0.5: half of one."),
+    ] = 0.0,
+    config: ConfigOption = None,
+    preset: PresetOption = None,
+    overrides: OverridesOption = None,
+    model: ModelOption = None,
+    prompts_dir: Annotated[
+        str | None, typer.Option(help="Folder or URL with NAME.json: prompts of the output NAME.")
+    ] = None,
+    seed: Annotated[
+        bool | None,
+        typer.Option(
+            "--seed/--no-seed", help="Also find objects; default: only without prompts or detector."
+        ),
+    ] = None,
+    detector: DetectorOption = None,
+    detections: DetectionsOption = None,
+    text: TextOption = None,
+    classes: ClassesOption = None,
+    labels: LabelsOption = None,
+    every: EveryOption = None,
+    export: Annotated[
+        list[str] | None, typer.Option(help="Also export each store in this format; repeatable.")
+    ] = None,
+    tries: Annotated[int, typer.Option(min=1, help="Tries of a video in all.")] = 3,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace stores made from other input or settings.")
+    ] = False,
+    scratch: Annotated[
+        Path | None, typer.Option(help="Folder on a worker's disk for copies of remote videos.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print events as JSON lines.")] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Run many videos: what is complete is skipped, what is half done goes on.
+
+    Exit codes: 0, 1 if videos failed, 2 for wrong usage, 130 after Ctrl-C.
+    """
+    request = RunRequest(
+        source="",
+        output=output,
+        config=preset_or_config(preset, config),
+        overrides=[*(overrides or ()), f"threads.inference={cores}"],
+        model=model,
+        seed=seed,
+        detector=DetectorOptions(detector, detections, text, classes, labels, every),
+    )
+    started = time.monotonic()
+    with ExitStack() as stack:
+        try:
+            job = _job(request, prompts_dir, export or (), overwrite=overwrite, scratch=scratch)
+            _check(job, inputs)
+            executor = _executor(on, job, workers, cores, gpus)
+            stack.callback(executor.close)
+            driver = _driver(stack, executor, job, inputs, tries, as_json=as_json, quiet=quiet)
+        except MaskstreamError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(_USAGE) from None
+        totals = _run(driver, inputs)
+    _tell_end(totals, time.monotonic() - started, output, as_json=as_json, quiet=quiet)
+    if driver.drained:
+        raise typer.Exit(INTERRUPTED)
+    if totals.failed:
+        raise typer.Exit(_FAILED)
+
+
+def _job(
+    request: RunRequest,
+    prompts_dir: str | None,
+    exports: list[str] | tuple[str, ...],
+    *,
+    overwrite: bool,
+    scratch: Path | None,
+) -> BatchJob:
+    """Make the job, with the settings of `run`. Raises `MaskstreamError`."""
+    from maskstream.pipeline.batch.tasks import BatchJob
+    from maskstream.pipeline.cli.first_use import with_model_folder
+    from maskstream.pipeline.config import load_config
+
+    return BatchJob(
+        out=request.output,
+        config=with_model_folder(load_config(request.config, request.settings)),
+        seed_prompted=bool(request.seed),
+        prompts_dir=prompts_dir,
+        exports=tuple(exports),
+        overwrite=overwrite,
+        scratch=None if scratch is None else str(scratch),
+    )
+
+
+def _check(job: BatchJob, inputs: list[str]) -> None:
+    """Raise `MaskstreamError` for what would make every video fail."""
+    from maskstream.pipeline.batch.inputs import check_outside
+    from maskstream.pipeline.exports.registry import find_format
+    from maskstream.pipeline.models.open import locate_model
+    from maskstream.pipeline.tracking.refinement import check_refinable
+
+    for name in job.exports:
+        find_format(name)
+    check_outside(job.out, inputs)
+    check_refinable(job.config)
+    locate_model(job.config)
+
+
+def _executor(on: str, job: BatchJob, workers: int | None, cores: int, gpus: float) -> Executor:
+    """The pool of processes, or of actors on Ray. Raises `MaskstreamError`."""
+    from maskstream.pipeline.batch.local import LocalPool
+    from maskstream.pipeline.batch.worker import OpenRuns
+    from maskstream.pipeline.errors import ConfigError
+
+    if on == "local":
+        if gpus:
+            raise ConfigError("--gpu-share is for Ray, which hands out GPUs: give --on ray")
+        return LocalPool(OpenRuns(job), workers or max(1, len(os.sched_getaffinity(0)) // cores))
+    if on != "ray" and not on.startswith("ray://"):
+        raise ConfigError(f"--on is local, ray or ray://HOST:PORT, not {on}")
+    from maskstream.pipeline.batch.on_ray import RayPlace, RayPool
+
+    address = None if on == "ray" else on
+    return RayPool(OpenRuns(job), RayPlace(address, cores, gpus, workers))
+
+
+def _driver(
+    stack: ExitStack,
+    executor: Executor,
+    job: BatchJob,
+    inputs: list[str],
+    tries: int,
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> Driver:
+    """The driver with its report and progress. Raises `MaskstreamError` for unusable inputs."""
+    from maskstream.pipeline.batch.driver import Driver
+    from maskstream.pipeline.batch.inputs import tasks_of
+    from maskstream.pipeline.batch.report import Report
+    from maskstream.pipeline.cli.batch_report import JsonEvents, batch_progress
+
+    total = sum(1 for _ in tasks_of(inputs))
+    report = Report(job)
+    stack.callback(report.close)
+    shown = JsonEvents() if as_json else stack.enter_context(batch_progress(total, hidden=quiet))
+    driver = Driver(executor, [report, shown], tries)
+    driver.totals.total = total
+    return driver
+
+
+def _run(driver: Driver, inputs: list[str]) -> Totals:
+    """Run all tasks; Ctrl-C drains, a second one ends the workers."""
+    from maskstream.pipeline.batch.inputs import tasks_of
+
+    with _draining(driver), suppress(KeyboardInterrupt):
+        driver.run(tasks_of(inputs))
+    return driver.totals
+
+
+@contextmanager
+def _draining(driver: Driver) -> Iterator[None]:
+    """Let the first Ctrl-C or SIGTERM drain the batch; a second one ends it at once."""
+
+    def drain(number: int, _: object) -> None:
+        if driver.drained:
+            raise KeyboardInterrupt
+        driver.drain()
+        typer.echo("stopping after the videos that are running; again to stop at once", err=True)
+
+    before = {number: signal.signal(number, drain) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _tell_end(totals: Totals, seconds: float, output: str, *, as_json: bool, quiet: bool) -> None:
+    rate = totals.frames / seconds if seconds else 0.0
+    if as_json:
+        counts = {k: v for k, v in asdict(totals).items() if k not in ("running", "waiting")}
+        end = {"event": "end", **counts, "seconds": round(seconds, 3), "fps": round(rate, 2)}
+        typer.echo(json.dumps(end))
+    elif not quiet:
+        typer.echo(
+            f"{output}: {totals.done} done, {totals.skipped} complete before, {totals.failed} "
+            f"failed; {totals.frames} frames in {seconds:.1f} s, {rate:.1f} fps"
+        )

@@ -1,0 +1,101 @@
+"""Output of the command `batch`: a progress bar, or events as JSON lines."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from maskstream.pipeline.batch.driver import Listener, Totals
+from maskstream.pipeline.batch.tasks import Outcome, State, Task
+
+_PROGRESS_EVERY_S = 5.0
+
+
+class BatchProgress(Listener):
+    """A progress bar over tasks: done, failed, running, frames a second in total, time left."""
+
+    def __init__(self, bar: Progress, total: int | None) -> None:
+        self._bar = bar
+        self._started = time.monotonic()
+        self._task = bar.add_task("videos", total=total, counts="")
+
+    def retried(self, task: Task, outcome: Outcome, tries: int, delay_s: float) -> None:
+        """Print why a task is tried again."""
+        self._bar.console.print(
+            f"{task.source}: {outcome.error} Try {tries + 1} in {delay_s:.0f} s.",
+            markup=False,
+            highlight=False,
+        )
+
+    def ended(self, task: Task, outcome: Outcome, tries: int) -> None:
+        """Print why a task failed."""
+        if outcome.state is State.FAILED:
+            self._bar.console.print(
+                f"failed: {task.source}: {outcome.error}", markup=False, highlight=False
+            )
+
+    def tick(self, totals: Totals) -> None:
+        """Move the bar."""
+        rate = totals.frames / max(1e-9, time.monotonic() - self._started)
+        counts = (
+            f"{totals.done} done, {totals.skipped} complete before, {totals.failed} failed, "
+            f"{totals.running} running, {rate:.1f} fps"
+        )
+        self._bar.update(self._task, completed=totals.ended, counts=counts)
+
+
+@contextmanager
+def batch_progress(total: int | None, *, hidden: bool) -> Iterator[BatchProgress]:
+    """Show the progress of a batch on standard error. total: of tasks, if it is known."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TextColumn("{task.fields[counts]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=hidden,
+    )
+    with bar:
+        yield BatchProgress(bar, total)
+
+
+class JsonEvents(Listener):
+    """Prints events as JSON lines: started, retried, done, skipped, failed, progress."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._told = monotonic()
+
+    def started(self, task: Task, tries: int) -> None:
+        """Print the event."""
+        _print("started", task, tries=tries)
+
+    def retried(self, task: Task, outcome: Outcome, tries: int, delay_s: float) -> None:
+        """Print the event."""
+        failure = str(outcome.failure)
+        _print("retried", task, tries=tries, failure=failure, error=outcome.error, delay_s=delay_s)
+
+    def ended(self, task: Task, outcome: Outcome, tries: int) -> None:
+        """Print the event; its name is the state."""
+        values = {k: v for k, v in asdict(outcome).items() if k not in ("state", "versions")}
+        _print(str(outcome.state), task, tries=tries, **values)
+
+    def tick(self, totals: Totals) -> None:
+        """Print the counts, every few seconds."""
+        if self._monotonic() - self._told >= _PROGRESS_EVERY_S:
+            self._told = self._monotonic()
+            typer.echo(json.dumps({"event": "progress"} | asdict(totals)))
+
+
+def _print(event: str, task: Task, **values: object) -> None:
+    where = {"event": event, "number": task.number, "source": task.source, "output": task.name}
+    typer.echo(json.dumps(where | values))

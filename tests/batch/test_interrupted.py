@@ -1,0 +1,102 @@
+"""Batches that are interrupted: Ctrl-C, killed workers and killed drivers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from maskstream.pipeline.store import MaskStore
+from tests.support.media import moving_shapes, write_video
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    frames, _ = moving_shapes(80, (90, 160), shapes=2, seed=1)
+    for number in range(3):
+        write_video(folder / f"c{number}.mp4", frames[: 80 - number])
+    return folder
+
+
+class Batch:
+    """The command in a process of its own."""
+
+    def __init__(self, clips, out, *options):
+        words = ["batch", str(clips), "-o", str(out), "--json", *options]
+        self.process = subprocess.Popen(
+            [sys.executable, ROOT / "run_pipeline.py", *words, "--set", "store.commit_frames=1"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.events = []
+
+    def until(self, name):
+        """Read events up to one of this name."""
+        for line in self.process.stdout:
+            self.events.append(json.loads(line))
+            if self.events[-1]["event"] == name:
+                return self.events[-1]
+        raise AssertionError(f"no event {name} in {self.events}")
+
+    def until_frames(self, store):
+        """Wait until a store has frames; returns the number of the process that writes it."""
+        while True:
+            opened = MaskStore.open_if_exists(store)
+            if opened is not None and len(opened):
+                return json.loads((store / "labels/lock").read_text())["pid"]
+
+    def end(self):
+        """The exit code and the counts."""
+        with self.process:
+            self.events += [json.loads(line) for line in self.process.stdout]
+        return self.process.returncode, self.events[-1]
+
+
+def test_ctrl_c_lets_running_videos_end_and_the_next_batch_does_the_rest(clips, tmp_path):
+    batch = Batch(clips, tmp_path, "--workers", "1")
+    batch.until("started")
+    os.kill(batch.process.pid, signal.SIGINT)
+    code, end = batch.end()
+    assert (code, end["done"], end["failed"]) == (130, 1, 0)
+    assert MaskStore(tmp_path / "c0.zarr").complete
+    assert not (tmp_path / "c1.zarr").exists()
+    code, end = Batch(clips, tmp_path, "--workers", "1").end()
+    assert (code, end["skipped"], end["done"]) == (0, 1, 2)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_what_it_had_not_committed(clips, tmp_path):
+    batch = Batch(clips / "c0.mp4", tmp_path / "killed", "--workers", "1")
+    batch.until("started")
+    os.kill(batch.until_frames(tmp_path / "killed/c0.zarr"), signal.SIGKILL)
+    code, end = batch.end()
+    assert (code, end["done"], end["retried"]) == (0, 1, 1)
+    assert "SIGKILL" in next(e for e in batch.events if e["event"] == "retried")["error"]
+    assert next(e for e in batch.events if e["event"] == "done")["run"] < 80
+    assert Batch(clips / "c0.mp4", tmp_path / "whole", "--workers", "1").end()[0] == 0
+    assert_same_masks(tmp_path / "killed/c0.zarr", tmp_path / "whole/c0.zarr")
+
+
+@pytest.mark.slow
+def test_a_killed_driver_is_followed_by_another(clips, tmp_path):
+    first = Batch(clips, tmp_path, "--workers", "1")
+    first.until("started")
+    first.until_frames(tmp_path / "c0.zarr")
+    with first.process:
+        first.process.kill()
+    code, end = Batch(clips, tmp_path, "--workers", "1").end()
+    assert (code, end["done"]) == (0, 3)
+    assert end["frames"] < 80 + 79 + 78
+    assert MaskStore(tmp_path / "c0.zarr").complete
+
+
+def assert_same_masks(store, other):
+    one, two = MaskStore(store), MaskStore(other)
+    assert (len(one), one.complete) == (len(two), two.complete)
+    assert all((a.labels == b.labels).all() for a, b in zip(one, two, strict=True))

@@ -1,0 +1,130 @@
+"""A Ray cluster of two nodes on this machine: workers and a node that are killed, versions."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+ray = pytest.importorskip("ray")
+
+from maskstream.pipeline.batch.driver import Driver, Listener  # noqa: E402
+from maskstream.pipeline.batch.on_ray import RayPlace, RayPool  # noqa: E402
+from maskstream.pipeline.batch.tasks import Failure, State, Task  # noqa: E402
+from maskstream.pipeline.errors import ClusterError  # noqa: E402
+from tests.support.batch_work import OpenDeeds  # noqa: E402
+from tests.support.media import moving_shapes, write_video  # noqa: E402
+from tests.support.stores import files  # noqa: E402
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning"),
+]
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """A cluster of a head without cores and two nodes of two cores."""
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    head = {"num_cpus": 0, "ray_client_server_port": 10001}
+    made = Cluster(initialize_head=True, head_node_args=head)
+    nodes = [made.add_node(num_cpus=2) for _ in range(2)]
+    made.nodes = nodes
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+class Notes(Listener):
+    def __init__(self):
+        self.outcomes = {}
+        self.failures = []
+        self.reasons = []
+
+    def retried(self, task, outcome, tries, delay_s):
+        self.failures.append((task.number, outcome.failure))
+        self.reasons.append(outcome.error)
+
+    def ended(self, task, outcome, tries):
+        self.outcomes[task.number] = outcome
+
+
+def drive(pool, deeds, notes):
+    try:
+        Driver(pool, [notes]).run(Task(n, *deed) for n, deed in enumerate(deeds))
+    finally:
+        pool.close()
+    return notes
+
+
+def test_tasks_run_on_both_nodes_and_a_killed_worker_is_replaced(cluster, tmp_path):
+    pool = RayPool(OpenDeeds(), RayPlace(cluster.address))
+    deeds = [("", "pid")] * 4 + [(str(tmp_path / "once"), "kill once")] + [("", "pid")] * 4
+    notes = drive(pool, deeds, Notes())
+    assert {outcome.state for outcome in notes.outcomes.values()} == {State.DONE}
+    assert notes.failures == [(4, Failure.LOST)]
+    assert "died" in notes.reasons[0]
+    assert len({outcome.host for outcome in notes.outcomes.values()}) >= 2
+
+
+def test_what_a_lost_node_ran_is_run_on_another(cluster, tmp_path):
+    marks = [tmp_path / str(number) for number in range(2)]
+
+    class LosesNode(Notes):
+        def tick(self, totals):
+            if cluster.nodes and all(mark.exists() for mark in marks):
+                cluster.remove_node(cluster.nodes.pop(), allow_graceful=False)
+                cluster.nodes.clear()
+
+        def retried(self, task, outcome, tries, delay_s):
+            super().retried(task, outcome, tries, delay_s)
+            (tmp_path / "go").touch()
+
+    pool = RayPool(OpenDeeds(), RayPlace(cluster.address))
+    notes = drive(pool, [(str(mark), "hold") for mark in marks] + [("", "pid")], LosesNode())
+    assert {outcome.state for outcome in notes.outcomes.values()} == {State.DONE}
+    assert len(notes.outcomes) == 3
+    assert [failure for _, failure in notes.failures] == [Failure.LOST]
+
+
+@pytest.mark.parametrize("on", ["ray", "ray://127.0.0.1:10001"])
+def test_the_command_makes_the_stores_that_single_runs_make(
+    on, cluster, cli, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    for seed in range(2):
+        frames, _ = moving_shapes(8, (90, 160), shapes=2, seed=seed)
+        write_video(clips / f"c{seed}.mp4", frames)
+    code, out, err = cli("batch", clips, "-o", tmp_path / "out", "--on", on, "--json")
+    assert code == 0, err
+    assert json.loads(out.splitlines()[-1])["done"] == 2
+    for seed in range(2):
+        single = tmp_path / f"{seed}.zarr"
+        assert cli("run", clips / f"c{seed}.mp4", "-o", single, "--quiet")[0] == 0
+        assert files(single) == files(tmp_path / f"out/c{seed}.zarr")
+
+
+def test_nodes_without_memory_are_a_sentence():
+    from ray.cluster_utils import Cluster
+
+    monitor = {"memory_usage_threshold": 0.001, "memory_monitor_refresh_ms": 250}
+    made = Cluster(True, head_node_args={"num_cpus": 1, "_system_config": monitor})
+    pool = RayPool(OpenDeeds(), RayPlace(made.address, cores=1))
+    try:
+        with pytest.raises(ClusterError, match=r"No worker can begin.*ran out of memory"):
+            drive(pool, [("", "pid")], Notes())
+    finally:
+        made.shutdown()
+
+
+def test_more_cores_than_there_are_is_a_sentence(cluster):
+    with pytest.raises(ClusterError, match="fewer than"):
+        RayPool(OpenDeeds(), RayPlace(cluster.address, cores=64))
+
+
+def test_no_cluster_is_a_sentence():
+    with pytest.raises(ClusterError, match="no Ray cluster"):
+        RayPool(OpenDeeds(), RayPlace("ray://127.0.0.1:1"))

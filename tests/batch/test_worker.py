@@ -1,0 +1,119 @@
+"""A worker's tasks in this process: what they write, skip, resume, replace and refuse."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from maskstream.pipeline.batch.tasks import BatchJob, Failure, State, Task
+from maskstream.pipeline.batch.worker import OpenRuns
+from maskstream.pipeline.config import load_config
+from maskstream.pipeline.store import MaskStore, MaskStoreWriter
+from tests.support.media import moving_shapes, write_video
+from tests.support.stores import INFO, files
+
+CLICK = {"frame": 0, "type": "point", "object": 1, "xy": [80, 45], "label": 1}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("worker")
+    write_video(place / "clip.mp4", moving_shapes(6, (90, 160), shapes=2, seed=1)[0])
+    (place / "click.json").write_text(json.dumps({"version": 1, "events": [CLICK]}))
+    return place
+
+
+@pytest.fixture(scope="module")
+def config():
+    return load_config(None, ["store.commit_frames=1", "tracking.refine=false"])
+
+
+@pytest.fixture
+def job(config, tmp_path):
+    return BatchJob(str(tmp_path), config)
+
+
+@pytest.fixture
+def clip(folder):
+    return Task(0, str(folder / "clip.mp4"), "clip", prompts=str(folder / "click.json"))
+
+
+def test_a_row_chooses_name_prompts_and_frames(job, clip, tmp_path):
+    outcome = OpenRuns(job)()(replace(clip, name="deep/first", start="1", end="4", prompts=None))
+    assert (outcome.state, outcome.frames, outcome.run, outcome.error) == (State.DONE, 3, 3, "")
+    assert MaskStore(tmp_path / "deep/first.zarr").indices.tolist() == [1, 2, 3]
+
+
+def test_prompts_decide_whether_objects_are_found(job, clip, folder, tmp_path):
+    (folder / "prompts").mkdir()
+    (folder / "prompts/clip.json").write_text((folder / "click.json").read_text())
+    work = OpenRuns(replace(job, prompts_dir=str(folder / "prompts")))()
+    assert work(replace(clip, prompts=None)).state is State.DONE
+    store = MaskStore(tmp_path / "clip.zarr")
+    assert store.events == [CLICK | {"xy": [80.0, 45.0]}]
+    assert store.attributes["config"]["seeding"]["enabled"] is False
+    assert work(replace(clip, name="free", prompts=None)).state is State.DONE
+    assert MaskStore(tmp_path / "free.zarr").attributes["config"]["seeding"]["enabled"] is True
+
+
+def test_a_half_done_store_is_continued_to_the_same_bits(job, clip, tmp_path):
+    assert OpenRuns(job)()(clip).run == 6
+    whole = files(tmp_path / "clip.zarr")
+    half = replace(clip, name="half")
+    assert OpenRuns(job)()(replace(half, end="3")).run == 3
+    outcome = OpenRuns(job)()(half)  # the range has grown
+    assert (outcome.state, outcome.frames, outcome.run) == (State.DONE, 6, 3)
+    store = MaskStore(tmp_path / "half.zarr")
+    assert [f.labels.tobytes() for f in store] == [
+        f.labels.tobytes() for f in MaskStore(tmp_path / "clip.zarr")
+    ]
+    assert OpenRuns(job)()(clip).state is State.SKIPPED
+    assert files(tmp_path / "clip.zarr") == whole
+
+
+def test_a_store_of_other_settings_is_kept_unless_it_may_be_replaced(job, clip, tmp_path):
+    assert OpenRuns(job)()(clip).state is State.DONE
+    before = files(tmp_path / "clip.zarr")
+    keyframes = job.config.keyframes.model_copy(update={"interval": 4})
+    other = replace(job, config=job.config.model_copy(update={"keyframes": keyframes}))
+    outcome = OpenRuns(other)()(clip)
+    assert (outcome.failure, files(tmp_path / "clip.zarr")) == (Failure.FINAL, before)
+    assert "keyframes.interval 8 (now 4)" in outcome.error
+    replacing = OpenRuns(replace(other, overwrite=True))()
+    assert [replacing(clip).state for _ in range(2)] == [State.DONE, State.SKIPPED]
+
+
+def test_a_store_that_another_process_writes_is_left_to_it(job, clip, tmp_path):
+    with MaskStoreWriter(tmp_path / "clip.zarr", info=INFO, attributes={}):
+        outcome = OpenRuns(replace(job, overwrite=True))()(clip)
+    assert outcome.failure is Failure.BUSY
+    assert "being written by process" in outcome.error
+
+
+def test_exports_are_made_once(job, clip, tmp_path):
+    work = OpenRuns(replace(job, exports=("coco", "davis")))()
+    work(clip)
+    (tmp_path / "clip.coco.json").write_text("mine")
+    frames = sorted((tmp_path / "clip.davis").iterdir())
+    assert len(frames) == 6
+    (tmp_path / "clip.davis" / frames[0].name).unlink()
+    assert work(clip).state is State.SKIPPED
+    assert (tmp_path / "clip.coco.json").read_text() == "mine"
+    more = OpenRuns(replace(job, exports=("mot",)))()
+    assert more(clip).state is State.SKIPPED
+    assert (tmp_path / "clip.mot.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"source": "missing.mp4"}, "no file"),
+        ({"prompts": "missing.json"}, "cannot read the prompts"),
+        ({"start": "nonsense"}, "nonsense"),
+        ({"source": "nonsense://films/a.mp4"}, "nonsense"),
+    ],
+)
+def test_a_bad_row_is_a_final_sentence(job, clip, change, words):
+    outcome = OpenRuns(job)()(replace(clip, **change))
+    assert (outcome.state, outcome.failure) == (State.FAILED, Failure.FINAL)
+    assert words in outcome.error
