@@ -242,28 +242,44 @@ def _average(graph: GraphBuilder, node: ov.Node) -> str:
 
 
 def _interpolate(graph: GraphBuilder, node: ov.Node) -> str:
-    """Resize; scales and sizes are given for some axes, which ONNX takes for all."""
-    own, rank = node.get_attributes(), len(node.get_input_partial_shape(0))
+    own, data = node.get_attributes(), graph.name_of(node.input_value(0))
     mode = {"nearest": "nearest", "linear_onnx": "linear", "cubic": "cubic"}.get(own["mode"])
     if mode is None or any(own["pads_begin"]) or any(own["pads_end"]) or own["antialias"]:
         raise ModelError(f"the Interpolate {node.get_friendly_name()} is not written in ONNX")
-    given, axes = (constant_input(graph, node, i) for i in (1, 2))
-    data = graph.name_of(node.input_value(0))
-    by_scales = own["shape_calculation_mode"] == "scales"
-    if not by_scales:
-        raise ModelError("an Interpolate to a fixed size is not written in ONNX")
-    scales = np.ones(rank, np.float32)
-    scales[np.ravel(axes)] = given
+    target = _of_all_axes(graph, node, data)
     return graph.add(
         "Resize",
-        data,
-        "",
-        graph.constant(scales),
+        *((data, "", target) if _by_scales(node) else (data, "", "", target)),
         mode=mode,
         coordinate_transformation_mode=own["coordinate_transformation_mode"],
         nearest_mode=own["nearest_mode"],
         cubic_coeff_a=float(own.get("cube_coeff", -0.75)),
     )
+
+
+def _by_scales(node: ov.Node) -> bool:
+    return bool(node.get_attributes()["shape_calculation_mode"] == "scales")
+
+
+def _of_all_axes(graph: GraphBuilder, node: ov.Node, data: str) -> str:
+    """Scales or sizes of an Interpolate, given for some axes, for all of them, as ONNX takes them.
+
+    Scales are a constant where they can be, which TensorRT asks for.
+    """
+    rank, axes = len(node.get_input_partial_shape(0)), _ints(constant_input(graph, node, 2))
+    known = graph.known(node.input_value(1))
+    if _by_scales(node):
+        scales = np.ones(rank, np.float32)
+        if known is not None:
+            scales[axes] = known
+            return graph.constant(scales)
+        kept = graph.constant(scales)
+    else:
+        kept = graph.add("Shape", data)
+    given = graph.name_of(node.input_value(1))
+    sources = [(given, axes.index(i)) if i in axes else (kept, i) for i in range(rank)]
+    each = [graph.add("Gather", s, graph.constant(np.array([i])), axis=0) for s, i in sources]
+    return graph.add("Concat", *each, axis=0)
 
 
 def _pad(graph: GraphBuilder, node: ov.Node) -> str:

@@ -1,5 +1,7 @@
 """Checkpoints in ONNX: the published networks' own weights, and INT8 after quantizing."""
 
+from shutil import copytree
+
 import numpy as np
 import onnx
 import pytest
@@ -8,9 +10,11 @@ import torch
 from maskstream.pipeline.errors import ConfigError
 from maskstream.pipeline.lab.bench.fill import filled_model
 from maskstream.pipeline.models.export_onnx import export_onnx, write_folder_as_onnx
+from maskstream.pipeline.models.find import EMBEDDED, content_hash
 from maskstream.pipeline.segmenter.model import PromptBatch
 from maskstream.pipeline.segmenter.onnx_segmenter import OnnxSegmenter
 from maskstream.pipeline.segmenter.torch_segmenter import TorchSegmenter
+from maskstream.pipeline.weights.cache import cache_folder
 from tests.support.media import moving_shapes
 from tests.support.models import write_fp32_folder
 
@@ -50,6 +54,17 @@ def test_int8_of_a_checkpoint_needs_images(checkpoint, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="--calibration"):
         export_onnx(str(checkpoint[0]), tmp_path / "onnx", int8=True)
     assert not (tmp_path / "onnx").exists()
+
+
+def test_int8_of_a_checkpoint_is_that_of_its_quantized_folder(checkpoint, tmp_path, monkeypatch):
+    """The folder of the first use is taken; quantizing itself has tests of its own."""
+    monkeypatch.setenv("MASKSTREAM_CACHE", str(tmp_path / "cache"))
+    file = checkpoint[0]
+    copytree(EMBEDDED / "lite", cache_folder("models", f"lite-{content_hash(file)}"))
+    files = export_onnx(str(file), tmp_path / "onnx", int8=True)
+    encoder = onnx.load(files[0])
+    assert files[0].name == "encoder.onnx"
+    assert "DequantizeLinear" in {node.op_type for node in encoder.graph.node}
 
 
 @pytest.mark.slow

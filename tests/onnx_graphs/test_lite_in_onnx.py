@@ -71,7 +71,7 @@ def test_masks_in_onnx_runtime_are_those_of_openvino_in_floats(floats, shots):
 
 def test_masks_in_int8_are_near_those_in_floats(int8, shots):
     found = compare_with_openvino(LITE, int8, shots, threads=1)
-    assert 0.97 <= found.mean_iou < 0.999
+    assert 0.95 <= found.mean_iou < 0.999
     assert 0.998 <= found.cosine < 0.99999
 
 

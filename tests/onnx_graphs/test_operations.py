@@ -33,7 +33,33 @@ def reshaped(x):
     return opset.reshape(x, constant([0, -1]), special_zero=True)
 
 
+def resized(x, target, mode="linear_onnx", by="sizes", coordinates="half_pixel"):
+    """Rows and columns of an image [1, 1, rows, 5] at another size, [1, 1, ...]."""
+    image = opset.unsqueeze(x, constant(1))
+    return opset.interpolate(
+        image,
+        target,
+        mode,
+        by,
+        axes=constant([2, 3]),
+        coordinate_transformation_mode=coordinates,
+        cube_coeff=-0.75,
+    )
+
+
+def doubled_rows(x):
+    rows = opset.multiply(rows_of(x), constant(2))
+    return opset.concat([opset.unsqueeze(rows, constant(0)), constant([8])], 0)
+
+
 GRAPHS = {
+    "resize to computed sizes": lambda x: resized(x, doubled_rows(x)),
+    "resize by cubic": lambda x: resized(x, doubled_rows(x), "cubic"),
+    "resize to sizes": lambda x: resized(x, constant([3, 9]), "nearest"),
+    "resize by scales": lambda x: resized(x, constant([2, 1.5], np.float32), by="scales"),
+    "resize by computed scales": lambda x: resized(
+        x, opset.divide(as_floats(doubled_rows(x)), constant([7, 8], np.float32)), by="scales"
+    ),
     "gelu by tanh": lambda x: opset.gelu(x, "tanh"),
     "gelu": lambda x: opset.gelu(x, "erf"),
     "hard swish": opset.hswish,

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -73,8 +74,6 @@ def test_many_prompts_are_answered_in_batches_as_one_by_one(folder, shapes):
 
 
 def _scaled(segmenter, image):
-    import cv2
-
     height, width = segmenter.geometry.valid_hw
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
 
@@ -171,6 +170,17 @@ def test_the_command_writes_once_and_replaces_only_its_own(cli, tmp_path):
     assert (code, "give another" in err) == (1, True)
     code, _, err = cli("export-model", "lte", "-o", tmp_path / "x")
     assert (code, "did you mean lite" in err) == (1, True)
+
+
+def test_the_command_checks_masks_against_openvino(cli, shapes, tmp_path):
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images/one.png"), shapes[0][0])
+    check = ("--check", tmp_path / "images")
+    code, out, err = cli("export-model", "lite", "-o", tmp_path / "out", *check)
+    assert code == 0, err
+    assert "masks against OpenVINO in FP32: mean IoU 1.0000" in out
+    code, _, err = cli("export-model", "tinysam", "-o", tmp_path / "x", *check)
+    assert (code, "--check compares a model folder" in err) == (1, True)
 
 
 def test_onnx_runtime_runs_without_torch_and_openvino(folder):
