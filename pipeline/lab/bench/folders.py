@@ -26,6 +26,7 @@ _SOURCES = (
     "quantization/export.py",
     "quantization/decoder_graph.py",
     "quantization/nncf_method.py",
+    "segmenter/efficient_sam.py",
     "segmenter/encoders",
     "segmenter/layers.py",
     "segmenter/mask_decoder.py",
