@@ -228,6 +228,14 @@ def test_papers_puts_measured_rows_beside(cli, data, tmp_path):
     assert ours[Protocol.MASK_AP]["values"]["ap"] > 50
     assert "2 sets" in ours[Protocol.WILD]["data"]
     assert {row["model"] for row in ours.values()} == {"lite"}
+    assert not any("single masks" in row["data"] for row in rows)
+
+
+def test_papers_says_which_rows_are_of_single_masks(cli, data):
+    code, out, err = cli("eval", "papers", "--data", data, "--single-mask", "--json")
+    assert (code, err) == (0, "")
+    (ours,) = [row for row in json.loads(out) if row["origin"] == MEASURED]
+    assert "single masks" in ours["data"]
 
 
 @pytest.mark.parametrize(
