@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maskstream.pipeline.cli.evaluate_shared import compact_table
 from maskstream.pipeline.cli.options import ConfigOption, ModelOption, OverridesOption
 from maskstream.pipeline.errors import ConfigError
 
@@ -72,17 +73,17 @@ def _counts(text: str) -> list[int]:
 
 def _print(report: DetectorReport) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(title="HOTA of boxes, %; DetA, AssA, identity switches a clip")
+    table = compact_table("clip")
     methods = list(report.means)
-    table.add_column("clip", no_wrap=True)
     for method in methods:
-        table.add_column(method, justify="right")
+        table.add_column(method.replace(", ", "\n"), justify="right", no_wrap=True)
     for name, scores in report.clips.items():
         table.add_row(name, *(f"{100 * scores[method].hota:.1f}" for method in methods))
     table.add_section()
     for row, label in enumerate(("mean HOTA", "mean DetA", "mean AssA")):
         table.add_row(label, *(f"{100 * report.means[method][row]:.1f}" for method in methods))
     table.add_row("switches", *(f"{report.means[method][3]:.2f}" for method in methods))
-    Console().print(table)
+    console = Console()
+    console.print("HOTA of boxes, %; DetA, AssA, identity switches a clip\n")
+    console.print(table)

@@ -82,6 +82,7 @@ def papers(
     if detections is not None and (images is None or images.annotations is None):
         raise ConfigError("--detections needs --data FILE.json")
     sets = find_wild_sets(wild) if wild else None
+    rule = ", single masks" if single_mask else ""
     rows: list[PaperRow] = []
     for model in models.split(",") if data or wild else ():
         pool = open_pool(model, device, threads)
@@ -89,15 +90,15 @@ def papers(
             found = measure_prompts(
                 pool, images.sets, model, single_mask=single_mask, hidden=as_json
             )
-            rows.append(prompted_row(found, data.stem))
+            rows.append(prompted_row(found, f"{data.stem}{rule}"))
             if detections is not None:
                 ap = measure_mask_ap(
                     pool, images, detections, model, single_mask=single_mask, hidden=as_json
                 )
-                rows.append(mask_ap_row(ap, f"{data.stem}, boxes of {detections.stem}"))
+                rows.append(mask_ap_row(ap, f"{data.stem}, boxes of {detections.stem}{rule}"))
         if wild is not None and sets is not None:
             report = measure_wild(pool, sets, model, single_mask=single_mask, hidden=as_json)
-            rows.append(wild_row(report, wild.name))
+            rows.append(wild_row(report, f"{wild.name}{rule}"))
     rows = [*PUBLISHED, *rows]
     if as_json:
         typer.echo(json.dumps([row.to_json() for row in rows]))

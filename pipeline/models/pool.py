@@ -16,7 +16,7 @@ from maskstream.pipeline.types import SizeHW
 KEPT = 2
 """Segmenters in memory at once.
 
-One of `lite` holds 100 MiB, and up to 450 MiB once OpenVINO has seen prompts of all shapes. Images
+One of `lite` holds 100 MiB, and up to 550 MiB once OpenVINO has seen prompts of all shapes. Images
 that come in the order of their shapes need one, and one more for crops.
 """
 

@@ -206,7 +206,7 @@ def test_published_rows_say_so_and_have_the_columns_of_their_table():
 def test_papers_prints_what_is_published_without_a_model(cli):
     code, out, err = cli("eval", "papers", "--model", "nothing")
     assert (code, err) == (0, "")
-    for part in ("TinySAM", "EfficientViT-SAM-XL1", "79.9  75.8  82.2  83.7", "48.9"):
+    for part in ("TinySAM", "EfficientViT-SAM-XL1", "79.9 75.8 82.2 83.7", "48.9"):
         assert part in out
     assert "published: TinySAM, arXiv 2312.13789v3" in out
     assert "…" not in out  # 80 columns are enough
@@ -228,6 +228,14 @@ def test_papers_puts_measured_rows_beside(cli, data, tmp_path):
     assert ours[Protocol.MASK_AP]["values"]["ap"] > 50
     assert "2 sets" in ours[Protocol.WILD]["data"]
     assert {row["model"] for row in ours.values()} == {"lite"}
+    assert not any("single masks" in row["data"] for row in rows)
+
+
+def test_papers_says_which_rows_are_of_single_masks(cli, data):
+    code, out, err = cli("eval", "papers", "--data", data, "--single-mask", "--json")
+    assert (code, err) == (0, "")
+    (ours,) = [row for row in json.loads(out) if row["origin"] == MEASURED]
+    assert "single masks" in ours["data"]
 
 
 @pytest.mark.parametrize(
