@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath, PurePosixPath
 from urllib.parse import urlsplit
 
-from maskstream.pipeline.batch.files import filesystem, find_urls, is_url, join
+from maskstream.pipeline.batch.files import find_urls, is_folder, is_url, join
 from maskstream.pipeline.batch.manifest import Row, is_manifest, read_manifest
 from maskstream.pipeline.batch.tasks import Task
 from maskstream.pipeline.errors import ConfigError, SourceNotFoundError
@@ -143,7 +143,7 @@ def _urls(target: str) -> Iterator[Row]:
         for url in find_urls(target):
             yield {"input": url, "output": os.path.splitext(url[len(base) :].lstrip("/"))[0]}
         return
-    if filesystem(target).isdir(target):
+    if is_folder(target):
         raise ConfigError(f"{target} is a folder: give a pattern, such as {target}/**/*.mp4")
     yield {"input": target}
 

@@ -92,6 +92,9 @@ def test_stores_equal_those_of_single_runs_and_a_second_batch_does_nothing(
         (["{clips}", "--set", "model=nonsense"], "no model"),
         (["{clips}", "--on", "moon"], "--on is"),
         (["{clips}", "--workers", "0"], "--workers"),
+        (["{clips}", "--prompts-dir", "{clips}/none"], "with prompts"),
+        (["{clips}", "--preset", "fast", "--config", "c.yaml"], "exclude each other"),
+        (["{clips}", "--gpu-share", "0.5"], "--on ray"),
         (["{clips}", "-o", "{clips}/out"], "inside"),
     ],
 )
