@@ -78,9 +78,7 @@ def _task(number: int, row: Row | str) -> Task:
     if isinstance(row, str):
         return Task(number, "", f"row-{number}", problem=row)
     source = row.get("input", "")
-    name = (
-        row.get("output") or PurePosixPath(urlsplit(source).path if is_url(source) else source).stem
-    )
+    name = row.get("output") or _stem(source)
     problem = ""
     if not source:
         problem = f"row {number} of the inputs has no input"
@@ -97,11 +95,14 @@ def _task(number: int, row: Row | str) -> Task:
     )
 
 
+def _stem(source: str) -> str:
+    """Name of a file by path or URL, without its suffix."""
+    return PurePosixPath(urlsplit(source).path if is_url(source) else source).stem
+
+
 def _is_below(name: str) -> bool:
-    parts = PurePath(name).parts
-    return (
-        bool(parts) and not is_url(name) and ".." not in parts and not PurePath(name).is_absolute()
-    )
+    path = PurePath(name)
+    return bool(name) and not is_url(name) and ".." not in path.parts and not path.is_absolute()
 
 
 def _beside(row: Row, folder: str) -> Row:

@@ -115,4 +115,6 @@ def test_ray_is_not_imported_on_this_machine(clips, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "False", done.stderr
+    assert "0 done, 0 complete before, 1 failed" in done.stdout
+    assert "not a video" in " ".join(done.stderr.split())
     assert report_of(tmp_path)[0]["state"] == "failed"
