@@ -23,6 +23,22 @@ def is_url(target: str) -> bool:
     return "://" in target
 
 
+def is_folder(target: str) -> bool:
+    """Whether there is a folder of this path or URL. Raises `SourceError`."""
+    if is_url(target):
+        with _as_source_error(target):
+            return bool(filesystem(target).isdir(target))
+    return Path(target).is_dir()
+
+
+def exists(target: str) -> bool:
+    """Whether there is a file or folder of this path or URL. Raises `SourceError`."""
+    if is_url(target):
+        with _as_source_error(target):
+            return bool(filesystem(target).exists(target))
+    return Path(target).exists()
+
+
 def join(folder: str, name: str) -> str:
     """`name` as seen from a folder or URL; as it is if it is a URL or an absolute path."""
     if is_url(name) or name.startswith("/") or folder in ("", "."):

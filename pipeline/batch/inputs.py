@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath, PurePosixPath
 from urllib.parse import urlsplit
 
-from maskstream.pipeline.batch.files import filesystem, find_urls, is_url, join
+from maskstream.pipeline.batch.files import find_urls, is_folder, is_url, join
 from maskstream.pipeline.batch.manifest import Row, is_manifest, read_manifest
 from maskstream.pipeline.batch.tasks import Task
 from maskstream.pipeline.errors import ConfigError, SourceNotFoundError
@@ -78,9 +78,7 @@ def _task(number: int, row: Row | str) -> Task:
     if isinstance(row, str):
         return Task(number, "", f"row-{number}", problem=row)
     source = row.get("input", "")
-    name = (
-        row.get("output") or PurePosixPath(urlsplit(source).path if is_url(source) else source).stem
-    )
+    name = row.get("output") or _stem(source)
     problem = ""
     if not source:
         problem = f"row {number} of the inputs has no input"
@@ -97,11 +95,14 @@ def _task(number: int, row: Row | str) -> Task:
     )
 
 
+def _stem(source: str) -> str:
+    """Name of a file by path or URL, without its suffix."""
+    return PurePosixPath(urlsplit(source).path if is_url(source) else source).stem
+
+
 def _is_below(name: str) -> bool:
-    parts = PurePath(name).parts
-    return (
-        bool(parts) and not is_url(name) and ".." not in parts and not PurePath(name).is_absolute()
-    )
+    path = PurePath(name)
+    return bool(name) and not is_url(name) and ".." not in path.parts and not path.is_absolute()
 
 
 def _beside(row: Row, folder: str) -> Row:
@@ -143,7 +144,7 @@ def _urls(target: str) -> Iterator[Row]:
         for url in find_urls(target):
             yield {"input": url, "output": os.path.splitext(url[len(base) :].lstrip("/"))[0]}
         return
-    if filesystem(target).isdir(target):
+    if is_folder(target):
         raise ConfigError(f"{target} is a folder: give a pattern, such as {target}/**/*.mp4")
     yield {"input": target}
 

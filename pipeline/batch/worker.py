@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 
 from maskstream.pipeline.batch.failures import failure_of, outcome_of
 from maskstream.pipeline.batch.files import (
+    exists,
     fetch,
-    filesystem,
     is_url,
     join,
     remote_identity,
@@ -63,6 +63,8 @@ class Runs:
 
     def _run(self, task: Task) -> Outcome:
         job = self._job
+        if job.scratch is not None:
+            Path(job.scratch).mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=job.scratch, prefix="maskstream-") as folder:
             staged = Path(folder)
             video = _Video(task, staged, job.config.threads.decode)
@@ -165,7 +167,7 @@ def _prompts_file(job: BatchJob, task: Task, staged: Path) -> Path | None:
     given = task.prompts
     if given is None and job.prompts_dir is not None:
         beside = join(job.prompts_dir, f"{task.name}.json")
-        given = beside if _exists(beside) else None
+        given = beside if exists(beside) else None
     if given is None:
         return None
     if not is_url(given):
@@ -173,10 +175,6 @@ def _prompts_file(job: BatchJob, task: Task, staged: Path) -> Path | None:
     folder = staged / "prompts"
     folder.mkdir()
     return fetch(given, folder)
-
-
-def _exists(target: str) -> bool:
-    return bool(filesystem(target).exists(target)) if is_url(target) else Path(target).is_file()
 
 
 def _load(prompts: Path, source: Source) -> PromptLog:
@@ -198,7 +196,7 @@ def _export(
     wanted = find_format(name)
     target = join(job.out, export_name(task, name))
     is_whole = is_url(job.out) or wanted.suffix  # a folder may be unfinished
-    if not replaces and is_whole and _exists(target):
+    if not replaces and is_whole and exists(target):
         return
     place = video.folder / Path(target).name if is_url(job.out) else Path(target)
     path = video.path if wanted.needs_video else None

@@ -18,7 +18,6 @@ from maskstream.pipeline.cli.detector_options import DetectorOptions
 from maskstream.pipeline.cli.options import (
     ClassesOption,
     ConfigOption,
-    DetectionsOption,
     DetectorOption,
     EveryOption,
     LabelsOption,
@@ -87,7 +86,6 @@ def batch(
         ),
     ] = None,
     detector: DetectorOption = None,
-    detections: DetectionsOption = None,
     text: TextOption = None,
     classes: ClassesOption = None,
     labels: LabelsOption = None,
@@ -109,18 +107,18 @@ def batch(
 
     Exit codes: 0, 1 if videos failed, 2 for wrong usage, 130 after Ctrl-C.
     """
-    request = RunRequest(
-        source="",
-        output=output,
-        config=preset_or_config(preset, config),
-        overrides=[*(overrides or ()), f"threads.inference={cores}"],
-        model=model,
-        seed=seed,
-        detector=DetectorOptions(detector, detections, text, classes, labels, every),
-    )
     started = time.monotonic()
     with ExitStack() as stack:
         try:
+            request = RunRequest(
+                source="",
+                output=output,
+                config=preset_or_config(preset, config),
+                overrides=[*(overrides or ()), f"threads.inference={cores}"],
+                model=model,
+                seed=seed,
+                detector=DetectorOptions(detector, None, text, classes, labels, every),
+            )
             job = _job(request, prompts_dir, export or (), overwrite=overwrite, scratch=scratch)
             _check(job, inputs)
             executor = _executor(on, job, workers, cores, gpus)
@@ -162,8 +160,10 @@ def _job(
 
 
 def _check(job: BatchJob, inputs: list[str]) -> None:
-    """Raise `MaskstreamError` for what would make every video fail."""
+    """Raise `MaskstreamError` for what would be wrong for every video."""
+    from maskstream.pipeline.batch.files import is_folder
     from maskstream.pipeline.batch.inputs import check_outside
+    from maskstream.pipeline.errors import ConfigError
     from maskstream.pipeline.exports.registry import find_format
     from maskstream.pipeline.models.open import locate_model
     from maskstream.pipeline.tracking.refinement import check_refinable
@@ -171,6 +171,8 @@ def _check(job: BatchJob, inputs: list[str]) -> None:
     for name in job.exports:
         find_format(name)
     check_outside(job.out, inputs)
+    if job.prompts_dir is not None and not is_folder(job.prompts_dir):
+        raise ConfigError(f"There is no folder {job.prompts_dir} with prompts.")
     check_refinable(job.config)
     locate_model(job.config)
 

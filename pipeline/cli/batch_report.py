@@ -73,7 +73,7 @@ class JsonEvents(Listener):
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        self._told = monotonic()
+        self._started = self._told = monotonic()
 
     def started(self, task: Task, tries: int) -> None:
         """Print the event."""
@@ -90,10 +90,17 @@ class JsonEvents(Listener):
         _print(str(outcome.state), task, tries=tries, **values)
 
     def tick(self, totals: Totals) -> None:
-        """Print the counts, every few seconds."""
-        if self._monotonic() - self._told >= _PROGRESS_EVERY_S:
-            self._told = self._monotonic()
-            typer.echo(json.dumps({"event": "progress"} | asdict(totals)))
+        """Print the counts, frames a second in total and the time left, every few seconds."""
+        now = self._monotonic()
+        if now - self._told < _PROGRESS_EVERY_S:
+            return
+        self._told = now
+        seconds = now - self._started
+        event = {"event": "progress", **asdict(totals), "seconds": round(seconds, 1)}
+        event["fps"] = round(totals.frames / seconds, 2)
+        if totals.total is not None and totals.ended:
+            event["left_s"] = round(seconds / totals.ended * (totals.total - totals.ended), 1)
+        typer.echo(json.dumps(event))
 
 
 def _print(event: str, task: Task, **values: object) -> None:

@@ -92,6 +92,9 @@ def test_stores_equal_those_of_single_runs_and_a_second_batch_does_nothing(
         (["{clips}", "--set", "model=nonsense"], "no model"),
         (["{clips}", "--on", "moon"], "--on is"),
         (["{clips}", "--workers", "0"], "--workers"),
+        (["{clips}", "--prompts-dir", "{clips}/none"], "with prompts"),
+        (["{clips}", "--preset", "fast", "--config", "c.yaml"], "exclude each other"),
+        (["{clips}", "--gpu-share", "0.5"], "--on ray"),
         (["{clips}", "-o", "{clips}/out"], "inside"),
     ],
 )
@@ -112,4 +115,6 @@ def test_ray_is_not_imported_on_this_machine(clips, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "False", done.stderr
+    assert "0 done, 0 complete before, 1 failed" in done.stdout
+    assert "not a video" in " ".join(done.stderr.split())
     assert report_of(tmp_path)[0]["state"] == "failed"

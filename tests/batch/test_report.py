@@ -1,12 +1,16 @@
 """The report: parts as tasks end, which are one table, here and on a service."""
 
+import json
+
 import fsspec
 import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 
+from maskstream.pipeline.batch.driver import Totals
 from maskstream.pipeline.batch.report import Report
 from maskstream.pipeline.batch.tasks import BatchJob, Failure, Outcome, State, Task
+from maskstream.pipeline.cli.batch_report import JsonEvents
 from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.errors import StoreError
 
@@ -65,3 +69,17 @@ def test_an_output_that_is_a_file_is_a_sentence(tmp_path):
     report.ended(Task(0, "a.mp4", "a"), Outcome(State.DONE), 1)
     with pytest.raises(StoreError, match="cannot be written"):
         report.close()
+
+
+def test_progress_tells_rate_and_time_left(capsys):
+    now = [0.0]
+    events = JsonEvents(lambda: now[0])
+    events.tick(Totals(total=10))
+    now[0] = 20.0
+    events.tick(Totals(total=10, done=3, failed=1, running=2, frames=100))
+    now[0] = 22.0
+    events.tick(Totals(total=10, done=4))
+    (line,) = capsys.readouterr().out.splitlines()
+    event = json.loads(line)
+    assert (event["done"], event["failed"], event["running"]) == (3, 1, 2)
+    assert (event["fps"], event["left_s"]) == (5.0, 30.0)
