@@ -384,7 +384,7 @@ def test_bad_data_are_one_sentence(cli, tmp_path):
     [
         (["--model", "nothing"], "there is no model"),
         (["--device", "abacus"], "device"),
-        (["--image-root", "."], "need --data FILE.json"),
+        (["--image-root", "."], "needs --data FILE.json"),
     ],
 )
 def test_bad_options_are_one_sentence(cli, data, options, word):
