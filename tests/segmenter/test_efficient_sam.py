@@ -13,7 +13,7 @@ import torch
 from maskstream.pipeline.errors import PromptError
 from maskstream.pipeline.prompts import BoxEvent, PointEvent
 from maskstream.pipeline.quantization.export import architecture_of
-from maskstream.pipeline.quantization.quantize import METHODS, quantize, write_folder
+from maskstream.pipeline.quantization.quantize import quantize, write_folder
 from maskstream.pipeline.segmenter.corrections import Correction, PixelClick, correct_mask
 from maskstream.pipeline.segmenter.efficient_sam import POINTS, PointPromptEncoder
 from maskstream.pipeline.segmenter.encoders.stretched_vit import (
@@ -146,13 +146,12 @@ def test_a_correction_after_many_clicks_asks_with_the_last_ones(asked, frame):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
-def test_it_is_quantized_as_other_networks_are(method, tmp_path):
+def test_it_is_quantized_as_other_networks_are(tmp_path):
     torch.manual_seed(0)
     network = build("efficient-sam-ti")
     network.image_encoder = StretchedViTEncoder(StretchedViTSize(32, 2))
     network.architecture = replace(network.architecture, long_side=128)
-    made = quantize(network, list(moving_shapes(4, FRAME_HW, shapes=2, seed=1)[0]), method=method)
+    made = quantize(network, list(moving_shapes(4, FRAME_HW, shapes=2, seed=1)[0]))
     write_folder(made, tmp_path / "model")
     segmenter = OpenVinoSegmenter(tmp_path / "model", FRAME_HW)
     card = segmenter.card
