@@ -76,6 +76,34 @@ class FrameKeys:
     s4: Tensor
 
 
+class Neck(nn.Module):
+    """What keys and features gain by looking at neighboring cells and at stride 16.
+
+    Its outputs begin at zero, so a network that was trained without it begins where it was.
+    """
+
+    def __init__(self, s8: int, s16: int) -> None:
+        super().__init__()
+        self.enter_s16 = nn.Conv2d(s16, WIDTH, 1)
+        self.deep = nn.Sequential(ResidualBlock(WIDTH), ResidualBlock(WIDTH))
+        self.lift = nn.Conv2d(WIDTH, FEATURE, 1)
+        self.enter_s8 = nn.Conv2d(s8, FEATURE, 1)
+        self.fine = ResidualBlock(FEATURE)
+        self.key = nn.Conv2d(FEATURE, KEY, 1, bias=False)
+        self.feature = nn.Conv2d(FEATURE, FEATURE, 1, bias=False)
+        nn.init.zeros_(self.key.weight)
+        nn.init.zeros_(self.feature.weight)
+
+    def forward(self, fine: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
+        """What is added to keys [B, KEY, h, w] and features [B, FEATURE, h, w].
+
+        fine: maps of stride 8; coarse: of stride 16.
+        """
+        deep = self.deep(F.relu(self.enter_s16(coarse)))
+        x = self.fine(F.relu(self.enter_s8(fine) + twice(self.lift(deep))))
+        return self.key(x), self.feature(x)
+
+
 class KeyEncoder(nn.Module):
     """Encoder features of a frame to keys, queries and reduced features."""
 
@@ -88,6 +116,7 @@ class KeyEncoder(nn.Module):
         self.feature_s8 = nn.Conv2d(s8 + skip_s8, FEATURE, 1)
         self.feature_s16 = nn.Conv2d(s16 + embedding, FEATURE, 1)
         self.norm = LayerNormMap(FEATURE)
+        self.neck = Neck(s8 + skip_s8, s16 + embedding)
         self.likeness = nn.Conv2d(KEY, LIKENESS, 1, bias=False)
         self.log_scale = nn.Parameter(torch.tensor(20.0).log())
 
@@ -96,9 +125,11 @@ class KeyEncoder(nn.Module):
     ) -> FrameKeys:
         """Maps as `FrameFeatures` names them, [B, C, h, w] each."""
         fine, coarse = unit(s8), unit(s16)
-        key = self.key_s8(fine) + twice(self.key_s16(coarse))
-        deep = self.feature_s16(torch.cat([4 * coarse, emb], 1))
-        features = self.norm(self.feature_s8(torch.cat([4 * fine, skip_s8], 1)) + twice(deep))
+        at_s8, at_s16 = torch.cat([4 * fine, skip_s8], 1), torch.cat([4 * coarse, emb], 1)
+        more_key, more_features = self.neck(at_s8, at_s16)
+        key = self.key_s8(fine) + twice(self.key_s16(coarse)) + more_key
+        reduced = self.feature_s8(at_s8) + twice(self.feature_s16(at_s16))
+        features = self.norm(reduced + more_features)
         return FrameKeys(key, key * self.log_scale.exp(), self.likeness(key), features, s4)
 
 

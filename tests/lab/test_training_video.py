@@ -145,6 +145,31 @@ def test_training_lowers_the_loss(config):
     assert losses[-1] < 0.9 * losses[0]
 
 
+def test_a_network_without_the_neck_begins_where_it_was(config, tmp_path):
+    """Weights from before the neck give the keys that they gave, and train on."""
+    network = MemoryNetwork()
+    old = {k: v for k, v in network.state_dict().items() if ".neck." not in k}
+    torch.save(old, tmp_path / "old.pt")
+    started = VideoTrainer(
+        config.model_copy(
+            update={"init_from": tmp_path / "old.pt", "name": "neck", "out": tmp_path}
+        )
+    ).network
+    batch = to_batch(read_chunk(chunks(config.folder)[0]), torch.device("cpu"))
+    maps = [batch[name].flatten(0, 1) for name in NAMES]
+    keys = started.keys
+    with torch.no_grad():
+        found = keys(*maps)
+        fine, coarse = (m / (m.square().sum(1, keepdim=True) + 1e-6).sqrt() for m in maps[1:4:2])
+        coarse = torch.nn.functional.interpolate(
+            keys.key_s16(coarse), scale_factor=2.0, mode="bilinear", align_corners=False
+        )
+    torch.testing.assert_close(found.key, keys.key_s8(fine) + coarse)
+    assert torch.equal(keys.key_s8.weight, old["keys.key_s8.weight"])
+    started.keys.neck.key.weight.data += 1
+    assert not torch.allclose(started.keys(*maps).key, found.key)
+
+
 def test_graphs_predict_what_the_network_does(config, tmp_path):
     torch.manual_seed(1)
     network = MemoryNetwork().eval()

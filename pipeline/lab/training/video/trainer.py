@@ -101,7 +101,8 @@ class VideoTrainer(CachedTrainer[MemoryNetwork, dict[str, Tensor]]):
         named = list(network.named_parameters())
         groups: list[dict[str, Any]] = [
             {"params": [p for n, p in named if n in slow], "factor": 0.3, "weight_decay": 0.0},
-            {"params": [p for n, p in named if n not in slow], "factor": 1.0},
+            {"params": [p for n, p in named if n not in slow and ".neck." not in n], "factor": 0.5},
+            {"params": [p for n, p in named if ".neck." in n], "factor": 1.0},
         ]
         if not (config.folder / CHECKPOINT).exists():
             self._start(network)
@@ -116,7 +117,10 @@ class VideoTrainer(CachedTrainer[MemoryNetwork, dict[str, Tensor]]):
             return
         try:
             weights = torch.load(given.expanduser(), map_location="cpu", weights_only=True)
-            network.load_state_dict({k: v.float() for k, v in weights.items()})
+            weights = {k: v.float() for k, v in weights.items()}
+            missing, unknown = network.load_state_dict(weights, strict=False)
+            if unknown or any(not name.startswith("keys.neck.") for name in missing):
+                raise RuntimeError(f"{[*missing, *unknown][0]} does not fit")
         except (OSError, RuntimeError) as error:
             raise TrainingDataError(f"{given} holds no weights of the memory: {error}") from error
 
