@@ -273,3 +273,25 @@ def test_files_that_are_no_graphs_are_said(tmp_path):
     (tmp_path / "broken.onnx").write_bytes(SHAPES.read_bytes()[:2000])
     with pytest.raises(DetectorError, match="OpenVINO cannot read the detector"):
         GraphDetector(tmp_path / "broken.onnx")
+
+
+def test_the_own_proposals_as_an_onnx_detector_find_what_they_find_in_the_product(scene, tmp_path):
+    pytest.importorskip("onnx")
+    from maskstream.pipeline.models.find import find_model
+    from maskstream.pipeline.models.head import open_head_of
+    from maskstream.pipeline.models.open import open_model
+    from tests.support.own_detector import write_own_detector
+
+    frame, _ = scene
+    detector = GraphDetector(
+        write_own_detector(tmp_path / "own.onnx"), normalize="none", score_min=0.3
+    )
+    assert (detector.head, detector.labels) == ("yolo", ("object",))
+    segmenter = open_model("lite", frame.size_hw)
+    head = open_head_of(find_model("lite"))
+    boxes = head.propose(segmenter.encode(frame), segmenter.geometry)
+    sure = boxes.boxes_xyxy[boxes.scores > 0.5]
+    found = [each.xyxy for each in detector.detect(frame)]
+    assert len(sure) >= len(CLASSES)
+    for box in sure:
+        assert max(iou(np.array(each), box) for each in found) > 0.8
