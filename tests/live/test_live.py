@@ -166,11 +166,14 @@ def test_a_slow_model_holds_up_no_frame(shapes, monkeypatch):
     from maskstream.pipeline.segmenter.model import OpenVinoSegmenter
 
     come, taken = images(shapes, 200)
-    release, encode = threading.Event(), OpenVinoSegmenter.encode
+    release, encoded = threading.Event(), threading.Event()
+    encode = OpenVinoSegmenter.encode
 
     def slow(self, frame):
         assert release.wait(30)
-        return encode(self, frame)
+        found = encode(self, frame)
+        encoded.set()
+        return found
 
     monkeypatch.setattr(OpenVinoSegmenter, "encode", slow)
     session = LiveSession.open(come, load_config(overrides=[*PATIENT, "live.hang_s=0.001"]))
@@ -180,6 +183,9 @@ def test_a_slow_model_holds_up_no_frame(shapes, monkeypatch):
         if live.frame.index == 20:
             assert "encode" in session.status().hanging
             release.set()
+            assert encoded.wait(30)
+        if release.is_set():
+            time.sleep(1 / RATE)  # as a camera: after 60 pictures the shapes jump
         return any(o.area for o in live.result.objects)
 
     results, _ = run_until(session, shown)
