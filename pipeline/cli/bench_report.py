@@ -272,12 +272,12 @@ def print_ages(rows: Sequence[AgeRow]) -> None:
     """Print latency and age of results as a table in Markdown, as the documentation has it."""
     for line in (
         "| stream | cores | results a second | latency p50, p95, ms | age p50, p95, ms | behind, s "
-        "| dropped | left out before decoding | governor's steps |",
+        "| dropped | skipped before decoding | governor's steps |",
         "|---|---|---|---|---|---|---|---|---|",
         *(
             f"| {row.stream} | {row.cores} | {row.fps} | {row.p50_ms:.0f}, {row.p95_ms:.0f} | "
             f"{row.age_p50_ms:.0f}, {row.age_p95_ms:.0f} | {row.behind_s:.2f} | {row.drops} | "
-            f"{row.left_out} | {row.level} |"
+            f"{row.skipped} | {row.level} |"
             for row in rows
         ),
     ):

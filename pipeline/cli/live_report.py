@@ -79,8 +79,8 @@ def _line(status: LiveStatus) -> str:
 
 
 def _troubles(status: LiveStatus) -> str:
-    left_out = status.source["left_out"]
-    line = f", {left_out} left out before decoding" if left_out else ""
+    skipped = status.source["skipped"]
+    line = f", {skipped} skipped before decoding" if skipped else ""
     if status.full:
         line += ", no more objects: all ids are used"
     if status.source["recording"] == "encoded":

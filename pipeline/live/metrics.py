@@ -54,7 +54,7 @@ class MetricsServer:
 _COUNTERS: Sequence[tuple[str, str, Callable[[LiveStatus], float]]] = (
     ("frames", "Results since the start", lambda now: now.frames),
     ("dropped", "Frames dropped for newer ones", lambda now: now.drops),
-    ("left_out", "Frames left out before decoding", lambda now: now.source["left_out"]),
+    ("skipped", "Frames skipped before decoding", lambda now: now.source["skipped"]),
     ("keyframes", "Frames on which the encoder ran", lambda now: now.keyframes),
     ("connections", "Connections to the source", lambda now: now.source["connections"]),
     ("gaps", "Gaps of the source", lambda now: now.source["gaps"]),

@@ -41,7 +41,7 @@ class ReconnectingSource:
     (`pause` to `resume`) a camera's frames are read and discarded, so that the next one is recent;
     a source that is not reopenable keeps its frames.
     connected: whether the source is open. connections: number made so far. gaps: number of them.
-    trouble: the last error. spare_decoding: leave out non-reference frames, where there are any.
+    trouble: the last error. spare_decoding: skip non-reference frames, where there are any.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class ReconnectingSource:
         self.spare_decoding = False
         self._reader: FrameReader | None = None
         self._last_s: float | None = None
-        self._left_out_before = 0  # by earlier connections
+        self._skipped_before = 0  # by earlier connections
         self._source = source
         self._reopenable = reopenable
         self._policy = policy or ReconnectPolicy()
@@ -70,9 +70,9 @@ class ReconnectingSource:
         self._running.set()
 
     @property
-    def left_out(self) -> int:
-        """Frames left out before decoding, because it was behind."""
-        return self._left_out_before + getattr(self._reader, "left_out", 0)
+    def skipped(self) -> int:
+        """Frames skipped before decoding, because it was behind."""
+        return self._skipped_before + getattr(self._reader, "skipped", 0)
 
     @property
     def newest_s(self) -> float | None:
@@ -100,7 +100,7 @@ class ReconnectingSource:
             yield _Reader(self, connection.enter_context(self._source.open()), connection)
 
     def _frames(self, first: FrameReader, connection: ExitStack) -> Iterator[Frame]:
-        index, connections, left_out = 0, self.connections, 0
+        index, connections, skipped = 0, self.connections, 0
         finder = GapFinder(self._policy.gap_s)
         last: Arrival | None = None
         if not self._reopenable:
@@ -115,15 +115,15 @@ class ReconnectingSource:
             if last is not None:
                 idle_s = now.monotonic_s - last.monotonic_s
                 if self.connections != connections or finder.is_gap(idle_s):
-                    now = self._after_gap(now, idle_s, self.left_out - left_out)
+                    now = self._after_gap(now, idle_s, self.skipped - skipped)
             self.trouble = ""
             yield _fitted(replace(frame, index=index, arrival=now), first.info)
             index, last, connections = index + 1, now, self.connections
-            left_out = self.left_out
+            skipped = self.skipped
 
-    def _after_gap(self, arrival: Arrival, idle_s: float, left_out: int) -> Arrival:
+    def _after_gap(self, arrival: Arrival, idle_s: float, skipped: int) -> Arrival:
         reason = self.trouble or (
-            f"{left_out} frames were left out to catch up" if left_out else "no frame arrived"
+            f"{skipped} frames were skipped to catch up" if skipped else "no frame arrived"
         )
         self.gaps += 1
         logger.warning("no frame for %.1f s: %s", idle_s, reason)
@@ -161,7 +161,7 @@ class ReconnectingSource:
                     reader.spare_decoding = self.spare_decoding
         finally:
             self.connected = False
-            self._left_out_before, self._reader = self.left_out, None
+            self._skipped_before, self._reader = self.skipped, None
 
 
 class _Reader:

@@ -216,7 +216,7 @@ class LiveSession:
                 "connected": source.connected,
                 "connections": source.connections,
                 "gaps": source.gaps,
-                "left_out": source.left_out,
+                "skipped": source.skipped,
                 "corrupt_packets": summary.report.corrupt_packets,
                 "trouble": source.trouble,
                 "recording": self._recordings.how,

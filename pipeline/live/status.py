@@ -32,7 +32,7 @@ class LiveStatus:
     drops: frames dropped for newer ones, since the first result. full: every object id has been
     used, so no object can be added. latency_ms: p50, p95 and p99 of all results; recent_latency_ms,
     recent_fps: of the last 60. rss_mb: resident memory at the first result and now, MiB. source:
-    connected, connections, gaps, frames left out before decoding, corrupt packets, last error,
+    connected, connections, gaps, frames skipped before decoding, corrupt packets, last error,
     recording ("copied", "encoded", "").
     hanging: seconds that stages exceeding the watchdog's limit have been running, by name.
     abandoned: what did not end with the run and was left behind: "source", "status" (the callback).

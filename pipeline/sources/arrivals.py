@@ -23,11 +23,11 @@ class PresentationArrivals:
     of a later frame. The k-th frame gets the k-th arrival: that is never before its capture, and
     never goes back. The capture time that the sender states is the frame's own.
 
-    left_out: packets decoded without their non-reference frames, which gave no frame.
+    skipped: packets decoded without their non-reference frames, which gave no frame.
     """
 
     def __init__(self) -> None:
-        self.left_out = 0
+        self.skipped = 0
         self._pts: list[int] = []  # sorted
         self._arrivals: deque[Arrival] = deque()
         self._ntp_s: dict[int, float] = {}
@@ -36,7 +36,7 @@ class PresentationArrivals:
         self._last: Arrival | None = None
 
     def add(self, pts: int | None, arrival: Arrival, *, skipping: bool = False) -> None:
-        """Note a packet given to the decoder. skipping: which leaves out non-reference frames."""
+        """Note a packet given to the decoder. skipping: which skips non-reference frames."""
         self._last = self._last or arrival
         if pts is None:
             self._clear()
@@ -69,7 +69,7 @@ class PresentationArrivals:
         """Take so many packets in presentation order; return the arrival of the last."""
         for pts in self._pts[:count]:
             self._ntp_s.pop(pts, None)
-            self.left_out += pts in self._skipping
+            self.skipped += pts in self._skipping
             self._skipping.discard(pts)
         del self._pts[:count]
         for _ in range(count - 1):

@@ -1,4 +1,4 @@
-"""Packets of a live input, stamped when they come, and left out when decoding falls behind."""
+"""Packets of a live input, stamped when they come, and skipped when decoding falls behind."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _MAX_KEYFRAME_WAIT_S = 10.0  # streams with intra refresh have no video keyframe
 
 @dataclass(frozen=True, slots=True)
 class CatchUp:
-    """When frames are left out before decoding.
+    """When frames are skipped before decoding.
 
-    late_s: age of the next packet from which non-reference frames are left out, and whole groups
+    late_s: age of the next packet from which non-reference frames are skipped, and whole groups
     of pictures before a video keyframe that has come. behind_s: age from which everything is left
     out up to the next video keyframe.
     """
@@ -33,7 +33,7 @@ class CatchUp:
 
 
 class Waiting(NamedTuple):
-    """A packet to decode. late: non-reference frames may be left out. after_jump: others were."""
+    """A packet to decode. late: non-reference frames may be skipped. after_jump: others were."""
 
     packet: Packet[Any]
     arrival: Arrival
@@ -46,7 +46,7 @@ class PacketFeed:
 
     packets: the demuxer, which is iterated and closed in the thread. stamp: says when a
     packet came; None ends the thread. clock: for the age of packets. catch_up: how packets are left
-    out; None: the demuxer waits for the decoder. left_out: packets left out. newest: arrival of the
+    out; None: the demuxer waits for the decoder. skipped: packets skipped. newest: arrival of the
     newest packet. failure: what the demuxer raised, when the iteration has ended.
     """
 
@@ -57,7 +57,7 @@ class PacketFeed:
         clock: Clock,
         catch_up: CatchUp | None = None,
     ) -> None:
-        self.left_out = 0
+        self.skipped = 0
         self.newest: Arrival | None = None
         self.failure: Exception | None = None
         self._packets = packets
@@ -134,7 +134,7 @@ class PacketFeed:
                 self._changed.wait_for(lambda: self._closed or len(self._waiting) < _READ_AHEAD)
             self.newest = arrival
             if not self._is_wanted(packet, arrival):
-                self.left_out += 1
+                self.skipped += 1
                 return
             self._waiting.append((packet, arrival))
             self._bytes += packet.size
@@ -164,5 +164,5 @@ class PacketFeed:
             return
         for _ in range(count):
             self._bytes -= self._waiting.popleft()[0].size
-        self.left_out += count
+        self.skipped += count
         self._jumped |= count > 0

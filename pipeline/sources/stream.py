@@ -53,7 +53,7 @@ class LiveStream:
     otherwise, and where it has none, the capture clock. record: a file for the unchanged packets
     (its suffix chooses the container), or where it cannot hold them for the frames, without loss;
     after a reconnection they go to NAME-2, NAME-3, …. threads: of the decoder. catch_up: how frames
-    are left out when decoding falls behind; None: the input waits, as a pipe does.
+    are skipped when decoding falls behind; None: the input waits, as a pipe does.
 
     An input that comes in bursts (HLS, a recording over HTTP) is paced by its timestamps. HLS may
     take two segments' time to go on, and a stream of rare frames three times its usual interval, if
@@ -139,7 +139,7 @@ class LiveStream:
 class LiveReader(VideoReader):
     """An opened `LiveStream`: iterate once; ends when the stream ends or stalls.
 
-    ended: the reason, as far as FFmpeg reports it. spare_decoding: leave out non-reference frames,
+    ended: the reason, as far as FFmpeg reports it. spare_decoding: skip non-reference frames,
     also while decoding keeps up. It closes the container.
     """
 
@@ -171,9 +171,9 @@ class LiveReader(VideoReader):
             raise
 
     @property
-    def left_out(self) -> int:
-        """Frames that were left out before decoding, to catch up."""
-        return self._arrivals.left_out + (0 if self._feed is None else self._feed.left_out)
+    def skipped(self) -> int:
+        """Frames that were skipped before decoding, to catch up."""
+        return self._arrivals.skipped + (0 if self._feed is None else self._feed.skipped)
 
     @property
     def newest_s(self) -> float | None:

@@ -1,4 +1,4 @@
-"""Arrivals of live frames in presentation order, and what is left out when decoding is behind."""
+"""Arrivals of live frames in presentation order, and what is skipped when decoding is behind."""
 
 import threading
 from fractions import Fraction
@@ -107,7 +107,7 @@ def packet(number, *, key):
 
 
 @pytest.mark.parametrize(
-    ("keys", "now_s", "taken", "left_out"),
+    ("keys", "now_s", "taken", "skipped"),
     [
         pytest.param("Kppp", 0.4, "0123", 0, id="in-time"),
         pytest.param("KpppKppp", 0.1, "01234567", 0, id="not-yet-late"),
@@ -118,8 +118,8 @@ def packet(number, *, key):
         pytest.param("Kpppppppp", 2.5, "", 9, id="too-far-behind"),
     ],
 )
-def test_groups_of_pictures_are_left_out_before_decoding_when_packets_are_old(
-    keys, now_s, taken, left_out
+def test_groups_of_pictures_are_skipped_before_decoding_when_packets_are_old(
+    keys, now_s, taken, skipped
 ):
     """Packets come every 0.1 s and have all come; then the decoder takes what is there."""
     clock, waiting = FakeClock(), threading.Event()
@@ -134,7 +134,7 @@ def test_groups_of_pictures_are_left_out_before_decoding_when_packets_are_old(
     clock.now = now_s
     got = [each.packet.pts for each in feed]
     assert got == [int(number) for number in taken]
-    assert feed.left_out == left_out
+    assert feed.skipped == skipped
     assert feed.newest.monotonic_s == pytest.approx((len(keys) - 1) / 10)
 
 
@@ -177,7 +177,7 @@ def test_packets_that_wait_are_bounded():
     feed = PacketFeed(come(), lambda p: Arrival(clock.now, 0.0), clock, CatchUp())
     assert over.wait(WAIT_S)
     assert len(feed) <= 1024
-    assert feed.left_out + len(list(feed)) == 5000
+    assert feed.skipped + len(list(feed)) == 5000
 
 
 def test_a_source_that_waits_for_its_reader_loses_nothing_and_is_not_read_far_ahead():
@@ -193,7 +193,7 @@ def test_a_source_that_waits_for_its_reader_loses_nothing_and_is_not_read_far_ah
     for number, each in enumerate(feed):
         assert each.packet.pts == number
         assert len(asked) <= number + 7
-    assert feed.left_out == 0
+    assert feed.skipped == 0
 
 
 def test_a_demuxer_that_hangs_closes_its_input_when_it_wakes():
@@ -212,14 +212,14 @@ def test_a_demuxer_that_hangs_closes_its_input_when_it_wakes():
 
 
 @pytest.mark.parametrize("late_s", [0.0, 0.1, 0.2])
-def test_late_frames_are_left_out_and_counted_and_the_newest_is_shown(with_b_frames, late_s):
+def test_late_frames_are_skipped_and_counted_and_the_newest_is_shown(with_b_frames, late_s):
     """A little late: no B-frames. Later: nothing before a keyframe that has come."""
     clock = LateDecoder(late_s)
     source = LiveStream(str(with_b_frames), clock=clock, catch_up=CatchUp(0.15, 2.0))
     with source.open() as reader:
         frames = list(reader)
-    assert reader.left_out + len(frames) == 30
-    assert (reader.left_out >= 5) if late_s else reader.left_out == 0
+    assert reader.skipped + len(frames) == 30
+    assert (reader.skipped >= 5) if late_s else reader.skipped == 0
     assert reader.report.corrupt_packets == 0
 
 
@@ -227,11 +227,11 @@ def test_decoding_can_be_spared_when_it_keeps_up(with_b_frames):
     with LiveStream(str(with_b_frames)).open() as reader:
         reader.spare_decoding = True
         frames = list(reader)
-    assert reader.left_out >= 3  # those that were decoded when it was opened are there
-    assert reader.left_out + len(frames) == 30
+    assert reader.skipped >= 3  # those that were decoded when it was opened are there
+    assert reader.skipped + len(frames) == 30
 
 
-def test_a_recording_holds_also_what_was_left_out(with_b_frames, tmp_path):
+def test_a_recording_holds_also_what_was_skipped(with_b_frames, tmp_path):
     kept = tmp_path / "kept.ts"
     clock, catch_up = LateDecoder(0.1), CatchUp(0.15, 2.0)
     _, _, shown = read(LiveStream(str(with_b_frames), record=kept, clock=clock, catch_up=catch_up))

@@ -48,17 +48,17 @@ def test_a_source_with_a_low_frame_rate_has_no_gaps():
     assert source.gaps == 0
 
 
-def test_frames_that_were_left_out_are_the_reason_of_a_gap(tmp_path):
+def test_frames_that_were_skipped_are_the_reason_of_a_gap(tmp_path):
     shapes, _ = moving_shapes(30, (36, 64))
     clip = write_video(tmp_path / "b.ts", shapes, options=B_FRAMES)
     stream = LiveStream(str(clip), clock=LateDecoder(0.1), catch_up=CatchUp(0.15, 2.0))
     _, source, _ = reconnecting([0.1])
     source._source, source._reopenable = stream, False
     arrival = source._after_gap(Arrival(1.0, 2.0), 4.0, 12)
-    assert (arrival.gap_s, arrival.gap_reason) == (4.0, "12 frames were left out to catch up")
+    assert (arrival.gap_s, arrival.gap_reason) == (4.0, "12 frames were skipped to catch up")
     with source.open() as reader:
         shown = len(list(reader))
-    assert shown + source.left_out == 30  # also when the connection is closed
+    assert shown + source.skipped == 30  # also when the connection is closed
 
 
 @pytest.mark.parametrize("policy", [Policy.LATEST, Policy.DROP_OLDEST])

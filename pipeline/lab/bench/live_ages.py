@@ -37,7 +37,7 @@ class AgeRow:
 
     p50_ms, p95_ms: latency, from the arrival of a frame to its result. age_p50_ms, age_p95_ms: from
     its sending, the fastest frame's way to its arrival counting as none. behind_s: at the end.
-    drops: frames dropped after decoding; left_out: before it.
+    drops: frames dropped after decoding; skipped: before it.
     """
 
     stream: str
@@ -49,7 +49,7 @@ class AgeRow:
     age_p95_ms: float
     behind_s: float
     drops: int
-    left_out: int
+    skipped: int
     level: int
 
     def to_json(self) -> dict[str, Any]:
@@ -172,6 +172,6 @@ class _Watch:
             age_p95_ms=round(float(age[1]), 1),
             behind_s=round(after.behind_s, 2),
             drops=after.drops - before.drops,
-            left_out=after.source["left_out"] - before.source["left_out"],
+            skipped=after.source["skipped"] - before.source["skipped"],
             level=after.governor.level,
         )
