@@ -143,6 +143,18 @@ def test_other_models_and_libraries_are_refused(run, begun, attributes, differs)
     assert (differs or "") in err
 
 
+def test_threads_and_libraries_matter_only_where_frames_are_missing(run, begun):
+    store = begun(end=3)
+    edit(store, versions=library_versions() | {"openvino": "2024.0"})
+    more_threads = ("--resume", "--set", "threads.inference=3")
+    assert run(store, *more_threads, "--end", "3")[0] == 0
+    assert len(MaskStore(store)) == 3
+    code, err = run(store, *more_threads, "--end", "5")
+    assert (code, "threads.inference" in err, "openvino 2024.0" in err) == (1, True, True)
+    edit(store, memory="0123")
+    assert run(store, *more_threads, "--end", "3")[0] == 1
+
+
 def test_moved_file_is_the_same_source(run, begun, folder):
     store = begun(end=3)
     moved = shutil.copy(folder / "clip.mp4", folder / "moved.mp4")
