@@ -37,5 +37,4 @@ def main(folder: str, picture: str, x: str, y: str, mask_file: str) -> None:
     print(f"{mask_file}: predicted IoU {iou[0, best]:.2f}")
 
 
-if __name__ == "__main__":
-    main(*sys.argv[1:]) if len(sys.argv) == 6 else sys.exit(__doc__)
+main(*sys.argv[1:]) if len(sys.argv) == 6 else sys.exit(__doc__)
