@@ -12,6 +12,7 @@ from maskstream.pipeline.batch.on_ray import RayPlace, RayPool  # noqa: E402
 from maskstream.pipeline.batch.tasks import Failure, State, Task  # noqa: E402
 from maskstream.pipeline.errors import ClusterError  # noqa: E402
 from tests.support.batch_work import OpenDeeds  # noqa: E402
+from tests.support.browser import free_port  # noqa: E402
 from tests.support.media import moving_shapes, write_video  # noqa: E402
 from tests.support.stores import files  # noqa: E402
 
@@ -27,10 +28,11 @@ def cluster(monkeypatch):
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    head = {"num_cpus": 0, "ray_client_server_port": 10001}
+    port = free_port()  # the server of the cluster before may still hold its own
+    head = {"num_cpus": 0, "ray_client_server_port": port}
     made = Cluster(initialize_head=True, head_node_args=head)
     nodes = [made.add_node(num_cpus=2) for _ in range(2)]
-    made.nodes = nodes
+    made.nodes, made.client = nodes, f"ray://127.0.0.1:{port}"
     yield made
     ray.shutdown()
     made.shutdown()
@@ -88,10 +90,11 @@ def test_what_a_lost_node_ran_is_run_on_another(cluster, tmp_path):
     assert [failure for _, failure in notes.failures] == [Failure.LOST]
 
 
-@pytest.mark.parametrize("on", ["ray", "ray://127.0.0.1:10001"])
+@pytest.mark.parametrize("by_client", [False, True])
 def test_the_command_makes_the_stores_that_single_runs_make(
-    on, cluster, cli, tmp_path, monkeypatch
+    by_client, cluster, cli, tmp_path, monkeypatch
 ):
+    on = cluster.client if by_client else "ray"
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     clips = tmp_path / "clips"
     clips.mkdir()
