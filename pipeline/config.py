@@ -223,6 +223,11 @@ class PipelineConfig(_Section):
         wanted = self.tracking.refine
         return self.queue.policy == "wait" if wanted == "auto" else wanted
 
+    def without_seeding(self) -> PipelineConfig:
+        """A copy with seeding disabled: only prompts and detections begin objects."""
+        unseeded = self.seeding.model_copy(update={"enabled": False})
+        return self.model_copy(update={"seeding": unseeded})
+
 
 def load_config(file: Path | None = None, overrides: Sequence[str] = ()) -> PipelineConfig:
     """Read a YAML configuration and apply `section.key=value` overrides. Raises `ConfigError`."""

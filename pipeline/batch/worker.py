@@ -100,9 +100,8 @@ class Runs:
     def _pipeline(self, *, seeded: bool) -> Pipeline:
         """The pipeline that finds objects as configured, or none where prompts are given."""
         config = self._job.config
-        if not seeded and config.seeding.enabled:
-            quiet = config.seeding.model_copy(update={"enabled": False})
-            config = config.model_copy(update={"seeding": quiet})
+        if not seeded:
+            config = config.without_seeding()
         key = config.seeding.enabled
         if key not in self._pipelines:
             self._pipelines[key] = Pipeline(config)

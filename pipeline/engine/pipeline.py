@@ -327,8 +327,7 @@ class Pipeline:
             return
         given = {e.object: e.frame for e in wanted.events}
         waiting = set(wanted.frames)
-        unseeded = self.config.seeding.model_copy(update={"enabled": False})
-        config = self.config.model_copy(update={"seeding": unseeded})
+        config = self.config.without_seeding()
         queue: FrameQueue[Frame] = FrameQueue(config.queue.capacity)
         reader = SourceReader(reverse(source, max(waiting)), queue)
         processor = FrameProcessor(config, self.model, size_hw, wanted)

@@ -18,12 +18,10 @@ from maskstream.pipeline.segmenter.geometry import InputGeometry, boxes_of
 from maskstream.pipeline.segmenter.model import Segmenter
 from maskstream.pipeline.segmenter.proposals import Proposal
 from maskstream.pipeline.sources.still import StillImage, as_frame
-from maskstream.pipeline.tracking.detecting import distinct, masks_of_boxes
+from maskstream.pipeline.tracking.detecting import distinct_masks
 from maskstream.pipeline.types import Frame, FrameResult, ObjectResult, WantedDevice
 from maskstream.trackers.detector_matching import LabeledDetection
 from maskstream.trackers.state import TrackState
-
-_DUPLICATE_IOU = 0.7  # of the masks of two detections of one object
 
 
 def segment_everything(
@@ -82,9 +80,8 @@ def detected_frame_result(
     """
     if not boxes:
         return _layered(frame, [])
-    sizes = {"frame_hw": frame.size_hw, "working_hw": frame.size_hw}
-    found = masks_of_boxes(segmenter, segmenter.encode(frame), boxes, **sizes)
-    return _layered(frame, [_layer(each) for each in distinct(found, _DUPLICATE_IOU)])
+    found = distinct_masks(segmenter, segmenter.encode(frame), boxes, frame.size_hw)
+    return _layered(frame, [_layer(each) for each in found])
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ from maskstream.trackers.detector_matching import LabeledDetection, MatchingSett
 from maskstream.trackers.iou import mask_iou
 from maskstream.trackers.track import LOGIT_LIMIT, Detection, FloatMap
 
+_SAME_OBJECT_IOU = 0.7  # of the masks of two detections of one object
+
 
 class DetectorRuns:
     """Chooses the frames on which a detector runs, which become keyframes, and runs it there.
@@ -92,12 +94,16 @@ def masks_of_boxes(
     return found
 
 
-def distinct(found: Sequence[LabeledDetection], iou: float) -> list[LabeledDetection]:
-    """Leave out detections whose mask has this IoU with an earlier one."""
+def distinct_masks(
+    segmenter: Segmenter, features: Features, boxes: Sequence[DetectedBox], image_hw: SizeHW
+) -> list[LabeledDetection]:
+    """Masks of detections at the image's size; of one object's only that of the first box."""
+    if not boxes:
+        return []
     kept: list[LabeledDetection] = []
-    for each in found:
+    for each in masks_of_boxes(segmenter, features, boxes, frame_hw=image_hw, working_hw=image_hw):
         mask = each.mask.logits > 0
-        if all(mask_iou(mask, other.mask.logits > 0) < iou for other in kept):
+        if all(mask_iou(mask, other.mask.logits > 0) < _SAME_OBJECT_IOU for other in kept):
             kept.append(each)
     return kept
 

@@ -18,7 +18,7 @@ from maskstream.pipeline.sources.live import is_address
 from maskstream.pipeline.store import MaskStore
 from maskstream.ui.camera.inputs import PushedImages, is_device
 from maskstream.ui.camera.live_run import ABANDONED_S, LiveRun
-from maskstream.ui.camera.live_runs import MAX_LIVE_RUNS, LiveRuns, without_seeding
+from maskstream.ui.camera.live_runs import MAX_LIVE_RUNS, LiveRuns
 from maskstream.ui.editing.quota import Limits
 from maskstream.ui.editing.workspace import Workspace
 from tests.support.browser import center, iou
@@ -77,7 +77,7 @@ class WatchedRun:
         self.frames, self.truths = shapes
         self.camera = PushedImages()
         self.sent = 0
-        session = LiveSession.open(self.camera, without_seeding(CONFIG), clock=self.clock)
+        session = LiveSession.open(self.camera, CONFIG.without_seeding(), clock=self.clock)
         self.run = LiveRun(session, folder, on_stop=self.camera.close, clock=self.clock)
 
     @property

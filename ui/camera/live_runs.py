@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
-from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.errors import PageError
 from maskstream.pipeline.live.session import LiveSession
 from maskstream.pipeline.sources.live import is_address
@@ -46,7 +45,10 @@ class LiveRuns:
                     f"{MAX_LIVE_RUNS} cameras are open on this server already; stop one of them."
                 )
             token = new_token()
-            folder, config = self._workspace.folder / token, without_seeding(self._workspace.config)
+            folder, config = (
+                self._workspace.folder / token,
+                self._workspace.config.without_seeding(),
+            )
             if text is None:
                 pushed = PushedImages()
                 run = LiveRun(LiveSession.open(pushed, config), folder, on_stop=pushed.close)
@@ -80,9 +82,3 @@ class LiveRuns:
         if is_address(text) or is_device(text):
             return text
         return str(self._workspace.server_path(text))
-
-
-def without_seeding(config: PipelineConfig) -> PipelineConfig:
-    """A copy of the configuration with seeding disabled: only clicked objects are tracked."""
-    seeding = config.seeding.model_copy(update={"enabled": False})
-    return config.model_copy(update={"seeding": seeding})

@@ -20,7 +20,7 @@ from maskstream.pipeline.models.predictor import single_prompt
 from maskstream.pipeline.objectness.model import ObjectnessModel
 from maskstream.pipeline.segmenter.corrections import Correction, correct_mask
 from maskstream.pipeline.segmenter.model import Decoded, Features, PromptBatch, Segmenter
-from maskstream.pipeline.tracking.detecting import distinct, masks_of_boxes
+from maskstream.pipeline.tracking.detecting import distinct_masks
 from maskstream.pipeline.tracking.seeding import Seeder
 from maskstream.pipeline.types import Frame, RgbImage, SizeHW
 from maskstream.ui.editing.entries import Click
@@ -30,7 +30,6 @@ BoolMap = npt.NDArray[np.bool_]
 SIZES_KEPT = 4
 FRAMES_KEPT = 12  # encoded frames, about 3 MB each with `lite`
 _MAX_PROPOSALS = 24
-_SAME_IOU = 0.7  # of the masks of two detections of one object
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,12 +233,8 @@ class Clicker:
         detector = self._segmenters.detector
         if detector is None:
             return self._seeded(segmenter, features)
-        boxes = detector.detect(frame)
-        if not boxes:
-            return []
-        sizes = {"frame_hw": self._frame_hw, "working_hw": self._frame_hw}
-        found = masks_of_boxes(segmenter, features, boxes, **sizes)
-        return [Found(d.mask.logits > 0, d.score, d.label) for d in distinct(found, _SAME_IOU)]
+        found = distinct_masks(segmenter, features, detector.detect(frame), self._frame_hw)
+        return [Found(d.mask.logits > 0, d.score, d.label) for d in found]
 
     def _seeded(self, segmenter: Segmenter, features: Features) -> list[Found]:
         head = self._segmenters.head()

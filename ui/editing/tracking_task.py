@@ -216,9 +216,7 @@ class TrackingTask:
             return
         self.status = JobStatus.RUNNING
         plan = self.plan
-        unseeded = self._config.seeding.model_copy(update={"enabled": False})
-        configured = Pipeline(self._config.model_copy(update={"seeding": unseeded}))
-        pipeline = for_job(configured, plan.job)
+        pipeline = for_job(Pipeline(self._config.without_seeding()), plan.job)
         wanted = plan.parsed()
         done = run_job(
             pipeline, self._video, wanted, plan.before(), plan.target, on_frame=self._on_frame

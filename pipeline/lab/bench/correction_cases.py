@@ -71,8 +71,7 @@ def video_cases(
 
     Raises `SourceError`, `ModelError`.
     """
-    seeding = config.seeding.model_copy(update={"enabled": False})
-    pipeline = Pipeline(config.model_copy(update={"seeding": seeding}))
+    pipeline = Pipeline(config.without_seeding())
     for entry in clips:
         on_run(entry.name)
         task = set_task(entry.name, entry.load())

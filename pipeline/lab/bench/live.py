@@ -86,8 +86,7 @@ def bench_live(
     `SourceError`.
     """
     if boxes:
-        unseeded = config.seeding.model_copy(update={"enabled": False})
-        config = config.model_copy(update={"seeding": unseeded})
+        config = config.without_seeding()
     names = ["calm", "a core burnt", "afterwards"] if burn else ["calm"]
     with camera_process(clip, size_hw) as url:
         session = LiveSession.open(url, config)

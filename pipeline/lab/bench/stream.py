@@ -86,8 +86,7 @@ def bench_stream(
 
     Seeding is off. Raises `SourceError`, `ModelError`.
     """
-    unseeded = config.seeding.model_copy(update={"enabled": False})
-    pipeline = Pipeline(config.model_copy(update={"seeding": unseeded}))
+    pipeline = Pipeline(config.without_seeding())
     with source.open() as reader:
         info = reader.info
         first = next(iter(reader))

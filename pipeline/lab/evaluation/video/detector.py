@@ -91,11 +91,8 @@ def evaluate_detector(
 def _tracked(
     config: PipelineConfig, clip: Clip, detector: SimulatedDetector, every: int
 ) -> Iterator[FrameBoxes]:
-    update = {
-        "detector": config.detector.model_copy(update={"every": every}),
-        "seeding": config.seeding.model_copy(update={"enabled": False}),
-    }
-    pipeline = Pipeline(config.model_copy(update=update), detector)
+    update = {"detector": config.detector.model_copy(update={"every": every})}
+    pipeline = Pipeline(config.without_seeding().model_copy(update=update), detector)
     for result in pipeline.stream(clip.source):
         yield {o.id: np.array(o.box_xyxy) for o in result.objects if o.area}
 
