@@ -22,8 +22,11 @@ from maskstream.pipeline.memory.bank import (
 from maskstream.pipeline.memory.features import NAMES, FrameFeatures
 from maskstream.pipeline.memory.model import JointPrediction, MemoryModel, sigmoid
 from maskstream.pipeline.quantization.nncf_method import quantize_graph
-from maskstream.pipeline.segmenter.openvino_runtime import ov
+from maskstream.pipeline.segmenter.openvino_runtime import ov, without_telemetry
 from maskstream.trackers.iou import paired_mask_iou
+
+with without_telemetry():
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
 QUANTIZED = ("values", "head")
 """Graphs that are quantized; the keys and the attention decide what is compared with what."""
@@ -31,6 +34,8 @@ MASK_IOU_MIN = 0.95
 """Least mean IoU of INT8 masks with FP32 masks on held-out sequences."""
 PRESENCE_MIN = 0.98
 """Least share of presence scores on the same side of one half."""
+_RANGES = RangeEstimatorParametersSet.MINMAX
+"""Objects differ more than images do: the mean of their ranges cuts off the largest values."""
 _LEAST_CELLS = 16  # of stride 4; the IoU of smaller masks is noise
 
 FloatMap = npt.NDArray[np.float32]
@@ -59,7 +64,7 @@ def quantize_memory(folder: Path, sequences: Sequence[Arrays]) -> dict[str, ov.M
     for name, inputs in recorder.inputs.items():
         graph = core.read_model(folder / f"{name}.xml")
         if name in QUANTIZED:
-            graph = quantize_graph(graph, inputs, overflow_fix=None)
+            graph = quantize_graph(graph, inputs, ranges=_RANGES)
         graphs[name] = graph
     return graphs
 

@@ -57,6 +57,7 @@ with without_telemetry():
     import nncf
     from nncf.openvino.quantization.backend_parameters import BackendParameters
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
+    from nncf.quantization.range_estimator import RangeEstimatorParameters
     from openvino._offline_transformations import compress_quantize_weights_transformation
 
 PROMPTS_PER_IMAGE = 4
@@ -292,14 +293,14 @@ def quantize_graph(
     ignored: Sequence[str] = (),
     correct_bias: bool = True,
     compress: bool = True,
-    overflow_fix: OverflowFix | None = OverflowFix.DISABLE,
+    ranges: RangeEstimatorParameters | None = None,
 ) -> ov.Model:
     """Quantize a graph to INT8 on calibration samples (each one input or a dict of inputs).
 
     A graph with attention gets NNCF's transformer scheme (SmoothQuant, matmuls of attention).
     ignored: names of operations kept in FP32. correct_bias: let biases compensate the mean error of
     preceding layers. compress: store weights in 8 bits instead of FP32 before a FakeQuantize.
-    overflow_fix: which weights have half the range, for CPUs without VNNI; None: NNCF's default.
+    ranges: how ranges of activations are estimated; None: NNCF's default, the mean of the samples'.
     """
     logging.getLogger("nncf").setLevel(logging.ERROR)
     attends = any(op.get_type_name() in _ATTENTION for op in graph.get_ops())
@@ -314,8 +315,9 @@ def quantize_graph(
             fast_bias_correction=False,
             ignored_scope=scope,
             advanced_parameters=AdvancedQuantizationParameters(
-                overflow_fix=overflow_fix,
+                overflow_fix=OverflowFix.DISABLE,
                 disable_bias_correction=not correct_bias,
+                activations_range_estimator_params=ranges or RangeEstimatorParameters(),
                 backend_params={BackendParameters.COMPRESS_WEIGHTS: compress},
             ),
         )

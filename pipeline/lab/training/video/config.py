@@ -19,7 +19,8 @@ class VideoTrainConfig(CachedTrainConfig):
     init_from: file of averaged weights to start from. reference_cells, recent_cells: maximum of
     cells remembered per frame; reference_step, recent_step: stride of the cells away from objects.
     recent: number of recent frames that are read. propagated_share: odds that the propagated mask
-    is an input. presence_weight, dice_weight: weights of losses.
+    is an input. int8_rounding: values and head are trained with the rounding of INT8.
+    presence_weight, dice_weight: weights of losses.
     """
 
     sequences: int = Field(3600, ge=1)
@@ -36,6 +37,7 @@ class VideoTrainConfig(CachedTrainConfig):
     recent_step: int = Field(4, ge=1)
     recent: int = Field(2, ge=1)
     propagated_share: float = Field(0.7, ge=0, le=1)
+    int8_rounding: bool = False
     presence_weight: float = Field(0.2, ge=0)
     dice_weight: float = Field(1.0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maskstream.pipeline.lab.training.video.config import VideoTrainConfig
+from maskstream.pipeline.lab.training.video.int8_rounding import Int8Rounding
 from maskstream.pipeline.memory.cells import choose_cells
 from maskstream.pipeline.memory.features import NAMES
 from maskstream.pipeline.memory.network import (
@@ -145,49 +147,55 @@ def rollout(
     """
     device = batch["masks"].device.type
     dtype = fast_dtype(device)
-    truth = batch["masks"]  # [B, T, O, H, W]
-    size, frames, count = truth.shape[0], truth.shape[1], truth.shape[2]
+    size, frames = batch["masks"].shape[:2]
     with torch.autocast(device, dtype, enabled=dtype != torch.float32):
         maps = [batch[name].flatten(0, 1).to(dtype) for name in NAMES]
-        frames_keys = _split(network.keys(*maps), size, frames)
-        small = F.avg_pool2d(truth.flatten(1, 2), 2).reshape(size, frames, count, 72, 128)
-        reference = remember(
-            network,
-            frames_keys[0],
-            small[:, 0],
-            step=config.reference_step,
-            limit=config.reference_cells,
+        keys = _split(network.keys(*maps), size, frames)
+        with Int8Rounding() if config.int8_rounding else nullcontext():
+            return _follow(network, keys, batch, config, rng)
+
+
+def _follow(
+    network: MemoryNetwork,
+    keys: list[FrameKeys],
+    batch: dict[str, Tensor],
+    config: VideoTrainConfig,
+    rng: np.random.Generator | None,
+) -> tuple[Tensor, dict[str, float]]:
+    """See `rollout`. keys: of every frame."""
+    truth = batch["masks"]  # [B, T, O, H, W]
+    size, frames, count = truth.shape[:3]
+    dtype = keys[0].key.dtype
+    small = F.avg_pool2d(truth.flatten(1, 2), 2).reshape(size, frames, count, 72, 128)
+    reference = remember(
+        network,
+        keys[0],
+        small[:, 0],
+        step=config.reference_step,
+        limit=config.reference_cells,
+    )
+    small = small.to(dtype)
+    prompted = (small[:, 0].sum((2, 3)) > 0).to(dtype)
+    banks: list[_Bank] = []
+    before, losses, ious, right = small[:, 0], [], [], []
+    for t in range(1, frames):
+        propagated = _warp(before, batch["flow"][:, t]).to(small.dtype)
+        known = (propagated.amax((2, 3)) > 0.5).to(small.dtype) * prompted
+        if rng is not None:
+            given = rng.random((size, count)) < config.propagated_share
+            known = known * torch.from_numpy(given).to(known)
+        recent = _Bank.join(banks[-config.recent :]) if banks else None
+        logits, presence = predict(network, keys[t], reference, recent, propagated, known)
+        logits = logits.float() - 24 * (1 - prompted[:, :, None, None].float())
+        loss, joint = _loss(logits, presence.float(), truth[:, t], prompted.float(), config)
+        losses.append(loss)
+        before = joint[:, 1:].detach()
+        before = F.avg_pool2d(before, 2).to(small.dtype)
+        banks.append(
+            remember(network, keys[t], before, step=config.recent_step, limit=config.recent_cells)
         )
-        small = small.to(dtype)
-        prompted = (small[:, 0].sum((2, 3)) > 0).to(dtype)
-        banks: list[_Bank] = []
-        before, losses, ious, right = small[:, 0], [], [], []
-        for t in range(1, frames):
-            propagated = _warp(before, batch["flow"][:, t]).to(small.dtype)
-            known = (propagated.amax((2, 3)) > 0.5).to(small.dtype) * prompted
-            if rng is not None:
-                given = rng.random((size, count)) < config.propagated_share
-                known = known * torch.from_numpy(given).to(known)
-            recent = _Bank.join(banks[-config.recent :]) if banks else None
-            logits, presence = predict(
-                network, frames_keys[t], reference, recent, propagated, known
-            )
-            logits = logits.float() - 24 * (1 - prompted[:, :, None, None].float())
-            loss, joint = _loss(logits, presence.float(), truth[:, t], prompted.float(), config)
-            losses.append(loss)
-            before = joint[:, 1:].detach()
-            before = F.avg_pool2d(before, 2).to(small.dtype)
-            banks.append(
-                remember(
-                    network,
-                    frames_keys[t],
-                    before,
-                    step=config.recent_step,
-                    limit=config.recent_cells,
-                )
-            )
-            ious.append(_iou(joint[:, 1:], truth[:, t], prompted))
-            right.append(_presence_accuracy(presence, truth[:, t], prompted))
+        ious.append(_iou(joint[:, 1:], truth[:, t], prompted))
+        right.append(_presence_accuracy(presence, truth[:, t], prompted))
     scores = {
         "iou": float(np.mean([i for i in ious if i == i])),
         "iou_last": float(ious[-1]),

@@ -34,7 +34,7 @@ from maskstream.pipeline.memory.network import KEY, MemoryNetwork, unit
 from maskstream.pipeline.segmenter.devices import choose_device
 
 CALIBRATION_SEQUENCES = 20
-HELD_OUT_SEQUENCES = 16
+HELD_OUT_SEQUENCES = 40
 
 
 def prepare_sequences(config: VideoTrainConfig) -> Iterator[tuple[int, int]]:
