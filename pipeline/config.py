@@ -108,7 +108,7 @@ class SeedingConfig(_Section):
     """Everything mode in a stream. Areas are shares of the image, scores 0..1.
 
     proposals: "head", boxes of the objectness head, and points where it is silent; "grid",
-    TinySAM's hierarchical grid. box_score_min: least score of a box that is asked about.
+    TinySAM's hierarchical grid. box_score_min: least score of a box that becomes a prompt.
     """
 
     enabled: bool = True

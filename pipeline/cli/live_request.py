@@ -172,11 +172,11 @@ def run_live(request: LiveRequest) -> None:
     )
     for session in cameras.sessions.values():
         session.outputs = Outputs(strict=request.strict)
-    told = StatusLines(as_json=request.as_json, quiet=request.quiet)
+    lines = StatusLines(as_json=request.as_json, quiet=request.quiet)
 
     def on_failure(name: str, error: Exception) -> None:
         if name and isinstance(error, MaskstreamError):
-            told.failure(name, error)
+            lines.failure(name, error)
         if request.strict or not isinstance(error, MaskstreamError):
             cameras.stop()
 
@@ -186,7 +186,7 @@ def run_live(request: LiveRequest) -> None:
         summaries = cameras.run(
             partial(outputs.publishers, cameras),
             behind=partial(outputs.behind, cameras),
-            on_status=told.status,
+            on_status=lines.status,
             on_failure=on_failure,
             duration_s=duration_s,
         )
@@ -194,7 +194,7 @@ def run_live(request: LiveRequest) -> None:
         _exit("the output does not take the status; the run has ended")
     for name, summary in summaries.items():
         if name not in cameras.failures:
-            told.summary(name, summary)
+            lines.summary(name, summary)
     _end(summaries, cameras.failures)
 
 

@@ -62,8 +62,8 @@ class RunRequest:
     def settings(self) -> list[str]:
         """Configuration overrides, `key=value`."""
         settings = [*self.overrides, *self.detector.settings]
-        told = self.prompts is not None or self.detector.given
-        if self.seed is not None or told:
+        given = self.prompts is not None or self.detector.given
+        if self.seed is not None or given:
             settings.append(f"seeding.enabled={str(bool(self.seed)).lower()}")
         if self.refine is not None:
             settings.append(f"tracking.refine={str(self.refine).lower()}")

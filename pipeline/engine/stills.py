@@ -34,7 +34,7 @@ def segment_everything(
 ) -> FrameResult:
     """Find the objects of an image (as `Predictor.set_image` takes it); parts are drawn on top.
 
-    The embedded model's objectness head proposes boxes; other models are asked a grid of points.
+    The embedded model's objectness head proposes boxes; other models get a grid of points.
     points_per_side: of that grid, a multiple of 4. The model is loaded on every
     call (about a second): for many images, open it once (`open_model`) and call `find_everything`.
     Raises `SourceError`, `ModelError` and `ConfigError`.

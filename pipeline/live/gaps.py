@@ -43,14 +43,14 @@ class SourceEvents:
     which relates the timestamps to the capture clock at the start, after every gap and wherever one
     of the two jumps. After `MAX_EVENTS` of them, gaps are summed up from then on: `{"type": "gaps",
     "since": frame after the first of them, "frame": after the last, "count", "seconds"}`, which is
-    told anew whenever the count has doubled, and at the end.
+    written anew whenever the count has doubled, and at the end.
     """
 
     def __init__(self) -> None:
         self._left = MAX_EVENTS
         self._last: tuple[Frame, Arrival] | None = None
         self._since: int | None = None  # frame of the first gap that is summed up
-        self._frame = self._count = self._told = 0
+        self._frame = self._count = self._written = 0
         self._seconds = 0.0
 
     def before(self, frame: Frame, arrival: Arrival) -> list[Event]:
@@ -76,16 +76,16 @@ class SourceEvents:
         self._left = 0
         if arrival.gap_s > 0:
             self._sum_up(frame.index, arrival.gap_s)
-        return self.at_end() if self._count >= 2 * self._told else []
+        return self.at_end() if self._count >= 2 * self._written else []
 
     def at_end(self) -> list[Event]:
         """The events to add after the last frame."""
-        if self._count == self._told:
+        if self._count == self._written:
             return []
-        self._told = self._count
+        self._written = self._count
         seconds = round(self._seconds, 3)
-        told = {"since": self._since, "frame": self._frame, "count": self._count}
-        return [{"type": "gaps"} | told | {"seconds": seconds}]
+        sums = {"since": self._since, "frame": self._frame, "count": self._count}
+        return [{"type": "gaps"} | sums | {"seconds": seconds}]
 
     def _sum_up(self, index: int, gap_s: float) -> None:
         self._since = index if self._since is None else self._since

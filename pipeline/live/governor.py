@@ -112,7 +112,7 @@ class Governor:
         """Whether non-reference frames need not be decoded: there is nothing more to save."""
         return self._overloaded and self._level == len(self._steps) - 1
 
-    def told(self, behind_s: float) -> GovernorState:
+    def state_at(self, behind_s: float) -> GovernorState:
         """The current decision, with what is true of the results now as its reason.
 
         behind_s: time between the arrivals of the newest frame and of the newest result.

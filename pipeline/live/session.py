@@ -211,7 +211,7 @@ class LiveSession:
             recent_latency_ms=meter.recent_ms,
             recent_fps=meter.recent_fps,
             rss_mb={"start": meter.rss_start_mb, "end": resident_mb()},
-            governor=self.governor.told(behind_s),
+            governor=self.governor.state_at(behind_s),
             source={
                 "connected": source.connected,
                 "connections": source.connections,

@@ -48,7 +48,7 @@ class Networks:
     the memory reads and whose decoder refines tracks, whichever model answers prompts: what was
     learned and every threshold of tracking hold for it only. They are one if the embedded model
     answers prompts. objectness: proposes boxes to seed, from the embedded model's features; None:
-    seeding asks a grid of points.
+    seeding prompts with a grid of points.
     """
 
     segmenter: Segmenter

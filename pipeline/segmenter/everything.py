@@ -377,9 +377,9 @@ def find_everything(
 def _find_from_boxes(
     segmenter: Segmenter, features: Features, settings: EverythingSettings, boxes: ScoredBoxes
 ) -> tuple[list[Proposal], int]:
-    """Ask about boxes, then about points of the coarse grid that no mask of a box covers.
+    """Decode boxes, then points of the coarse grid that no mask of a box covers.
 
-    What a point finds is asked again with its box, which is a prompt, too.
+    What a point finds is decoded again with its box, which is a prompt, too.
     """
     found = [p for p in decode_boxes(segmenter, features, boxes) if _is_kept(p, settings)]
     covered = np.zeros(segmenter.geometry.grid_hw, np.bool_)

@@ -31,7 +31,7 @@ class DetectorRuns:
         self._last: int | None = None
 
     def is_due(self, position: int, frame: Frame) -> bool:
-        """Whether it runs on this frame; frames are asked in order, by their count from 0."""
+        """Whether it runs on this frame; frames come in order, by their count from 0."""
         last = self._last
         if not self.knows(frame) or (last is not None and position - last < self._every):
             return False

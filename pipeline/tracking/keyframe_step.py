@@ -62,7 +62,7 @@ class EncoderInput(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class KeyframeRequest:
-    """What one keyframe is asked to do.
+    """What is to be done on one keyframe.
 
     features: of the frame. due: tracks to update. events: prompts of the frame. now_s: stream time,
     seconds. flow: from the previous frame, None in a new shot. seed: find new objects, with at most
@@ -83,7 +83,8 @@ class KeyframeRequest:
 class KeyframeStep:
     """Owns the tracks of a stream and the memory of their objects; one caller at a time.
 
-    on_refused: told which object's prompt cannot be decoded; None: the `PromptError` is raised.
+    on_refused: called with the object whose prompt cannot be decoded; None: the `PromptError` is
+    raised.
     """
 
     def __init__(

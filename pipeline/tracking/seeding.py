@@ -30,7 +30,7 @@ from maskstream.trackers.iou import box_iou
 _MAX_REFINED = 48  # proposals of a new shot that are decoded again with their box
 _INSIDE = 0.8  # share of a mask inside a larger one from which it is a part,
 _SCORE_SHARE = 0.8  # if the larger one has this share of its score
-_FILLED = 0.4  # share of a box covered by tracks from which it is not asked about
+_FILLED = 0.4  # share of a box covered by tracks from which it is no prompt
 _MAX_BLOBS = 4  # moving regions that get a prompt on one keyframe
 
 
@@ -38,9 +38,9 @@ class Seeder:
     """Finds new objects where no track is, within a budget of prompts per keyframe.
 
     With boxes of the objectness head, these are the prompts. On a new shot a grid of half as many
-    points a side as the coarse one is asked where they gave no mask; on later keyframes regions
+    points a side as the coarse one is decoded where they gave no mask; on later keyframes regions
     that move and that they did not answer. A later keyframe spends half of its prompts on boxes,
-    and on none that the one before it asked about, so that others have their turn.
+    and on none that the one before it decoded, so that others have their turn.
 
     Without boxes, a new shot is searched completely, with a coarse and then a fine grid. Later
     keyframes first prompt untracked regions that move, then the next points of a scattered grid,
@@ -54,7 +54,7 @@ class Seeder:
         self._segmenter = segmenter
         self._config = config
         self._cursor = 0
-        self._asked = np.zeros((0, 4), np.float32)  # boxes of the last keyframe
+        self._decoded = np.zeros((0, 4), np.float32)  # boxes of the last keyframe
 
     def propose_after_cut(
         self,
@@ -97,7 +97,7 @@ class Seeder:
             return []
         if boxes is not None:
             points = self._blobs(moving & ~occupied_mask)
-            fresh = boxes[~self._asked_before(boxes)]
+            fresh = boxes[~self._decoded_before(boxes)]
             limit = (budget + 1) // 2
             return self._from_boxes(features, occupied_mask, max_new, fresh, points, budget, limit)
         points_budget = (budget + 1) // 2  # the other half is for boxes
@@ -122,15 +122,15 @@ class Seeder:
         budget: int,
         max_boxes: int | None = None,
     ) -> list[Proposal]:
-        """Ask about sure boxes that no track fills, then about points that these did not answer."""
-        asked = boxes[boxes.scores >= self._config.box_score_min]
-        asked = asked[~self._filled(asked, occupied_mask)][: max_boxes or budget]
-        self._asked = asked.boxes_xyxy
-        found = decode_boxes(self._segmenter, features, asked)
+        """Decode sure boxes that no track fills, then points that their masks do not cover."""
+        prompts = boxes[boxes.scores >= self._config.box_score_min]
+        prompts = prompts[~self._filled(prompts, occupied_mask)][: max_boxes or budget]
+        self._decoded = prompts.boxes_xyxy
+        found = decode_boxes(self._segmenter, features, prompts)
         covered = occupied_mask.copy()
         for proposal in found:
             covered |= proposal.logits > 0
-        left = (budget - len(asked)) // 2  # what a point finds is asked again with its box
+        left = (budget - len(prompts)) // 2  # what a point finds is decoded again with its box
         if left and len(points):
             search = EverythingSearch(
                 self._segmenter, features, covered, self._config, passes=[PointPass(points)]
@@ -138,9 +138,9 @@ class Seeder:
             found += refine(self._segmenter, features, search.run(left))
         return self._choose(found, occupied_mask, max_new)
 
-    def _asked_before(self, boxes: ScoredBoxes) -> BoolMap:
-        """Which boxes were asked about on the last keyframe, bool [N]; others have their turn."""
-        overlap = box_iou(boxes.boxes_xyxy, self._asked)
+    def _decoded_before(self, boxes: ScoredBoxes) -> BoolMap:
+        """Which boxes were decoded on the last keyframe, bool [N]; others have their turn."""
+        overlap = box_iou(boxes.boxes_xyxy, self._decoded)
         return np.asarray(overlap.max(1, initial=0) > self._config.duplicate_iou)
 
     def _filled(self, boxes: ScoredBoxes, occupied_mask: BoolMap) -> BoolMap:

@@ -35,9 +35,7 @@ def test_gradients_pass_through_the_rounding():
     with Int8Rounding():
         out = F.conv2d(x, weight, padding=1)
     assert not torch.equal(out, F.conv2d(x, weight, padding=1))
-    torch.testing.assert_close(
-        out, F.conv2d(rounded_input(x), rounded_weight(weight), padding=1)
-    )
+    torch.testing.assert_close(out, F.conv2d(rounded_input(x), rounded_weight(weight), padding=1))
     out.sum().backward()
     assert (x.grad != 0).all()
     assert (weight.grad != 0).all()

@@ -92,7 +92,7 @@ def evaluate_images(
 ) -> ImagesReport:
     """Evaluate a model on every image of every set, in the order of the images' shapes.
 
-    head: proposes boxes in everything mode; None: only points are asked. zoom: also prompt small
+    head: proposes boxes in everything mode; None: all prompts are points. zoom: also prompt small
     objects in a crop around them (`ZOOM_MEASURES`). sheets: collect predicted masks. on_image:
     called with the set's name after each image. Raises `SourceError`, also if no image has an
     object to evaluate.

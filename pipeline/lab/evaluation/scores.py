@@ -84,9 +84,9 @@ def score_image(
 ) -> ImageScores:
     """Score every object of an example; masks are compared at full size.
 
-    The example must have at least one object. head: proposes boxes in everything mode; None: only
-    points are asked. zoom: returns the segmenter for
-    crops; None: no crops. on_answers: called for boxes and for single clicks.
+    The example must have at least one object. head: proposes boxes in everything mode; None: all
+    prompts are points. zoom: returns the segmenter for crops; None: no crops. on_answers: called
+    for boxes and for single clicks.
     """
     features = segmenter.encode(frame_of(example.rgb))
     truth = example.masks
