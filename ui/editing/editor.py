@@ -6,19 +6,17 @@ import gzip
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 
 import numpy as np
 
-from maskstream.pipeline.config import PipelineConfig
-from maskstream.pipeline.errors import MaskstreamError, PromptError, StoreCorruptError, StoreError
+from maskstream.pipeline.errors import PromptError
 from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.prompts import Quality
 from maskstream.pipeline.segmenter.corrections import Correction, PixelClick
 from maskstream.pipeline.sources.seekable import open_seekable
 from maskstream.pipeline.types import FrameResult
 from maskstream.ui.editing.cleanup import clean
-from maskstream.ui.editing.clicker import BoolMap, Clicker, Found, Segmenters
+from maskstream.ui.editing.clicker import BoolMap, Found, Segmenters
 from maskstream.ui.editing.entries import (
     LABEL_LENGTH,
     ChangedEntry,
@@ -29,21 +27,17 @@ from maskstream.ui.editing.entries import (
     OrderEntry,
     PromptedEntry,
     RangeEntry,
-    TrackedEntry,
     Via,
 )
 from maskstream.ui.editing.final_masks import FinalMasks
-from maskstream.ui.editing.jobs import JobPlan, Outcome, recovered
-from maskstream.ui.editing.session import Session, SessionState
+from maskstream.ui.editing.session import Session
 from maskstream.ui.editing.session_json import SessionView
+from maskstream.ui.editing.session_models import SessionModels
+from maskstream.ui.editing.session_tracking import SessionTracking
 from maskstream.ui.editing.shown import ShownMasks
 from maskstream.ui.editing.slots import JobSlots
-from maskstream.ui.editing.track_cost import frame_ms
 from maskstream.ui.editing.track_plan import (
     Direction,
-    PendingSegment,
-    done_after,
-    plan_job,
     stale_segments,
 )
 from maskstream.ui.editing.tracking_task import TrackingTask
@@ -56,7 +50,8 @@ _FRAME_TABLE = "frames.npz"
 class Editor:
     """Operations of the page on a session; may be called by any thread.
 
-    revision: increases with every change of what the page shows. shown: renders the pixels.
+    revision: increases with every change of what the page shows. shown: renders the pixels. models:
+    those that the session may choose.
 
     Raises:
         SourceError: the video no longer exists, or cannot be read.
@@ -71,30 +66,30 @@ class Editor:
     ) -> None:
         self.session = session
         self.revision = time.time_ns() // 1_000_000  # increases over restarts of the server, too
-        self.task: TrackingTask | None = None
-        self._segmenters = {"": segmenters, **(offered or {})}
-        self._clickers: dict[str, Clicker] = {}
-        self._slots = slots
         self._lock = threading.RLock()
         self.video = open_seekable(session.source, session.folder / _FRAME_TABLE)
         self.info = self.video.info
         self._created: dict[str, int] = {}
-        self.shown = ShownMasks(session, self.video, self._lock, self._live)
-        with suppress(StoreError):  # tried again before the next job
-            self._recover()
+        self.models = SessionModels(session, {"": segmenters, **(offered or {})}, self.info.size_hw)
+        self._tracking = SessionTracking(
+            session, self.video, self.models, slots, self._lock, self._changed
+        )
+        self.shown = ShownMasks(session, self.video, self._lock, self._tracking.live)
 
     def close(self) -> None:
         """Stop tracking, keep finished frames, and close the video."""
-        task = self.task
-        if task is not None and task.active:
-            task.stop()
-            task.wait(30.0)
+        self._tracking.close()
         self.video.close()
+
+    @property
+    def task(self) -> TrackingTask | None:
+        """The running tracking job, or the last one."""
+        return self._tracking.task
 
     @property
     def busy(self) -> bool:
         """Whether a tracking job is running."""
-        return self.task is not None and self.task.active
+        return self._tracking.busy
 
     # State
 
@@ -117,7 +112,7 @@ class Editor:
                 stale=stale,
                 job=None if task is None else task.progress(),
                 masks=FinalMasks.of(state, stale, self.info, self.session.masks).fingerprint,
-                seconds=self.track_seconds(stale),
+                seconds=self._tracking.seconds(stale),
             )
 
     def final_masks(self) -> FinalMasks:
@@ -144,7 +139,7 @@ class Editor:
             correction = self._correction(frame, click, object_id)
             if correction is None or object_id is None:
                 return self._prompt(frame, object_id, (click,), None)
-            mask = self._clicker.correct(self.video.frame(frame), correction)
+            mask = self.models.clicker.correct(self.video.frame(frame), correction)
             name = self.session.masks.put(mask)
             old = self._clicked(object_id, frame)
             if old is None:
@@ -165,7 +160,7 @@ class Editor:
             correction = self._correction(frame, click, object_id)
         finally:
             self._lock.release()
-        return self._clicker.preview(frame, correction or click)
+        return self.models.clicker.preview(frame, correction or click)
 
     def box(self, frame: int, box_xyxy: Sequence[float], object_id: int | None) -> int:
         """Prompt an object by a box; return the object id.
@@ -220,7 +215,7 @@ class Editor:
 
     def propose(self, frame: int) -> tuple[bytes, list[Found]]:
         """Find proposals on a frame, and their label map, gzipped bytes [H, W]."""
-        found = self._clicker.proposals(self.video.frame(frame))
+        found = self.models.clicker.proposals(self.video.frame(frame))
         labels = np.zeros(self.info.size_hw, np.uint8)
         for number, proposal in enumerate(found, start=1):
             labels[proposal.mask] = number
@@ -228,7 +223,7 @@ class Editor:
 
     def accept(self, frame: int, number: int) -> int:
         """Create an object from proposal `number` (from 1); return the object id."""
-        found = self._clicker.proposals(self.video.frame(frame))
+        found = self.models.clicker.proposals(self.video.frame(frame))
         if not 1 <= number <= len(found):
             raise PromptError("That proposal no longer exists.")
         chosen = found[number - 1]
@@ -260,7 +255,7 @@ class Editor:
                 last = self.frames[-1] if entry.last is None else entry.last
                 if not entry.first <= last <= self.frames[-1]:
                     raise PromptError("The out point must lie after the in point.")
-            if isinstance(entry, ModelEntry) and entry.model not in self._segmenters:
+            if isinstance(entry, ModelEntry) and entry.model not in self.models:
                 raise PromptError(f"This server does not offer the model {entry.model}.")
             self.session.add(entry)
             self._changed()
@@ -268,7 +263,7 @@ class Editor:
     def undo(self, *, redo: bool = False) -> None:
         """Undo the last action, or redo it."""
         with self._lock:
-            if self.task is not None and self.task.active:
+            if self.busy:
                 raise PromptError("Stop tracking before you undo or redo.")
             moved = self.session.redo() if redo else self.session.undo()
             if not moved:
@@ -277,101 +272,13 @@ class Editor:
 
     def prepare(self, frame: int) -> None:
         """Encode a frame before the first click on it."""
-        self._clicker.prepare(self.video.frame(frame))
-
-    # Tracking
+        self.models.clicker.prepare(self.video.frame(frame))
 
     def track(self, direction: Direction = "both", quality: Quality | None = None) -> None:
         """Start tracking the stale segments. Raises `PromptError` if it cannot start."""
-        with self._lock:
-            if self.task is not None and self.task.active:
-                raise PromptError("Tracking is running already.")
-            self._recover()
-            state = self.session.tracked_state
-            stale = stale_segments(state, self.frames, direction)
-            if not stale:
-                raise PromptError(_nothing_stale(state))
-            config = self._config
-            plan = JobPlan(
-                self.session.folder,
-                plan_job(state, stale, quality),
-                tuple(stale),
-                self.session.new_store(),
-                state.store,
-            )
-            task = TrackingTask(
-                plan, config, self.video, self._slots, self.session.masks, self._add_tracked
-            )
-            task.start()
-            self.task = task
-            self.revision += 1
-
-    def track_seconds(self, stale: Sequence[PendingSegment]) -> dict[str, float]:
-        """Estimated seconds of tracking by quality ("": as configured); empty before a click."""
-        known = self.session.state.model in self._segmenters
-        segmenter = self._clicker.loaded() if known else None
-        if segmenter is None or not stale:
-            return {}
-        frames = plan_job(self.session.tracked_state, stale).passes
-        count = sum(len(task.frames) for task in frames)
-        objects = len({pending.object for pending in stale})
-        fps = float(self.info.rate or 25)
-        each = frame_ms(self._config, segmenter, self.info.size_hw, objects, fps)
-        return {quality or "": count * ms / 1000 for quality, ms in each.items()}
-
-    def _add_tracked(self, plan: JobPlan, outcome: Outcome) -> None:
-        with self._lock:
-            state = self.session.tracked_state
-            done = done_after(state, outcome.touched, outcome.done)
-            entry = TrackedEntry(store=plan.store, job=outcome.job, onto=plan.onto, done=done)
-            try:
-                self.session.add(entry)
-                self.session.drop_old_stores()
-            finally:  # it holds in memory, if it cannot be saved
-                self._changed()
-
-    def _recover(self) -> None:
-        """Add the frames of a job that was killed, or found the disk full. Raises `StoreError`."""
-        plan = JobPlan.left_in(self.session.folder)
-        if plan is None:
-            return
-        try:
-            outcome = recovered(plan, self._config, self.info, self.session.masks)
-            if outcome is not None:
-                self._add_tracked(plan, outcome)
-        except StoreCorruptError:
-            pass  # earlier tracking is kept; the frames of this job are lost
-        except StoreError:
-            raise
-        except MaskstreamError:
-            pass  # as above
-        plan.forget()
+        self._tracking.start(direction, quality)
 
     # Helpers
-
-    @property
-    def _model(self) -> Segmenters:
-        """Segmenters of the model that the session has chosen. Raises `PromptError`."""
-        name = self.session.state.model
-        if name not in self._segmenters:
-            raise PromptError(f"This server does not offer the model {name}; choose another one.")
-        return self._segmenters[name]
-
-    @property
-    def _config(self) -> PipelineConfig:
-        return self._model.config
-
-    @property
-    def _clicker(self) -> Clicker:
-        model, name = self._model, self.session.state.model
-        with self._lock:
-            if name not in self._clickers:
-                self._clickers[name] = Clicker(model, self.info.size_hw)
-            return self._clickers[name]
-
-    def _live(self, index: int) -> FrameResult | None:
-        """Result of the running job for a frame."""
-        return self.task.live(index) if self.task is not None and self.task.active else None
 
     def _anchor(self, object_id: int | None, frame: int) -> PromptedEntry | None:
         if object_id is None or object_id not in self.session.state.objects:
@@ -411,7 +318,7 @@ class Editor:
         clicks: tuple[Click, ...],
         box: tuple[float, float, float, float] | None,
     ) -> int:
-        answer = self._clicker.answer(self.video.frame(frame), clicks, box)
+        answer = self.models.clicker.answer(self.video.frame(frame), clicks, box)
         with self._lock:
             number = self.session.next_object() if object_id is None else object_id
             names = [self.session.masks.put(mask) for mask in answer.masks]
@@ -450,10 +357,3 @@ def _share_inside(mask: BoolMap, box_xyxy: Sequence[float]) -> float:
     """Share of a mask that lies inside a box."""
     x0, y0, x1, y1 = (max(0, round(value)) for value in box_xyxy)
     return float(mask[y0:y1, x0:x1].sum() / max(1, mask.sum()))
-
-
-def _nothing_stale(state: SessionState) -> str:
-    """The message for a session without stale segments."""
-    if not any(known.anchors for known in state.objects.values()):
-        return "Click on an object first."
-    return "Everything is tracked; click where a mask is wrong to correct it."
