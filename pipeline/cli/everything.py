@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskstream.pipeline.cli.detector_options import DetectorOptions
+from maskstream.pipeline.cli.model_options import ModelOptions
 from maskstream.pipeline.cli.options import (
     ClassesOption,
     DetectionsOption,
     DetectorOption,
+    DeviceOption,
     EndOption,
+    EngineOption,
     LabelsOption,
     ModelOption,
     ReplaceOption,
@@ -77,6 +80,8 @@ def everything(
     classes: ClassesOption = None,
     labels: LabelsOption = None,
     model: ModelOption = None,
+    device: DeviceOption = None,
+    engine: EngineOption = None,
     overwrite: ReplaceOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line a frame.")] = False,
 ) -> None:
@@ -99,7 +104,7 @@ def everything(
             end=end,
             stride=stride,
             detector=DetectorOptions(detector, detections, text, classes, labels),
-            model=model,
+            model=ModelOptions(model, device, engine),
             overwrite=overwrite,
             as_json=as_json,
         )
@@ -119,7 +124,7 @@ class EverythingRequest:
     end: str | None
     stride: int
     detector: DetectorOptions
-    model: str | None
+    model: ModelOptions
     overwrite: bool
     as_json: bool
 
@@ -144,8 +149,7 @@ def _find(request: EverythingRequest) -> None:
         raise ConfigError(f"--grid is one of {', '.join(GRIDS)}, not {request.grid}")
     check_outputs([output, overlay], [source, *request.detector.inputs])
     labels, overlays = (None if p is None else ImageOutput(p) for p in (output, overlay))
-    model = [] if request.model is None else [f"model={request.model}"]
-    config = load_config(overrides=[*request.detector.settings, *model])
+    config = load_config(overrides=[*request.detector.settings, *request.model.settings])
     detector = open_detector(config.detector, threads=config.threads.inference)
     span = open_source(source, start=request.start, end=request.end, stride=request.stride)
     with span.open() as reader:
