@@ -96,9 +96,8 @@ class OnnxSegmenter:
         providers = usable_providers(device)
         height, width = self.geometry.input_hw
         grid_height, grid_width = self.geometry.grid_hw
-        self._encoder = OnnxSession(
-            folder / "encoder.onnx", {"height": height, "width": width}, threads, providers
-        )
+        image = {"batch": 1, "height": height, "width": width}
+        self._encoder = OnnxSession(folder / "encoder.onnx", image, threads, providers)
         sides = {"grid_height": grid_height, "grid_width": grid_width}
         self._decoder = OnnxSession(folder / "decoder.onnx", sides, threads, providers)
         self._cells = self.geometry.cell_centers()

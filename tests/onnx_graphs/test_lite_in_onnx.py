@@ -77,6 +77,20 @@ def test_masks_in_int8_are_near_those_in_floats(int8, shots):
     assert 0.999 <= found.cosine < 0.99999
 
 
+@pytest.mark.parametrize("precision", ["floats", "int8"])
+def test_several_images_are_encoded_at_once_as_one_by_one(precision, images, request):
+    encoder = OnnxRunner(request.getfixturevalue(precision) / "encoder.onnx")
+    assert encoder.session.get_inputs()[0].shape == ["batch", "height", "width", 3]
+    first = images[0].image
+    pair = np.concatenate([first, first[:, ::-1, ::-1]])
+    together, *alone = (encoder({"image": given}) for given in (pair, pair[:1], pair[1:]))
+    assert together["embedding"].shape[0] == 2
+    for name, values in together.items():
+        wanted = np.concatenate([each[name] for each in alone])
+        assert np.abs(wanted[0] - wanted[1]).max() > 0.1 * np.abs(wanted).max()
+        np.testing.assert_allclose(values, wanted, atol=1e-5 * np.abs(wanted).max())
+
+
 def test_what_int8_stands_for_in_floats_is_near_the_int8_graph(truths):
     encoder = Runner(ov.Core().read_model(LITE / "encoder.xml"), threads=1)
     for prepared, features, _ in truths:
