@@ -135,6 +135,7 @@ def _find(request: EverythingRequest) -> None:
     from maskstream.pipeline.config import load_config
     from maskstream.pipeline.detectors.open import open_detector
     from maskstream.pipeline.engine.stills import detected_frame_result, single_frame_result
+    from maskstream.pipeline.models.find import is_graph
     from maskstream.pipeline.models.head import open_head_of
     from maskstream.pipeline.models.open import locate_model, open_segmenter
     from maskstream.pipeline.models.pool import SegmenterPool
@@ -162,6 +163,8 @@ def _find(request: EverythingRequest) -> None:
         head = open_head_of(folder) if request.grid in (None, "head") else None
         if request.grid == "head" and head is None:
             raise ConfigError(f"--grid head needs an embedded model, not {config.model}")
+        if request.grid is not None and is_graph(folder):
+            raise ConfigError(f"--grid asks points, but {folder.name} finds all masks at once")
         grid = request.grid or ("hierarchical" if head is None else "head")
         for frame in reader:
             segmenter = pool.for_size(frame.size_hw)
