@@ -48,6 +48,7 @@ def detector(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Run generated clips with a simulated detector: HOTA of its boxes with and without us."""
+    from maskstream.pipeline.cli.first_use import with_model_folder
     from maskstream.pipeline.config import load_config
     from maskstream.pipeline.lab.evaluation.video.detector import evaluate_detector
     from maskstream.pipeline.lab.evaluation.video.generated import SCENES, generated_clips
@@ -60,7 +61,7 @@ def detector(
         raise ConfigError(f"there is no clip {unknown[0]}; there are {', '.join(SCENES)}")
     chosen_model = ModelOptions(model, device, engine)
     report = evaluate_detector(
-        load_config(config, [*(overrides or ()), *chosen_model.settings]),
+        with_model_folder(load_config(config, [*(overrides or ()), *chosen_model.settings])),
         [clip for clip in generated_clips(SpriteImages()) if clip.name in wanted],
         Faults(misses, false, jitter, confusions),
         every=_counts(every),

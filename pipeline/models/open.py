@@ -36,6 +36,12 @@ def locate_model(config: PipelineConfig) -> Path:
     """
     if runs_in_torch(config):
         return find_checkpoint(config.model)[0]
+    if names_checkpoint(config.model):
+        find_checkpoint(config.model)
+        raise ModelError(
+            f"{config.model} is a checkpoint, which runs on the device cuda only: for the CPU make "
+            f"a folder of it with 'quantize --checkpoint {config.model}', and give that"
+        )
     model = find_model(config.model)
     check_engine(config, model)
     return model
