@@ -20,7 +20,7 @@ LabelMap = npt.NDArray[np.uint16]
 SizeHW = tuple[int, int]
 WantedDevice = Literal["cpu", "cuda", "auto"]
 Engine = Literal["openvino", "onnxruntime"]
-WantedEngine = Engine | Literal["auto"]
+WantedEngine = Literal["openvino", "onnxruntime", "auto"]
 
 
 class PixelView(Protocol):

@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskstream.pipeline.cli.detector_options import DetectorOptions
+from maskstream.pipeline.cli.model_options import ModelOptions
 from maskstream.pipeline.cli.options import (
     ClassesOption,
     ConfigOption,
     DetectorOption,
+    DeviceOption,
+    EngineOption,
     EveryOption,
     LabelsOption,
     ModelOption,
@@ -76,6 +79,8 @@ def batch(
     preset: PresetOption = None,
     overrides: OverridesOption = None,
     model: ModelOption = None,
+    device: DeviceOption = None,
+    engine: EngineOption = None,
     prompts_dir: Annotated[
         str | None, typer.Option(help="Folder or URL with NAME.json: prompts of the output NAME.")
     ] = None,
@@ -115,7 +120,7 @@ def batch(
                 output=output,
                 config=preset_or_config(preset, config),
                 overrides=[*(overrides or ()), f"threads.inference={cores}"],
-                model=model,
+                model=ModelOptions(model, device, engine),
                 seed=seed,
                 detector=DetectorOptions(detector, None, text, classes, labels, every),
             )

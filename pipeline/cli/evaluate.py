@@ -27,6 +27,8 @@ from maskstream.pipeline.cli.evaluate_shared import (
     open_pool,
 )
 from maskstream.pipeline.cli.evaluate_video import video
+from maskstream.pipeline.cli.model_options import ModelOptions
+from maskstream.pipeline.cli.options import EngineOption
 from maskstream.pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -101,6 +103,7 @@ def images(
     ] = None,
     single_mask: SingleMaskOption = False,
     device: DeviceOption = "auto",
+    engine: EngineOption = None,
     threads: ThreadsOption = None,
 ) -> None:
     """Mean IoU from boxes and clicks and recall of everything mode, or COCO's mask AP."""
@@ -118,7 +121,7 @@ def images(
         detections=detections,
         single_mask=single_mask,
     )
-    _evaluate(open_pool(model, device, threads), request)
+    _evaluate(open_pool(ModelOptions(model, device, engine), threads), request)
 
 
 @dataclass(frozen=True, slots=True)

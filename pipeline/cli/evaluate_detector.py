@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskstream.pipeline.cli.evaluate_shared import compact_table
-from maskstream.pipeline.cli.options import ConfigOption, ModelOption, OverridesOption
+from maskstream.pipeline.cli.model_options import ModelOptions
+from maskstream.pipeline.cli.options import (
+    ConfigOption,
+    DeviceOption,
+    EngineOption,
+    ModelOption,
+    OverridesOption,
+)
 from maskstream.pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,11 +41,14 @@ def detector(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the detector's faults.")] = 0,
     model: ModelOption = None,
+    device: DeviceOption = None,
+    engine: EngineOption = None,
     config: ConfigOption = None,
     overrides: OverridesOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Run generated clips with a simulated detector: HOTA of its boxes with and without us."""
+    from maskstream.pipeline.cli.first_use import with_model_folder
     from maskstream.pipeline.config import load_config
     from maskstream.pipeline.lab.evaluation.video.detector import evaluate_detector
     from maskstream.pipeline.lab.evaluation.video.generated import SCENES, generated_clips
@@ -49,9 +59,9 @@ def detector(
     unknown = [name for name in wanted if name not in SCENES]
     if unknown:
         raise ConfigError(f"there is no clip {unknown[0]}; there are {', '.join(SCENES)}")
-    model_setting = [] if model is None else [f"model={model}"]
+    chosen_model = ModelOptions(model, device, engine)
     report = evaluate_detector(
-        load_config(config, [*(overrides or ()), *model_setting]),
+        with_model_folder(load_config(config, [*(overrides or ()), *chosen_model.settings])),
         [clip for clip in generated_clips(SpriteImages()) if clip.name in wanted],
         Faults(misses, false, jitter, confusions),
         every=_counts(every),

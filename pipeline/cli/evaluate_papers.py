@@ -27,6 +27,8 @@ from maskstream.pipeline.cli.evaluate_shared import (
     open_images,
     open_pool,
 )
+from maskstream.pipeline.cli.model_options import ModelOptions
+from maskstream.pipeline.cli.options import EngineOption
 from maskstream.pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ def papers(
     single_mask: SingleMaskOption = False,
     as_json: AsJson = False,
     device: DeviceOption = "auto",
+    engine: EngineOption = None,
     threads: ThreadsOption = None,
 ) -> None:
     """Print the papers' tables; with data also what is measured here, in the same columns."""
@@ -85,7 +88,7 @@ def papers(
     rule = ", single masks" if single_mask else ""
     rows: list[PaperRow] = []
     for model in models.split(",") if data or wild else ():
-        pool = open_pool(model, device, threads)
+        pool = open_pool(ModelOptions(model, device, engine), threads)
         if data is not None and images is not None:
             found = measure_prompts(
                 pool, images.sets, model, single_mask=single_mask, hidden=as_json

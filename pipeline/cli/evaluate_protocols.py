@@ -24,6 +24,8 @@ from maskstream.pipeline.cli.evaluate_shared import (
     open_pool,
     progress_bar,
 )
+from maskstream.pipeline.cli.model_options import ModelOptions
+from maskstream.pipeline.cli.options import EngineOption
 from maskstream.pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -50,11 +52,12 @@ def prompts(
     single_mask: SingleMaskOption = False,
     as_json: AsJson = False,
     device: DeviceOption = "auto",
+    engine: EngineOption = None,
     threads: ThreadsOption = None,
 ) -> None:
     """Mean IoU of every object from its box and from 1, 3 and 5 clicks, by size, as papers do."""
     images = open_images(data, image_root, held_out=held_out, limit=limit)
-    pool = open_pool(model, device, threads)
+    pool = open_pool(ModelOptions(model, device, engine), threads)
     report = measure_prompts(pool, images.sets, model, single_mask=single_mask, hidden=as_json)
     if as_json:
         typer.echo(json.dumps(report.to_json()))
@@ -76,13 +79,14 @@ def wild(
     single_mask: SingleMaskOption = False,
     as_json: AsJson = False,
     device: DeviceOption = "auto",
+    engine: EngineOption = None,
     threads: ThreadsOption = None,
 ) -> None:
     """Mask AP of each set of segmentation in the wild (SGinW), and their mean."""
     from maskstream.pipeline.lab.evaluation.wild import find_wild_sets
 
     sets = find_wild_sets(data)
-    pool = open_pool(model, device, threads)
+    pool = open_pool(ModelOptions(model, device, engine), threads)
     report = measure_wild(pool, sets, model, single_mask=single_mask, hidden=as_json)
     if as_json:
         typer.echo(json.dumps(report.to_json()))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maskstream.pipeline.cli.model_options import ModelOptions
 from maskstream.pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -74,14 +75,13 @@ def open_images(
     return ImageData([as_image_set(items, data.stem)], annotations, items)
 
 
-def open_pool(model: str, device: str, threads: int | None) -> SegmenterPool:
+def open_pool(options: ModelOptions, threads: int | None) -> SegmenterPool:
     """Segmenters of a model for images of any size. Raises `ConfigError`, `ModelError`."""
     from maskstream.pipeline.config import load_config
     from maskstream.pipeline.models.pool import SegmenterPool, segmenter_opener
 
     count = threads or min(os.cpu_count() or 1, 64)
-    overrides = (f"device={device}", f"threads.inference={count}")
-    config = load_config(overrides=overrides).model_copy(update={"model": model})
+    config = load_config(overrides=[*options.settings, f"threads.inference={count}"])
     return SegmenterPool(segmenter_opener(config))
 
 

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskstream.pipeline.cli.evaluate_shared import compact_table, progress_bar
+from maskstream.pipeline.cli.model_options import ModelOptions
 from maskstream.pipeline.cli.options import (
     ConfigOption,
+    DeviceOption,
+    EngineOption,
     ModelOption,
     PresetOption,
     preset_or_config,
@@ -71,6 +74,8 @@ def video(
         ),
     ] = None,
     model: ModelOption = None,
+    device: DeviceOption = None,
+    engine: EngineOption = None,
     config: ConfigOption = None,
     preset: PresetOption = None,
     prompt: Annotated[Prompt, typer.Option(help="How objects are prompted.")] = Prompt.MASK,
@@ -102,8 +107,8 @@ def video(
     from maskstream.pipeline.lab.evaluation.video.evaluate import evaluate_seeded, evaluate_videos
 
     clips, without_masks = _clips(data, masks, images, sequences, generated=generated)
-    overrides = [] if model is None else [f"model={model}"]
-    settings = load_config(preset_or_config(preset, config), overrides)
+    chosen_model = ModelOptions(model, device, engine)
+    settings = load_config(preset_or_config(preset, config), chosen_model.settings)
     if seeded and (baselines or prompt != Prompt.MASK):
         raise ConfigError("--seeded gives no prompts and has no baselines")
     if seeded and sheets is not None:

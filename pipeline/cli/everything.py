@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskstream.pipeline.cli.detector_options import DetectorOptions
+from maskstream.pipeline.cli.model_options import ModelOptions
 from maskstream.pipeline.cli.options import (
     ClassesOption,
     DetectionsOption,
     DetectorOption,
+    DeviceOption,
     EndOption,
+    EngineOption,
     LabelsOption,
     ModelOption,
     ReplaceOption,
@@ -77,6 +80,8 @@ def everything(
     classes: ClassesOption = None,
     labels: LabelsOption = None,
     model: ModelOption = None,
+    device: DeviceOption = None,
+    engine: EngineOption = None,
     overwrite: ReplaceOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line a frame.")] = False,
 ) -> None:
@@ -99,7 +104,7 @@ def everything(
             end=end,
             stride=stride,
             detector=DetectorOptions(detector, detections, text, classes, labels),
-            model=model,
+            model=ModelOptions(model, device, engine),
             overwrite=overwrite,
             as_json=as_json,
         )
@@ -119,7 +124,7 @@ class EverythingRequest:
     end: str | None
     stride: int
     detector: DetectorOptions
-    model: str | None
+    model: ModelOptions
     overwrite: bool
     as_json: bool
 
@@ -130,6 +135,7 @@ def _find(request: EverythingRequest) -> None:
     from maskstream.pipeline.config import load_config
     from maskstream.pipeline.detectors.open import open_detector
     from maskstream.pipeline.engine.stills import detected_frame_result, single_frame_result
+    from maskstream.pipeline.models.find import is_graph
     from maskstream.pipeline.models.head import open_head_of
     from maskstream.pipeline.models.open import locate_model, open_segmenter
     from maskstream.pipeline.models.pool import SegmenterPool
@@ -144,8 +150,7 @@ def _find(request: EverythingRequest) -> None:
         raise ConfigError(f"--grid is one of {', '.join(GRIDS)}, not {request.grid}")
     check_outputs([output, overlay], [source, *request.detector.inputs])
     labels, overlays = (None if p is None else ImageOutput(p) for p in (output, overlay))
-    model = [] if request.model is None else [f"model={request.model}"]
-    config = load_config(overrides=[*request.detector.settings, *model])
+    config = load_config(overrides=[*request.detector.settings, *request.model.settings])
     detector = open_detector(config.detector, threads=config.threads.inference)
     span = open_source(source, start=request.start, end=request.end, stride=request.stride)
     with span.open() as reader:
@@ -158,6 +163,8 @@ def _find(request: EverythingRequest) -> None:
         head = open_head_of(folder) if request.grid in (None, "head") else None
         if request.grid == "head" and head is None:
             raise ConfigError(f"--grid head needs an embedded model, not {config.model}")
+        if request.grid is not None and is_graph(folder):
+            raise ConfigError(f"--grid asks points, but {folder.name} finds all masks at once")
         grid = request.grid or ("hierarchical" if head is None else "head")
         for frame in reader:
             segmenter = pool.for_size(frame.size_hw)

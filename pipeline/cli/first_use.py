@@ -18,14 +18,20 @@ def with_model_folder(config: PipelineConfig, source: str | None = None) -> Pipe
     """Replace a checkpoint in the configuration by its quantized model folder, to run on the CPU.
 
     On first use the checkpoint is quantized on frames of `source`, a video or images; None (for a
-    camera): of the demo clip. Raises `ModelError` and `SourceError`.
+    camera): of the demo clip. Raises `ModelError` and `SourceError`, and `MissingExtraError` if the
+    engine is not installed.
     """
     from maskstream.pipeline.models.find import names_checkpoint
+    from maskstream.pipeline.models.onnx_folder import need_onnx
     from maskstream.pipeline.models.open import runs_in_torch
     from maskstream.pipeline.models.resolve import resolve_model
+    from maskstream.pipeline.segmenter.onnx_segmenter import usable_providers
 
     if not names_checkpoint(config.model) or runs_in_torch(config):
         return config
+    if config.engine == "onnxruntime":  # said before quantizing, which takes minutes
+        usable_providers(config.device)
+        need_onnx()
     folder = resolve_model(config.model, lambda count: _images(source, count), _echo)
     return config.model_copy(update={"model": str(folder)})
 

@@ -10,10 +10,13 @@ import typer
 
 from maskstream.pipeline.cli.detector_options import DetectorOptions
 from maskstream.pipeline.cli.live_request import LiveRequest, run_live
+from maskstream.pipeline.cli.model_options import ModelOptions
 from maskstream.pipeline.cli.options import (
     ClassesOption,
     ConfigOption,
     DetectorOption,
+    DeviceOption,
+    EngineOption,
     EveryOption,
     LabelsOption,
     ModelOption,
@@ -136,6 +139,8 @@ def live(
     labels: LabelsOption = None,
     every: EveryOption = None,
     model: ModelOption = None,
+    device: DeviceOption = None,
+    engine: EngineOption = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="End when an output fails, for example on a full disk.")
     ] = False,
@@ -170,7 +175,7 @@ def live(
             overrides=overrides or (),
             seed=seed,
             detector=DetectorOptions(detector, None, text, classes, labels, every),
-            model=model,
+            model=ModelOptions(model, device, engine),
             strict=strict,
             as_json=as_json,
             quiet=quiet,

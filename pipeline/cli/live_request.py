@@ -19,6 +19,7 @@ import typer
 
 from maskstream.pipeline.cli.detector_options import NO_DETECTOR, DetectorOptions
 from maskstream.pipeline.cli.live_report import StatusLines
+from maskstream.pipeline.cli.model_options import NO_MODEL_OPTIONS, ModelOptions
 from maskstream.pipeline.errors import (
     ConfigError,
     MaskstreamError,
@@ -73,7 +74,7 @@ class LiveRequest:
     overrides: Sequence[str] = ()
     seed: bool | None = None
     detector: DetectorOptions = NO_DETECTOR
-    model: str | None = None
+    model: ModelOptions = NO_MODEL_OPTIONS
     stamps: Literal["capture", "stream", "ntp"] | None = None
     frame_id: str | None = None
     camera_info: Path | None = None
@@ -86,11 +87,9 @@ class LiveRequest:
         """Configuration overrides, `key=value`."""
         seed = not self.detector.given if self.seed is None else self.seed
         settings = [f"seeding.enabled={str(seed).lower()}", *self.overrides]
-        settings += self.detector.settings
+        settings += [*self.detector.settings, *self.model.settings]
         if self.latency_ms is not None:
             settings.append(f"live.latency_ms={self.latency_ms}")
-        if self.model is not None:
-            settings.append(f"model={self.model}")
         for name in ("stamps", "frame_id", "camera_info"):
             value = getattr(self, name)
             if value is not None:

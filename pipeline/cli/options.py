@@ -28,6 +28,7 @@ OverridesOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a configuration key."),
 ]
 ModelOption = Annotated[str | None, typer.Option(help="Model name, folder or checkpoint.")]
+DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda or auto.")]
 EngineOption = Annotated[
     str | None,
     typer.Option(help="openvino, onnxruntime (docs/guide/tensorrt.md), or auto: as the model is."),

@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from maskstream.pipeline.cli.detector_options import DetectorOptions
+from maskstream.pipeline.cli.model_options import ModelOptions
 from maskstream.pipeline.cli.options import (
     ClassesOption,
     ConfigOption,
     DetectionsOption,
     DetectorOption,
+    DeviceOption,
     EndOption,
     EngineOption,
     EveryOption,
@@ -88,7 +90,7 @@ def run(
         bool, typer.Option("--deinterlace", help="Make whole pictures of interlaced video (bwdif).")
     ] = False,
     model: ModelOption = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or auto.")] = None,
+    device: DeviceOption = None,
     engine: EngineOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace existing outputs.")
@@ -109,9 +111,7 @@ def run(
             mode="overwrite" if overwrite else "resume" if resume else "create",
             config=preset_or_config(preset, config),
             overrides=overrides or (),
-            model=model,
-            device=device,
-            engine=engine,
+            model=ModelOptions(model, device, engine),
             prompts=prompts,
             seed=seed,
             detector=DetectorOptions(detector, detections, text, classes, labels, every),

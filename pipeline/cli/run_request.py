@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from maskstream.pipeline.cli.detector_options import NO_DETECTOR, DetectorOptions
+from maskstream.pipeline.cli.model_options import NO_MODEL_OPTIONS, ModelOptions
 from maskstream.pipeline.cli.report import print_summary, progress_bar, summary_json
 from maskstream.pipeline.errors import ConfigError
 
@@ -40,9 +41,7 @@ class RunRequest:
     mode: StoreMode = "create"
     config: Path | None = None
     overrides: Sequence[str] = ()
-    model: str | None = None
-    device: str | None = None
-    engine: str | None = None
+    model: ModelOptions = NO_MODEL_OPTIONS
     prompts: Path | None = None
     seed: bool | None = None
     detector: DetectorOptions = NO_DETECTOR
@@ -61,18 +60,12 @@ class RunRequest:
     @property
     def settings(self) -> list[str]:
         """Configuration overrides, `key=value`."""
-        settings = [*self.overrides, *self.detector.settings]
+        settings = [*self.overrides, *self.detector.settings, *self.model.settings]
         given = self.prompts is not None or self.detector.given
         if self.seed is not None or given:
             settings.append(f"seeding.enabled={str(bool(self.seed)).lower()}")
         if self.refine is not None:
             settings.append(f"tracking.refine={str(self.refine).lower()}")
-        if self.model is not None:
-            settings.append(f"model={self.model}")
-        if self.device is not None:
-            settings.append(f"device={self.device}")
-        if self.engine is not None:
-            settings.append(f"engine={self.engine}")
         return settings
 
     @property

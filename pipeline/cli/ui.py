@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskstream.pipeline.cli.detector_options import DetectorOptions
+from maskstream.pipeline.cli.model_options import ModelOptions
 from maskstream.pipeline.cli.options import (
     ClassesOption,
     ConfigOption,
+    DeviceOption,
+    EngineOption,
     LabelsOption,
     ModelOption,
     OverridesOption,
@@ -79,6 +82,8 @@ def ui(
     config: ConfigOption = None,
     overrides: OverridesOption = None,
     model: ModelOption = None,
+    device: DeviceOption = None,
+    engine: EngineOption = None,
     offer: Annotated[
         list[str] | None,
         typer.Option(help="Another model that a session may choose; may be given several times."),
@@ -117,8 +122,8 @@ def ui(
         private_urls=private_urls,
     )
     detecting = DetectorOptions(detector, None, text, classes, labels)
-    named = [] if model is None else [f"model={model}"]
-    settings = [*(overrides or []), *named, *detecting.settings]
+    chosen = ModelOptions(model, device, engine)
+    settings = [*(overrides or []), *chosen.settings, *detecting.settings]
     _serve(choice, config, settings, offer or ())
 
 
@@ -128,6 +133,7 @@ def _serve(
     """Serve the page until Ctrl-C, and print its address."""
     from maskstream.pipeline.cli.first_use import with_model_folder
     from maskstream.pipeline.config import load_config
+    from maskstream.pipeline.models.open import locate_model
     from maskstream.ui.server.app import serve
 
     configured = load_config(config, settings)
@@ -135,7 +141,10 @@ def _serve(
         Path(name).name: with_model_folder(configured.model_copy(update={"model": name}))
         for name in offer
     }
-    served = serve(choice, with_model_folder(configured), offered)
+    configured = with_model_folder(configured)
+    for each in (configured, *offered.values()):
+        locate_model(each)  # what cannot be opened is said now, not at the first click
+    served = serve(choice, configured, offered)
     address = served.login_url(served.url)
     typer.echo(f"The page is at {address} (Ctrl-C stops it; sessions are kept).")
     if served.key is not None:

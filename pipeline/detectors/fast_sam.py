@@ -6,7 +6,6 @@ of one class (YOLOv8-seg), so any detector with masks can stand in for it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from maskstream.pipeline.detectors.graph import GraphDetector
 from maskstream.pipeline.errors import DetectorError, ModelError
+from maskstream.pipeline.segmenter.found_masks import FoundMasks
 from maskstream.pipeline.segmenter.geometry import FloatMap
 from maskstream.pipeline.segmenter.labels import (
     BOX_BOTTOM_RIGHT,
@@ -33,24 +33,14 @@ _NOTHING = -8.0  # logit of what is not found
 _WORK = 60.0  # a medium YOLO's share of the budget of keyframes; not measured
 
 
-@dataclass(frozen=True, slots=True)
-class FoundMasks(Features):
-    """The masks of one frame.
-
-    logits: float32 [N, 4h, 4w], largest mask first; scores: float32 [N]. tensors: empty.
-    """
-
-    logits: FloatMap
-    scores: npt.NDArray[np.float32]
-
-
 class FastSamSegmenter:
     """A graph of a detector with masks as segmenter, for one frame size.
 
     A box takes the mask with the highest IoU with it, among those that fit the points if there are
     such. Points take all masks that hold a positive point, without those that hold a negative one;
     the three candidates are the masks with the highest scores that fit all points. `Decoded.iou` is
-    the detector's score; where nothing is found the mask is empty and the score 0.
+    the detector's score; where nothing is found the mask is empty and the score 0. Everything mode
+    takes all masks.
 
     path, threads: as `GraphDetector`. input_share: of the grid's long side. Raises `ModelError` if
     the graph is no detector or gives no masks.
@@ -76,6 +66,7 @@ class FastSamSegmenter:
             multiple=_MULTIPLE,
             pad_rgb=(0, 0, 0),
             mask_prompts=False,
+            everything={"iou_min": _SCORE_MIN, "stability_min": 0.0},
             encoder_work=_WORK,
             method="detector with masks",
         )

@@ -64,7 +64,7 @@ class GraphDetector:
         letterbox: bool | None = None,
         bgr: bool = False,
     ) -> None:
-        from maskstream.pipeline.segmenter.openvino_runtime import cpu_options, ov
+        from maskstream.pipeline.segmenter.openvino_runtime import cpu_options, ov, reason
 
         self.file = find_graph(path)
         self.name = self.file.name
@@ -74,7 +74,7 @@ class GraphDetector:
             model = core.read_model(self.file)
         except RuntimeError as error:
             raise DetectorError(
-                f"OpenVINO cannot read the detector {self.file}: {_first_line(error)}; give an "
+                f"OpenVINO cannot read the detector {self.file}: {reason(error)}; give an "
                 "ONNX file or an OpenVINO IR (.xml with its .bin)"
             ) from error
         metadata = _metadata(model)
@@ -100,7 +100,7 @@ class GraphDetector:
             )
         except RuntimeError as error:
             raise DetectorError(
-                f"OpenVINO cannot run the detector {self.file}: {_first_line(error)}"
+                f"OpenVINO cannot run the detector {self.file}: {reason(error)}"
             ) from error
         except DetectorError as error:
             raise DetectorError(f"{self.name} cannot be used: {error}") from error
@@ -280,8 +280,3 @@ def _name_of(port: Any, number: int) -> str:
 
 def _shape_of(port: Any) -> tuple[int, ...]:
     return tuple(-1 if d.is_dynamic else d.get_length() for d in port.partial_shape)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

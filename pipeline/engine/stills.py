@@ -19,7 +19,7 @@ from maskstream.pipeline.segmenter.model import Segmenter
 from maskstream.pipeline.segmenter.proposals import Proposal
 from maskstream.pipeline.sources.still import StillImage, as_frame
 from maskstream.pipeline.tracking.detecting import distinct_masks
-from maskstream.pipeline.types import Frame, FrameResult, ObjectResult, WantedDevice
+from maskstream.pipeline.types import Frame, FrameResult, ObjectResult, WantedDevice, WantedEngine
 from maskstream.trackers.detector_matching import LabeledDetection
 from maskstream.trackers.state import TrackState
 
@@ -30,21 +30,23 @@ def segment_everything(
     *,
     points_per_side: int = 32,
     device: WantedDevice = "cpu",
+    engine: WantedEngine = "auto",
     threads: int = 2,
 ) -> FrameResult:
     """Find the objects of an image (as `Predictor.set_image` takes it); parts are drawn on top.
 
     The embedded model's objectness head proposes boxes; other models get a grid of points.
-    points_per_side: of that grid, a multiple of 4. The model is loaded on every
-    call (about a second): for many images, open it once (`open_model`) and call `find_everything`.
-    Raises `SourceError`, `ModelError` and `ConfigError`.
+    points_per_side: of that grid, a multiple of 4. device, engine, threads: as `open_model`. The
+    model is loaded on every call (about a second): for many images, open it once (`open_model`) and
+    call `find_everything`. Raises `SourceError`, `ModelError`, `MissingExtraError` and
+    `ConfigError`.
 
     >>> [found.box_xyxy for found in segment_everything(rgb).objects]  # doctest: +SKIP
     """
     frame = as_frame(image)
     choice = EverythingChoice(points_per_side)
     config = PipelineConfig(
-        model=str(model), device=device, threads=ThreadsConfig(inference=threads)
+        model=str(model), device=device, engine=engine, threads=ThreadsConfig(inference=threads)
     )
     path = locate_model(config)
     segmenter = open_segmenter(config, path, frame.size_hw)

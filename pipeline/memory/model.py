@@ -53,7 +53,7 @@ class MemoryModel:
     """The graphs of the memory, compiled for the CPU. Raises `ModelError`."""
 
     def __init__(self, folder: Path, *, threads: int) -> None:
-        from maskstream.pipeline.segmenter.openvino_runtime import cpu_options, ov
+        from maskstream.pipeline.segmenter.openvino_runtime import cpu_options, ov, reason
 
         core = ov.Core()
         options = cpu_options(threads)
@@ -63,7 +63,9 @@ class MemoryModel:
                 for name in GRAPHS
             }
         except RuntimeError as error:
-            raise ModelError(f"OpenVINO cannot load the memory in {folder}: {error}") from error
+            raise ModelError(
+                f"OpenVINO cannot load the memory in {folder}: {reason(error)}"
+            ) from error
 
     def keys_of(self, features: FrameFeatures) -> FrameKeys:
         """Compute keys, queries and reduced features of a frame."""

@@ -26,7 +26,7 @@ from maskstream.pipeline.models.resolve import require_training_extra, resolve_m
 from maskstream.pipeline.onnx_graphs.files import Provenance, write_onnx_folder
 from maskstream.pipeline.segmenter.model import ModelCard, read_card
 from maskstream.pipeline.segmenter.openvino_padding import fold_paddings
-from maskstream.pipeline.segmenter.openvino_runtime import ov
+from maskstream.pipeline.segmenter.openvino_runtime import ov, reason
 from maskstream.pipeline.types import RgbImage
 from maskstream.pipeline.weights.registry import Registry
 
@@ -78,7 +78,7 @@ def write_folder_as_onnx(
     try:
         graphs = {name: fold_paddings(ov.Core().read_model(path)) for name, path in parts.items()}
     except RuntimeError as error:
-        raise ModelError(f"OpenVINO cannot load the model in {model}: {error}") from error
+        raise ModelError(f"OpenVINO cannot load the model in {model}: {reason(error)}") from error
     embedded = EMBEDDED in model.resolve().parents
     known = _OWN_LICENSE if embedded else license_name or _UNKNOWN_LICENSE
     source = Provenance(card.source or card.name, known)

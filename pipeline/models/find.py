@@ -20,8 +20,22 @@ def find_model(name_or_folder: str | Path) -> Path:
         return Path(name_or_folder)
     for folder in (Path(name_or_folder), EMBEDDED / str(name_or_folder)):
         if (folder / "model.yaml").is_file():
+            _check_graphs(folder)
             return folder
+    if Path(name_or_folder).is_dir():
+        raise ModelError(f"the folder {name_or_folder} is no model: it has no model.yaml")
     raise ModelError(_unknown(str(name_or_folder)))
+
+
+def _check_graphs(folder: Path) -> None:
+    """Raise `ModelError` unless a folder holds an encoder and a decoder in one format."""
+    for suffix in (".xml", ".onnx"):
+        if all((folder / f"{part}{suffix}").is_file() for part in ("encoder", "decoder")):
+            return
+    raise ModelError(
+        f"the folder {folder} is not whole: beside model.yaml it needs encoder.xml and decoder.xml "
+        "(each with its .bin), or encoder.onnx and decoder.onnx"
+    )
 
 
 def _unknown(name: str) -> str:

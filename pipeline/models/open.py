@@ -7,11 +7,11 @@ from pathlib import Path
 from maskstream.pipeline.config import PipelineConfig, ThreadsConfig
 from maskstream.pipeline.errors import ModelError
 from maskstream.pipeline.models.find import find_checkpoint, find_model, is_graph, names_checkpoint
-from maskstream.pipeline.models.onnx_folder import holds_onnx, onnx_folder
+from maskstream.pipeline.models.onnx_folder import holds_onnx, need_onnx, onnx_folder
 from maskstream.pipeline.segmenter.devices import choose_device
 from maskstream.pipeline.segmenter.model import OpenVinoSegmenter, Segmenter
-from maskstream.pipeline.segmenter.onnx_segmenter import OnnxSegmenter
-from maskstream.pipeline.types import Engine, SizeHW, WantedDevice
+from maskstream.pipeline.segmenter.onnx_segmenter import OnnxSegmenter, usable_providers
+from maskstream.pipeline.types import Engine, SizeHW, WantedDevice, WantedEngine
 
 
 def runs_in_torch(config: PipelineConfig) -> bool:
@@ -29,23 +29,57 @@ def engine_of(config: PipelineConfig, folder: Path) -> Engine:
 
 
 def locate_model(config: PipelineConfig) -> Path:
-    """Path of `config.model`: a checkpoint file if torch runs it on CUDA, else a folder.
+    """Path of `config.model`: a checkpoint file if torch runs it on CUDA, else a folder or graph.
 
-    Raises `ModelError`.
+    Raises `ModelError`, also if `config.engine` cannot run it, and `MissingExtraError` if that is
+    not installed.
     """
-    return find_checkpoint(config.model)[0] if runs_in_torch(config) else find_model(config.model)
+    if runs_in_torch(config):
+        return find_checkpoint(config.model)[0]
+    if names_checkpoint(config.model):
+        find_checkpoint(config.model)
+        raise ModelError(
+            f"{config.model} is a checkpoint, which runs on the device cuda only: for the CPU make "
+            f"a folder of it with 'quantize --checkpoint {config.model}', and give that"
+        )
+    model = find_model(config.model)
+    check_engine(config, model)
+    return model
+
+
+def check_engine(config: PipelineConfig, model: Path) -> None:
+    """Raise `ModelError` or `MissingExtraError` unless `config.engine` can run a folder or graph.
+
+    Opening it needs the size of an image, which is known late: so what is missing is said before.
+    """
+    if is_graph(model):
+        if config.engine == "onnxruntime":
+            raise ModelError(f"{model} is FastSAM's graph, which the engine openvino runs")
+    elif engine_of(config, model) == "onnxruntime":
+        usable_providers(config.device)
+        if not holds_onnx(model):
+            need_onnx()
+    elif holds_onnx(model):
+        raise ModelError(f"{model} holds ONNX files, which the engine onnxruntime runs")
 
 
 def open_model(
-    name: str | Path, size_hw: SizeHW, *, device: WantedDevice = "cpu", threads: int = 2
+    name: str | Path,
+    size_hw: SizeHW,
+    *,
+    device: WantedDevice = "cpu",
+    engine: WantedEngine = "auto",
+    threads: int = 2,
 ) -> Segmenter:
     """Open a model for images of one size.
 
     name: of an embedded model or a published checkpoint, or a model folder or a checkpoint file;
-    checkpoints run on CUDA only. threads: for inference on the CPU. Raises `ModelError`.
+    checkpoints run on CUDA only. engine: "auto" runs a folder of ONNX files in ONNX Runtime.
+    threads: for inference on the CPU. Raises `ModelError`, and `MissingExtraError` if the engine is
+    not installed.
     """
     config = PipelineConfig(
-        model=str(name), device=device, threads=ThreadsConfig(inference=threads)
+        model=str(name), device=device, engine=engine, threads=ThreadsConfig(inference=threads)
     )
     return open_segmenter(config, locate_model(config), size_hw)
 
@@ -69,10 +103,12 @@ def open_segmenter(
     input_share: of the encoder's long side (not in torch). model: path of `config.model`, a folder
     of graphs or FastSAM's graph, or a checkpoint file, for torch on CUDA. OpenVINO runs graphs on
     the CPU, also with the device "auto"; `engine_of` tells when ONNX Runtime does. Raises
-    `ModelError`.
+    `ModelError`, and `MissingExtraError` if the engine is not installed.
     """
-    is_folder, is_fast_sam = model.is_dir(), is_graph(model)
-    if is_folder and engine_of(config, model) == "onnxruntime":
+    are_graphs = model.is_dir() or is_graph(model)
+    if are_graphs:
+        check_engine(config, model)
+    if model.is_dir() and engine_of(config, model) == "onnxruntime":
         return OnnxSegmenter(
             onnx_folder(model),
             frame_hw,
@@ -80,11 +116,6 @@ def open_segmenter(
             input_share=input_share,
             device=config.device,
         )
-    if is_folder and holds_onnx(model):
-        raise ModelError(f"{model} holds ONNX files, which the engine onnxruntime runs")
-    if is_fast_sam and config.engine == "onnxruntime":
-        raise ModelError(f"{model} is FastSAM's graph, which the engine openvino runs")
-    are_graphs = is_folder or is_fast_sam
     device = "cpu" if are_graphs and config.device == "auto" else choose_device(config.device)
     if device == "cpu":
         return open_graphs(model, frame_hw, config.threads.inference, input_share=input_share)

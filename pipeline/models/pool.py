@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from maskstream.pipeline.config import PipelineConfig
-from maskstream.pipeline.models.find import find_model, names_checkpoint
-from maskstream.pipeline.models.open import open_segmenter
+from maskstream.pipeline.errors import ModelError
+from maskstream.pipeline.models.find import names_checkpoint
+from maskstream.pipeline.models.open import locate_model, open_segmenter
 from maskstream.pipeline.segmenter.devices import choose_device
 from maskstream.pipeline.segmenter.geometry import InputGeometry
 from maskstream.pipeline.segmenter.model import Segmenter
@@ -56,14 +57,19 @@ class SegmenterPool:
 
 
 def segmenter_opener(config: PipelineConfig) -> OpenSegmenter:
-    """Function that opens `config.model`: a folder in OpenVINO, a checkpoint in torch.
+    """Function that opens `config.model`: a folder in its engine, a checkpoint in torch.
 
     A checkpoint is evaluated unquantized: quantizing would calibrate on the test images. Raises
-    `ModelError`.
+    `ModelError`, and `MissingExtraError` if the engine is not installed.
     """
     if not names_checkpoint(config.model):
-        folder = find_model(config.model)
+        folder = locate_model(config)
         return lambda frame_hw: open_segmenter(config, folder, frame_hw)
+    if config.engine != "auto":
+        raise ModelError(
+            f"{config.model} is a checkpoint, which torch runs here: to run it by "
+            f"{config.engine}, make a folder of it with 'quantize' or 'export-model'"
+        )
     from maskstream.pipeline.models.find import find_checkpoint
     from maskstream.pipeline.models.resolve import require_training_extra
 

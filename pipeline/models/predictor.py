@@ -9,14 +9,14 @@ from threading import Lock
 import numpy as np
 import numpy.typing as npt
 
+from maskstream.pipeline.config import PipelineConfig, ThreadsConfig
 from maskstream.pipeline.errors import PromptError
-from maskstream.pipeline.models.find import find_model
-from maskstream.pipeline.models.open import open_model
+from maskstream.pipeline.models.open import locate_model, open_segmenter
 from maskstream.pipeline.segmenter.geometry import FloatMap
 from maskstream.pipeline.segmenter.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
 from maskstream.pipeline.segmenter.model import Features, PromptBatch, Segmenter
 from maskstream.pipeline.sources.still import StillImage, as_frame
-from maskstream.pipeline.types import SizeHW
+from maskstream.pipeline.types import SizeHW, WantedDevice, WantedEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +43,19 @@ class Predictor:
     >>> predictor.predict(points=[(320, 200)], labels=[1]).masks    # doctest: +SKIP
     """
 
-    def __init__(self, model: str | Path = "lite", *, threads: int = 2) -> None:
-        self._model = find_model(model)
-        self._threads = threads
+    def __init__(
+        self,
+        model: str | Path = "lite",
+        *,
+        device: WantedDevice = "cpu",
+        engine: WantedEngine = "auto",
+        threads: int = 2,
+    ) -> None:
+        """model, device, engine, threads and errors: as `open_model`."""
+        self._config = PipelineConfig(
+            model=str(model), device=device, engine=engine, threads=ThreadsConfig(inference=threads)
+        )
+        self._model = locate_model(self._config)
         self._segmenter: Segmenter | None = None
         self._features: Features | None = None
         self._lock = Lock()
@@ -62,7 +72,7 @@ class Predictor:
             self._features = None
             frame = as_frame(image)
             if self._segmenter is None or self._segmenter.geometry.frame_hw != frame.size_hw:
-                self._segmenter = open_model(self._model, frame.size_hw, threads=self._threads)
+                self._segmenter = open_segmenter(self._config, self._model, frame.size_hw)
             self._features = self._segmenter.encode(frame)
 
     def predict(

@@ -25,14 +25,16 @@ class ObjectnessModel:
     """The head, compiled for the CPU; for any input size. Raises `ModelError`."""
 
     def __init__(self, folder: Path, *, threads: int) -> None:
-        from maskstream.pipeline.segmenter.openvino_runtime import cpu_options, ov
+        from maskstream.pipeline.segmenter.openvino_runtime import cpu_options, ov, reason
 
         core = ov.Core()
         try:
             graph = core.read_model(folder / "objectness.xml")
             self._graph = core.compile_model(graph, "CPU", cpu_options(threads))
         except RuntimeError as error:
-            raise ModelError(f"OpenVINO cannot load the head in {folder}: {error}") from error
+            raise ModelError(
+                f"OpenVINO cannot load the head in {folder}: {reason(error)}"
+            ) from error
 
     def propose(
         self, features: Features, geometry: InputGeometry, limit: int = LIMIT

@@ -13,6 +13,7 @@ from pathlib import Path
 import onnx
 import yaml
 
+from maskstream.pipeline.onnx_graphs.free_batch import with_free_batch
 from maskstream.pipeline.onnx_graphs.operations import OPSET
 from maskstream.pipeline.onnx_graphs.translation import AxisNames, to_onnx
 from maskstream.pipeline.segmenter.model import ModelCard
@@ -39,9 +40,9 @@ _TOKENS: AxisNames = {
 }
 _ENCODER: AxisNames = {
     "image": ("batch", "height", "width", "colors"),
-    "embedding": _S16,
-    "features_s8": _S8,
-    "features_s16": _S16,
+    "embedding": ("batch", *_S16[1:]),
+    "features_s8": ("batch", *_S8[1:]),
+    "features_s16": ("batch", *_S16[1:]),
 }
 AXES: Mapping[str, AxisNames] = {
     "encoder": {**_ENCODER, **_TOKENS},
@@ -83,7 +84,7 @@ AXES: Mapping[str, AxisNames] = {
 """Names of axes by graph and tensor; those of unknown length keep the name in the ONNX file."""
 
 _LAYOUT = {
-    "image": "uint8 [1, height, width, 3], RGB, 0 to 255; the graph normalizes. The image is "
+    "image": "uint8 [batch, height, width, 3], RGB, 0 to 255; the graph normalizes. An image is "
     "scaled to long_side and padded right and below with pad_rgb to multiples of `multiple`",
     "xy": "float32 [prompts, points, 2], x and y in pixels of the scaled image (edges at integers) "
     "divided by long_side",
@@ -133,6 +134,8 @@ def write_onnx_folder(
     part.mkdir(parents=True)
     try:
         for name, graph in graphs.items():
+            if name == "encoder":
+                graph = with_free_batch(graph) or graph
             in_int8 = int8 and name in INT8_PARTS
             metadata = metadata_of(name, graph, card, provenance, int8=in_int8)
             made = to_onnx(graph, name, axes=AXES[name], metadata=metadata, int8=in_int8)

@@ -4,11 +4,13 @@ In ONNX, quantized weights and activations are Q/DQ pairs that TensorRT takes. I
 symmetrically: zero points are 0, activations have one scale, weights one per output channel. The
 weights of a model folder are so already. Ranges of activations that are not symmetric are widened,
 which costs up to one of their eight bits; weights of -128 become -127, the least that TensorRT
-takes (docs/measurements/models.md has what both do to masks).
+takes. Depthwise convolutions, which sum over few products, bear neither: they stay in floats
+(docs/measurements/models.md has what each does to masks).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,15 +44,44 @@ def in_floats(graph: ov.Model) -> ov.Model:
     copy = graph.clone()
     for node in copy.get_ordered_ops():
         if node.get_type_name() == "FakeQuantize":
-            source = node.input_value(0)
-            if _replaces_relu(node):
-                source = opset.clamp(source, *_range(node)).output(0)
-            node.output(0).replace(source)
+            node.output(0).replace(_unrounded(node))
         elif _is_scaled_weight(node):
-            values, scale = (node.input_value(i).get_node() for i in (0, 1))
-            stored = values.input_value(0).get_node().get_data().astype(np.float32)
-            node.output(0).replace(opset.constant(stored * scale.get_data()).output(0))
+            node.output(0).replace(_weight_in_floats(node))
     return copy
+
+
+def depthwise_in_floats(graph: ov.Model) -> ov.Model:
+    """A copy of a quantized graph whose depthwise convolutions compute in floats."""
+    copy = graph.clone()
+    for node in copy.get_ordered_ops():
+        if not _is_depthwise(node):
+            continue
+        fake, weight = (node.input_value(i).get_node() for i in (0, 1))
+        if weight.get_type_name() == "Reshape":
+            weight = weight.input_value(0).get_node()
+        if fake.get_type_name() == "FakeQuantize" and _is_scaled_weight(weight):
+            node.input(0).replace_source_output(_unrounded(fake))
+            weight.output(0).replace(_weight_in_floats(weight))
+    return copy
+
+
+def _is_depthwise(node: ov.Node) -> bool:
+    """Whether it is a convolution of groups with one channel each, in and out."""
+    if node.get_type_name() != "GroupConvolution":
+        return False
+    return list(node.get_input_partial_shape(1).get_min_shape()[1:3]) == [1, 1]
+
+
+def _unrounded(fake: ov.Node) -> ov.Output:
+    """What a FakeQuantize rounds, clipped where it replaced a ReLU."""
+    source = fake.input_value(0)
+    return opset.clamp(source, *_range(fake)).output(0) if _replaces_relu(fake) else source
+
+
+def _weight_in_floats(scaled: ov.Node) -> ov.Output:
+    values, scale = (scaled.input_value(i).get_node() for i in (0, 1))
+    stored = values.input_value(0).get_node().get_data().astype(np.float32)
+    return opset.constant(stored * scale.get_data()).output(0)
 
 
 def quantized_weight(layer: ov.Node) -> QuantizedWeight | None:
@@ -95,7 +126,8 @@ def add_activation(graph: GraphBuilder, fake: ov.Node) -> str:
     data = graph.name_of(fake.input_value(0))
     if _replaces_relu(fake):
         data = graph.add("Relu", data)
-    scale = graph.constant(np.array(max(-low, high) / _LARGEST, np.float32))
+    bound = min(max(-low, high), _largest_possible(fake))
+    scale = graph.constant(np.array(bound / _LARGEST, np.float32))
     zero = graph.constant(np.zeros((), np.int8))
     quantized = graph.add("QuantizeLinear", data, scale, zero)
     return graph.add("DequantizeLinear", quantized, scale, zero)
@@ -104,6 +136,15 @@ def add_activation(graph: GraphBuilder, fake: ov.Node) -> str:
 def _range(fake: ov.Node) -> tuple[float, float]:
     low, high = (fake.input_value(i).get_node().get_data() for i in (1, 2))
     return float(low.min()), float(high.max())
+
+
+def _largest_possible(fake: ov.Node) -> float:
+    """Bound of the values before a FakeQuantize, which its range may exceed: that of a ReLU6."""
+    source = _origin(fake.input_value(0))
+    if source.get_type_name() != "Clamp":
+        return math.inf
+    own = source.get_attributes()
+    return max(-float(own["min"]), float(own["max"]))
 
 
 def _replaces_relu(fake: ov.Node) -> bool:

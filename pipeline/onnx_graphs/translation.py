@@ -9,7 +9,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, checker, helper
 
 from maskstream.pipeline.errors import ModelError
 from maskstream.pipeline.onnx_graphs.builder import Array, GraphBuilder
-from maskstream.pipeline.onnx_graphs.int8 import add_activation, in_floats
+from maskstream.pipeline.onnx_graphs.int8 import add_activation, depthwise_in_floats, in_floats
 from maskstream.pipeline.onnx_graphs.layers import add_convolution, add_product
 from maskstream.pipeline.onnx_graphs.operations import OPERATIONS, OPSET
 from maskstream.pipeline.segmenter.openvino_runtime import ov
@@ -38,12 +38,11 @@ def to_onnx(
     """Write a graph of OpenVINO in ONNX.
 
     Inputs and outputs keep their names. name: of the graph. int8: keep weights and activations that
-    the graph quantizes in eight bits, as Q/DQ (`onnx_graphs.int8`); otherwise the graph is written
-    in floats (`in_floats`). Raises `ModelError` if an operation is not written, or the file would
-    be larger than ONNX allows.
+    the graph quantizes in eight bits, as Q/DQ, but for depthwise convolutions
+    (`onnx_graphs.int8`); otherwise the graph is written in floats (`in_floats`). Raises
+    `ModelError` if an operation is not written, or the file would be larger than ONNX allows.
     """
-    if not int8:
-        graph = in_floats(graph)
+    graph = depthwise_in_floats(graph) if int8 else in_floats(graph)
     builder = GraphBuilder()
     for port in graph.inputs:
         builder.set_name(port, port.any_name)

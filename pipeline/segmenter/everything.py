@@ -20,6 +20,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from maskstream.pipeline.errors import ConfigError
+from maskstream.pipeline.segmenter.found_masks import FoundMasks
 from maskstream.pipeline.segmenter.model import (
     Features,
     ModelCard,
@@ -147,15 +148,6 @@ def fine_points(coarse_points_per_side: int, fine_points_per_side: int) -> npt.N
     points = (coarse_points(coarse_points_per_side)[:, None] + offsets[None]).reshape(-1, 2)
     inside = ((points >= 0) & (points < 1)).all(1)
     return np.asarray(points[inside], np.float32)
-
-
-def scattered_points(side: int, start: int) -> npt.NDArray[np.float32]:
-    """Points of a side x side grid in a fixed scattered order, starting with the `start`-th.
-
-    A stream that prompts a few of them on every keyframe soon covers the whole image.
-    """
-    order = np.random.default_rng(0).permutation(side * side)
-    return np.asarray(coarse_points(side)[np.roll(order, -start)], np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,6 +335,7 @@ def find_everything(
 ) -> tuple[list[Proposal], int]:
     """Find the objects of a single image; returns them, best first, and the prompts spent.
 
+    A segmenter that finds all masks when it encodes is asked nothing, whatever the grid.
     head: `boxes`, which it requires, are the prompts, and points where they gave no mask, as
     MobileSAMv2's object-aware prompts (arXiv 2312.09579).
     hierarchical: TinySAM's two passes (arXiv 2312.13789, section 3.4), the second one split into
@@ -352,6 +345,9 @@ def find_everything(
     the one with the highest predicted IoU. Boxes are those of the low-resolution masks. Unlike in
     the release, a pass may find nothing or have no points.
     """
+    if isinstance(features, FoundMasks):
+        own = [p for p in features.proposals() if _is_kept(p, settings)]
+        return suppress_duplicates(own, settings.duplicate_iou), 0
     if grid == "head":
         if boxes is None:
             raise ValueError("the boxes of the head are not given")

@@ -159,9 +159,17 @@ class Segmenter(Protocol):
 def read_card(folder: Path) -> ModelCard:
     """Read and check `model.yaml`. Raises `ModelError`."""
     try:
-        return ModelCard.model_validate(yaml.safe_load((folder / "model.yaml").read_text()))
-    except (OSError, yaml.YAMLError, ValidationError) as error:
-        raise ModelError(f"{folder / 'model.yaml'} cannot be used: {error}") from error
+        return ModelCard.model_validate(yaml.safe_load((folder / "model.yaml").read_text("utf-8")))
+    except (OSError, yaml.YAMLError, ValueError) as error:
+        raise ModelError(f"{folder / 'model.yaml'} cannot be used: {_told(error)}") from error
+
+
+def _told(error: Exception) -> str:
+    """What is wrong with a file, on one line."""
+    if not isinstance(error, ValidationError):
+        return " ".join(str(error).split())
+    keys = [(".".join(str(part) for part in each["loc"]), each["msg"]) for each in error.errors()]
+    return "; ".join(f"{key}: {problem}" if key else problem for key, problem in keys)
 
 
 class OpenVinoSegmenter:
@@ -175,7 +183,7 @@ class OpenVinoSegmenter:
         self, folder: Path, frame_hw: SizeHW, *, threads: int = 2, input_share: float = 1.0
     ) -> None:
         from maskstream.pipeline.segmenter.openvino_padding import fold_paddings
-        from maskstream.pipeline.segmenter.openvino_runtime import cpu_options, ov
+        from maskstream.pipeline.segmenter.openvino_runtime import cpu_options, ov, reason
 
         self.card = read_card(folder)
         self.geometry = self.card.fit(frame_hw, input_share)
@@ -190,7 +198,9 @@ class OpenVinoSegmenter:
             cells = self.geometry.cell_centers()
             self._decoder = OpenVinoDecoder(core, decoder, cells, shapes, options)
         except RuntimeError as error:
-            raise ModelError(f"OpenVINO cannot load the model in {folder}: {error}") from error
+            raise ModelError(
+                f"OpenVINO cannot load the model in {folder}: {reason(error)}"
+            ) from error
 
     def encode(self, frame: Frame) -> Features:
         """Encode a frame of the size this was compiled for."""

@@ -67,6 +67,14 @@ def choose_providers(device: WantedDevice, available: Sequence[str]) -> list[Pro
     return [*found, (_CPU, {})]
 
 
+def usable_providers(device: WantedDevice) -> list[Provider]:
+    """`choose_providers` of the ONNX Runtime that is installed.
+
+    Raises `ModelError`, and `MissingExtraError` without ONNX Runtime.
+    """
+    return choose_providers(device, runtime().get_available_providers())
+
+
 class OnnxSegmenter:
     """A folder of ONNX files (`export-model`), opened for one frame size.
 
@@ -85,12 +93,11 @@ class OnnxSegmenter:
     ) -> None:
         self.card = read_card(folder)
         self.geometry = self.card.fit(frame_hw, input_share)
-        providers = choose_providers(device, runtime().get_available_providers())
+        providers = usable_providers(device)
         height, width = self.geometry.input_hw
         grid_height, grid_width = self.geometry.grid_hw
-        self._encoder = OnnxSession(
-            folder / "encoder.onnx", {"height": height, "width": width}, threads, providers
-        )
+        image = {"batch": 1, "height": height, "width": width}
+        self._encoder = OnnxSession(folder / "encoder.onnx", image, threads, providers)
         sides = {"grid_height": grid_height, "grid_width": grid_width}
         self._decoder = OnnxSession(folder / "decoder.onnx", sides, threads, providers)
         self._cells = self.geometry.cell_centers()

@@ -30,7 +30,13 @@ with without_telemetry():
     import openvino as ov
     from openvino import opset13 as opset
 
-__all__ = ["cpu_options", "opset", "ov", "without_telemetry"]
+__all__ = ["cpu_options", "opset", "ov", "reason", "without_telemetry"]
+
+
+def reason(error: RuntimeError) -> str:
+    """What an error of OpenVINO says: its last line, after the places in its own code."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 def cpu_options(threads: int) -> dict[str, str | int | bool]:

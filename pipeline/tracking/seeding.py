@@ -11,8 +11,8 @@ from maskstream.pipeline.segmenter.everything import (
     EverythingSearch,
     PointPass,
     coarse_points,
-    scattered_points,
 )
+from maskstream.pipeline.segmenter.found_masks import FoundMasks
 from maskstream.pipeline.segmenter.geometry import deepest
 from maskstream.pipeline.segmenter.model import Features, Segmenter
 from maskstream.pipeline.segmenter.proposals import (
@@ -34,6 +34,15 @@ _FILLED = 0.4  # share of a box covered by tracks from which it is no prompt
 _MAX_BLOBS = 4  # moving regions that get a prompt on one keyframe
 
 
+def scattered_points(side: int, start: int) -> npt.NDArray[np.float32]:
+    """Points of a side x side grid in a fixed scattered order, starting with the `start`-th.
+
+    A stream that prompts a few of them on every keyframe soon covers the whole image.
+    """
+    order = np.random.default_rng(0).permutation(side * side)
+    return np.asarray(coarse_points(side)[np.roll(order, -start)], np.float32)
+
+
 class Seeder:
     """Finds new objects where no track is, within a budget of prompts per keyframe.
 
@@ -45,6 +54,9 @@ class Seeder:
     Without boxes, a new shot is searched completely, with a coarse and then a fine grid. Later
     keyframes first prompt untracked regions that move, then the next points of a scattered grid,
     which covers the image after some keyframes. What points find is decoded again with its box.
+
+    A segmenter that finds all masks when it encodes (FastSAM) is asked nothing: those are the
+    proposals of every keyframe.
 
     Every prompt counts: a keyframe spends at most `prompts_first` or `prompts_per_keyframe`, and
     the next one continues in the grid where it stopped.
@@ -67,6 +79,8 @@ class Seeder:
 
         occupied_mask: bool [4h, 4w], on the grid of the logits. boxes: of the objectness head.
         """
+        if isinstance(features, FoundMasks):
+            return self._choose(features.proposals(), occupied_mask, max_new)
         budget = self._config.prompts_first
         if max_new <= 0 or budget <= 0:
             return []
@@ -92,6 +106,8 @@ class Seeder:
         budget: maximum of prompts, by default `prompts_per_keyframe`. boxes: of the objectness
         head.
         """
+        if isinstance(features, FoundMasks):
+            return self._choose(features.proposals(), occupied_mask, max_new)
         budget = self._config.prompts_per_keyframe if budget is None else budget
         if max_new <= 0 or budget <= 0:
             return []

@@ -1,17 +1,23 @@
 """FastSAM's way of prompting, with the detector with masks that finds discs, squares, triangles."""
 
+import json
 from fractions import Fraction
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 import maskstream
-from maskstream.pipeline.detectors.fast_sam import FastSamSegmenter, FoundMasks
+from maskstream.pipeline.config import SeedingConfig
+from maskstream.pipeline.detectors.fast_sam import FastSamSegmenter
 from maskstream.pipeline.errors import ModelError, PromptError
 from maskstream.pipeline.models.find import find_model, names_checkpoint
+from maskstream.pipeline.segmenter.everything import EverythingChoice, find_everything
+from maskstream.pipeline.segmenter.found_masks import FoundMasks
 from maskstream.pipeline.segmenter.model import Features, PromptBatch
 from maskstream.pipeline.sources.arrays import ArrayView
+from maskstream.pipeline.tracking.seeding import Seeder
 from maskstream.pipeline.types import Frame
 from maskstream.trackers.iou import mask_iou
 from tests.support.labeled_shapes import CLASSES, labeled_clip
@@ -42,7 +48,7 @@ def nested(scene):
     logits = np.full((3, height, width), -6, np.float32)
     logits[0, 4:20, 4:24] = 6
     logits[1, 6:10, 6:12] = 6
-    logits[2, 24:30, 2:8] = 6
+    logits[2, 10:22, 28:36] = 6
     return segmenter, FoundMasks({}, logits, np.float32([0.6, 0.9, 0.8]))
 
 
@@ -88,9 +94,9 @@ def test_a_mask_prompt_is_refused(predictor):
     [
         ([(8, 8)], [1], {0}),  # the union of all that hold it
         ([(15, 15)], [1], {0}),
-        ([(15, 15), (4, 26)], [1, 1], {0, 2}),
+        ([(15, 15), (30, 12)], [1, 1], {0, 2}),
         ([(15, 15), (8, 8)], [1, 0], set()),  # the window lies in the car, which goes with it
-        ([(4, 26), (8, 8)], [1, 0], {2}),
+        ([(30, 12), (8, 8)], [1, 0], {2}),
     ],
 )
 def test_points_take_what_holds_them_and_lose_what_holds_negative_ones(
@@ -140,6 +146,57 @@ def test_a_frame_without_detections_gives_empty_masks(scene):
     assert not (decoded.masks > 0).any()
     with pytest.raises(TypeError, match="not encoded by a FastSamSegmenter"):
         segmenter.decode(Features({}), PromptBatch.boxes([2, 2, 30, 30]))
+
+
+def test_everything_mode_takes_the_network_s_masks_and_asks_nothing(scene):
+    segmenter = FastSamSegmenter(SHAPES, scene[1].shape)
+    frame = Frame(0, None, Fraction(1), scene[1].shape, ArrayView(scene[0]))
+    features = segmenter.encode(frame)
+    settings = EverythingChoice().settings(segmenter.card)
+    found, prompts = find_everything(segmenter, features, settings, "hierarchical")
+    assert prompts == 0
+    assert len(found) == len(CLASSES) <= len(features.scores)
+    assert all((features.logits == p.logits).all((1, 2)).any() for p in found)
+    result = maskstream.segment_everything(scene[0], SHAPES)
+    assert len(result.objects) == len(CLASSES)
+    for number in NUMBERS:
+        truth = scene[1] == number
+        best = max(mask_iou(result.labels == each.id, truth) for each in result.objects)
+        assert best > 0.7
+
+
+def test_everything_mode_keeps_one_of_two_masks_of_the_same(nested):
+    segmenter, found = nested
+    twice = FoundMasks({}, np.repeat(found.logits, 2, 0), np.repeat(found.scores, 2) - 0.01)
+    settings = EverythingChoice(iou_min=0.7).settings(segmenter.card)
+    kept, _ = find_everything(segmenter, twice, settings, "plain")
+    assert [round(p.score, 2) for p in kept] == [0.89, 0.79]
+
+
+@pytest.mark.parametrize("moment", ["after a cut", "later"])
+def test_a_stream_seeds_the_network_s_masks_where_no_track_is(scene, moment):
+    segmenter = FastSamSegmenter(SHAPES, scene[1].shape)
+    frame = Frame(0, None, Fraction(1), scene[1].shape, ArrayView(scene[0]))
+    features = segmenter.encode(frame)
+    first = segmenter.geometry.from_size((scene[1] == 1).astype(np.float32)) > 0.5
+    seeder = Seeder(segmenter, SeedingConfig(score_min=0.4, prompts_first=0))
+    if moment == "after a cut":
+        found = seeder.propose_after_cut(features, first, 8)
+    else:
+        found = seeder.propose_incremental(features, first, 8, np.zeros_like(first), 0)
+    assert len(found) == len(CLASSES) - 1
+    assert all(not ((p.logits > 0) & first).any() for p in found)
+
+
+def test_the_command_asks_no_grid(cli, scene, tmp_path):
+    image = tmp_path / "image.png"
+    cv2.imwrite(str(image), scene[0][..., ::-1])
+    code, out, err = cli("everything", image, "--model", SHAPES, "--json")
+    assert code == 0, err
+    assert json.loads(out)["prompts"] == 0
+    assert len(json.loads(out)["objects"]) == len(CLASSES)
+    code, _, err = cli("everything", image, "--model", SHAPES, "--grid", "plain")
+    assert (code, "finds all masks at once" in err) == (1, True)
 
 
 def test_a_graph_is_a_model_and_no_checkpoint(tmp_path):

@@ -11,12 +11,17 @@ from maskstream.pipeline.errors import ConfigError
 from maskstream.pipeline.lab.bench.fill import filled_model
 from maskstream.pipeline.models.export_onnx import export_onnx, write_folder_as_onnx
 from maskstream.pipeline.models.find import EMBEDDED, content_hash
+from maskstream.pipeline.onnx_graphs.files import AXES
+from maskstream.pipeline.onnx_graphs.free_batch import with_free_batch
+from maskstream.pipeline.onnx_graphs.translation import to_onnx
+from maskstream.pipeline.quantization.export import export_encoder
 from maskstream.pipeline.segmenter.model import PromptBatch
 from maskstream.pipeline.segmenter.onnx_segmenter import OnnxSegmenter
 from maskstream.pipeline.segmenter.torch_segmenter import TorchSegmenter
 from maskstream.pipeline.weights.cache import cache_folder
 from tests.support.media import moving_shapes
 from tests.support.models import write_fp32_folder
+from tests.support.onnx_models import OnnxRunner
 
 SIZE_HW = (144, 256)
 
@@ -65,6 +70,22 @@ def test_int8_of_a_checkpoint_is_that_of_its_quantized_folder(checkpoint, tmp_pa
     encoder = onnx.load(files[0])
     assert files[0].name == "encoder.onnx"
     assert "DequantizeLinear" in {node.op_type for node in encoder.graph.node}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tinysam", "edge-sam", "efficientvit-sam-l0", "sam-vit-b"])
+def test_several_images_are_encoded_at_once_as_one_by_one(name, tmp_path):
+    """Windows, depthwise blocks, linear attention and absolute positions."""
+    file = tmp_path / "encoder.onnx"
+    graph = with_free_batch(export_encoder(filled_model(name)))
+    assert graph is not None
+    onnx.save(to_onnx(graph, "encoder", axes=AXES["encoder"], metadata={}), file)
+    encoder = OnnxRunner(file)
+    pair = np.random.default_rng(0).integers(0, 256, (2, 128, 192, 3), np.uint8)
+    together, *alone = (encoder({"image": given}) for given in (pair, pair[:1], pair[1:]))
+    for output, values in together.items():
+        wanted = np.concatenate([each[output] for each in alone])
+        np.testing.assert_allclose(values, wanted, atol=1e-5 * np.abs(wanted).max())
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """`lite` in ONNX: the same masks as OpenVINO's FP32, at any size; INT8 as TensorRT takes it."""
 
+from collections import Counter, defaultdict
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from tests.support.onnx_models import OnnxRunner, openvino_in_floats
 
 LITE = EMBEDDED / "lite"
 SIZES_HW = ((144, 256), (200, 150))
+MOVES = {("Transpose", 0), ("Reshape", 0)}
 LONG_SIDE = 256  # half of the model's, for a quarter of the work
 
 
@@ -71,8 +73,22 @@ def test_masks_in_onnx_runtime_are_those_of_openvino_in_floats(floats, shots):
 
 def test_masks_in_int8_are_near_those_in_floats(int8, shots):
     found = compare_with_openvino(LITE, int8, shots, threads=1)
-    assert 0.95 <= found.mean_iou < 0.999
-    assert 0.998 <= found.cosine < 0.99999
+    assert 0.97 <= found.mean_iou < 0.999
+    assert 0.999 <= found.cosine < 0.99999
+
+
+@pytest.mark.parametrize("precision", ["floats", "int8"])
+def test_several_images_are_encoded_at_once_as_one_by_one(precision, images, request):
+    encoder = OnnxRunner(request.getfixturevalue(precision) / "encoder.onnx")
+    assert encoder.session.get_inputs()[0].shape == ["batch", "height", "width", 3]
+    first = images[0].image
+    pair = np.concatenate([first, first[:, ::-1, ::-1]])
+    together, *alone = (encoder({"image": given}) for given in (pair, pair[:1], pair[1:]))
+    assert together["embedding"].shape[0] == 2
+    for name, values in together.items():
+        wanted = np.concatenate([each[name] for each in alone])
+        assert np.abs(wanted[0] - wanted[1]).max() > 0.1 * np.abs(wanted).max()
+        np.testing.assert_allclose(values, wanted, atol=1e-5 * np.abs(wanted).max())
 
 
 def test_what_int8_stands_for_in_floats_is_near_the_int8_graph(truths):
@@ -147,11 +163,56 @@ def test_int8_is_symmetric_with_one_scale_a_channel_of_weights(int8):
             activations += 1
             assert nodes[node.input[0]].op_type == "QuantizeLinear"
             assert scale.shape == ()
-    assert weights > 50
-    assert activations > 50
+    assert weights > 30
+    assert activations > 30
     for part in ("decoder", "memory_head"):
         decoder, _ = quantizers(int8 / f"{part}.onnx")
         assert "QuantizeLinear" not in {node.op_type for node in decoder.graph.node}
+
+
+def test_int8_is_of_whole_layers_and_neither_of_biases_nor_of_depthwise_convolutions(int8):
+    """A layer has both operands in INT8 or none; what TensorRT takes as a bias stays a float."""
+    model, constants = quantizers(int8 / "encoder.onnx")
+    nodes = {node.output[0]: node for node in model.graph.node}
+    users = defaultdict(list)
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            users[name].append((node.op_type, place))
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear":
+            of_weight = node.input[0] in constants
+            place = 1 if of_weight else 0
+            assert {*users[node.output[0]]} <= {("Conv", place), ("MatMul", place), *MOVES}
+    layers = [node for node in model.graph.node if node.op_type in ("Conv", "MatMul")]
+    kinds = Counter()
+    for node in layers:
+        (groups,) = [a.i for a in node.attribute if a.name == "group"] or [1]
+        quantized = [is_quantized(nodes, name) for name in node.input]
+        assert len(node.input) == 2
+        assert quantized[0] == quantized[1]
+        kinds[groups > 1, quantized[0]] += 1
+    assert kinds[True, True] == 0
+    assert kinds[True, False] == 16  # EfficientNet-Lite0's blocks
+    assert kinds[False, True] > 2 * kinds[False, False]
+
+
+def is_quantized(nodes, name) -> bool:
+    while name in nodes and (nodes[name].op_type, 0) in MOVES:
+        name = nodes[name].input[0]
+    return name in nodes and nodes[name].op_type == "DequantizeLinear"
+
+
+def test_a_range_ends_where_a_relu6_does(int8):
+    """The search of the folder's ranges may go beyond 6, which would be lost to no value."""
+    model, constants = quantizers(int8 / "encoder.onnx")
+    nodes = {node.output[0]: node for node in model.graph.node}
+    scales = [
+        float(constants[node.input[1]])
+        for node in model.graph.node
+        if node.op_type == "QuantizeLinear" and nodes[node.input[0]].op_type in ("Clip", "Relu")
+    ]
+    assert len(scales) > 10
+    assert max(scales) <= 6 / 127 + 1e-6
 
 
 def test_files_say_what_a_runtime_must_know(floats, int8):

@@ -19,7 +19,6 @@ from maskstream.pipeline.segmenter.everything import (
     find_everything,
     fine_points,
     grid_passes,
-    scattered_points,
 )
 from maskstream.pipeline.segmenter.geometry import InputGeometry
 from maskstream.pipeline.segmenter.labels import BOX_TOP_LEFT
@@ -40,7 +39,7 @@ from maskstream.pipeline.segmenter.proposals import (
     suppress_duplicates,
     suppress_parts,
 )
-from maskstream.pipeline.tracking.seeding import Seeder
+from maskstream.pipeline.tracking.seeding import Seeder, scattered_points
 
 GEOMETRY = InputGeometry.fit((256, 512), 512, 32)
 NOTHING = np.zeros(GEOMETRY.grid_hw, bool)

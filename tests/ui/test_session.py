@@ -321,7 +321,7 @@ def test_a_stopped_job_goes_on_where_it_stopped(tmp_path, clip, cli, monkeypatch
     stopped = labels_of(MaskStore(editor.session.store))
     left = stale_spans(editor)
     finished = labels_of(track(editor))
-    interval = editor.models.config.keyframes.interval  # what comes after a keyframe may still change
+    interval = editor.models.config.keyframes.interval  # after a keyframe masks may still change
     assert editor.task.plan.frames <= total - count + interval + 1
     assert sorted(finished) == list(range(COUNT))
     assert stale_spans(editor) == []

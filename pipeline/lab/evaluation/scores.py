@@ -18,6 +18,7 @@ from maskstream.pipeline.segmenter.everything import (
     EverythingSearch,
     find_everything,
 )
+from maskstream.pipeline.segmenter.found_masks import FoundMasks
 from maskstream.pipeline.segmenter.geometry import FloatMap, InputGeometry, boxes_of
 from maskstream.pipeline.segmenter.labels import BOX_TOP_LEFT
 from maskstream.pipeline.segmenter.model import (
@@ -212,11 +213,14 @@ def _everything(
 ) -> Sequence[Proposal]:
     """Everything mode with a head, or both passes of the grid a stream seeds with, and boxes.
 
-    It searches for all evaluated sizes, not only for those that a stream seeds.
+    It searches for all evaluated sizes, not only for those that a stream seeds. A segmenter that
+    finds all masks when it encodes gives those.
     """
     geometry = segmenter.geometry
+    settings = EverythingChoice().settings(segmenter.card)
+    if isinstance(features, FoundMasks):
+        return find_everything(segmenter, features, settings, "plain")[0]
     if head is not None:
-        settings = EverythingChoice().settings(segmenter.card)
         boxes = head.propose(features, geometry)
         return find_everything(segmenter, features, settings, "head", boxes)[0]
     config = SeedingConfig(area_min=SMALLEST_SHARE, area_max=1)
