@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from maskstream.pipeline.config import PipelineConfig
+from maskstream.pipeline.errors import ConfigError
 from maskstream.pipeline.tracking.cuts import CutDetector
 from maskstream.pipeline.tracking.steps import DEFAULT_FRAME_INTERVAL_S
 from maskstream.pipeline.types import Source
@@ -15,7 +16,7 @@ def parts_of(source: Source, config: PipelineConfig, part_min_s: float) -> list[
     """Cut a video at scene cuts into parts of at least `part_min_s` seconds, in order.
 
     Shots that are shorter are put together; a rest that is shorter belongs to the part before it.
-    No part begins where a recording starts anew. A video that is shorter is one part.
+    No part begins where a recording starts anew. A video that is shorter or damaged is one part.
 
     The whole video is decoded, and nothing of it is kept. Raises `SourceError`, `ConfigError`.
     """
@@ -30,7 +31,19 @@ def parts_of(source: Source, config: PipelineConfig, part_min_s: float) -> list[
             if not begins or (is_cut and now_s - begins[-1][1] >= part_min_s):
                 begins.append((frame.index, now_s))
             end = frame.index + 1
+        damaged = reader.report.corrupt_packets > 0  # frames may be counted in two ways
+    if damaged:
+        return [(begins[0][0], end)]
     if len(begins) > 1 and now_s - begins[-1][1] < part_min_s:
         begins.pop()
     firsts = [index for index, _ in begins]
     return list(zip(firsts, [*firsts[1:], end], strict=True))
+
+
+def check_splittable(config: PipelineConfig) -> None:
+    """Raise `ConfigError` if parts of a video cannot be run as the configuration wants."""
+    if config.detector.detections is not None:
+        raise ConfigError(
+            f"--split-shots goes with detectors, not with a file of detections "
+            f"({config.detector.detections}), of which most parts would find none."
+        )
