@@ -45,7 +45,7 @@ LIFE_MIN = 4
 """Visible frames below which an object of a part is not compared with others."""
 COLORS_MIN = 0.45
 """Likeness of the colors from which two objects may be one."""
-ALIKE_MIN = 0.3
+ALIKE_MIN = 0.35
 """Presence times IoU times likeness of the colors from which two objects may be one."""
 
 

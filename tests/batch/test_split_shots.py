@@ -24,7 +24,7 @@ CLICK = {"frame": 0, "type": "point", "object": 1, "xy": [80, 45], "label": 1}
 @pytest.fixture(scope="module")
 def film(tmp_path_factory):
     """A scene of two shapes, a scene of another one, and the first scene going on."""
-    first, masks = moving_shapes(24, SIZE, shapes=2, seed=1)
+    first, masks = moving_shapes(24, SIZE, shapes=2, seed=3)
     between, _ = moving_shapes(12, SIZE, shapes=1, seed=7)
     frames = np.concatenate([first[:12], 255 - between, first[12:]])
     folder = tmp_path_factory.mktemp("film")
