@@ -76,8 +76,8 @@ class SplittingPool:
             whole = self._next(video, step, outcome)
             if whole is not None:
                 del self._videos[step.number]
-                total = {"run": video.frames_run, "seconds": video.seconds, "parts": ()}
-                ended.append((video.task, replace(whole, **total)))
+                whole = replace(whole, run=video.frames_run, seconds=video.seconds, parts=())
+                ended.append((video.task, whole))
         self._hand_out()
         return ended
 

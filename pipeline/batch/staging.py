@@ -101,7 +101,5 @@ class Staged:
         """Read the prompts. Raises `PromptError`."""
         log = load_prompts(prompts, self)
         if log.tracking:
-            raise PromptError(
-                f"{prompts} is a session of the page: replay it with `run --prompts`"
-            )
+            raise PromptError(f"{prompts} is a session of the page: replay it with `run --prompts`")
         return log

@@ -120,6 +120,7 @@ class Runs:
         store = MaskStore(outputs.store)
         if task.step is not Step.PART:
             export_all(self._job, task, store, staged, replaces=is_new)
+        if task.step in (Step.PLAN, Step.JOIN):
             remove(self._job.parts_of(task))
         return Outcome(
             State.DONE if is_new else State.SKIPPED,

@@ -51,9 +51,7 @@ def join_parts(
         sink.close(complete=complete)
 
 
-def _renumbered(
-    part: MaskStore, ids: Mapping[int, int], known: set[int]
-) -> Iterator[FrameResult]:
+def _renumbered(part: MaskStore, ids: Mapping[int, int], known: set[int]) -> Iterator[FrameResult]:
     """The frames of a part with other ids; of `known` ones it is said where they reenter."""
     waiting = set(known)
     table = np.zeros(1 + max(ids, default=0), np.uint16)

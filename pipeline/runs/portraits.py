@@ -1,4 +1,4 @@
-"""Portraits: frames of a part that show its objects well, by which they are compared with others."""
+"""Portraits: frames of a part that show its objects well, by which they are recognized."""
 
 from __future__ import annotations
 

@@ -1,9 +1,12 @@
 """Videos in parts: the joined store, what is left of the parts, and what goes on where."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -11,11 +14,14 @@ from maskstream.pipeline.batch.splitting import SplittingPool
 from maskstream.pipeline.batch.tasks import BatchJob, Failure, State, Step, Task
 from maskstream.pipeline.batch.worker import OpenRuns
 from maskstream.pipeline.config import load_config
+from maskstream.pipeline.sources import open_source
 from maskstream.pipeline.store import MaskStore, MaskStoreWriter, check_store
 from maskstream.trackers.state import TrackState
-from tests.support.media import moving_shapes, write_video
+from tests.support.media import moving_shapes, read, write_video
 from tests.support.stores import files
 
+CLIPS = Path(__file__).resolve().parents[3] / "shared/data/videos"
+MASKS = Path(__file__).parents[1] / "real_masks"
 SIZE = (90, 160)
 PARTS = ((0, 12), (12, 24), (24, 36))
 CLICK = {"frame": 0, "type": "point", "object": 1, "xy": [80, 45], "label": 1}
@@ -195,7 +201,7 @@ def test_a_failed_part_fails_the_video_with_its_sentence(job, task, film, tmp_pa
     foreign = tmp_path / "out/deep/film.parts/00000012-00000024.zarr"
     foreign.mkdir()
     (foreign / "notes.txt").touch()
-    outcome, log = run(job, task)
+    outcome, _ = run(job, task)
     assert (outcome.state, outcome.failure) == (State.FAILED, Failure.FINAL)
     assert outcome.error.startswith("Frames 12 to 23: ")
     assert "not a mask store" in outcome.error
@@ -261,3 +267,31 @@ def test_usage_of_split_shots_that_cannot_be(cli, film, tmp_path):
     assert "--split-shots goes with detectors" in " ".join(err.split())
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not CLIPS.is_dir() and os.environ.get("CI") != "true", reason=f"no videos at {CLIPS}"
+)
+def test_a_dog_and_a_woman_of_a_real_clip_are_known_after_another_scene(config, tmp_path):
+    """Pieces of two clips; hand-checked masks say who is who on the first frame of a piece."""
+    pieces = [("01_dog", 0), ("02_cups", 0), ("01_dog", 60)]
+    frames = []
+    for clip, start in pieces:
+        _, _, read_frames = read(open_source(CLIPS / f"{clip}.mp4", start=start, end=start + 24))
+        frames += [frame.rgb() for frame in read_frames]
+    film = write_video(tmp_path / "film.mp4", frames)
+    job = BatchJob(str(tmp_path / "out"), config, split_shots=True, part_min_s=0.5)
+    outcome, log = run(job, Task(0, str(film), "film"))
+    assert outcome.error == ""
+    assert [step for step, _ in log].count(Step.PART) == 3
+    store = MaskStore(tmp_path / "out/film.zarr")
+    truth = [
+        cv2.imread(str(MASKS / f"01_dog/000{n:02d}.png"), cv2.IMREAD_UNCHANGED) for n in (0, 60)
+    ]
+    for number in (1, 2):
+        before, after = (
+            _id_at(store.frame(row).labels, mask == number)
+            for row, mask in zip((0, 48), truth, strict=True)
+        )
+        assert before == after != 0
+    between = {o.id for row in range(24, 48) for o in store.frame(row).objects}
+    assert not between & {o.id for o in store.frame(0).objects}
