@@ -109,12 +109,12 @@ def test_a_film_in_parts_from_bucket_to_bucket(cli, s3, tmp_path):
     s3.put(str(film), "s3://films/in/film.mp4")
     words = ("s3://films/in/film.mp4", "-o", "s3://films/out", "--json", "--split-shots")
     for expected in (("done", 16), ("skipped", 0)):
-        code, out, err = cli("batch", *words, "--part-min", "0.3", "--workers", 1)
+        code, out, err = cli("batch", *words, "--part-min", "0.2", "--workers", 1)
         assert code == 0, err
         end = json.loads(out.splitlines()[-1])
         assert (end["total"], end[expected[0]], end["frames"]) == (1, 1, expected[1])
     store = MaskStore("s3://films/out/film.zarr")
-    assert (store.complete, store.span["part_min_s"], len(store)) == (True, 0.3, 16)
+    assert (store.complete, store.span["part_min_s"], len(store)) == (True, 0.2, 16)
     s3.invalidate_cache()
     assert not s3.exists("s3://films/out/film.parts")
 
