@@ -121,6 +121,7 @@ def test_stores_are_the_same_on_one_two_and_four_nodes(cli, tmp_path, monkeypatc
     assert cli("run", tmp_path / "clips/c.mp4", "-o", single, *words)[0] == 0
     manifest = tmp_path / "clips/m.csv"
     manifest.write_text("input,output\n" + "".join(f"c.mp4,{n}\n" for n in range(4)))
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     head = {"num_cpus": 0, "ray_client_server_port": free_port()}
     made = Cluster(initialize_head=True, head_node_args=head)
     monkeypatch.setenv("RAY_ADDRESS", made.address)
