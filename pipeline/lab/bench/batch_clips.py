@@ -90,12 +90,12 @@ def bench_clips(video: Path, clips: int, frames: int) -> ClipsBench:
         for count in WORKERS:
             out = place / f"local-{count}"
             row = _batch(bench, manifest, out, "local", count)
-            bench.rows.append(replace(row, how=f"local, {count} workers"))
+            bench.rows.append(replace(row, how=f"local, workers: {count}"))
         for count in NODES:
             with _nodes(count) as address:
                 out = place / f"ray-{count}"
                 row = _batch(bench, manifest, out, "ray", count, {"RAY_ADDRESS": address})
-            bench.rows.append(replace(row, how=f"Ray, {count} nodes of 1 core"))
+            bench.rows.append(replace(row, how=f"Ray, nodes: {count}"))
     return bench
 
 
