@@ -64,14 +64,16 @@ class FlowEstimator:
     def step(self, gray: GrayImage) -> Flow | None:
         """Flow from the previous frame to this one (luma uint8 [H, W]); None on the first."""
         previous, self._previous = self._previous, gray
-        if previous is None:
-            return None
-        back = np.zeros((*gray.shape, 2), np.float32)
+        return None if previous is None else self.between(previous, gray)
+
+    def between(self, previous: GrayImage, current: GrayImage) -> Flow:
+        """Flow between two frames, luma uint8 [H, W]."""
+        back = np.zeros((*current.shape, 2), np.float32)
         forth = np.zeros_like(back)
-        if min(gray.shape) >= SMALLEST_SIDE:
-            self._dis.calc(gray, previous, back)  # to each pixel's previous position
-            self._dis.calc(previous, gray, forth)
-        return Flow(back, forth, previous, gray)
+        if min(current.shape) >= SMALLEST_SIDE:
+            self._dis.calc(current, previous, back)  # to each pixel's previous position
+            self._dis.calc(previous, current, forth)
+        return Flow(back, forth, previous, current)
 
 
 class Flow:
@@ -100,8 +102,7 @@ class Flow:
         Mean absolute difference divided by the current frame's contrast. On real clips it stays
         below 0.3 within a shot and exceeds 0.8 at a cut.
         """
-        contrast = float(cv2.meanStdDev(self._current)[1][0, 0])
-        return float(cv2.mean(self._difference)[0] / (contrast + _LEAST_CONTRAST))
+        return _relative(self._difference, self._current)
 
     @cached_property
     def _origins(self) -> FloatMap:
@@ -258,6 +259,16 @@ class Flow:
         """Warp an image of the previous frame to this one, within a window."""
         origins = self._origins[window]
         return cv2.remap(image, origins, _NO_MAP, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)
+
+
+def still_residual(previous: GrayImage, current: GrayImage) -> float:
+    """`Flow.residual` of two frames uint8 [H, W] as if nothing moved, which is quick."""
+    return _relative(_blurred_difference(previous, current), current)
+
+
+def _relative(difference: GrayImage, current: GrayImage) -> float:
+    contrast = float(cv2.meanStdDev(current)[1][0, 0])
+    return float(cv2.mean(difference)[0] / (contrast + _LEAST_CONTRAST))
 
 
 def _box(mask: npt.NDArray[np.bool_]) -> Window:

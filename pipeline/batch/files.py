@@ -121,6 +121,22 @@ def send(place: Path, url: str) -> None:
         raise StoreError(f"{masked(url)} cannot be written: {error}") from cause
 
 
+def remove(target: str) -> None:
+    """Remove a folder by path or URL, if it is there. Raises `StoreError`."""
+    if not is_url(target):
+        shutil.rmtree(target, ignore_errors=True)
+        return
+    files = filesystem(target)
+    files.invalidate_cache()
+    try:
+        files.rm(target, recursive=True)
+    except FileNotFoundError:
+        return
+    except Exception as error:
+        cause = error if isinstance(error, OSError) else ConnectionError(str(error))
+        raise StoreError(f"{masked(target)} cannot be removed: {error}") from cause
+
+
 @contextmanager
 def _as_source_error(url: str) -> Iterator[None]:
     """Convert the exceptions of a storage service to `SourceError`."""

@@ -19,6 +19,7 @@ VIDEO_SUFFIXES = frozenset(
     | {".mpeg", ".wmv", ".flv", ".ogv", ".3gp"}
 )
 _WILDCARDS = "*?["
+_YES_OR_NO = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
 def tasks_of(inputs: Sequence[str]) -> Iterator[Task]:
@@ -84,6 +85,9 @@ def _task(number: int, row: Row | str) -> Task:
         problem = f"row {number} of the inputs has no input"
     elif not _is_below(name):
         problem = f"the output {name} of {source} is not a name below the output folder"
+    split = row.get("split_shots", "").lower()
+    if split not in ("", *_YES_OR_NO):
+        problem = f"split_shots of {source} is true or false, not {split}"
     return Task(
         number,
         source,
@@ -92,6 +96,7 @@ def _task(number: int, row: Row | str) -> Task:
         row.get("start"),
         row.get("end"),
         problem,
+        _YES_OR_NO.get(split),
     )
 
 

@@ -1,7 +1,7 @@
 """Manifests: tables with a video a row, read as they go (CSV, JSON lines, Parquet).
 
 Columns: `input` and, each optional, `output` (name below the output folder), `prompts`, `start`,
-`end`. Other columns are ignored. Relative paths are relative to the manifest.
+`end`, `split_shots`. Other columns are ignored. Relative paths are relative to the manifest.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from maskstream.pipeline.errors import ConfigError, SourceNotFoundError
 from maskstream.pipeline.extras import need
 
 SUFFIXES = frozenset({".csv", ".jsonl", ".ndjson", ".parquet"})
-COLUMNS = ("input", "output", "prompts", "start", "end")
+COLUMNS = ("input", "output", "prompts", "start", "end", "split_shots")
 _ROWS_PER_BATCH = 1024
 
 Row: TypeAlias = Mapping[str, str]

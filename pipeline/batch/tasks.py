@@ -8,15 +8,28 @@ from enum import StrEnum
 from typing import Protocol
 
 from maskstream.pipeline.config import PipelineConfig
+from maskstream.pipeline.runs.parts import Part
+
+PART_MIN_S = 30.0
+
+
+class Step(StrEnum):
+    """What a worker does with a video: run it, or one of the steps of a video in parts."""
+
+    RUN = "run"
+    PLAN = "plan"
+    PART = "part"
+    JOIN = "join"
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One video of a batch.
+    """One video of a batch, or a step of it.
 
     number: of the row in the inputs, from 0. source: path or URL. name: of the output, relative to
     the batch's output folder, without a suffix. prompts: path or URL of a prompts JSON. start, end:
-    as for `open_source`. problem: why the row cannot be run, a sentence; "" if it can.
+    as for `open_source`. problem: why the row cannot be run, a sentence; "" if it can. split_shots:
+    run it in parts; None: as the job says. parts: those to join, or the one to run.
     """
 
     number: int
@@ -26,6 +39,9 @@ class Task:
     start: str | None = None
     end: str | None = None
     problem: str = ""
+    split_shots: bool | None = None
+    step: Step = Step.RUN
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +51,8 @@ class BatchJob:
     out: folder or URL. config: as for a run without prompts. seed_prompted: also find objects where
     prompts are given. prompts_dir: folder or URL with `NAME.json` of tasks. exports: format names.
     overwrite: replace stores that were made in another way. scratch: folder on the worker's disk
-    for staged files; None: the system's.
+    for staged files; None: the system's. split_shots: run videos in parts of at least `part_min_s`
+    seconds.
     """
 
     out: str
@@ -45,10 +62,20 @@ class BatchJob:
     exports: tuple[str, ...] = ()
     overwrite: bool = False
     scratch: str | None = None
+    split_shots: bool = False
+    part_min_s: float = PART_MIN_S
 
     def store_of(self, task: Task) -> str:
         """Path or URL of a task's mask store."""
         return f"{self.out.rstrip('/')}/{task.name}.zarr"
+
+    def parts_of(self, task: Task) -> str:
+        """Path or URL of the folder with the stores of a task's parts."""
+        return f"{self.out.rstrip('/')}/{task.name}.parts"
+
+    def part_store_of(self, task: Task, part: Part) -> str:
+        """Path or URL of the mask store of a task's part."""
+        return f"{self.parts_of(task)}/{part[0]:08d}-{part[1]:08d}.zarr"
 
 
 class State(StrEnum):
@@ -79,6 +106,8 @@ class Outcome:
 
     seconds: wall time on the worker. frames: in the store; run: of these, computed by this try.
     doubts: review items. error: a sentence, if it failed. versions: of the libraries. host: where.
+    parts: of a plan, what is to be run; empty: the video as a whole. Of a video in parts, seconds
+    are the sum of its steps.
     """
 
     state: State
@@ -91,6 +120,7 @@ class Outcome:
     doubts: int = 0
     host: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
 
     @classmethod
     def failed(cls, failure: Failure, error: str) -> Outcome:

@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -98,6 +98,15 @@ def batch(
     export: Annotated[
         list[str] | None, typer.Option(help="Also export each store in this format; repeatable.")
     ] = None,
+    split_shots: Annotated[
+        bool,
+        typer.Option(
+            "--split-shots", help="Cut long videos at scene cuts into parts that run in parallel."
+        ),
+    ] = False,
+    part_min: Annotated[
+        float, typer.Option(min=0.1, help="Seconds of a part at least, with --split-shots.")
+    ] = 30.0,
     tries: Annotated[int, typer.Option(min=1, help="Tries of a video in all.")] = 3,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace stores made from other input or settings.")
@@ -124,7 +133,11 @@ def batch(
                 seed=seed,
                 detector=DetectorOptions(detector, None, text, classes, labels, every),
             )
-            job = _job(request, prompts_dir, export or (), overwrite=overwrite, scratch=scratch)
+            job = replace(
+                _job(request, prompts_dir, export or (), overwrite=overwrite, scratch=scratch),
+                split_shots=split_shots,
+                part_min_s=part_min,
+            )
             _check(job, inputs)
             executor = _executor(on, job, workers, cores, gpus)
             stack.callback(executor.close)
@@ -171,6 +184,7 @@ def _check(job: BatchJob, inputs: list[str]) -> None:
     from maskstream.pipeline.errors import ConfigError
     from maskstream.pipeline.exports.registry import find_format
     from maskstream.pipeline.models.open import locate_model
+    from maskstream.pipeline.runs.parts import check_splittable
     from maskstream.pipeline.tracking.refinement import check_refinable
 
     for name in job.exports:
@@ -179,11 +193,19 @@ def _check(job: BatchJob, inputs: list[str]) -> None:
     if job.prompts_dir is not None and not is_folder(job.prompts_dir):
         raise ConfigError(f"There is no folder {job.prompts_dir} with prompts.")
     check_refinable(job.config)
+    if job.split_shots:
+        check_splittable(job.config)
     locate_model(job.config)
 
 
 def _executor(on: str, job: BatchJob, workers: int | None, cores: int, gpus: float) -> Executor:
     """The pool of processes, or of actors on Ray. Raises `MaskstreamError`."""
+    from maskstream.pipeline.batch.splitting import SplittingPool
+
+    return SplittingPool(_pool(on, job, workers, cores, gpus), job)
+
+
+def _pool(on: str, job: BatchJob, workers: int | None, cores: int, gpus: float) -> Executor:
     from maskstream.pipeline.batch.local import LocalPool
     from maskstream.pipeline.batch.worker import OpenRuns
     from maskstream.pipeline.errors import ConfigError

@@ -30,7 +30,7 @@ from maskstream.pipeline.engine.frame_queue import FrameQueue, Policy
 from maskstream.pipeline.engine.reader import SourceReader
 from maskstream.pipeline.engine.writer import SinkWriter
 from maskstream.pipeline.errors import DetectorError, PromptError
-from maskstream.pipeline.models.networks import Networks
+from maskstream.pipeline.models.networks import Networks, open_networks
 from maskstream.pipeline.models.open import locate_model
 from maskstream.pipeline.prompts import NO_PROMPTS, PromptLog
 from maskstream.pipeline.sources.known_frames import known_frames
@@ -210,6 +210,12 @@ class Pipeline:
     def source_abandoned(self) -> bool:
         """Whether the thread that reads the source was left behind, because it waits for it."""
         return self._reader is not None and self._reader.abandoned
+
+    def networks(self, size_hw: SizeHW) -> Networks:
+        """The networks for frames of a size, for use while nothing is run. Raises `ModelError`."""
+        if size_hw not in self._idle:
+            self._idle = {size_hw: open_networks(self.config, self.model, size_hw)}
+        return self._idle[size_hw]
 
     def running(self) -> dict[str, float]:
         """Time since each stage in progress began, seconds; thread-safe."""

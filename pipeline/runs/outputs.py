@@ -21,7 +21,7 @@ from maskstream.pipeline.prompts import NO_PROMPTS, Event, MaskEvent, PromptLog
 from maskstream.pipeline.rendering.contact_sheet import ContactSheet
 from maskstream.pipeline.rendering.overlay import OverlayVideo
 from maskstream.pipeline.results.review import Reviewer
-from maskstream.pipeline.runs.resume import JUMP, RunSpec, check_same_run, new_names
+from maskstream.pipeline.runs.resume import JUMP, PART_MIN_S, RunSpec, check_same_run, new_names
 from maskstream.pipeline.sources.identity import identity_of
 from maskstream.pipeline.store import MaskStore, MaskStoreWriter, StoreMode, append_events, runs_of
 from maskstream.pipeline.types import CoveredPart, Frame, FrameResult, Sink, SourceInfo
@@ -74,6 +74,15 @@ class RunOutputs:
 
         Raises `StoreError`, also if the store to resume is of a different run; it is not changed.
         """
+        sinks: list[Sink] = [self.open_store(pipeline, info)]
+        if self.overlay is not None:
+            sinks.append(OverlayVideo(self.overlay, info))
+        if self.contact is not None:
+            sinks.append(ContactSheet(self.contact))
+        return sinks
+
+    def open_store(self, pipeline: Pipeline, info: SourceInfo) -> ResumingSink:
+        """Make the sink of the store alone. Raises as `open`."""
         wanted = self._run_spec(pipeline, info.name)
         stored = self._stored()
         events = wanted.events
@@ -92,15 +101,10 @@ class RunOutputs:
         )
         try:
             self._writer.add_events(events)
-            sinks: list[Sink] = [ResumingSink(self._writer)]
+            return ResumingSink(self._writer)
         except StoreError:
             self._writer.close(complete=False)
             raise
-        if self.overlay is not None:
-            sinks.append(OverlayVideo(self.overlay, info))
-        if self.contact is not None:
-            sinks.append(ContactSheet(self.contact))
-        return sinks
 
     def finished(self, pipeline: Pipeline, source: str) -> int | None:
         """Number of frames of the store if it is already complete for this run, else None.
@@ -162,13 +166,18 @@ class ResumingSink:
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Write the result unless the store has its frame."""
+        if frame.jump_s and result.index > self._after:
+            self.note({"type": JUMP, "frame": frame.index, "seconds": round(frame.jump_s, 3)})
+        self.append(result)
+
+    def append(self, result: FrameResult) -> None:
+        """As `write`, without the frame."""
         if result.index > self._after:
-            if frame.jump_s:
-                self._note({"type": JUMP, "frame": frame.index, "seconds": round(frame.jump_s, 3)})
-            self._store.write(frame, result)
+            self._store.append(result)
             self._reviewer.add(result)
 
-    def _note(self, event: JsonObject) -> None:
+    def note(self, event: Mapping[str, Any]) -> None:
+        """Add an event unless the store has it."""
         if event not in self._store.events:
             self._store.add_events([*self._store.events, event])
 
@@ -190,9 +199,18 @@ def requested_span(
     stride: int = 1,
     backward: bool = False,
     deinterlace: bool = False,
-) -> dict[str, str | int | bool | None]:
-    """The part of a source to run and the passes over it, as a store keeps them."""
-    passes = {"backward": backward, "refine": config.refines, "deinterlace": deinterlace}
+    part_min_s: float = 0.0,
+) -> dict[str, str | int | float | bool | None]:
+    """The part of a source to run and the passes over it, as a store keeps them.
+
+    part_min_s: of a store that is joined of parts (`maskstream.pipeline.runs.parts`).
+    """
+    passes = {
+        "backward": backward,
+        "refine": config.refines,
+        "deinterlace": deinterlace,
+        PART_MIN_S: part_min_s,
+    }
     span = {"start": start, "end": end, "stride": stride}
     return span | {name: wanted for name, wanted in passes.items() if wanted}
 

@@ -17,7 +17,9 @@ from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.store import MaskStore
 from maskstream.pipeline.store.classes import CLASS
 
-_SPAN = ("start", "stride", "backward", "refine", "deinterlace")
+PART_MIN_S = "part_min_s"
+"""Key of the span of a store that is joined of parts: seconds that a part has at least."""
+_SPAN = ("start", "stride", "backward", "refine", "deinterlace", PART_MIN_S)
 JUMP = "jump"
 """Type of the event that notes where a recording starts anew, as `Frame.jump_s`."""
 # Keys that do not change the masks; the hashes of the model and the detector and the span's

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -191,12 +191,27 @@ class SeekableVideo:
             self._cache.popitem(last=False)
 
 
+@contextmanager
+def counted_span(source: VideoFile, numbers: range) -> Iterator[Source]:
+    """Source of successive frames of an undamaged video, whatever the range of `source`.
+
+    They are found by counting packets; where that is not reliable those before them are decoded.
+    Raises `SourceError`.
+    """
+    with source.open() as reader:
+        info, first_pts = reader.info, reader.first_pts
+    info = replace(info, frame_count=len(numbers), indices=numbers)
+    with closing(PacketIndex(source.path, first_pts)) as packets:
+        yield _FrameSpan(info, numbers, partial(_read_counted, source, packets))
+
+
 def _read_counted(source: VideoFile, packets: PacketIndex, first: int) -> Iterator[Frame]:
     with CountedReader(source, packets) as reader:
         for frame in reader.frames(first):
             yield frame
             first += 1
-    with source.open() as whole:  # where packets were not as counted
+    whole_source = replace(source, frame_range=FrameRange())
+    with whole_source.open() as whole:  # where packets were not as counted
         yield from (frame for frame in whole if frame.index >= first)
 
 

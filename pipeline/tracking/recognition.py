@@ -155,11 +155,11 @@ class TrackRecognition:
         expected = _distances([t.motion.value[:2] for t in absent], masks_of_parts)
         last_seen = _distances([_center(t.mask) for t in absent], masks_of_parts)
         cost = np.minimum(expected, last_seen)  # what hides slowly seems to move
-        alone = _alone(grid, frame, self.bank.references_only())
+        alone = predict_alone(grid, frame, self.bank.references_only())
         recovered = []
         for row, column in assign(cost, SPLIT_REACH).pairs:
             track, (owner, part) = absent[row], parts[column]
-            if _agrees(*alone(track), part):
+            if agrees(*alone(track.id), part):
                 masks[track.id] = np.where(part, masks[owner], np.float32(-LOGIT_LIMIT))
                 masks[owner] = np.where(part, np.float32(-LOGIT_LIMIT), masks[owner])
                 self.bank.forget_recent({track.id, owner})
@@ -168,10 +168,10 @@ class TrackRecognition:
 
     def similarity(self, grid: MemoryGrid, frame: FrameKeys) -> Callable[[Track, Detection], bool]:
         """Whether a detection may be a lost track's object; true if nothing is remembered."""
-        alone = _alone(grid, frame, self.bank)
+        alone = predict_alone(grid, frame, self.bank)
 
         def alike(track: Track, seen: Detection) -> bool:
-            return track.id not in self.bank or _agrees(*alone(track), seen.logits > 0)
+            return track.id not in self.bank or agrees(*alone(track.id), seen.logits > 0)
 
         return alike
 
@@ -204,20 +204,23 @@ class TrackRecognition:
         return chosen
 
 
-def _alone(
+def predict_alone(
     grid: MemoryGrid, frame: FrameKeys, bank: MemoryBank
-) -> Callable[[Track], tuple[float, FloatMap]]:
-    """Presence and logits of a track that is predicted without others; each once."""
+) -> Callable[[int], tuple[float, FloatMap]]:
+    """Presence and logits of a remembered object, by its id, predicted without others; each once.
+
+    Logits are float32 [H, W] at the working resolution.
+    """
 
     @functools.cache
     def predict(object_id: int) -> tuple[float, FloatMap]:
         predicted = grid.model.predict(frame, bank, {object_id: None})
         return float(predicted.presence[0]), grid.to_working(predicted.logits[0])
 
-    return lambda track: predict(track.id)
+    return predict
 
 
-def _agrees(presence: float, logits: FloatMap, mask: BoolMap) -> bool:
+def agrees(presence: float, logits: FloatMap, mask: BoolMap) -> bool:
     """Whether a prediction says that an object is there, and where a mask is."""
     return presence >= REENTRY_PRESENT_MIN and mask_iou(logits > 0, mask) >= ALIKE_IOU_MIN
 

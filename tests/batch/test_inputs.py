@@ -87,6 +87,17 @@ def test_manifests_of_all_kinds_give_the_same_tasks(tmp_path, name):
     assert "../c" in fourth.problem
 
 
+@pytest.mark.parametrize(
+    ("said", "expected"), [("true", True), ("No", False), ("", None), (0, False), ("maybe", None)]
+)
+def test_a_row_says_whether_its_video_is_run_in_parts(tmp_path, said, expected):
+    place = tmp_path / "m.jsonl"
+    place.write_text(json.dumps({"input": "a.mp4", "split_shots": said}))
+    (task,) = tasks_of([str(place)])
+    assert task.split_shots is expected
+    assert ("maybe" in task.problem) == (said == "maybe")
+
+
 def test_a_damaged_line_fails_by_itself(tmp_path):
     (tmp_path / "m.jsonl").write_text('{"input": "a.mp4"}\n{"input": \n\n[1]\n{"input": "b.mp4"}\n')
     tasks = list(tasks_of([str(tmp_path / "m.jsonl")]))

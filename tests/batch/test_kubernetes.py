@@ -1,4 +1,4 @@
-"""The example for KubeRay against the fields that its Go types declare."""
+"""The example for KubeRay against the fields that its Go types declare, and their types."""
 
 import re
 from pathlib import Path
@@ -35,9 +35,29 @@ KNOWN = {
     "workers": {"replicas", "numOfHosts", "scaleStrategy"},
 }
 
+# Types of the fields that are no objects, as the same files declare them.
+TYPES = {
+    "entrypoint": str,
+    "shutdownAfterJobFinishes": bool,
+    "ttlSecondsAfterFinished": int,
+    "backoffLimit": int,
+    "activeDeadlineSeconds": int,
+    "rayVersion": str,
+    "enableInTreeAutoscaling": bool,
+    "serviceType": str,
+    "groupName": str,
+    "replicas": int,
+    "minReplicas": int,
+    "maxReplicas": int,
+    "numOfHosts": int,
+}
+QUANTITY = re.compile(r"\d+(\.\d+)?(m|[kMGTPE]i?)?")  # of Kubernetes
+
 
 def check(kind, given):
     assert REQUIRED[kind] <= given.keys() <= REQUIRED[kind] | KNOWN[kind]
+    for name, value in given.items():
+        assert type(value) is TYPES.get(name, type(value)), name
     return given
 
 
@@ -54,6 +74,13 @@ def test_the_example_has_the_fields_of_a_rayjob():
         assert all(isinstance(value, str) for value in group["rayStartParams"].values())
         (container,) = group["template"]["spec"]["containers"]
         assert {"name", "image", "resources"} <= container.keys()
+        asked, allowed = container["resources"]["requests"], container["resources"]["limits"]
+        assert all(QUANTITY.fullmatch(value) for value in (asked | allowed).values())
+        assert asked.keys() == allowed.keys()
+    for group in cluster["workerGroupSpecs"]:
+        assert 0 <= group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+    assert cluster["autoscalerOptions"].keys() == {"idleTimeoutSeconds"}
+    assert type(cluster["autoscalerOptions"]["idleTimeoutSeconds"]) is int
 
 
 def test_the_example_asks_for_the_tested_ray_and_for_options_that_exist(cli):

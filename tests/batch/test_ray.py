@@ -110,6 +110,58 @@ def test_the_command_makes_the_stores_that_single_runs_make(
         assert files(single) == files(tmp_path / f"out/c{seed}.zarr")
 
 
+def test_stores_are_the_same_on_one_two_and_four_nodes(cli, tmp_path, monkeypatch):
+    from ray.cluster_utils import Cluster
+
+    frames, _ = moving_shapes(4, (90, 160), shapes=2, seed=1)
+    (tmp_path / "clips").mkdir()
+    write_video(tmp_path / "clips/c.mp4", frames)
+    single = tmp_path / "single.zarr"
+    words = ("--set", "threads.inference=1", "--quiet")
+    assert cli("run", tmp_path / "clips/c.mp4", "-o", single, *words)[0] == 0
+    manifest = tmp_path / "clips/m.csv"
+    manifest.write_text("input,output\n" + "".join(f"c.mp4,{n}\n" for n in range(4)))
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    head = {"num_cpus": 0, "ray_client_server_port": free_port()}
+    made = Cluster(initialize_head=True, head_node_args=head)
+    monkeypatch.setenv("RAY_ADDRESS", made.address)
+    nodes = 0
+    try:
+        for count in (1, 2, 4):
+            while nodes < count:
+                made.add_node(num_cpus=1)
+                nodes += 1
+            out = tmp_path / f"on-{count}"
+            options = ("--on", "ray", "--workers", count, "--per-video-cores", 1, "--json")
+            code, _, err = cli("batch", manifest, "-o", out, *options)
+            assert code == 0, err
+            for number in range(4):
+                assert files(out / f"{number}.zarr") == files(single)
+    finally:
+        ray.shutdown()
+        made.shutdown()
+
+
+def test_workers_with_other_libraries_are_refused(tmp_path, monkeypatch):
+    """The nodes find a package of this name first, whose version is another one."""
+    from ray.cluster_utils import Cluster
+
+    described = tmp_path / "zarr-1.2.3.dist-info/METADATA"
+    described.parent.mkdir()
+    described.write_text("Metadata-Version: 2.1\nName: zarr\nVersion: 1.2.3\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
+    head = {"num_cpus": 1, "ray_client_server_port": free_port()}
+    made = Cluster(initialize_head=True, head_node_args=head)
+    pool = RayPool(OpenDeeds(), RayPlace(made.address, cores=1))
+    try:
+        with pytest.raises(
+            ClusterError, match=r"other versions: zarr 1\.2\.3 \(here .*install the"
+        ):
+            drive(pool, [("", "pid")], Notes())
+    finally:
+        made.shutdown()
+
+
 def test_nodes_without_memory_are_a_sentence():
     from ray.cluster_utils import Cluster
 

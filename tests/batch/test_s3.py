@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pyarrow.dataset
 import pytest
 
@@ -100,6 +101,22 @@ def test_a_video_that_does_not_fit_on_the_disk_is_not_fetched(bucket, tmp_path, 
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     with pytest.raises(SourceError, match="--scratch"):
         fetch("s3://films/in/clip.mp4", tmp_path)
+
+
+def test_a_film_in_parts_from_bucket_to_bucket(cli, s3, tmp_path):
+    first, second = (moving_shapes(8, (90, 160), shapes=2, seed=seed)[0] for seed in (3, 7))
+    film = write_video(tmp_path / "film.mp4", np.concatenate([first, 255 - second]))
+    s3.put(str(film), "s3://films/in/film.mp4")
+    words = ("s3://films/in/film.mp4", "-o", "s3://films/out", "--json", "--split-shots")
+    for expected in (("done", 16), ("skipped", 0)):
+        code, out, err = cli("batch", *words, "--part-min", "0.2", "--workers", 1)
+        assert code == 0, err
+        end = json.loads(out.splitlines()[-1])
+        assert (end["total"], end[expected[0]], end["frames"]) == (1, 1, expected[1])
+    store = MaskStore("s3://films/out/film.zarr")
+    assert (store.complete, store.span["part_min_s"], len(store)) == (True, 0.2, 16)
+    s3.invalidate_cache()
+    assert not s3.exists("s3://films/out/film.parts")
 
 
 def test_the_command_from_bucket_to_bucket(cli, bucket):
