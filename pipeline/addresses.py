@@ -20,6 +20,11 @@ _HEX = re.compile(r"%(?![0-9a-fA-F]{2})")
 _KEPT = "%!$&'()*+,;=-._~"  # besides letters and digits; what is quoted already stays
 
 
+def is_url(target: str) -> bool:
+    """Whether a target is a URL, of a stream or a store, rather than a path of this machine."""
+    return "://" in target
+
+
 def masked(text: str) -> str:
     """A text with `***` for passwords in its addresses: `rtsp://USER:***@HOST/1?token=***`."""
     if ":/" not in text:

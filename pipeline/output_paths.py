@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import combinations
 from pathlib import Path
 
+from maskstream.pipeline.addresses import is_url
 from maskstream.pipeline.errors import ConfigError, MaskstreamError, StoreError, StoreExistsError
 from maskstream.pipeline.sources import is_pattern
 from maskstream.pipeline.sources.images import ImageSequence
@@ -62,7 +63,7 @@ def check_file(path: Path, what: str, *, replace: bool) -> None:
 
 
 def _local(paths: Iterable[PathLike]) -> Iterator[Path]:
-    return (Path(path) for path in paths if path is not None and "://" not in str(path))
+    return (Path(path) for path in paths if path is not None and not is_url(str(path)))
 
 
 def _files(path: Path) -> list[Path]:

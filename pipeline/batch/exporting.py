@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from maskstream.pipeline.batch.files import exists, is_url, join, send
+from maskstream.pipeline.addresses import is_url
+from maskstream.pipeline.batch.files import exists, join, send
 from maskstream.pipeline.batch.staging import Staged
 from maskstream.pipeline.batch.tasks import BatchJob, Task
 from maskstream.pipeline.errors import StoreExistsError

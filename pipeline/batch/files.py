@@ -9,18 +9,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
-from maskstream.pipeline.addresses import masked
+from maskstream.pipeline.addresses import is_url, masked
 from maskstream.pipeline.errors import SourceError, SourceNotFoundError, StoreError
 from maskstream.pipeline.extras import need
 from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.sources.identity import identity_of_opened
 
 _INSTALL = "pip install 'maskstream[remote]'"
-
-
-def is_url(target: str) -> bool:
-    """Whether a target is a URL, such as `s3://bucket/clip.mp4`."""
-    return "://" in target
 
 
 def is_folder(target: str) -> bool:

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath, PurePosixPath
 from urllib.parse import urlsplit
 
-from maskstream.pipeline.batch.files import find_urls, is_folder, is_url, join
+from maskstream.pipeline.addresses import is_url
+from maskstream.pipeline.batch.files import find_urls, is_folder, join
 from maskstream.pipeline.batch.manifest import Row, is_manifest, read_manifest
 from maskstream.pipeline.batch.tasks import Task
 from maskstream.pipeline.errors import ConfigError, SourceNotFoundError

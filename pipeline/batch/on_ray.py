@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from maskstream.pipeline.addresses import is_url
 from maskstream.pipeline.batch.tasks import Failure, OpenWork, Outcome, Task, Work
 from maskstream.pipeline.errors import ClusterError
 from maskstream.pipeline.extras import need
@@ -202,7 +203,7 @@ class RayWorker:
 
 def _check_listens(address: str) -> None:
     """Raise `OSError` if nobody listens there; Ray itself finds out after minutes."""
-    place = urlsplit(address if "://" in address else f"//{address}")
+    place = urlsplit(address if is_url(address) else f"//{address}")
     with socket.create_connection((place.hostname, place.port or _CLIENT_PORT), _CONNECT_S):
         pass
 

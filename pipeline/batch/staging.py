@@ -8,7 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
 
-from maskstream.pipeline.batch.files import exists, fetch, is_url, join, remote_identity
+from maskstream.pipeline.addresses import is_url
+from maskstream.pipeline.batch.files import exists, fetch, join, remote_identity
 from maskstream.pipeline.batch.tasks import BatchJob, Step, Task
 from maskstream.pipeline.errors import PromptError
 from maskstream.pipeline.prompts import PromptLog, load_prompts

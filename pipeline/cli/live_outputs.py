@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from maskstream.pipeline.addresses import is_url
 from maskstream.pipeline.errors import ConfigError
 from maskstream.pipeline.live.camera_names import own_path
 from maskstream.pipeline.live.endpoints import parse_endpoint
@@ -109,7 +110,7 @@ class CameraOutputs:
         open_writer = writer_opener(session.pipeline, info, overwrite=overwrite)
         if self._retain_s is None:
             return LiveStore(open_writer(path))
-        if "://" in path:
+        if is_url(path):
             raise ConfigError("--retain needs a local folder for its output, not a URL")
         prepare_folder(Path(path), overwrite=overwrite)
         return RollingStore(Path(path), self._retain_s, open_writer)

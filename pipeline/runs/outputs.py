@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from maskstream.pipeline.addresses import is_url
 from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.detectors.open import detector_hash
 from maskstream.pipeline.engine.pipeline import Pipeline
@@ -130,7 +131,7 @@ class RunOutputs:
         It is on the same disk as the store, which needs the space anyway.
         """
         folder = Path(self.store).absolute().parent
-        return folder if "://" not in str(self.store) and folder.is_dir() else None
+        return folder if not is_url(str(self.store)) and folder.is_dir() else None
 
     def _stored(self) -> MaskStore | None:
         """The store to resume, if there is one."""

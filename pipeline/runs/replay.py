@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from maskstream.pipeline.addresses import is_url
 from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.errors import ConfigError, StoreExistsError
 from maskstream.pipeline.prompts import PromptLog
@@ -31,7 +32,7 @@ def replay_session(
         ConfigError: `output` is a URL. StoreExistsError: `output` exists and `overwrite` is false.
         SourceError, PromptError, StoreError: as `run_job`.
     """
-    if "://" in output:
+    if is_url(output):
         raise ConfigError(
             "a session of the page can only be replayed into a local folder, not a URL"
         )

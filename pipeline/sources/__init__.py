@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
+from maskstream.pipeline.addresses import is_url
 from maskstream.pipeline.errors import ConfigError, SourceNotFoundError
 from maskstream.pipeline.sources.arrays import ArraySource, ArrayView
 from maskstream.pipeline.sources.images import SUFFIXES as IMAGE_SUFFIXES
@@ -57,7 +58,7 @@ def open_source(
     frame_range = FrameRange.of(start, end, stride)
     if not isinstance(target, str | Path):
         return ArraySource(target, rate, frame_range)
-    if "://" in str(target):
+    if is_url(str(target)):
         raise SourceNotFoundError(f"{target} is an address, not a file; give it to `live`.")
     path = Path(target)
     is_image = path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES and not is_animated(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from maskstream.pipeline.addresses import is_url
 from maskstream.pipeline.store.place import LocalPlace, Place
 
 
@@ -13,7 +14,7 @@ def open_place(path: Path | str) -> Place:
     Raises:
         StoreError: a package that the URL needs is not installed.
     """
-    if "://" not in str(path):
+    if not is_url(str(path)):
         return LocalPlace(Path(path))
     from maskstream.pipeline.store.remote import RemotePlace
 
