@@ -33,7 +33,7 @@ class WorkWeights:
     frame: float = 1.0
     frame_megapixel: float = 2.2
     propagated: float = 0.6
-    keyframe: float = 4.5
+    keyframe: float = 6.0
     encoder_megapixel: float = 300.0
     looked_at: float = 7.0
 
