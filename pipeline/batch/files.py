@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from maskstream.pipeline.extras import need
 from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.sources.identity import identity_of_opened
 
+_BLOCK_BYTES = 4 << 20  # read at once of a remote file
 _INSTALL = "pip install 'maskstream[remote]'"
 
 
@@ -86,6 +89,51 @@ def remote_identity(url: str) -> JsonObject:
         return identity_of_opened(file)
 
 
+def remote_size(url: str) -> int:
+    """Bytes of a remote file; 0 if the service does not say. Raises `SourceError`."""
+    with _as_source_error(url):
+        return int(filesystem(url).info(url)["size"] or 0)
+
+
+class RemoteFile(io.RawIOBase):
+    """A remote file that is read by range, as FFmpeg reads and seeks. Raises `SourceError`.
+
+    A connection that breaks is an error here; FFmpeg itself would take it for the end of the video.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self._url = url
+        with _as_source_error(url):
+            self._file = filesystem(url).open(url, "rb", block_size=_BLOCK_BYTES)
+
+    def readable(self) -> bool:
+        """See `io.IOBase`."""
+        return True
+
+    def seekable(self) -> bool:
+        """See `io.IOBase`."""
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        """See `io.RawIOBase`."""
+        with _as_source_error(self._url):
+            return bytes(self._file.read(size))
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """See `io.IOBase`."""
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        """See `io.IOBase`."""
+        return int(self._file.tell())
+
+    def close(self) -> None:
+        """See `io.IOBase`."""
+        self._file.close()
+        super().close()
+
+
 def fetch(url: str, folder: Path) -> Path:
     """Copy a remote file into a local folder; returns the copy.
 
@@ -96,7 +144,7 @@ def fetch(url: str, folder: Path) -> Path:
     files = filesystem(url)
     place = folder / PurePosixPath(urlsplit(url).path).name
     with _as_source_error(url):
-        size = int(files.info(url)["size"] or 0)
+        size = remote_size(url)
         free = shutil.disk_usage(folder).free
         if size > free:
             raise SourceError(

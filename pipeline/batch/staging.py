@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import AbstractContextManager, ExitStack
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
+from urllib.parse import urlsplit
 
 from maskstream.pipeline.addresses import is_url
-from maskstream.pipeline.batch.files import exists, fetch, join, remote_identity
+from maskstream.pipeline.batch.files import (
+    RemoteFile,
+    exists,
+    fetch,
+    join,
+    remote_identity,
+    remote_size,
+)
 from maskstream.pipeline.batch.tasks import BatchJob, Step, Task
 from maskstream.pipeline.errors import PromptError
 from maskstream.pipeline.prompts import PromptLog, load_prompts
 from maskstream.pipeline.runs.outputs import Origin
 from maskstream.pipeline.sources import VideoFile, open_source
+from maskstream.pipeline.sources.images import SUFFIXES as IMAGE_SUFFIXES
+from maskstream.pipeline.sources.position import FrameRange
 from maskstream.pipeline.sources.seek import counted_span
 from maskstream.pipeline.sources.seekable import Seekable, open_seekable
 from maskstream.pipeline.types import FrameReader, Source
+
+RANGE_BYTES_MIN = 64 << 20
+"""Bytes of a remote video from which a part of it is read by range; others are copied."""
 
 
 class Staged:
@@ -63,14 +77,30 @@ class Staged:
     def source(self) -> Source:
         """What is run: the task's range of the video. A part reads little more than its frames."""
         task = self._task
-        threads = self._job.config.threads.decode
         if task.step is not Step.PART:
-            return open_source(self.path, start=task.start, end=task.end, threads=threads)
+            return self._opened(task.start, task.end)
         first, end = task.parts[0]
-        source = open_source(self.path, start=first, end=end, threads=threads)
+        source = self._opened(first, end)
         if not first or not isinstance(source, VideoFile):
             return source
         return self._stack.enter_context(counted_span(source, range(first, end)))
+
+    def _opened(self, start: str | int | None, end: str | int | None) -> Source:
+        """A range of the video, read from a copy or, if `_reads_by_range`, where it is."""
+        url, threads = self._task.source, self._job.config.threads.decode
+        if is_url(url) and self._reads_by_range(is_part=(start, end) != (None, None)):
+            name = Path(urlsplit(url).path).name
+            content = partial(RemoteFile, url)
+            return VideoFile(Path(name), FrameRange.of(start, end), threads, content=content)
+        return open_source(self.path, start=start, end=end, threads=threads)
+
+    def _reads_by_range(self, *, is_part: bool) -> bool:
+        """Whether a remote video is large and run in part, or too large for this disk."""
+        url = self._task.source
+        if Path(urlsplit(url).path).suffix.lower() in IMAGE_SUFFIXES:
+            return False
+        size = remote_size(url)
+        return (is_part and size >= RANGE_BYTES_MIN) or size > shutil.disk_usage(self.folder).free
 
     @cached_property
     def seekable(self) -> Seekable:

@@ -48,7 +48,7 @@ def _count_packets(
 ) -> list[int] | None:
     timecode = Timecode.parse(info.timecode or "")
     frame_range = source.frame_range.resolved(info.rate, timecode)
-    with closing(PacketIndex(source.path, first_pts)) as packets:
+    with closing(PacketIndex(source, first_pts)) as packets:
         listed = (_Packet(n, pts, info.time_base) for n, pts in enumerate(packets.times()))
         try:
             found = _up_to(last, frame_range.select(listed))

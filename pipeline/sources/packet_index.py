@@ -36,12 +36,12 @@ class PacketIndex:
     first_pts: time of the first frame that can be decoded; a packet before it is no frame.
     """
 
-    def __init__(self, path: Path, first_pts: int | None) -> None:
+    def __init__(self, source: VideoFile, first_pts: int | None) -> None:
         self._first_pts = first_pts
-        self._container = open_container(path)
-        self._packets = _packets(path, self._container)
+        self._container = source.container()
+        self._packets = _packets(source.path, self._container)
         names = set(self._container.format.name.split(","))
-        codec = video_stream(str(path), self._container).codec_context.name
+        codec = video_stream(str(source.path), self._container).codec_context.name
         self._reliable = bool(names & _INDEXED) and codec not in _HIDDEN_FRAMES
         self._ended = False
         self._anchors: list[Anchor] = []

@@ -54,7 +54,7 @@ class SeekableVideo:
         self._survey = self._stack.enter_context(Survey(self._source, stored or FrameTable()))
         self._table = self._survey.table
         self._tables = self._stack.enter_context(TableReader(self._source, self._table))
-        self._packets = PacketIndex(self._source.path, self._survey.reader.first_pts)
+        self._packets = PacketIndex(self._source, self._survey.reader.first_pts)
         self._stack.callback(self._packets.close)
         self._counted = self._stack.enter_context(CountedReader(self._source, self._packets))
         self._frames: Iterator[Frame] = iter(())
@@ -201,7 +201,7 @@ def counted_span(source: VideoFile, numbers: range) -> Iterator[Source]:
     with source.open() as reader:
         info, first_pts = reader.info, reader.first_pts
     info = replace(info, frame_count=len(numbers), indices=numbers)
-    with closing(PacketIndex(source.path, first_pts)) as packets:
+    with closing(PacketIndex(source, first_pts)) as packets:
         yield _FrameSpan(info, numbers, partial(_read_counted, source, packets))
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, BinaryIO, Literal, Self
 
 import av
 import av.error
@@ -60,13 +60,19 @@ class VideoFile:
     scaled to the size of the first.
 
     threads: of the decoder; each one above 1 makes it faster and holds one more frame.
-    deinterlace: make whole pictures of interlaced ones, which are otherwise woven.
+    deinterlace: make whole pictures of interlaced ones, which are otherwise woven. content: opens
+    the bytes of a file that is not on this disk; `path` is its name then.
     """
 
     path: Path
     frame_range: FrameRange = field(default_factory=FrameRange)
     threads: int = 1
     deinterlace: bool = False
+    content: Callable[[], BinaryIO] | None = None
+
+    def container(self) -> InputContainer:
+        """Open the file, to demux it. Raises `SourceNotFoundError`, `UnreadableSourceError`."""
+        return open_container(self.path, self.content)
 
     @contextmanager
     def open(self) -> Iterator[VideoReader]:
@@ -76,7 +82,7 @@ class VideoFile:
             SourceNotFoundError: there is no such file.
             UnreadableSourceError: it has no video that can be decoded.
         """
-        with open_container(self.path) as container:
+        with self.container() as container:
             reader = VideoReader(
                 str(self.path),
                 container,
@@ -330,9 +336,14 @@ class VideoReader:
         return end_s - Fraction(self._container.start_time or 0, av.time_base)
 
 
-def open_container(path: Path) -> InputContainer:
-    """Open a media file. Raises `SourceNotFoundError`, `UnreadableSourceError`."""
+def open_container(path: Path, content: Callable[[], BinaryIO] | None = None) -> InputContainer:
+    """Open a media file. Raises `SourceNotFoundError`, `UnreadableSourceError`.
+
+    content: see `VideoFile`.
+    """
     try:
+        if content is not None:
+            return av.open(content(), options=_ONLY_FILES, **_ANY_TAGS)
         if path.is_file() and path.stat().st_size == 0:
             raise UnreadableSourceError(f"{path} is empty (0 bytes); the recording was not saved.")
         # An absolute path: FFmpeg would read `take:1.mp4` as a protocol.
@@ -345,7 +356,7 @@ def open_container(path: Path) -> InputContainer:
     except IsADirectoryError as error:
         raise UnreadableSourceError(f"{path} is a folder, not a video.") from error
     except (av.error.FFmpegError, OSError) as error:
-        if _is_playlist(path):
+        if content is None and _is_playlist(path):
             raise UnreadableSourceError(
                 f"{path} is a playlist, which names other files; open the video itself, or a "
                 "stream with `live`."

@@ -9,12 +9,16 @@ import numpy as np
 import pyarrow.dataset
 import pytest
 
-from maskstream.pipeline.batch.files import fetch
+from maskstream.pipeline.batch import staging
+from maskstream.pipeline.batch.failures import failure_of
+from maskstream.pipeline.batch.files import RemoteFile, fetch
 from maskstream.pipeline.batch.inputs import tasks_of
-from maskstream.pipeline.batch.tasks import BatchJob, Failure, State
+from maskstream.pipeline.batch.staging import Staged
+from maskstream.pipeline.batch.tasks import BatchJob, Failure, State, Step
 from maskstream.pipeline.batch.worker import OpenRuns
 from maskstream.pipeline.config import load_config
 from maskstream.pipeline.errors import ConfigError, SourceError, SourceNotFoundError
+from maskstream.pipeline.sources import VideoFile, open_source
 from maskstream.pipeline.sources.identity import identity_of
 from maskstream.pipeline.store import MaskStore
 from tests.support.media import moving_shapes, write_video
@@ -101,6 +105,45 @@ def test_a_video_that_does_not_fit_on_the_disk_is_not_fetched(bucket, tmp_path, 
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     with pytest.raises(SourceError, match="--scratch"):
         fetch("s3://films/in/clip.mp4", tmp_path)
+
+
+def test_parts_of_a_large_video_are_read_by_range(bucket, job, clip, tmp_path, monkeypatch):
+    """No copy is made, and the frames are those of a copy."""
+    monkeypatch.setattr(staging, "RANGE_BYTES_MIN", 1000)
+    (task,) = tasks_of(["s3://films/in/*.mp4"])
+    job = replace(job, exports=(), out=str(tmp_path / "out"))
+    ranges = (replace(task, start="2", end="5"), replace(task, step=Step.PART, parts=((3, 6),)))
+    for part, frames in zip(ranges, ([2, 3, 4], [3, 4, 5]), strict=True):
+        with Staged(job, part) as staged:
+            with staged.open() as reader:
+                read = list(reader)
+            assert "path" not in vars(staged)  # no copy
+        with open_source(clip, start=frames[0], end=frames[-1] + 1).open() as reader:
+            for ours, expected in zip(read, reader, strict=True):
+                assert (ours.index, ours.pts) == (expected.index, expected.pts)
+                np.testing.assert_array_equal(ours.rgb(), expected.rgb())
+    outcome = OpenRuns(job)()(ranges[0])
+    assert (outcome.state, outcome.run, outcome.error) == (State.DONE, 3, "")
+    assert MaskStore(tmp_path / "out/clip.zarr").source.name == "s3://films/in/clip.mp4"
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    with Staged(job, task) as staged, staged.open() as reader:  # whole, but there is no room
+        assert len(list(reader)) == 6
+    monkeypatch.undo()
+
+
+def test_a_connection_that_breaks_is_not_the_end_of_the_video(s3, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (20, 240, 320, 3), np.uint8)
+    clip = write_video(tmp_path / "noise.mp4", noise)
+    s3.put(str(clip), "s3://films/noise.mp4")
+    file = RemoteFile("s3://films/noise.mp4")
+    with VideoFile(clip, content=lambda: file).open() as reader:
+        frames = iter(reader)
+        next(frames)
+        file._file.close()
+        with pytest.raises(SourceError, match=r"noise\.mp4 cannot be read") as found:
+            list(frames)
+    assert failure_of(found.value) is Failure.TRANSIENT
 
 
 def test_a_film_in_parts_from_bucket_to_bucket(cli, s3, tmp_path):
