@@ -193,7 +193,7 @@ def test_few_results_are_not_judged():
 def test_results_that_are_old_are_never_within_the_deadline(behind_s, reason):
     governor = Governor(budget_steps(CONFIG), 0.1)
     feed(governor, 30, 5)
-    assert governor.told(behind_s).reason == reason
+    assert governor.state_at(behind_s).reason == reason
 
 
 def test_decoding_is_spared_when_there_is_nothing_else_to_save():
