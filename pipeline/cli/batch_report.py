@@ -74,7 +74,7 @@ class JsonEvents(Listener):
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        self._started = self._told = monotonic()
+        self._started = self._reported = monotonic()
 
     def started(self, task: Task, tries: int) -> None:
         """Print the event."""
@@ -93,9 +93,9 @@ class JsonEvents(Listener):
     def tick(self, totals: Totals) -> None:
         """Print the counts, frames a second in total and the time left, every few seconds."""
         now = self._monotonic()
-        if now - self._told < _PROGRESS_EVERY_S:
+        if now - self._reported < _PROGRESS_EVERY_S:
             return
-        self._told = now
+        self._reported = now
         seconds = now - self._started
         event = {"event": "progress", **asdict(totals), "seconds": round(seconds, 1)}
         event["fps"] = round(totals.frames / seconds, 2)

@@ -161,10 +161,10 @@ def read_card(folder: Path) -> ModelCard:
     try:
         return ModelCard.model_validate(yaml.safe_load((folder / "model.yaml").read_text("utf-8")))
     except (OSError, yaml.YAMLError, ValueError) as error:
-        raise ModelError(f"{folder / 'model.yaml'} cannot be used: {_told(error)}") from error
+        raise ModelError(f"{folder / 'model.yaml'} cannot be used: {_reason(error)}") from error
 
 
-def _told(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """What is wrong with a file, on one line."""
     if not isinstance(error, ValidationError):
         return " ".join(str(error).split())
