@@ -9,8 +9,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
+from io import RawIOBase
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Self
+from typing import Any, Literal, Self
 
 import av
 import av.error
@@ -68,7 +69,7 @@ class VideoFile:
     frame_range: FrameRange = field(default_factory=FrameRange)
     threads: int = 1
     deinterlace: bool = False
-    content: Callable[[], BinaryIO] | None = None
+    content: Callable[[], RawIOBase] | None = None
 
     def container(self) -> InputContainer:
         """Open the file, to demux it. Raises `SourceNotFoundError`, `UnreadableSourceError`."""
@@ -336,14 +337,15 @@ class VideoReader:
         return end_s - Fraction(self._container.start_time or 0, av.time_base)
 
 
-def open_container(path: Path, content: Callable[[], BinaryIO] | None = None) -> InputContainer:
+def open_container(path: Path, content: Callable[[], RawIOBase] | None = None) -> InputContainer:
     """Open a media file. Raises `SourceNotFoundError`, `UnreadableSourceError`.
 
     content: see `VideoFile`.
     """
     try:
         if content is not None:
-            return av.open(content(), options=_ONLY_FILES, **_ANY_TAGS)
+            opened: InputContainer = av.open(content(), options=_ONLY_FILES, **_ANY_TAGS)
+            return opened
         if path.is_file() and path.stat().st_size == 0:
             raise UnreadableSourceError(f"{path} is empty (0 bytes); the recording was not saved.")
         # An absolute path: FFmpeg would read `take:1.mp4` as a protocol.
