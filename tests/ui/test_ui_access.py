@@ -212,4 +212,4 @@ def test_fifty_objects_leave_the_image_where_it_is(server, chromium):
         newest = tab.page.locator("[data-object='50']").bounding_box()
         assert listed["y"] <= newest["y"] < listed["y"] + listed["height"]
         tab.page.click("#show-all")
-        tab.page.wait_for_function("page.view.style.visible.size === 0")
+        tab.page.wait_for_function("page.view.style.visible.size === 0", polling=100)
