@@ -89,6 +89,11 @@ def remote_identity(url: str) -> JsonObject:
         return identity_of_opened(file)
 
 
+def path_of(url: str) -> PurePosixPath:
+    """The path of a URL, whose last part is the name of its file."""
+    return PurePosixPath(urlsplit(url).path)
+
+
 def remote_size(url: str) -> int:
     """Bytes of a remote file; 0 if the service does not say. Raises `SourceError`."""
     with _as_source_error(url):
@@ -142,7 +147,7 @@ def fetch(url: str, folder: Path) -> Path:
             than the disk's free space.
     """
     files = filesystem(url)
-    place = folder / PurePosixPath(urlsplit(url).path).name
+    place = folder / path_of(url).name
     with _as_source_error(url):
         size = remote_size(url)
         free = shutil.disk_usage(folder).free
@@ -160,8 +165,7 @@ def send(place: Path, url: str) -> None:
     try:
         filesystem(url).put(str(place), url, recursive=place.is_dir())
     except Exception as error:
-        cause = error if isinstance(error, OSError) else ConnectionError(str(error))
-        raise StoreError(f"{masked(url)} cannot be written: {error}") from cause
+        raise StoreError(f"{masked(url)} cannot be written: {error}") from _os_error(error)
 
 
 def remove(target: str) -> None:
@@ -176,8 +180,12 @@ def remove(target: str) -> None:
     except FileNotFoundError:
         return
     except Exception as error:
-        cause = error if isinstance(error, OSError) else ConnectionError(str(error))
-        raise StoreError(f"{masked(target)} cannot be removed: {error}") from cause
+        raise StoreError(f"{masked(target)} cannot be removed: {error}") from _os_error(error)
+
+
+def _os_error(error: Exception) -> OSError:
+    """The exception of a storage service as the operating system's, by which it is tried again."""
+    return error if isinstance(error, OSError) else ConnectionError(str(error))
 
 
 @contextmanager
@@ -190,5 +198,4 @@ def _as_source_error(url: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise SourceNotFoundError(f"There is no file {masked(url)}.") from error
     except Exception as error:
-        cause = error if isinstance(error, OSError) else ConnectionError(str(error))
-        raise SourceError(f"{masked(url)} cannot be read: {error}") from cause
+        raise SourceError(f"{masked(url)} cannot be read: {error}") from _os_error(error)

@@ -6,10 +6,9 @@ import glob
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath, PurePosixPath
-from urllib.parse import urlsplit
 
 from maskstream.pipeline.addresses import is_url
-from maskstream.pipeline.batch.files import find_urls, is_folder, join
+from maskstream.pipeline.batch.files import find_urls, is_folder, join, path_of
 from maskstream.pipeline.batch.manifest import Row, is_manifest, read_manifest
 from maskstream.pipeline.batch.tasks import Task
 from maskstream.pipeline.errors import ConfigError, SourceNotFoundError
@@ -103,7 +102,7 @@ def _task(number: int, row: Row | str) -> Task:
 
 def _stem(source: str) -> str:
     """Name of a file by path or URL, without its suffix."""
-    return PurePosixPath(urlsplit(source).path if is_url(source) else source).stem
+    return (path_of(source) if is_url(source) else PurePosixPath(source)).stem
 
 
 def _is_below(name: str) -> bool:

@@ -8,7 +8,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
-from urllib.parse import urlsplit
 
 from maskstream.pipeline.addresses import is_url
 from maskstream.pipeline.batch.files import (
@@ -16,6 +15,7 @@ from maskstream.pipeline.batch.files import (
     exists,
     fetch,
     join,
+    path_of,
     remote_identity,
     remote_size,
 )
@@ -89,15 +89,14 @@ class Staged:
         """A range of the video, read from a copy or, if `_reads_by_range`, where it is."""
         url, threads = self._task.source, self._job.config.threads.decode
         if is_url(url) and self._reads_by_range(is_part=(start, end) != (None, None)):
-            name = Path(urlsplit(url).path).name
-            content = partial(RemoteFile, url)
-            return VideoFile(Path(name), FrameRange.of(start, end), threads, content=content)
+            name, content = Path(path_of(url).name), partial(RemoteFile, url)
+            return VideoFile(name, FrameRange.of(start, end), threads, content=content)
         return open_source(self.path, start=start, end=end, threads=threads)
 
     def _reads_by_range(self, *, is_part: bool) -> bool:
         """Whether a remote video is large and run in part, or too large for this disk."""
         url = self._task.source
-        if Path(urlsplit(url).path).suffix.lower() in IMAGE_SUFFIXES:
+        if path_of(url).suffix.lower() in IMAGE_SUFFIXES:
             return False
         size = remote_size(url)
         return (is_part and size >= RANGE_BYTES_MIN) or size > shutil.disk_usage(self.folder).free

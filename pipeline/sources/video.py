@@ -343,13 +343,11 @@ def open_container(path: Path, content: Callable[[], RawIOBase] | None = None) -
     content: see `VideoFile`.
     """
     try:
-        if content is not None:
-            opened: InputContainer = av.open(content(), options=_ONLY_FILES, **_ANY_TAGS)
-            return opened
-        if path.is_file() and path.stat().st_size == 0:
+        if content is None and path.is_file() and path.stat().st_size == 0:
             raise UnreadableSourceError(f"{path} is empty (0 bytes); the recording was not saved.")
         # An absolute path: FFmpeg would read `take:1.mp4` as a protocol.
-        container: InputContainer = av.open(str(path.absolute()), options=_ONLY_FILES, **_ANY_TAGS)
+        target = str(path.absolute()) if content is None else content()
+        container: InputContainer = av.open(target, options=_ONLY_FILES, **_ANY_TAGS)
         return container
     except FileNotFoundError as error:
         raise SourceNotFoundError(f"There is no file {path}.") from error

@@ -55,7 +55,7 @@ class Seeder:
     keyframes first prompt untracked regions that move, then the next points of a scattered grid,
     which covers the image after some keyframes. What points find is decoded again with its box.
 
-    A segmenter that finds all masks when it encodes (FastSAM) is asked nothing: those are the
+    A segmenter that finds all masks when it encodes (FastSAM) gets no prompts: those are the
     proposals of every keyframe.
 
     Every prompt counts: a keyframe spends at most `prompts_first` or `prompts_per_keyframe`, and
