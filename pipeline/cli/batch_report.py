@@ -16,7 +16,7 @@ from maskstream.pipeline.batch.driver import Listener, Totals
 from maskstream.pipeline.batch.tasks import Outcome, State, Task
 
 _PROGRESS_EVERY_S = 5.0
-_NOT_TOLD = ("state", "versions", "parts")  # of an outcome
+_NOT_REPORTED = ("state", "versions", "parts")  # of an outcome
 
 
 class BatchProgress(Listener):
@@ -87,7 +87,7 @@ class JsonEvents(Listener):
 
     def ended(self, task: Task, outcome: Outcome, tries: int) -> None:
         """Print the event; its name is the state."""
-        values = {k: v for k, v in asdict(outcome).items() if k not in _NOT_TOLD}
+        values = {k: v for k, v in asdict(outcome).items() if k not in _NOT_REPORTED}
         _print(str(outcome.state), task, tries=tries, **values)
 
     def tick(self, totals: Totals) -> None:

@@ -14,7 +14,7 @@ def with_free_batch(graph: ov.Model) -> ov.Model | None:
 
     A Reshape to a shape whose first length is the one image of the trace copies its input's first
     length instead, or, where windows were cut out of the images, infers it. Whether that
-    suffices is told by the shapes of the outputs for two images.
+    suffices is checked by the shapes of the outputs for two images.
     """
     copy = graph.clone()
     try:

@@ -335,7 +335,7 @@ def find_everything(
 ) -> tuple[list[Proposal], int]:
     """Find the objects of a single image; returns them, best first, and the prompts spent.
 
-    A segmenter that finds all masks when it encodes is asked nothing, whatever the grid.
+    A segmenter that finds all masks when it encodes gets no prompts, whatever the grid.
     head: `boxes`, which it requires, are the prompts, and points where they gave no mask, as
     MobileSAMv2's object-aware prompts (arXiv 2312.09579).
     hierarchical: TinySAM's two passes (arXiv 2312.13789, section 3.4), the second one split into
