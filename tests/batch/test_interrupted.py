@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from maskstream.pipeline.store import MaskStore
@@ -94,6 +95,22 @@ def test_a_killed_driver_is_followed_by_another(clips, tmp_path):
     assert (code, end["done"]) == (0, 3)
     assert end["frames"] < 80 + 79 + 78
     assert MaskStore(tmp_path / "c0.zarr").complete
+
+
+@pytest.mark.slow
+def test_a_worker_killed_while_it_joins_parts_is_followed_by_another(tmp_path):
+    scenes = [moving_shapes(80, (90, 160), shapes=2, seed=seed)[0] for seed in (1, 2)]
+    film = write_video(tmp_path / "film.mp4", np.concatenate([scenes[0], 255 - scenes[1]]))
+    words = ("--workers", "1", "--split-shots", "--part-min", "0.4")
+    batch = Batch(film, tmp_path / "killed", *words)
+    batch.until("started")
+    os.kill(batch.until_frames(tmp_path / "killed/film.zarr"), signal.SIGKILL)
+    code, end = batch.end()
+    assert (code, end["done"], end["retried"]) == (0, 1, 1)
+    assert "SIGKILL" in next(e for e in batch.events if e["event"] == "retried")["error"]
+    assert next(e for e in batch.events if e["event"] == "done")["run"] == 0  # parts are complete
+    assert Batch(film, tmp_path / "whole", *words).end()[0] == 0
+    assert_same_masks(tmp_path / "killed/film.zarr", tmp_path / "whole/film.zarr")
 
 
 def assert_same_masks(store, other):

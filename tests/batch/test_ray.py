@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ray = pytest.importorskip("ray")
@@ -108,6 +109,20 @@ def test_the_command_makes_the_stores_that_single_runs_make(
         single = tmp_path / f"{seed}.zarr"
         assert cli("run", clips / f"c{seed}.mp4", "-o", single, "--quiet")[0] == 0
         assert files(single) == files(tmp_path / f"out/c{seed}.zarr")
+
+
+def test_a_film_in_parts_is_the_one_that_processes_make(cluster, cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    scenes = [moving_shapes(12, (90, 160), shapes=2, seed=seed)[0] for seed in (1, 2)]
+    film = write_video(tmp_path / "film.mp4", np.concatenate([scenes[0], 255 - scenes[1]]))
+    stores = []
+    for on in ("local", "ray"):
+        words = ("-o", tmp_path / on, "--on", on, "--split-shots", "--part-min", "0.4", "--json")
+        code, out, err = cli("batch", film, *words)
+        assert code == 0, err
+        assert json.loads(out.splitlines()[-1])["frames"] == 24
+        stores.append(files(tmp_path / on / "film.zarr"))
+    assert stores[0] == stores[1]
 
 
 def test_stores_are_the_same_on_one_two_and_four_nodes(cli, tmp_path, monkeypatch):
