@@ -48,6 +48,15 @@ class Prompt(StrEnum):
     CLICK = "click"
 
 
+class MemoryPart(StrEnum):
+    """What the learned memory can be evaluated without."""
+
+    HEAD = "head"
+    JOINT = "joint"
+    RECENT = "recent"
+    PROPAGATED = "propagated"
+
+
 def video(
     data: Annotated[
         Path | None,
@@ -89,6 +98,10 @@ def video(
     no_baselines: Annotated[
         bool, typer.Option("--no-baselines", help="Run only the pipeline.")
     ] = False,
+    ablate: Annotated[
+        list[MemoryPart] | None,
+        typer.Option(help="A part that the learned memory is without; repeatable."),
+    ] = None,
     seeded: Annotated[
         bool,
         typer.Option("--seeded", help="Seed objects, no prompts: HOTA and identity switches."),
@@ -111,6 +124,8 @@ def video(
     settings = load_config(preset_or_config(preset, config), chosen_model.settings)
     if seeded and (baselines or prompt != Prompt.MASK):
         raise ConfigError("--seeded gives no prompts and has no baselines")
+    if seeded and ablate:
+        raise ConfigError("--ablate is for prompted objects, not for --seeded")
     if seeded and sheets is not None:
         raise ConfigError("--sheets is for prompted objects, not for --seeded")
     settings = with_model_folder(settings)  # never quantized on the evaluation clips
@@ -125,6 +140,7 @@ def video(
                 prompt=prompt.value,
                 baselines=chosen,
                 without_masks=without_masks,
+                ablate=[part.value for part in ablate or ()],
                 sheets=sheets,
                 on_run=on_run,
             )

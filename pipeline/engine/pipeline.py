@@ -30,6 +30,7 @@ from maskstream.pipeline.engine.frame_queue import FrameQueue, Policy
 from maskstream.pipeline.engine.reader import SourceReader
 from maskstream.pipeline.engine.writer import SinkWriter
 from maskstream.pipeline.errors import DetectorError, PromptError
+from maskstream.pipeline.memory.model import MemoryModel
 from maskstream.pipeline.models.networks import Networks, open_networks
 from maskstream.pipeline.models.open import locate_model
 from maskstream.pipeline.prompts import NO_PROMPTS, PromptLog
@@ -211,10 +212,14 @@ class Pipeline:
         """Whether the thread that reads the source was left behind, because it waits for it."""
         return self._reader is not None and self._reader.abandoned
 
-    def networks(self, size_hw: SizeHW) -> Networks:
-        """The networks for frames of a size, for use while nothing is run. Raises `ModelError`."""
+    def networks(self, size_hw: SizeHW, *, memory: MemoryModel | None = None) -> Networks:
+        """The networks for frames of a size, for use while nothing is run. Raises `ModelError`.
+
+        The next stream of that size runs with them. memory: instead of the embedded one, if they
+        are not open yet.
+        """
         if size_hw not in self._idle:
-            self._idle = {size_hw: open_networks(self.config, self.model, size_hw)}
+            self._idle = {size_hw: open_networks(self.config, self.model, size_hw, memory=memory)}
         return self._idle[size_hw]
 
     def running(self) -> dict[str, float]:

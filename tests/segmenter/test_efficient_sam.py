@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from maskstream.pipeline.errors import PromptError
+from maskstream.pipeline.lab.bench.memory import use_openvino
 from maskstream.pipeline.prompts import BoxEvent, PointEvent
 from maskstream.pipeline.quantization.export import architecture_of
 from maskstream.pipeline.quantization.quantize import quantize, write_folder
@@ -160,6 +161,7 @@ def test_it_is_quantized_as_other_networks_are(tmp_path):
     features = segmenter.encode_rgb(np.zeros((*segmenter.geometry.valid_hw, 3), np.uint8))
     decoded = segmenter.decode(features, PromptBatch.boxes([10, 10, 90, 80]))
     assert np.isfinite(decoded.masks).all()
+    use_openvino(tmp_path / "model", (72, 128), threads=1)  # as `bench models` does, on any size
 
 
 def test_edge_sam_is_scored_by_the_stability_of_its_masks():

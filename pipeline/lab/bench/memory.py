@@ -36,7 +36,7 @@ def use_openvino(folder: Path, size_hw: SizeHW, threads: int) -> None:
     from maskstream.pipeline.segmenter.model import OpenVinoSegmenter, PromptBatch
 
     segmenter = OpenVinoSegmenter(folder, size_hw, threads=threads)
-    features = segmenter.encode_rgb(sample_image(size_hw))
+    features = segmenter.encode_rgb(sample_image(segmenter.geometry.valid_hw))
     points = sample_points(PROMPTS) * np.array(size_hw[::-1])
     segmenter.decode(features, PromptBatch.points(points))
 

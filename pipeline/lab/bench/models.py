@@ -87,9 +87,10 @@ class _Network:
     side: int
 
     @property
-    def sizes_hw(self) -> tuple[SizeHW, SizeHW]:
-        """The padded square of the original, and a 16:9 rectangle as encoded here."""
-        return (self.side, self.side), (self.side * 9 // 16, self.side)
+    def sizes_hw(self) -> tuple[SizeHW, ...]:
+        """The padded square of the original, and a 16:9 rectangle unless frames are stretched."""
+        square, rectangle = (self.side, self.side), (self.side * 9 // 16, self.side)
+        return (square,) if self.model.architecture.stretched else (square, rectangle)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +146,12 @@ def bench_models(
 
 
 def _memory(network: _Network, name: str, threads: int) -> Memory:
-    """Peak memory of the original on the padded square and of both graphs on the rectangle."""
-    square, rectangle = network.sizes_hw
+    """Peak memory of the original on the padded square and of both graphs at their usual size."""
+    square, usual = network.sizes_hw[0], network.sizes_hw[-1]
     peaks = {("torch", "f32", square): peak_in_child(use_torch, name, square, threads)}
     for precision, folder in network.folders.by_precision().items():
-        peak = peak_in_child(use_openvino, folder, rectangle, threads)
-        peaks["openvino", precision, rectangle] = peak
+        peak = peak_in_child(use_openvino, folder, usual, threads)
+        peaks["openvino", precision, usual] = peak
     return peaks
 
 
@@ -160,7 +161,7 @@ def _cases(network: _Network, threads: int, counts: tuple[int, ...]) -> list[_Ca
     few = tuple(count for count in counts if count <= 8)
     cases = []
     for size_hw in network.sizes_hw:
-        square = size_hw[0] == size_hw[1]
+        square, usual = size_hw[0] == size_hw[1], size_hw == network.sizes_hw[-1]
         image = torch.zeros(1, 3, *size_hw)
         features = network.model.encode(image)
         encode = partial(network.model.encode, image)
@@ -177,7 +178,7 @@ def _cases(network: _Network, threads: int, counts: tuple[int, ...]) -> list[_Ca
             near = None if exact is None else round(cosine(exact, embedding), 5)
             exact = embedding if exact is None else exact
             cases.append(_Case("encoder", engine, precision, size_hw, 0, run, near))
-            for count in few if square else counts:
+            for count in counts if usual else few:
                 prompts = PromptBatch.points(sample_points(count) * size_hw[::-1])
                 run = partial(segmenter.decode, encoded, prompts)
                 cases.append(_Case("decoder", engine, precision, size_hw, count, run))

@@ -13,6 +13,7 @@ from maskstream.pipeline.config import PipelineConfig
 from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.errors import UnreadableSourceError
 from maskstream.pipeline.lab.evaluation.clicks import first_clicks
+from maskstream.pipeline.lab.evaluation.video.ablation import AblatedMemory, Part
 from maskstream.pipeline.lab.evaluation.video.baselines import MakeBaseline
 from maskstream.pipeline.lab.evaluation.video.clips import (
     BoolMap,
@@ -38,6 +39,7 @@ from maskstream.pipeline.lab.evaluation.video.report import (
 )
 from maskstream.pipeline.lab.evaluation.video.sheets import write_clip_sheet
 from maskstream.pipeline.lab.peak_memory import PeakMemory
+from maskstream.pipeline.models.find import MEMORY
 from maskstream.pipeline.prompts import NO_PROMPTS, PromptLog
 from maskstream.pipeline.segmenter.geometry import boxes_of
 from maskstream.pipeline.types import Frame
@@ -53,6 +55,7 @@ def evaluate_videos(
     prompt: PromptKind = "mask",
     baselines: Mapping[str, MakeBaseline],
     without_masks: Sequence[str] = (),
+    ablate: Collection[Part] = (),
     sheets: Path | None = None,
     on_run: OnRun = lambda _: None,
 ) -> VideoReport:
@@ -60,8 +63,9 @@ def evaluate_videos(
 
     Seeding is off, whatever `config` says. prompt: how objects are prompted in the pipeline;
     baselines always get masks. without_masks: names to report as skipped; clips on which no object
-    can be scored are added to them. sheets: folder for a contact sheet of each clip. on_run: called
-    with the name of a run before it starts, `1 + len(baselines)` times per clip.
+    can be scored are added to them. ablate: parts that the memory is without. sheets: folder for a
+    contact sheet of each clip. on_run: called with the name of a run before it starts, `1 +
+    len(baselines)` times per clip.
 
     Raises:
         SourceError: a clip or its masks cannot be read, or no object of any clip can be scored.
@@ -69,6 +73,8 @@ def evaluate_videos(
         StoreError: a contact sheet cannot be written.
     """
     pipeline = Pipeline(_with_seeding(config, enabled=False))
+    threads = config.threads.inference
+    memory = AblatedMemory(MEMORY, ablate, threads=threads) if ablate else None
     sequences: list[SequenceReport] = []
     skipped = list(without_masks)
     for entry in clips:
@@ -78,6 +84,8 @@ def evaluate_videos(
             continue
         on_run(entry.name)
         wanted = task.scored.keys()
+        if memory is not None:
+            pipeline.networks(task.size_hw, memory=memory)
         ours = follow(pipeline, entry.name, task, prompts_for(task, prompt), wanted)
         objects = score_objects(task, ours.labels)
         if sheets is not None:
