@@ -64,14 +64,19 @@ class GraphDetector:
         letterbox: bool | None = None,
         bgr: bool = False,
     ) -> None:
-        from maskstream.pipeline.segmenter.openvino_runtime import cpu_options, ov, reason
+        from maskstream.pipeline.segmenter.openvino_runtime import (
+            cpu_options,
+            ov,
+            read_graph,
+            reason,
+        )
 
         self.file = find_graph(path)
         self.name = self.file.name
         self._score_min, self._nms_iou, self._bgr = score_min, nms_iou, bgr
         core = ov.Core()
         try:
-            model = core.read_model(self.file)
+            model = read_graph(self.file)
         except RuntimeError as error:
             raise DetectorError(
                 f"OpenVINO cannot read the detector {self.file}: {reason(error)}; give an "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 _TELEMETRY = "openvino_telemetry"
 
@@ -29,14 +30,46 @@ def without_telemetry() -> Iterator[None]:
 with without_telemetry():
     import openvino as ov
     from openvino import opset13 as opset
+    from openvino.frontend import (
+        FrontEndManager,
+        GeneralFailure,
+        InitializationFailure,
+        NotImplementedFailure,
+        OpConversionFailure,
+        OpValidationFailure,
+    )
 
-__all__ = ["cpu_options", "opset", "ov", "reason", "without_telemetry"]
+__all__ = ["cpu_options", "opset", "ov", "read_graph", "reason", "without_telemetry"]
+
+
+_FAILURES = (
+    GeneralFailure,
+    InitializationFailure,
+    NotImplementedFailure,
+    OpConversionFailure,
+    OpValidationFailure,
+)  # of the frontends, which share no class
 
 
 def reason(error: RuntimeError) -> str:
     """What an error of OpenVINO says: its last line, after the places in its own code."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
+
+
+def read_graph(file: Path) -> ov.Model:
+    """Read a user's graph, .onnx or .xml, as what its suffix says. Raises `RuntimeError`.
+
+    `Core.read_model` tries other formats on a damaged file, and their parsers write to stderr.
+    """
+    frontend = FrontEndManager().load_by_framework("ir" if file.suffix == ".xml" else "onnx")
+    try:
+        graph = frontend.convert(frontend.load(str(file)))
+    except _FAILURES as error:
+        raise RuntimeError(str(error)) from error
+    if not graph.outputs:
+        raise RuntimeError("It holds no network")
+    return graph
 
 
 def cpu_options(threads: int) -> dict[str, str | int | bool]:

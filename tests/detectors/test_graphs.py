@@ -275,6 +275,18 @@ def test_files_that_are_no_graphs_are_said(tmp_path):
         GraphDetector(tmp_path / "broken.onnx")
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("junk.onnx", bytes(range(256)) * 8), ("empty.onnx", b""), ("empty.xml", b"<net></net>")],
+)
+def test_a_file_without_a_network_is_one_sentence(name, content, tmp_path, capfd):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DetectorError, match="OpenVINO cannot read the detector") as error:
+        GraphDetector(tmp_path / name)
+    assert "\n" not in str(error.value)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_the_own_proposals_as_an_onnx_detector_find_what_they_find_in_the_product(scene, tmp_path):
     pytest.importorskip("onnx")
     from maskstream.pipeline.models.find import find_model
