@@ -35,6 +35,7 @@ def checkpoint(tmp_path):
     return file, network
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_exported_with_its_own_weights(checkpoint, tmp_path):
     file, network = checkpoint
     export_onnx(str(file), tmp_path / "onnx")
