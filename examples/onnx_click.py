@@ -19,8 +19,10 @@ def main(folder: str, picture: str, x: str, y: str, mask_file: str) -> None:
     about = encoder.get_modelmeta().custom_metadata_map
     side, multiple, cell = (int(about[key]) for key in ("long_side", "multiple", "cell"))
     rgb = cv2.cvtColor(cv2.imread(picture), cv2.COLOR_BGR2RGB)
-    scale = side / max(rgb.shape[:2])
-    small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    scale = side / np.float32(rgb.shape[1::-1])  # x and y
+    scale = scale if about["stretched"] == "true" else np.full(2, scale.min())
+    size = np.round(scale * rgb.shape[1::-1]).astype(int)
+    small = cv2.resize(rgb, size.tolist(), interpolation=cv2.INTER_AREA)
     h, w = (n + -n % multiple for n in small.shape[:2])
     image = np.full((1, h, w, 3), json.loads(about["pad_rgb"]), np.uint8)
     image[0, : small.shape[0], : small.shape[1]] = small
@@ -30,11 +32,13 @@ def main(folder: str, picture: str, x: str, y: str, mask_file: str) -> None:
     click = (np.float32([x, y]) + 0.5) * scale / side
     given["xy"], given["labels"] = np.float32([[click, (0, 0)]]), np.float32([[1, -1]])  # padded
     given["grid"], given["mask"], given["has_mask"] = grid, 0 * grid[None, :1], np.float32([0])
-    masks, iou = decoder.run(None, {port.name: given[port.name] for port in decoder.get_inputs()})
-    best = 1 + iou[0, 1:].argmax()
+    masks, score = decoder.run(None, {port.name: given[port.name] for port in decoder.get_inputs()})
+    if about["score"] == "stability":
+        score = (masks > 1).sum((2, 3)) / np.maximum((masks > -1).sum((2, 3)), 1)
+    best = 1 + score[0, 1:].argmax()
     logits = cv2.resize(masks[0, best], (w, h))[: small.shape[0], : small.shape[1]]
     cv2.imwrite(mask_file, 255 * (cv2.resize(logits, rgb.shape[1::-1]) > 0).astype(np.uint8))
-    print(f"{mask_file}: predicted IoU {iou[0, best]:.2f}")
+    print(f"{mask_file}: {about['score']} {score[0, best]:.2f}")
 
 
 main(*sys.argv[1:]) if len(sys.argv) == 6 else sys.exit(__doc__)

@@ -142,7 +142,11 @@ def _find(request: EverythingRequest) -> None:
     from maskstream.pipeline.output_paths import check_outputs
     from maskstream.pipeline.rendering.draw import draw
     from maskstream.pipeline.rendering.single_frame import ImageOutput
-    from maskstream.pipeline.segmenter.everything import GRIDS, find_everything
+    from maskstream.pipeline.segmenter.everything import (
+        GRIDS,
+        EverythingChoice,
+        find_everything,
+    )
     from maskstream.pipeline.sources import open_source
 
     source, output, overlay = request.source, request.output, request.overlay
@@ -152,6 +156,8 @@ def _find(request: EverythingRequest) -> None:
     labels, overlays = (None if p is None else ImageOutput(p) for p in (output, overlay))
     config = load_config(overrides=[*request.detector.settings, *request.model.settings])
     detector = open_detector(config.detector, threads=config.threads.inference)
+    if detector is not None and (request.grid is not None or request.choice != EverythingChoice()):
+        raise ConfigError("a detector's boxes are the prompts: omit the options of the grid")
     span = open_source(source, start=request.start, end=request.end, stride=request.stride)
     with span.open() as reader:
         for place in (labels, overlays):

@@ -58,6 +58,10 @@ def export_model(
     check_outputs([output], [model, calibration, check])
     if check is not None and names_checkpoint(model):
         raise ConfigError(f"--check compares a model folder with its ONNX files, not {model}")
+    if calibration is not None and not (int8 and names_checkpoint(model)):
+        raise ConfigError("--calibration is for a checkpoint with --int8")
+    if check is not None and not check.exists():
+        raise ConfigError(f"there is no {check} to check on")
     if output.exists() and not (overwrite and holds_onnx(output)):
         hint = "replace it with --overwrite" if holds_onnx(output) else "give another"
         raise StoreExistsError(f"The output {output} exists already: {hint}.")

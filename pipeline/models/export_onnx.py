@@ -19,9 +19,11 @@ from maskstream.pipeline.models.find import (
     content_hash,
     find_checkpoint,
     find_model,
+    is_graph,
     names_checkpoint,
 )
 from maskstream.pipeline.models.head import OBJECTNESS
+from maskstream.pipeline.models.onnx_folder import holds_onnx
 from maskstream.pipeline.models.resolve import require_training_extra, resolve_model
 from maskstream.pipeline.onnx_graphs.files import Provenance, write_onnx_folder
 from maskstream.pipeline.segmenter.model import ModelCard, read_card
@@ -49,7 +51,13 @@ def export_onnx(
     before. Raises `ModelError`, `ConfigError` if images are needed, and `MissingExtraError`.
     """
     if not names_checkpoint(name):
-        return write_folder_as_onnx(find_model(name), folder, int8=int8)
+        model = find_model(name)
+        if is_graph(model) or holds_onnx(model):
+            raise ModelError(
+                f"{model} cannot be exported: give an embedded model's name, a checkpoint or a "
+                "folder of OpenVINO graphs"
+            )
+        return write_folder_as_onnx(model, folder, int8=int8)
     require_training_extra(f"exporting the checkpoint {name}")
     if not int8:
         return _write_checkpoint(name, folder)
@@ -60,7 +68,8 @@ def export_onnx(
         return images(count)
 
     quantized = resolve_model(name, calibrating, report)
-    return write_folder_as_onnx(quantized, folder, int8=True, license_name=_license_of(name))
+    license_name = _license_of(name, read_card(quantized).name)
+    return write_folder_as_onnx(quantized, folder, int8=True, license_name=license_name)
 
 
 def write_folder_as_onnx(
@@ -79,7 +88,7 @@ def write_folder_as_onnx(
         graphs = {name: fold_paddings(ov.Core().read_model(path)) for name, path in parts.items()}
     except RuntimeError as error:
         raise ModelError(f"OpenVINO cannot load the model in {model}: {reason(error)}") from error
-    embedded = EMBEDDED in model.resolve().parents
+    embedded = EMBEDDED.resolve() in model.resolve().parents
     known = _OWN_LICENSE if embedded else license_name or _UNKNOWN_LICENSE
     source = Provenance(card.source or card.name, known)
     return write_onnx_folder(graphs, card, source, folder, int8=int8)
@@ -95,11 +104,15 @@ def _write_checkpoint(name: str, folder: Path) -> list[Path]:
     encoder, decoder = export(model)
     card = ModelCard(**architecture_of(model), method="fp32", source=path.name)
     graphs = {"encoder": encoder, "decoder": decoder}
-    provenance = Provenance(path.name, _license_of(name))
+    provenance = Provenance(path.name, _license_of(name, card.name))
     return write_onnx_folder(graphs, card, provenance, folder, int8=False)
 
 
-def _license_of(name: str) -> str:
-    """License of a published checkpoint."""
-    known = {entry.name: entry.license for entry in Registry.published().entries()}
-    return known.get(name, _UNKNOWN_LICENSE)
+def _license_of(name: str, architecture: str) -> str:
+    """License of a checkpoint: of the published one of that name, else what is known of others."""
+    published = {entry.name: entry.license for entry in Registry.published().entries()}
+    if name in published:
+        return published[name]
+    if architecture in published:
+        return f"{_UNKNOWN_LICENSE}; published {architecture}: {published[architecture]}"
+    return _UNKNOWN_LICENSE

@@ -13,6 +13,7 @@ from pathlib import Path
 import onnx
 import yaml
 
+from maskstream.pipeline.errors import ModelError
 from maskstream.pipeline.onnx_graphs.free_batch import with_free_batch
 from maskstream.pipeline.onnx_graphs.operations import OPSET
 from maskstream.pipeline.onnx_graphs.translation import AxisNames, to_onnx
@@ -83,11 +84,16 @@ AXES: Mapping[str, AxisNames] = {
 }
 """Names of axes by graph and tensor; those of unknown length keep the name in the ONNX file."""
 
+_PIXELS = "uint8 [batch, height, width, 3], RGB, 0 to 255; the graph normalizes. An image is "
+_PADDED = "scaled to long_side and padded right and below with pad_rgb to multiples of `multiple`"
+_STRETCHED = "stretched to long_side x long_side"
+_XY = "float32 [prompts, points, 2], x and y in pixels of the {} image (edges at integers) divided "
+_SCORES = {
+    "iou": "float32 [prompts, 4], predicted IoU of the masks",
+    "stability": "float32 [prompts, 4], not to be used: compute the stability score of the masks, "
+    "the area above logit 1 divided by the area above -1",
+}
 _LAYOUT = {
-    "image": "uint8 [batch, height, width, 3], RGB, 0 to 255; the graph normalizes. An image is "
-    "scaled to long_side and padded right and below with pad_rgb to multiples of `multiple`",
-    "xy": "float32 [prompts, points, 2], x and y in pixels of the scaled image (edges at integers) "
-    "divided by long_side",
     "labels": "float32 [prompts, points]: 1 the object, 0 not the object, 2 and 3 corners of a "
     "box, -1 padding; a prompt without a box ends with one point of padding",
     "mask": "float32 [prompts, 1, height / cell, width / cell], logits of an earlier answer",
@@ -96,7 +102,6 @@ _LAYOUT = {
     "the input, divided by long_side",
     "masks": "float32 [prompts, 4, height / cell, width / cell], logits: 0 for a clear prompt, 1 "
     "to 3 the candidates of a single point",
-    "iou": "float32 [prompts, 4], predicted IoU of the masks",
 }
 
 
@@ -127,12 +132,12 @@ def write_onnx_folder(
     """Write graphs as ONNX files, and `model.yaml`; the folder appears when all are written.
 
     graphs: by a name of `AXES`. int8: `INT8_PARTS` as Q/DQ. Returns the files. Raises `ModelError`
-    as `to_onnx`.
+    as `to_onnx`, and if the folder cannot be written.
     """
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     try:
+        part.mkdir(parents=True)
         for name, graph in graphs.items():
             if name == "encoder":
                 graph = with_free_batch(graph) or graph
@@ -144,6 +149,8 @@ def write_onnx_folder(
         (part / "model.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(part, folder)
+    except OSError as error:
+        raise ModelError(f"{folder} cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return [folder / f"{name}.onnx" for name in graphs]
@@ -153,7 +160,7 @@ def metadata_of(
     name: str, graph: ov.Model, card: ModelCard, provenance: Provenance, *, int8: bool
 ) -> dict[str, str]:
     """What the ONNX file of a graph says about it: strings, or JSON."""
-    tensors = {port.any_name for port in [*graph.inputs, *graph.outputs]}
+    tensors = [port.any_name for port in [*graph.inputs, *graph.outputs]]
     return {
         "model": card.name,
         "part": name,
@@ -163,9 +170,25 @@ def metadata_of(
         "multiple": str(card.multiple),
         "cell": str(card.cell),
         "pad_rgb": json.dumps(card.pad_rgb),
+        "stretched": json.dumps(card.stretched),
+        "points_max": json.dumps(card.points_max),
+        "mask_prompts": json.dumps(card.mask_prompts),
+        "score": card.score,
         "normalization": "in the graph" if "image" in tensors else "none: features, not pixels",
-        "layout": json.dumps({key: told for key, told in _LAYOUT.items() if key in tensors}),
+        "layout": json.dumps({key: _layout_of(key, name, card) for key in tensors}),
         "license": provenance.license,
         "source": provenance.source,
         "producer": f"maskstream {version('maskstream')}",
     }
+
+
+def _layout_of(tensor: str, name: str, card: ModelCard) -> str:
+    """What a tensor of a graph holds, with its type and axes."""
+    if tensor == "image":
+        return _PIXELS + (_STRETCHED if card.stretched else _PADDED)
+    if tensor == "xy":
+        most = "" if card.points_max is None else f"; at most {card.points_max} points, a box is 2"
+        return _XY.format("stretched" if card.stretched else "scaled") + "by long_side" + most
+    if tensor == "iou":
+        return _SCORES[card.score]
+    return _LAYOUT.get(tensor) or f"float32 [{', '.join(AXES[name][tensor])}]"

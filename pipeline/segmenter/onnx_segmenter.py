@@ -27,6 +27,8 @@ Provider = tuple[str, dict[str, str]]
 _TENSORRT = "TensorrtExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
+_DECODER_INPUTS = frozenset({"xy", "labels", "mask", "has_mask", "grid"})
+"""Of the decoder, beside the encoder's features."""
 _QUIET = 3  # ONNX Runtime's severity "error"
 
 _log = logging.getLogger(__name__)
@@ -100,7 +102,20 @@ class OnnxSegmenter:
         self._encoder = OnnxSession(folder / "encoder.onnx", image, threads, providers)
         sides = {"grid_height": grid_height, "grid_width": grid_width}
         self._decoder = OnnxSession(folder / "decoder.onnx", sides, threads, providers)
+        self._check_graphs(folder)
         self._cells = self.geometry.cell_centers()
+
+    def _check_graphs(self, folder: Path) -> None:
+        """Raise `ModelError` unless the graphs are an encoder and the decoder of its features."""
+        encoder, decoder = self._encoder, self._decoder
+        if encoder.inputs != ["image"] or "embedding" not in encoder.outputs:
+            raise ModelError(f"{folder / 'encoder.onnx'} is not an encoder of `export-model`")
+        unknown = set(decoder.inputs) - {*encoder.outputs, *_DECODER_INPUTS}
+        if unknown or not {"masks", "iou"} <= set(decoder.outputs):
+            raise ModelError(
+                f"{folder / 'decoder.onnx'} is not the decoder that `export-model` wrote with the "
+                "encoder beside it"
+            )
 
     @property
     def providers(self) -> list[str]:
@@ -134,7 +149,8 @@ class OnnxSegmenter:
 class OnnxSession:
     """An ONNX file, opened for fixed lengths of some named axes.
 
-    providers: None for the CPU. Raises `ModelError`, and `MissingExtraError` without ONNX Runtime.
+    providers: None for the CPU. inputs, outputs: names of the graph's tensors. Raises `ModelError`,
+    and `MissingExtraError` without ONNX Runtime.
     """
 
     def __init__(
@@ -160,10 +176,10 @@ class OnnxSession:
         missed = [name for name, _ in providers if name not in self.providers]
         if missed:
             _log.warning("ONNX Runtime could not start %s for %s", ", ".join(missed), file.name)
-        self._inputs = [port.name for port in self._session.get_inputs()]
-        self._outputs = [port.name for port in self._session.get_outputs()]
+        self.inputs = [port.name for port in self._session.get_inputs()]
+        self.outputs = [port.name for port in self._session.get_outputs()]
 
     def __call__(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
         """Outputs by name; inputs that the graph does not have are ignored."""
-        given = {name: inputs[name] for name in self._inputs}
-        return dict(zip(self._outputs, self._session.run(None, given), strict=True))
+        given = {name: inputs[name] for name in self.inputs}
+        return dict(zip(self.outputs, self._session.run(None, given), strict=True))

@@ -1,5 +1,7 @@
 """`lite` in ONNX: the same masks as OpenVINO's FP32, at any size; INT8 as TensorRT takes it."""
 
+import json
+import shutil
 from collections import Counter, defaultdict
 from functools import partial
 from pathlib import Path
@@ -8,15 +10,18 @@ import numpy as np
 import onnx
 import pytest
 
+from maskstream.pipeline.errors import ModelError
 from maskstream.pipeline.memory.model import GRAPHS
-from maskstream.pipeline.models.export_onnx import export_onnx
+from maskstream.pipeline.models.export_onnx import export_onnx, write_folder_as_onnx
 from maskstream.pipeline.models.find import EMBEDDED, MEMORY
 from maskstream.pipeline.models.head import OBJECTNESS
 from maskstream.pipeline.models.onnx_parity import compare_with_openvino
+from maskstream.pipeline.onnx_graphs.files import Provenance, metadata_of
 from maskstream.pipeline.quantization.calibration import prepare
 from maskstream.pipeline.quantization.gate import answer_on, cosine, grid_answers
 from maskstream.pipeline.quantization.runner import Runner
 from maskstream.pipeline.segmenter.model import read_card
+from maskstream.pipeline.segmenter.onnx_segmenter import OnnxSegmenter
 from maskstream.pipeline.segmenter.openvino_runtime import ov
 from tests.support.media import moving_shapes
 from tests.support.onnx_models import OnnxRunner, openvino_in_floats
@@ -224,6 +229,52 @@ def test_files_say_what_a_runtime_must_know(floats, int8):
             assert (told["part"], told["precision"]) == (file.stem, expected)
             assert told["license"] == "Apache-2.0"
             assert model.opset_import[0].version == int(told["opset"]) == 17
+            layout = json.loads(told["layout"])
+            assert set(layout) == {p.name for p in (*model.graph.input, *model.graph.output)}
+            assert all(text.startswith(("float32 [", "uint8 [")) for text in layout.values())
     told = OnnxRunner(floats / "encoder.onnx").session.get_modelmeta().custom_metadata_map
     assert told["normalization"] == "in the graph"
     assert (told["long_side"], told["cell"], told["pad_rgb"]) == ("512", "4", "[127, 127, 127]")
+    assert (told["stretched"], told["points_max"], told["score"]) == ("false", "null", "iou")
+    assert "padded right and below" in json.loads(told["layout"])["image"]
+
+
+def test_files_of_other_networks_say_how_these_differ():
+    """EfficientSAM's frames are stretched and its points few; EdgeSAM predicts no IoU."""
+    update = {"stretched": True, "points_max": 6, "mask_prompts": False, "score": "stability"}
+    card = read_card(LITE).model_copy(update=update)
+    layout = {}
+    for part in ("encoder", "decoder"):
+        graph = ov.Core().read_model(LITE / f"{part}.xml")
+        told = metadata_of(part, graph, card, Provenance("x", "y"), int8=False)
+        assert (told["stretched"], told["points_max"]) == ("true", "6")
+        assert (told["mask_prompts"], told["score"]) == ("false", "stability")
+        layout |= json.loads(told["layout"])
+    assert layout["image"].endswith("stretched to long_side x long_side")
+    assert "at most 6 points" in layout["xy"]
+    assert "stability score" in layout["iou"]
+
+
+def test_folders_that_cannot_be_exported_or_written_are_said(floats, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ModelError, match="cannot be written: Not a directory"):
+        export_onnx("lite", tmp_path / "file/lite")
+    with pytest.raises(ModelError, match="a folder of OpenVINO graphs"):
+        export_onnx(str(floats), tmp_path / "again")
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_a_folder_of_graphs_that_do_not_belong_together_is_said(part, floats, tmp_path):
+    folder = tmp_path / "mixed"
+    shutil.copytree(floats, folder)
+    other = "decoder" if part == "encoder" else "encoder"
+    shutil.copy(folder / f"{other}.onnx", folder / f"{part}.onnx")
+    with pytest.raises(ModelError, match=f"{part}.onnx is not"):
+        OnnxSegmenter(folder, (144, 256), threads=1)
+
+
+def test_a_symlinked_model_keeps_its_license(tmp_path):
+    (tmp_path / "lite").symlink_to(LITE)
+    files = write_folder_as_onnx(tmp_path / "lite", tmp_path / "onnx", int8=False)
+    told = {entry.key: entry.value for entry in onnx.load(files[0]).metadata_props}
+    assert told["license"] == "Apache-2.0"

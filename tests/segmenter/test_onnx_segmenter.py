@@ -181,6 +181,11 @@ def test_the_command_checks_masks_against_openvino(cli, shapes, tmp_path):
     assert "masks against OpenVINO in FP32: mean IoU 1.0000" in out
     code, _, err = cli("export-model", "tinysam", "-o", tmp_path / "x", *check)
     assert (code, "--check compares a model folder" in err) == (1, True)
+    code, _, err = cli("export-model", "lite", "-o", tmp_path / "y", "--check", tmp_path / "no.mp4")
+    assert (code, "to check on" in err, (tmp_path / "y").exists()) == (1, True, False)
+    words = ("export-model", "lite", "-o", tmp_path / "y", "--int8", "--calibration", *check[1:])
+    code, _, err = cli(*words)
+    assert (code, "--calibration is for a checkpoint" in err) == (1, True)
 
 
 def test_onnx_runtime_runs_without_torch_and_openvino(folder):
