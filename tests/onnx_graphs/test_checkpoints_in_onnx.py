@@ -11,6 +11,7 @@ from maskstream.pipeline.errors import ConfigError
 from maskstream.pipeline.lab.bench.fill import filled_model
 from maskstream.pipeline.models.export_onnx import export_onnx, write_folder_as_onnx
 from maskstream.pipeline.models.find import EMBEDDED, content_hash
+from maskstream.pipeline.models.onnx_parity import compare_with_openvino
 from maskstream.pipeline.onnx_graphs.files import AXES
 from maskstream.pipeline.onnx_graphs.free_batch import with_free_batch
 from maskstream.pipeline.onnx_graphs.translation import to_onnx
@@ -108,3 +109,17 @@ def test_published_networks_give_the_numbers_of_torch(name, tmp_path):
     with torch.no_grad():
         wanted = network.features(image).embedding.numpy()
     np.testing.assert_allclose(features, wanted, atol=1e-4 * np.abs(wanted).max())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["tinysam", "edge-sam", "efficient-sam-ti", "efficientvit-sam-l0", "sam-vit-b"]
+)
+def test_masks_of_published_networks_are_those_of_openvino(name, tmp_path):
+    folder = write_fp32_folder(filled_model(name), tmp_path / name, max(SIZE_HW))
+    write_folder_as_onnx(folder, tmp_path / "onnx", int8=False)
+    images = list(moving_shapes(2, SIZE_HW, shapes=3, seed=2)[0])
+    found = compare_with_openvino(folder, tmp_path / "onnx", images)
+    assert found.masks > 8
+    assert found.mean_iou >= 0.999
+    assert found.cosine > 0.9999
