@@ -30,6 +30,7 @@ def list_weights(
     ] = False,
 ) -> None:
     """List the published checkpoints, their licenses and whether they are in the cache."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
@@ -40,11 +41,13 @@ def list_weights(
         for entry in registry.entries():
             typer.echo(f"{entry.name} {entry.url}")
         return
-    table = Table("name", "size", "license", "here", "source")
+    table = Table("name", "size", "here", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for column in ("license", "source"):
+        table.add_column(column, overflow="fold")
     for entry in registry.entries():
         size = "" if entry.size_bytes is None else f"{entry.size_bytes / 1e6:.0f} MB"
         here = "yes" if registry.path_of(entry.name).is_file() else ""
-        table.add_row(entry.name, size, entry.terms, here, entry.source)
+        table.add_row(entry.name, size, here, entry.terms, entry.source.removeprefix("https://"))
     Console().print(table)
 
 
