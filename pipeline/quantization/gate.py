@@ -42,7 +42,7 @@ class Comparison:
     """INT8 compared with FP32 on held-out images, timed alternately in this process.
 
     mask_iou: mean over masks decoded from a grid of points and from the boxes of those masks.
-    cosine: of the embeddings, mean. *_ms: medians of one run.
+    cosine: of the embeddings, mean. *_ms: medians of the processor time of one run.
     """
 
     mask_iou: float
@@ -72,7 +72,7 @@ class Comparison:
         if self.encoder_speedup < gate.speedup_min:
             faults.append(
                 f"the INT8 encoder takes {self.encoder_int8_ms:.1f} ms, "
-                f"FP32 {self.encoder_fp32_ms:.1f} ms"
+                f"FP32 {self.encoder_fp32_ms:.1f} ms of processor time"
             )
         return faults
 
