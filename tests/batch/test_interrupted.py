@@ -34,6 +34,7 @@ class Batch:
             [sys.executable, ROOT / "run_pipeline.py", *words, "--set", "store.commit_frames=1"],
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
         self.events = []
 
@@ -69,6 +70,21 @@ def test_ctrl_c_lets_running_videos_end_and_the_next_batch_does_the_rest(clips, 
     assert not (tmp_path / "c1.zarr").exists()
     code, end = Batch(clips, tmp_path, "--workers", "1").end()
     assert (code, end["skipped"], end["done"]) == (0, 1, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_signal_to_the_whole_group_lets_running_videos_end(clips, tmp_path, number, begun):
+    """A terminal, `timeout` and systemd send it to the workers, too, also while they start."""
+    batch = Batch(clips, tmp_path, "--workers", "2")
+    for _ in range(2):
+        batch.until("started")
+    if begun:
+        batch.until_frames(tmp_path / "c0.zarr")
+    os.killpg(batch.process.pid, number)
+    code, end = batch.end()
+    assert (code, end["done"], end["failed"], end["retried"]) == (130, 2, 0, 0)
 
 
 @pytest.mark.slow
