@@ -12,7 +12,13 @@ from maskstream.pipeline.errors import MaskstreamError, StoreLockedError
 logger = logging.getLogger(__name__)
 
 # Errors of the operating system that say something of the files, not of the moment.
-_LASTING = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
+_LASTING = (
+    FileExistsError,
+    FileNotFoundError,
+    PermissionError,
+    NotADirectoryError,
+    IsADirectoryError,
+)
 _LASTING_CODES = frozenset({errno.EROFS, errno.EINVAL, errno.ENAMETOOLONG})
 
 

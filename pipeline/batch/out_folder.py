@@ -1,0 +1,28 @@
+"""The output folder of a batch: whether it can be written, and what time it is there."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from maskstream.pipeline.errors import StoreError
+from maskstream.pipeline.store.open_place import open_place
+
+_PROBE = ".maskstream-probe"
+
+
+def check_out(out: str) -> None:
+    """Write a file to an output folder, by path or URL, and remove it.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    place = open_place(out)
+    try:
+        place.replace(_PROBE, b"probe")
+    except OSError as error:
+        raise StoreError(
+            f"The output folder {place.name} cannot be written: {error.strerror or error}; give "
+            "another one."
+        ) from error
+    with suppress(OSError):
+        place.delete(_PROBE)
