@@ -269,11 +269,17 @@ def _collecting(problems: list[MaskstreamError]) -> Iterator[None]:
 
 @contextmanager
 def _draining(driver: Driver) -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM drain the batch; a second one ends it at once."""
+    """Let the first Ctrl-C or SIGTERM drain the batch; a second one stops it at once.
+
+    A third one ends it wherever it is, for example in a report that is not written.
+    """
 
     def drain(number: int, _: object) -> None:
-        if driver.drained:
+        if driver.stopped:
             raise KeyboardInterrupt
+        if driver.drained:
+            driver.stop()
+            return
         driver.drain()
         typer.echo("stopping after the videos that are running; again to stop at once", err=True)
 

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from maskstream.pipeline.batch.driver import Listener, Totals
 from maskstream.pipeline.batch.report import valid_text
-from maskstream.pipeline.batch.tasks import Outcome, State, Task
+from maskstream.pipeline.batch.tasks import Failure, Outcome, State, Task
 
 _PROGRESS_EVERY_S = 5.0
 _NOT_REPORTED = ("state", "versions", "parts")  # of an outcome
@@ -30,7 +30,9 @@ class BatchProgress(Listener):
 
     def retried(self, task: Task, outcome: Outcome, tries: int, delay_s: float) -> None:
         """Print why a task is tried again."""
-        self._print(f"{task.source}: {outcome.error} Try {tries + 1} in {delay_s:.0f} s.")
+        busy = outcome.failure is Failure.BUSY
+        when = "It is waited for." if busy else f"Try {tries + 1} in {delay_s:.0f} s."
+        self._print(f"{task.source}: {outcome.error} {when}")
 
     def ended(self, task: Task, outcome: Outcome, tries: int) -> None:
         """Print why a task failed."""
