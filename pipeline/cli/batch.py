@@ -124,6 +124,7 @@ def batch(
     Ctrl-C.
     """
     from maskstream.pipeline.batch.driver import Driver, Totals
+    from maskstream.pipeline.batch.out_folder import check_out
     from maskstream.pipeline.batch.report import Report
 
     started = time.monotonic()
@@ -144,6 +145,7 @@ def batch(
                 part_min_s=part_min,
             )
             total = _check(job, inputs)
+            job = replace(job, began=check_out(job.out))
             report = Report(job)
             executor = _executor(on, job, workers, cores, gpus)
             stack.callback(executor.close)
@@ -190,7 +192,6 @@ def _check(job: BatchJob, inputs: list[str]) -> int:
     """Raise `MaskstreamError` for what would be wrong for every video; returns their number."""
     from maskstream.pipeline.batch.files import is_folder
     from maskstream.pipeline.batch.inputs import check_outside, tasks_of
-    from maskstream.pipeline.batch.out_folder import check_out
     from maskstream.pipeline.errors import ConfigError
     from maskstream.pipeline.exports.registry import find_format
     from maskstream.pipeline.models.open import locate_model
@@ -206,9 +207,7 @@ def _check(job: BatchJob, inputs: list[str]) -> int:
     if job.split_shots:
         check_splittable(job.config)
     locate_model(job.config)
-    total = sum(1 for _ in tasks_of(inputs))
-    check_out(job.out)
-    return total
+    return sum(1 for _ in tasks_of(inputs))
 
 
 def _executor(on: str, job: BatchJob, workers: int | None, cores: int, gpus: float) -> Executor:
