@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -21,6 +21,7 @@ from pathlib import Path
 from maskstream.pipeline.batch.tasks import Failure, OpenWork, Outcome, Task
 
 _END_S = 5.0  # for a process to end by itself
+_THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})  # to a group: the driver drains
 _OOM_COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
 
@@ -39,11 +40,14 @@ class LocalPool:
     """Runs tasks in processes on this machine. See `Executor`.
 
     open_work: called once in each process. count: of processes, which begin when they are needed.
+    cores: threads of a process's linear algebra, unless the environment sets them; None: as many as
+    there are cores.
     """
 
-    def __init__(self, open_work: OpenWork, count: int) -> None:
+    def __init__(self, open_work: OpenWork, count: int, cores: int | None = None) -> None:
         self._open_work = open_work
         self._count = count
+        self._threads = {} if cores is None else dict.fromkeys(_THREAD_VARIABLES, str(cores))
         self._idle: list[_Worker] = []
         self._busy: dict[Connection, _Worker] = {}
         self._context = multiprocessing.get_context("spawn")
@@ -97,7 +101,7 @@ class LocalPool:
         process = self._context.Process(
             target=_work, args=(far_end, self._open_work), name="maskstream-batch", daemon=True
         )
-        with _blocked_signals():
+        with _blocked_signals(), _environment(self._threads):
             process.start()
         far_end.close()
         return _Worker(process, pipe)
@@ -151,6 +155,18 @@ def _work(pipe: Connection, open_work: OpenWork) -> None:
     with suppress(EOFError, BrokenPipeError):
         while True:
             pipe.send(work(pipe.recv()))
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Let processes that begin here have these variables where the environment has none."""
+    added = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
 
 
 @contextmanager

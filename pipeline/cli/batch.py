@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -130,6 +130,7 @@ def batch(
     started = time.monotonic()
     with ExitStack() as stack:
         try:
+            _check_threads(overrides or ())
             request = RunRequest(
                 source="",
                 output=output,
@@ -188,6 +189,13 @@ def _job(
     )
 
 
+def _check_threads(overrides: Sequence[str]) -> None:
+    from maskstream.pipeline.errors import ConfigError
+
+    if any(override.partition("=")[0].strip() == "threads.inference" for override in overrides):
+        raise ConfigError("--per-video-cores sets threads.inference in a batch: give it instead")
+
+
 def _check(job: BatchJob, inputs: list[str]) -> int:
     """Raise `MaskstreamError` for what would be wrong for every video; returns their number."""
     from maskstream.pipeline.batch.files import is_folder
@@ -225,7 +233,8 @@ def _pool(on: str, job: BatchJob, workers: int | None, cores: int, gpus: float) 
     if on == "local":
         if gpus:
             raise ConfigError("--gpu-share is for Ray, which hands out GPUs: give --on ray")
-        return LocalPool(OpenRuns(job), workers or max(1, len(os.sched_getaffinity(0)) // cores))
+        count = workers or max(1, len(os.sched_getaffinity(0)) // cores)
+        return LocalPool(OpenRuns(job), count, cores)
     if on != "ray" and not on.startswith("ray://"):
         raise ConfigError(f"--on is local, ray or ray://HOST:PORT, not {on}")
     from maskstream.pipeline.batch.on_ray import RayPlace, RayPool

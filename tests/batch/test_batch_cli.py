@@ -94,6 +94,7 @@ def test_stores_equal_those_of_single_runs_and_a_second_batch_does_nothing(
         (["{clips}", "--set", "model=nonsense"], "no model"),
         (["{clips}", "--on", "moon"], "--on is"),
         (["{clips}", "--workers", "0"], "--workers"),
+        (["{clips}", "--set", "threads.inference=1"], "--per-video-cores sets"),
         (["{clips}", "--prompts-dir", "{clips}/none"], "with prompts"),
         (["{clips}", "--preset", "fast", "--config", "c.yaml"], "exclude each other"),
         (["{clips}", "--gpu-share", "0.5"], "--on ray"),
