@@ -12,13 +12,27 @@ from maskstream.pipeline.errors import MaskstreamError, StoreLockedError
 logger = logging.getLogger(__name__)
 
 # Errors of the operating system that say something of the files, not of the moment.
-_LASTING = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
+_LASTING = (
+    FileExistsError,
+    FileNotFoundError,
+    PermissionError,
+    NotADirectoryError,
+    IsADirectoryError,
+)
 _LASTING_CODES = frozenset({errno.EROFS, errno.EINVAL, errno.ENAMETOOLONG})
+
+# What OpenCV, OpenVINO and ONNX Runtime say, in lower case, when they get no memory.
+_NO_MEMORY = (
+    "insufficient memory",
+    "bad_alloc",
+    "failed to allocate memory",
+    "could not create a memory",
+)
 
 
 def outcome_of(error: Exception) -> Outcome:
     """The outcome of a task that raised `error`, with a sentence for the report."""
-    if isinstance(error, MemoryError):
+    if _lacks_memory(error):
         return Outcome.failed(Failure.MEMORY, f"The worker is out of memory: {error}.")
     if isinstance(error, MaskstreamError | OSError):
         return Outcome.failed(failure_of(error), str(error))
@@ -31,11 +45,20 @@ def failure_of(error: Exception) -> Failure:
     if isinstance(error, StoreLockedError):
         return Failure.BUSY
     causes = list(_causes(error))
-    if any(isinstance(cause, MemoryError) for cause in causes):
+    if any(_lacks_memory(cause) for cause in causes):
         return Failure.MEMORY
     system = [cause for cause in causes if isinstance(cause, OSError)]
     lasting = any(isinstance(c, _LASTING) or c.errno in _LASTING_CODES for c in system)
     return Failure.TRANSIENT if system and not lasting else Failure.FINAL
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    text = str(error).lower()
+    return not isinstance(error, MaskstreamError) and any(words in text for words in _NO_MEMORY)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

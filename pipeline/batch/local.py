@@ -10,8 +10,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -19,6 +21,8 @@ from pathlib import Path
 from maskstream.pipeline.batch.tasks import Failure, OpenWork, Outcome, Task
 
 _END_S = 5.0  # for a process to end by itself
+_THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+_STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})  # to a group: the driver drains
 _OOM_COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
 
 
@@ -36,11 +40,14 @@ class LocalPool:
     """Runs tasks in processes on this machine. See `Executor`.
 
     open_work: called once in each process. count: of processes, which begin when they are needed.
+    cores: threads of a process's linear algebra, unless the environment sets them; None: as many as
+    there are cores.
     """
 
-    def __init__(self, open_work: OpenWork, count: int) -> None:
+    def __init__(self, open_work: OpenWork, count: int, cores: int | None = None) -> None:
         self._open_work = open_work
         self._count = count
+        self._threads = {} if cores is None else dict.fromkeys(_THREAD_VARIABLES, str(cores))
         self._idle: list[_Worker] = []
         self._busy: dict[Connection, _Worker] = {}
         self._context = multiprocessing.get_context("spawn")
@@ -68,7 +75,7 @@ class LocalPool:
         for worker in workers:
             worker.pipe.close()
             if worker.task is not None:
-                worker.process.terminate()
+                worker.process.kill()  # its store keeps its commits
         for worker in workers:
             worker.process.join(_END_S)
             if worker.process.is_alive():
@@ -94,7 +101,8 @@ class LocalPool:
         process = self._context.Process(
             target=_work, args=(far_end, self._open_work), name="maskstream-batch", daemon=True
         )
-        process.start()
+        with _blocked_signals(), _environment(self._threads):
+            process.start()
         far_end.close()
         return _Worker(process, pipe)
 
@@ -139,12 +147,37 @@ def _death(exit_code: int | None, killed_for_memory: bool) -> Outcome:
 
 def _work(pipe: Connection, open_work: OpenWork) -> None:
     """Run tasks from the pipe until it is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which drains
+    for number in _STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
     threading.Thread(target=_end_with_driver, daemon=True).start()
     work = open_work()
     with suppress(EOFError, BrokenPipeError):
         while True:
             pipe.send(work(pipe.recv()))
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Let processes that begin here have these variables where the environment has none."""
+    added = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
+
+
+@contextmanager
+def _blocked_signals() -> Iterator[None]:
+    """Block signals that stop a batch: a process that begins here inherits it."""
+    resource_tracker.ensure_running()  # it unblocks them when it begins
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with_driver() -> None:

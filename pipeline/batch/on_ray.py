@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +34,8 @@ class RayPlace:
 
     address: `ray://HOST:PORT` (Ray Client), or `HOST:PORT` of a cluster this machine belongs to;
     None for that of `RAY_ADDRESS`, or else one that begins on this machine. cores, gpus: of each
-    actor; gpus may be a share, 0.25. actors: their number; None for as many as the cluster's cores
-    allow when the batch begins.
+    actor; gpus may be a share, 0.25. actors: their number; None for as many as the nodes have cores
+    and GPUs for when the batch begins.
     """
 
     address: str | None
@@ -48,7 +49,7 @@ class RayPool:
 
     Raises:
         MissingExtraError: Ray is not installed. ClusterError: there is no cluster at the address,
-            it has too few cores, or its maskstream has other versions.
+            its nodes have too few cores or GPUs, or its maskstream has other versions.
     """
 
     def __init__(self, open_work: OpenWork, place: RayPlace) -> None:
@@ -119,16 +120,13 @@ class RayPool:
             ) from error
 
     def _room(self) -> int:
-        """How many actors the cluster has cores for."""
-        cores = self._ray.cluster_resources().get("CPU", 0)
-        count = int(cores // self._place.cores)
-        if count == 0:
+        """How many actors the nodes have cores and GPUs for."""
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        try:
+            return room_of(nodes, self._place)
+        except ClusterError:
             self._ray.shutdown()
-            raise ClusterError(
-                f"The Ray cluster has {cores:.0f} cores, fewer than --per-video-cores "
-                f"{self._place.cores}."
-            )
-        return count
+            raise
 
     def _start(self) -> None:
         actor = self._actor.remote(self._open_work, os.getcwd())
@@ -199,6 +197,39 @@ class RayWorker:
     def run(self, task: Task) -> Outcome:
         """Run a task."""
         return self._work(task)
+
+
+def room_of(nodes: Iterable[Mapping[str, float]], place: RayPlace) -> int:
+    """How many actors nodes with these resources have room for.
+
+    Raises:
+        ClusterError: none has room for one.
+    """
+    cores, gpus, count = 0.0, 0.0, 0
+    for node in nodes:
+        cores, gpus = max(cores, node.get("CPU", 0)), max(gpus, node.get("GPU", 0))
+        room = int(node.get("CPU", 0) // place.cores)
+        if place.gpus:
+            room = min(room, _shares(node.get("GPU", 0), place.gpus))
+        count += room
+    if count:
+        return count
+    if cores < place.cores:
+        raise ClusterError(
+            f"The largest node of the Ray cluster has {cores:.0f} cores, fewer than "
+            f"--per-video-cores {place.cores}."
+        )
+    raise ClusterError(
+        f"The Ray cluster has no node with {place.cores} cores and --gpu-share {place.gpus:g}: at "
+        f"most {gpus:g} GPUs are in one."
+    )
+
+
+def _shares(gpus: float, share: float) -> int:
+    """How many shares a node's GPUs give; a share below 1 lies within one GPU."""
+    if share >= 1:
+        return int(gpus // share)
+    return int(gpus) * int(1 / share + 1e-9)
 
 
 def _check_listens(address: str) -> None:

@@ -22,17 +22,18 @@ from maskstream.pipeline.store.open_place import open_place
 
 NAME = "report.parquet"
 _ROWS_PER_PART = 10_000
+_ROWS_KEPT_MAX = 20_000  # that could not be written and are tried again
 _SECONDS_PER_PART = 60.0
 
 
 class Report(Listener):
     """Writes the report below `job.out`; close it at the end.
 
-    now: clock in seconds since 1970.
+    Rows that cannot be written are kept and tried again with the next part, the last
+    `_ROWS_KEPT_MAX` of them. now: clock in seconds since 1970.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
-        StoreError: the output folder cannot be written; also raised later.
     """
 
     def __init__(self, job: BatchJob, now: Callable[[], float] = time.time) -> None:
@@ -46,18 +47,21 @@ class Report(Listener):
         self.run = f"{stamp}-{uuid4().hex[:6]}"
         self._rows: list[dict[str, Any]] = []
         self._parts = 0
-        self._written_at = now()
+        self._tried_at = now()
+        self._kept = 0  # rows that could not be written yet
+        self._dropped = 0
+        self._problem = ""
 
     def ended(self, task: Task, outcome: Outcome, tries: int) -> None:
         """Add a row."""
         self._rows.append(
             {
                 "run": self.run,
-                "source": task.source,
-                "output": task.name,
+                "source": valid_text(task.source),
+                "output": valid_text(task.name),
                 "state": str(outcome.state),
                 "failure": None if outcome.failure is None else str(outcome.failure),
-                "error": outcome.error or None,
+                "error": valid_text(outcome.error) or None,
                 "tries": tries,
                 "seconds": outcome.seconds,
                 "frames": outcome.frames,
@@ -69,28 +73,37 @@ class Report(Listener):
                 "versions": list(outcome.versions.items()),
             }
         )
-        due = self._now() - self._written_at >= _SECONDS_PER_PART
-        if due or len(self._rows) >= _ROWS_PER_PART:
+        due = self._now() - self._tried_at >= _SECONDS_PER_PART
+        if due or len(self._rows) - self._kept >= _ROWS_PER_PART:
             self._write()
 
     def close(self) -> None:
-        """Write the rest."""
+        """Write the rest. Raises `StoreError` if rows could not be written."""
         if self._rows:
             self._write()
+        missing = self._dropped + len(self._rows)
+        if missing:
+            raise StoreError(
+                f"The report {self._place.name} cannot be written: {self._problem}; it lacks "
+                f"{missing} videos, which the same words again add."
+            )
 
     def _write(self) -> None:
+        self._tried_at = self._now()
         table = self._arrow.Table.from_pylist(self._rows, schema=self._schema())
         data = io.BytesIO()
         self._parquet.write_table(table, data)
         try:
             self._place.replace(f"{self.run}-{self._parts:05d}.parquet", data.getvalue())
         except OSError as error:
-            raise StoreError(
-                f"The report {self._place.name} cannot be written: {error.strerror or error}."
-            ) from error
-        self._parts += 1
-        self._rows = []
-        self._written_at = self._now()
+            self._problem = error.strerror or str(error)
+            excess = max(0, len(self._rows) - _ROWS_KEPT_MAX)
+            del self._rows[:excess]
+            self._dropped += excess
+        else:
+            self._parts += 1
+            self._rows = []
+        self._kept = len(self._rows)
 
     def _schema(self) -> Any:
         arrow = self._arrow
@@ -114,3 +127,8 @@ class Report(Listener):
                 "versions": arrow.map_(text, text),
             }
         )
+
+
+def valid_text(text: str) -> str:
+    """A text that can be printed and stored: what is not UTF-8 in a name is escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -50,7 +51,8 @@ class BatchJob:
 
     out: folder or URL. config: as for a run without prompts. seed_prompted: also find objects where
     prompts are given. prompts_dir: folder or URL with `NAME.json` of tasks. exports: format names.
-    overwrite: replace stores that were made in another way. scratch: folder on the worker's disk
+    overwrite: replace stores that were made in another way, if they were last written before the
+    batch `began` (`check_out`). scratch: folder on the worker's disk
     for staged files; None: the system's. split_shots: run videos in parts of at least `part_min_s`
     seconds.
     """
@@ -64,6 +66,7 @@ class BatchJob:
     scratch: str | None = None
     split_shots: bool = False
     part_min_s: float = PART_MIN_S
+    began: float = math.inf
 
     def store_of(self, task: Task) -> str:
         """Path or URL of a task's mask store."""

@@ -16,13 +16,14 @@ from maskstream.pipeline.batch.plans import kept_plan
 from maskstream.pipeline.batch.staging import Staged
 from maskstream.pipeline.batch.tasks import BatchJob, Failure, Outcome, State, Step, Task, Work
 from maskstream.pipeline.engine.pipeline import Pipeline
-from maskstream.pipeline.errors import StoreError
+from maskstream.pipeline.errors import StoreCorruptError, StoreError
 from maskstream.pipeline.prompts import NO_PROMPTS
 from maskstream.pipeline.runs.outputs import RunOutputs, library_versions, requested_span
 from maskstream.pipeline.runs.part_joining import join_parts
 from maskstream.pipeline.runs.parts import check_splittable
 from maskstream.pipeline.runs.resume import PART_MIN_S
 from maskstream.pipeline.store import MaskStore, check_writable
+from maskstream.pipeline.store.age import touch, written_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +145,28 @@ class Runs:
     def _finished(self, outputs: RunOutputs, pipeline: Pipeline, task: Task) -> int | None:
         """Frames of the store if it is complete; else None, and `outputs.mode` is what to do."""
         try:
-            return outputs.finished(pipeline, task.source)
+            frames = outputs.finished(pipeline, task.source)
         except StoreError as error:
             if not self._job.overwrite or failure_of(error) is not Failure.FINAL:
                 raise
+            self._check_older(outputs, error)
             outputs.mode = "overwrite"
             return None
+        if frames is not None and self._job.overwrite:
+            touch(outputs.store)  # for `_check_older` of another task
+        return frames
+
+    def _check_older(self, outputs: RunOutputs, error: StoreError) -> None:
+        """Raise `StoreError` if this batch has written the store, or found it complete.
+
+        error: why it is not the one that is wanted.
+        """
+        damaged = isinstance(error, StoreCorruptError)
+        if not damaged and written_at(outputs.store) > self._job.began:
+            raise StoreError(
+                f"The mask store {outputs.store} was written in this batch for another video, "
+                "range or prompts, so it is kept: give each video an output of its own."
+            ) from error
 
     def _pipeline(self, *, seeded: bool) -> Pipeline:
         """The pipeline that finds objects as configured, or none where prompts are given."""

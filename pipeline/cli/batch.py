@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -35,7 +35,8 @@ from maskstream.pipeline.cli.run_request import INTERRUPTED, RunRequest
 from maskstream.pipeline.errors import MaskstreamError
 
 if TYPE_CHECKING:
-    from maskstream.pipeline.batch.driver import Driver, Totals
+    from maskstream.pipeline.batch.driver import Driver, Listener, Totals
+    from maskstream.pipeline.batch.report import Report
     from maskstream.pipeline.batch.tasks import BatchJob, Executor
 
 _FAILED = 1
@@ -119,11 +120,17 @@ def batch(
 ) -> None:
     """Run many videos: what is complete is skipped, what is half done goes on.
 
-    Exit codes: 0, 1 if videos failed, 2 for wrong usage, 130 after Ctrl-C.
+    Exit codes: 0; 1 if videos failed or the report cannot be written; 2 for wrong usage; 130 after
+    Ctrl-C.
     """
+    from maskstream.pipeline.batch.driver import Driver, Totals
+    from maskstream.pipeline.batch.out_folder import check_out
+    from maskstream.pipeline.batch.report import Report
+
     started = time.monotonic()
     with ExitStack() as stack:
         try:
+            _check_threads(overrides or ())
             request = RunRequest(
                 source="",
                 output=output,
@@ -138,18 +145,23 @@ def batch(
                 split_shots=split_shots,
                 part_min_s=part_min,
             )
-            _check(job, inputs)
+            total = _check(job, inputs)
+            job = replace(job, began=check_out(job.out))
+            report = Report(job)
             executor = _executor(on, job, workers, cores, gpus)
             stack.callback(executor.close)
-            driver = _driver(stack, executor, job, inputs, tries, as_json=as_json, quiet=quiet)
+            shown = _shown(stack, total, as_json=as_json, quiet=quiet)
         except MaskstreamError as error:
-            typer.echo(f"error: {error}", err=True)
+            _tell_error(error)
             raise typer.Exit(_USAGE) from None
-        totals = _run(driver, inputs)
-    _tell_end(totals, time.monotonic() - started, output, as_json=as_json, quiet=quiet)
-    if driver.drained:
+        driver = Driver(executor, [report, shown], tries, totals=Totals(total))
+        problems = _run(driver, report, inputs)
+    _tell_end(driver.totals, time.monotonic() - started, output, as_json=as_json, quiet=quiet)
+    for problem in problems:
+        _tell_error(problem)
+    if driver.drained and not problems:
         raise typer.Exit(INTERRUPTED)
-    if totals.failed:
+    if driver.totals.failed or problems:
         raise typer.Exit(_FAILED)
 
 
@@ -177,10 +189,17 @@ def _job(
     )
 
 
-def _check(job: BatchJob, inputs: list[str]) -> None:
-    """Raise `MaskstreamError` for what would be wrong for every video."""
+def _check_threads(overrides: Sequence[str]) -> None:
+    from maskstream.pipeline.errors import ConfigError
+
+    if any(override.partition("=")[0].strip() == "threads.inference" for override in overrides):
+        raise ConfigError("--per-video-cores sets threads.inference in a batch: give it instead")
+
+
+def _check(job: BatchJob, inputs: list[str]) -> int:
+    """Raise `MaskstreamError` for what would be wrong for every video; returns their number."""
     from maskstream.pipeline.batch.files import is_folder
-    from maskstream.pipeline.batch.inputs import check_outside
+    from maskstream.pipeline.batch.inputs import check_outside, tasks_of
     from maskstream.pipeline.errors import ConfigError
     from maskstream.pipeline.exports.registry import find_format
     from maskstream.pipeline.models.open import locate_model
@@ -196,6 +215,7 @@ def _check(job: BatchJob, inputs: list[str]) -> None:
     if job.split_shots:
         check_splittable(job.config)
     locate_model(job.config)
+    return sum(1 for _ in tasks_of(inputs))
 
 
 def _executor(on: str, job: BatchJob, workers: int | None, cores: int, gpus: float) -> Executor:
@@ -213,7 +233,8 @@ def _pool(on: str, job: BatchJob, workers: int | None, cores: int, gpus: float) 
     if on == "local":
         if gpus:
             raise ConfigError("--gpu-share is for Ray, which hands out GPUs: give --on ray")
-        return LocalPool(OpenRuns(job), workers or max(1, len(os.sched_getaffinity(0)) // cores))
+        count = workers or max(1, len(os.sched_getaffinity(0)) // cores)
+        return LocalPool(OpenRuns(job), count, cores)
     if on != "ray" and not on.startswith("ray://"):
         raise ConfigError(f"--on is local, ray or ray://HOST:PORT, not {on}")
     from maskstream.pipeline.batch.on_ray import RayPlace, RayPool
@@ -222,47 +243,51 @@ def _pool(on: str, job: BatchJob, workers: int | None, cores: int, gpus: float) 
     return RayPool(OpenRuns(job), RayPlace(address, cores, gpus, workers))
 
 
-def _driver(
-    stack: ExitStack,
-    executor: Executor,
-    job: BatchJob,
-    inputs: list[str],
-    tries: int,
-    *,
-    as_json: bool,
-    quiet: bool,
-) -> Driver:
-    """The driver with its report and progress. Raises `MaskstreamError` for unusable inputs."""
-    from maskstream.pipeline.batch.driver import Driver
-    from maskstream.pipeline.batch.inputs import tasks_of
-    from maskstream.pipeline.batch.report import Report
+def _shown(stack: ExitStack, total: int, *, as_json: bool, quiet: bool) -> Listener:
     from maskstream.pipeline.cli.batch_report import JsonEvents, batch_progress
 
-    total = sum(1 for _ in tasks_of(inputs))
-    report = Report(job)
-    stack.callback(report.close)
-    shown = JsonEvents() if as_json else stack.enter_context(batch_progress(total, hidden=quiet))
-    driver = Driver(executor, [report, shown], tries)
-    driver.totals.total = total
-    return driver
+    return JsonEvents() if as_json else stack.enter_context(batch_progress(total, hidden=quiet))
 
 
-def _run(driver: Driver, inputs: list[str]) -> Totals:
-    """Run all tasks; Ctrl-C drains, a second one ends the workers."""
+def _run(driver: Driver, report: Report, inputs: list[str]) -> list[MaskstreamError]:
+    """Run all tasks and complete the report; returns what went wrong besides the tasks.
+
+    Ctrl-C and SIGTERM drain; again, they end the workers.
+    """
     from maskstream.pipeline.batch.inputs import tasks_of
 
-    with _draining(driver), suppress(KeyboardInterrupt):
-        driver.run(tasks_of(inputs))
-    return driver.totals
+    problems: list[MaskstreamError] = []
+    with _draining(driver):
+        try:
+            with _collecting(problems), suppress(KeyboardInterrupt):
+                driver.run(tasks_of(inputs))
+        finally:
+            with _collecting(problems):
+                report.close()
+    return problems
+
+
+@contextmanager
+def _collecting(problems: list[MaskstreamError]) -> Iterator[None]:
+    try:
+        yield
+    except MaskstreamError as error:
+        problems.append(error)
 
 
 @contextmanager
 def _draining(driver: Driver) -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM drain the batch; a second one ends it at once."""
+    """Let the first Ctrl-C or SIGTERM drain the batch; a second one stops it at once.
+
+    A third one ends it wherever it is, for example in a report that is not written.
+    """
 
     def drain(number: int, _: object) -> None:
-        if driver.drained:
+        if driver.stopped:
             raise KeyboardInterrupt
+        if driver.drained:
+            driver.stop()
+            return
         driver.drain()
         typer.echo("stopping after the videos that are running; again to stop at once", err=True)
 
@@ -274,7 +299,15 @@ def _draining(driver: Driver) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _tell_error(error: MaskstreamError) -> None:
+    from maskstream.pipeline.batch.report import valid_text
+
+    typer.echo(f"error: {valid_text(str(error))}", err=True)
+
+
 def _tell_end(totals: Totals, seconds: float, output: str, *, as_json: bool, quiet: bool) -> None:
+    from maskstream.pipeline.batch.report import valid_text
+
     rate = totals.frames / seconds if seconds else 0.0
     if as_json:
         counts = {k: v for k, v in asdict(totals).items() if k not in ("running", "waiting")}
@@ -282,6 +315,6 @@ def _tell_end(totals: Totals, seconds: float, output: str, *, as_json: bool, qui
         typer.echo(json.dumps(end))
     elif not quiet:
         typer.echo(
-            f"{output}: {totals.done} done, {totals.skipped} complete before, {totals.failed} "
-            f"failed; {totals.frames} frames in {seconds:.1f} s, {rate:.1f} fps"
+            f"{valid_text(output)}: {totals.done} done, {totals.skipped} complete before, "
+            f"{totals.failed} failed; {totals.frames} frames in {seconds:.1f} s, {rate:.1f} fps"
         )

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from maskstream.pipeline.batch.driver import Listener, Totals
-from maskstream.pipeline.batch.tasks import Outcome, State, Task
+from maskstream.pipeline.batch.report import valid_text
+from maskstream.pipeline.batch.tasks import Failure, Outcome, State, Task
 
 _PROGRESS_EVERY_S = 5.0
 _NOT_REPORTED = ("state", "versions", "parts")  # of an outcome
@@ -29,18 +30,14 @@ class BatchProgress(Listener):
 
     def retried(self, task: Task, outcome: Outcome, tries: int, delay_s: float) -> None:
         """Print why a task is tried again."""
-        self._bar.console.print(
-            f"{task.source}: {outcome.error} Try {tries + 1} in {delay_s:.0f} s.",
-            markup=False,
-            highlight=False,
-        )
+        busy = outcome.failure is Failure.BUSY
+        when = "It is waited for." if busy else f"Try {tries + 1} in {delay_s:.0f} s."
+        self._print(f"{task.source}: {outcome.error} {when}")
 
     def ended(self, task: Task, outcome: Outcome, tries: int) -> None:
         """Print why a task failed."""
         if outcome.state is State.FAILED:
-            self._bar.console.print(
-                f"failed: {task.source}: {outcome.error}", markup=False, highlight=False
-            )
+            self._print(f"failed: {task.source}: {outcome.error}")
 
     def tick(self, totals: Totals) -> None:
         """Move the bar."""
@@ -50,6 +47,9 @@ class BatchProgress(Listener):
             f"{totals.running} running, {rate:.1f} fps"
         )
         self._bar.update(self._task, completed=totals.ended, counts=counts)
+
+    def _print(self, line: str) -> None:
+        self._bar.console.print(valid_text(line), markup=False, highlight=False)
 
 
 @contextmanager
@@ -106,4 +106,8 @@ class JsonEvents(Listener):
 
 def _print(event: str, task: Task, **values: object) -> None:
     where = {"event": event, "number": task.number, "source": task.source, "output": task.name}
-    typer.echo(json.dumps(where | values))
+    event_values = {
+        key: valid_text(value) if isinstance(value, str) else value
+        for key, value in (where | values).items()
+    }
+    typer.echo(json.dumps(event_values))

@@ -71,6 +71,10 @@ class Place(Protocol):
         """Bytes of a file; a negative start counts from its end."""
         ...
 
+    def modified(self, key: str) -> float:
+        """When a file was last written, seconds since 1970 by the clock of the disk or service."""
+        ...
+
     def replace(self, key: str, data: bytes) -> None:
         """Write a whole file atomically and durably."""
         ...
@@ -129,6 +133,10 @@ class LocalPlace:
                 size = os.fstat(file.fileno()).st_size
                 file.seek(start if start >= 0 else max(0, size + start))
             return file.read(-1 if stop is None else stop - file.tell())
+
+    def modified(self, key: str) -> float:
+        """See `Place`."""
+        return (self._root / key).stat().st_mtime
 
     def replace(self, key: str, data: bytes) -> None:
         """See `Place`."""

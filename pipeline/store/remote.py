@@ -61,6 +61,12 @@ class RemotePlace:
             data: bytes = self._files.cat_file(self._path(key), start=start, end=stop)
             return data
 
+    def modified(self, key: str) -> float:
+        """See `Place`."""
+        with _as_os_errors():
+            self._files.invalidate_cache()
+            return float(self._files.modified(self._path(key)).timestamp())
+
     def replace(self, key: str, data: bytes) -> None:
         """See `Place`."""
         with _as_os_errors():

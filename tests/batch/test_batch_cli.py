@@ -1,6 +1,8 @@
 """The command `batch` on this machine: stores as single runs make them, exit codes, the report."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 
@@ -92,6 +94,7 @@ def test_stores_equal_those_of_single_runs_and_a_second_batch_does_nothing(
         (["{clips}", "--set", "model=nonsense"], "no model"),
         (["{clips}", "--on", "moon"], "--on is"),
         (["{clips}", "--workers", "0"], "--workers"),
+        (["{clips}", "--set", "threads.inference=1"], "--per-video-cores sets"),
         (["{clips}", "--prompts-dir", "{clips}/none"], "with prompts"),
         (["{clips}", "--preset", "fast", "--config", "c.yaml"], "exclude each other"),
         (["{clips}", "--gpu-share", "0.5"], "--on ray"),
@@ -118,3 +121,29 @@ def test_ray_is_not_imported_on_this_machine(clips, tmp_path):
     assert "0 done, 0 complete before, 1 failed" in done.stdout
     assert "not a video" in " ".join(done.stderr.split())
     assert report_of(tmp_path)[0]["state"] == "failed"
+
+
+def test_a_name_that_is_not_utf8_is_a_video_like_others(cli, clips, tmp_path):
+    for name in (b"a.mp4", b"\xff\xe9.mp4"):
+        shutil.copy(clips / "c0.mp4", os.fsdecode(os.fsencode(tmp_path / "in") + b"-" + name))
+    code, out, err = cli("batch", f"{tmp_path}/in-*.mp4", "-o", tmp_path / "out", "--workers", 1)
+    assert (code, "2 done" in out) == (0, True), err
+    assert [row["output"] for row in report_of(tmp_path / "out")] == ["in-a", r"in-\udcff\udce9"]
+
+
+def test_an_output_that_cannot_be_written_is_found_first(cli, clips, tmp_path):
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file/below", "/proc/none", "s3-less://bucket/out"):
+        code, printed, err = cli("batch", clips, "-o", out, "--json")
+        assert (code, printed) == (2, "")
+        assert err.startswith("error: "), err
+        assert len(err.splitlines()) == 1
+
+
+def test_videos_end_also_if_their_report_cannot_be_written(batch, clips, tmp_path):
+    (tmp_path / "report.parquet").touch()
+    code, events, err = batch(clips / "c0.mp4", "-o", tmp_path)
+    assert (code, events[-1]["event"], events[-1]["done"]) == (1, "end", 1)
+    assert MaskStore(tmp_path / "c0.zarr").complete
+    assert "report.parquet cannot be written" in err
+    assert len(err.splitlines()) == 1

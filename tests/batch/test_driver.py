@@ -49,8 +49,12 @@ class Script:
 class Notes(Listener):
     def __init__(self):
         self.ends = {}
+        self.starts = []
         self.retries = []
         self.parallel = []
+
+    def started(self, task, tries):
+        self.starts.append((task.number, tries))
 
     def retried(self, task, outcome, tries, delay_s):
         self.retries.append((task.number, outcome.failure, delay_s))
@@ -83,7 +87,7 @@ def failing(failure, times=1):
         (Failure.TRANSIENT, 2, (State.DONE, 3)),
         (Failure.TRANSIENT, 3, (State.FAILED, 3)),
         (Failure.LOST, 1, (State.DONE, 2)),
-        (Failure.BUSY, 2, (State.DONE, 3)),
+        (Failure.BUSY, 9, (State.DONE, 1)),
         (Failure.MEMORY, 1, (State.DONE, 2)),
     ],
 )
@@ -102,6 +106,35 @@ def test_the_pause_before_a_try_grows_and_others_go_on_meanwhile():
     first, _, _, second, third = (at for at, _ in script.begun)
     assert second - first >= 2
     assert third - second >= 4
+
+
+def test_a_busy_store_is_waited_for_as_long_as_it_takes_and_told_once():
+    script = Script({0: failing(Failure.BUSY, 20) + failing(Failure.TRANSIENT) + [DONE]}, room=1)
+    _, notes, totals = drive(script, tasks(1))
+    assert [failure for _, failure, _ in notes.retries] == [Failure.BUSY, Failure.TRANSIENT]
+    assert (notes.ends[0], notes.starts) == ((State.DONE, 2), [(0, 1), (0, 2)])
+    assert totals.retried == 2
+    assert 20 * 30 < script.begun[20][0] < 20 * 60
+
+
+def test_the_pause_before_a_try_stays_within_minutes():
+    script = Script({0: failing(Failure.TRANSIENT, 19)}, room=1)
+    _, notes, _ = drive(script, tasks(1), tries=20)
+    assert notes.ends == {0: (State.DONE, 20)}
+    assert max(delay for _, _, delay in notes.retries) <= 600
+
+
+def test_stopping_lets_what_runs_fail():
+    class Stops(Notes):
+        def ended(self, task, outcome, tries):
+            super().ended(task, outcome, tries)
+            driver.stop()
+
+    notes, script = Stops(), Script({}, room=3)
+    driver = Driver(script, [notes], monotonic=lambda: script.now)
+    totals = driver.run(tasks(10))
+    assert notes.ends == {0: (State.DONE, 1), 1: (State.FAILED, 1), 2: (State.FAILED, 1)}
+    assert (totals.done, totals.failed, totals.running) == (1, 2, 0)
 
 
 def test_fewer_run_in_parallel_after_memory_ran_out():

@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 
 from maskstream.pipeline.store import MaskStore
@@ -34,6 +36,7 @@ class Batch:
             [sys.executable, ROOT / "run_pipeline.py", *words, "--set", "store.commit_frames=1"],
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
         self.events = []
 
@@ -69,6 +72,37 @@ def test_ctrl_c_lets_running_videos_end_and_the_next_batch_does_the_rest(clips, 
     assert not (tmp_path / "c1.zarr").exists()
     code, end = Batch(clips, tmp_path, "--workers", "1").end()
     assert (code, end["skipped"], end["done"]) == (0, 1, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_signal_to_the_whole_group_lets_running_videos_end(clips, tmp_path, number, begun):
+    """A terminal, `timeout` and systemd send it to the workers, too, also while they start."""
+    batch = Batch(clips, tmp_path, "--workers", "2")
+    for _ in range(2):
+        batch.until("started")
+    if begun:
+        batch.until_frames(tmp_path / "c0.zarr")
+    os.killpg(batch.process.pid, number)
+    code, end = batch.end()
+    assert (code, end["done"], end["failed"], end["retried"]) == (130, 2, 0, 0)
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_stops_at_once_and_reports_what_ran(clips, tmp_path):
+    batch = Batch(clips, tmp_path, "--workers", "1")
+    batch.until("started")
+    batch.until_frames(tmp_path / "c0.zarr")
+    for _ in range(2):
+        os.kill(batch.process.pid, signal.SIGINT)
+        time.sleep(0.1)  # two signals at once are one
+    code, end = batch.end()
+    assert (code, end["done"], end["failed"]) == (130, 0, 1)
+    (row,) = pyarrow.parquet.read_table(tmp_path / "report.parquet").to_pylist()
+    assert (row["output"], row["state"], row["failure"]) == ("c0", "failed", "lost")
+    assert "was stopped" in row["error"]
+    assert not MaskStore(tmp_path / "c0.zarr").complete
 
 
 @pytest.mark.slow

@@ -1,10 +1,12 @@
 """The pool of processes: real ones, which are killed, interrupted and run out of memory."""
 
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import cv2
 import pytest
 
 from maskstream.pipeline.batch.failures import outcome_of
@@ -82,6 +84,20 @@ def test_closing_ends_what_runs(tmp_path):
     assert not _runs(int((tmp_path / "pid").read_text()))
 
 
+@pytest.mark.parametrize(("own", "threads"), [(None, "3"), ("1", "1")])
+def test_linear_algebra_has_the_cores_of_its_task(tmp_path, monkeypatch, own, threads):
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    if own is not None:
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", own)
+    before = dict(os.environ)
+    pool = LocalPool(OpenDeeds(), 1, cores=3)
+    pool.submit(Task(0, str(tmp_path / "threads"), "threads"))
+    pool.wait(WAIT_S)
+    pool.close()
+    assert (tmp_path / "threads").read_text() == threads
+    assert dict(os.environ) == before
+
+
 def raised(error, cause=None):
     try:
         raise error from cause
@@ -98,6 +114,14 @@ def raised(error, cause=None):
         (raised(StoreError("service"), ConnectionError("reset")), Failure.TRANSIENT),
         (StoreLockedError("written"), Failure.BUSY),
         (MemoryError("1 TB"), Failure.MEMORY),
+        (OSError(12, "Cannot allocate memory"), Failure.MEMORY),
+        (cv2.error("(-4:Insufficient memory) Failed to allocate 9 bytes"), Failure.MEMORY),
+        (RuntimeError("std::bad_alloc"), Failure.MEMORY),
+        (RuntimeError("BFCArena: Failed to allocate memory for 9 bytes"), Failure.MEMORY),
+        (raised(StoreError("no"), RuntimeError("could not create a memory")), Failure.MEMORY),
+        (StoreError("Failed to allocate memory.zarr"), Failure.FINAL),
+        (FileExistsError(17, "File exists"), Failure.FINAL),
+        (NotADirectoryError(20, "Not a directory"), Failure.FINAL),
         (ZeroDivisionError("a bug"), Failure.FINAL),
     ],
 )

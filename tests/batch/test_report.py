@@ -63,14 +63,6 @@ def test_a_report_on_a_service(tmp_path):
     assert found.count_rows() == 1
 
 
-def test_an_output_that_is_a_file_is_a_sentence(tmp_path):
-    (tmp_path / "out").touch()
-    report = Report(job(tmp_path / "out"), Now())
-    report.ended(Task(0, "a.mp4", "a"), Outcome(State.DONE), 1)
-    with pytest.raises(StoreError, match="cannot be written"):
-        report.close()
-
-
 def test_progress_tells_rate_and_time_left(capsys):
     now = [0.0]
     events = JsonEvents(lambda: now[0])
@@ -83,3 +75,44 @@ def test_progress_tells_rate_and_time_left(capsys):
     event = json.loads(line)
     assert (event["done"], event["failed"], event["running"]) == (3, 1, 2)
     assert (event["fps"], event["left_s"]) == (5.0, 30.0)
+
+
+def test_rows_that_cannot_be_written_are_written_with_the_next_part(tmp_path):
+    now = Now()
+    report = Report(job(tmp_path), now)
+    (tmp_path / "report.parquet").touch()
+    for name in "ab":
+        now.seconds += 60
+        report.ended(Task(0, f"{name}.mp4", name), Outcome(State.DONE), 1)
+    (tmp_path / "report.parquet").unlink()
+    now.seconds += 60
+    report.ended(Task(2, "c.mp4", "c"), Outcome(State.DONE), 1)
+    report.close()
+    table = pyarrow.parquet.read_table(tmp_path / "report.parquet")
+    assert table["output"].to_pylist() == ["a", "b", "c"]
+
+
+def test_a_report_that_cannot_be_written_for_long_keeps_its_last_rows(tmp_path):
+    report = Report(job(tmp_path), Now())
+    (tmp_path / "report.parquet").touch()
+    for number in range(35_000):
+        report.ended(Task(number, "a.mp4", str(number)), Outcome(State.DONE), 1)
+    (tmp_path / "report.parquet").unlink()
+    with pytest.raises(StoreError, match=r"cannot be written: .*; it lacks 10000 videos"):
+        report.close()
+    table = pyarrow.parquet.read_table(tmp_path / "report.parquet")
+    assert table["output"].to_pylist() == [str(number) for number in range(10_000, 35_000)]
+
+
+def test_names_that_are_not_utf8_are_escaped(tmp_path, capsys):
+    task = Task(0, "\udcff\udce9.mp4", "\udcff\udce9")
+    outcome = Outcome.failed(Failure.FINAL, "\udcff is no video.")
+    report = Report(job(tmp_path), Now())
+    report.ended(task, outcome, 1)
+    report.close()
+    (row,) = pyarrow.parquet.read_table(tmp_path / "report.parquet").to_pylist()
+    JsonEvents().ended(task, outcome, 1)
+    event = json.loads(capsys.readouterr().out)
+    for found in (row, event):
+        assert (found["source"], found["output"]) == (r"\udcff\udce9.mp4", r"\udcff\udce9")
+        assert found["error"] == r"\udcff is no video."

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -13,11 +14,12 @@ from maskstream.pipeline.batch import staging
 from maskstream.pipeline.batch.failures import failure_of
 from maskstream.pipeline.batch.files import RemoteFile, fetch
 from maskstream.pipeline.batch.inputs import tasks_of
+from maskstream.pipeline.batch.out_folder import check_out
 from maskstream.pipeline.batch.staging import Staged
 from maskstream.pipeline.batch.tasks import BatchJob, Failure, State, Step
 from maskstream.pipeline.batch.worker import OpenRuns
 from maskstream.pipeline.config import load_config
-from maskstream.pipeline.errors import ConfigError, SourceError, SourceNotFoundError
+from maskstream.pipeline.errors import ConfigError, SourceError, SourceNotFoundError, StoreError
 from maskstream.pipeline.sources import VideoFile, open_source
 from maskstream.pipeline.sources.identity import identity_of
 from maskstream.pipeline.store import MaskStore
@@ -171,3 +173,22 @@ def test_the_command_from_bucket_to_bucket(cli, bucket):
     assert bucket.exists("s3://films/out/clip.mot.txt")
     report = pyarrow.dataset.dataset("films/out/report.parquet", filesystem=bucket)
     assert report.to_table().to_pylist()[0]["source"] == "s3://films/in/clip.mp4"
+
+
+def test_one_batch_does_not_replace_what_it_has_written(bucket, job):
+    task = replace(next(tasks_of(["s3://films/in/m.csv"])), prompts=None)
+    job = replace(job, exports=(), overwrite=True, began=check_out(job.out))
+    assert not bucket.exists("s3://films/out")
+    assert OpenRuns(job)()(task).state is State.DONE
+    time.sleep(1.1)  # the clock of S3 has whole seconds
+    job = replace(job, began=check_out(job.out))
+    time.sleep(1.1)
+    work = OpenRuns(job)()
+    assert work(task).state is State.SKIPPED
+    outcome = work(replace(task, start="2"))
+    assert (outcome.failure, "in this batch" in outcome.error) == (Failure.FINAL, True)
+
+
+def test_a_bucket_that_is_missing_is_found_before_videos_run(s3):
+    with pytest.raises(StoreError, match="s3://missing/out cannot be written"):
+        check_out("s3://missing/out")

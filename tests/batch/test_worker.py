@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from maskstream.pipeline.batch.out_folder import check_out
 from maskstream.pipeline.batch.tasks import BatchJob, Failure, State, Task
 from maskstream.pipeline.batch.worker import OpenRuns
 from maskstream.pipeline.config import load_config
@@ -81,6 +82,24 @@ def test_a_store_of_other_settings_is_kept_unless_it_may_be_replaced(job, clip, 
     assert "keyframes.interval 8 (now 4)" in outcome.error
     replacing = OpenRuns(replace(other, overwrite=True))()
     assert [replacing(clip).state for _ in range(2)] == [State.DONE, State.SKIPPED]
+
+
+@pytest.mark.parametrize("change", [{"source": "other.mp4"}, {"start": "2"}])
+def test_one_batch_does_not_replace_what_it_has_written(job, clip, folder, tmp_path, change):
+    write_video(folder / "other.mp4", moving_shapes(6, (90, 160), shapes=2, seed=2)[0])
+    if "source" in change:
+        change = {"source": str(folder / "other.mp4")}
+    clip = replace(clip, prompts=None)
+    other = replace(clip, **change)
+    for _ in range(2):  # the second batch finds the store complete
+        work = OpenRuns(replace(job, overwrite=True, began=check_out(job.out)))()
+        assert work(clip).error == ""
+        before = files(tmp_path / "clip.zarr")
+        outcome = work(other)
+        assert (outcome.failure, files(tmp_path / "clip.zarr")) == (Failure.FINAL, before)
+        assert "was written in this batch" in outcome.error
+    later = OpenRuns(replace(job, overwrite=True, began=check_out(job.out)))()
+    assert later(other).state is State.DONE
 
 
 def test_a_store_that_another_process_writes_is_left_to_it(job, clip, tmp_path):

@@ -50,6 +50,8 @@ def _do(task: Task) -> None:
             Path(task.source).touch()
             while not Path(task.source).with_name("go").exists():
                 time.sleep(0.05)
+        case "threads":
+            Path(task.source).write_text(os.environ.get("OPENBLAS_NUM_THREADS", ""))
         case "linger":
             Path(f"{task.source}.part").write_text(str(os.getpid()))
             Path(f"{task.source}.part").rename(task.source)
