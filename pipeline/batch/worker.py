@@ -119,7 +119,7 @@ class Runs:
         """Export a complete store, remove what it was made of, and describe it."""
         store = MaskStore(outputs.store)
         if task.step is not Step.PART:
-            export_all(self._job, task, store, staged, replaces=is_new)
+            export_all(self._job, task, store, staged)
         if task.step in (Step.PLAN, Step.JOIN):
             remove(self._job.parts_of(task))
         return Outcome(
