@@ -99,10 +99,12 @@ def test_patterns_of_urls_and_their_mistakes(bucket):
     bucket.pipe("s3://films/in/deep/b.mp4", b"x")
     assert [t.name for t in tasks_of(["s3://films/in/**/*.mp4"])] == ["clip", "deep/b"]
     assert [t.source for t in tasks_of(["s3://films/in/c*.mp4"])] == ["s3://films/in/clip.mp4"]
+    matched = tasks_of(["s3://films/in/**/*.mp4"], "s3://films/in/deep/")
+    assert [t.name for t in matched] == ["clip"]
     with pytest.raises(SourceNotFoundError):
         list(tasks_of(["s3://films/in/*.mov"]))
-    with pytest.raises(ConfigError, match="give a pattern"):
-        list(tasks_of(["s3://films/in"]))
+    with pytest.raises(ConfigError, match=r"such as s3://films/in/\*\*/"):
+        list(tasks_of(["s3://films/in/"]))
 
 
 def test_a_complete_store_costs_no_copy_of_its_video(bucket, job, monkeypatch, caplog):

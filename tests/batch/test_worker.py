@@ -124,6 +124,20 @@ def images(place):
     return len(json.loads(place.read_text())["images"])
 
 
+def test_a_row_sets_keys_of_the_configuration(job, clip, tmp_path):
+    work = OpenRuns(job)()
+    task = replace(clip, options=("keyframes.interval=4",))
+    assert work(task).state is State.DONE
+    stored = MaskStore(tmp_path / "clip.zarr").attributes["config"]
+    assert stored == job.config.without_seeding().model_dump(mode="json") | {
+        "keyframes": stored["keyframes"]
+    }
+    assert stored["keyframes"]["interval"] == 4
+    assert work(task).state is State.SKIPPED
+    assert "keyframes.interval 4 (now 8)" in work(clip).error
+    assert work(replace(clip, name="other")).state is State.DONE
+
+
 def test_an_export_older_than_its_store_is_made_again(job, clip, tmp_path):
     exporting = replace(job, exports=("coco", "png"))
     assert OpenRuns(exporting)()(replace(clip, end="3")).frames == 3
@@ -187,6 +201,8 @@ def test_two_workers_export_the_same_video_at_once(job, clip, tmp_path, name):
         ({"prompts": "missing.json"}, "cannot read the prompts"),
         ({"start": "nonsense"}, "nonsense"),
         ({"source": "nonsense://films/a.mp4"}, "nonsense"),
+        ({"options": ("seeding.nonsense=1",)}, "seeding.nonsense: no such key"),
+        ({"options": ("seeding.max_objects=-1",)}, "seeding.max_objects: "),
     ],
 )
 def test_a_bad_row_is_a_final_sentence(job, clip, change, words):
