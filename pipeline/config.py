@@ -242,6 +242,15 @@ def load_config(file: Path | None = None, overrides: Sequence[str] = ()) -> Pipe
         if loaded is not None and not isinstance(loaded, dict):
             raise ConfigError(f"{file} must contain keys and values, not {type(loaded).__name__}")
         values = loaded or {}
+    return _configured(values, overrides)
+
+
+def overridden(config: PipelineConfig, overrides: Sequence[str]) -> PipelineConfig:
+    """A copy of a configuration with `section.key=value` overrides. Raises `ConfigError`."""
+    return _configured(config.model_dump(), overrides)
+
+
+def _configured(values: dict[str, Any], overrides: Sequence[str]) -> PipelineConfig:
     for override in overrides:
         _apply(values, override)
     try:

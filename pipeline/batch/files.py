@@ -6,7 +6,7 @@ import io
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
@@ -18,6 +18,8 @@ from maskstream.pipeline.json_values import JsonObject
 from maskstream.pipeline.sources.identity import identity_of_opened
 
 _BLOCK_BYTES = 4 << 20  # read at once of a remote file
+SUCCESS = "_SUCCESS"
+"""Object that is written last into a folder of a bucket, as Hadoop and Spark do."""
 _INSTALL = "pip install 'maskstream[remote]'"
 
 
@@ -35,6 +37,23 @@ def exists(target: str) -> bool:
         with _as_source_error(target):
             return bool(filesystem(target).exists(target))
     return Path(target).exists()
+
+
+def modified_s(target: str) -> float | None:
+    """When a file or folder was written, seconds since 1970; None if it is not there.
+
+    None also of a URL whose service does not say. Raises `SourceError`.
+    """
+    try:
+        if not is_url(target):
+            return Path(target).stat().st_mtime
+        files = filesystem(target)
+        files.invalidate_cache()
+        with _as_source_error(target), suppress(NotImplementedError):
+            return float(files.modified(target).timestamp())
+    except (FileNotFoundError, SourceNotFoundError):
+        pass
+    return None
 
 
 def join(folder: str, name: str) -> str:
@@ -161,15 +180,26 @@ def fetch(url: str, folder: Path) -> Path:
 
 
 def send(place: Path, url: str) -> None:
-    """Copy a local file or folder to a URL, replacing what is there. Raises `StoreError`."""
+    """Copy a local file or folder to a URL, replacing what is there. Raises `StoreError`.
+
+    A folder is whole if it holds `_SUCCESS`, which is removed first and written last.
+    """
+    files = filesystem(url)
+    if place.is_dir():
+        remove(join(url, SUCCESS))
+        remove(url)
     try:
-        filesystem(url).put(str(place), url, recursive=place.is_dir())
+        if place.is_dir():
+            files.put(f"{place}/", f"{url}/", recursive=True)
+            files.pipe_file(join(url, SUCCESS), b"")
+        else:
+            files.put_file(str(place), url)
     except Exception as error:
         raise StoreError(f"{masked(url)} cannot be written: {error}") from _os_error(error)
 
 
 def remove(target: str) -> None:
-    """Remove a folder by path or URL, if it is there. Raises `StoreError`."""
+    """Remove a folder, or a file of a URL, if it is there. Raises `StoreError`."""
     if not is_url(target):
         shutil.rmtree(target, ignore_errors=True)
         return

@@ -22,17 +22,17 @@ _WILDCARDS = "*?["
 _YES_OR_NO = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
-def tasks_of(inputs: Sequence[str]) -> Iterator[Task]:
+def tasks_of(inputs: Sequence[str], out: str | None = None) -> Iterator[Task]:
     """Yield the tasks of all inputs in order, reading manifests and folders as they go.
 
     inputs: video files, image sequences, folders (of videos or image sequences, searched through),
-    glob patterns, manifests, and URLs of all but image sequences. A row that cannot be run is a
-    task with a `problem`.
+    glob patterns, manifests, and URLs of all but image sequences. out: the output folder or URL;
+    what patterns match below it is left out. A row that cannot be run is a task with a `problem`.
 
     Raises:
         ConfigError: a manifest cannot be read. SourceNotFoundError: an input matches nothing.
     """
-    rows = (row for target in inputs for row in _rows(target))
+    rows = (row for target in inputs for row in _rows(target, out))
     for number, row in enumerate(rows):
         yield _task(number, row)
 
@@ -54,19 +54,19 @@ def check_outside(out: str, inputs: Iterable[str]) -> None:
             )
 
 
-def _rows(target: str) -> Iterator[Row | str]:
+def _rows(target: str, out: str | None) -> Iterator[Row | str]:
     if is_manifest(target):
         folder = target.rpartition("/")[0]
         for row in read_manifest(target):
             yield row if isinstance(row, str) else _beside(row, folder)
     elif is_url(target):
-        yield from _urls(target)
+        yield from _urls(target, out)
     elif _is_glob(target):
         base = _fixed(target)
         found = sorted(glob.iglob(target, recursive=True))
         if not found:
             raise SourceNotFoundError(f"Nothing matches {target}.")
-        yield from (_named(path, base) for path in found)
+        yield from (_named(path, base) for path in found if not _is_result(path, out))
     elif Path(target).is_dir():
         yield from _folder(target)
     elif Path(target).exists() or "%" in target or "#" in target:
@@ -77,12 +77,12 @@ def _rows(target: str) -> Iterator[Row | str]:
 
 def _task(number: int, row: Row | str) -> Task:
     if isinstance(row, str):
-        return Task(number, "", f"row-{number}", problem=row)
+        return Task(number, "", f"row-{number + 1}", problem=row)
     source = row.get("input", "")
     name = row.get("output") or _stem(source)
     problem = ""
     if not source:
-        problem = f"row {number} of the inputs has no input"
+        problem = f"row {number + 1} of the inputs has no input"
     elif not _is_below(name):
         problem = f"the output {name} of {source} is not a name below the output folder"
     split = row.get("split_shots", "").lower()
@@ -97,6 +97,7 @@ def _task(number: int, row: Row | str) -> Task:
         row.get("end"),
         problem,
         _YES_OR_NO.get(split),
+        options=tuple(f"{name}={row[name]}" for name in sorted(row) if "." in name),
     )
 
 
@@ -143,14 +144,25 @@ def _folder(folder: str) -> Iterator[Row]:
         raise SourceNotFoundError(f"The folder {folder} holds neither videos nor images.")
 
 
-def _urls(target: str) -> Iterator[Row]:
+def _is_result(found: str, out: str | None) -> bool:
+    """Whether a path or URL lies below the output."""
+    if out is None or is_url(found) != is_url(out):
+        return False
+    if is_url(out):
+        return found.startswith(f"{out.rstrip('/')}/")
+    return Path(found).resolve().is_relative_to(Path(out).resolve())
+
+
+def _urls(target: str, out: str | None) -> Iterator[Row]:
     if any(wildcard in target for wildcard in _WILDCARDS):
         base = _fixed(target)
         for url in find_urls(target):
-            yield {"input": url, "output": os.path.splitext(url[len(base) :].lstrip("/"))[0]}
+            if not _is_result(url, out):
+                yield {"input": url, "output": os.path.splitext(url[len(base) :].lstrip("/"))[0]}
         return
     if is_folder(target):
-        raise ConfigError(f"{target} is a folder: give a pattern, such as {target}/**/*.mp4")
+        pattern = join(target, "**/*.mp4")
+        raise ConfigError(f"{target} is a folder: give a pattern, such as {pattern}")
     yield {"input": target}
 
 

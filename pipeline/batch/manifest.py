@@ -1,7 +1,8 @@
 """Manifests: tables with a video a row, read as they go (CSV, JSON lines, Parquet).
 
 Columns: `input` and, each optional, `output` (name below the output folder), `prompts`, `start`,
-`end`, `split_shots`. Other columns are ignored. Relative paths are relative to the manifest.
+`end`, `split_shots`, and keys of the configuration such as `seeding.max_objects`. Relative paths
+are relative to the manifest.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any, TypeAlias
 
@@ -20,6 +23,7 @@ from maskstream.pipeline.extras import need
 SUFFIXES = frozenset({".csv", ".jsonl", ".ndjson", ".parquet"})
 COLUMNS = ("input", "output", "prompts", "start", "end", "split_shots")
 _ROWS_PER_BATCH = 1024
+_NOT_TEXT = ("start", "end", "split_shots")  # pandas writes integers as floats where one is missing
 
 Row: TypeAlias = Mapping[str, str]
 
@@ -30,28 +34,32 @@ def is_manifest(target: str) -> bool:
 
 
 def read_manifest(manifest: str) -> Iterator[Row | str]:
-    """Yield the rows of a manifest: its known columns that are not empty, or what is wrong.
+    """Yield the rows of a manifest: its columns that are not empty, or what is wrong with a row.
 
     A batch of rows is in memory at a time.
 
     Raises:
-        ConfigError: it cannot be read, or has no column `input`.
+        ConfigError: it cannot be read, has no column `input`, or one that is not known.
         MissingExtraError: it is a Parquet file, and pyarrow is not installed.
     """
     read = {".csv": _csv, ".parquet": _parquet}
     rows = read.get(PurePosixPath(manifest).suffix.lower(), _json_lines)
     try:
         yield from rows(manifest)
-    except (OSError, SourceNotFoundError, UnicodeDecodeError, csv.Error) as error:
+    except (FileNotFoundError, SourceNotFoundError) as error:
+        raise ConfigError(f"there is no manifest {manifest}") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"the manifest {manifest} cannot be read: {error}") from error
 
 
 def _csv(manifest: str) -> Iterator[Row | str]:
     with opened(manifest) as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
         reader = csv.DictReader(text)
-        _check_columns(manifest, reader.fieldnames or ())
+        _check_columns(f"the manifest {manifest}", reader.fieldnames or ())
         for row in reader:
-            yield _known(row)
+            is_long = None in row
+            where = f"{manifest}, line {reader.line_num}"
+            yield f"{where}: more fields than columns" if is_long else _filled(row)
 
 
 def _json_lines(manifest: str) -> Iterator[Row | str]:
@@ -64,8 +72,11 @@ def _json_lines(manifest: str) -> Iterator[Row | str]:
             except json.JSONDecodeError as error:
                 yield f"{manifest}, line {number}: not JSON ({error.msg})"
                 continue
-            is_object = isinstance(row, dict)
-            yield _known(row) if is_object else f"{manifest}, line {number}: not a JSON object"
+            if not isinstance(row, dict):
+                yield f"{manifest}, line {number}: not a JSON object"
+                continue
+            _check_columns(f"{manifest}, line {number},", row)
+            yield _filled(row)
 
 
 def _parquet(manifest: str) -> Iterator[Row | str]:
@@ -76,20 +87,41 @@ def _parquet(manifest: str) -> Iterator[Row | str]:
             table = parquet.ParquetFile(file)
         except arrow.ArrowInvalid as error:
             raise ConfigError(f"the manifest {manifest} is not a Parquet file: {error}") from error
-        names = table.schema_arrow.names
-        _check_columns(manifest, names)
-        columns = [name for name in COLUMNS if name in names]
-        for batch in table.iter_batches(batch_size=_ROWS_PER_BATCH, columns=columns):
-            yield from map(_known, batch.to_pylist())
+        _check_columns(f"the manifest {manifest}", table.schema_arrow.names)
+        for batch in table.iter_batches(batch_size=_ROWS_PER_BATCH):
+            yield from map(_filled, batch.to_pylist())
 
 
-def _check_columns(manifest: str, names: Any) -> None:
+def _check_columns(where: str, names: Collection[str]) -> None:
     if "input" not in names:
         given = ", ".join(map(str, names)) or "none"
-        raise ConfigError(f"the manifest {manifest} has no column input (it has: {given})")
+        raise ConfigError(f"{where} has no column input (it has: {given})")
+    unknown = [name for name in names if name not in COLUMNS and "." not in name]
+    if unknown:
+        raise ConfigError(
+            f"{where} has an unknown column {unknown[0]!r}: the columns are {', '.join(COLUMNS)}, "
+            "and keys of the configuration such as seeding.max_objects"
+        )
 
 
-def _known(row: Mapping[str, Any]) -> Row:
-    """The known columns of a row as text; numbers are frame indices."""
-    values = {name: row.get(name) for name in COLUMNS}
-    return {name: str(value) for name, value in values.items() if value not in (None, "")}
+def _filled(row: Mapping[str, Any]) -> Row:
+    """The columns of a row that are not empty, as text; numbers are frame indices."""
+    texts = {name: _text(name, value) for name, value in row.items()}
+    return {name: text for name, text in texts.items() if text}
+
+
+def _text(name: str, value: Any) -> str:
+    """A value as text, "" if it is missing; a whole float is an integer."""
+    if value is None:
+        return ""
+    if isinstance(value, str) and name not in _NOT_TEXT:
+        return value
+    if isinstance(value, list | dict):
+        return json.dumps(value)
+    with suppress(ValueError):
+        number = float(value)
+        if math.isnan(number):
+            return ""
+        if not isinstance(value, bool) and number.is_integer():
+            return str(int(number))
+    return str(value)

@@ -30,7 +30,8 @@ class Task:
     number: of the row in the inputs, from 0. source: path or URL. name: of the output, relative to
     the batch's output folder, without a suffix. prompts: path or URL of a prompts JSON. start, end:
     as for `open_source`. problem: why the row cannot be run, a sentence; "" if it can. split_shots:
-    run it in parts; None: as the job says. parts: those to join, or the one to run.
+    run it in parts; None: as the job says. parts: those to join, or the one to run. options: keys
+    of the configuration that differ from the job's, `section.key=value`.
     """
 
     number: int
@@ -43,6 +44,7 @@ class Task:
     split_shots: bool | None = None
     step: Step = Step.RUN
     parts: tuple[Part, ...] = ()
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from maskstream.pipeline.batch.files import remove
 from maskstream.pipeline.batch.plans import kept_plan
 from maskstream.pipeline.batch.staging import Staged
 from maskstream.pipeline.batch.tasks import BatchJob, Failure, Outcome, State, Step, Task, Work
+from maskstream.pipeline.config import PipelineConfig, overridden
 from maskstream.pipeline.engine.pipeline import Pipeline
 from maskstream.pipeline.errors import StoreCorruptError, StoreError
 from maskstream.pipeline.prompts import NO_PROMPTS
@@ -24,6 +25,7 @@ from maskstream.pipeline.runs.parts import check_splittable
 from maskstream.pipeline.runs.resume import PART_MIN_S
 from maskstream.pipeline.store import MaskStore, check_writable
 from maskstream.pipeline.store.age import touch, written_at
+from maskstream.pipeline.tracking.refinement import check_refinable
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,8 @@ class Runs:
 
     def __init__(self, job: BatchJob) -> None:
         self._job = job
-        self._pipelines: dict[bool, Pipeline] = {}  # by whether objects are found
+        # By the row's options and whether objects are found; those of the last options only.
+        self._pipelines: dict[tuple[tuple[str, ...], bool], Pipeline] = {}
         self._versions = library_versions()
         self._steps = {
             Step.RUN: self._run,
@@ -67,7 +70,7 @@ class Runs:
         """Run a video as a whole, or one part of it."""
         prompts = staged.prompts
         log = NO_PROMPTS if prompts is None else staged.log_of(prompts)
-        pipeline = self._pipeline(seeded=prompts is None or self._job.seed_prompted)
+        pipeline = self._pipeline(task, seeded=prompts is None or self._job.seed_prompted)
         outputs = self._outputs(task, staged)
         outputs.prompts = log
         outputs.check([task.source, prompts])
@@ -84,7 +87,7 @@ class Runs:
         """Cut a video into parts, unless its store is complete; none if it is to be run whole."""
         if staged.prompts is not None:
             return Outcome(State.DONE)
-        pipeline = self._pipeline(seeded=True)
+        pipeline = self._pipeline(task, seeded=True)
         check_splittable(pipeline.config)
         whole, joined = self._outputs(task, staged), self._outputs(task, staged, is_joined=True)
         stored = MaskStore.open_if_exists(whole.store)
@@ -103,7 +106,7 @@ class Runs:
     def _join(self, task: Task, staged: Staged) -> Outcome:
         """Join the stores of a video's parts, which are complete, and remove them."""
         job = self._job
-        pipeline = self._pipeline(seeded=True)
+        pipeline = self._pipeline(task, seeded=True)
         outputs = self._outputs(task, staged, is_joined=True)
         is_new = self._finished(outputs, pipeline, task) is None
         if is_new:
@@ -120,7 +123,7 @@ class Runs:
         """Export a complete store, remove what it was made of, and describe it."""
         store = MaskStore(outputs.store)
         if task.step is not Step.PART:
-            export_all(self._job, task, store, staged, replaces=is_new)
+            export_all(self._job, task, store, staged)
         if task.step in (Step.PLAN, Step.JOIN):
             remove(self._job.parts_of(task))
         return Outcome(
@@ -139,7 +142,7 @@ class Runs:
             place = job.part_store_of(task, task.parts[0])
             start, end = map(str, task.parts[0])
         part_min_s = job.part_min_s if is_joined else 0.0
-        span = requested_span(job.config, start=start, end=end, part_min_s=part_min_s)
+        span = requested_span(self._config(task), start=start, end=end, part_min_s=part_min_s)
         return RunOutputs(place, mode="resume", span=span, origin=staged.origin)
 
     def _finished(self, outputs: RunOutputs, pipeline: Pipeline, task: Task) -> int | None:
@@ -168,13 +171,23 @@ class Runs:
                 "range or prompts, so it is kept: give each video an output of its own."
             ) from error
 
-    def _pipeline(self, *, seeded: bool) -> Pipeline:
+    def _config(self, task: Task) -> PipelineConfig:
+        """The configuration of a task. Raises `ConfigError`."""
+        if not task.options:
+            return self._job.config
+        config = overridden(self._job.config, task.options)
+        check_refinable(config)
+        return config
+
+    def _pipeline(self, task: Task, *, seeded: bool) -> Pipeline:
         """The pipeline that finds objects as configured, or none where prompts are given."""
-        config = self._job.config
+        config = self._config(task)
         if not seeded:
             config = config.without_seeding()
-        key = config.seeding.enabled
+        key = (task.options, config.seeding.enabled)
         if key not in self._pipelines:
+            kept = ((), task.options)
+            self._pipelines = {k: p for k, p in self._pipelines.items() if k[0] in kept}
             self._pipelines[key] = Pipeline(config)
         return self._pipelines[key]
 

@@ -155,7 +155,7 @@ def batch(
             _tell_error(error)
             raise typer.Exit(_USAGE) from None
         driver = Driver(executor, [report, shown], tries, totals=Totals(total))
-        problems = _run(driver, report, inputs)
+        problems = _run(driver, report, inputs, job.out)
     _tell_end(driver.totals, time.monotonic() - started, output, as_json=as_json, quiet=quiet)
     for problem in problems:
         _tell_error(problem)
@@ -215,7 +215,7 @@ def _check(job: BatchJob, inputs: list[str]) -> int:
     if job.split_shots:
         check_splittable(job.config)
     locate_model(job.config)
-    return sum(1 for _ in tasks_of(inputs))
+    return sum(1 for _ in tasks_of(inputs, job.out))
 
 
 def _executor(on: str, job: BatchJob, workers: int | None, cores: int, gpus: float) -> Executor:
@@ -249,7 +249,7 @@ def _shown(stack: ExitStack, total: int, *, as_json: bool, quiet: bool) -> Liste
     return JsonEvents() if as_json else stack.enter_context(batch_progress(total, hidden=quiet))
 
 
-def _run(driver: Driver, report: Report, inputs: list[str]) -> list[MaskstreamError]:
+def _run(driver: Driver, report: Report, inputs: list[str], output: str) -> list[MaskstreamError]:
     """Run all tasks and complete the report; returns what went wrong besides the tasks.
 
     Ctrl-C and SIGTERM drain; again, they end the workers.
@@ -260,7 +260,7 @@ def _run(driver: Driver, report: Report, inputs: list[str]) -> list[MaskstreamEr
     with _draining(driver):
         try:
             with _collecting(problems), suppress(KeyboardInterrupt):
-                driver.run(tasks_of(inputs))
+                driver.run(tasks_of(inputs, output))
         finally:
             with _collecting(problems):
                 report.close()

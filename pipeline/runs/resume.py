@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from maskstream.pipeline.config import RENAMED_KEYS
 from maskstream.pipeline.errors import StoreError
 from maskstream.pipeline.json_values import JsonObject
+from maskstream.pipeline.sources.position import Position
+from maskstream.pipeline.sources.timecode import Timecode
 from maskstream.pipeline.store import MaskStore
 from maskstream.pipeline.store.classes import CLASS
 
@@ -55,7 +58,10 @@ class RunSpec:
 
 
 def check_same_run(store: MaskStore, wanted: RunSpec) -> None:
-    """Raise `StoreError` with the differences unless a run would give the store's masks."""
+    """Raise `StoreError` with the differences unless a run would give the store's masks.
+
+    A run may end later than the one before, but not before the store's last frame.
+    """
     found = list(_differences(store, wanted))
     if found:
         shown = ", ".join(found[:_MAX_DIFFERENCES])
@@ -65,6 +71,12 @@ def check_same_run(store: MaskStore, wanted: RunSpec) -> None:
             "the result would differ from that of one run. Give the same again, choose another "
             "output or give --overwrite."
         )
+    end = wanted.span.get("end")
+    if end is not None and end != store.span.get("end") and _reaches(store, Position.parse(end)):
+        raise StoreError(
+            f"The mask store {store.path} has frames up to {store.indices[-1]}, which is beyond "
+            f"the end {end}: give a later end, choose another output or give --overwrite."
+        )
 
 
 def new_names(store: MaskStore, wanted: RunSpec) -> list[Mapping[str, Any]]:
@@ -73,6 +85,21 @@ def new_names(store: MaskStore, wanted: RunSpec) -> list[Mapping[str, Any]]:
     if given[: len(stored)] == stored:
         return given[len(stored) :]
     return [event for event in given if event not in stored]
+
+
+def _reaches(store: MaskStore, end: Position) -> bool:
+    """Whether the store has frames at or after this end."""
+    if not len(store):
+        return False
+    source = store.source
+    end = end.resolved(source.rate, Timecode.parse(source.timecode or ""))
+    if isinstance(end.value, int):
+        return int(store.indices[-1]) >= end.value
+    first, last = store.frame(0), store.frame(len(store) - 1)
+    if first.pts is None:
+        return end.reached_by(last, None)
+    before_s = Fraction(first.index) / source.rate if source.rate else 0
+    return end.reached_by(last, first.pts * first.time_base - before_s)
 
 
 def _differences(store: MaskStore, wanted: RunSpec) -> Iterator[str]:

@@ -147,3 +147,12 @@ def test_videos_end_also_if_their_report_cannot_be_written(batch, clips, tmp_pat
     assert MaskStore(tmp_path / "c0.zarr").complete
     assert "report.parquet cannot be written" in err
     assert len(err.splitlines()) == 1
+
+
+def test_results_below_a_pattern_are_no_inputs_of_the_next_batch(batch, clips, tmp_path):
+    shutil.copy(clips / "c0.mp4", tmp_path / "c0.mp4")
+    words = (f"{tmp_path}/**/*.mp4", "-o", tmp_path / "out", "--export", "overlay", "--workers", 1)
+    for state in ("done", "skipped"):
+        code, events, err = batch(*words)
+        assert (code, events[-1]["total"], events[-1][state]) == (0, 1, 1), err
+    assert (tmp_path / "out/c0.overlay.mp4").is_file()

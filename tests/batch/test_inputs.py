@@ -61,12 +61,12 @@ def test_inputs_are_numbered_through(folder):
 
 
 def write_csv(place):
-    lines = [",".join([*ROWS[0], "owner"]), *(",".join([*row.values(), "x"]) for row in ROWS)]
+    lines = [",".join(ROWS[0]), *(",".join(row.values()) for row in ROWS)]
     place.write_text("\n".join(lines))
 
 
 def write_json_lines(place):
-    place.write_text("\n".join(json.dumps(row | {"owner": "x"}) for row in ROWS) + "\n")
+    place.write_text("\n".join(json.dumps(row) for row in ROWS) + "\n")
 
 
 def write_parquet(place):
@@ -83,8 +83,37 @@ def test_manifests_of_all_kinds_give_the_same_tasks(tmp_path, name):
     assert (first.source, first.prompts) == (f"{tmp_path}/a.mp4", f"{tmp_path}/a.json")
     assert (first.name, first.start, first.end, first.problem) == ("first", "3", None, "")
     assert (second.source, second.name, second.end) == ("s3://films/b.mov", "b", "00:00:10")
-    assert "no input" in third.problem
+    assert "row 3 of the inputs has no input" in third.problem
     assert "../c" in fourth.problem
+
+
+@pytest.mark.parametrize("kind", ["csv", "json", "parquet"])
+def test_integers_that_pandas_wrote_as_floats_are_positions(tmp_path, kind):
+    pandas = pytest.importorskip("pandas")
+    rows = {"input": ["a.mp4", "b.mp4"], "start": [2, None], "end": [None, 7]}
+    table = pandas.DataFrame(rows | {"seeding.max_objects": [3, None]})
+    place = tmp_path / {"csv": "m.csv", "json": "m.jsonl", "parquet": "m.parquet"}[kind]
+    options = {"csv": {"index": False}, "json": {"orient": "records", "lines": True}}
+    getattr(table, f"to_{kind}")(place, **options.get(kind, {}))
+    first, second = tasks_of([str(place)])
+    assert (first.start, first.end, second.start, second.end) == ("2", None, None, "7")
+    assert [len(task.options) for task in (first, second)] == [1, 0]
+
+
+def test_a_missing_number_is_not_given_and_a_time_is_kept(tmp_path):
+    place = tmp_path / "m.jsonl"
+    place.write_text('{"input": "a.mp4", "start": NaN, "end": "2.0"}\n'
+                     '{"input": "b.mp4", "start": 2.5, "end": "3.5s"}')  # fmt: skip
+    first, second = tasks_of([str(place)])
+    assert (first.start, first.end, second.start, second.end) == (None, "2", "2.5", "3.5s")
+
+
+def test_columns_may_be_keys_of_the_configuration(tmp_path):
+    place = tmp_path / "m.csv"
+    place.write_text("input,tracking.refine,seeding.max_objects\na.mp4,false,3\nb.mp4,,\n")
+    first, second = tasks_of([str(place)])
+    assert first.options == ("seeding.max_objects=3", "tracking.refine=false")
+    assert second.options == ()
 
 
 @pytest.mark.parametrize(
@@ -106,6 +135,12 @@ def test_a_damaged_line_fails_by_itself(tmp_path):
     assert "line 4" in tasks[2].problem
 
 
+def test_a_row_of_a_table_with_too_many_fields_fails_by_itself(tmp_path):
+    (tmp_path / "m.csv").write_text("input,output\na,b.mp4,c\nb.mp4,\n")
+    first, second = tasks_of([str(tmp_path / "m.csv")])
+    assert ("line 2: more fields" in first.problem, second.name) == (True, "b")
+
+
 def test_a_manifest_is_read_as_it_goes(tmp_path):
     place = tmp_path / "m.jsonl"
     with place.open("w") as file:
@@ -120,7 +155,14 @@ def test_a_manifest_is_read_as_it_goes(tmp_path):
         ("m.csv", "video,output\na.mp4,a\n", "no column input"),
         ("m.csv", "", "no column input"),
         ("m.parquet", "PAR0", "not a Parquet file"),
-        ("none.csv", None, "No such file"),
+        ("none.csv", None, "there is no manifest"),
+        (
+            "m.csv",
+            "input,owner\na.mp4,x\n",
+            "unknown column 'owner': the columns are input,",
+        ),
+        ("m.jsonl", '{"input": "a.mp4"}\n{"video": "b.mp4"}\n', "line 2, has no column input"),
+        ("m.jsonl", '{"input": "a.mp4", "owner": 1}', "line 1, has an unknown column 'owner'"),
     ],
 )
 def test_an_unusable_manifest_is_a_sentence(tmp_path, name, content, words):
@@ -142,3 +184,10 @@ def test_results_do_not_become_videos(folder):
     check_outside(str(folder), [str(folder / "*.mp4")])
     with pytest.raises(ConfigError, match="inside"):
         check_outside(str(folder / "out"), [str(folder)])
+
+
+def test_what_a_pattern_matches_in_the_output_is_left_out(folder):
+    (folder / "out").mkdir()
+    (folder / "out/b.overlay.mp4").touch()
+    tasks = tasks_of([str(folder / "**/*.mp4")], str(folder / "out"))
+    assert [task.name for task in tasks] == ["b", "deep/a", "old.zarr/inner"]

@@ -63,11 +63,27 @@ def test_a_manifest_a_video_and_all_results_are_in_the_bucket(bucket, job, clip)
     assert store.attributes["identity"] == identity_of(clip)
     assert len(store.events) == 1
     assert json.loads(bucket.cat("s3://films/out/clip.coco.json"))["images"]
-    assert len(bucket.find("s3://films/out/clip.davis")) == 6
+    assert len(bucket.find("s3://films/out/clip.davis")) == 7  # with _SUCCESS
     assert OpenRuns(job)()(task).state is State.SKIPPED
     outcome = OpenRuns(job)()(missing)
     assert outcome.failure is Failure.FINAL
     assert "no file s3://films/in/none.mp4" in outcome.error
+
+
+def test_a_folder_in_a_bucket_is_whole_or_made_again(bucket, job):
+    """Also over what an upload left that was cut short; files of the one before do not stay."""
+    task, _ = tasks_of(["s3://films/in/m.csv"])
+    work = OpenRuns(replace(job, exports=("png",)))()
+    assert work(replace(task, end="4")).frames == 4
+    names = sorted(bucket.find("s3://films/out/clip.png"))
+    assert (len(names), names[-1]) == (5, "films/out/clip.png/_SUCCESS")
+    bucket.rm(names[-2:])
+    bucket.pipe("s3://films/out/clip.png/old.png", b"old")
+    assert work(replace(task, end="4")).state is State.SKIPPED
+    assert sorted(bucket.find("s3://films/out/clip.png")) == names
+    OpenRuns(replace(job, exports=()))()(task)
+    assert work(task).state is State.SKIPPED
+    assert len(bucket.find("s3://films/out/clip.png")) == 7
 
 
 def test_what_one_machine_began_another_goes_on_with(bucket, job):
@@ -85,10 +101,12 @@ def test_patterns_of_urls_and_their_mistakes(bucket):
     bucket.pipe("s3://films/in/deep/b.mp4", b"x")
     assert [t.name for t in tasks_of(["s3://films/in/**/*.mp4"])] == ["clip", "deep/b"]
     assert [t.source for t in tasks_of(["s3://films/in/c*.mp4"])] == ["s3://films/in/clip.mp4"]
+    matched = tasks_of(["s3://films/in/**/*.mp4"], "s3://films/in/deep/")
+    assert [t.name for t in matched] == ["clip"]
     with pytest.raises(SourceNotFoundError):
         list(tasks_of(["s3://films/in/*.mov"]))
-    with pytest.raises(ConfigError, match="give a pattern"):
-        list(tasks_of(["s3://films/in"]))
+    with pytest.raises(ConfigError, match=r"such as s3://films/in/\*\*/"):
+        list(tasks_of(["s3://films/in/"]))
 
 
 def test_a_complete_store_costs_no_copy_of_its_video(bucket, job, monkeypatch, caplog):

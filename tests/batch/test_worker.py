@@ -1,6 +1,9 @@
 """A worker's tasks in this process: what they write, skip, resume, replace and refuse."""
 
 import json
+import socket
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -9,6 +12,7 @@ from maskstream.pipeline.batch.out_folder import check_out
 from maskstream.pipeline.batch.tasks import BatchJob, Failure, State, Task
 from maskstream.pipeline.batch.worker import OpenRuns
 from maskstream.pipeline.config import load_config
+from maskstream.pipeline.exports.output import MARKER
 from maskstream.pipeline.store import MaskStore, MaskStoreWriter
 from tests.support.media import moving_shapes, write_video
 from tests.support.stores import INFO, files
@@ -72,6 +76,18 @@ def test_a_half_done_store_is_continued_to_the_same_bits(job, clip, tmp_path):
     assert files(tmp_path / "clip.zarr") == whole
 
 
+def test_a_shorter_range_is_refused_and_not_taken_from_the_longer_one(job, clip, tmp_path):
+    work = OpenRuns(job)()
+    assert work(replace(clip, end="5")).run == 5
+    before = files(tmp_path / "clip.zarr")
+    outcome = work(replace(clip, end="3"))
+    assert (outcome.failure, files(tmp_path / "clip.zarr")) == (Failure.FINAL, before)
+    assert "beyond the end 3" in outcome.error
+    assert work(replace(clip, end="5")).state is State.SKIPPED
+    outcome = OpenRuns(replace(job, overwrite=True))()(replace(clip, end="3"))
+    assert (outcome.state, outcome.frames, outcome.run) == (State.DONE, 3, 3)
+
+
 def test_a_store_of_other_settings_is_kept_unless_it_may_be_replaced(job, clip, tmp_path):
     assert OpenRuns(job)()(clip).state is State.DONE
     before = files(tmp_path / "clip.zarr")
@@ -123,6 +139,80 @@ def test_exports_are_made_once(job, clip, tmp_path):
     assert (tmp_path / "clip.mot.txt").read_text()
 
 
+def images(place):
+    return len(json.loads(place.read_text())["images"])
+
+
+def test_a_row_sets_keys_of_the_configuration(job, clip, tmp_path):
+    work = OpenRuns(job)()
+    task = replace(clip, options=("keyframes.interval=4",))
+    assert work(task).state is State.DONE
+    stored = MaskStore(tmp_path / "clip.zarr").attributes["config"]
+    assert stored == job.config.without_seeding().model_dump(mode="json") | {
+        "keyframes": stored["keyframes"]
+    }
+    assert stored["keyframes"]["interval"] == 4
+    assert work(task).state is State.SKIPPED
+    assert "keyframes.interval 4 (now 8)" in work(clip).error
+    assert work(replace(clip, name="other")).state is State.DONE
+
+
+def test_an_export_older_than_its_store_is_made_again(job, clip, tmp_path):
+    exporting = replace(job, exports=("coco", "png"))
+    assert OpenRuns(exporting)()(replace(clip, end="3")).frames == 3
+    assert OpenRuns(job)()(clip).frames == 6
+    assert images(tmp_path / "clip.coco.json") == 3
+    assert OpenRuns(exporting)()(clip).state is State.SKIPPED
+    assert images(tmp_path / "clip.coco.json") == len(list((tmp_path / "clip.png").iterdir())) == 6
+
+    replacing = replace(job, overwrite=True)
+    assert OpenRuns(replacing)()(replace(clip, end="2")).frames == 2
+    assert OpenRuns(exporting)()(replace(clip, end="2")).state is State.SKIPPED
+    assert images(tmp_path / "clip.coco.json") == len(list((tmp_path / "clip.png").iterdir())) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "clip.coco.json", "clip.png", "clip.zarr",
+    ]  # fmt: skip
+
+
+def test_an_export_follows_the_names_of_objects(job, clip, tmp_path):
+    work = OpenRuns(replace(job, exports=("coco",)))()
+    assert work(clip).state is State.DONE
+    name = {"frame": 0, "type": "rename", "object": 1, "name": "cup"}
+    named = tmp_path / "named.json"
+    named.write_text(json.dumps({"version": 1, "events": [CLICK, name]}))
+    assert work(replace(clip, prompts=str(named))).state is State.SKIPPED
+    assert "cup" in (tmp_path / "clip.coco.json").read_text()
+
+
+def test_what_a_killed_export_left_is_removed(job, clip, tmp_path):
+    """A half-written folder is not an export, and the files of a dead process are nobody's."""
+    OpenRuns(job)()(clip)
+    (tmp_path / "clip.png").mkdir()
+    (tmp_path / "clip.png" / MARKER).write_text("{}")
+    (tmp_path / "clip.png/old.png").write_text("old")
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    left = tmp_path / f".clip.png.part/{socket.gethostname()}-{gone.pid}-0/clip.png"
+    left.mkdir(parents=True)
+    assert OpenRuns(replace(job, exports=("png",)))()(clip).state is State.SKIPPED
+    assert len(list((tmp_path / "clip.png").glob("*.png"))) == 6
+    assert not (tmp_path / "clip.png/old.png").exists()
+    assert not (tmp_path / ".clip.png.part").exists()
+
+
+@pytest.mark.parametrize("name", ["coco", "png"])
+def test_two_workers_export_the_same_video_at_once(job, clip, tmp_path, name):
+    OpenRuns(job)()(clip)
+    works = [OpenRuns(replace(job, exports=(name,)))() for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        outcomes = list(pool.map(lambda work: work(clip), works))
+    assert [outcome.error for outcome in outcomes] == [""] * 4
+    found = {"coco": lambda: images(tmp_path / "clip.coco.json"),
+             "png": lambda: len(list((tmp_path / "clip.png").iterdir()))}[name]()  # fmt: skip
+    assert found == 6
+    assert not list(tmp_path.glob(".*"))
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -130,6 +220,8 @@ def test_exports_are_made_once(job, clip, tmp_path):
         ({"prompts": "missing.json"}, "cannot read the prompts"),
         ({"start": "nonsense"}, "nonsense"),
         ({"source": "nonsense://films/a.mp4"}, "nonsense"),
+        ({"options": ("seeding.nonsense=1",)}, "seeding.nonsense: no such key"),
+        ({"options": ("seeding.max_objects=-1",)}, "seeding.max_objects: "),
     ],
 )
 def test_a_bad_row_is_a_final_sentence(job, clip, change, words):

@@ -116,6 +116,32 @@ def test_what_changes_no_mask_does_not_matter(run, begun, options):
     assert len(MaskStore(store)) == (5 if "--end" in options else 6)
 
 
+@pytest.mark.parametrize("end", ["3", "0.1s", "00:00:00:03"])
+def test_an_end_before_the_last_frame_is_refused_and_the_store_stays(run, begun, end):
+    store = begun(end=5)
+    before = files(store)
+    code, err = run(store, "--resume", "--end", end)
+    assert (code, f"has frames up to 4, which is beyond the end {end}" in err) == (1, True)
+    assert files(store) == before
+    code, err = run(store, "--resume", "--end", "5")
+    assert (code, len(MaskStore(store))) == (0, 5), err
+
+
+def test_a_time_counts_from_the_first_frame_of_the_source(run, folder, tmp_path):
+    (folder / "later.json").write_text(json.dumps({"version": 1, "events": [CLICK | {"frame": 2}]}))
+    for end, expected in (("0.16s", 0), ("0.12s", 1), ("0.2s", 0)):
+        options = ("--resume", "--start", "2", "--end", end)
+        code, err = run(tmp_path / "o.zarr", *options, prompts="later.json")
+        assert code == expected, err
+    assert MaskStore(tmp_path / "o.zarr").indices.tolist() == [2, 3, 4]
+
+
+def test_an_end_beyond_the_video_may_become_its_last_frame(run, begun):
+    store = begun(end=50)
+    code, err = run(store, "--resume", "--end", "6")
+    assert (code, len(MaskStore(store))) == (0, 6), err
+
+
 def test_what_was_resumed_is_what_one_run_makes(run, begun, folder):
     store = begun(end=3)
     code, err = run(store, "--resume")
