@@ -18,7 +18,13 @@ from maskstream.pipeline.detectors.heads import (
     RawBoxes,
     recognize_head,
 )
-from maskstream.pipeline.detectors.labels import Labels, given_labels, graph_labels, label_of
+from maskstream.pipeline.detectors.labels import (
+    Labels,
+    given_labels,
+    graph_labels,
+    is_single_name,
+    label_of,
+)
 from maskstream.pipeline.detectors.letterbox import Fit, fit_image
 from maskstream.pipeline.errors import DetectorError
 from maskstream.pipeline.types import Frame, SizeHW
@@ -91,6 +97,11 @@ class GraphDetector:
                 "objects is expected"
             )
         self._labels: Labels = given_labels(labels) or graph_labels(metadata, self.file)
+        if is_single_name(labels) and len(own := graph_labels(metadata, self.file)) > 1:
+            raise DetectorError(
+                f"there is no file of labels {labels[0]}, and one name is too few for the "
+                f"{len(own)} classes of {self.name}"
+            )
         self.labels = tuple(self._labels.values())
         try:
             self._image, self._channels_last = self._prepare_inputs(model, metadata)
@@ -111,7 +122,12 @@ class GraphDetector:
                 f"OpenVINO cannot run the detector {self.file}: {reason(error)}"
             ) from error
         except DetectorError as error:
-            raise DetectorError(f"{self.name} cannot be used: {error}") from error
+            name = (
+                f"; {labels[0]} is taken for a name: it is no file"
+                if is_single_name(labels)
+                else ""
+            )
+            raise DetectorError(f"{self.name} cannot be used: {error}{name}") from error
         default: Normalization = "unit" if self._head.unit else "none"
         self._normalize = normalize or ("imagenet" if self._head.imagenet else default)
         self._letterbox = self._head.letterbox if letterbox is None else letterbox

@@ -283,9 +283,10 @@ def _yolo(ports: Sequence[Port], input_hw: SizeHW, class_count: int) -> Head | N
         fits = {classes: False} if channels_first else {classes: False, classes - 1: True}
         if class_count not in fits:
             other = "" if channels_first else f" (or {classes - 1} and objectness)"
+            labels = "label is" if class_count == 1 else "labels are"
             raise DetectorError(
                 f"its output {rows.name} {list(rows.shape)} has {classes} classes{other}, "
-                f"but {class_count} labels are given"
+                f"but {class_count} {labels} given"
             )
         objectness = fits[class_count]
     if classes - objectness < 1 or not _is_anchors(count, input_hw):

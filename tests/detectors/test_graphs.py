@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from maskstream.pipeline.detectors.graph import GraphDetector
+from maskstream.pipeline.detectors.labels import given_labels
 from maskstream.pipeline.errors import DetectorError
 from maskstream.pipeline.segmenter.openvino_runtime import ov
 from maskstream.pipeline.sources.arrays import ArraySource
@@ -278,6 +279,21 @@ def test_suffixes_in_capitals_are_read(suffix, tmp_path):
     assert GraphDetector(tmp_path).head == "yolo"
 
 
+def test_a_file_of_labels_needs_no_suffix_and_a_name_may_have_a_dot(tmp_path):
+    (tmp_path / "labels").write_text("x\ny\nz\n")
+    assert GraphDetector(SHAPES, labels=[str(tmp_path / "labels")]).labels == ("x", "y", "z")
+    assert given_labels(["v1.5 car"]) == {0: "v1.5 car"}
+
+
+@pytest.mark.parametrize("names", ["{0: disc, 1", "5", "{'a': 'disc'}"])
+def test_names_that_cannot_be_read_are_said(tmp_path, caplog, names):
+    graph = Graph()
+    rows = OPSET.concat([graph.boxes(corners=False), graph.scores], 2)
+    file = graph.save(tmp_path, OPSET.transpose(rows, [0, 2, 1]), info={"names": names})
+    assert GraphDetector(file).labels == ()
+    assert "'names' in the metadata of shapes.xml cannot be read" in caplog.text
+
+
 def classifier(folder):
     graph = Graph()
     return graph.save(folder, OPSET.reduce_mean(graph.scores, [1], keep_dims=False))
@@ -305,6 +321,13 @@ def pose(folder):
         (pose, (), "for the task 'pose'"),
         (lambda folder: SHAPES, ("a", "b"), "has 3 classes, but 2 labels are given"),
         (lambda folder: SHAPES, ("missing.txt",), "cannot read the labels"),
+        (lambda folder: SHAPES, ("missing",), "there is no file of labels missing, and one name"),
+        (lambda folder: SHAPES, ("v1.5",), "there is no file of labels v1.5, and one name"),
+        (
+            lambda f: v8(Graph(), f),
+            ("missing",),
+            "but 1 label is given; missing is taken for a name",
+        ),
     ],
 )
 def test_what_is_no_detector_is_said(tmp_path, make, labels, sentence):
