@@ -32,9 +32,9 @@ class DetectorOptions:
     def settings(self) -> list[str]:
         """Configuration overrides, `key=value`."""
         values = {
-            "model": self.detector,
+            "model": _not_empty(self.detector, "--detector takes a file or a folder"),
             "detections": None if self.detections is None else str(self.detections),
-            "text": self.text,
+            "text": _not_empty(self.text, "--text takes words, for example 'a dog. a red car'"),
             "classes": None if self.classes is None else _names(self.classes, "--classes"),
             "labels": None if self.labels is None else _names(self.labels, "--labels"),
             "every": self.every,
@@ -45,10 +45,16 @@ class DetectorOptions:
     def inputs(self) -> list[str | Path | None]:
         """Files that are read."""
         file = self.labels if self.labels and Path(self.labels).is_file() else None
-        return [self.detector, self.detections, file]
+        return [self.detector or None, self.detections, file]
 
 
 NO_DETECTOR = DetectorOptions()
+
+
+def _not_empty(text: str | None, takes: str) -> str | None:
+    if text is not None and not text.strip():
+        raise DetectorError(f"{takes}; it is empty")
+    return text
 
 
 def _names(text: str, option: str) -> list[str]:

@@ -133,6 +133,7 @@ def _find(request: EverythingRequest) -> None:
     """Find the objects of each frame separately. Raises `MaskstreamError`."""
     from maskstream.pipeline.cli.first_use import with_model_folder
     from maskstream.pipeline.config import load_config
+    from maskstream.pipeline.detectors.detector import NamedFrames
     from maskstream.pipeline.detectors.open import open_detector
     from maskstream.pipeline.engine.stills import detected_frame_result, single_frame_result
     from maskstream.pipeline.models.find import is_graph
@@ -172,7 +173,9 @@ def _find(request: EverythingRequest) -> None:
         if request.grid is not None and is_graph(folder):
             raise ConfigError(f"--grid asks points, but {folder.name} finds all masks at once")
         grid = request.grid or ("hierarchical" if head is None else "head")
+        named = NamedFrames(detector)
         for frame in reader:
+            named.passed(frame)
             segmenter = pool.for_size(frame.size_hw)
             start_s = time.perf_counter()
             if detector is not None:
@@ -192,6 +195,9 @@ def _find(request: EverythingRequest) -> None:
             if overlays is not None:
                 overlays.write(frame.index, draw(frame.rgb(), result))
             typer.echo(_line(result, prompts, seconds, as_json=request.as_json))
+    named.check()
+    if named.note:
+        typer.echo(named.note, err=True)
     if reader.report.corrupt_packets:
         damage = f"{reader.report.corrupt_packets} damaged packets or images"
         typer.echo(f"{damage}: {'; '.join(reader.report.messages)}", err=True)

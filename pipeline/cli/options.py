@@ -56,7 +56,8 @@ LabelsOption = Annotated[
     typer.Option(help="Names of the detector's classes: a,b,c or a file; default: its metadata."),
 ]
 EveryOption = Annotated[
-    int | None, typer.Option(min=1, help="Frames between two runs of the detector (8).")
+    int | None,
+    typer.Option(min=1, help="Frames between two runs of the detector (8); live: at least."),
 ]
 StartOption = Annotated[
     str | None, typer.Option(help="First frame: 120, 3.5s, 00:00:03.5 or timecode 00:00:03:12.")

@@ -133,6 +133,43 @@ class ChosenDetections:
         return found[: self._max_boxes]
 
 
+class NamedFrames:
+    """Which of the frames that a detector names (a file of detections) have come."""
+
+    def __init__(self, detector: Detector | None) -> None:
+        named = None if detector is None else detector.frames
+        self._name = "" if detector is None else detector.name
+        self._required = named is not None
+        self._awaited: Collection[int] = named or ()
+        self._met = self._passed = 0
+        self._last = -1
+
+    def passed(self, frame: Frame) -> None:
+        """A frame has come."""
+        self._passed += 1
+        self._met += frame.index in self._awaited
+        self._last = max(self._last, frame.index)
+
+    def check(self) -> None:
+        """Raise `DetectorError` if all frames have come, and none was named."""
+        if self._required and not self._met:
+            raise DetectorError(
+                f"none of the frames of {self._name} is among the {self._passed} frames of this "
+                "run; check --start, --end and the file's frame numbers"
+            )
+
+    @property
+    def note(self) -> str:
+        """Says of named frames that they lie after the last one that came; else empty."""
+        later = sum(index > self._last for index in self._awaited)
+        if not later:
+            return ""
+        return (
+            f"{self._name} names frames after the last one of this run, {self._last}, which were "
+            f"not used: {later} of {len(self._awaited)}"
+        )
+
+
 def checked(box: DetectedBox, size_hw: SizeHW, name: str) -> DetectedBox | None:
     """A detection clipped to an image of this size; None if nothing of it lies inside.
 

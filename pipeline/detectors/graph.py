@@ -18,7 +18,13 @@ from maskstream.pipeline.detectors.heads import (
     RawBoxes,
     recognize_head,
 )
-from maskstream.pipeline.detectors.labels import Labels, given_labels, graph_labels, label_of
+from maskstream.pipeline.detectors.labels import (
+    Labels,
+    given_labels,
+    graph_labels,
+    is_single_name,
+    label_of,
+)
 from maskstream.pipeline.detectors.letterbox import Fit, fit_image
 from maskstream.pipeline.errors import DetectorError
 from maskstream.pipeline.types import Frame, SizeHW
@@ -31,6 +37,7 @@ Normalization = Literal["unit", "imagenet", "none"]
 SUFFIXES = (".onnx", ".xml")
 _FREE_SIDE = 640  # of graphs whose input size is not fixed and not in the metadata
 _MAX_BOXES = 300  # after suppression, as in YOLO
+_SCORE_TOLERANCE = 0.01  # for roundings of quantized graphs
 _OUTSIDE = -8.0  # logit outside a detection's own box
 _IMAGENET = np.array([[123.675, 116.28, 103.53], [58.395, 57.12, 57.375]], np.float32)
 _SIZE_INPUTS = ("orig_target_sizes", "target_sizes")
@@ -90,15 +97,22 @@ class GraphDetector:
                 "objects is expected"
             )
         self._labels: Labels = given_labels(labels) or graph_labels(metadata, self.file)
+        if is_single_name(labels) and len(own := graph_labels(metadata, self.file)) > 1:
+            raise DetectorError(
+                f"there is no file of labels {labels[0]}, and one name is too few for the "
+                f"{len(own)} classes of {self.name}"
+            )
         self.labels = tuple(self._labels.values())
         try:
             self._image, self._channels_last = self._prepare_inputs(model, metadata)
             self._graph = core.compile_model(model, "CPU", cpu_options(threads))
             ports = [Port(_name_of(p, i), _shape_of(p)) for i, p in enumerate(self._graph.outputs)]
             self._names = [port.name for port in ports]
+            self._normalize: Normalization = normalize or "unit"
             self._head: Head = recognize_head(
                 ports,
                 self.input_hw,
+                sample=lambda: self._run(np.full((*self.input_hw, 3), 114, np.uint8)),
                 class_numbers=self._labels,
                 end2end=_is_end2end(metadata),
                 forced=head,
@@ -108,7 +122,12 @@ class GraphDetector:
                 f"OpenVINO cannot run the detector {self.file}: {reason(error)}"
             ) from error
         except DetectorError as error:
-            raise DetectorError(f"{self.name} cannot be used: {error}") from error
+            name = (
+                f"; {labels[0]} is taken for a name: it is no file"
+                if is_single_name(labels)
+                else ""
+            )
+            raise DetectorError(f"{self.name} cannot be used: {error}{name}") from error
         default: Normalization = "unit" if self._head.unit else "none"
         self._normalize = normalize or ("imagenet" if self._head.imagenet else default)
         self._letterbox = self._head.letterbox if letterbox is None else letterbox
@@ -129,15 +148,29 @@ class GraphDetector:
     def detect(self, frame: Frame) -> Sequence[DetectedBox]:
         """Run the graph on the frame, scaled to its input."""
         fit = fit_image(frame.size_hw, self.input_hw, letterbox=self._letterbox)
-        outputs = self._graph(self._inputs(fit.place(frame.rgb(fit.valid_hw)))).values()
-        raw = self._head.decode(dict(zip(self._names, map(np.asarray, outputs), strict=True)))
+        raw = self._head.decode(self._run(fit.place(frame.rgb(fit.valid_hw))))
         if not (np.isfinite(raw.scores).all() and np.isfinite(raw.xyxy).all()):
             raise DetectorError(f"the detector {self.name} gave values that are not finite")
+        self._check_scores(raw.scores)
         kept = raw.take(np.flatnonzero(raw.scores >= self._score_min))
         if self._head.suppress and len(kept.scores):
             kept = kept.take(suppressed(kept, self._nms_iou))
         best = np.argsort(-kept.scores, kind="stable")[:_MAX_BOXES]
         return self._boxes(kept.take(best), fit)
+
+    def _run(self, image: Any) -> dict[str, Any]:
+        """Outputs by name for an image of the input's size."""
+        outputs = self._graph(self._inputs(image)).values()
+        return dict(zip(self._names, map(np.asarray, outputs), strict=True))
+
+    def _check_scores(self, scores: FloatMap) -> None:
+        """Refuse logits; rows that fill up the outputs of other heads may have negative scores."""
+        low, high = float(scores.min(initial=0)), float(scores.max(initial=0))
+        if high > 1 + _SCORE_TOLERANCE or (self.head == "yolo" and low < -_SCORE_TOLERANCE):
+            raise DetectorError(
+                f"the detector {self.name} gave scores from {low:g} to {high:g}, but scores are 0 "
+                "to 1; if they are logits, export it with sigmoid"
+            )
 
     def _boxes(self, raw: RawBoxes, fit: Fit) -> list[DetectedBox]:
         masks = _masks(raw, fit)
@@ -200,10 +233,15 @@ class GraphDetector:
         }
 
 
+def is_graph_file(path: Path) -> bool:
+    """Whether a path has the suffix of a graph, in capitals or not."""
+    return path.suffix.lower() in SUFFIXES
+
+
 def find_graph(path: Path) -> Path:
     """The graph at a path, or the only one in a folder. Raises `DetectorError`."""
     if path.is_dir():
-        found = sorted(f for f in path.iterdir() if f.suffix in SUFFIXES)
+        found = sorted(f for f in path.iterdir() if is_graph_file(f))
         if len(found) == 1:
             return found[0]
         raise DetectorError(
@@ -211,7 +249,7 @@ def find_graph(path: Path) -> Path:
         )
     if not path.is_file():
         raise DetectorError(f"there is no detector {path}; give an .onnx or .xml file")
-    if path.suffix not in SUFFIXES:
+    if not is_graph_file(path):
         raise DetectorError(
             f"{path} is not a graph that OpenVINO reads: export it to ONNX (.onnx) or OpenVINO "
             "(.xml), for example with `yolo export format=onnx`"

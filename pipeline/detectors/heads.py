@@ -7,7 +7,8 @@ Layouts (checked against the exporters' documentation, November 2026):
     end2end   [1, N, 6]: x0, y0, x1, y1, score, class (YOLO26, v10, exports with NMS), or 6 + M
     detr      boxes [1, N, 4] (center and size, shares) and logits [1, N, classes] (RF-DETR, RT-DETR
               of transformers) or [1, N, classes + 1] with a last one for no object (DETR), or both
-              in one: [1, N, 4 + classes] (RT-DETR of Ultralytics)
+              in one: [1, N, 4 + classes] (RT-DETR of Ultralytics). With two classes that has the
+              shape of end2end, and their values decide
     boxes     boxes [N, 4] with scores and labels (RT-DETR, D-FINE, torchvision), or boxes [N, 5]
               with labels (OpenVINO's); `detection_boxes` are y0, x0, y1, x1 in shares, with classes
               from 1 (TensorFlow's object detection API)
@@ -38,6 +39,7 @@ EXPECTED = (
 _STRIDES = (4, 8, 16, 32, 64, 128)
 _QUERY_NAMES = (("dets", "labels"), ("pred_boxes", "pred_logits"), ("pred_boxes", "logits"))
 _MAX_QUERIES = 1000  # of DETRs; YOLO has thousands of anchors
+_END2END_WIDTH = 6  # corners, score, class
 _SHARE_LIMIT = 2.0  # boxes whose coordinates all lie below are shares of the input, not pixels
 
 
@@ -97,20 +99,22 @@ def recognize_head(
     ports: Sequence[Port],
     input_hw: SizeHW,
     *,
+    sample: Callable[[], Outputs],
     class_numbers: Collection[int] = (),
     end2end: bool = False,
     forced: HeadName | None = None,
 ) -> Head:
     """Recognize the outputs of a graph.
 
-    class_numbers: numbers of the classes that have names, none if they are unknown. end2end: the
-    metadata say so. forced: the layout, where shapes fit several.
+    sample: its outputs for any image, asked for where shapes fit several layouts. class_numbers:
+    numbers of the classes that have names, none if they are unknown. end2end: the metadata say so.
+    forced: the layout.
 
     Raises:
         DetectorError: the outputs fit none, with what was found and what is expected.
     """
     finders: dict[HeadName, Callable[[], Head | None]] = {
-        "detr": lambda: _queries(ports, input_hw, class_numbers, end2end, forced),
+        "detr": lambda: _queries(ports, input_hw, sample, class_numbers, end2end, forced),
         "boxes": lambda: (
             _detection_boxes(ports, input_hw, class_numbers) or _boxes(ports, input_hw)
         ),
@@ -130,6 +134,7 @@ def recognize_head(
 def _queries(
     ports: Sequence[Port],
     input_hw: SizeHW,
+    sample: Callable[[], Outputs],
     class_numbers: Collection[int],
     end2end: bool,
     forced: HeadName | None,
@@ -146,7 +151,15 @@ def _queries(
     fits = class_numbers and width == 4 + len(class_numbers) and count < _MAX_QUERIES
     if not (forced == "detr" or fits) or _is_anchors(count, input_hw):
         return None
-    return _joined(ports[0].name, input_hw)
+    name = ports[0].name
+    if forced is None and width == _END2END_WIDTH and _has_class_numbers(sample()[name][0]):
+        return None
+    return _joined(name, input_hw)
+
+
+def _has_class_numbers(rows: FloatArray) -> bool:
+    """Whether rows of six are corners in pixels, score and class, not shares and probabilities."""
+    return not _are_shares(rows[:, :4]) or bool((rows[:, 5] == np.rint(rows[:, 5])).all())
 
 
 def _apart(boxes: str, logits: str, input_hw: SizeHW, *, no_object: bool) -> Head:
@@ -241,7 +254,7 @@ def _end2end(
     masks = 0 if proto is None else proto.shape[1]
     _, count, width = rows.shape
     known = end2end or forced == "end2end" or not _is_anchors(count, input_hw)
-    if width != 6 + masks or not known:
+    if width != _END2END_WIDTH + masks or not known:
         return None
 
     def decode(outputs: Outputs) -> RawBoxes:
@@ -250,7 +263,7 @@ def _end2end(
             values[:, :4],
             values[:, 4],
             values[:, 5].astype(np.int64),
-            values[:, 6:] if masks else None,
+            values[:, _END2END_WIDTH:] if masks else None,
             None if proto is None else outputs[proto.name][0],
         )
 
@@ -270,9 +283,10 @@ def _yolo(ports: Sequence[Port], input_hw: SizeHW, class_count: int) -> Head | N
         fits = {classes: False} if channels_first else {classes: False, classes - 1: True}
         if class_count not in fits:
             other = "" if channels_first else f" (or {classes - 1} and objectness)"
+            labels = "label is" if class_count == 1 else "labels are"
             raise DetectorError(
                 f"its output {rows.name} {list(rows.shape)} has {classes} classes{other}, "
-                f"but {class_count} labels are given"
+                f"but {class_count} {labels} given"
             )
         objectness = fits[class_count]
     if classes - objectness < 1 or not _is_anchors(count, input_hw):
@@ -329,8 +343,11 @@ def _from_shares(boxes: FloatArray, scores: FloatArray, input_hw: SizeHW) -> Raw
 
 
 def _to_pixels(boxes: FloatArray, input_hw: SizeHW) -> FloatArray:
-    shares = boxes.size > 0 and float(np.abs(boxes).max()) < _SHARE_LIMIT
-    return boxes * _tiled(input_hw) if shares else boxes
+    return boxes * _tiled(input_hw) if _are_shares(boxes) else boxes
+
+
+def _are_shares(boxes: FloatArray) -> bool:
+    return boxes.size > 0 and float(np.abs(boxes).max()) < _SHARE_LIMIT
 
 
 def _corners(boxes: FloatArray) -> FloatArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,19 @@ from maskstream.pipeline.errors import DetectorError
 
 Labels = Mapping[int, str]
 
+logger = logging.getLogger(__name__)
+
+_SUFFIXES = (".txt", ".names", ".csv", ".json", ".yaml", ".yml")
+
 
 def given_labels(values: Sequence[str]) -> Labels:
     """Names by class number, as given: the names, or one path of a file.
 
     The file is text with one name a line, YAML or JSON with `names`, a list or a mapping, or COCO
-    JSON with `categories`. Lists count from 0. Raises `DetectorError`.
+    JSON with `categories`. Lists count from 0. A single value is a path if there is such a file, or
+    if it has the suffix of one. Raises `DetectorError`.
     """
-    if len(values) != 1 or not Path(values[0]).suffix:
+    if len(values) != 1 or is_single_name(values):
         return dict(enumerate(values))
     file = Path(values[0])
     try:
@@ -29,9 +35,10 @@ def given_labels(values: Sequence[str]) -> Labels:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise DetectorError(f"cannot read the labels {file}: {reason}") from error
-    if file.suffix in (".json", ".yaml", ".yml"):
+    suffix = file.suffix.lower()
+    if suffix in (".json", ".yaml", ".yml"):
         try:
-            found = yaml.safe_load(text) if file.suffix != ".json" else json.loads(text)
+            found = yaml.safe_load(text) if suffix != ".json" else json.loads(text)
         except (ValueError, yaml.YAMLError) as error:
             raise DetectorError(f"the labels {file} cannot be read: {error}") from error
         labels = _labels_in(found)
@@ -43,6 +50,14 @@ def given_labels(values: Sequence[str]) -> Labels:
             "'categories'"
         )
     return labels
+
+
+def is_single_name(values: Sequence[str]) -> bool:
+    """Whether labels as given are one name, rather than several or a path."""
+    if len(values) != 1:
+        return False
+    file = Path(values[0])
+    return not file.is_file() and file.suffix.lower() not in _SUFFIXES
 
 
 def categories(values: Any) -> Labels | None:
@@ -61,17 +76,27 @@ def graph_labels(metadata: Mapping[str, str], file: Path) -> Labels:
     """
     if "names" in metadata:
         try:
-            return _labels_in({"names": ast.literal_eval(metadata["names"])})
+            found = _labels_in({"names": ast.literal_eval(metadata["names"])})
         except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return {}
+            found = {}
+        return found or _unnamed(f"'names' in the metadata of {file.name}")
     beside = file.with_name("metadata.yaml")
     if beside.is_file():
         try:
-            return _labels_in(yaml.safe_load(beside.read_text(encoding="utf-8")))
+            found = _labels_in(yaml.safe_load(beside.read_text(encoding="utf-8")))
         except (OSError, ValueError, yaml.YAMLError):
-            return {}
+            found = {}
+        return found or _unnamed(str(beside))
     names = metadata.get("labels", "").split()
     return dict(enumerate(name.replace("_", " ") for name in names))
+
+
+def _unnamed(where: str) -> Labels:
+    logger.warning(
+        "%s cannot be read as names of classes: they are called 'class 0' and so on; give --labels",
+        where,
+    )
+    return {}
 
 
 def _labels_in(values: Any) -> Labels:

@@ -29,7 +29,7 @@ def detector_hash(config: DetectorConfig) -> str:
     digest = hashlib.sha256()
     for given in (config.model, config.detections, *config.labels):
         path = Path(given or "")
-        weights = [path.with_suffix(".bin")] if path.suffix == ".xml" else []
+        weights = [path.with_suffix(".bin")] if path.suffix.lower() == ".xml" else []
         inside = sorted(path.iterdir()) if given and path.is_dir() else [path, *weights]
         for file in inside:
             if file.is_file():

@@ -21,6 +21,9 @@ from maskstream.pipeline.detectors.labels import Labels, categories, given_label
 from maskstream.pipeline.errors import DetectorError
 from maskstream.pipeline.types import Frame, SizeHW
 
+JSON_LINES = (".jsonl", ".ndjson")
+"""Suffixes of files of JSON lines."""
+
 
 class _Line(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -69,19 +72,20 @@ class FileDetector:
     def check(self, size_hw: SizeHW) -> None:
         """Check that every box has a part inside images of this size, and every mask is of it."""
         for frame, boxes in self._boxes.items():
-            for box in boxes:
-                self._detected(frame, box, size_hw)
+            for number in range(len(boxes)):
+                self._detected(frame, number, size_hw)
 
     def detect(self, frame: Frame) -> Sequence[DetectedBox]:
         """The file's detections of the frame; none if it has none."""
-        given = self._boxes.get(frame.index, ())
-        return [self._detected(frame.index, box, frame.size_hw) for box in given]
+        count = len(self._boxes.get(frame.index, ()))
+        return [self._detected(frame.index, number, frame.size_hw) for number in range(count)]
 
-    def _detected(self, frame: int, box: GivenBox, size_hw: SizeHW) -> DetectedBox:
+    def _detected(self, frame: int, number: int, size_hw: SizeHW) -> DetectedBox:
         try:
-            return box.detected(size_hw)
+            return self._boxes[frame][number].detected(size_hw)
         except (ValueError, TypeError) as error:
-            raise DetectorError(f"{self.file}, frame {frame}: {error}") from error
+            place = f"frame {frame}, detection {number}"
+            raise DetectorError(f"{self.file}, {place}: {error}") from error
 
 
 def _read(file: Path, labels: Labels) -> dict[int, list[GivenBox]]:
@@ -91,7 +95,7 @@ def _read(file: Path, labels: Labels) -> dict[int, list[GivenBox]]:
         raise DetectorError(f"cannot read the detections {file}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise DetectorError(f"{file} is not a text file") from error
-    if file.suffix in (".jsonl", ".ndjson"):
+    if file.suffix.lower() in JSON_LINES:
         return _by_frame((each.frame, each.detections) for each in _lines(file, text))
     try:
         values = json.loads(text)

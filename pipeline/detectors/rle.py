@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import cv2
@@ -11,12 +12,14 @@ import numpy.typing as npt
 
 from maskstream.pipeline.types import SizeHW
 
+_FARTHEST = 1_000_000  # pixels; what is farther cannot be drawn
+
 
 def mask_of(segmentation: Any, size_hw: SizeHW) -> npt.NDArray[np.bool_]:
     """Decode to bool [H, W]. Raises `ValueError` if it is malformed or of another size."""
     if isinstance(segmentation, Mapping):
         size, counts = segmentation.get("size"), segmentation.get("counts")
-        if list(size or ()) != list(size_hw):
+        if not isinstance(size, list) or size != list(size_hw):
             raise ValueError(f"its mask has the size {size}, the image {list(size_hw)}")
         runs = _decompressed(counts) if isinstance(counts, str) else counts
         if not isinstance(runs, Sequence) or not all(isinstance(n, int) and n >= 0 for n in runs):
@@ -29,9 +32,16 @@ def mask_of(segmentation: Any, size_hw: SizeHW) -> npt.NDArray[np.bool_]:
     polygons = segmentation if isinstance(segmentation, list) else []
     if not polygons or not all(isinstance(p, list) and len(p) >= 6 for p in polygons):
         raise ValueError("its mask is neither polygons nor run lengths")
+    if not all(map(_is_coordinate, chain.from_iterable(polygons))):
+        raise ValueError("a polygon of its mask has coordinates that are not finite numbers")
     points = [np.rint(np.array(p[: len(p) // 2 * 2], float).reshape(-1, 2)) for p in polygons]
     cv2.fillPoly(mask, [p.astype(np.int32) for p in points], 1)
     return mask.astype(np.bool_)
+
+
+def _is_coordinate(value: Any) -> bool:
+    """Whether a value is a number that a polygon in pixels may have."""
+    return isinstance(value, int | float) and abs(value) <= _FARTHEST
 
 
 def _decompressed(text: str) -> list[int]:

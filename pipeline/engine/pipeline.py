@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import cv2
 
 from maskstream.pipeline.config import PipelineConfig, load_config
-from maskstream.pipeline.detectors.detector import Detector, FunctionDetector
+from maskstream.pipeline.detectors.detector import Detector, FunctionDetector, NamedFrames
 from maskstream.pipeline.detectors.open import choose, open_detector
 from maskstream.pipeline.engine.backward import (
     BackwardPass,
@@ -29,7 +29,7 @@ from maskstream.pipeline.engine.backward import (
 from maskstream.pipeline.engine.frame_queue import FrameQueue, Policy
 from maskstream.pipeline.engine.reader import SourceReader
 from maskstream.pipeline.engine.writer import SinkWriter
-from maskstream.pipeline.errors import DetectorError, PromptError
+from maskstream.pipeline.errors import PromptError
 from maskstream.pipeline.memory.model import MemoryModel
 from maskstream.pipeline.models.networks import Networks, open_networks
 from maskstream.pipeline.models.open import locate_model
@@ -285,12 +285,12 @@ class Pipeline:
                 self._backward_pass(source, prompts, info.size_hw, backward, earlier)
                 summary.stage_s["backward"] = time.perf_counter() - started
             seen: set[int] = set()
-            detected = self.detector is None or self.detector.frames is None
+            named = NamedFrames(self.detector)
             before: int | None = None
             for frame, result in processor.results(queue):
                 waiting.discard(frame.index)
                 seen.update(o.id for o in result.objects)
-                detected = detected or _has(self.detector, frame)
+                named.passed(frame)
                 summary.frames += 1
                 summary.objects = len(seen)
                 summary.keyframes = processor.keyframes
@@ -313,11 +313,9 @@ class Pipeline:
             summary.dropped = queue.dropped
             summary.stage_s |= reader.times.seconds
             summary.seconds = time.perf_counter() - started
-        if not detected and self.detector is not None:
-            raise DetectorError(
-                f"none of the frames of {self.detector.name} is among the {summary.frames} frames "
-                "of this run; check --start, --end and the file's frame numbers"
-            )
+        named.check()
+        if named.note:
+            summary.report.notes.append(named.note)
         if waiting:
             raise PromptError(
                 f"prompts name frame {min(waiting)}, which is not in the clip (or in the chosen "
@@ -368,10 +366,6 @@ def _detector_for(
         return open_detector(config.detector, threads=config.threads.inference)
     detector = given if isinstance(given, Detector) else FunctionDetector(given)
     return choose(detector, config.detector)
-
-
-def _has(detector: Detector | None, frame: Frame) -> bool:
-    return detector is not None and detector.frames is not None and frame.index in detector.frames
 
 
 def _is_passed(waiting: Collection[int], before: int | None, index: int) -> bool:

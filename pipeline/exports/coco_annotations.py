@@ -144,8 +144,8 @@ def check_list(kind: type[T], values: Any, what: str) -> list[T]:
         return TypeAdapter(list[kind]).validate_python(values)  # type: ignore[valid-type]
     except ValidationError as error:
         problem = error.errors()[0]
-        place = ".".join(str(part) for part in problem["loc"])
-        raise UnreadableSourceError(f"{what}: {place}: {problem['msg']}") from error
+        where = ": ".join([what, ".".join(map(str, problem["loc"]))]) if problem["loc"] else what
+        raise UnreadableSourceError(f"{where}: {problem['msg']}") from error
 
 
 def encode_masks(masks: npt.NDArray[np.bool_]) -> list[dict[str, Any]]:

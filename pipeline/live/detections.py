@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from maskstream.pipeline.detectors.detector import DetectedBox, Detector
 from maskstream.pipeline.live.commands import Outcome
-from maskstream.pipeline.live.deferred_keyframes import KeyframeJob
+from maskstream.pipeline.live.deferred_keyframes import KeyframeJob, ShownFrame
 from maskstream.pipeline.types import SizeHW
 from maskstream.trackers.track import Track
 
 
 class LiveDetections:
-    """Supplies the detections of keyframe jobs; used in their thread only.
+    """Supplies the detections of keyframe jobs, in their thread; asked elsewhere between jobs only.
 
     every: least number of frames between two runs of the detector, which runs on keyframes of all
     objects.
@@ -24,6 +24,12 @@ class LiveDetections:
         self._frame_hw = frame_hw
         self._last: int | None = None
 
+    def is_due(self, shown: ShownFrame) -> bool:
+        """Whether the detector is to run on a frame that becomes a keyframe of all objects."""
+        if self._detector is None:
+            return False
+        return self._last is None or shown.number - self._last >= self._every
+
     def of(self, job: KeyframeJob) -> Sequence[DetectedBox] | None:
         """Detections of a job's frame: those of its commands, or of the detector if it is due."""
         if job.detecting:
@@ -32,10 +38,9 @@ class LiveDetections:
             ]
         if self._detector is None or job.only is not None or job.moved is not None:
             return None
-        number = job.shown.number
-        if self._last is not None and number - self._last < self._every:
+        if not self.is_due(job.shown):
             return None
-        self._last = number
+        self._last = job.shown.number
         return self._detector.detect(job.shown.frame)
 
     def answer(self, job: KeyframeJob, tracks: Sequence[Track]) -> None:

@@ -179,7 +179,11 @@ class LiveProcessor:
         """Begin the next keyframe, if one is due; says whether it is this frame's."""
         self._budget = self._control.budget()
         commanded = any(waiting.shown is not None for waiting in self._waiting)
-        due = self._wanted or self._since_regular >= self._budget.interval
+        due = (
+            self._wanted
+            or self._since_regular >= self._budget.interval
+            or self._is_detection_due(shown)
+        )
         moved = frozenset() if commanded or due else self._moved_ids()
         if not (commanded or due or moved) or not self._deferred.may_begin:
             return False
@@ -191,6 +195,11 @@ class LiveProcessor:
             self._since_keyframe = 0
             self._begin_job(KeyframeJob(shown, moved=moved))
         return due or bool(moved)
+
+    def _is_detection_due(self, shown: ShownFrame) -> bool:
+        """Whether the detector asks for a keyframe, and no keyframes have to be saved."""
+        relaxed = self._budget.interval <= self._config.keyframes.interval
+        return relaxed and self._detecting.is_due(shown)
 
     def _moved_ids(self) -> frozenset[int]:
         """Ids that want an early keyframe; the fewer regular ones there are, the later it comes."""

@@ -62,7 +62,9 @@ def read_graph(file: Path) -> ov.Model:
 
     `Core.read_model` tries other formats on a damaged file, and their parsers write to stderr.
     """
-    frontend = FrontEndManager().load_by_framework("ir" if file.suffix == ".xml" else "onnx")
+    frontend = FrontEndManager().load_by_framework(
+        "ir" if file.suffix.lower() == ".xml" else "onnx"
+    )
     try:
         graph = frontend.convert(frontend.load(str(file)))
     except _FAILURES as error:

@@ -16,6 +16,7 @@ from maskstream.pipeline.errors import DetectorError, MissingExtraError
 from maskstream.pipeline.exports.coco import rle_of
 from maskstream.pipeline.sources.arrays import ArraySource
 
+PLACE = "x.jsonl, frame 0, detection 0: "
 CAR = {"xyxy": [2, 3, 12, 13], "label": "car", "score": 0.9}
 
 
@@ -107,6 +108,12 @@ def test_malformed_files_are_refused_with_their_place(tmp_path, name, content, s
         ({"xyxy": [9, 9, 5, 12]}, "no part inside"),
         ({"segmentation": {"size": [3, 3], "counts": [9]}}, r"size \[3, 3\]"),
         ({"segmentation": {"size": [30, 40], "counts": "~~~"}}, "run lengths"),
+        ({"segmentation": {"size": 5, "counts": [9]}}, "the size 5"),
+        ({"segmentation": [[1, 2, float("nan"), 4, 5, 6]]}, f"{PLACE}a polygon .* not finite num"),
+        ({"segmentation": [[1, 2, float("-inf"), 4, 5, 6]]}, f"{PLACE}a polygon .* not finite num"),
+        ({"segmentation": [[1, 2, 1e300, 4, 5, 6]]}, f"{PLACE}a polygon .* not finite num"),
+        ({"segmentation": [[1, 2, "a", 4, 5, 6]]}, f"{PLACE}a polygon .* not finite num"),
+        ({"segmentation": "a"}, f"{PLACE}its mask is neither polygons nor run lengths"),
     ],
 )
 def test_boxes_outside_and_masks_of_another_size_are_refused(tmp_path, changes, sentence):

@@ -204,6 +204,9 @@ def test_a_function_as_detector_gives_the_same_every_time(clip):
         ),
         (["--classes", "dog"], "give --detector or --detections"),
         (["--text", "a dog. a red car"], "pip install 'maskstream[text]'"),
+        (["--text", " "], "--text takes words"),
+        (["--text", "", "--detector", SHAPES.parent], "--text takes words"),
+        (["--detector", ""], "--detector takes a file or a folder"),
         (["--detector", SHAPES, "--every", 4, "--set", "detector.head=ssd"], "no ssd head"),
     ],
 )
@@ -225,10 +228,29 @@ def test_a_file_for_other_frames_is_said(clip, cli, tmp_path):
     assert "none of the frames of boxes.jsonl is among the 3 frames" in err
 
 
+def test_everything_refuses_a_file_for_other_frames_too(clip, cli, tmp_path):
+    file = tmp_path / "boxes.jsonl"
+    file.write_text(line(300, [10, 10, 60, 60]))
+    code, _, err = cli("everything", clip[0], "--end", 2, "--detections", file)
+    assert code == 1
+    assert "none of the frames of boxes.jsonl is among the 2 frames" in err
+
+
+@pytest.mark.parametrize("command", ["run", "everything"])
+def test_frames_that_a_file_has_and_the_clip_lacks_are_noted(clip, cli, tmp_path, command):
+    file = tmp_path / "boxes.jsonl"
+    file.write_text(line(1, [10, 10, 60, 60]) + "\n" + line(300, [10, 10, 60, 60]))
+    output = ["-o", tmp_path / "o.zarr"] if command == "run" else []
+    code, out, err = cli(command, clip[0], *output, "--end", 3, "--detections", file)
+    assert code == 0
+    said = " ".join((out + err).split())
+    assert "boxes.jsonl names frames after the last one of this run, 2, which were not used" in said
+
+
 def test_boxes_outside_the_video_are_said_before_the_run(clip, cli, tmp_path):
     file = tmp_path / "boxes.jsonl"
     file.write_text(line(3, [900, 10, 950, 60]))
     code, _, err = cli("run", clip[0], "-o", tmp_path / "o.zarr", "--detections", file)
     assert code == 1
-    assert "frame 3: the box [900.0, 10.0, 950.0, 60.0] has no part inside" in err
+    assert "frame 3, detection 0: the box [900.0, 10.0, 950.0, 60.0] has no part inside" in err
     assert not (tmp_path / "o.zarr").exists()

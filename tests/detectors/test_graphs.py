@@ -4,6 +4,7 @@ The other heads are made from it by adding operations to its graph, so all run t
 """
 
 import json
+import shutil
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from maskstream.pipeline.detectors.graph import GraphDetector
+from maskstream.pipeline.detectors.labels import given_labels
 from maskstream.pipeline.errors import DetectorError
 from maskstream.pipeline.segmenter.openvino_runtime import ov
 from maskstream.pipeline.sources.arrays import ArraySource
@@ -88,14 +90,14 @@ def v5(graph, folder):
     return graph.save(folder, OPSET.concat([graph.boxes(corners=False), one, graph.scores], 2))
 
 
-def end2end(graph, folder):
+def end2end(graph, folder, info=(("end2end", "True"),)):
     score, kind, chosen = graph.best()
     parts = [
         graph.rows_of(graph.boxes(corners=True), chosen),
         OPSET.unsqueeze(score, [2]),
         OPSET.unsqueeze(OPSET.convert(kind, "f32"), [2]),
     ]
-    return graph.save(folder, OPSET.concat(parts, 2), info={"end2end": "True"})
+    return graph.save(folder, OPSET.concat(parts, 2), info=dict(info))
 
 
 def detr(graph, folder):
@@ -122,10 +124,13 @@ def tensorflow(graph, folder):
     return graph.save(folder, swapped, one, score, raw, graph.boxes(corners=True), names=names)
 
 
-def rt_detr_joined(graph, folder):
-    rows = OPSET.concat([graph.boxes(corners=False, scale=1 / SIDE), graph.scores], 2)
+def rt_detr_joined(graph, folder, kinds=KINDS):
+    scores = graph.columns(4, 4 + kinds)
+    rows = OPSET.concat([graph.boxes(corners=False, scale=1 / SIDE), scores], 2)
     _, _, chosen = graph.best()
-    return graph.save(folder, graph.rows_of(rows, chosen), info={"labels": " ".join(CLASSES)})
+    return graph.save(
+        folder, graph.rows_of(rows, chosen), info={"labels": " ".join(CLASSES[:kinds])}
+    )
 
 
 def rt_detr(graph, folder):
@@ -161,10 +166,10 @@ HEADS = {
 }
 
 
-def found_on(detector, frame, labels):
+def found_on(detector, frame, labels, names=CLASSES):
     """For every shape, the detection with the best score: label, and IoU with the true box."""
     found = {}
-    for number, name in enumerate(CLASSES, 1):
+    for number, name in enumerate(names, 1):
         y, x = np.nonzero(labels == number)
         true = np.array([x.min(), y.min(), x.max() + 1, y.max() + 1])
         there = [each for each in detector.detect(frame) if iou(each.xyxy, true) > 0.4]
@@ -212,6 +217,38 @@ def test_every_head_gives_what_the_network_found(scene, tmp_path, family, build)
         assert got[name][1] == pytest.approx(want[name][1], abs=0.02)
 
 
+def test_with_two_classes_values_tell_end_to_end_yolo_from_rt_detr(scene, tmp_path):
+    frame, labels = scene
+    two = CLASSES[:2]
+    want = found_on(GraphDetector(SHAPES), frame, labels)
+    builds = {
+        "end2end": lambda folder: end2end(Graph(), folder, info=()),
+        "detr": lambda folder: rt_detr_joined(Graph(), folder, kinds=2),
+    }
+    for family, build in builds.items():
+        (tmp_path / family).mkdir()
+        file = build(tmp_path / family)
+        detector = GraphDetector(file, labels=two, letterbox=True)
+        assert detector.head == family
+        got = found_on(detector, frame, labels, two)
+        for name in two:
+            assert got[name][0] == name
+            assert got[name][1] == pytest.approx(want[name][1], abs=0.02)
+        for forced in builds:
+            assert GraphDetector(file, labels=two, head=forced).head == forced
+
+
+def test_scores_that_are_logits_are_refused(scene, tmp_path):
+    graph = Graph()
+    logits = OPSET.log(OPSET.divide(graph.scores, OPSET.subtract(np.float32(1), graph.scores)))
+    rows = OPSET.concat([graph.boxes(corners=False), logits], 2)
+    detector = GraphDetector(graph.save(tmp_path, OPSET.transpose(rows, [0, 2, 1])))
+    with pytest.raises(
+        DetectorError, match="scores are 0 to 1; if they are logits, export it with sigmoid"
+    ):
+        detector.detect(scene[0])
+
+
 def test_suppression_is_done_where_the_graph_has_none(scene):
     frame, _ = scene
     loose, strict = (GraphDetector(SHAPES, nms_iou=iou) for iou in (1.0, 0.3))
@@ -230,6 +267,31 @@ def test_an_ir_with_its_labels_beside_it_or_in_it_or_given(tmp_path):
         GraphDetector(tmp_path, labels=[str(tmp_path / n)]) for n in ("names.txt", "coco.json")
     ]
     assert [d.labels for d in given] == [("x", "y", "z"), ("c0", "c1", "c2")]
+
+
+@pytest.mark.parametrize("suffix", [".ONNX", ".XML"])
+def test_suffixes_in_capitals_are_read(suffix, tmp_path):
+    if suffix == ".XML":
+        v8(Graph(), tmp_path).rename(tmp_path / f"shapes{suffix}")
+    else:
+        shutil.copy(SHAPES, tmp_path / f"shapes{suffix}")
+    assert GraphDetector(tmp_path / f"shapes{suffix}").head == "yolo"
+    assert GraphDetector(tmp_path).head == "yolo"
+
+
+def test_a_file_of_labels_needs_no_suffix_and_a_name_may_have_a_dot(tmp_path):
+    (tmp_path / "labels").write_text("x\ny\nz\n")
+    assert GraphDetector(SHAPES, labels=[str(tmp_path / "labels")]).labels == ("x", "y", "z")
+    assert given_labels(["v1.5 car"]) == {0: "v1.5 car"}
+
+
+@pytest.mark.parametrize("names", ["{0: disc, 1", "5", "{'a': 'disc'}"])
+def test_names_that_cannot_be_read_are_said(tmp_path, caplog, names):
+    graph = Graph()
+    rows = OPSET.concat([graph.boxes(corners=False), graph.scores], 2)
+    file = graph.save(tmp_path, OPSET.transpose(rows, [0, 2, 1]), info={"names": names})
+    assert GraphDetector(file).labels == ()
+    assert "'names' in the metadata of shapes.xml cannot be read" in caplog.text
 
 
 def classifier(folder):
@@ -259,6 +321,13 @@ def pose(folder):
         (pose, (), "for the task 'pose'"),
         (lambda folder: SHAPES, ("a", "b"), "has 3 classes, but 2 labels are given"),
         (lambda folder: SHAPES, ("missing.txt",), "cannot read the labels"),
+        (lambda folder: SHAPES, ("missing",), "there is no file of labels missing, and one name"),
+        (lambda folder: SHAPES, ("v1.5",), "there is no file of labels v1.5, and one name"),
+        (
+            lambda f: v8(Graph(), f),
+            ("missing",),
+            "but 1 label is given; missing is taken for a name",
+        ),
     ],
 )
 def test_what_is_no_detector_is_said(tmp_path, make, labels, sentence):

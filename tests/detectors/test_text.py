@@ -1,9 +1,11 @@
 """Words as prompts, by a GroundingDINO that transformers makes here, tiny and untrained.
 
-It needs the extra `text`; without it (as in the development environment) it is skipped.
+That needs the extra `text`; without it (as in the development environment) it is skipped.
 """
 
+from contextlib import nullcontext
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -54,6 +56,41 @@ def weights(tmp_path_factory):
     transformers.GroundingDinoProcessor(images, tokenizer).save_pretrained(folder)
     transformers.GroundingDinoForObjectDetection(config).save_pretrained(folder)
     return folder
+
+
+def test_owlv2_numbers_its_phrases_and_is_given_them():
+    """Its processor's facts, of transformers 5: it takes `text_labels` and gives them back."""
+    asked = {}
+
+    class Processor:
+        def __call__(self, **given):
+            asked["text"] = given["text"]
+            return {}
+
+        def post_process_grounded_object_detection(self, outputs, **given):
+            asked.update(given)
+            values = {"boxes": np.float32([[1, 2, 30, 40]]), "scores": np.float32([0.5])}
+            return [values | {"labels": np.array([1]), "text_labels": ["a red car"]}]
+
+    detector = TextDetector.__new__(TextDetector)  # transformers and weights cannot be had here
+    detector.labels, detector._score_min = ("a dog", "a red car"), 0.3
+    detector._processor = Processor()
+    detector._torch = SimpleNamespace(inference_mode=nullcontext)
+
+    class Network:
+        config = SimpleNamespace(model_type="owlv2")
+
+        def __call__(self):
+            return None
+
+    detector._network = Network()
+    image = np.zeros((90, 160, 3), np.uint8)
+    with ArraySource([image], Fraction(25)).open() as reader:
+        (found,) = detector.detect(next(iter(reader)))
+    assert (found.xyxy, found.label, found.score) == ((1, 2, 30, 40), "a red car", 0.5)
+    phrases = [["a dog", "a red car"]]
+    target = {"target_sizes": [(90, 160)], "threshold": 0.3}
+    assert asked == {"text": phrases, "text_labels": phrases, **target}
 
 
 def test_words_give_boxes_inside_the_image_with_the_phrases_as_labels(weights):

@@ -100,6 +100,14 @@ def test_boxes_of_the_objects_give_a_high_mask_ap(pool, data, name, extra):
     assert 0.5 < report.values["ap"] <= 1
 
 
+def test_categories_that_the_annotations_lack_are_named(pool, data, caplog):
+    read = load_coco(data / "coco.json")
+    items = coco_images(read, data / "shapes" / "images")
+    other = Detection(1, 99, (4, 4, 10, 10), 0.99)
+    evaluate_detections(pool, read, items, [*boxes_of(data / "coco.json"), other], model="lite")
+    assert "categories that the annotations lack do not count: 99" in caplog.text
+
+
 def test_command_prints_mask_ap(cli, data, tmp_path):
     file = tmp_path / "boxes.json"
     boxes = boxes_of(data / "coco.json")
@@ -131,6 +139,15 @@ def bad_files(root: Path, images: Path, good: Path) -> dict[str, tuple[list[obje
     (root / "elsewhere.json").write_text(
         '[{"image_id": 77, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 1}]'
     )
+    box = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 1}
+    for name, changes in {
+        "nan": {"bbox": [0, float("nan"), 9, 9]},
+        "negative": {"bbox": [9, 9, -5, 2]},
+        "category": {"category_id": 99},
+    }.items():
+        (root / f"{name}.json").write_text(json.dumps([box | changes]))
+    (root / "lines.jsonl").write_text(json.dumps(box))
+    (root / "object.json").write_text(json.dumps(box))
     write_json(root / "no_width.json", **(values | {"images": [{"id": 1, "height": 9}]}))
     larger = [image | {"width": 200} for image in values["images"]]
     write_json(root / "sizes.json", **(values | {"images": larger}))
@@ -148,6 +165,14 @@ def bad_files(root: Path, images: Path, good: Path) -> dict[str, tuple[list[obje
         "missing root": ([good, "--image-root", root / "nothing"], "there is no folder"),
         "bad boxes": ([good, *at, "--detections", root / "boxes.json"], "0.category_id"),
         "other boxes": ([good, *at, "--detections", root / "elsewhere.json"], "none of the"),
+        "not finite": ([good, *at, "--detections", root / "nan.json"], "detection 0 has a box"),
+        "negative": ([good, *at, "--detections", root / "negative.json"], "negative width"),
+        "category": ([good, *at, "--detections", root / "category.json"], "categories (99)"),
+        "lines": (
+            [good, *at, "--detections", root / "lines.jsonl"],
+            "file of JSON lines, but",
+        ),
+        "object": ([good, *at, "--detections", root / "object.json"], "holds no list, but"),
     }
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from maskstream.pipeline.config import PipelineConfig
+from maskstream.pipeline.detectors.fast_sam import FastSamSegmenter
 from maskstream.pipeline.exports.coco_annotations import load_coco
 from maskstream.pipeline.lab.evaluation.coco import as_image_set, coco_images
 from maskstream.pipeline.lab.evaluation.labelmaps import find_label_maps
@@ -21,7 +22,10 @@ from maskstream.pipeline.models.pool import SegmenterPool, segmenter_opener
 from maskstream.pipeline.segmenter.geometry import InputGeometry
 from maskstream.pipeline.segmenter.labels import BOX_TOP_LEFT, PAD
 from tests.support.coco_sets import boxes_of, runs, write_json, write_shapes
+from tests.support.labeled_shapes import labeled_clip
 from tests.support.scripted import Scripted
+
+SHAPES_NETWORK = Path(__file__).parents[1] / "data" / "shapes-seg.onnx"
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +102,18 @@ def test_single_mask_is_the_decoders_first(tmp_path):
     assert best.objects == {"all": 1, "small": 1}
     assert best.values["box"]["all"] > 0.7
     assert single.values["box"]["all"] == 0
+
+
+def test_fast_sam_answers_clicks_with_the_union_of_its_masks(tmp_path):
+    frames, labels = labeled_clip(2, seed=2)
+    for kind, images in (("images", frames[..., ::-1]), ("masks", labels)):
+        (tmp_path / "shapes" / kind).mkdir(parents=True)
+        for number, image in enumerate(images):
+            cv2.imwrite(str(tmp_path / "shapes" / kind / f"{number}.png"), image)
+    pool = SegmenterPool(lambda frame_hw: FastSamSegmenter(SHAPES_NETWORK, frame_hw))
+    report = evaluate_prompts(pool, find_label_maps(tmp_path), model="shapes-seg")
+    for prompt in PROMPTS:
+        assert report.values[prompt]["all"] > 0.7, prompt
 
 
 def test_every_object_of_a_label_map_counts(tmp_path, pool):

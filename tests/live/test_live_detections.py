@@ -20,7 +20,7 @@ from maskstream.pipeline.live.publishers.ros2 import detections_command
 from maskstream.pipeline.live.session import LiveSession
 from maskstream.pipeline.store import MaskStore
 from tests.support.labeled_shapes import CLASSES, labeled_clip
-from tests.support.live_runs import PATIENT, RATE, SIZE, images, run_until
+from tests.support.live_runs import PATIENT, RATE, SIZE, AtOnce, images, run_until
 from tests.support.media import moving_shapes
 
 SHAPES = Path(__file__).parents[1] / "data" / "shapes-seg.onnx"
@@ -98,6 +98,25 @@ def test_a_live_run_has_its_own_detector_and_stores_the_classes(tmp_path):
     stored = MaskStore(tmp_path / "o.zarr")
     assert {o.label for o in stored.objects()} == set(CLASSES)
     assert stored.attributes["detector"]["name"] == SHAPES.name
+
+
+def test_a_detection_that_is_due_asks_for_a_keyframe(monkeypatch):
+    name = "maskstream.pipeline.live.keyframe_engine.ThreadPoolExecutor"
+    monkeypatch.setattr(name, AtOnce)
+    come, taken = images(labeled_clip(60, seed=2), 600)
+    overrides = [*UNSEEDED, f"detector.model={SHAPES}", "detector.every=4"]
+    overrides += ["keyframes.interval=60", "keyframes.motion_max=1"]
+    session = LiveSession.open(come, load_config(overrides=overrides))
+    keyframes = []
+
+    def steps(live):
+        taken.release()
+        if live.result.keyframe:
+            keyframes.append(live.frame.index)
+        return live.frame.index >= 16
+
+    run_until(session, steps)
+    assert np.diff(keyframes).tolist()[:3] == [4, 4, 4]
 
 
 BOX = {"xyxy": [1, 2, 3, 4], "label": "a"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from maskstream.pipeline.detectors.detector import listed
+from maskstream.pipeline.detectors.results_file import JSON_LINES
 from maskstream.pipeline.errors import UnreadableSourceError
 from maskstream.pipeline.exports.coco_annotations import (
     CocoAnnotations,
@@ -31,6 +35,8 @@ from maskstream.pipeline.lab.evaluation.scores import (
 )
 from maskstream.pipeline.models.pool import SegmenterPool
 from maskstream.pipeline.segmenter.model import PromptBatch
+
+logger = logging.getLogger(__name__)
 
 MAX_DETECTIONS = {"coco": 100, "lvis": 300}
 """Maximum detections per image, those with the highest scores."""
@@ -58,7 +64,24 @@ class Detection:
 
 def load_detections(file: Path) -> list[Detection]:
     """Read boxes in COCO's results format. Raises `SourceError`."""
-    return check_list(Detection, read_json(file), str(file))
+    expected = "a JSON list of COCO results (image_id, category_id, bbox, score) is expected"
+    if file.suffix.lower() in JSON_LINES:
+        raise UnreadableSourceError(f"{file} is a file of JSON lines, but {expected}")
+    values = read_json(file)
+    if not isinstance(values, list):
+        raise UnreadableSourceError(f"{file} holds no list, but {expected}")
+    detections = check_list(Detection, values, str(file))
+    for number, detection in enumerate(detections):
+        if not all(map(math.isfinite, (*detection.bbox, detection.score))):
+            raise UnreadableSourceError(
+                f"{file}: detection {number} has a box or a score that is not finite"
+            )
+        if min(detection.bbox[2:]) < 0:
+            raise UnreadableSourceError(
+                f"{file}: detection {number} has a box of negative width or height; bbox is x, y, "
+                "width, height"
+            )
+    return detections
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +124,7 @@ def evaluate_detections(
     """
     require_eval_extra("COCO's AP")
     begun = time.perf_counter()
+    _check_categories(annotations, detections)
     limit = _limit(annotations)
     by_image: dict[int, list[Detection]] = {}
     for detection in sorted(detections, key=lambda d: -d.score):
@@ -122,6 +146,21 @@ def evaluate_detections(
     return MaskApReport(model, values, len(items), len(results), seconds)
 
 
+def _check_categories(annotations: CocoAnnotations, detections: Sequence[Detection]) -> None:
+    """Say which categories the annotations lack. Raises `SourceError` if they lack all."""
+    found = {detection.category_id for detection in detections}
+    unknown = sorted(found - {category.id for category in annotations.categories})
+    if not unknown:
+        return
+    named = listed([str(number) for number in unknown])
+    if len(unknown) == len(found):
+        raise UnreadableSourceError(
+            f"the annotations have none of the detections' categories ({named}); both must number "
+            "them alike"
+        )
+    logger.warning("detections of categories that the annotations lack do not count: %s", named)
+
+
 def _segment(
     pool: SegmenterPool, item: CocoItem, detections: Sequence[Detection], *, single_mask: bool
 ) -> list[dict[str, Any]]:
@@ -139,7 +178,7 @@ def _segment(
     for start in range(0, len(inside), DECODED_AT_ONCE):
         part = inside[start : start + DECODED_AT_ONCE]
         decoded = segmenter.decode(features, PromptBatch.boxes(boxes[part]))
-        logits = chosen_logits(decoded, single_mask=single_mask)
+        logits = chosen_logits(features, decoded, single_mask=single_mask)
         masks = full_size(segmenter.geometry, logits)
         results += [
             {

@@ -3,7 +3,8 @@
 SAM's "single point valid mask" evaluation (arXiv 2304.02643, section 7.1) as the authors of
 EfficientViT-SAM run it (arXiv 2402.05008, `eval_efficientvit_sam_model.py`): every annotated object
 counts alike, crowds included; of the decoder's three candidates the one with the highest predicted
-IoU is taken; each click lies deepest in what is wrong (`clicks`), and no mask prompt is given.
+IoU is taken, of FastSAM its one answer (`chosen_logits`); each click lies deepest in what is wrong
+(`clicks`), and no mask prompt is given.
 Boxes are tight around the mask; COCO's own are those of the polygon, less than a pixel away.
 """
 
@@ -123,7 +124,8 @@ def _score(segmenter: Segmenter, found: AnnotatedImage, *, single_mask: bool) ->
     features = segmenter.encode(frame_of(found.rgb))
 
     def answers(prompts: PromptBatch) -> BoolMap:
-        logits = chosen_logits(segmenter.decode(features, prompts), single_mask=single_mask)
+        decoded = segmenter.decode(features, prompts)
+        logits = chosen_logits(features, decoded, single_mask=single_mask)
         return full_size(segmenter.geometry, logits)
 
     parts: dict[str, list[Ious]] = {prompt: [] for prompt in PROMPTS}

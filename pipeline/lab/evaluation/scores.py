@@ -230,13 +230,15 @@ def _everything(
     return refine(segmenter, features, search.found())
 
 
-def chosen_logits(decoded: Decoded, *, single_mask: bool = False) -> FloatMap:
+def chosen_logits(features: Features, decoded: Decoded, *, single_mask: bool = False) -> FloatMap:
     """Low-res logits [B, 4h, 4w] of one mask for each prompt.
 
     single_mask: the answer for an unambiguous prompt; else the candidate with the highest predicted
-    IoU, as the authors of SAM, TinySAM and EfficientViT-SAM evaluate.
+    IoU, as the authors of SAM, TinySAM and EfficientViT-SAM evaluate. A segmenter that finds all
+    masks when it encodes (FastSAM) has one answer to a prompt, which is taken in any case.
     """
-    chosen = 0 if single_mask else best_of_three(decoded)
+    single = single_mask or isinstance(features, FoundMasks)
+    chosen = 0 if single else best_of_three(decoded)
     return np.asarray(decoded.masks[np.arange(len(decoded.masks)), chosen], np.float32)
 
 
