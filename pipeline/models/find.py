@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from maskstream.pipeline.detectors.graph import SUFFIXES
+from maskstream.pipeline.detectors.graph import is_graph_file
 from maskstream.pipeline.errors import ModelError
 from maskstream.pipeline.weights.registry import Registry, near_names
 
@@ -53,7 +53,7 @@ def _unknown(name: str) -> str:
 
 def is_graph(model: Path) -> bool:
     """Whether a model is a file with the graph of a detector, whose masks answer prompts."""
-    return model.suffix in SUFFIXES and model.is_file()
+    return is_graph_file(model) and model.is_file()
 
 
 def names_checkpoint(model: str) -> bool:
