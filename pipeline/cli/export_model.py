@@ -47,8 +47,8 @@ def export_model(
     ] = False,
 ) -> None:
     """Write a model for other runtimes: ONNX files with their metadata, and model.yaml."""
-    from maskstream.pipeline.models.find import find_model, names_checkpoint
-    from maskstream.pipeline.models.onnx_folder import holds_onnx, need_onnx
+    from maskstream.pipeline.models.find import find_model, holds_onnx, names_checkpoint
+    from maskstream.pipeline.models.onnx_folder import need_onnx
     from maskstream.pipeline.output_paths import check_outputs
 
     need_onnx()

@@ -19,11 +19,11 @@ from maskstream.pipeline.models.find import (
     content_hash,
     find_checkpoint,
     find_model,
+    holds_onnx,
     is_graph,
     names_checkpoint,
 )
 from maskstream.pipeline.models.head import OBJECTNESS
-from maskstream.pipeline.models.onnx_folder import holds_onnx
 from maskstream.pipeline.models.resolve import require_training_extra, resolve_model
 from maskstream.pipeline.onnx_graphs.files import Provenance, write_onnx_folder
 from maskstream.pipeline.segmenter.model import ModelCard, read_card

@@ -56,6 +56,11 @@ def is_graph(model: Path) -> bool:
     return is_graph_file(model) and model.is_file()
 
 
+def holds_onnx(folder: Path) -> bool:
+    """Whether a model folder was written by `export-model`."""
+    return (folder / "encoder.onnx").is_file()
+
+
 def names_checkpoint(model: str) -> bool:
     """Whether a model's name refers to a checkpoint: a published name or a file but a graph."""
     if is_graph(Path(model)):

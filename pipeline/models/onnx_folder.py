@@ -5,13 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from maskstream.pipeline.extras import need
-from maskstream.pipeline.models.find import content_hash
+from maskstream.pipeline.models.find import content_hash, holds_onnx
 from maskstream.pipeline.weights.cache import cache_folder
-
-
-def holds_onnx(folder: Path) -> bool:
-    """Whether a model folder was written by `export-model`."""
-    return (folder / "encoder.onnx").is_file()
 
 
 def onnx_folder(folder: Path) -> Path:

@@ -6,8 +6,14 @@ from pathlib import Path
 
 from maskstream.pipeline.config import PipelineConfig, ThreadsConfig
 from maskstream.pipeline.errors import ModelError
-from maskstream.pipeline.models.find import find_checkpoint, find_model, is_graph, names_checkpoint
-from maskstream.pipeline.models.onnx_folder import holds_onnx, need_onnx, onnx_folder
+from maskstream.pipeline.models.find import (
+    find_checkpoint,
+    find_model,
+    holds_onnx,
+    is_graph,
+    names_checkpoint,
+)
+from maskstream.pipeline.models.onnx_folder import need_onnx, onnx_folder
 from maskstream.pipeline.segmenter.devices import choose_device
 from maskstream.pipeline.segmenter.model import OpenVinoSegmenter, Segmenter
 from maskstream.pipeline.segmenter.onnx_segmenter import OnnxSegmenter, usable_providers
