@@ -62,6 +62,7 @@ class Batch:
         return self.process.returncode, self.events[-1]
 
 
+@pytest.mark.slow
 def test_ctrl_c_lets_running_videos_end_and_the_next_batch_does_the_rest(clips, tmp_path):
     batch = Batch(clips, tmp_path, "--workers", "1")
     batch.until("started")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import os
 import runpy
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 import maskstream
 from maskstream.pipeline.models.export_onnx import export_onnx
 from maskstream.pipeline.models.find import EMBEDDED
+from maskstream.pipeline.store import MaskStore
 from tests.support.media import moving_shapes, write_video
 
 ROOT = Path(__file__).parents[2]
@@ -123,6 +125,18 @@ def test_many_videos_goes_on_where_it_was(run, folder, frames):
     written = (folder / "stores/a.zarr/zarr.json").stat().st_mtime_ns
     assert run("many_videos", "videos", "stores") == told
     assert (folder / "stores/a.zarr/zarr.json").stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("place", ["laptop", "machine"])
+def test_batch_sh_runs_many_videos(place, folder):
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    words = ["sh", EXAMPLES / "batch.sh", place, "clip.mp4", place]
+    told = subprocess.run(
+        words, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 0, told.stderr
+    assert MaskStore(folder / place / "clip.zarr").complete
+    assert (folder / place / "clip.coco.json").exists() == (place == "machine")
 
 
 def test_onnx_click_runs_in_a_process_without_this_package(folder, frames):

@@ -191,6 +191,7 @@ def test_a_lost_connection_stays_in_view(server, chromium, session):
         tab.page.wait_for_selector("#offline", state="hidden")
 
 
+@pytest.mark.slow
 def test_fifty_objects_leave_the_image_where_it_is(server, chromium):
     with Tab(chromium, server.url) as tab:
         tab.open_example("shapes")
