@@ -178,9 +178,11 @@ def _job(
     from maskstream.pipeline.cli.first_use import with_model_folder
     from maskstream.pipeline.config import load_config
 
+    config = load_config(request.config, request.settings)
+    request.detector.check(config.detector)
     return BatchJob(
         out=request.output,
-        config=with_model_folder(load_config(request.config, request.settings)),
+        config=with_model_folder(config),
         seed_prompted=bool(request.seed),
         prompts_dir=prompts_dir,
         exports=tuple(exports),

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from maskstream.pipeline.errors import DetectorError
+from maskstream.pipeline.errors import ConfigError, DetectorError
+
+if TYPE_CHECKING:
+    from maskstream.pipeline.config import DetectorConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,12 @@ class DetectorOptions:
         """Files that are read."""
         file = self.labels if self.labels and Path(self.labels).is_file() else None
         return [self.detector or None, self.detections, file]
+
+    def check(self, configured: DetectorConfig) -> None:
+        """Raise `ConfigError` if they say how often a detector runs and none is configured."""
+        if self.every is None or configured.model or configured.detections or configured.text:
+            return
+        raise ConfigError("--every is how often a detector runs: give one with --detector")
 
 
 NO_DETECTOR = DetectorOptions()

@@ -158,7 +158,9 @@ def run_live(request: LiveRequest) -> None:
     outputs = CameraOutputs(request.outputs, tuple(named))
     stores = [outputs.store_path(name) for name in named]
     check_outputs(stores, [*named.values(), request.config, *request.detector.inputs])
-    configured = with_model_folder(load_config(request.config, request.settings), clip)
+    configured = load_config(request.config, request.settings)
+    request.detector.check(configured.detector)
+    configured = with_model_folder(configured, clip)
     if len(named) > 1 and configured.live.camera_info:
         raise ConfigError("a calibration (--camera-info) is that of one camera; there are several")
     duration_s = None if request.duration is None else parse_duration(request.duration)

@@ -89,6 +89,7 @@ def run_request(request: RunRequest) -> None:
     from maskstream.pipeline.prompts import NO_PROMPTS, load_prompts
 
     configured = load_config(request.config, request.settings)
+    request.detector.check(configured.detector)
     log = NO_PROMPTS
     if request.prompts is not None:
         log = load_prompts(request.prompts, _open_source(request, configured))

@@ -203,6 +203,7 @@ def test_a_function_as_detector_gives_the_same_every_time(clip):
             "no class 'dog'; it has disc, square, triangle",
         ),
         (["--classes", "dog"], "give --detector or --detections"),
+        (["--every", 4], "--every is how often a detector runs"),
         (["--text", "a dog. a red car"], "pip install 'maskstream[text]'"),
         (["--text", " "], "--text takes words"),
         (["--text", "", "--detector", SHAPES.parent], "--text takes words"),
@@ -226,6 +227,12 @@ def test_a_file_for_other_frames_is_said(clip, cli, tmp_path):
     )
     assert code == 1
     assert "none of the frames of boxes.jsonl is among the 3 frames" in err
+
+
+def test_everything_refuses_the_options_of_a_grid_beside_a_detector(clip, cli):
+    for options in (("--grid", "plain"), ("--points-per-side", 8)):
+        code, _, err = cli("everything", clip[0], "--detector", SHAPES, *options)
+        assert (code, "omit the options of the grid" in err) == (1, True)
 
 
 def test_everything_refuses_a_file_for_other_frames_too(clip, cli, tmp_path):
