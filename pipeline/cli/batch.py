@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from maskstream.pipeline.batch.driver import Driver, Listener, Totals
     from maskstream.pipeline.batch.report import Report
     from maskstream.pipeline.batch.tasks import BatchJob, Executor
+    from maskstream.pipeline.config import DetectorConfig
 
 _FAILED = 1
 _USAGE = 2
@@ -217,7 +218,19 @@ def _check(job: BatchJob, inputs: list[str]) -> int:
     if job.split_shots:
         check_splittable(job.config)
     locate_model(job.config)
+    _check_detector(job.config.detector)
     return sum(1 for _ in tasks_of(inputs, job.out))
+
+
+def _check_detector(config: DetectorConfig) -> None:
+    """Raise `DetectorError` or `MissingExtraError` for what needs no graph to be loaded."""
+    from maskstream.pipeline.detectors.graph import find_graph
+    from maskstream.pipeline.detectors.open import open_detector
+
+    if config.model is None:
+        open_detector(config)
+    elif not config.text:
+        find_graph(Path(config.model))
 
 
 def _executor(on: str, job: BatchJob, workers: int | None, cores: int, gpus: float) -> Executor:

@@ -87,8 +87,10 @@ def papers(
     sets = find_wild_sets(wild) if wild else None
     rule = ", single masks" if single_mask else ""
     rows: list[PaperRow] = []
-    for model in models.split(",") if data or wild else ():
-        pool = open_pool(ModelOptions(model, device, engine), threads)
+    names = models.split(",") if data or wild else []
+    pools = {name: open_pool(ModelOptions(name, device, engine), threads) for name in names}
+    for model in names:
+        pool = pools.pop(model)
         if data is not None and images is not None:
             found = measure_prompts(
                 pool, images.sets, model, single_mask=single_mask, hidden=as_json

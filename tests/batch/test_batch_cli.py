@@ -156,3 +156,18 @@ def test_results_below_a_pattern_are_no_inputs_of_the_next_batch(batch, clips, t
         code, events, err = batch(*words)
         assert (code, events[-1]["total"], events[-1][state]) == (0, 1, 1), err
     assert (tmp_path / "out/c0.overlay.mp4").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--detector", "none.onnx"), "there is no detector none.onnx"),
+        (("--classes", "dog"), "give --detector"),
+        (("--every", 4), "--every is how often"),
+    ],
+)
+def test_what_is_wrong_for_every_video_is_said_before_the_first(
+    batch, clips, tmp_path, options, sentence
+):
+    code, events, err = batch(clips / "c0.mp4", "-o", tmp_path / "out", *options)
+    assert (code, events, sentence in " ".join(err.split())) == (2, [], True)
