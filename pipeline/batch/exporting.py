@@ -21,6 +21,7 @@ from maskstream.pipeline.exports.output import MARKER
 from maskstream.pipeline.exports.registry import find_format
 from maskstream.pipeline.store import MaskStore
 from maskstream.pipeline.store.layout import ROOT_FILE
+from maskstream.pipeline.store.place import has_ended
 
 _LEFTOVER_S = 86400.0  # age from which files of another machine's process are left over
 
@@ -86,18 +87,13 @@ def _own_folder(target: Path) -> Iterator[Path]:
 
 
 def _is_left_over(folder: Path) -> bool:
-    """Whether the process that made this folder is gone."""
+    """Whether the process that made this folder has ended, or may be taken for ended."""
     host, pid, _ = folder.name.rsplit("-", 2)
     try:
-        if time.time() - folder.stat().st_mtime > _LEFTOVER_S:
-            return True
-        if host == socket.gethostname():
-            os.kill(int(pid), 0)
-    except (ProcessLookupError, FileNotFoundError):
+        old = time.time() - folder.stat().st_mtime > _LEFTOVER_S
+    except FileNotFoundError:
         return True
-    except PermissionError:
-        return False
-    return False
+    return old or has_ended(host, pid)
 
 
 def _put(made: Path, target: Path) -> None:

@@ -293,6 +293,19 @@ def holder_of_lock() -> bytes:
     return json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode()
 
 
+def has_ended(host: str | None, pid: int | str) -> bool:
+    """Whether a process was on this machine and has ended."""
+    if host != socket.gethostname():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
+
+
 def describe_holder(name: str, holder: bytes) -> str:
     """Message of a `StoreLockedError`."""
     holder_text = "another process"

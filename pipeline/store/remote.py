@@ -7,8 +7,6 @@ object from the same bytes, which are kept in memory until then (one compressed 
 from __future__ import annotations
 
 import json
-import os
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,7 +19,13 @@ from zarr.storage import FsspecStore
 from maskstream.pipeline.addresses import masked
 from maskstream.pipeline.errors import StoreError, StoreLockedError
 from maskstream.pipeline.store.layout import LABELS, LOCK_FILE, ROOT_FILE
-from maskstream.pipeline.store.place import Journal, Lock, describe_holder, holder_of_lock
+from maskstream.pipeline.store.place import (
+    Journal,
+    Lock,
+    describe_holder,
+    has_ended,
+    holder_of_lock,
+)
 
 LOCK_STALE_S = 60.0
 _LOCK_EVERY_S = 10.0
@@ -139,7 +143,7 @@ class _Lease:
         self._released = False
         holder = self._read()
         fresh = self._clock() - float(holder.get("time", 0)) < LOCK_STALE_S
-        if fresh and not _is_dead(holder):
+        if fresh and not has_ended(holder.get("host"), holder.get("pid", 0)):
             raise StoreLockedError(describe_holder(place.name, json.dumps(holder).encode()))
         self._renew()
 
@@ -222,19 +226,6 @@ class _Segments:
         except FileNotFoundError:
             return False
         return True
-
-
-def _is_dead(holder: dict[str, Any]) -> bool:
-    """Whether a lock's process was on this machine and has ended."""
-    if holder.get("host") != socket.gethostname():
-        return False
-    try:
-        os.kill(int(holder["pid"]), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass
-    return False
 
 
 @contextmanager
